@@ -1,0 +1,56 @@
+# Everything a person or CI runs. Each target does its own set-up.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+UV     := 0.13.9
+IMAGE  ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format typecheck bench lock clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: $(VENV)/.ready  ## virtual environment with the pinned dependencies
+
+$(VENV)/.ready: requirements/dev.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+demo: setup  ## one photograph through the whole pipeline: make demo [IMAGE=photo.jpg]
+	@$(BIN)/pbr demo $(IMAGE)
+
+test: setup  ## all tests, fast ones first
+	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/integration tests/e2e
+
+lint: setup node_modules/.ready typecheck  ## style, types, imports, templates, state machine
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/cfn-lint template.yaml
+	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=eu-west-1 $(BIN)/sam validate --lint
+	node_modules/.bin/asl-validator --yaml-path statemachine/remove_background.asl.yaml
+
+node_modules/.ready: package-lock.json
+	@command -v npm >/dev/null || { echo "make lint needs Node.js with npm: asl-validator is an npm package"; exit 1; }
+	npm ci --silent
+	@touch $@
+
+typecheck: setup  ## mypy, strict
+	$(BIN)/mypy
+
+format: setup  ## let ruff put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: setup  ## resolve the pinned dependencies anew from pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --all-extras pyproject.toml --output-file requirements/dev.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --constraint requirements/dev.lock pyproject.toml --output-file requirements/runtime.lock
+
+clean:  ## remove all that was made here
+	rm -rf $(VENV) node_modules out .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,12 @@
+"""Bounds on what is accepted; they are checked before any pixel is decoded."""
+
+from typing import Final
+
+MAX_BYTES: Final = 100 * 1024 * 1024
+"""Largest file. EventBridge hands over the size, so a larger one is refused without being read."""
+
+MAX_PIXELS: Final = 100_000_000
+"""Largest picture: 100 MP decode to 300 MB of RGB."""
+
+MIN_SIDE_PX: Final = 16
+"""Shortest side. Below it there is no edge to refine."""

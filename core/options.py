@@ -1,0 +1,103 @@
+"""What a user can ask for, the same from S3 metadata, from an API body and from the command line."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from core.errors import InvalidOptionsError
+from core.types import Precision
+
+
+class OutputFormat(StrEnum):
+    """How the result is encoded."""
+
+    PNG = "png"
+    WEBP = "webp"
+    WEBP_LOSSLESS = "webp_lossless"
+    JPEG = "jpeg"
+
+    @property
+    def extension(self) -> str:
+        """File name extension, without the dot."""
+        return {"webp_lossless": "webp", "jpeg": "jpg"}.get(self.value, self.value)
+
+    @property
+    def content_type(self) -> str:
+        """MIME type."""
+        return "image/webp" if self is OutputFormat.WEBP_LOSSLESS else f"image/{self.value}"
+
+
+class Output(StrEnum):
+    """What the result shows."""
+
+    CUTOUT = "cutout"
+    MASK = "mask"
+
+
+class Options(BaseModel):
+    """One request's options, validated; every field has a default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    precision_level: Precision = Field(
+        default=Precision.HIGH, description="work put into the edge: draft, standard, high or ultra_high"
+    )
+    model: str = Field(
+        default="auto", description="segmentation model by its rembg name, classical, or auto: the host's default"
+    )
+    output: Output = Field(default=Output.CUTOUT, description="cutout, or mask: the alpha alone, as a grey picture")
+    format: OutputFormat = Field(
+        default=OutputFormat.PNG, description="png, webp, webp_lossless, or jpeg (which needs a background)"
+    )
+    quality: Annotated[int, Field(ge=1, le=100)] = Field(default=90, description="of webp and jpeg, 1 to 100")
+    background_color: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] | None = Field(
+        default=None, description="put the subject on this colour, #rrggbb; jpeg takes white if none is given"
+    )
+    background_key: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(
+        default=None, description="put the subject on this picture: a key under backgrounds/ in the uploads bucket"
+    )
+    crop: bool = Field(default=False, description="crop to the subject")
+    crop_margin: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0, description="room left around the subject by crop, as a share of its longer side, 0 to 1"
+    )
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any]) -> "Options":
+        """Validate options as they came, values as strings or in JSON types.
+
+        Raises:
+            InvalidOptionsError: a name is unknown, a value is not allowed, or two options contradict each other.
+        """
+        try:
+            options = cls.model_validate(dict(raw))
+        except ValidationError as error:
+            raise _explain(error) from None
+        if options.background_color and options.background_key:
+            raise InvalidOptionsError(
+                "A result has one background",
+                field="options.background_key",
+                value=options.background_key,
+                remedy="Give background_color or background_key, not both.",
+            )
+        return options
+
+
+def _explain(error: ValidationError) -> InvalidOptionsError:
+    """Turn pydantic's first complaint into ours."""
+    first = error.errors(include_url=False)[0]
+    name = str(first["loc"][0]) if first["loc"] else "options"
+    if first["type"] == "extra_forbidden":
+        return InvalidOptionsError(
+            "Unknown option",
+            field=f"options.{name}",
+            value=first["input"],
+            remedy=f"The options are: {', '.join(Options.model_fields)}.",
+        )
+    return InvalidOptionsError(
+        f"{first['msg']}",
+        field=f"options.{name}",
+        value=first["input"],
+        remedy=f"{name} is {Options.model_fields[name].description}." if name in Options.model_fields else "Correct it.",
+    )

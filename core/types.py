@@ -1,0 +1,71 @@
+"""The arrays and records that the stages hand on.
+
+Inside ``core`` there is one representation: ``Rgb`` for colour, ``Alpha`` for masks and alphas.
+Bytes exist in ``decode`` and ``encode`` only.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rgb: TypeAlias = NDArray[np.uint8]
+"""H x W x 3, uint8, sRGB, EXIF rotation applied."""
+
+Mask: TypeAlias = NDArray[np.float32]
+"""h x w, float32 in [0, 1], at the network's size: 1 is subject, 0 is background."""
+
+Alpha: TypeAlias = NDArray[np.float32]
+"""H x W, float32 in [0, 1], at the picture's size: 1 is opaque."""
+
+
+class Precision(StrEnum):
+    """How much work goes into the edge."""
+
+    DRAFT = "draft"
+    STANDARD = "standard"
+    HIGH = "high"
+    ULTRA_HIGH = "ultra_high"
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """What a file's header says; ``width`` and ``height`` are in pixels, after EXIF rotation."""
+
+    format: str
+    width: int
+    height: int
+    bytes: int
+
+    @property
+    def megapixels(self) -> float:
+        """Size in millions of pixels."""
+        return self.width * self.height / 1e6
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture. ``alpha`` is the transparency that the file itself had, or None for an opaque one."""
+
+    rgb: Rgb
+    alpha: Alpha | None
+    info: ImageInfo
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A subject mask, and which model made it. ``weights_sha256`` is None for a segmenter without weights."""
+
+    mask: Mask
+    model: str
+    weights_sha256: str | None
+
+
+@dataclass(frozen=True)
+class Matte:
+    """An alpha at the picture's size, with ``report``: how it was made, in JSON types."""
+
+    alpha: Alpha
+    report: dict[str, Any] = field(default_factory=dict)
