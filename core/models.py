@@ -1,0 +1,378 @@
+"""Which segmentation networks there are, and how their weights come to lie, verified, on this machine.
+
+Every file is pinned by its SHA-256. The files are those of rembg's release; each hash was found, equal, in
+at least two unrelated public sources.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Final, TypeAlias
+from uuid import uuid4
+
+import httpx
+from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_exponential_jitter
+
+from core.errors import InvalidOptionsError, WeightsHashMismatchError, WeightsUnavailableError
+
+CLASSICAL: Final = "classical"
+"""The built-in segmenter, which needs no weights."""
+
+RELEASE: Final = "https://github.com/danielgatis/rembg/releases/download/v0.0.0"
+"""Where a file is taken from when no mirror is named."""
+
+Triple: TypeAlias = tuple[float, float, float]
+
+_GB: Final = 1_000_000_000
+
+_UNASKED_BYTES: Final = 300_000_000
+"""Largest file that is downloaded without having been asked for by name."""
+
+_CONNECT_S: Final = 3.0
+_SILENCE_S: Final = 5.0
+_RATE_AFTER_S: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Model:
+    """A segmentation network.
+
+    Attributes:
+        name: rembg's name of its session.
+        file: name of the file in rembg's release and on a mirror.
+        sha256: hash of the file, lower-case hex.
+        bytes: size of the file.
+        input_px: side of the network's square input, pixels.
+        memory_bytes: memory that a run on a CPU takes, roughly and on the safe side.
+        licence: of the weights, as upstream states it.
+        commercial_use: whether that licence allows commercial use.
+        mean: subtracted from RGB in [0, 1]; ImageNet's, unless trained otherwise.
+        std: what the difference is divided by.
+        logits: whether the network's output still needs a sigmoid.
+        general: made for any subject, not for one kind.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    bytes: int
+    input_px: int
+    memory_bytes: int
+    licence: str
+    commercial_use: bool
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: Triple = (0.229, 0.224, 0.225)
+    logits: bool = False
+    general: bool = True
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where weights come from.
+
+    Attributes:
+        directory: holds the files, as ``<model>.onnx``; missing ones are downloaded into it.
+        mirror: base URL that serves the release's files, or None for rembg's release.
+        timeout_s: seconds that a download may take.
+    """
+
+    directory: Path
+    mirror: str | None = None
+    timeout_s: float = 60.0
+
+
+_U2NET: Final = partial(Model, input_px=320, licence="Apache-2.0", commercial_use=True)
+# The author licenses code and weights alike under MIT. He also says that DIS5K, which is among the training
+# data, has terms of its own.
+_BIREFNET: Final = partial(
+    Model, input_px=1024, logits=True, memory_bytes=7 * _GB, licence="MIT", commercial_use=True
+)
+
+_BEST_FIRST: Final = (
+    Model(
+        "bria-rmbg",
+        "bria-rmbg-2.0.onnx",
+        "5b486f08200f513f460da46dd701db5fbb47d79b4be4b708a19444bcd4e79958",
+        bytes=1_024_331_469,
+        input_px=1024,
+        memory_bytes=7 * _GB,
+        licence="CC BY-NC 4.0; commercial use by agreement with BRIA",
+        commercial_use=False,
+    ),
+    _BIREFNET(
+        "birefnet-general",
+        "BiRefNet-general-epoch_244.onnx",
+        "58f621f00f5d756097615970a88a791584600dcf7c45b18a0a6267535a1ebd3c",
+        bytes=972_666_916,
+    ),
+    _BIREFNET(
+        "birefnet-general-lite",
+        "BiRefNet-general-bb_swin_v1_tiny-epoch_232.onnx",
+        "5600024376f572a557870a5eb0afb1e5961636bef4e1e22132025467d0f03333",
+        bytes=224_005_088,
+    ),
+    _BIREFNET(
+        "birefnet-portrait",
+        "BiRefNet-portrait-epoch_150.onnx",
+        "1ba1c8ff5a7bbfadc8d8d13fb11d7be793f91f23d9d466549e37a854f6668f99",
+        bytes=972_666_916,
+        general=False,
+    ),
+    Model(
+        "isnet-general-use",
+        "isnet-general-use.onnx",
+        "60920e99c45464f2ba57bee2ad08c919a52bbf852739e96947fbb4358c0d964a",
+        bytes=178_648_008,
+        input_px=1024,
+        mean=(0.5, 0.5, 0.5),
+        std=(1.0, 1.0, 1.0),
+        memory_bytes=3 * _GB,
+        licence="none stated for the weights; code Apache-2.0, training data DIS5K non-commercial",
+        commercial_use=False,
+    ),
+    Model(
+        "isnet-anime",
+        "isnet-anime.onnx",
+        "f15622d853e8260172812b657053460e20806f04b9e05147d49af7bed31a6e99",
+        bytes=176_069_933,
+        input_px=1024,
+        std=(1.0, 1.0, 1.0),
+        memory_bytes=3 * _GB,
+        licence="Apache-2.0",
+        commercial_use=True,
+        general=False,
+    ),
+    _U2NET(
+        "u2net",
+        "u2net.onnx",
+        "8d10d2f3bb75ae3b6d527c77944fc5e7dcd94b29809d47a739a7a728a912b491",
+        bytes=175_997_641,
+        memory_bytes=_GB,
+    ),
+    _U2NET(
+        "u2net_human_seg",
+        "u2net_human_seg.onnx",
+        "01eb6a29a5c4d8edb30b56adad9bb3a2a0535338e480724a213e0acfd2d1c73c",
+        bytes=175_997_641,
+        memory_bytes=_GB,
+        general=False,
+    ),
+    Model(
+        "silueta",
+        "silueta.onnx",
+        "75da6c8d2f8096ec743d071951be73b4a8bc7b3e51d9a6625d63644f90ffeedb",
+        bytes=44_173_029,
+        input_px=320,
+        memory_bytes=_GB,
+        licence="none stated; made smaller from u2net (Apache-2.0)",
+        commercial_use=False,
+    ),
+    _U2NET(
+        "u2netp",
+        "u2netp.onnx",
+        "309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8",
+        bytes=4_574_861,
+        memory_bytes=_GB // 2,
+    ),
+)
+
+MODELS: Final[dict[str, Model]] = {model.name: model for model in _BEST_FIRST}
+"""The networks by name, best first."""
+
+
+def names() -> list[str]:
+    """Return what may be asked for by name: the networks, best first, and ``classical``."""
+    return [*MODELS, CLASSICAL]
+
+
+def weights(
+    name: str,
+    *,
+    directory: Path,
+    mirror: str | None = None,
+    timeout_s: float,
+    registry: Mapping[str, Model] = MODELS,
+) -> Path:
+    """Return the verified weight file of a model, downloading it if it is not there.
+
+    A file's hash is computed once per process, and again when the file changes.
+
+    Args:
+        name: a name in ``registry``.
+        directory: where ``<name>.onnx`` is, or is put.
+        mirror: base URL to download from; None for rembg's release.
+        timeout_s: seconds for the download. A connection that falls silent is given up after five, and so is
+            a transfer as soon as its rate shows that it will not end in time.
+        registry: the models there are.
+
+    Raises:
+        InvalidOptionsError: the registry has no such model.
+        WeightsHashMismatchError: the file, here or on the mirror, is not the pinned one; it is not used.
+        WeightsUnavailableError: the file is not here and could not be had in time.
+    """
+    try:
+        model = registry[name]
+    except KeyError:
+        raise InvalidOptionsError(
+            "Unknown model",
+            field="options.model",
+            value=name,
+            remedy=f"The models are: {', '.join([*registry, CLASSICAL])}.",
+        ) from None
+    path = directory / f"{name}.onnx"
+    if path.exists():
+        _verify(model, path)
+    else:
+        try:
+            _download(model, path, mirror, timeout_s)
+        except (httpx.HTTPError, OSError) as error:
+            raise _unavailable(model, path, str(error) or type(error).__name__) from error
+    return path
+
+
+def best_available(
+    directory: Path,
+    mirror: str | None,
+    timeout_s: float,
+    *,
+    registry: Mapping[str, Model] = MODELS,
+) -> str:
+    """Choose the best general model that is free for commercial use and that this machine can load.
+
+    One whose weights are here is taken before one that must be downloaded. Of the others, those up to 300 MB
+    are tried, best first, all within ``timeout_s`` together; the first failure to reach the source ends it.
+
+    Args:
+        directory: as for ``weights``.
+        mirror: as for ``weights``.
+        timeout_s: seconds for all downloads together.
+        registry: the models there are, best first.
+
+    Returns:
+        The model's name; ``classical`` if no weights can be had.
+
+    Raises:
+        WeightsHashMismatchError: a file in ``directory`` is not the pinned one.
+    """
+    deadline = time.monotonic() + timeout_s
+    memory_bytes = _memory_bytes()
+    candidates = [
+        model
+        for model in registry.values()
+        if model.general and model.commercial_use and model.memory_bytes <= memory_bytes
+    ]
+    for model in candidates:
+        path = directory / f"{model.name}.onnx"
+        if path.exists():
+            _verify(model, path)
+            return model.name
+    for model in candidates:
+        remaining_s = deadline - time.monotonic()
+        if model.bytes > _UNASKED_BYTES or remaining_s <= 0:
+            continue
+        try:
+            _download(model, directory / f"{model.name}.onnx", mirror, remaining_s)
+        except (httpx.TransportError, OSError):
+            break
+        except (httpx.HTTPStatusError, WeightsUnavailableError, WeightsHashMismatchError):
+            continue
+        return model.name
+    return CLASSICAL
+
+
+def _verify(model: Model, path: Path) -> None:
+    """Refuse a file that is not the pinned one."""
+    stat = path.stat()
+    found = _sha256(path, stat.st_mtime_ns, stat.st_size)
+    if found != model.sha256:
+        raise _mismatch(model, str(path), found, "Delete the file; the right one is downloaded in its place.")
+
+
+@lru_cache(maxsize=32)
+def _sha256(path: Path, mtime_ns: int, size: int) -> str:
+    """Hash a file; time and size are there to make a changed file a new one to the cache."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _download(model: Model, path: Path, mirror: str | None, timeout_s: float) -> None:
+    """Put the verified file at ``path``, in one step, or leave nothing behind."""
+    url = f"{(mirror or RELEASE).rstrip('/')}/{model.file}"
+    deadline = time.monotonic() + timeout_s
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    try:
+        for attempt in Retrying(
+            retry=retry_if_exception(_worth_another_try),
+            wait=wait_exponential_jitter(initial=0.2, max=2.0),
+            stop=stop_before_delay(timeout_s),
+            reraise=True,
+        ):
+            with attempt:
+                found = _stream(model, url, part, deadline)
+        if found != model.sha256:
+            raise _mismatch(model, url, found, "Put rembg's release of the file on the mirror.")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _stream(model: Model, url: str, part: Path, deadline: float) -> str:
+    """Write what ``url`` serves to ``part`` and return its SHA-256."""
+    started = time.monotonic()
+    left_s = max(deadline - started, 0.001)
+    timeout = httpx.Timeout(min(_SILENCE_S, left_s), connect=min(_CONNECT_S, left_s))
+    digest, received = hashlib.sha256(), 0
+    with (
+        httpx.stream("GET", url, timeout=timeout, follow_redirects=True) as response,
+        part.open("wb") as file,
+    ):
+        response.raise_for_status()
+        for chunk in response.iter_bytes(1 << 16):
+            digest.update(chunk)
+            file.write(chunk)
+            received += len(chunk)
+            now = time.monotonic()
+            expected_s = (now - started) * (model.bytes / received - 1)
+            if now > deadline or (now - started > _RATE_AFTER_S and now + expected_s > deadline):
+                raise _unavailable(model, part, f"{received} of {model.bytes} bytes in {now - started:.1f} s")
+            if received > model.bytes:
+                break
+    return digest.hexdigest()
+
+
+def _worth_another_try(error: BaseException) -> bool:
+    """Whether a download that failed so may succeed at once: not where nothing answers at all."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code == httpx.codes.TOO_MANY_REQUESTS or error.response.is_server_error
+    return isinstance(error, httpx.ReadError | httpx.RemoteProtocolError)
+
+
+def _memory_bytes() -> int:
+    """Return this machine's memory, or the container's share of it."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    share = limit.read_text().strip() if limit.exists() else "max"
+    return min(physical, int(share)) if share.isdigit() else physical
+
+
+def _unavailable(model: Model, path: Path, why: str) -> WeightsUnavailableError:
+    return WeightsUnavailableError(
+        f"The weights could not be downloaded: {why}",
+        field="options.model",
+        value=model.name,
+        remedy=f"Put {model.file} at {path.with_name(f'{model.name}.onnx')}, name a mirror, or use {CLASSICAL}.",
+    )
+
+
+def _mismatch(model: Model, place: str, found: str, remedy: str) -> WeightsHashMismatchError:
+    return WeightsHashMismatchError(
+        f"The weights of {model.name} at {place} have SHA-256 {found}, not {model.sha256}",
+        field="options.model",
+        value=model.name,
+        remedy=remedy,
+    )
