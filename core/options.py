@@ -36,6 +36,15 @@ class Output(StrEnum):
     MASK = "mask"
 
 
+class Host(StrEnum):
+    """Where segmentation runs."""
+
+    AUTO = "auto"
+    LAMBDA = "lambda"
+    ECS = "ecs"
+    SAGEMAKER = "sagemaker"
+
+
 class Options(BaseModel):
     """One request's options, validated; every field has a default."""
 
@@ -46,6 +55,9 @@ class Options(BaseModel):
     )
     model: str = Field(
         default="auto", description="segmentation model by its rembg name, classical, or auto: the host's default"
+    )
+    segmentation_host: Host = Field(
+        default=Host.AUTO, description="where segmentation runs: lambda, ecs, sagemaker, or auto: the stack's default"
     )
     output: Output = Field(default=Output.CUTOUT, description="cutout, or mask: the alpha alone, as a grey picture")
     format: OutputFormat = Field(
@@ -99,5 +111,5 @@ def _explain(error: ValidationError) -> InvalidOptionsError:
         f"{first['msg']}",
         field=f"options.{name}",
         value=first["input"],
-        remedy=f"{name} is {Options.model_fields[name].description}." if name in Options.model_fields else "Correct it.",
+        remedy=f"{name} is {Options.model_fields[name].description}.",
     )

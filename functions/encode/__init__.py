@@ -1,0 +1,1 @@
+"""Stage four: the result as its user asked for it."""

@@ -1,0 +1,1 @@
+"""Stage three: where exactly the subject ends."""

@@ -1,0 +1,1 @@
+"""Stage one: whether this is a request, and a picture, that can be processed."""

@@ -1,0 +1,65 @@
+"""Where things lie: the names that tie an upload to its cache entry, its intermediates and its result."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from core.options import Options
+
+PIPELINE_VERSION: Final = 1
+"""Raised by every change that makes other pixels of the same input: it retires all cached results."""
+
+_NOT_SEEN_IN_THE_PIXELS: Final = {"segmentation_host", "background_key"}
+
+
+@dataclass(frozen=True)
+class ResultKeys:
+    """S3 keys of one job: ``mask``, ``alpha`` and ``cached`` in the work bucket, the others in the results bucket."""
+
+    mask: str
+    alpha: str
+    cached: str
+    result: str
+    sidecar: str
+
+
+def cache_key(
+    content_sha256: str, options: Options, *, weights_sha256: str | None, background_sha256: str | None
+) -> str:
+    """Return the name of all work that is the same work: 64 hexadecimal digits.
+
+    Args:
+        content_sha256: of the uploaded bytes, not of their name.
+        options: with ``model`` resolved to a real model's name.
+        weights_sha256: of that model; None for a segmenter without weights.
+        background_sha256: of the background picture's bytes, whatever its key; None without one.
+    """
+    identity = {
+        "content": content_sha256,
+        "options": options.model_dump(mode="json", exclude=_NOT_SEEN_IN_THE_PIXELS),
+        "weights": weights_sha256,
+        "background": background_sha256,
+        "pipeline": PIPELINE_VERSION,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def result_keys(source_key: str, cache_key: str, options: Options) -> ResultKeys:
+    """Return where the job's files go: ``photos/a.jpg`` becomes ``results/photos/a.png`` with a ``.json`` beside it."""
+    folder, slash, name = source_key.rpartition("/")
+    stem = name.rpartition(".")[0] or name
+    base = f"results/{folder}{slash}{stem}"
+    extension = options.format.extension
+    return ResultKeys(
+        mask=f"work/{cache_key}/mask.png",
+        alpha=f"work/{cache_key}/alpha.png",
+        cached=f"cache/{cache_key}.{extension}",
+        result=f"{base}.{extension}",
+        sidecar=f"{base}.json",
+    )
+
+
+def failure_key(source_key: str) -> str:
+    """Return where the report of a failure goes: ``failed/photos/a.jpg.json``."""
+    return f"failed/{source_key}.json"

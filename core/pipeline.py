@@ -1,0 +1,95 @@
+"""The stages as functions of pictures, and all of them in one process.
+
+The functions on AWS call the same three (:func:`find_subject`, :func:`refine_edge`, :func:`finish`), one each, and move
+what lies between them through S3.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from core import decode, encode, foreground, matting, quality, segment
+from core.models import ModelSource
+from core.options import Options, Output
+from core.types import Alpha, Mask, Picture, Precision, Rgb, Segmentation
+
+
+@dataclass(frozen=True)
+class Edge:
+    """The refined alpha, how it was made, and what it is worth."""
+
+    alpha: Alpha
+    report: dict[str, Any]
+    quality: quality.Quality
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """A finished result with its facts; ``timings_s`` are seconds per stage."""
+
+    encoded: encode.Encoded
+    segmentation: Segmentation
+    edge: Edge
+    timings_s: dict[str, float]
+
+
+def find_subject(picture: Picture, model: str, weights: ModelSource) -> Segmentation:
+    """Segment the picture at the network's size.
+
+    Raises:
+        UnknownForegroundError: there is no subject.
+        WeightsUnavailableError: the model's weights cannot be had.
+        WeightsHashMismatchError: the weight file is not the one that the registry pins.
+    """
+    return segment.segment(picture.rgb, model, weights=weights)
+
+
+def refine_edge(picture: Picture, mask: Mask, precision: Precision) -> Edge:
+    """Solve for alpha at the picture's size and judge it; transparency that the file had stays transparent.
+
+    Raises:
+        UnknownForegroundError: the mask holds no certain foreground.
+    """
+    matte = matting.refine(picture.rgb, mask, precision=precision)
+    assessed = quality.assess(mask, matte.alpha)
+    alpha = matte.alpha if picture.alpha is None else np.minimum(matte.alpha, picture.alpha)
+    return Edge(alpha=alpha, report=matte.report, quality=assessed)
+
+
+def finish(picture: Picture, alpha: Alpha, options: Options, background: Rgb | None) -> encode.Encoded:
+    """Free the edge of the old background's colours and encode the result."""
+    rgb = picture.rgb if options.output is Output.MASK else foreground.decontaminate(picture.rgb, alpha)
+    return encode.encode(rgb, alpha, options, background=background)
+
+
+def remove_background(data: bytes, options: Options, *, weights: ModelSource, background: Rgb | None = None) -> Cutout:
+    """Do all stages in this process.
+
+    Args:
+        data: the picture's file.
+        options: with ``model`` naming a model; ``auto`` is for hosts that have a default.
+        weights: where the model's weights lie or come from.
+        background: H x W x 3 uint8 to put the subject on; ``options.background_key`` is for S3.
+
+    Raises:
+        BackgroundRemoverError: one of the leaf classes in :mod:`core.errors`.
+    """
+    timings_s: dict[str, float] = {}
+    started = time.perf_counter()
+
+    def clock(stage: str) -> None:
+        nonlocal started
+        now = time.perf_counter()
+        timings_s[stage], started = round(now - started, 4), now
+
+    picture = decode.decode(data)
+    clock("decode")
+    segmentation = find_subject(picture, options.model, weights)
+    clock("segment")
+    edge = refine_edge(picture, segmentation.mask, options.precision_level)
+    clock("refine")
+    encoded = finish(picture, edge.alpha, options, background)
+    clock("encode")
+    return Cutout(encoded=encoded, segmentation=segmentation, edge=edge, timings_s=timings_s)

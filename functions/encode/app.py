@@ -1,0 +1,75 @@
+"""Encode: the result, its sidecar, and the copy that the cache serves."""
+
+import hashlib
+import json
+import time
+from typing import Any
+
+from core.encode import Encoded
+
+from core import pipeline
+from core.types import Rgb
+from functions.shared.config import Config
+from functions.shared.job import RefinedJob
+from functions.shared.observe import stage
+from functions.shared.store import Store
+
+
+class EncodeConfig(Config):
+    """Where alphas come from, and where results and their cached copies go."""
+
+    work_bucket: str
+    results_bucket: str
+
+
+CONFIG = EncodeConfig()
+STORE = Store()
+
+
+@stage(RefinedJob)
+def handler(job: RefinedJob) -> dict[str, Any]:
+    """Return the result's sidecar."""
+    started = time.perf_counter()
+    picture = STORE.picture(job.source)
+    alpha = STORE.plane(CONFIG.work_bucket, job.refine.alpha.key)
+    encoded = pipeline.finish(picture, alpha, job.options, background(job))
+    STORE.put(CONFIG.work_bucket, job.keys.cached, encoded.data, encoded.content_type)
+    STORE.put(CONFIG.results_bucket, job.keys.result, encoded.data, encoded.content_type)
+    document = describe(job, encoded, time.perf_counter() - started)
+    STORE.put(CONFIG.results_bucket, job.keys.sidecar, json.dumps(document, indent=2).encode(), "application/json")
+    return document
+
+
+def background(job: RefinedJob) -> Rgb | None:
+    """Read the picture that the subject is put on, if one was asked for."""
+    return STORE.picture(job.background).rgb if job.background else None
+
+
+def describe(job: RefinedJob, encoded: Encoded, seconds: float) -> dict[str, Any]:
+    """Put together all that the stages found out."""
+    mask, alpha = job.segment.mask, job.refine.alpha
+    return {
+        "execution": job.execution.model_dump(),
+        "source": job.source.model_dump(),
+        "options": job.options.model_dump(mode="json"),
+        "result": {"bucket": CONFIG.results_bucket, "key": job.keys.result, "sidecar_key": job.keys.sidecar},
+        "image": {
+            "format": encoded.format,
+            "content_type": encoded.content_type,
+            "width": encoded.width,
+            "height": encoded.height,
+            "bytes": len(encoded.data),
+            "sha256": hashlib.sha256(encoded.data).hexdigest(),
+        },
+        "model": {"name": mask.model, "weights_sha256": mask.weights_sha256, "host": mask.host},
+        "quality": alpha.quality,
+        "refinement": alpha.report,
+        "timings_s": {
+            **job.timings_s,
+            "segment": mask.seconds,
+            "refine": alpha.seconds,
+            "encode": round(seconds, 4),
+        },
+        "cache": {"key": job.cache_key, "hit": False},
+        "warnings": [*job.warnings, *mask.warnings, *alpha.report.get("warnings", [])],
+    }

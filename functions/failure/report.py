@@ -1,0 +1,53 @@
+"""From what a Catch caught to what a person can act on."""
+
+import json
+from typing import Any, Final
+
+_CLOUD_ERRORS: Final = {
+    "States.Timeout": (
+        "The stage did not finish in time",
+        "Try again; if it repeats, send a smaller picture.",
+    ),
+    "States.HeartbeatTimeout": ("The worker stopped answering", "Try again; look at the worker's log."),
+    "Sandbox.Timedout": ("The function ran out of time", "Try again; if it repeats, send a smaller picture."),
+    "Runtime.ExitError": ("The function's process died", "Most likely it ran out of memory: give it more."),
+    "Lambda.TooManyRequestsException": (
+        "Lambda throttled the stage",
+        "Try again; raise the concurrency limit.",
+    ),
+}
+_UNEXPECTED: Final = (
+    "The stage failed in a way that it does not know",
+    "Look at the stage's log, and report it.",
+)
+
+
+def explain(caught: dict[str, str]) -> dict[str, Any]:
+    """Turn ``{"Error", "Cause"}`` into error, message, field, value and remedy; stack traces stay in the log.
+
+    Args:
+        caught: as Step Functions writes it. ``Cause`` is the JSON of our own errors, bare or as a function's
+            ``errorMessage``, or any text.
+    """
+    name, cause = caught.get("Error", "Unknown"), caught.get("Cause", "")
+    answer = _json_object(cause)
+    facts = _json_object(answer.get("errorMessage", "")) or answer
+    if {"error", "message", "field", "value", "remedy"} <= facts.keys():
+        return facts
+    message, remedy = _CLOUD_ERRORS.get(name, _UNEXPECTED)
+    detail = answer.get("errorMessage") or cause
+    return {
+        "error": name,
+        "message": f"{message}: {detail}" if detail else message,
+        "field": None,
+        "value": None,
+        "remedy": remedy,
+    }
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

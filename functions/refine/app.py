@@ -1,0 +1,29 @@
+"""Refine: the alpha at the picture's own size."""
+
+from typing import Any
+
+from core import pipeline
+from functions.shared.config import Config
+from functions.shared.job import SegmentedJob
+from functions.shared.observe import stage
+from functions.shared.store import Store
+
+
+class RefineConfig(Config):
+    """Where masks come from and alphas go."""
+
+    work_bucket: str
+
+
+CONFIG = RefineConfig()
+STORE = Store()
+
+
+@stage(SegmentedJob)
+def handler(job: SegmentedJob) -> dict[str, Any]:
+    """Return the alpha: see :class:`functions.shared.job.AlphaPart`."""
+    picture = STORE.picture(job.source)
+    mask = STORE.plane(CONFIG.work_bucket, job.segment.mask.key)
+    edge = pipeline.refine_edge(picture, mask, job.options.precision_level)
+    STORE.put_plane(CONFIG.work_bucket, job.keys.alpha, edge.alpha)
+    return {"key": job.keys.alpha, "report": edge.report, "quality": edge.quality.facts()}

@@ -1,0 +1,67 @@
+"""What makes a function a stage: its input parsed, its log lines tagged, its time taken, its errors put on the wire."""
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from aws_lambda_powertools import Logger, Tracer
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from pydantic import BaseModel, ValidationError
+
+from core.errors import BackgroundRemoverError, InvalidRequestError
+from functions.shared.errors import to_wire
+
+logger = Logger()
+tracer = Tracer()
+
+Request = TypeVar("Request", bound=BaseModel)
+Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
+
+
+def stage(request: type[Request]) -> Callable[[Callable[[Request], dict[str, Any]]], Handler]:
+    """Make a Lambda handler of a function that takes one request and returns its own part of the state.
+
+    The part gets ``seconds``, the time the work took. An error of ours keeps its class, by which the state machine
+    chooses between Retry and Catch, and carries its facts as JSON.
+
+    Args:
+        request: the model that the event is parsed into.
+    """
+
+    def decorate(work: Callable[[Request], dict[str, Any]]) -> Handler:
+        @logger.inject_lambda_context(clear_state=True)
+        @tracer.capture_lambda_handler(capture_response=False)
+        def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
+            logger.append_keys(job_id=(event.get("execution") or {}).get("name"))
+            started = time.perf_counter()
+            try:
+                part = work(parse(request, event))
+            except BackgroundRemoverError as error:
+                logger.warning("stage failed", extra={"failure": error.facts()})
+                error.args = (to_wire(error),)
+                raise
+            part["seconds"] = round(time.perf_counter() - started, 4)
+            logger.info("stage done", extra={"seconds": part["seconds"]})
+            return part
+
+        return cast(Handler, handler)
+
+    return decorate
+
+
+def parse(request: type[Request], event: dict[str, Any]) -> Request:
+    """Parse an event.
+
+    Raises:
+        InvalidRequestError: it is not what the stage before hands on; names the first field at fault.
+    """
+    try:
+        return request.model_validate(event)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise InvalidRequestError(
+            f"The event is not a {request.__name__}: {first['msg']}",
+            field=".".join(map(str, first["loc"])),
+            value=first["input"],
+            remedy="Compare it with the function's file in events/.",
+        ) from None

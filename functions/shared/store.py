@@ -1,0 +1,151 @@
+"""S3, for all stages: the one module that talks to it, and that turns its errors into ours."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
+from botocore.exceptions import ConnectionError as NoConnectionError
+
+from core import decode, encode
+from core.errors import FileTooLargeError, SourceChangedError, SourceNotFoundError
+from core.limits import MAX_BYTES
+from core.types import Alpha, Mask, Picture
+from functions.shared.errors import StorageDeniedError, StorageUnavailableError
+from functions.shared.job import StoredObject
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_ABSENT: Final = {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "MethodNotAllowed", "404"}
+_CHANGED: Final = {"PreconditionFailed", "412"}
+_THROTTLED: Final = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequests"}
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """An object's bytes, the version they are of, and its user metadata."""
+
+    data: bytes
+    version_id: str | None
+    etag: str
+    metadata: Mapping[str, str]
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the bytes, 64 hexadecimal digits."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+class Store:
+    """Pictures, masks and alphas in S3.
+
+    Args:
+        s3_client: the client to use; made from the environment if None.
+    """
+
+    def __init__(self, s3_client: S3Client | None = None) -> None:
+        self._s3 = s3_client or boto3.client("s3", config=Config(retries={"mode": "standard", "total_max_attempts": 4}))
+
+    def fetch(self, bucket: str, key: str, *, version_id: str | None = None, etag: str | None = None) -> StoredFile:
+        """Read one object, and exactly the version that is named.
+
+        Args:
+            bucket: its bucket.
+            key: its key.
+            version_id: the version to read; None reads the newest.
+            etag: what the object's ETag has to be, for buckets that keep no versions.
+
+        Raises:
+            SourceNotFoundError: there is no such object or version.
+            SourceChangedError: its ETag is another one.
+            FileTooLargeError: it is larger than :data:`core.limits.MAX_BYTES`; nothing of it is read.
+            StorageDeniedError, StorageUnavailableError: S3 refuses, or fails.
+        """
+        request: dict[str, Any] = {"Bucket": bucket, "Key": key}
+        if version_id:
+            request["VersionId"] = version_id
+        elif etag:
+            request["IfMatch"] = etag
+        with _errors_of(bucket, key):
+            answer = self._s3.get_object(**request)
+            if answer["ContentLength"] > MAX_BYTES:
+                answer["Body"].close()
+                raise FileTooLargeError(
+                    f"The file is larger than {MAX_BYTES // 2**20} MiB",
+                    field="source.bytes",
+                    value=answer["ContentLength"],
+                    remedy="Upload a smaller file, for example a JPEG of the same picture.",
+                )
+            return StoredFile(
+                data=answer["Body"].read(),
+                version_id=answer.get("VersionId"),
+                etag=answer["ETag"].strip('"'),
+                metadata=answer["Metadata"],
+            )
+
+    def picture(self, source: StoredObject) -> Picture:
+        """Read and decode the very version that was validated."""
+        file = self.fetch(source.bucket, source.key, version_id=source.version_id, etag=source.etag)
+        return decode.decode(file.data)
+
+    def plane(self, bucket: str, key: str) -> Alpha:
+        """Read a mask or an alpha that an earlier stage put."""
+        return decode.decode_plane(self.fetch(bucket, key).data)
+
+    def put_plane(self, bucket: str, key: str, plane: Alpha | Mask) -> None:
+        """Write a mask or an alpha, with the 8 bits that decode_plane gives back."""
+        self.put(bucket, key, encode.encode_plane(plane), "image/png")
+
+    def put(self, bucket: str, key: str, data: bytes, content_type: str) -> None:
+        """Write one object, whole or not at all."""
+        with _errors_of(bucket, key):
+            self._s3.put_object(Bucket=bucket, Key=key, Body=data, ContentType=content_type)
+
+
+@contextmanager
+def _errors_of(bucket: str, key: str) -> Iterator[None]:
+    where = f"s3://{bucket}/{key}"
+    try:
+        yield
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code in _ABSENT:
+            raise SourceNotFoundError(
+                "There is no such object, or no longer this version of it",
+                field="source.key",
+                value=where,
+                remedy="Upload the picture again.",
+            ) from error
+        if code in _CHANGED:
+            raise SourceChangedError(
+                "The object was overwritten before it could be read",
+                field="source.etag",
+                value=where,
+                remedy="Nothing to do: the newer upload is processed by itself. Turn on versioning to keep both.",
+            ) from error
+        if code in _THROTTLED or error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500:
+            raise _unavailable(where, code) from error
+        raise StorageDeniedError(
+            f"S3 refuses: {code}",
+            field="source.key",
+            value=where,
+            remedy="Give the stage's role access to the bucket, and to the key that encrypts it.",
+        ) from error
+    except (NoConnectionError, HTTPClientError, IncompleteReadError) as error:
+        raise _unavailable(where, type(error).__name__) from error
+
+
+def _unavailable(where: str, why: str) -> StorageUnavailableError:
+    return StorageUnavailableError(
+        f"S3 did not answer as it should: {why}",
+        field="source.key",
+        value=where,
+        remedy="Retried automatically.",
+    )

@@ -1,0 +1,148 @@
+"""Validate: read the request, check the picture, and lay down what all later stages work from."""
+
+import time
+from typing import Annotated, Any
+
+from pydantic import BaseModel, field_validator
+from pydantic_settings import NoDecode
+
+from core import decode, keys, models
+from core.errors import InvalidOptionsError, InvalidRequestError
+from core.options import Host, Options
+from functions.shared.config import Config
+from functions.shared.job import Execution
+from functions.shared.observe import stage
+from functions.shared.store import Store, StoredFile
+from functions.validate.upload import Upload, options_in, read_upload
+
+_MAX_S3_KEY_BYTES = 1024
+_SECONDS_PER_DAY = 86_400
+
+
+class ValidateConfig(Config):
+    """``segmentation_hosts`` are those that are deployed, ``segmentation_host`` is the one for ``auto``."""
+
+    uploads_bucket: str
+    default_model: str
+    segmentation_host: str
+    segmentation_hosts: Annotated[tuple[str, ...], NoDecode]
+    cache_days: int
+
+    @field_validator("segmentation_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: str) -> list[str]:
+        return value.split(",")
+
+
+class ValidateRequest(BaseModel):
+    """The execution's own input, and which execution it is."""
+
+    input: dict[str, Any]
+    execution: Execution
+
+
+CONFIG = ValidateConfig()
+STORE = Store()
+
+
+@stage(ValidateRequest)
+def handler(request: ValidateRequest) -> dict[str, Any]:
+    """Return the job: see :class:`functions.shared.job.Job`."""
+    started = time.perf_counter()
+    upload = read_upload(request.input)
+    check_names(upload, CONFIG.uploads_bucket)
+    file = STORE.fetch(upload.bucket, upload.key, version_id=upload.version_id, etag=upload.etag)
+    options = resolve(Options.parse({**options_in(dict(file.metadata)), **upload.options}), CONFIG)
+    picture = decode.decode(file.data)
+    background = fetch_background(options)
+    cache_key = keys.cache_key(
+        file.sha256,
+        options,
+        weights_sha256=models.MODELS[options.model].sha256 if options.model in models.MODELS else None,
+        background_sha256=background["sha256"] if background else None,
+    )
+    return {
+        "execution": request.execution.model_dump(),
+        "source": {
+            **identity(upload.bucket, upload.key, file),
+            "bytes": picture.info.bytes,
+            "format": picture.info.format,
+            "width": picture.info.width,
+            "height": picture.info.height,
+        },
+        "options": options.model_dump(mode="json"),
+        "host": options.segmentation_host.value,
+        "background": background,
+        "cache_key": cache_key,
+        "cache_expires_at": str(int(time.time()) + CONFIG.cache_days * _SECONDS_PER_DAY),
+        "keys": vars(keys.result_keys(upload.key, cache_key, options)),
+        "timings_s": {"validate": round(time.perf_counter() - started, 4)},
+        "warnings": list(picture.warnings),
+    }
+
+
+def check_names(upload: Upload, uploads_bucket: str) -> None:
+    """Refuse what could not be read, or whose result or report could not be written.
+
+    Raises:
+        InvalidRequestError: another bucket, or a key so long that no report can be named after it.
+    """
+    if upload.bucket != uploads_bucket:
+        raise InvalidRequestError(
+            "Pictures are read from the uploads bucket only",
+            field="source.bucket",
+            value=upload.bucket,
+            remedy=f"Copy the picture to {uploads_bucket}.",
+        )
+    if len(keys.failure_key(upload.key).encode()) > _MAX_S3_KEY_BYTES - len(".webp"):
+        raise InvalidRequestError(
+            "The key is too long to name a result after it",
+            field="source.key",
+            value=upload.key,
+            remedy="Upload under a key of at most 1,000 bytes.",
+        )
+
+
+def resolve(options: Options, config: ValidateConfig) -> Options:
+    """Replace ``auto`` by what this stack has.
+
+    Raises:
+        InvalidOptionsError: the model is not in the registry, or the host is not deployed.
+    """
+    host = config.segmentation_host if options.segmentation_host is Host.AUTO else options.segmentation_host.value
+    if host not in config.segmentation_hosts:
+        raise InvalidOptionsError(
+            "This stack does not have that host",
+            field="options.segmentation_host",
+            value=host,
+            remedy=f"It has: {', '.join(config.segmentation_hosts)}.",
+        )
+    model = config.default_model if options.model == "auto" else options.model
+    if model not in models.names():
+        raise InvalidOptionsError(
+            "There is no such model",
+            field="options.model",
+            value=model,
+            remedy=f"The models are: {', '.join(models.names())}.",
+        )
+    return options.model_copy(update={"segmentation_host": Host(host), "model": model})
+
+
+def fetch_background(options: Options) -> dict[str, Any] | None:
+    """Read the background picture and check it as the upload itself is checked."""
+    if options.background_key is None:
+        return None
+    file = STORE.fetch(CONFIG.uploads_bucket, options.background_key)
+    decode.decode(file.data)
+    return identity(CONFIG.uploads_bucket, options.background_key, file)
+
+
+def identity(bucket: str, key: str, file: StoredFile) -> dict[str, Any]:
+    """Return what names exactly these bytes."""
+    return {
+        "bucket": bucket,
+        "key": key,
+        "version_id": file.version_id,
+        "etag": file.etag,
+        "sha256": file.sha256,
+    }
