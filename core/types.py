@@ -47,11 +47,16 @@ class ImageInfo:
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded picture. ``alpha`` is the transparency that the file itself had, or None for an opaque one."""
+    """A decoded picture.
+
+    ``alpha`` is the transparency that the file itself had, or None for an opaque one.
+    ``warnings`` says, one sentence each, what of the file could not be honoured.
+    """
 
     rgb: Rgb
     alpha: Alpha | None
     info: ImageInfo
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
