@@ -73,14 +73,12 @@ def encode(rgb: Rgb, alpha: Alpha, options: Options, *, background: Rgb | None =
     height, width = alpha.shape
     _check_side(max(height, width), options.format)
     plane = _to_8_bits(alpha)
-    pixels: NDArray[Any]
     if options.output is Output.MASK:
         pixels = plane
     elif (behind := _background(options, background, width, height)) is not None:
-        pixels = cv2.blendLinear(rgb, behind, alpha, 1 - alpha)
+        pixels = np.asarray(cv2.blendLinear(rgb, behind, alpha, 1 - alpha), np.uint8)
     else:
-        pixels = cv2.cvtColor(cv2.copyTo(rgb, plane), cv2.COLOR_RGB2RGBA)  # zeros where the plane is zero
-        cv2.insertChannel(plane, pixels, 3)
+        pixels = _with_alpha(rgb, plane)
     data = _FILES[options.format](pixels, options.quality)
     return Encoded(data, options.format.content_type, options.format.value, width, height)
 
@@ -145,6 +143,14 @@ def _cover(picture: Rgb, width: int, height: int) -> Rgb:
     cut = picture[top : top + cut_height, left : left + cut_width]
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(cut, (width, height), interpolation=interpolation), np.uint8)
+
+
+def _with_alpha(rgb: Rgb, plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Join colour and alpha to H x W x 4, with the colour zero where the alpha is."""
+    visible = cv2.copyTo(rgb, plane)  # what the mask leaves out is zero
+    rgba = np.asarray(cv2.cvtColor(visible, cv2.COLOR_RGB2RGBA), np.uint8)
+    cv2.insertChannel(plane, rgba, 3)
+    return rgba
 
 
 def _png(pixels: NDArray[np.uint8], _quality: int) -> bytes:
