@@ -1,0 +1,37 @@
+"""What all layers share: the repository's files, and pictures made on the spot."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def machine() -> dict[str, Any]:
+    """The state machine's definition, its substitutions not yet made."""
+    return yaml.safe_load((ROOT / "statemachine/remove_background.asl.yaml").read_text())
+
+
+@pytest.fixture(scope="session")
+def disc_png() -> bytes:
+    """A 320 x 240 picture of one centred subject: an orange disc on a blue gradient, lightly textured."""
+    return disc()
+
+
+def disc(*, width: int = 320, height: int = 240, seed: int = 7) -> bytes:
+    """Draw the disc; another ``seed`` is another content with the same subject."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    shade = (x / width)[..., None]
+    background = np.array([40, 70, 120]) * (1 - shade) + np.array([70, 110, 170]) * shade
+    inside = (np.hypot(x - width / 2, y - height / 2) < height / 3.2)[..., None]
+    grain = np.random.default_rng(seed).normal(0, 4, (height, width, 3))
+    rgb = np.where(inside, np.array([235, 140, 40]), background) + grain
+    buffer = io.BytesIO()
+    Image.fromarray(rgb.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,41 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import CorruptImageError
+from functions.failure.report import explain
+from functions.shared.errors import to_wire
+
+ERROR = CorruptImageError("The file ends early", field="image", value="photo.jpg", remedy="Upload it again.")
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        to_wire(ERROR),
+        json.dumps({"errorMessage": to_wire(ERROR), "errorType": "CorruptImageError", "stackTrace": ["secret.py"]}),
+    ],
+    ids=["from a worker", "from a function"],
+)
+def test_our_errors_arrive_whole_and_without_their_stack_trace(cause: str) -> None:
+    assert explain({"Error": "CorruptImageError", "Cause": cause}) == ERROR.facts()
+
+
+def test_an_unexpected_error_keeps_its_message_and_loses_its_stack_trace() -> None:
+    cause = json.dumps({"errorMessage": "division by zero", "errorType": "ZeroDivisionError", "stackTrace": ["x.py"]})
+    told = explain({"Error": "ZeroDivisionError", "Cause": cause})
+    assert told["error"] == "ZeroDivisionError"
+    assert "division by zero" in told["message"]
+    assert "x.py" not in json.dumps(told)
+
+
+def test_a_timeout_has_no_cause_and_is_explained_all_the_same() -> None:
+    told = explain({"Error": "States.Timeout"})
+    assert "in time" in told["message"] and told["remedy"]
+
+
+@given(st.text(), st.text() | st.recursive(st.none() | st.integers(), st.lists).map(json.dumps))
+def test_whatever_was_caught_can_be_told(error: str, cause: str) -> None:
+    assert {"error", "message", "field", "value", "remedy"} == explain({"Error": error, "Cause": cause}).keys()

@@ -1,0 +1,57 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.keys import cache_key, failure_key, result_keys
+from core.options import Host, Options, OutputFormat
+from core.types import Precision
+
+CONTENT = "a" * 64
+
+
+def key(options: Options, *, content: str = CONTENT, weights: str | None = None, background: str | None = None) -> str:
+    return cache_key(content, options, weights_sha256=weights, background_sha256=background)
+
+
+def test_whatever_changes_the_pixels_changes_the_cache_key() -> None:
+    base = Options(model="u2net")
+    variants = [
+        key(base),
+        key(base, content="b" * 64),
+        key(base, weights="c" * 64),
+        key(base, background="d" * 64),
+        *(
+            key(base.model_copy(update=change))
+            for change in (
+                {"format": OutputFormat.WEBP},
+                {"model": "isnet-general-use"},
+                {"crop": True},
+                {"background_color": "#ffffff"},
+                {"precision_level": Precision.DRAFT},
+            )
+        ),
+    ]
+    assert len(set(variants)) == len(variants)
+
+
+def test_the_host_and_the_name_of_the_background_do_not_change_the_cache_key() -> None:
+    base = Options(model="u2net")
+    assert key(base) == key(base.model_copy(update={"segmentation_host": Host.ECS}))
+    assert key(base, background="d" * 64) == key(
+        base.model_copy(update={"background_key": "backgrounds/beach.jpg"}), background="d" * 64
+    )
+
+
+def test_results_keep_the_upload_s_folders_and_take_the_format_s_extension() -> None:
+    keys = result_keys("photos/2026/a.b.jpg", "k", Options(format=OutputFormat.JPEG, background_color="#ffffff"))
+    assert keys.result == "results/photos/2026/a.b.jpg"
+    assert keys.sidecar == "results/photos/2026/a.b.json"
+    assert keys.cached == "cache/k.jpg"
+    assert failure_key("photos/a.jpg") == "failed/photos/a.jpg.json"
+
+
+@given(st.text(min_size=1))
+def test_any_key_has_a_result_of_its_own_name(source_key: str) -> None:
+    keys = result_keys(source_key, "k", Options())
+    assert keys.result.startswith("results/") and keys.result.endswith(".png")
+    assert keys.result.removesuffix(".png") == keys.sidecar.removesuffix(".json")
+    assert keys.result.count("/") == source_key.count("/") + 1

@@ -1,0 +1,67 @@
+import json
+import os
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("POWERTOOLS_METRICS_NAMESPACE", "PrecisionBackgroundRemover")
+
+from functions.metrics.app import handler
+from functions.metrics.buckets import image_size
+from tests.conftest import ROOT
+
+EVENT = json.loads((ROOT / "events/metrics.json").read_text())
+
+
+class Context:
+    function_name = "metrics"
+    memory_limit_in_mb = 512
+    invoked_function_arn = "arn:aws:lambda:eu-west-1:123456789012:function:metrics"
+    aws_request_id = "6f3a"
+
+
+def published(event: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    handler(event, Context())  # type: ignore[arg-type]
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return [line for line in lines if "_aws" in line]
+
+
+def named(blocks: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    return [block for block in blocks if name in block]
+
+
+def test_a_finished_job_publishes_the_time_of_each_stage_by_picture_size(capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = published(EVENT, capsys)
+    times = named(blocks, "ProcessingTime")
+    assert {block["Stage"] for block in times} == {"validate", "segment", "refine", "encode"}
+    assert {block["ImageSize"] for block in times} == {"<=1MP"}
+    metrics = times[0]["_aws"]["CloudWatchMetrics"][0]
+    assert metrics["Namespace"] == "PrecisionBackgroundRemover"
+    assert metrics["Metrics"] == [{"Name": "ProcessingTime", "Unit": "Milliseconds"}]
+    assert named(blocks, "QualityScore")[0]["QualityScore"] == [0.9]
+    assert len(named(blocks, "Processed")) == 1
+
+
+def test_a_cache_hit_counts_as_such_and_leaves_the_quality_statistics_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    event = json.loads(json.dumps(EVENT))
+    event["done"]["document"]["cache"]["hit"] = True
+    blocks = published(event, capsys)
+    assert len(named(blocks, "CacheHit")) == 1
+    assert not named(blocks, "QualityScore") and not named(blocks, "Processed")
+
+
+def test_a_failure_is_counted_by_stage_and_error(capsys: pytest.CaptureFixture[str]) -> None:
+    [block] = published({"failure": {"stage": "Refine", "error": "CorruptImageError", "cause": ""}}, capsys)
+    assert (block["Stage"], block["Error"], block["Failed"]) == ("Refine", "CorruptImageError", [1.0])
+
+
+def test_what_lambda_stood_in_for_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    event = {**EVENT, "fallback": {"SegmentOnEcs": {"Error": "States.HeartbeatTimeout"}}}
+    assert [block["Stage"] for block in named(published(event, capsys), "Degraded")] == ["SegmentOnEcs"]
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "bucket"), [(1000, 1000, "<=1MP"), (4000, 3000, "<=12MP"), (10_000, 10_000, ">50MP")]
+)
+def test_sizes_fall_into_few_buckets(width: int, height: int, bucket: str) -> None:
+    assert image_size(width, height) == bucket

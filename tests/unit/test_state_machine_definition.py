@@ -1,0 +1,99 @@
+"""What no linter checks of the state machine, and what has to agree with the code."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from core.errors import BackgroundRemoverError, PermanentError, TransientError
+from functions.shared import errors as cloud_errors
+from tests.conftest import ROOT
+
+DEFINITION = yaml.safe_load((ROOT / "statemachine/remove_background.asl.yaml").read_text())
+TASKS = {name: state for name, state in DEFINITION["States"].items() if state["Type"] == "Task"}
+LAMBDA_TASKS = {name: state for name, state in TASKS.items() if state["Resource"].endswith("lambda:invoke")}
+
+assert cloud_errors  # its classes are among the subclasses below
+
+
+def leaves(base: type[BackgroundRemoverError]) -> set[str]:
+    found: set[str] = set()
+    for child in base.__subclasses__():
+        found |= leaves(child) if child.__subclasses__() else {child.__name__}
+    return found
+
+
+def names_in(clauses: list[dict[str, Any]]) -> set[str]:
+    return {name for clause in clauses for name in clause["ErrorEquals"]}
+
+
+def ours(names: set[str]) -> set[str]:
+    return {name for name in names if "." not in name}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_is_bounded_retried_and_caught(name: str) -> None:
+    task = TASKS[name]
+    assert task["TimeoutSeconds"] > task.get("HeartbeatSeconds", 0)
+    assert task["Retry"]
+    assert task["Catch"][-1]["ErrorEquals"] == ["States.ALL"], "what nobody named is caught last"
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_retry_backs_off_with_a_cap_and_full_jitter(name: str) -> None:
+    for retrier in TASKS[name]["Retry"]:
+        assert retrier["BackoffRate"] >= 2
+        assert retrier["JitterStrategy"] == "FULL"
+        assert retrier["IntervalSeconds"] <= retrier["MaxDelaySeconds"]
+        assert 1 <= retrier["MaxAttempts"] <= 6
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_no_permanent_error_is_retried_and_all_is_never_retried_wholesale(name: str) -> None:
+    retried = names_in(TASKS[name]["Retry"])
+    assert not retried & leaves(PermanentError)
+    assert not retried & {"States.ALL", "States.TaskFailed"}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_an_error_is_caught_under_the_name_of_the_state_that_failed(name: str) -> None:
+    for catcher in TASKS[name]["Catch"]:
+        if catcher["Next"] == "RecordFailure":
+            assert catcher["ResultPath"] == f"$.failed.{name}"
+        elif catcher["ResultPath"].count(".") == 2:
+            assert catcher["ResultPath"].endswith(f".{name}")
+
+
+def test_names_of_our_errors_agree_with_the_code_both_ways() -> None:
+    retried = ours({name for task in TASKS.values() for name in names_in(task["Retry"])})
+    caught = ours({name for task in TASKS.values() for name in names_in(task["Catch"])})
+    assert retried == leaves(TransientError)
+    assert caught == leaves(PermanentError)
+
+
+@pytest.mark.parametrize("name", LAMBDA_TASKS)
+def test_storage_that_fails_and_a_lambda_service_that_fails_are_retried_in_every_function(name: str) -> None:
+    retried = names_in(LAMBDA_TASKS[name]["Retry"])
+    assert {"StorageUnavailableError", "Lambda.ServiceException", "Lambda.TooManyRequestsException"} <= retried
+
+
+def test_the_task_outlives_the_function_that_it_waits_for() -> None:
+    template = (ROOT / "template.yaml").read_text()
+    for name, task in LAMBDA_TASKS.items():
+        reference = task["Parameters"]["FunctionName"]
+        function = re.fullmatch(r"\$\{(\w+)Arn\}", reference)
+        assert function, f"{name}: {reference}"
+        block = template.split(f"\n  {function[1]}:\n")[1]
+        timeout = int(re.search(r"Timeout: (\d+)", block)[1])  # type: ignore[index]
+        assert task["TimeoutSeconds"] > timeout, name
+
+
+def test_no_state_is_left_over() -> None:
+    reachable, todo = set(), [DEFINITION["StartAt"]]
+    while todo:
+        name = todo.pop()
+        if name not in reachable:
+            reachable.add(name)
+            todo += re.findall(r"'(?:Next|Default)': '([^']+)'", str(DEFINITION["States"][name]))
+    assert reachable == set(DEFINITION["States"])
