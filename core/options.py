@@ -93,6 +93,13 @@ class Options(BaseModel):
                 value=options.background_key,
                 remedy="Give background_color or background_key, not both.",
             )
+        if options.output is Output.MASK and (background := options.background_color or options.background_key):
+            raise InvalidOptionsError(
+                "A mask has no background",
+                field="options.output",
+                value=f"mask, with the background {background}",
+                remedy="Leave the background out, or ask for output=cutout.",
+            )
         return options
 
 

@@ -1,0 +1,485 @@
+import io
+import struct
+import tracemalloc
+import zlib
+
+import numpy as np
+import pillow_heif
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+
+from core import errors, limits
+from core.decode import decode, decode_plane, probe
+from core.encode import encode_plane
+
+pillow_heif.register_heif_opener()
+
+FORMATS = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "tiff": "TIFF", "bmp": "BMP", "gif": "GIF", "heic": "HEIF"}
+FORMATS["avif"] = "AVIF"
+WIDTH, HEIGHT = 96, 64
+RED, GREEN, BLUE, GREY = (200, 30, 30), (30, 180, 30), (30, 30, 200), (128, 128, 128)
+
+
+def quarters() -> Image.Image:
+    """One colour in each corner, so that every turn and flip shows."""
+    picture = Image.new("RGB", (WIDTH, HEIGHT), GREY)
+    picture.paste(RED, (0, 0, WIDTH // 2, HEIGHT // 2))
+    picture.paste(GREEN, (WIDTH // 2, 0, WIDTH, HEIGHT // 2))
+    picture.paste(BLUE, (0, HEIGHT // 2, WIDTH // 2, HEIGHT))
+    return picture
+
+
+def ramp(levels: int = 256) -> np.ndarray:
+    return np.tile(np.linspace(0, levels - 1, WIDTH).astype(np.uint16), (HEIGHT, 1))
+
+
+def file_of(picture: Image.Image, pillow_name: str, **parameters) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, pillow_name, **parameters)
+    return buffer.getvalue()
+
+
+def corners(rgb: np.ndarray) -> list[tuple[int, ...]]:
+    """Top left, top right, bottom left, bottom right."""
+    return [tuple(int(v) for v in rgb[y, x]) for y in (8, -8) for x in (8, -8)]
+
+
+def close(found: list[tuple[int, ...]], expected: list[tuple[int, ...]], levels: int = 8) -> bool:
+    return bool(np.abs(np.subtract(found, expected)).max() <= levels)
+
+
+def png_chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def png(width: int, height: int, bits: int, colour_type: int, rows: bytes, *extra: bytes) -> bytes:
+    """A PNG made by hand: ``rows`` carry their filter byte, ``extra`` are chunks ahead of the pixels."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0))
+    pixels = png_chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + pixels + png_chunk(b"IEND", b"")
+
+
+def tiff(order: str, bits: int, photometric: int, pixels: bytes, *, subfile_type: int = 0) -> bytes:
+    """A grey TIFF made by hand, of WIDTH x HEIGHT, with its pixels in one strip behind the directory."""
+    tags = [(254, subfile_type), (256, WIDTH), (257, HEIGHT), (258, bits), (259, 1), (262, photometric)]
+    tags += [(273, 8 + 2 + 12 * 10 + 4), (277, 1), (278, HEIGHT), (279, len(pixels))]
+    directory = b"".join(struct.pack(order + "HHII", tag, 4, 1, value) for tag, value in tags)
+    start = {"<": b"II", ">": b"MM"}[order] + struct.pack(order + "HI", 42, 8)
+    return start + struct.pack(order + "H", len(tags)) + directory + b"\0\0\0\0" + pixels
+
+
+def profile_with(**tags: bytes) -> bytes:
+    """The sRGB profile with the contents of some tags, such as ``rXYZ``, replaced."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    for i in range(struct.unpack_from(">I", data, 128)[0]):
+        name, offset, size = struct.unpack_from(">4sII", data, 132 + 12 * i)
+        if new := tags.get(name.decode()):
+            data[offset : offset + size] = new.ljust(size, b"\0")
+    return bytes(data)
+
+
+def xyz(x: float, y: float, z: float) -> bytes:
+    return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(v * 65536)) for v in (x, y, z))
+
+
+DISPLAY_P3 = profile_with(
+    rXYZ=xyz(0.51512, 0.24120, -0.00105), gXYZ=xyz(0.29198, 0.69225, 0.04189), bXYZ=xyz(0.15710, 0.06657, 0.78407)
+)
+
+
+def cmyk_profile() -> bytes:
+    """A CMYK profile in which ink K alone makes paper (Lab 100, 0, 0) dark (Lab 0, 0, 0), and C, M, Y do nothing."""
+    ramp8 = bytes(range(256))
+    grid = b"".join(bytes((0 if k else 255, 128, 128)) for _cmy in range(8) for k in (0, 1))
+    matrix = struct.pack(">9i", *(65536 * v for v in (1, 0, 0, 0, 1, 0, 0, 0, 1)))
+    table = b"mft1\0\0\0\0" + bytes((4, 3, 2, 0)) + matrix + ramp8 * 4 + grid + ramp8 * 3
+    white = xyz(0.9642, 1.0, 0.8249)
+    tags = [(b"A2B0", table), (b"wtpt", white)]
+    offset, directory, body = 128 + 4 + 12 * len(tags), b"", b""
+    for name, content in tags:
+        content = content.ljust(-(-len(content) // 4) * 4, b"\0")
+        directory += struct.pack(">4sII", name, offset + len(body), len(content))
+        body += content
+    header = struct.pack(">I4sI4s4s4s", offset + len(body), b"test", 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    header += struct.pack(">6H4s", 2000, 1, 1, 0, 0, 0, b"acsp") + bytes(28) + white[8:]
+    return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + directory + body
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_decodes_to_upright_srgb_of_the_probed_size(name):
+    data = file_of(quarters(), FORMATS[name])
+    info, picture = probe(data), decode(data)
+    assert (info.format, info.width, info.height, info.bytes) == (name, WIDTH, HEIGHT, len(data))
+    assert picture.info == info
+    assert (picture.rgb.shape, picture.rgb.dtype) == ((HEIGHT, WIDTH, 3), np.uint8)
+    assert close(corners(picture.rgb), [RED, GREEN, BLUE, GREY])
+    assert picture.alpha is None
+    assert picture.warnings == ()
+
+
+@pytest.mark.parametrize("name", ["jpeg", "png", "webp", "tiff", "avif"])
+@pytest.mark.parametrize(
+    ("orientation", "expected"),
+    [
+        (1, [RED, GREEN, BLUE, GREY]),
+        (2, [GREEN, RED, GREY, BLUE]),
+        (3, [GREY, BLUE, GREEN, RED]),
+        (4, [BLUE, GREY, RED, GREEN]),
+        (5, [RED, BLUE, GREEN, GREY]),
+        (6, [BLUE, RED, GREY, GREEN]),
+        (7, [GREY, GREEN, BLUE, RED]),
+        (8, [GREEN, GREY, RED, BLUE]),
+    ],
+)
+def test_exif_orientation_is_applied_and_known_to_probe(name, orientation, expected):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = file_of(quarters(), FORMATS[name], exif=exif)
+    picture = decode(data)
+    assert close(corners(picture.rgb), expected)
+    assert picture.rgb.shape[:2] == ((WIDTH, HEIGHT) if orientation >= 5 else (HEIGHT, WIDTH))
+    assert probe(data) == picture.info
+
+
+def test_alpha_turns_with_the_picture():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = quarters()
+    picture.putalpha(Image.linear_gradient("L").resize((WIDTH, HEIGHT)))
+    upright = decode(file_of(picture, "PNG", exif=exif))
+    assert upright.alpha.shape == upright.rgb.shape[:2] == (WIDTH, HEIGHT)
+    assert upright.alpha[0, 0] > 0.9
+    assert upright.alpha[0, -1] < 0.1
+
+
+def test_heic_rotation_is_applied_once():
+    data = file_of(quarters(), "HEIF")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with_exif = file_of(quarters(), "HEIF", exif=exif)
+    assert close(corners(decode(with_exif).rgb), [RED, GREEN, BLUE, GREY]), "HEIF ignores EXIF's orientation"
+
+    # Put the property irot, 90 degrees anticlockwise, where the property pixi was.
+    at = data.index(b"pixi")
+    rotated = data[:at] + b"irot\1" + data[at + 5 :]
+    picture = decode(rotated)
+    assert close(corners(picture.rgb), [GREEN, GREY, RED, BLUE])
+    assert picture.info == probe(rotated)
+
+
+def test_damaged_exif_is_said_and_does_not_cost_the_picture():
+    picture = decode(file_of(quarters(), "PNG", exif=b"neither II nor MM"))
+    assert close(corners(picture.rgb), [RED, GREEN, BLUE, GREY])
+    assert any("EXIF" in warning for warning in picture.warnings)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("photometric", [0, 1])
+def test_grey_tiff_keeps_its_whole_range(order, bits, photometric):
+    values = ramp(2**bits)
+    pixels = values.astype(order + ("u1" if bits == 8 else "u2")).tobytes()
+    if (order, bits, photometric) == (">", 16, 0):
+        with pytest.raises(errors.CorruptImageError, match="rare kind"):  # Pillow does not know this one
+            decode(tiff(order, bits, photometric, pixels))
+        return
+    grey = decode(tiff(order, bits, photometric, pixels)).rgb[0, :, 1].astype(int)
+    expected = np.round(values[0] * (255 / (2**bits - 1)))
+    assert np.abs(grey - (expected if photometric == 1 else 255 - expected)).max() <= 1
+
+
+def test_12_bit_tiff_is_scaled_by_its_own_white():
+    packed = bytearray()
+    for first, second in ramp(4096).reshape(-1, 2).tolist():
+        packed += bytes((first >> 4, (first & 15) << 4 | second >> 8, second & 255))
+    grey = decode(tiff("<", 12, 1, bytes(packed))).rgb[0, :, 0]
+    assert (grey[0], grey[-1]) == (0, 255)
+
+
+def test_16_bit_png_keeps_its_whole_range():
+    grey = decode(file_of(Image.fromarray(ramp(65536)), "PNG")).rgb[0, :, 0].astype(int)
+    assert np.abs(grey - ramp(65536)[0] / 257).max() <= 0.51
+
+    rows = b"".join(b"\0" + np.repeat(row, 3).astype(">u2").tobytes() for row in ramp(65536))
+    colour = decode(png(WIDTH, HEIGHT, 16, 2, rows)).rgb[0, :, 2].astype(int)
+    assert np.abs(colour - ramp(65536)[0] / 257).max() <= 1
+
+
+def test_float_tiff_is_read_if_its_white_is_one():
+    values = ramp().astype(np.float32)
+    grey = decode(file_of(Image.fromarray(values / 255), "TIFF")).rgb[0, :, 0]
+    assert np.array_equal(grey, ramp()[0])
+    for nonsense in (values, values - 1, np.full_like(values, np.nan)):
+        with pytest.raises(errors.UnsupportedFormatError, match="white"):
+            decode(file_of(Image.fromarray(nonsense), "TIFF"))
+
+
+def test_32_bit_integers_are_refused():
+    with pytest.raises(errors.UnsupportedFormatError, match="white"):
+        decode(file_of(Image.fromarray(ramp().astype(np.int32)), "TIFF"))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P"])
+@pytest.mark.parametrize("name", ["PNG", "TIFF", "GIF", "BMP"])
+def test_bilevel_grey_and_palette_pictures_become_rgb(mode, name):
+    picture = Image.fromarray(np.where(ramp() < 128, 0, 255).astype(np.uint8)).convert(mode)
+    rgb = decode(file_of(picture, name)).rgb
+    assert np.array_equal(rgb[0, [0, -1]], [[0, 0, 0], [255, 255, 255]])
+
+
+@pytest.mark.parametrize("name", ["PNG", "TIFF", "WEBP", "AVIF", "HEIF"])
+def test_transparency_is_handed_on_with_straight_colour_and_white_where_nothing_is_seen(name):
+    picture = quarters()
+    steps = np.zeros((HEIGHT, WIDTH), np.uint8)
+    steps[:, WIDTH // 2 :], steps[HEIGHT // 2 :] = 100, 255
+    picture.putalpha(Image.fromarray(steps))
+    lossless = {"WEBP": {"lossless": True, "exact": True}, "HEIF": {"quality": 95}}.get(name, {})
+    decoded = decode(file_of(picture, name, **lossless))
+    assert decoded.alpha.dtype == np.float32
+    assert np.abs(decoded.alpha - steps / 255)[::8, ::8].max() <= 0.02
+    top_left, *rest = corners(decoded.rgb)
+    assert close(rest, [GREEN, BLUE, GREY], levels=12)
+    if name in {"PNG", "TIFF", "WEBP"}:  # the others' lossy alpha is rarely 0
+        assert top_left == (255, 255, 255)
+
+
+def test_an_alpha_that_hides_nothing_is_none():
+    picture = quarters()
+    picture.putalpha(255)
+    assert decode(file_of(picture, "PNG")).alpha is None
+
+
+def test_grey_with_alpha_is_read():
+    grey = Image.fromarray(ramp().astype(np.uint8))
+    for name in ("PNG", "TIFF"):
+        decoded = decode(file_of(Image.merge("LA", (grey, grey)), name))
+        assert np.allclose(decoded.alpha * 255, ramp(), atol=0.01)
+        assert np.array_equal(decoded.rgb[0, 1:, 0], ramp()[0, 1:])
+
+
+def test_transparent_palette_entries_and_colours_make_alpha():
+    palette = quarters().quantize(4)
+    first = palette.getpixel((0, 0))
+    one = decode(file_of(palette, "PNG", transparency=first))
+    each = decode(file_of(palette, "PNG", transparency=bytes(64 if i == first else 255 for i in range(4))))
+    gif = decode(file_of(palette, "GIF", transparency=first))
+    colour = decode(file_of(quarters(), "PNG", transparency=RED))
+    assert [picture.alpha[0, 0] for picture in (one, gif, colour)] == [0, 0, 0]
+    assert each.alpha[0, 0] == pytest.approx(64 / 255)
+    assert all(picture.alpha[-1, -1] == 1 for picture in (one, each, gif, colour))
+
+    grey = decode(file_of(Image.fromarray(ramp(65536)), "PNG", transparency=65535))
+    assert np.array_equal(grey.alpha[0, [0, -1]], [1, 0])
+
+
+def test_an_srgb_profile_changes_nothing():
+    plain = decode(file_of(quarters(), "PNG")).rgb
+    tagged = decode(file_of(quarters(), "PNG", icc_profile=profile_with()))
+    assert np.array_equal(plain, tagged.rgb)
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
+def test_a_wide_gamut_is_converted(name):
+    grey = Image.new("RGB", (32, 32), (150, 120, 120))
+    picture = decode(file_of(grey, name, quality=95, icc_profile=DISPLAY_P3))
+    # As computed from the primaries of both, which share their curve: 155.8, 118.5, 119.3.
+    assert close([tuple(picture.rgb[16, 16])], [(156, 119, 119)], levels=3)
+    assert picture.warnings == ()
+
+
+def test_a_profile_of_rgb_on_a_grey_picture_is_used():
+    dark = profile_with(**{f"{c}XYZ": xyz(0.1, 0.1, 0.1) for c in "rgb"})
+    grey = Image.new("L", (32, 32), 200)
+    assert decode(file_of(grey, "PNG", icc_profile=dark)).rgb[0, 0, 1] < 150
+
+
+@pytest.mark.parametrize("profile", [b"no profile", DISPLAY_P3[:200], cmyk_profile()])
+@pytest.mark.parametrize("name", ["JPEG", "PNG"])
+def test_an_unusable_profile_is_said_and_does_not_cost_the_picture(name, profile):
+    picture = decode(file_of(quarters(), name, icc_profile=profile))
+    assert close(corners(picture.rgb), [RED, GREEN, BLUE, GREY])
+    assert any("colour profile" in warning for warning in picture.warnings)
+
+
+@pytest.mark.parametrize("name", ["JPEG", "TIFF"])
+def test_cmyk_without_a_profile_is_approximated_and_said(name):
+    picture = decode(file_of(quarters().convert("CMYK"), name))
+    assert close(corners(picture.rgb), [RED, GREEN, BLUE, GREY])
+    assert any("CMYK" in warning for warning in picture.warnings)
+
+
+@pytest.mark.parametrize("name", ["JPEG", "TIFF"])
+def test_cmyk_goes_by_its_profile(name):
+    inks = Image.merge("CMYK", [Image.new("L", (32, 32), ink) for ink in (255, 0, 255, 0)])
+    picture = decode(file_of(inks, name, icc_profile=cmyk_profile()))
+    assert picture.rgb[16, 16].min() > 240, "in this profile only black ink is seen"
+    assert picture.warnings == ()
+
+
+def test_lab_tiff_is_converted():
+    to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    picture = decode(file_of(to_lab.apply(quarters()), "TIFF"))
+    assert close(corners(picture.rgb), [RED, GREEN, BLUE, GREY], levels=16)  # 8-bit Lab is coarse
+
+
+def test_the_pixels_can_be_written_to():
+    for name in ("JPEG", "PNG"):
+        assert decode(file_of(quarters(), name)).rgb.flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"%PDF-1.7\n", "PDF"),
+        (b"\xef\xbb\xbf \n<svg xmlns='x'/>", "SVG"),
+        (b"<!DOCTYPE html><p>", "web page"),
+        (b"8BPS\0\1", "Photoshop"),
+        (b"\0\0\0\x20ftypisom\0\0\0\0isomiso2", "video"),
+        (b"PK\3\4\0\0", "ZIP"),
+        (b"no picture at all", "text"),
+        (b"\0\1\2\3" * 8, "unknown"),
+    ],
+)
+def test_what_is_no_picture_is_named(data, found):
+    with pytest.raises(errors.UnsupportedFormatError, match=found) as caught:
+        probe(data)
+    assert caught.value.field == "image.format"
+    assert "HEIC" in caught.value.remedy
+
+
+def test_a_raw_file_is_not_taken_for_its_preview():
+    with pytest.raises(errors.UnsupportedFormatError, match="raw"):
+        probe(tiff("<", 8, 1, bytes(WIDTH * HEIGHT), subfile_type=1))
+
+
+def test_no_bytes_are_refused():
+    with pytest.raises(errors.EmptyImageError):
+        probe(b"")
+
+
+def test_too_many_bytes_are_refused():
+    with pytest.raises(errors.FileTooLargeError) as caught:
+        probe(bytes(limits.MAX_BYTES + 1))
+    assert caught.value.value == limits.MAX_BYTES + 1
+
+
+@pytest.mark.parametrize("side", [12_000, 30_000, 2_000_000])
+def test_too_many_pixels_are_refused_from_the_header(side):
+    data = png(side, side, 8, 2, b"")
+    tracemalloc.start()
+    with pytest.raises(errors.TooManyPixelsError) as caught:
+        decode(data)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert caught.value.field == "image.pixels"
+    assert peak_bytes < 10_000_000
+
+
+def test_too_small_a_picture_is_refused():
+    with pytest.raises(errors.ImageTooSmallError):
+        probe(file_of(Image.new("RGB", (1, 1)), "PNG"))
+    assert probe(file_of(Image.new("RGB", (limits.MIN_SIDE_PX,) * 2), "PNG")).width == limits.MIN_SIDE_PX
+
+
+@pytest.mark.parametrize("name", ["GIF", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_several_frames_or_pages_are_refused(name):
+    frames = [Image.new("RGB", (32, 32), colour) for colour in (RED, GREEN, BLUE)]
+    with pytest.raises(errors.AnimatedImageError):
+        probe(file_of(frames[0], name, save_all=True, append_images=frames[1:]))
+
+
+def test_a_heic_sequence_is_refused():
+    with pytest.raises(errors.AnimatedImageError):
+        probe(b"\0\0\0\x18ftyphevc\0\0\0\0msf1hevc" + bytes(100))
+
+
+def test_of_several_pictures_in_a_heic_the_primary_one_is_taken_and_it_is_said():
+    other = Image.new("RGB", (64, 64), GREY)
+    picture = decode(file_of(quarters(), "HEIF", save_all=True, append_images=[other]))
+    assert close(corners(picture.rgb), [RED, GREEN, BLUE, GREY])
+    assert any("primary" in warning for warning in picture.warnings)
+
+
+def test_further_pictures_in_a_telephones_jpeg_are_no_frames():
+    other = Image.new("RGB", (64, 64), GREY)
+    picture = decode(file_of(quarters(), "MPO", save_all=True, append_images=[other]))
+    assert picture.info.format == "jpeg"
+    assert close(corners(picture.rgb), [RED, GREEN, BLUE, GREY])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_cut_short_is_corrupt(name):
+    noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    data = file_of(Image.fromarray(noise), FORMATS[name])
+    with pytest.raises(errors.CorruptImageError):
+        decode(data[: len(data) // 2])
+
+
+def test_compressed_metadata_cannot_fill_the_memory():
+    bomb = zlib.compress(bytes(200_000_000), 9)
+    rows = (b"\0" + bytes(WIDTH)) * HEIGHT
+    for chunk in (png_chunk(b"zTXt", b"Comment\0\0" + bomb), png_chunk(b"iCCP", b"icc\0\0" + bomb)):
+        tracemalloc.start()
+        with pytest.raises(errors.CorruptImageError):
+            decode(png(WIDTH, HEIGHT, 8, 0, rows, chunk))
+        _, peak_bytes = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak_bytes < 20_000_000
+
+
+def test_a_tiff_directory_that_points_at_itself_ends():
+    data = bytearray(tiff("<", 8, 1, bytes(WIDTH * HEIGHT)))
+    data[8 + 2 + 12 * 10 : 8 + 2 + 12 * 10 + 4] = struct.pack("<I", 8)
+    assert decode(bytes(data)).info.format == "tiff"
+
+
+def seeds() -> dict[str, bytes]:
+    noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.fromarray(noise)
+    rich = {"exif": exif, "icc_profile": DISPLAY_P3}
+    files = {name: file_of(picture, FORMATS[name], **({} if name in {"bmp", "gif"} else rich)) for name in FORMATS}
+    files["png palette"] = file_of(picture.quantize(8), "PNG", transparency=b"\0\x80\xff")
+    files["tiff lzw"] = file_of(picture, "TIFF", compression="tiff_lzw")
+    files["tiff 16"] = tiff("<", 16, 1, ramp(65536).astype("<u2").tobytes())
+    files["jpeg cmyk"] = file_of(picture.convert("CMYK"), "JPEG", icc_profile=cmyk_profile())
+    files["webp lossless"] = file_of(picture, "WEBP", lossless=True)
+    return files
+
+
+SEEDS = seeds()
+
+
+@pytest.mark.parametrize("name", SEEDS)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(draw=st.data())
+def test_damaged_files_end_in_a_picture_or_a_typed_error(name, draw):
+    data = bytearray(SEEDS[name])
+    # Half of all damage goes into the first bytes, where the structure is.
+    place = st.integers(0, min(len(data), 200) - 1) | st.integers(0, len(data) - 1)
+    for position, value in draw.draw(st.lists(st.tuples(place, st.integers(0, 255)), max_size=6)):
+        data[position] = value
+    end = draw.draw(st.just(len(data)) | st.integers(0, len(data)))
+    try:
+        picture = decode(bytes(data[:end]))
+    except errors.BackgroundRemoverError as error:
+        assert error.facts()["remedy"]
+    else:
+        assert picture.rgb.shape == (picture.info.height, picture.info.width, 3)
+
+
+@given(draw=st.binary(max_size=200))
+@settings(max_examples=50, deadline=None)
+def test_any_bytes_end_in_a_typed_error(draw):
+    with pytest.raises(errors.BackgroundRemoverError):
+        decode(draw)
+
+
+def test_a_plane_that_is_none_is_corrupt():
+    plane = encode_plane(np.ones((32, 32), np.float32))
+    for data in (b"", b"nothing", plane[:-20], file_of(quarters(), "PNG"), file_of(Image.fromarray(ramp()), "PNG")):
+        with pytest.raises(errors.CorruptImageError):
+            decode_plane(data)

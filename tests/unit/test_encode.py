@@ -1,0 +1,260 @@
+import io
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+
+from core import errors
+from core.decode import decode, decode_plane
+from core.encode import encode, encode_plane
+from core.options import Options
+
+FORMATS = ["png", "webp", "webp_lossless", "jpeg"]
+LOSSLESS = ["png", "webp_lossless"]
+HEIGHT, WIDTH = 80, 120
+RED = (220, 30, 40)
+
+
+def disc() -> np.ndarray:
+    """A soft disc with alpha from 0 to 1."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    distance = np.hypot(y - HEIGHT / 2, x - WIDTH / 2)
+    return np.clip((30 - distance) / 8, 0, 1).astype(np.float32)
+
+
+def photograph() -> np.ndarray:
+    from skimage import data
+
+    return np.asarray(cv2.resize(data.astronaut(), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA))
+
+
+def plain(colour: tuple[int, int, int] = RED) -> np.ndarray:
+    return np.full((HEIGHT, WIDTH, 3), colour, np.uint8)
+
+
+def options(**given: object) -> Options:
+    return Options.parse(given)
+
+
+def opened(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+@pytest.mark.parametrize("format_", LOSSLESS)
+def test_a_cutout_comes_back_with_its_colour_and_its_alpha(format_):
+    rgb, alpha = photograph(), disc()
+    encoded = encode(rgb, alpha, options(format=format_))
+    picture = decode(encoded.data)
+    seen = np.round(alpha * 255) > 0
+    assert np.array_equal(picture.rgb[seen], rgb[seen])
+    assert np.abs(picture.alpha - alpha).max() <= 0.5 / 255 + 1e-6
+    assert (encoded.format, encoded.width, encoded.height) == (format_, WIDTH, HEIGHT)
+
+
+def test_lossy_webp_keeps_the_alpha_and_comes_near_in_colour():
+    encoded = encode(photograph(), disc(), options(format="webp"))
+    picture = decode(encoded.data)
+    assert np.abs(picture.alpha - disc()).max() <= 0.5 / 255 + 1e-6
+    assert np.abs(picture.rgb.astype(int) - photograph())[disc() > 0.5].mean() < 6
+
+
+@pytest.mark.parametrize(
+    ("format_", "pillow_name", "content_type"),
+    [
+        ("png", "PNG", "image/png"),
+        ("webp", "WEBP", "image/webp"),
+        ("webp_lossless", "WEBP", "image/webp"),
+        ("jpeg", "JPEG", "image/jpeg"),
+    ],
+)
+@pytest.mark.parametrize("output", ["cutout", "mask"])
+def test_the_file_is_what_its_content_type_says(format_, pillow_name, content_type, output):
+    encoded = encode(photograph(), disc(), options(format=format_, output=output))
+    image = Image.open(io.BytesIO(encoded.data))
+    assert (image.format, encoded.content_type) == (pillow_name, content_type)
+    assert image.size == (encoded.width, encoded.height) == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_colour_is_tagged_as_srgb(format_):
+    image = Image.open(io.BytesIO(encode(photograph(), disc(), options(format=format_)).data))
+    image.load()  # Pillow checks the chunks' checksums
+    if format_ == "png":
+        assert image.info["srgb"] == 0
+    else:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        assert "sRGB" in ImageCms.getProfileDescription(profile)
+
+
+@pytest.mark.parametrize("format_", ["png", "webp", "webp_lossless"])
+def test_nothing_of_what_was_removed_is_left_in_the_file(format_):
+    hidden = np.round(disc() * 255) == 0
+    one, other = photograph(), photograph()
+    other[hidden] = 255 - other[hidden]
+    files = [encode(rgb, disc(), options(format=format_)).data for rgb in (one, other)]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (10, 200, 90)])
+@pytest.mark.parametrize("format_", LOSSLESS)
+def test_a_cutout_shows_no_fringe_on_any_background(format_, colour):
+    """Of a plain subject only mixtures of its colour and the background may be seen."""
+    rgba = Image.open(io.BytesIO(encode(plain(), disc(), options(format=format_)).data))
+    behind = Image.new("RGBA", rgba.size, colour)
+    seen = np.asarray(Image.alpha_composite(behind, rgba).convert("RGB"), np.float32)
+    expected = disc()[..., None] * np.float32(RED) + (1 - disc()[..., None]) * np.float32(colour)
+    assert np.abs(seen - expected).max() <= 2
+
+
+@pytest.mark.parametrize("format_", LOSSLESS)
+def test_a_background_colour_gives_what_a_browser_shows(format_):
+    encoded = encode(plain(), disc(), options(format=format_, background_color="#0AC85a"))
+    rgb = opened(encoded.data)
+    expected = disc()[..., None] * np.float32(RED) + (1 - disc()[..., None]) * np.float32((10, 200, 90))
+    assert rgb.shape == (HEIGHT, WIDTH, 3)
+    assert np.abs(rgb - expected).max() <= 1
+
+
+def test_jpeg_stands_on_white_unless_told_otherwise():
+    white = opened(encode(plain(), disc(), options(format="jpeg", quality=100)).data)
+    black = opened(encode(plain(), disc(), options(format="jpeg", quality=100, background_color="#000000")).data)
+    assert white[0, 0].min() >= 253
+    assert black[0, 0].max() <= 2
+    for rgb in (white, black):
+        assert np.abs(rgb[HEIGHT // 2, WIDTH // 2].astype(int) - RED).max() <= 3
+
+
+def test_on_its_own_background_the_subject_gives_the_photograph_back():
+    alpha = disc()[..., None]
+    photo = np.round(alpha * np.float32(RED) + (1 - alpha) * np.float32((40, 80, 160))).astype(np.uint8)
+    encoded = encode(plain(), disc(), options(), background=plain((40, 80, 160)))
+    assert np.abs(opened(encoded.data).astype(int) - photo).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(40, 60), (400, 40), (40, 400), (160, 240), (1, 1), (81, 120)])
+def test_a_background_picture_covers_the_result_with_its_centre(size):
+    height, width = size
+    background = np.zeros((height, width, 3), np.uint8)
+    background[..., 0] = np.linspace(0, 255, height)[:, None]
+    background[..., 1] = np.linspace(0, 255, width)[None]
+    nothing = np.zeros((HEIGHT, WIDTH), np.float32)
+    rgb = opened(encode(plain(), nothing, options(), background=background).data).astype(int)
+    assert rgb.shape == (HEIGHT, WIDTH, 3)
+    scale = max(HEIGHT / height, WIDTH / width)
+    if min(size) > 1:
+        assert abs(rgb[..., 0].mean() - 127.5) < 6
+        assert abs(rgb[..., 1].mean() - 127.5) < 6
+        assert np.ptp(rgb[:, WIDTH // 2, 0]) == pytest.approx(255 * HEIGHT / (height * scale), abs=12)
+        assert np.ptp(rgb[HEIGHT // 2, :, 1]) == pytest.approx(255 * WIDTH / (width * scale), abs=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    top=st.integers(0, HEIGHT - 1),
+    left=st.integers(0, WIDTH - 1),
+    height=st.integers(1, HEIGHT),
+    width=st.integers(1, WIDTH),
+    margin=st.floats(0, 1),
+)
+def test_a_crop_holds_the_subject_and_its_margin_and_nothing_else(top, left, height, width, margin):
+    alpha = np.full((HEIGHT, WIDTH), 0.01, np.float32)
+    subject = alpha[top : top + height, left : left + width]
+    subject[...] = 1
+    height, width = subject.shape
+    room = round(margin * max(height, width))
+    encoded = encode(plain(), alpha, options(output="mask", crop=True, crop_margin=margin))
+    mask = opened(encoded.data)
+    rows, columns = np.nonzero(mask == 255)
+    assert (rows.size, rows.min(), columns.min()) == (height * width, min(room, top), min(room, left))
+    assert encoded.height == min(top, room) + height + min(HEIGHT - top - height, room)
+    assert encoded.width == min(left, room) + width + min(WIDTH - left - width, room)
+
+
+def test_colour_and_background_are_cropped_with_the_alpha():
+    alpha = np.zeros((HEIGHT, WIDTH), np.float32)
+    alpha[10:30, 20:60] = 1
+    photo = photograph()
+    cutout = opened(encode(photo, alpha, options(crop=True)).data)
+    assert np.array_equal(cutout[..., :3], photo[10:30, 20:60])
+    on_colour = opened(encode(photo, alpha, options(crop=True, crop_margin=0.1, background_color="#00ff00")).data)
+    assert np.array_equal(on_colour[4:24, 4:44], photo[10:30, 20:60])
+    assert np.array_equal(on_colour[0, 0], (0, 255, 0))
+
+
+def test_without_crop_the_size_stays():
+    alpha = np.zeros((HEIGHT, WIDTH), np.float32)
+    alpha[10:30, 20:60] = 1
+    encoded = encode(plain(), alpha, options(crop_margin=0.5))
+    assert (encoded.width, encoded.height) == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_mask_is_the_alpha_as_grey(format_):
+    encoded = encode(photograph(), disc(), options(format=format_, output="mask", quality=100))
+    picture = decode(encoded.data)
+    assert picture.alpha is None
+    assert np.ptp(picture.rgb, axis=2).max() == 0 or format_ == "webp"
+    tolerance = 1 if format_ in LOSSLESS else 8
+    assert np.abs(picture.rgb[..., 1] - 255 * disc()).max() <= tolerance
+
+
+@pytest.mark.parametrize(("format_", "side"), [("webp", 16_383), ("webp_lossless", 16_383), ("jpeg", 65_500)])
+def test_a_side_that_the_format_cannot_hold_is_refused_with_a_way_out(format_, side):
+    rgb, alpha = np.zeros((16, side + 1, 3), np.uint8), np.ones((16, side + 1), np.float32)
+    with pytest.raises(errors.InvalidOptionsError) as caught:
+        encode(rgb, alpha, options(format=format_))
+    assert caught.value.field == "options.format"
+    assert "png" in caught.value.remedy
+    longest = encode(rgb[:, 1:], alpha[:, 1:], options(format=format_))
+    assert longest.width == side
+    assert encode(rgb, alpha, options(format="png")).width == side + 1
+
+
+def test_what_is_cropped_to_fit_is_not_refused():
+    rgb, alpha = np.zeros((16, 16_400, 3), np.uint8), np.zeros((16, 16_400), np.float32)
+    alpha[:, 500:600] = 1
+    assert encode(rgb, alpha, options(format="webp", crop=True)).width == 100
+
+
+@pytest.mark.parametrize("format_", ["webp", "jpeg"])
+def test_quality_decides_the_size(format_):
+    sizes = [len(encode(photograph(), disc(), options(format=format_, quality=q)).data) for q in (10, 50, 100)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1] / 2
+
+
+@pytest.mark.parametrize(("format_", "output"), itertools.product(FORMATS, ["cutout", "mask"]))
+def test_the_same_input_gives_the_same_bytes(format_, output):
+    first, second = (encode(photograph(), disc(), options(format=format_, output=output)) for _ in range(2))
+    assert first == second
+
+
+def test_the_profile_holds_no_date_of_making():
+    data = encode(photograph(), disc(), options(format="jpeg")).data
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(Image.open(io.BytesIO(data)).info["icc_profile"]))
+    assert profile.profile.creation_date.year == 2000
+
+
+@pytest.mark.parametrize("background", [{"background_color": "#ffffff"}, {"background_key": "backgrounds/a.jpg"}])
+def test_a_mask_on_a_background_is_a_contradiction(background):
+    with pytest.raises(errors.InvalidOptionsError) as caught:
+        options(output="mask", **background)
+    assert caught.value.field == "options.output"
+
+
+def test_every_level_of_a_plane_survives_the_hand_over():
+    plane = (np.arange(256, dtype=np.float32) / np.float32(255)).reshape(16, 16)
+    assert np.array_equal(decode_plane(encode_plane(plane)), plane)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(0, 1, width=32), min_size=16, max_size=16))
+def test_a_plane_is_rounded_to_the_nearest_level(values):
+    plane = np.array(values, np.float32).reshape(4, 4)
+    found = decode_plane(encode_plane(plane))
+    assert found.dtype == np.float32
+    assert np.abs(found - plane).max() <= 0.5 / 255 + 1e-6
