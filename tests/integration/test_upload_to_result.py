@@ -1,0 +1,162 @@
+"""An upload's way through the machine as it is deployed: what comes out, from which host, and what is told of it."""
+
+import hashlib
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import disc
+from tests.integration.conftest import Deployed
+
+STAGES = ["Validate", "LookUpCache", "CacheHit?", "ClaimWork", "ChooseSegmenter"]
+REST = ["Refine", "Encode", "SaveCache", "PublishMetrics", "Outcome?", "Done"]
+
+
+def test_an_upload_becomes_a_cut_out_with_a_sidecar(stack: Deployed) -> None:
+    data = disc(seed=1)
+    ended = stack.process("photos/disc.png", data)
+    assert ended.status == "SUCCEEDED"
+    assert ended.states == [*STAGES, "SegmentOnLambda", *REST]
+
+    picture = Image.open(io.BytesIO(stack.result("results/photos/disc.png")))
+    alpha = np.asarray(picture.getchannel("A"))
+    assert picture.mode == "RGBA" and picture.size == (320, 240)
+    assert alpha[120, 160] == 255, "the disc's centre is opaque"
+    assert not alpha[:10].any() and not alpha[:, :10].any(), "the border is transparent"
+
+    sidecar = json.loads(stack.result("results/photos/disc.json"))
+    assert sidecar == ended.output
+    assert sidecar["source"]["sha256"] == hashlib.sha256(data).hexdigest()
+    assert sidecar["image"]["sha256"] == hashlib.sha256(stack.result("results/photos/disc.png")).hexdigest()
+    assert sidecar["cache"]["hit"] is False
+    assert sidecar["timings_s"].keys() == {"validate", "segment", "refine", "encode"}
+    assert 0 <= sidecar["quality"]["score"] <= 1
+    assert sidecar["model"] == {"name": "classical", "weights_sha256": None, "host": "lambda"}
+    assert any("neural network" in warning for warning in sidecar["warnings"]), "what was done without is said"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "key", "format_", "mode", "size"),
+    [
+        ({"pbr-format": "webp"}, "results/o0/a.webp", "WEBP", "RGBA", None),
+        ({"pbr-format": "jpeg"}, "results/o1/a.jpg", "JPEG", "RGB", None),
+        ({"pbr-background-color": "#00ff00"}, "results/o2/a.png", "PNG", "RGB", None),
+        ({"pbr-output": "mask"}, "results/o3/a.png", "PNG", "L", None),
+        ({"pbr-crop": "true", "pbr-precision-level": "draft"}, "results/o4/a.png", "PNG", "RGBA", (140, 170)),
+    ],
+    ids=["webp", "jpeg", "colour", "mask", "crop"],
+)
+def test_options_ride_on_the_upload_as_metadata(
+    stack: Deployed,
+    metadata: dict[str, str],
+    key: str,
+    format_: str,
+    mode: str,
+    size: tuple[int, int] | None,
+) -> None:
+    ended = stack.process(key.replace("results/", "").rsplit(".")[0] + ".png", disc(seed=2), metadata)
+    assert ended.status == "SUCCEEDED", ended.cause
+    picture = Image.open(io.BytesIO(stack.result(key)))
+    assert (picture.format, picture.mode) == (format_, mode)
+    if size:
+        assert all(size[0] < side < size[1] for side in picture.size), "about the disc's diameter"
+
+
+def test_a_background_is_taken_from_the_uploads_bucket_and_starts_nothing_itself(stack: Deployed) -> None:
+    green = io.BytesIO()
+    Image.new("RGB", (64, 64), (0, 200, 0)).save(green, "PNG")
+    stack.upload("backgrounds/green.png", green.getvalue())
+    ended = stack.process("on-green.png", disc(seed=3), {"pbr-background-key": "backgrounds/green.png"})
+    assert ended.status == "SUCCEEDED", ended.cause
+    picture = Image.open(io.BytesIO(stack.result("results/on-green.png")))
+    assert picture.mode == "RGB" and picture.getpixel((3, 3)) == (0, 200, 0)
+    with pytest.raises(TimeoutError):
+        stack.execution_of("backgrounds/green.png", "any", timeout_s=0.5)
+
+
+def test_the_same_picture_again_is_served_from_the_cache(stack: Deployed) -> None:
+    first = stack.process("first.png", disc(seed=4))
+    again = stack.process("again.png", disc(seed=4))
+    assert again.states == [
+        *STAGES[:3],
+        "ServeCached",
+        "DescribeHit",
+        "ComposeSidecar",
+        "SaveSidecar",
+        "PublishMetrics",
+        "Outcome?",
+        "Done",
+    ]
+    assert stack.result("results/again.png") == stack.result("results/first.png")
+    sidecar = json.loads(stack.result("results/again.json"))
+    assert sidecar == again.output
+    assert sidecar["cache"] == {"key": first.output["cache"]["key"], "hit": True}
+    assert sidecar["source"]["key"] == "again.png" and sidecar["result"]["key"] == "results/again.png"
+    assert sidecar["quality"] == first.output["quality"] and sidecar["warnings"] == first.output["warnings"]
+
+
+def test_other_options_are_other_work(stack: Deployed) -> None:
+    stack.process("png.png", disc(seed=5))
+    webp = stack.process("webp.png", disc(seed=5), {"pbr-format": "webp"})
+    assert "SegmentOnLambda" in webp.states and webp.output["cache"]["hit"] is False
+
+
+def test_ten_simultaneous_uploads_of_one_picture_are_segmented_once(stack: Deployed) -> None:
+    data = disc(seed=6)
+
+    def process(number: int) -> list[str]:
+        ended = stack.process(f"ten/{number}.png", data)
+        assert ended.status == "SUCCEEDED", ended.cause
+        return ended.states
+
+    with ThreadPoolExecutor(10) as pool:
+        histories = list(pool.map(process, range(10)))
+    assert sum("SegmentOnLambda" in states for states in histories) == 1
+    assert len({stack.result(f"results/ten/{number}.png") for number in range(10)}) == 1
+
+
+@pytest.mark.parametrize(("host", "state"), [("ecs", "SegmentOnEcs"), ("sagemaker", "SegmentOnSageMaker")])
+def test_other_hosts_segment_as_lambda_does(stack: Deployed, host: str, state: str) -> None:
+    data = disc(seed=8 + len(host))
+    ended = stack.process(f"{host}.png", data, {"pbr-segmentation-host": host})
+    assert ended.status == "SUCCEEDED", ended.cause
+    assert state in ended.states and "SegmentOnLambda" not in ended.states
+    assert ended.output["model"]["host"] == host
+
+
+def test_the_version_that_was_uploaded_is_the_one_that_is_processed(stack: Deployed) -> None:
+    first, second = disc(seed=20), disc(seed=21)
+    version = stack.upload("replaced.png", first)
+    stack.upload("replaced.png", second)
+    ended = stack.wait(
+        stack.start({"bucket": stack.outputs["UploadsBucket"], "key": "replaced.png", "version_id": version})
+    )
+    assert ended.output["source"]["sha256"] == hashlib.sha256(first).hexdigest()
+    by_event = stack.wait(stack.execution_of("replaced.png", version))
+    assert by_event.output["source"]["sha256"] == hashlib.sha256(first).hexdigest()
+
+
+def test_a_claim_whose_owner_was_stopped_is_taken_over(stack: Deployed) -> None:
+    data = disc(seed=30)
+    ended = stack.process("owned/1.png", data)
+    [item] = [item for item in stack.cached() if item["cache_key"]["S"] == ended.output["cache"]["key"]]
+    del item["document"]
+    stack.dynamodb.put_item(TableName=stack.outputs["CacheTable"], Item={**item, "status": {"S": "IN_PROGRESS"}})
+
+    after = stack.process("owned/2.png", data)
+    assert after.status == "SUCCEEDED"
+    assert after.states[2:6] == ["CacheHit?", "CheckOwner", "OwnerAtWork?", "TakeOverClaim"]
+
+
+def test_a_cached_copy_that_expired_before_its_item_is_made_anew(stack: Deployed) -> None:
+    data = disc(seed=31)
+    key = stack.process("expired/1.png", data).output["cache"]["key"]
+    stack.s3.delete_object(Bucket=stack.outputs["WorkBucket"], Key=f"cache/{key}.png")
+    after = stack.process("expired/2.png", data)
+    assert after.status == "SUCCEEDED", after.cause
+    assert after.states[3:5] == ["ServeCached", "TakeOverClaim"]
+    assert stack.process("expired/3.png", data).output["cache"]["hit"] is True
