@@ -13,7 +13,7 @@ from typing import Any, Final
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from core.errors import (
     AnimatedImageError,
@@ -115,8 +115,8 @@ def probe(data: bytes) -> ImageInfo:
 def decode(data: bytes) -> Picture:
     """Decode a file to upright 8-bit sRGB, with the transparency that it had.
 
-    Where the file is fully transparent, ``rgb`` is white: editors leave anything there, often the very
-    background that was removed, and a network would see it. White is what most viewers show. Where the file
+    Where a pixel is fully transparent, ``rgb`` is white: editors leave anything there, often the very
+    background that was removed, and a network would see it. White is what most viewers show. Where it
     is partly transparent, ``rgb`` keeps the file's own straight colour, since the result is made of it.
 
     Args:
@@ -138,7 +138,7 @@ def decode(data: bytes) -> Picture:
         rgb = turn(rgb)
         if alpha is not None:
             alpha = turn(alpha)
-            rgb[alpha == 0] = 255
+            rgb = cv2.copyTo(rgb, alpha, np.full_like(rgb, 255))  # copies where the alpha is not 0
             alpha = alpha.astype(np.float32) / np.float32(255)
     height, width = rgb.shape[:2]
     # A damaged HEIC can hold a picture of another size than its header says.
@@ -235,7 +235,7 @@ def _describe(data: bytes) -> str:
         if data.startswith(signature) or head.lower().startswith(signature):
             return name
     if data[4:8] == b"ftyp":
-        return "a video"
+        return "an ISO media file, such as a video"
     return "text" if head.isascii() and b"\0" not in head else "of an unknown kind"
 
 
@@ -257,10 +257,11 @@ def _reading(format_name: str) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise _too_many_pixels(str(error)) from error
     except Exception as error:  # parsers of hostile bytes raise nearly every type there is
+        unidentified = isinstance(error, UnidentifiedImageError)
         raise CorruptImageError(
             f"The file is damaged, cut short, or of a rare kind of {format_name.upper()} that cannot be read",
             field="image.format",
-            value=f"{format_name}: {type(error).__name__}: {error}",
+            value=f"{format_name}: {'unreadable header' if unidentified else error}",
             remedy="Open it in an image editor, save it again as PNG or JPEG, and upload that.",
         ) from error
 
@@ -351,24 +352,25 @@ def _pixels(data: bytes, file: _File) -> tuple[Rgb, NDArray[np.uint8] | None, tu
         grey, alpha = _scale_to_8_bits(image)
         image = Image.fromarray(grey)
     else:
-        alpha = _transparency(image)
-        if image.mode in {"1", "LA", "La"}:
-            image = image.convert("LA" if image.mode == "La" else "L").convert("L")
-        elif image.mode not in {"L", "RGB", "CMYK", "LAB"}:
-            image = image.convert("RGBA").convert("RGB")
+        image, alpha = _split(image)
     rgb, warnings = _to_srgb(image, profile)
     if alpha is not None and alpha.min() == 255:
         alpha = None
     return np.array(rgb), alpha, warnings
 
 
-def _transparency(image: Image.Image) -> NDArray[np.uint8] | None:
-    """Return the 8-bit alpha of an alpha channel, a palette or a transparent colour, or None."""
-    if not image.has_transparency_data:
-        return None
-    if image.mode == "La":
+def _split(image: Image.Image) -> tuple[Image.Image, NDArray[np.uint8] | None]:
+    """Return an 8-bit picture as L, RGB, CMYK or LAB, and its alpha, be it a channel, a palette's or one colour."""
+    if image.mode == "La":  # premultiplied grey converts to nothing else
         image = image.convert("LA")
-    return np.array(image.convert("RGBA").getchannel("A"))
+    alpha = None
+    if image.has_transparency_data:
+        if image.mode not in {"LA", "RGBA"}:
+            image = image.convert("RGBA")
+        alpha = np.array(image.getchannel("A"))
+    if image.mode in {"L", "RGB", "CMYK", "LAB"}:
+        return image, alpha
+    return image.convert("L" if image.mode in {"1", "LA"} else "RGB"), alpha
 
 
 def _scale_to_8_bits(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
@@ -416,41 +418,44 @@ def _to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, tuple[
     if image.mode == "LAB":
         lab = ImageCms.buildTransform(ImageCms.createProfile("LAB"), _SRGB, "LAB", "RGB")
         return lab.apply(image), ()
-    warning = "It is CMYK without a colour profile: its colours are approximate." if image.mode == "CMYK" else None
-    if icc:
-        transform, mode = _transform(icc)
-        if mode == "RGB" and image.mode == "L":
+    if icc and (transform := _transform(icc)):
+        if transform.input_mode == "RGB" and image.mode == "L":
             image = image.convert("RGB")
-        if transform and mode == image.mode:
-            return (image if _changes_nothing(transform, mode) else transform.apply(image)), ()
+        if transform.input_mode == image.mode:
+            return (image if _changes_nothing(transform) else transform.apply(image)), ()
+    if icc:
         warning = "The colour profile is damaged or of another colour space: colours were read without it."
-    return image.convert("RGB"), (warning,) if warning else ()
+    elif image.mode == "CMYK":
+        warning = "The picture is CMYK without a colour profile: its colours are approximate."
+    else:
+        return image.convert("RGB"), ()
+    return image.convert("RGB"), (warning,)
 
 
 def _is_srgb(icc: bytes | None) -> bool:
-    """Tell whether an RGB picture with this profile is sRGB as it stands."""
+    """Tell whether an RGB picture with this profile, or none, is sRGB as it stands."""
     if not icc:
         return True
-    transform, mode = _transform(icc)
-    return transform is not None and mode == "RGB" and _changes_nothing(transform, mode)
+    transform = _transform(icc)
+    return transform is not None and _changes_nothing(transform)
 
 
-def _transform(icc: bytes) -> tuple[ImageCms.ImageCmsTransform | None, str]:
-    """Return a profile's transform to sRGB, None if it is damaged, and the Pillow mode that it applies to."""
+def _transform(icc: bytes) -> ImageCms.ImageCmsTransform | None:
+    """Return the transform from a profile to sRGB, or None if the profile cannot be used."""
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         mode = _PROFILE_MODES[profile.profile.xcolor_space.strip()]
-        return ImageCms.buildTransform(profile, _SRGB, mode, "RGB"), mode
+        return ImageCms.buildTransform(profile, _SRGB, mode, "RGB")
     except (ImageCms.PyCMSError, OSError, KeyError, ValueError, TypeError):
-        return None, ""
+        return None
 
 
-def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Tell whether an RGB transform moves no colour of a 9 x 9 x 9 grid by more than one level.
+def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
+    """Tell whether a transform comes from RGB and moves no colour of a 9 x 9 x 9 grid by more than one level.
 
     Most photographs carry one of the many sRGB profiles, and to transform 12 MP takes longer than to decode them.
     """
-    if mode != "RGB":
+    if transform.input_mode != "RGB":
         return False
     steps = np.linspace(0, 255, 9).astype(np.uint8)
     grid = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(9, 81, 3)

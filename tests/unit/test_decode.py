@@ -16,8 +16,7 @@ from core.encode import encode_plane
 
 pillow_heif.register_heif_opener()
 
-FORMATS = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "tiff": "TIFF", "bmp": "BMP", "gif": "GIF", "heic": "HEIF"}
-FORMATS["avif"] = "AVIF"
+FORMATS = {name: name.upper() for name in ("jpeg", "png", "webp", "tiff", "bmp", "gif", "avif")} | {"heic": "HEIF"}
 WIDTH, HEIGHT = 96, 64
 RED, GREEN, BLUE, GREY = (200, 30, 30), (30, 180, 30), (30, 30, 200), (128, 128, 128)
 
@@ -365,6 +364,7 @@ def test_too_many_bytes_are_refused():
     assert caught.value.value == limits.MAX_BYTES + 1
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [12_000, 30_000, 2_000_000])
 def test_too_many_pixels_are_refused_from_the_header(side):
     data = png(side, side, 8, 2, b"")
@@ -453,6 +453,7 @@ def seeds() -> dict[str, bytes]:
 SEEDS = seeds()
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("name", SEEDS)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(draw=st.data())
