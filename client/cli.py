@@ -1,0 +1,333 @@
+"""The command line ``pbr``."""
+
+import os
+import signal
+import sys
+import threading
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from botocore.exceptions import BotoCoreError, ClientError
+from typer.core import TyperGroup
+
+from client import embedded, history, screen
+from client.batch import STDIN, Picture, process, process_all
+from client.errors import StackUnavailableError, UsageError
+from client.jobs import Jobs
+from client.stack import Stack, is_local
+from core import models
+from core.errors import BackgroundRemoverError, InvalidOptionsError
+from core.options import Host, Options, Output, OutputFormat
+from core.types import Precision
+from local.cloud import DEFAULT_REGION, EmbeddedCloud
+
+OUT = screen.console()
+"""What was asked for."""
+
+SAY = screen.console(stderr=True)
+"""What is told on the way: a pipe that takes a result does not get it."""
+
+_COUNTED: Final = 1000
+
+
+class _Commands(TyperGroup):
+    """Tells errors as one line with their remedy; all else would be a defect of ours and keeps its trace."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # who read our output has seen enough
+            raise
+        except (UsageError, InvalidOptionsError) as error:
+            _tell(screen.error_text(error))
+            raise typer.Exit(2) from None
+        except (BackgroundRemoverError, BotoCoreError, ClientError, OSError) as error:
+            _tell(screen.error_text(error))
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Cut subjects out of photographs, on AWS or on an embedded cloud on this machine.",
+    epilog=(
+        "Which cloud: --stack (or PBR_STACK) names one on AWS; else AWS_ENDPOINT_URL; else the embedded cloud that "
+        "runs; pbr process starts one in the background if there is none, and pbr down stops it.\n\n"
+        "Exit codes: 0 all went well; 1 something failed, such as one of many pictures; 2 wrong use, nothing was done."
+    ),
+)
+
+StackName = Annotated[
+    str | None, typer.Option("--stack", envvar="PBR_STACK", help="A stack on AWS.", show_default="embedded cloud")
+]
+Region = Annotated[
+    str | None, typer.Option("--region", envvar="AWS_REGION", help="Its AWS region.", show_default="the SDK's")
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Directory of the results.")]
+
+
+@app.command("process")
+def process_files(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILES", help="Pictures; - is standard input.", show_default=False)
+    ],
+    precision: Annotated[Precision | None, typer.Option(help="Work put into the edge.", show_default="high")] = None,
+    format_: Annotated[
+        OutputFormat | None, typer.Option("--format", help="jpeg needs a background.", show_default="png")
+    ] = None,
+    quality: Annotated[int | None, typer.Option(help="Of webp and jpeg, 1 to 100.", show_default="90")] = None,
+    model: Annotated[
+        str | None, typer.Option(help=f"One of: {', '.join(models.names())}.", show_default="the stack's")
+    ] = None,
+    background_color: Annotated[
+        str | None, typer.Option(help="Put the subject on this colour, #rrggbb.", show_default=False)
+    ] = None,
+    background_image: Annotated[
+        Path | None, typer.Option(help="Put the subject on this picture.", show_default=False)
+    ] = None,
+    crop: Annotated[bool, typer.Option("--crop", help="Crop to the subject.")] = False,
+    crop_margin: Annotated[
+        float | None, typer.Option(help="Room around it, as a share of its longer side.", show_default="0")
+    ] = None,
+    mask_only: Annotated[bool, typer.Option("--mask-only", help="The alpha alone, as a grey picture.")] = False,
+    host: Annotated[Host | None, typer.Option(help="Where segmentation runs.", show_default="the stack's")] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Directory of the results; - is standard output, for one picture.")
+    ] = Path("out"),
+    timeout: Annotated[float, typer.Option(help="Seconds that each picture may take.")] = 900,
+    stack: StackName = None,
+    region: Region = None,
+) -> None:
+    """Cut the subject out of pictures: NAME.png and NAME.json, all that is known of it, for each.
+
+    Options go with the pictures, so they mean the same as on an upload by any other way.
+
+    Standard input goes to standard output, unless that is a terminal: [bold]pbr process - < photo.jpg > cut.png[/bold]
+    """
+    options = {
+        "precision_level": precision,
+        "format": format_,
+        "quality": quality,
+        "model": model,
+        "background_color": background_color,
+        "background_key": str(background_image) if background_image else None,
+        "crop": crop or None,
+        "crop_margin": crop_margin,
+        "output": Output.MASK if mask_only else None,
+        "segmentation_host": host,
+    }
+    options = {name: value for name, value in options.items() if value is not None}
+    Options.parse(options)
+    if files.count(STDIN) > 1:
+        raise UsageError("Standard input holds one picture", field="FILES", value="- -", remedy="Give - once.")
+    to_stdout = out == STDIN or (files == [STDIN] and out == Path("out") and not sys.stdout.isatty())
+    if to_stdout and len(files) > 1:
+        raise UsageError(
+            "Standard output takes one picture", field="--out", value="-", remedy="Give a directory, or one picture."
+        )
+    jobs = Jobs(_stack(stack, region, start=True))
+    if background_image:
+        options["background_key"] = jobs.upload_background(background_image.name, background_image.read_bytes())
+    pictures = [Picture(path) for path in files]
+    context, shown = screen.progress(SAY)
+    with context:
+        if to_stdout:
+            result = process(jobs, pictures[0], options, shown, timeout)
+            sys.stdout.buffer.write(result.data)
+            for warning in screen.warnings_of(result.sidecar):
+                _warn(warning)
+            return
+        delivered = process_all(jobs, pictures, options, out, shown, timeout)
+    if len(delivered) < len(pictures):
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    image: Annotated[
+        Path | None, typer.Argument(help="A photograph.", show_default="one that comes with scikit-image")
+    ] = None,
+    out: Out = Path("out"),
+) -> None:
+    """Take one photograph through the whole pipeline and show what happens, on a cloud of its own that ends with it."""
+    from client.demo import run
+
+    run(image, out, OUT)
+
+
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(help="Port on localhost; 0: any free one.")] = 5555,
+    model: Annotated[
+        str | None, typer.Option(help="Default model.", show_default="the best whose weights can be had")
+    ] = None,
+    host: Annotated[Host, typer.Option(help="Default host of segmentation; uploads can ask for any.")] = Host.LAMBDA,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List each thing that has no effect here.")] = False,
+) -> None:
+    """Run an embedded cloud: template.yaml deployed on this machine, for any AWS SDK or CLI. Ctrl-C stops it.
+
+    Weights are looked for in PBR_MODEL_DIR, then fetched from PBR_MODEL_MIRROR or from rembg's releases.
+    """
+    if model and model not in models.names():
+        raise UsageError(
+            "Unknown model", field="--model", value=model, remedy=f"The models are: {', '.join(models.names())}."
+        )
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    with embedded.registered(embedded.state_directory()) as enter:
+        chosen = embedded.choose_model(model)
+        parameters = embedded.parameters(chosen, host, all_hosts=True)
+        with EmbeddedCloud(embedded.template(), parameters, port=port) as cloud:
+            enter(embedded.Cloud(cloud.endpoint_url, cloud.region, cloud.stack_name, os.getpid(), chosen))
+            _introduce(cloud, chosen, verbose=verbose)
+            stop.wait()
+            SAY.print("Stopping ...")
+
+
+@app.command()
+def down() -> None:
+    """Stop the embedded cloud. All that lies in its buckets is gone with it."""
+    stopped = embedded.stop(embedded.state_directory())
+    OUT.print(f"Stopped the cloud at {stopped.endpoint_url}." if stopped else "No embedded cloud runs.")
+
+
+@app.command("history")
+def show_history(
+    execution: Annotated[
+        str | None, typer.Argument(help="An execution: ARN, name, or the start of its name.", show_default=False)
+    ] = None,
+    inputs: Annotated[bool, typer.Option("--inputs", help="Show what went into each state and came out.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=_COUNTED, help="How many executions to list.")] = 20,
+    stack: StackName = None,
+    region: Region = None,
+) -> None:
+    """List the latest executions, or the events of one."""
+    where = _stack(stack, region, start=False)
+    if execution is None:
+        OUT.print(screen.executions_table(history.recent(where, limit)), soft_wrap=False)
+        return
+    events = history.events_of(where, history.find(where, execution), with_data=inputs)
+    table = history.rows(events)
+    OUT.print(screen.events_table(table), soft_wrap=False)
+    screen.print_data(OUT, table)
+
+
+@app.command()
+def status(stack: StackName = None, region: Region = None) -> None:
+    """Show which cloud is in use, what it consists of, and what it is doing."""
+    where = _stack(stack, region, start=False)
+    cloud = embedded.running(embedded.state_directory())
+    kind = f"embedded at {where.endpoint_url}" if where.endpoint_url else f"AWS, {where.region}"
+    pid = f", process {cloud.pid}" if cloud and cloud.endpoint_url == where.endpoint_url else ""
+    queue = where.sqs.get_queue_attributes(
+        QueueUrl=where.outputs["QueueUrl"],
+        AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+    )["Attributes"]
+    facts = {
+        "cloud": f"{where.name}, {kind}{pid}",
+        "uploads": f"s3://{where.outputs['UploadsBucket']}",
+        "results": f"s3://{where.outputs['ResultsBucket']}",
+        "work": f"s3://{where.outputs['WorkBucket']}",
+        "state machine": where.outputs["StateMachineArn"],
+        "model": where.parameters.get("DefaultModel", "unknown"),
+        "host": where.parameters.get("SegmentationHost", "unknown"),
+        "executions": ", ".join(
+            f"{_count(where, status)} {status.lower()}"
+            for status in ("RUNNING", "SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")
+        ),
+        "worker's queue": f"{queue['ApproximateNumberOfMessages']} waiting, "
+        f"{queue['ApproximateNumberOfMessagesNotVisible']} in work",
+    }
+    for name, fact in facts.items():
+        OUT.print(f"{name:<15} {fact}")
+
+
+def _stack(name: str | None, region: str | None, *, start: bool) -> Stack:
+    """Return the stack that is meant.
+
+    Args:
+        name: of a stack on AWS; None for an embedded cloud.
+        region: of AWS.
+        start: start an embedded cloud if none runs.
+
+    Raises:
+        StackUnavailableError: there is none.
+    """
+    endpoint_url = os.environ.get("AWS_ENDPOINT_URL")
+    if name or endpoint_url:
+        region = region or (
+            DEFAULT_REGION if is_local(endpoint_url) and "AWS_DEFAULT_REGION" not in os.environ else None
+        )
+        return Stack.connect(name or EmbeddedCloud.stack_name, region=region, endpoint_url=endpoint_url)
+    directory = embedded.state_directory()
+    cloud = embedded.running(directory)
+    if cloud is None and not start:
+        raise StackUnavailableError(
+            "No embedded cloud runs",
+            field="--stack",
+            value=None,
+            remedy="Start one with pbr up or pbr process, or name a stack on AWS.",
+        )
+    if cloud is None:
+        with SAY.status("Starting an embedded cloud in the background ..."):
+            cloud = embedded.start(directory)
+        SAY.print(f"Started an embedded cloud at {cloud.endpoint_url}; pbr down stops it.")
+        if cloud.model.limited:
+            _warn(cloud.model.why)
+    return Stack.connect(cloud.stack_name, region=cloud.region, endpoint_url=cloud.endpoint_url)
+
+
+def _introduce(cloud: EmbeddedCloud, model: embedded.Model, *, verbose: bool) -> None:
+    """Tell what a cloud is, how to use it, and what it does not do."""
+    OUT.print(f"# The embedded cloud is up at {cloud.endpoint_url}. Ctrl-C stops it.")
+    OUT.print(f"# Default model: {model.name} ({model.why})")
+    for name, value in cloud.outputs.items():
+        OUT.print(f"# {name}: {value}")
+    kinds = {
+        what: [entry[0] for entry in entries] for what, entries in groupby(sorted(cloud.skipped, key=_kind), key=_kind)
+    }
+    if verbose:
+        for (what, why), names in kinds.items():
+            OUT.print(f"# Without effect here: {what} ({', '.join(names)}): {why}")
+    else:
+        OUT.print(f"# Without effect here: {', '.join(sorted({what for what, _ in kinds}))} (reasons: --verbose)")
+    for name, value in cloud.environment.items():
+        OUT.print(f"export {name}={value}")
+    uploads, results = cloud.outputs["UploadsBucket"], cloud.outputs["ResultsBucket"]
+    OUT.print(
+        f"aws s3 cp photo.jpg s3://{uploads}/photos/photo.jpg --metadata pbr-format=png\n"
+        f"aws s3 cp s3://{results}/results/photos/photo.png ."
+    )
+
+
+def _kind(skipped: tuple[str, str, str]) -> tuple[str, str]:
+    return skipped[1:]
+
+
+def _count(stack: Stack, status: Any) -> str:
+    """Count executions, as far as it is worth the calls."""
+    pages = stack.stepfunctions.get_paginator("list_executions").paginate(
+        stateMachineArn=stack.outputs["StateMachineArn"],
+        statusFilter=status,
+        PaginationConfig={"MaxItems": _COUNTED, "PageSize": _COUNTED},
+    )
+    count = sum(len(page["executions"]) for page in pages)
+    return f"{count}+" if count == _COUNTED else str(count)
+
+
+def _tell(error: str) -> None:
+    SAY.print(f"error: {error}", style="red")
+
+
+def _warn(what: str) -> None:
+    SAY.print(f"warning: {what}", style="yellow")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,244 @@
+"""The embedded cloud as the command line uses it: which model it gets, where it runs, how it starts and stops."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Final
+
+import platformdirs
+
+from client.errors import EmbeddedCloudError
+from core.models import CLASSICAL, best_available
+from core.options import Host
+
+APP: Final = "precision-background-remover"
+ROOT: Final = Path(__file__).parent.parent
+
+# Long enough to fetch the best model's 224 MB on a good line. Where nothing answers it is known in three seconds.
+_MODEL_S: Final = 20.0
+_START_S: Final = 90.0
+_STOP_S: Final = 130.0  # a worker may drain for two minutes
+_LOCK_S: Final = 1.0
+_POLL_S: Final = 0.1
+_LOG_TAIL_LINES: Final = 15
+
+
+@dataclass(frozen=True)
+class Model:
+    """The segmentation model of a cloud, and why it is that one; ``limited`` if it is only the last resort."""
+
+    name: str
+    why: str
+    limited: bool
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """An embedded cloud that runs in a process of its own."""
+
+    endpoint_url: str
+    region: str
+    stack_name: str
+    pid: int
+    model: Model
+
+
+def template() -> Path:
+    """Return the project's template.
+
+    Raises:
+        EmbeddedCloudError: this is not the project's working tree, which the functions run from.
+    """
+    path = ROOT / "template.yaml"
+    if not path.is_file():
+        raise EmbeddedCloudError(
+            "The embedded cloud runs from the project's working tree, and it has no template.yaml",
+            field="template",
+            value=str(path),
+            remedy="Install with make setup in a clone of the project, or give --stack to use AWS.",
+        )
+    return path
+
+
+def model_directory() -> Path:
+    """Return where weights lie on this machine: PBR_MODEL_DIR, or the user's cache."""
+    given = os.environ.get("PBR_MODEL_DIR")
+    return Path(given).absolute() if given else platformdirs.user_cache_path(APP) / "models"
+
+
+def choose_model(name: str | None) -> Model:
+    """Choose a cloud's default model: the one asked for, or the best whose weights can be had now."""
+    if name:
+        return Model(name, "asked for", limited=False)
+    directory = model_directory()
+    found = best_available(directory, os.environ.get("PBR_MODEL_MIRROR"), _MODEL_S)
+    if found == CLASSICAL:
+        return Model(
+            found,
+            "no network weights could be had: using the built-in classical segmenter, quality is limited; "
+            "set PBR_MODEL_DIR or PBR_MODEL_MIRROR",
+            limited=True,
+        )
+    return Model(found, f"the best of the free models whose weights are in {directory}", limited=False)
+
+
+def parameters(model: Model, host: Host, *, all_hosts: bool) -> dict[str, str]:
+    """Return the values of the template's parameters for an embedded cloud.
+
+    Args:
+        model: for uploads that name none.
+        host: where segmentation runs for uploads that name none; auto is the template's default.
+        all_hosts: with an ECS worker and a SageMaker endpoint, whatever the default host is.
+    """
+    values = {"DefaultModel": model.name, "ModelDirectory": str(model_directory())}
+    if mirror := os.environ.get("PBR_MODEL_MIRROR"):
+        values["ModelMirror"] = mirror
+    if host is not Host.AUTO:
+        values["SegmentationHost"] = host.value
+    if all_hosts:
+        values |= {
+            "WorkerSubnets": "subnet-embedded",
+            "WorkerSecurityGroups": "sg-embedded",
+            "SageMakerEndpointName": APP,
+        }
+    return values
+
+
+def state_directory() -> Path:
+    """Return where the running cloud is registered and where its log is."""
+    return platformdirs.user_state_path(APP)
+
+
+@contextmanager
+def registered(directory: Path) -> Iterator[Callable[[Cloud], None]]:
+    """Hold the place of this user's one cloud; yields what enters the cloud in the register once it is ready.
+
+    The place is a lock on a file, so that it is free again however its holder dies.
+
+    Raises:
+        EmbeddedCloudError: another cloud has the place.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "cloud.json").open("a+") as file:
+        if not _lock(file):
+            other = running(directory)
+            raise EmbeddedCloudError(
+                "An embedded cloud is running already",
+                field="endpoint",
+                value=other.endpoint_url if other else "starting",
+                remedy="Use that one, or stop it with pbr down.",
+            )
+        file.truncate(0)
+
+        def enter(cloud: Cloud) -> None:
+            file.write(json.dumps(asdict(cloud)))
+            file.flush()
+
+        try:
+            yield enter
+        finally:
+            file.truncate(0)
+
+
+def running(directory: Path) -> Cloud | None:
+    """Return the cloud that runs, or None if there is none or it is not ready."""
+    try:
+        with (directory / "cloud.json").open() as file:
+            if _try_lock(file, fcntl.LOCK_SH):
+                return None
+            text = file.read()
+    except FileNotFoundError:
+        return None
+    if not text:
+        return None
+    facts = json.loads(text)
+    return Cloud(**{**facts, "model": Model(**facts["model"])})
+
+
+def start(directory: Path) -> Cloud:
+    """Start a cloud in the background and wait until it is ready.
+
+    Raises:
+        EmbeddedCloudError: it did not start; tells the end of its log.
+    """
+    template()
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "cloud.log"
+    with path.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "client.cli", "up", "--port", "0"],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + _START_S
+    while (cloud := running(directory)) is None:
+        # Another process may have started one at the same moment: then ours ends, and the other is as good.
+        ended = process.poll() is not None and _free(directory)
+        if ended or time.monotonic() > deadline:
+            process.terminate()
+            tail = "\n".join(path.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])
+            raise EmbeddedCloudError(
+                "The embedded cloud did not start" if ended else f"No embedded cloud after {_START_S:.0f} s",
+                field="log",
+                value=str(path),
+                remedy=f"Its last words:\n{tail}",
+            )
+        time.sleep(_POLL_S)
+    return cloud
+
+
+def stop(directory: Path) -> Cloud | None:
+    """Stop the running cloud, wait until it is gone, and return what it was; None if none runs.
+
+    Raises:
+        EmbeddedCloudError: it does not end.
+    """
+    cloud = running(directory)
+    if cloud is None:
+        return None
+    os.kill(cloud.pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_S
+    while not _free(directory):
+        if time.monotonic() > deadline:
+            raise EmbeddedCloudError(
+                f"The embedded cloud did not end within {_STOP_S:.0f} s",
+                field="pid",
+                value=cloud.pid,
+                remedy=f"End it with kill -9 {cloud.pid}.",
+            )
+        time.sleep(_POLL_S)
+    return cloud
+
+
+def _free(directory: Path) -> bool:
+    with (directory / "cloud.json").open("a") as file:
+        return _try_lock(file, fcntl.LOCK_SH)
+
+
+def _lock(file: IO[str]) -> bool:
+    """Lock a file that readers lock for an instant to see whether it is."""
+    deadline = time.monotonic() + _LOCK_S
+    while not _try_lock(file, fcntl.LOCK_EX):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def _try_lock(file: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,257 @@
+"""An execution's history, read: what happened to the stages while it runs, and all of its events afterwards."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from client.errors import ExecutionNotFoundError
+from client.stack import Stack
+
+# Choices and Passes take no time: they show in the table of events, not as stages.
+_STAGE_TYPES: Final = ("Task", "Wait")
+_ATTEMPT_FAILED: Final = ("TaskFailed", "TaskTimedOut", "TaskStartFailed", "TaskSubmitFailed")
+_ENDED: Final = ("ExecutionSucceeded", "ExecutionFailed", "ExecutionAborted", "ExecutionTimedOut")
+
+_LOOKED_THROUGH: Final = 1000
+_AT_ONCE: Final = 8
+
+
+@dataclass(frozen=True)
+class StageEvent:
+    """Something that happened to a stage.
+
+    Attributes:
+        stage: the state's name.
+        kind: ``failed`` is an error that was caught: the execution goes on, to its failure report or to a fallback.
+        at: when.
+        seconds: since the stage started; of ``retried``, too.
+        detail: error and cause, of ``retried`` and ``failed``.
+    """
+
+    stage: str
+    kind: Literal["started", "retried", "finished", "failed"]
+    at: datetime
+    seconds: float
+    detail: str = ""
+
+
+class StageReader:
+    """Makes stage events of a history that grows. Events that were read before may be given again.
+
+    Attributes:
+        ended: whether the execution's last event was read.
+    """
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._read_id = 0
+        self._started: dict[str, datetime] = {}
+        self._stage = ""
+        self._failure = ""
+
+    def read(self, events: Iterable[Mapping[str, Any]]) -> Iterator[StageEvent]:
+        """Yield what the new ones among ``events`` say."""
+        for event in events:
+            if event["id"] > self._read_id:
+                self._read_id = event["id"]
+                yield from self._read_one(event)
+
+    def _read_one(self, event: Mapping[str, Any]) -> Iterator[StageEvent]:
+        kind, at = event["type"], event["timestamp"]
+        if kind.startswith(_STAGE_TYPES) and kind.endswith("StateEntered"):
+            self._stage, self._failure = event["stateEnteredEventDetails"]["name"], ""
+            self._started[self._stage] = at
+            yield self._event("started", at)
+        elif kind.startswith(_STAGE_TYPES) and kind.endswith("StateExited"):
+            yield self._event("failed" if self._failure else "finished", at)
+            self._failure = ""
+        elif kind in _ATTEMPT_FAILED:
+            self._failure = _error(event) or kind
+        elif kind == "TaskScheduled" and self._failure:
+            yield self._event("retried", at)
+            self._failure = ""
+        elif kind in _ENDED:
+            self.ended = True
+            if self._failure:
+                yield self._event("failed", at)
+
+    def _event(self, kind: Literal["started", "retried", "finished", "failed"], at: datetime) -> StageEvent:
+        seconds = (at - self._started[self._stage]).total_seconds()
+        return StageEvent(self._stage, kind, at, seconds, self._failure)
+
+
+def events_of(stack: Stack, execution_arn: str, *, with_data: bool) -> list[Mapping[str, Any]]:
+    """Return an execution's events so far, oldest first.
+
+    Args:
+        stack: where it runs.
+        execution_arn: which one.
+        with_data: with the states' inputs and outputs.
+    """
+    pages = stack.stepfunctions.get_paginator("get_execution_history").paginate(
+        executionArn=execution_arn, includeExecutionData=with_data, PaginationConfig={"PageSize": 1000}
+    )
+    return [event for page in pages for event in page["events"]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One event: ``ms`` since the first, the state it belongs to, and what it says; ``data`` is JSON in or out."""
+
+    id: int
+    ms: int
+    type: str
+    state: str
+    detail: str
+    data: Any
+
+
+def rows(events: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Lay out a whole history, oldest event first."""
+    states: dict[int, str] = {}
+    table = []
+    for event in events:
+        entered, exited = event.get("stateEnteredEventDetails"), event.get("stateExitedEventDetails")
+        previous = event.get("previousEventId", 0)
+        inherits = states.get(previous, "") if not event["type"].startswith("Execution") else ""
+        states[event["id"]] = (entered or exited or {}).get("name", inherits)
+        text = (entered or {}).get("input") or (exited or {}).get("output")
+        table.append(
+            Row(
+                id=event["id"],
+                ms=round((event["timestamp"] - events[0]["timestamp"]).total_seconds() * 1000),
+                type=event["type"],
+                state=states[event["id"]],
+                detail=_error(event) or _resource(event),
+                data=json.loads(text) if text else None,
+            )
+        )
+        # What follows a state's exit is no longer in it.
+        if exited:
+            states[event["id"]] = ""
+    return table
+
+
+def _details(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what an event says beyond its type: Step Functions has a field of its own for each type."""
+    return next((value for key, value in event.items() if key.endswith("EventDetails")), {})
+
+
+def _error(event: Mapping[str, Any]) -> str:
+    details = _details(event)
+    return ": ".join(_plain(details[name]) for name in ("error", "cause") if details.get(name))
+
+
+def _plain(cause: str) -> str:
+    """Return a cause in words: a function's is JSON around the JSON of our own error."""
+    try:
+        answer = json.loads(cause)
+        inner = answer.get("errorMessage", cause)
+    except (ValueError, AttributeError):
+        return cause
+    if inner is not cause:
+        return _plain(inner)
+    return f"{answer['message']}. {answer['remedy']}" if {"message", "remedy"} <= answer.keys() else cause
+
+
+def _resource(event: Mapping[str, Any]) -> str:
+    details = _details(event)
+    return f"{details['resourceType']}:{details['resource']}" if "resourceType" in details else ""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """An execution at a glance.
+
+    Attributes:
+        arn: its full name.
+        name: its name.
+        status: RUNNING, SUCCEEDED, FAILED, TIMED_OUT or ABORTED.
+        source_key: the picture it was started for; None where its input names none.
+        started_at: when.
+        seconds: how long it took; None while it runs.
+        cache_hit: whether its result came from the cache; None while that is not known.
+        error: its error's name, if it failed.
+    """
+
+    arn: str
+    name: str
+    status: str
+    source_key: str | None
+    started_at: datetime
+    seconds: float | None
+    cache_hit: bool | None
+    error: str | None
+
+
+def describe(stack: Stack, execution_arn: str) -> Execution:
+    """Look at one execution."""
+    found = stack.stepfunctions.describe_execution(executionArn=execution_arn)
+    stopped = found.get("stopDate")
+    output = json.loads(found.get("output") or "{}")
+    return Execution(
+        arn=execution_arn,
+        name=found["name"],
+        status=found["status"],
+        source_key=source_of(found["input"])[1],
+        started_at=found["startDate"],
+        seconds=(stopped - found["startDate"]).total_seconds() if stopped else None,
+        cache_hit=output.get("cache", {}).get("hit"),
+        error=found.get("error"),
+    )
+
+
+def recent(stack: Stack, limit: int) -> list[Execution]:
+    """Return the stack's latest executions, newest first."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(lambda arn: describe(stack, arn), _newest(stack, limit)))
+
+
+def find(stack: Stack, execution: str) -> str:
+    """Return the ARN of the one execution that is meant.
+
+    Args:
+        stack: where to look.
+        execution: an ARN, a name, or the start of a name among the latest thousand executions.
+
+    Raises:
+        ExecutionNotFoundError: none is meant, or several are.
+    """
+    if execution.startswith("arn:"):
+        return execution
+    arns = [arn for arn in _newest(stack, _LOOKED_THROUGH) if _name(arn).startswith(execution)]
+    exact = [arn for arn in arns if _name(arn) == execution]
+    if len(exact or arns) == 1:
+        return (exact or arns)[0]
+    raise ExecutionNotFoundError(
+        f"{len(arns)} executions have a name that starts so" if arns else "No execution has a name that starts so",
+        field="EXECUTION",
+        value=execution,
+        remedy="Give more of the name; pbr history lists them.",
+    )
+
+
+def source_of(execution_input: str) -> tuple[str | None, str | None, str | None]:
+    """Return bucket, key and version of the picture that an execution's input names, by either of its forms."""
+    given = json.loads(execution_input)
+    detail = given.get("detail") or {}
+    if detail:
+        uploaded = detail.get("object") or {}
+        return (detail.get("bucket") or {}).get("name"), uploaded.get("key"), uploaded.get("version-id")
+    source = given.get("source") or {}
+    return source.get("bucket"), source.get("key"), source.get("version_id")
+
+
+def _newest(stack: Stack, limit: int) -> list[str]:
+    pages = stack.stepfunctions.get_paginator("list_executions").paginate(
+        stateMachineArn=stack.outputs["StateMachineArn"],
+        PaginationConfig={"MaxItems": limit, "PageSize": min(limit, 1000)},
+    )
+    return [execution["executionArn"] for page in pages for execution in page["executions"]]
+
+
+def _name(arn: str) -> str:
+    return arn.rsplit(":", 1)[1]

@@ -1,0 +1,180 @@
+"""What people see: progress while pictures are processed, tables of executions, and one line per error."""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from client.batch import Delivery
+from client.errors import FailureReport, JobFailedError
+from client.history import Execution, Row, StageEvent
+from core.errors import BackgroundRemoverError
+
+_NO_TERMINAL_COLUMNS = 200
+_STATUS_STYLE = {"SUCCEEDED": "green", "FAILED": "red", "TIMED_OUT": "red", "ABORTED": "yellow"}
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console that prints text as it is; where it is no terminal, tables have room."""
+    made = Console(stderr=stderr, markup=False, highlight=False, soft_wrap=True)
+    if not made.is_terminal:
+        made.width = _NO_TERMINAL_COLUMNS
+    return made
+
+
+class Lines:
+    """Progress as lines of text: one for each stage that ended, one for each picture."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def stage(self, name: str, event: StageEvent) -> None:
+        """Print how a stage ended."""
+        if event.kind != "started":
+            self._console.print(Text.assemble((f"{name}  ", "dim"), _stage_text(event)))
+
+    def delivered(self, name: str, delivery: Delivery) -> None:
+        """Print where a result is, what it is, and what was said of it."""
+        facts = ", ".join(facts_of(delivery.sidecar))
+        self._console.print(
+            Text.assemble(
+                ("done    ", "green"), f"{name} -> {delivery.path}  ", (f"{facts}, {delivery.seconds:.1f} s", "dim")
+            )
+        )
+        for warning in warnings_of(delivery.sidecar):
+            self._console.print(Text.assemble(("        warning  ", "yellow"), warning))
+
+    def failed(self, name: str, error: Exception) -> None:
+        """Print why there is no result, and what to do."""
+        self._console.print(Text.assemble(("failed  ", "red"), f"{name}  {error_text(error)}"))
+
+
+class Live(Lines):
+    """Progress as one moving line for each picture in work."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(progress.console)
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def stage(self, name: str, event: StageEvent) -> None:
+        """Show the stage that a picture is in; print what went wrong."""
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=None, stage="")
+        self._progress.update(self._tasks[name], stage=event.stage)
+        if event.kind in ("retried", "failed"):
+            super().stage(name, event)
+
+    def delivered(self, name: str, delivery: Delivery) -> None:
+        """Replace a picture's moving line."""
+        self._remove(name)
+        super().delivered(name, delivery)
+
+    def failed(self, name: str, error: Exception) -> None:
+        """Replace a picture's moving line."""
+        self._remove(name)
+        super().failed(name, error)
+
+    def _remove(self, name: str) -> None:
+        if name in self._tasks:
+            self._progress.remove_task(self._tasks.pop(name))
+
+
+def progress(console: Console) -> tuple[AbstractContextManager[object], Lines]:
+    """Return what shows progress on a console, and the context it does so in: moving on a terminal, else lines."""
+    if not console.is_terminal:
+        return nullcontext(), Lines(console)
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[stage]}"), TimeElapsedColumn()
+    moving = Progress(*columns, console=console, transient=True)
+    return moving, Live(moving)
+
+
+def _stage_text(event: StageEvent) -> Text:
+    style = {"finished": "", "retried": "yellow", "failed": "red"}[event.kind]
+    detail = f"  {event.detail}" if event.detail else ""
+    return Text(f"{event.stage:<18} {event.kind:<8} {event.seconds:7.2f} s{detail}", style=style)
+
+
+def facts_of(sidecar: Mapping[str, Any]) -> list[str]:
+    """Return what matters most of a result, in a few words each."""
+    image, model, quality = sidecar["image"], sidecar["model"], sidecar["quality"]
+    facts = [
+        f"{image['format']} {image['width']} x {image['height']}",
+        f"{image['bytes'] / 1000:.0f} kB",
+        f"{model['name']} on {model['host']}",
+        f"quality {quality['score']:.2f}",
+    ]
+    return [*facts, "from the cache"] if sidecar["cache"]["hit"] else facts
+
+
+def warnings_of(sidecar: Mapping[str, Any]) -> list[str]:
+    """Return all that the pipeline said of a result, a person's look at it first where it asks for that."""
+    asked = ["a person should look at this one before it is used"] if sidecar["quality"]["review"] else []
+    return [*asked, *sidecar["warnings"]]
+
+
+def error_text(error: Exception) -> str:
+    """Return an error as a line: where it happened, what, which input, and what to do."""
+    if isinstance(error, JobFailedError):
+        stage = f"{error.report.stage}: " if error.report.stage else ""
+        return f"{stage}{_sentence(error.report)}"
+    if isinstance(error, BackgroundRemoverError):
+        return _sentence(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.strerror}: {error.filename}"
+    return str(error)
+
+
+def _sentence(error: BackgroundRemoverError | FailureReport) -> str:
+    at_fault = f" ({error.field}: {error.value})" if error.field and error.value is not None else ""
+    return f"{error.message}{at_fault}. {error.remedy}"
+
+
+def executions_table(executions: Sequence[Execution]) -> Table:
+    """Lay out executions, one a line."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("execution", no_wrap=True)
+    table.add_column("status")
+    table.add_column("picture", overflow="fold")
+    table.add_column("started", no_wrap=True)
+    table.add_column("seconds", justify="right")
+    table.add_column("cache")
+    for execution in executions:
+        table.add_row(
+            execution.name,
+            Text(execution.status, style=_STATUS_STYLE.get(execution.status, "")),
+            Text(execution.source_key or "-"),
+            f"{execution.started_at.astimezone():%Y-%m-%d %H:%M:%S}",
+            "-" if execution.seconds is None else f"{execution.seconds:.2f}",
+            {None: "-", True: "hit", False: "miss"}[execution.cache_hit],
+        )
+    return table
+
+
+def events_table(rows: Sequence[Row]) -> Table:
+    """Lay out a history, one event a line."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("id", justify="right")
+    table.add_column("+ms", justify="right")
+    table.add_column("event", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("detail", overflow="fold")
+    for row in rows:
+        style = "red" if row.type.endswith(("Failed", "TimedOut", "Aborted")) else ""
+        table.add_row(str(row.id), str(row.ms), row.type, row.state, Text(row.detail), style=style)
+    return table
+
+
+def print_data(console: Console, rows: Sequence[Row]) -> None:
+    """Print what went into states and came out of them, as JSON."""
+    for row in rows:
+        if row.data is not None:
+            console.print(f"\n{row.id} {row.type} {row.state}", style="bold")
+            text = json.dumps(row.data, indent=2, ensure_ascii=False)
+            console.print(Syntax(text, "json", background_color="default", word_wrap=True), soft_wrap=False)
