@@ -1,0 +1,169 @@
+"""AWS in one process: the project's own template, deployed and running."""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import boto3
+from botocore.config import Config
+
+from local.deploy import create_stack, translate
+from local.lambda_runtime import LambdaRuntime
+from local.processes import Endpoint, Log, base_environment
+
+DEFAULT_REGION = "eu-west-1"
+
+# The SageMaker endpoint is no resource of the template: it runs what this function runs, with the same variables.
+ENDPOINT_PARAMETER = "SageMakerEndpointName"
+ENDPOINT_FUNCTION = "SegmentFunction"
+ENDPOINT_MODULE = "functions.segment.serve"
+
+
+class EmbeddedCloud:
+    """The stack of a SAM template on moto, with its functions, ECS tasks and endpoint as processes.
+
+    State lives in the calling process and is gone with it. One cloud at a time; another may follow.
+
+    Args:
+        template: the SAM template; modules are imported from its folder.
+        parameters: values of the template's parameters.
+        port: port of the endpoint on localhost; 0: any free one.
+        mock_config: MockConfigFile.json of AWS Step Functions Local; the ``stateMachineArn#TestCase`` of
+            StartExecution then runs a case of it.
+
+    Attributes:
+        region: AWS_DEFAULT_REGION, else eu-west-1.
+        endpoint_url: what a stock AWS CLI or SDK needs as AWS_ENDPOINT_URL.
+        environment: all the variables that a stock AWS CLI or SDK needs.
+        outputs: the stack's outputs.
+        skipped: logical id, type or property, and reason of whatever has no effect here.
+    """
+
+    stack_name = "precision-background-remover"
+
+    def __init__(
+        self,
+        template: Path = Path("template.yaml"),
+        parameters: Mapping[str, str] | None = None,
+        port: int = 0,
+        mock_config: Path | None = None,
+    ) -> None:
+        self.region = os.environ.get("AWS_DEFAULT_REGION", DEFAULT_REGION)
+        self.endpoint_url = ""
+        self.environment: dict[str, str] = {}
+        self.outputs: dict[str, str] = {}
+        self.skipped: list[tuple[str, str, str]] = []
+        self._template, self._parameters = template.resolve(), dict(parameters or {})
+        self._port, self._mock_config = port, mock_config
+
+    def __enter__(self) -> Self:
+        """Start the server and deploy the template.
+
+        Raises:
+            OSError: the port is in use.
+        """
+        from local import patches
+
+        patches.apply()
+        from moto.moto_api._internal.models import moto_api_backend
+        from moto.server import ThreadedMotoServer
+
+        from local.patches import host
+
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it logs every request
+        moto_api_backend.reset()
+        port = _free_port(self._port)
+        self.endpoint_url = (
+            f"http://localhost:{port}"  # not 127.0.0.1: `aws cloudformation deploy` takes no bare address
+        )
+        self.environment = {
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+        }
+        code = self._template.parent
+        base = base_environment(code, self.environment)
+        self._host = host.Host(
+            endpoint_url=self.endpoint_url,
+            region=self.region,
+            code=code,
+            environment=base,
+            mock_config=self._mock_config,
+            open_log=self._open_log,
+            functions=LambdaRuntime(base, code, self._open_log),
+            skipped=self.skipped,
+        )
+        host.run(self._host)
+        self._server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
+        self._server.start()
+        try:
+            self._deploy()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Close the cloud."""
+        self.close()
+
+    def close(self) -> None:
+        """End every process of the cloud, and the server. Workers get their time to drain."""
+        self._host.close()
+        self._server.stop()
+
+    def _client(self, service: str) -> Any:
+        return boto3.session.Session().client(
+            service,  # type: ignore[call-overload]
+            region_name=self.region,
+            endpoint_url=self.endpoint_url,
+            aws_access_key_id="local",
+            aws_secret_access_key="local",  # noqa: S106  the embedded cloud asks for any
+            config=Config(retries={"total_max_attempts": 1}),
+        )
+
+    def _deploy(self) -> None:
+        cloudformation = self._client("cloudformation")
+        template = translate(self._template, self._parameters, self.region)
+        self.outputs = create_stack(cloudformation, self.stack_name, template, self._parameters)
+        if endpoint := self._parameters.get(ENDPOINT_PARAMETER):
+            function = cloudformation.describe_stack_resource(
+                StackName=self.stack_name, LogicalResourceId=ENDPOINT_FUNCTION
+            )["StackResourceDetail"]["PhysicalResourceId"]
+            variables = self._client("lambda").get_function_configuration(FunctionName=function)["Environment"][
+                "Variables"
+            ]
+            self._host.endpoints[endpoint] = Endpoint(
+                [ENDPOINT_MODULE],
+                {**self._host.environment, **variables},
+                self._host.code,
+                self._open_log(f"/aws/sagemaker/Endpoints/{endpoint}", "AllTraffic/container"),
+            )
+
+    def _open_log(self, group: str, stream: str) -> Log:
+        from moto.core import DEFAULT_ACCOUNT_ID
+        from moto.logs.models import logs_backends
+
+        logs = logs_backends[DEFAULT_ACCOUNT_ID][self.region]
+        logs.ensure_log_group(group)
+        logs.create_log_stream(group, stream)
+
+        def log(line: str) -> None:
+            logs.put_log_events(group, stream, [{"timestamp": int(time.time() * 1000), "message": line}])
+
+        return log
+
+
+def _free_port(wanted: int) -> int:
+    """Bind the port once: moto ends the process when it cannot."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", wanted))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,52 @@
+"""The project's SAM template, made into a stack of the embedded cloud."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def translate(template: Path, parameters: Mapping[str, str], region: str) -> dict[str, Any]:
+    """Return the template as plain CloudFormation. Nothing is built, packaged or fetched.
+
+    Args:
+        template: SAM template.
+        parameters: values of its parameters; the rest have their defaults.
+        region: AWS region of the stack.
+
+    Returns:
+        CloudFormation template, state machines' definition files inlined.
+    """
+    import boto3
+    from samtranslator.parser.parser import Parser
+    from samtranslator.translator.translator import Translator
+    from samtranslator.yaml_helper import yaml_parse
+
+    source: dict[str, Any] = yaml_parse(template.read_text())
+    for logical_id, resource in source["Resources"].items():
+        properties = resource.get("Properties", {})
+        if resource["Type"] == "AWS::Serverless::StateMachine" and "DefinitionUri" in properties:
+            definition = template.parent / properties.pop("DefinitionUri")
+            properties["Definition"] = yaml.safe_load(definition.read_text())
+        if resource["Type"] == "AWS::Serverless::Function" and properties.get("PackageType") == "Image":
+            properties.setdefault("ImageUri", f"{logical_id.lower()}:working-tree")  # never pulled
+    translator = Translator(None, Parser(), boto_session=boto3.session.Session(region_name=region))
+    translated: dict[str, Any] = translator.translate(source, dict(parameters), get_managed_policy_map=dict)
+    return translated
+
+
+def create_stack(client: Any, name: str, template: Mapping[str, Any], parameters: Mapping[str, str]) -> dict[str, str]:
+    """Create a stack and return its outputs.
+
+    Args:
+        client: boto3 client of CloudFormation.
+        name: the stack's name.
+        template: CloudFormation template.
+        parameters: values of its parameters.
+    """
+    values = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
+    client.create_stack(StackName=name, TemplateBody=json.dumps(template), Parameters=values)
+    stack = client.describe_stacks(StackName=name)["Stacks"][0]
+    return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}

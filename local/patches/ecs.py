@@ -1,0 +1,56 @@
+"""ECS: moto counts tasks; here they run."""
+
+from typing import Any
+
+from moto.ecs.models import EC2ContainerServiceBackend
+
+from local.patches.around import around
+from local.patches.host import running
+from local.processes import Container, Service
+
+STOP_TIMEOUT_S = 30  # ECS's own default
+
+
+@around(EC2ContainerServiceBackend, "create_service")
+def start_tasks(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+    """AWS runs the service's containers; moto only says so."""
+    return _scale(self, original(self, *args, **kwargs))
+
+
+@around(EC2ContainerServiceBackend, "update_service")
+def start_or_stop_tasks(original: Any, self: Any, properties: Any) -> Any:
+    """AWS follows the desired count; moto only says so."""
+    return _scale(self, original(self, properties))
+
+
+@around(EC2ContainerServiceBackend, "delete_service")
+def stop_tasks(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+    """AWS stops the containers of a deleted service; moto has none."""
+    service = original(self, *args, **kwargs)
+    running().services.pop(service.arn).scale(0)
+    return service
+
+
+def _scale(backend: Any, service: Any) -> Any:
+    host = running()
+    if service.arn not in host.services:
+        definition = backend.describe_task_definition(service.task_definition)
+        containers = [_container(facts) for facts in definition.container_definitions]
+        host.services[service.arn] = Service(containers, host.environment, host.code)
+    host.services[service.arn].scale(service.desired_count)
+    service.running_count, service.pending_count = service.desired_count, 0
+    return service
+
+
+def _container(facts: dict[str, Any]) -> Container:
+    command = [*facts.get("entryPoint", []), *facts.get("command", [])]
+    if command[:2] != ["python", "-m"]:
+        raise ValueError(f"The embedded cloud runs containers whose command is python -m MODULE, not {command}")
+    options = facts.get("logConfiguration", {}).get("options", {})
+    group = options.get("awslogs-group", f"/ecs/{facts['name']}")
+    return Container(
+        command=tuple(command[2:]),
+        environment={item["name"]: str(item["value"]) for item in facts.get("environment", [])},
+        stop_timeout_s=float(facts.get("stopTimeout", STOP_TIMEOUT_S)),
+        log=running().open_log(group, f"{options.get('awslogs-stream-prefix', 'ecs')}/{facts['name']}"),
+    )

@@ -1,0 +1,175 @@
+"""Step Functions: what a Task state does with AWS services, task tokens and errors."""
+
+import functools
+import sys
+import threading
+from typing import Any
+
+import boto3
+import botocore.session
+from botocore import xform_name
+from botocore.config import Config
+from botocore.handlers import handle_copy_source_param
+from moto.stepfunctions.parser import models as _models  # noqa: F401  imports every user of boto_client_for
+from moto.stepfunctions.parser.asl.component.common.error_name.error_equals_decl import ErrorEqualsDecl
+from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name import StatesErrorName
+from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name_type import StatesErrorNameType
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service import StateTaskService
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_aws_sdk import (
+    StateTaskServiceAwsSdk,
+)
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_callback import (
+    StateTaskServiceCallback,
+)
+from moto.stepfunctions.parser.asl.eval.callback.callback import CallbackEndpoint, HeartbeatTimeoutError
+from moto.stepfunctions.parser.asl.utils import boto_client
+
+from local.patches.around import around
+from local.patches.host import running
+
+SDK_SERVICES = {  # as a state machine writes it: as boto3 does
+    "cloudwatchlogs": "logs",
+    "eventbridge": "events",
+    "sagemakerruntime": "sagemaker-runtime",
+    "sfn": "stepfunctions",
+}
+ERROR_PREFIXES = {  # as Step Functions writes a service in an error's name, where that is not its capitalised name
+    "cloudwatch": "CloudWatch",
+    "cloudwatchlogs": "CloudWatchLogs",
+    "dynamodb": "DynamoDb",
+    "eventbridge": "EventBridge",
+    "sagemakerruntime": "SageMakerRuntime",
+}
+TIMEOUT = StatesErrorName(StatesErrorNameType.StatesTimeout)
+HEARTBEAT_TIMEOUT = StatesErrorName(StatesErrorNameType.StatesHeartbeatTimeout)
+ALL = StatesErrorName(StatesErrorNameType.StatesALL)
+TERMINAL = (
+    StatesErrorName(StatesErrorNameType.StatesRuntime),
+    StatesErrorName(StatesErrorNameType.StatesStatesDataLimitExceeded),
+)
+
+_clients_lock = threading.Lock()
+
+
+@functools.lru_cache
+def _client(endpoint_url: str, region: str, service: str) -> Any:
+    client = boto3.session.Session().client(
+        service,
+        region_name=region,
+        endpoint_url=endpoint_url,
+        aws_access_key_id="local",
+        aws_secret_access_key="local",  # noqa: S106  the embedded cloud asks for any
+        config=Config(
+            parameter_validation=False,
+            max_pool_connections=100,
+            retries={"total_max_attempts": 1},
+            read_timeout=1000,
+        ),
+    )
+    # A state machine writes CopySource URL-encoded, as the API wants it; boto3 would encode it once more.
+    client.meta.events.unregister("before-parameter-build.s3.CopyObject", handle_copy_source_param)
+    return client
+
+
+def client_of_the_cloud(region: str, service: str, state_credentials: Any = None) -> Any:
+    """AWS calls services at no cost; moto makes a client for every task, 50 ms each, and knows not all their names."""
+    with _clients_lock:
+        return _client(running().endpoint_url, region, SDK_SERVICES.get(service, service))
+
+
+for _module in list(sys.modules.values()):
+    if getattr(_module, "boto_client_for", None) is boto_client.boto_client_for and _module is not boto_client:
+        _module.boto_client_for = client_of_the_cloud  # type: ignore[attr-defined]
+
+
+@functools.lru_cache
+def _service_model(service: str) -> Any:
+    return botocore.session.Session().get_service_model(SDK_SERVICES.get(service, service))
+
+
+@functools.lru_cache
+def _operation(service: str, action: str) -> Any:
+    model = _service_model(service)
+    return model.operation_model(next(name for name in model.operation_names if xform_name(name) == action))
+
+
+def _model_of(task: Any, boto_service_name: Any = None, service_action_name: Any = None) -> Any:
+    service = task._get_boto_service_name(boto_service_name)
+    return _operation(service, task._get_boto_service_action(service_action_name))
+
+
+@around(StateTaskService, "_normalise_parameters")
+def send_as_the_service_expects(_original: Any, self: Any, parameters: Any, **api: Any) -> None:
+    """AWS turns a JSON body into bytes, an object into a string, PascalCase into the service's case; moto does nothing."""
+    if shape := _model_of(self, **api).input_shape:
+        self._to_boto_request(parameters, shape)
+
+
+@around(StateTaskService, "_normalise_response")
+def answer_as_states_expect(_original: Any, self: Any, response: Any, **api: Any) -> None:
+    """AWS gives PascalCase and text; moto gives the SDK's case and streams."""
+    if shape := _model_of(self, **api).output_shape:
+        self._from_boto_response(response, shape)
+
+
+@around(StateTaskServiceAwsSdk, "_normalise_service_error_name")
+def name_the_service(_original: Any, service: str) -> str:
+    """AWS writes S3, Sfn, SageMakerRuntime in error names; moto writes the lower case of the resource."""
+    return ERROR_PREFIXES.get(service.lower(), service[:1].upper() + service[1:])
+
+
+@around(StateTaskServiceAwsSdk, "_normalise_exception_name")
+def name_the_error(_original: Any, prefix: str, error: Any) -> str:
+    """AWS names an error by the Java SDK's class, S3.NoSuchKeyException; moto by boto3's, S3.ClientErrorException.
+
+    An error that the service's model does not have is the service's own: S3.S3Exception.
+    """
+    service = next((name for name, known in ERROR_PREFIXES.items() if known == prefix), prefix.lower())
+    code = error.response["Error"]["Code"]
+    if code == "404":  # HEAD has no body to say more
+        code = {"HeadObject": "NoSuchKey", "HeadBucket": "NoSuchBucket"}.get(error.operation_name, prefix)
+    modelled = {
+        shape.metadata.get("error", {}).get("code", shape.name): shape.name
+        for shape in _service_model(service).error_shapes
+    }
+    name = modelled.get(code, code if code in modelled.values() else prefix)
+    return f"{prefix}.{name.removesuffix('Exception')}Exception"
+
+
+@around(StateTaskServiceCallback, "_eval_execution")
+def issue_a_token_per_attempt(original: Any, self: Any, env: Any) -> None:
+    """AWS gives every attempt a task token of its own; moto replays the first attempt's outcome to each retry."""
+    if self.resource.condition == "waitForTaskToken":
+        env.callback_pool_manager.add(env.states.context_object.update_task_token())
+    original(self, env)
+
+
+@around(StateTaskServiceCallback, "_from_error")
+def tell_heartbeats_from_timeouts(original: Any, self: Any, env: Any, ex: Exception) -> Any:
+    """AWS calls a missed heartbeat States.HeartbeatTimeout; moto States.Timeout."""
+    failure = original(self, env, ex)
+    if isinstance(ex, HeartbeatTimeoutError):
+        failure.error_name = HEARTBEAT_TIMEOUT
+        failure.event_details["taskTimedOutEventDetails"]["error"] = HEARTBEAT_TIMEOUT.error_name
+    return failure
+
+
+@around(ErrorEqualsDecl, "_eval_body")
+def match_errors(original: Any, self: Any, env: Any) -> None:
+    """AWS: States.Timeout means missed heartbeats too, States.ALL means no terminal error; moto goes by the letter."""
+    error = env.stack[-1]
+    if error == HEARTBEAT_TIMEOUT and TIMEOUT in self.error_names:
+        env.stack[-1] = TIMEOUT
+    if error in TERMINAL and ALL in self.error_names:
+        env.stack[-1] = False
+        return
+    original(self, env)
+
+
+@around(CallbackEndpoint, "setup_heartbeat_endpoint")
+def take_early_answers(original: Any, self: Any, heartbeat_seconds: int) -> Any:
+    """AWS takes an answer at any time; moto misses the one that comes before it waits for heartbeats."""
+    heartbeat = original(self, heartbeat_seconds)
+    if self.get_outcome() is not None:
+        heartbeat.notify()
+    return heartbeat

@@ -1,0 +1,218 @@
+"""What runs beside the server as processes of its own: Lambda sandboxes, ECS tasks, the SageMaker endpoint."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+Log = Callable[[str], None]
+
+RESTART_DELAY_S = 1.0
+ENDPOINT_START_S = 120.0
+ENDPOINT_ANSWER_S = 60.0  # SageMaker's own limit of a real-time invocation
+
+
+def base_environment(code: Path, sdk: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment every process of the cloud starts from: of the caller's, PATH and HOME.
+
+    Args:
+        code: folder that modules are imported from.
+        sdk: what leads the AWS SDK to the cloud.
+    """
+    return {
+        **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
+        "LANG": "en_US.UTF-8",
+        "TZ": ":UTC",
+        "PYTHONPATH": str(code),
+        "PYTHONUNBUFFERED": "1",
+        **sdk,
+    }
+
+
+class Child:
+    """A Python module as a process that dies with this one, its output read line by line.
+
+    Args:
+        command: module and its arguments.
+        environment: the whole environment.
+        code: working directory.
+        log: called with every line of output, from a thread.
+        on_exit: called with the exit status, after the last line.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        code: Path,
+        log: Log,
+        on_exit: Callable[[int], None] = lambda _status: None,
+    ) -> None:
+        self._log, self._on_exit = log, on_exit
+        self._process = subprocess.Popen(  # noqa: S603  the command is this project's own
+            [sys.executable, "-P", str(Path(__file__).with_name("child.py")), *command],
+            env=dict(environment),
+            cwd=code,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # Ctrl-C is for this process: it stops its children in order
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None  # noqa: S101  a pipe was asked for
+        for line in self._process.stdout:
+            self._log(line.rstrip("\n"))
+        self._on_exit(self._process.wait())
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM."""
+        self._process.terminate()
+
+    def stop(self, grace_s: float = 0.0) -> None:
+        """End the process, by force once ``grace_s`` seconds have passed, and wait until its output is read."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(grace_s)
+        self._process.kill()
+        self._reader.join()
+
+
+def exit_reason(status: int) -> str:
+    """Return a process's exit status in Lambda's words."""
+    return f"signal: {(signal.strsignal(-status) or str(-status)).lower()}" if status < 0 else f"exit status {status}"
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container of a task definition: the Python module it runs, and for how long it may drain on SIGTERM."""
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    stop_timeout_s: float
+    log: Log
+
+
+@dataclass(eq=False)
+class _Task:
+    wanted: bool = True
+    children: list[Child] = field(default_factory=list)
+
+
+class Service:
+    """An ECS service: keeps as many tasks running as are desired, restarts what dies."""
+
+    def __init__(self, containers: Sequence[Container], base: Mapping[str, str], code: Path) -> None:
+        self._containers, self._base, self._code = containers, base, code
+        self._tasks: list[_Task] = []
+        self._lock = threading.Lock()
+
+    def scale(self, desired: int) -> None:
+        """Start or stop tasks until ``desired`` of them run; stopped ones get SIGTERM and their time to drain."""
+        with self._lock:
+            excess, self._tasks = self._tasks[desired:], self._tasks[:desired]
+            for task in excess:
+                task.wanted = False
+            for _ in range(desired - len(self._tasks)):
+                task = _Task()
+                task.children = [self._start(task, index) for index in range(len(self._containers))]
+                self._tasks.append(task)
+        stopping = [(child, box) for task in excess for child, box in zip(task.children, self._containers, strict=True)]
+        for child, _ in stopping:
+            child.ask_to_stop()
+        for child, container in stopping:
+            child.stop(container.stop_timeout_s)
+
+    def _start(self, task: _Task, index: int) -> Child:
+        container = self._containers[index]
+
+        def restart(status: int) -> None:
+            if not task.wanted:
+                return
+            container.log(f"The container ended with {exit_reason(status)}: it is started again")
+            time.sleep(RESTART_DELAY_S)
+            with self._lock:
+                if task.wanted:
+                    task.children[index] = self._start(task, index)
+
+        environment = {**self._base, **container.environment}
+        return Child(container.command, environment, self._code, container.log, restart)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an endpoint's container answered; status 0: nothing in time."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+class Endpoint:
+    """A SageMaker endpoint: SageMaker's container contract (GET /ping, POST /invocations), started at the first call."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], code: Path, log: Log) -> None:
+        self._command, self._environment, self._code, self._log = command, environment, code, log
+        self._lock = threading.Lock()
+        self._child: Child | None = None
+        self._url = ""
+
+    def invoke(self, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """Hand a request to the container.
+
+        Args:
+            body: bytes of the request.
+            headers: HTTP headers of the request, Content-Type and Accept.
+
+        Returns:
+            The container's answer, whatever its status.
+        """
+        with self._lock:
+            if self._child is None or not self._child.alive:
+                self._start()
+        return self._request("/invocations", ENDPOINT_ANSWER_S, body, headers)
+
+    def _start(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self._url = f"http://127.0.0.1:{port}"
+        environment = {**self._environment, "SAGEMAKER_BIND_TO_PORT": str(port)}
+        self._child = Child(self._command, environment, self._code, self._log)
+        deadline = time.monotonic() + ENDPOINT_START_S
+        while self._child.alive and time.monotonic() < deadline and self._request("/ping", 2).status != 200:
+            time.sleep(0.1)
+
+    def _request(
+        self, path: str, timeout_s: float, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        request = urllib.request.Request(self._url + path, body, dict(headers or {}))  # noqa: S310  always http
+        try:
+            with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310
+                return Answer(response.status, response.headers.get("Content-Type", ""), response.read())
+        except urllib.error.HTTPError as error:
+            return Answer(error.code, error.headers.get("Content-Type", ""), error.read())
+        except OSError:
+            return Answer(0, "", b"Your invocation timed out while waiting for a response from container primary.")
+
+    def close(self) -> None:
+        """End the container."""
+        if self._child is not None:
+            self._child.stop()
