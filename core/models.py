@@ -88,9 +88,7 @@ class ModelSource:
 _U2NET: Final = partial(Model, input_px=320, licence="Apache-2.0", commercial_use=True)
 # The author licenses code and weights alike under MIT. He also says that DIS5K, which is among the training
 # data, has terms of its own.
-_BIREFNET: Final = partial(
-    Model, input_px=1024, logits=True, memory_bytes=7 * _GB, licence="MIT", commercial_use=True
-)
+_BIREFNET: Final = partial(Model, input_px=1024, logits=True, memory_bytes=7 * _GB, licence="MIT", commercial_use=True)
 
 _BEST_FIRST: Final = (
     Model(

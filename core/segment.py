@@ -19,9 +19,7 @@ _MIN_SUBJECT_SHARE: Final = 0.001
 """Smallest share of the picture that counts as a subject."""
 
 
-def segment(
-    rgb: Rgb, model: str, *, weights: ModelSource, registry: Mapping[str, Model] = MODELS
-) -> Segmentation:
+def segment(rgb: Rgb, model: str, *, weights: ModelSource, registry: Mapping[str, Model] = MODELS) -> Segmentation:
     """Find the subject of a picture.
 
     Args:
