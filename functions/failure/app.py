@@ -7,7 +7,7 @@ import boto3
 from pydantic import BaseModel
 
 from core.keys import failure_key
-from functions.failure.report import explain
+from functions.failure.report import explain, source_of
 from functions.shared.config import Config
 from functions.shared.job import Execution
 from functions.shared.observe import stage
@@ -58,18 +58,6 @@ def handler(request: FailureRequest) -> dict[str, Any]:
         "cause": f"{stage_name}: {failure['message']}. {failure['remedy']} Report: s3://{CONFIG.results_bucket}/{key}",
         "report_key": key,
     }
-
-
-def source_of(state: dict[str, Any]) -> dict[str, Any]:
-    """Return which object it was, from a validated job, from S3's event, or from a request that failed validation."""
-    detail = state.get("detail") or {}
-    event_object = detail.get("object") or {}
-    source = state.get("source") or {
-        "bucket": (detail.get("bucket") or {}).get("name"),
-        "key": event_object.get("key"),
-        "version_id": event_object.get("version-id"),
-    }
-    return {name: source.get(name) for name in ("bucket", "key", "version_id")}
 
 
 def subject(source_key: str | None, stage_name: str) -> str:
