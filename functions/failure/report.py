@@ -45,6 +45,29 @@ def explain(caught: dict[str, str]) -> dict[str, Any]:
     }
 
 
+def source_of(state: dict[str, Any]) -> dict[str, str | None]:
+    """Return bucket, key and version of the picture, each None where the state does not tell.
+
+    Args:
+        state: of a validated job, or the execution's own input: S3's event, in which ``source`` is the sender's name, or
+            a request that Validate may have refused because of this very part.
+    """
+    event_object = _object_at(state, "detail", "object")
+    source = _object_at(state, "source") or {
+        "bucket": _object_at(state, "detail", "bucket").get("name"),
+        "key": event_object.get("key"),
+        "version_id": event_object.get("version-id"),
+    }
+    told = {name: source.get(name) for name in ("bucket", "key", "version_id")}
+    return {name: value if isinstance(value, str) else None for name, value in told.items()}
+
+
+def _object_at(value: Any, *path: str) -> dict[str, Any]:
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
 def _json_object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)

@@ -1,13 +1,16 @@
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import CorruptImageError
-from functions.failure.report import explain
+from functions.failure.report import explain, source_of
 from functions.shared.errors import to_wire
+from tests.conftest import ROOT
 
+STATE = json.loads((ROOT / "events/failure.json").read_text())["state"]
 ERROR = CorruptImageError("The file ends early", field="image", value="photo.jpg", remedy="Upload it again.")
 
 
@@ -39,3 +42,23 @@ def test_a_timeout_has_no_cause_and_is_explained_all_the_same() -> None:
 @given(st.text(), st.text() | st.recursive(st.none() | st.integers(), st.lists).map(json.dumps))
 def test_whatever_was_caught_can_be_told(error: str, cause: str) -> None:
     assert {"error", "message", "field", "value", "remedy"} == explain({"Error": error, "Cause": cause}).keys()
+
+
+def test_an_upload_that_validate_refused_is_named_from_the_event() -> None:
+    assert source_of(STATE) == {"bucket": "uploads", "key": "photos/cup.png", "version_id": None}
+
+
+def test_a_validated_job_is_named_from_its_source() -> None:
+    source = {"bucket": "uploads", "key": "photos/cup.png", "version_id": "v1"}
+    assert source_of({"source": {**source, "sha256": "0" * 64}}) == source
+
+
+JSON = st.recursive(
+    st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+)
+
+
+@given(JSON, JSON)
+def test_a_refused_request_has_a_source_whatever_it_holds(source: Any, detail: Any) -> None:
+    told = source_of({"source": source, "detail": detail})
+    assert all(value is None or isinstance(value, str) for value in told.values())
