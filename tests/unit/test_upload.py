@@ -13,10 +13,8 @@ S3_EVENT = json.loads((ROOT / "events/validate.json").read_text())["input"]
 
 def test_an_upload_event_names_the_version_that_was_uploaded() -> None:
     event = json.loads(json.dumps(S3_EVENT))
-    event["detail"]["object"] |= {"key": "my photos/ö+1.jpg", "version-id": "v7"}
-    assert read_upload(event) == Upload(
-        bucket="uploads", key="my photos/ö+1.jpg", version_id="v7", etag=S3_EVENT["detail"]["object"]["etag"]
-    )
+    event["detail"]["object"] |= {"key": "my photos/ö+1.jpg", "version-id": "v7", "etag": "e1"}
+    assert read_upload(event) == Upload(bucket="uploads", key="my photos/ö+1.jpg", version_id="v7", etag="e1")
 
 
 def test_a_request_names_an_object_and_its_options() -> None:
