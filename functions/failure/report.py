@@ -49,8 +49,8 @@ def source_of(state: dict[str, Any]) -> dict[str, str | None]:
     """Return bucket, key and version of the picture, each None where the state does not tell.
 
     Args:
-        state: of a validated job, or the execution's own input: S3's event, in which ``source`` is the sender's name, or
-            a request that Validate may have refused because of this very part.
+        state: of a validated job, or the execution's own input: S3's event, whose ``source`` is the sender's name, or a
+            request that Validate may have refused for this very part.
     """
     event_object = _object_at(state, "detail", "object")
     source = _object_at(state, "source") or {
