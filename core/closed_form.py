@@ -5,7 +5,7 @@ He, Sun, Tang, Fast Matting Using Large Kernel Matting Laplacian Matrices (2010)
 by box filters.
 """
 
-from dataclasses import dataclass
+from typing import Final
 
 import cv2
 import numpy as np
@@ -13,57 +13,53 @@ from numpy.typing import NDArray
 
 from core.guided_filter import Guide, LocalLinearModel, Plane, apply, box_mean
 
-_RADIUS = 1
-_EPSILON = 1e-5
-
-
-@dataclass(frozen=True)
-class Solution:
-    """The alpha, h x w float32 in [0, 1], the iterations that it took, and whether they sufficed."""
-
-    alpha: Plane
-    iterations: int
-    converged: bool
+_RADIUS: Final = 1
+_EPSILON: Final = 1e-5
+_TOLERANCE: Final = 1e-2
+"""Norm of the residual, relative to the first one, at which the solver has converged: alpha moves by less
+than one of 255 levels then."""
 
 
 def solve(
-    guide: Guide,
-    prior: Plane,
-    unknown: NDArray[np.bool_],
-    *,
-    confidence: float,
-    max_iterations: int,
-    tolerance: float = 1e-2,
-) -> Solution:
+    guide: Guide, prior: Plane, unknown: NDArray[np.bool_], *, confidence: Plane, max_iterations: int
+) -> tuple[Plane, int]:
     """Minimise the closed-form energy plus ``confidence * (alpha - prior)^2`` over the unknown pixels.
 
     Args:
         guide: h x w x 3 float32 in [0, 1].
         prior: h x w float32 in [0, 1]: start and soft prior where unknown, kept as it is elsewhere.
         unknown: h x w, the pixels to solve for.
-        confidence: weight of the prior against the Laplacian of windows of unit mass.
+        confidence: h x w float32 above 0, the weight of the prior; the Laplacian's diagonal is about 1.
         max_iterations: after which the solver stops, converged or not.
-        tolerance: norm of the residual, relative to the first one, at which it has converged.
+
+    Returns:
+        Alpha, h x w float32 in [0, 1], and the number of iterations.
     """
     laplacian = _Laplacian(guide)
     free = unknown.astype(np.float32)
     alpha = prior.copy()
     residual = -laplacian.apply(alpha) * free
     direction = residual.copy()
-    energy = first = _dot(residual, residual)
+    energy = _dot(residual, residual)
+    enough = _TOLERANCE**2 * energy
     iterations = 0
-    while energy > tolerance**2 * first and iterations < max_iterations:
-        step = laplacian.apply(direction)
-        step += np.float32(confidence) * direction
-        step *= free
-        length = np.float32(energy / _dot(direction, step))
-        alpha += length * direction
-        residual -= length * step
+    while energy > enough and iterations < max_iterations:
+        product = laplacian.apply(direction)
+        product += confidence * direction
+        product *= free
+        step = np.float32(energy / _dot(direction, product))
+        alpha += step * direction
+        residual -= step * product
         energy, previous = _dot(residual, residual), energy
         direction *= np.float32(energy / previous)
         direction += residual
         iterations += 1
-    return Solution(np.clip(alpha, 0, 1), iterations, energy <= tolerance**2 * first)
+    return alpha.clip(0, 1), iterations
+
+
+def local_model(guide: Guide) -> LocalLinearModel:
+    """Return the model whose misfit is the energy: what takes a coarse solution to the fine picture."""
+    return LocalLinearModel(guide, _RADIUS, _EPSILON)
 
 
 class _Laplacian:
@@ -74,13 +70,14 @@ class _Laplacian:
 
     def __init__(self, guide: Guide) -> None:
         self._guide = guide
-        self._model = LocalLinearModel(guide, _RADIUS, _EPSILON)
+        self._model = local_model(guide)
         self._inside = np.zeros((*guide.shape[:2], 1), np.float32)
         self._inside[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS] = 1
         self._windows = box_mean(self._inside[..., 0], _RADIUS, cv2.BORDER_CONSTANT)
 
     def apply(self, plane: Plane) -> Plane:
-        models = self._model.fit(plane) * self._inside
+        models = self._model.fit(plane)
+        models *= self._inside
         explained = apply(box_mean(models, _RADIUS, cv2.BORDER_CONSTANT), self._guide)
         return self._windows * plane - explained
 

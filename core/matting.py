@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -14,38 +14,32 @@ from core.tiles import enlarge, shrink
 from core.trimap import CERTAIN_FOREGROUND, Band, find_band
 from core.types import Alpha, Mask, Matte, Precision, Rgb
 
-_TILE_PX = 512
-"""Side of the tiles on which coefficients meet the sharp picture."""
+_TILE_CELLS: Final = 512
+"""Side of the tiles on which the band is worked on, in cells of the scale of the work."""
 
-_MAX_CELLS = 1_600_000
-"""Largest grid that is held at once: it bounds the memory whatever the size of the picture."""
+_MAX_CELLS: Final = 1_600_000
+"""Largest grid that is held whole: it bounds the memory whatever the size of the picture."""
 
-_RADIUS_MASK_PX = 2.0
-"""Radius of the guided filter's windows, in pixels of the mask: how far the mask is believed to be off."""
+# The guided filter. Lengths in pixels of the mask, since it is the mask that is unsharp and off.
+_PSF_SIGMA: Final = 0.9  # a network's mask is the true alpha, blurred by about so much
+_RADIUS: Final = 2.5  # windows must reach from the mask's edge to the true one
+_BAND_MARGIN: Final = 3.0  # hair leaves the mask by about so much
+_EPSILON: Final = 3e-5  # noise of 1.4 of 255 levels is no edge
+_SHRINKAGE: Final = 0.03  # the ridge keeps alpha by about so much away from 0 and 1
 
-_BAND_MASK_PX = 3.0
-"""Reach of the uncertain band beyond the mask's uncertain values, in pixels of the mask."""
-
-_MASK_PSF = 0.9
-"""Standard deviation of a network mask's blur, in pixels of the mask."""
-
-_EPSILON = 3e-5
-"""Ridge of the guided filter: noise of 1.4 of 255 levels."""
-
-_SHRINKAGE = 0.04
-"""The guided filter pulls alpha off 0 and 1 by about so much; the result is stretched by it."""
-
-_PRIOR_CONFIDENCE = 0.03
-_MAX_ITERATIONS = 40
-_MAX_WORK = 1_500_000_000
-"""Pixels times iterations of the closed form: about three minutes on one core."""
+# The closed form.
+_CONFIDENCE: Final = (0.05, 4.0)  # of the prior where it contradicts the mask, and where it explains it
+_CONTRADICTION: Final = 0.05  # difference in alpha at which confidence is lost
+_MARGIN_CELLS: Final = 16  # beyond a tile; with a prior everywhere, influence ends sooner than that
+_MAX_ITERATIONS: Final = 40
+_MAX_WORK: Final = 2_000_000_000  # cells times iterations: some minutes on one core
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """How one picture is refined: sides and radii of cells on the coarse grid."""
+class _Grid:
+    """The coarse grid on which the guided filter is fitted; lengths other than ``cell_px`` are in cells."""
 
-    grid_px: int
+    cell_px: int
     radius: int
     psf_sigma: float
     margin_px: int
@@ -54,10 +48,14 @@ class _Plan:
 def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Matte:
     """Solve for alpha in the uncertain band around the mask's edge; outside it the mask decides.
 
-    The levels build on each other. Draft: a guided filter on a coarse grid (He and Sun, Fast Guided Filter,
-    2015). Standard: the same on a finer grid, fitted to the picture *as blurred as the mask is* and applied
-    to the sharp one, so that the mask's blur does not end up in alpha. High: then the closed form at reduced
-    scale with standard's alpha as soft prior. Ultra high: then the closed form at full scale.
+    Each level goes on from the one before:
+
+    - draft: the mask, guided by the picture on a coarse grid (He and Sun, Fast Guided Filter, 2015);
+    - standard: on a finer grid, fitted to the picture *blurred as the mask is* and applied to the sharp one,
+      so that the mask's blur does not end up in alpha;
+    - high: then closed-form matting (see ``core.closed_form``) at reduced scale, with standard's alpha as a
+      prior that is trusted where, blurred, it gives the mask back;
+    - ultra_high: then the closed form at full scale, with high's alpha as prior.
 
     Args:
         rgb: H x W x 3 uint8, sRGB, EXIF rotation applied.
@@ -65,130 +63,142 @@ def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Ma
         precision: how much work goes into the edge.
 
     Returns:
-        Matte whose ``alpha`` is H x W float32 in [0, 1], 1 opaque, and whose ``report`` says what was done;
-        its ``warnings`` is empty unless a budget was hit.
+        Matte whose ``alpha`` is H x W float32 in [0, 1], 1 opaque. Its ``report`` has ``precision``,
+        ``grid_px``, ``radius`` and ``psf_sigma`` (in cells of that grid), ``band_share`` (share of the picture
+        that was solved for), ``tiles``, ``closed_form`` (for each scale its tiles and the most iterations that
+        one took) and ``warnings``, which is empty unless a budget cut the work short.
 
     Raises:
         UnknownForegroundError: the mask holds no certain foreground.
     """
-    _require_foreground(mask)
-    height, width = rgb.shape[:2]
-    plan = _plan((height, width), mask.shape, precision)
-    enlarging = mask.shape[0] <= height and mask.shape[1] <= width
-    alpha: Alpha = np.clip(
-        cv2.resize(mask, (width, height), interpolation=cv2.INTER_CUBIC if enlarging else cv2.INTER_AREA),
-        0,
-        1,
-    ).astype(np.float32, copy=False)
-    coarse = shrink(alpha, plan.grid_px)
-    band = find_band(coarse, cell_px=plan.grid_px, shape=(height, width), margin_px=plan.margin_px)
-    coefficients = _fit(rgb, coarse, plan)
-    np.copyto(alpha, alpha >= 0.5)
-    tiles = _apply(coefficients, rgb, alpha, band)
-    report: dict[str, Any] = {
-        "precision": precision.value,
-        "grid_px": plan.grid_px,
-        "radius": plan.radius,
-        "psf_sigma": round(plan.psf_sigma, 3),
-        "band_share": round(band.share, 4),
-        "tiles": tiles,
-        "warnings": [],
-    }
-    if precision in (Precision.HIGH, Precision.ULTRA_HIGH):
-        scale = _scale_for(height * width)
-        report["closed_form"] = [_closed_form(rgb, alpha, band, scale, report["warnings"])]
-        if precision is Precision.ULTRA_HIGH:
-            report["closed_form"].append(_closed_form(rgb, alpha, band, 1, report["warnings"]))
-    return Matte(alpha, report)
-
-
-def _require_foreground(mask: Mask) -> None:
     if not (mask >= CERTAIN_FOREGROUND).any():
         raise UnknownForegroundError(
-            "No subject was found: the mask is nowhere certain",
+            "The mask is nowhere certain of a subject",
             field="mask",
             value=round(float(mask.max()), 3),
             remedy="Send a picture with a clear subject, or choose another model.",
         )
+    shape = (rgb.shape[0], rgb.shape[1])
+    grid = _grid(shape, mask.shape, precision)
+    alpha = _resize(mask, shape)
+    coarse = shrink(alpha, grid.cell_px).copy()
+    band = find_band(coarse, cell_px=grid.cell_px, shape=shape, margin_px=grid.margin_px)
+    np.copyto(alpha, alpha >= 0.5)
+    report: dict[str, Any] = {
+        "precision": precision.value,
+        "grid_px": grid.cell_px,
+        "radius": grid.radius,
+        "psf_sigma": round(grid.psf_sigma, 3),
+        "band_share": round(band.share, 4),
+        "tiles": _apply(_fit(rgb, coarse, grid), rgb, alpha, band),
+        "closed_form": [],
+        "warnings": [],
+    }
+    for scale in _closed_form_scales(shape, precision):
+        iterations = min(_MAX_ITERATIONS, _MAX_WORK * scale**2 // (1 + round(band.share * alpha.size)))
+        if iterations < _MAX_ITERATIONS:
+            report["warnings"].append(
+                f"{band.share:.0%} of the picture is uncertain: "
+                f"the closed form at 1/{scale} was limited to {iterations} iterations"
+            )
+        facts = _closed_form(rgb, alpha, coarse, band, grid, scale, iterations)
+        report["closed_form"].append({"scale": f"1/{scale}", **facts})
+    return Matte(alpha, report)
 
 
-def _plan(shape: tuple[int, int], mask_shape: tuple[int, ...], precision: Precision) -> _Plan:
+def _resize(mask: Mask, shape: tuple[int, int]) -> Alpha:
+    """Return the mask at the picture's size, as a new array."""
+    enlarging = mask.shape[0] <= shape[0] and mask.shape[1] <= shape[1]
+    method = cv2.INTER_CUBIC if enlarging else cv2.INTER_AREA
+    resized = np.array(cv2.resize(mask, shape[::-1], interpolation=method), np.float32)
+    return resized.clip(0, 1, out=resized)
+
+
+def _grid(shape: tuple[int, int], mask_shape: tuple[int, ...], precision: Precision) -> _Grid:
+    """Choose the grid by the ratio of the picture to its mask: two to four cells for a pixel of the mask."""
     ratio = max(1.0, max(shape) / max(mask_shape))
-    grid_px = 2 ** max(0, math.floor(math.log2(ratio / 2)))
+    cell_px: int = 2 ** max(0, math.floor(math.log2(ratio / 2)))
     if precision is Precision.DRAFT:
-        grid_px *= 2
-    while math.prod(shape) > _MAX_CELLS * grid_px**2:
-        grid_px *= 2
-    return _Plan(
-        grid_px,
-        radius=max(2, round(_RADIUS_MASK_PX * ratio / grid_px)),
-        psf_sigma=0.0 if precision is Precision.DRAFT else _MASK_PSF * ratio / grid_px,
-        margin_px=math.ceil(_BAND_MASK_PX * ratio),
+        cell_px *= 2
+    while math.prod(shape) > _MAX_CELLS * cell_px**2:
+        cell_px *= 2
+    return _Grid(
+        cell_px,
+        radius=max(2, round(_RADIUS * ratio / cell_px)),
+        psf_sigma=0.0 if precision is Precision.DRAFT else _PSF_SIGMA * ratio / cell_px,
+        margin_px=math.ceil(_BAND_MARGIN * ratio),
     )
 
 
-def _scale_for(pixels: int) -> int:
+def _closed_form_scales(shape: tuple[int, int], precision: Precision) -> list[int]:
     scale = 2
-    while pixels > _MAX_CELLS * scale**2:
+    while math.prod(shape) > _MAX_CELLS * scale**2:
         scale *= 2
-    return scale
+    return {Precision.HIGH: [scale], Precision.ULTRA_HIGH: [scale, 1]}.get(precision, [])
 
 
-def _fit(rgb: Rgb, coarse: Plane, plan: _Plan) -> Coefficients:
-    """Fit the local linear model, on the coarse grid, to a mask and a picture that are equally blurred."""
-    guide = _guide(shrink(rgb, plan.grid_px))
-    if plan.psf_sigma:
-        guide = cv2.GaussianBlur(guide, (0, 0), plan.psf_sigma).astype(np.float32, copy=False)
-    return LocalLinearModel(guide, plan.radius, _EPSILON).fit_mean(coarse)
+def _fit(rgb: Rgb, coarse: Plane, grid: _Grid) -> Coefficients:
+    """Fit the local linear model, on the grid, to a mask and a picture that are equally blurred."""
+    guide = _guide(shrink(rgb, grid.cell_px))
+    return LocalLinearModel(_blur(guide, grid), grid.radius, _EPSILON).fit_mean(coarse)
 
 
 def _apply(coefficients: Coefficients, rgb: Rgb, alpha: Alpha, band: Band) -> int:
     """Write the model's alpha of the sharp picture into the band; return the number of tiles."""
-    grid_px = band.cell_px
-    count = 0
-    for tile in band.tiles(max(_TILE_PX, grid_px)):
-        around = tile.grown(grid_px, grid_px, band.shape)
-        enlarged = enlarge(coefficients[around.cells(grid_px)], grid_px)[tile.inside(around)]
+    tiles = list(band.tiles(max(_TILE_CELLS, band.cell_px)))
+    for tile in tiles:
+        around = tile.grown(band.cell_px, band.cell_px, band.shape)
+        enlarged = enlarge(coefficients[around.cells(band.cell_px)], band.cell_px)[tile.inside(around)]
         solved = guided_filter.apply(enlarged, _guide(rgb[tile.window]))
         solved = (solved - _SHRINKAGE) / (1 - 2 * _SHRINKAGE)
-        np.copyto(alpha[tile.window], np.clip(solved, 0, 1), where=band.within(tile))
-        count += 1
-    return count
+        np.copyto(alpha[tile.window], solved.clip(0, 1), where=band.within(tile))
+    return len(tiles)
 
 
-def _closed_form(rgb: Rgb, alpha: Alpha, band: Band, scale: int, warnings: list[str]) -> dict[str, Any]:
-    """Solve the closed form on the band at ``1 / scale``, with ``alpha`` as prior; return the facts."""
-    prior = shrink(alpha, scale) if scale > 1 else alpha.copy()
-    tile_px = _TILE_PX * min(scale, 4)
+def _closed_form(
+    rgb: Rgb, alpha: Alpha, coarse: Plane, band: Band, grid: _Grid, scale: int, iterations: int
+) -> dict[str, Any]:
+    """Solve the closed form on the band at ``1 / scale``, with ``alpha`` as prior, in place; return the facts."""
+    confidence = _confidence(alpha, coarse, grid)
+    prior = shrink(alpha, scale).copy()
     cell_px = max(scale, band.cell_px)
-    tiles = list(band.tiles(tile_px))
-    side = tile_px // scale + 32
-    iterations = min(_MAX_ITERATIONS, max(4, _MAX_WORK // max(1, len(tiles) * side * side)))
-    if iterations < _MAX_ITERATIONS:
-        warnings.append(f"closed form at 1/{scale}: limited to {iterations} iterations, the uncertain band is large")
-    used = []
+    tiles = list(band.tiles(max(_TILE_CELLS * scale, cell_px)))
+    most = 0
     for tile in tiles:
-        around = tile.grown(16 * scale, cell_px, band.shape)
+        around = tile.grown(_MARGIN_CELLS * scale, cell_px, band.shape)
         unknown = band.within(around)
+        trust = enlarge(confidence[around.cells(band.cell_px)], band.cell_px)
         guide = _guide(shrink(rgb[around.window], scale))
-        solution = closed_form.solve(
+        solved, used = closed_form.solve(
             guide,
             prior[around.cells(scale)],
-            shrink(unknown.astype(np.uint8), scale) > 0,
-            confidence=_PRIOR_CONFIDENCE,
+            shrink(unknown.astype(np.float32), scale) > 0,
+            confidence=shrink(trust[: unknown.shape[0], : unknown.shape[1]], scale),
             max_iterations=iterations,
         )
-        solved = solution.alpha
         if scale > 1:
-            coefficients = LocalLinearModel(guide, 1, 1e-5).fit_mean(solved)
-            enlarged = enlarge(coefficients, scale)[tile.inside(around)]
-            solved = np.clip(guided_filter.apply(enlarged, _guide(rgb[tile.window])), 0, 1)
+            coefficients = enlarge(closed_form.local_model(guide).fit_mean(solved), scale)
+            solved = guided_filter.apply(coefficients[tile.inside(around)], _guide(rgb[tile.window]))
         else:
             solved = solved[tile.inside(around)]
-        np.copyto(alpha[tile.window], solved, where=unknown[tile.inside(around)])
-        used.append(solution.iterations)
-    return {"scale": scale, "tiles": len(tiles), "iterations": max(used, default=0)}
+        np.copyto(alpha[tile.window], solved.clip(0, 1), where=unknown[tile.inside(around)])
+        most = max(most, used)
+    return {"tiles": len(tiles), "iterations": most}
+
+
+def _confidence(alpha: Alpha, coarse: Plane, grid: _Grid) -> Plane:
+    """Return, on the grid, the weight of ``alpha`` as prior: high where, blurred, it gives the mask back."""
+    error = _blur(shrink(alpha, grid.cell_px), grid) - coarse
+    low, high = _CONFIDENCE
+    confidence: Plane = low + (high - low) * np.exp(-np.square(error / _CONTRADICTION))
+    return confidence
+
+
+def _blur(plane: Plane, grid: _Grid) -> Plane:
+    if not grid.psf_sigma:
+        return plane
+    return np.asarray(cv2.GaussianBlur(plane, (0, 0), grid.psf_sigma), np.float32)
 
 
 def _guide(rgb: Rgb) -> Guide:
-    return rgb.astype(np.float32) * np.float32(1 / 255)
+    return rgb * np.float32(1 / 255)
