@@ -1,5 +1,6 @@
 """Refine: the alpha at the picture's own size."""
 
+import time
 from typing import Any
 
 from core import pipeline
@@ -22,8 +23,14 @@ STORE = Store()
 @stage(SegmentedJob)
 def handler(job: SegmentedJob) -> dict[str, Any]:
     """Return the alpha: see :class:`functions.shared.job.AlphaPart`."""
+    started = time.perf_counter()
     picture = STORE.picture(job.source)
     mask = STORE.plane(CONFIG.work_bucket, job.segment.mask.key)
     edge = pipeline.refine_edge(picture, mask, job.options.precision_level)
     STORE.put_plane(CONFIG.work_bucket, job.keys.alpha, edge.alpha)
-    return {"key": job.keys.alpha, "report": edge.report, "quality": edge.quality.facts()}
+    return {
+        "key": job.keys.alpha,
+        "report": edge.report,
+        "quality": edge.quality.facts(),
+        "seconds": round(time.perf_counter() - started, 4),
+    }

@@ -1,6 +1,5 @@
-"""What makes a function a stage: its input parsed, its log lines tagged, its time taken, its errors put on the wire."""
+"""What makes a function a stage: its input parsed, its log lines tagged, its errors put on the wire."""
 
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -21,8 +20,8 @@ Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
 def stage(request: type[Request]) -> Callable[[Callable[[Request], dict[str, Any]]], Handler]:
     """Make a Lambda handler of a function that takes one request and returns its own part of the state.
 
-    The part gets ``seconds``, the time the work took. An error of ours keeps its class, by which the state machine
-    chooses between Retry and Catch, and carries its facts as JSON.
+    An error of ours keeps its class, by which the state machine chooses between Retry and Catch, and carries its facts
+    as JSON.
 
     Args:
         request: the model that the event is parsed into.
@@ -33,15 +32,13 @@ def stage(request: type[Request]) -> Callable[[Callable[[Request], dict[str, Any
         @tracer.capture_lambda_handler(capture_response=False)
         def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
             logger.append_keys(job_id=(event.get("execution") or {}).get("name"))
-            started = time.perf_counter()
             try:
                 part = work(parse(request, event))
             except BackgroundRemoverError as error:
                 logger.warning("stage failed", extra={"failure": error.facts()})
                 error.args = (to_wire(error),)
                 raise
-            part["seconds"] = round(time.perf_counter() - started, 4)
-            logger.info("stage done", extra={"seconds": part["seconds"]})
+            logger.info("stage done")
             return part
 
         return cast(Handler, handler)

@@ -11,6 +11,7 @@ import pytest
 
 from local.cloud import EmbeddedCloud
 from tests.conftest import ROOT
+from tests.integration.mocks import all_mocks
 
 ENDED = {"SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"}
 
@@ -107,13 +108,15 @@ class Deployed:
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Deployed]:
-    """All three hosts of segmentation, and the segmenter that needs no weights."""
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    """All three hosts of segmentation, the segmenter that needs no weights, and the mocks for who names a case."""
+    mocks = tmp_path_factory.mktemp("mocks") / "MockConfigFile.json"
+    mocks.write_text(json.dumps(all_mocks()))
     parameters = {
         "DefaultModel": "classical",
         "WorkerSubnets": "subnet-0a1b2c3d",
         "WorkerSecurityGroups": "sg-0a1b2c3d",
         "SageMakerEndpointName": "segmenter",
     }
-    with EmbeddedCloud(ROOT / "template.yaml", parameters) as cloud:
+    with EmbeddedCloud(ROOT / "template.yaml", parameters, mock_config=mocks) as cloud:
         yield Deployed(cloud)
