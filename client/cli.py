@@ -123,6 +123,7 @@ def process_files(
     }
     options = {name: value for name, value in options.items() if value is not None}
     Options.parse(options)
+    _check_model(model)
     if files.count(STDIN) > 1:
         raise UsageError("Standard input holds one picture", field="FILES", value="- -", remedy="Give - once.")
     to_stdout = out == STDIN or (files == [STDIN] and out == Path("out") and not sys.stdout.isatty())
@@ -173,10 +174,7 @@ def up(
 
     Weights are looked for in PBR_MODEL_DIR, then fetched from PBR_MODEL_MIRROR or from rembg's releases.
     """
-    if model and model not in models.names():
-        raise UsageError(
-            "Unknown model", field="--model", value=model, remedy=f"The models are: {', '.join(models.names())}."
-        )
+    _check_model(model)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
@@ -215,7 +213,8 @@ def show_history(
     events = history.events_of(where, history.find(where, execution), with_data=inputs)
     table = history.rows(events)
     OUT.print(screen.events_table(table), soft_wrap=False)
-    screen.print_data(OUT, table)
+    if inputs:
+        screen.print_data(OUT, table)
 
 
 @app.command()
@@ -238,7 +237,7 @@ def status(stack: StackName = None, region: Region = None) -> None:
         "model": where.parameters.get("DefaultModel", "unknown"),
         "host": where.parameters.get("SegmentationHost", "unknown"),
         "executions": ", ".join(
-            f"{_count(where, status)} {status.lower()}"
+            f"{_count(where, status)} {status.lower().replace('_', ' ')}"
             for status in ("RUNNING", "SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")
         ),
         "worker's queue": f"{queue['ApproximateNumberOfMessages']} waiting, "
@@ -246,6 +245,13 @@ def status(stack: StackName = None, region: Region = None) -> None:
     }
     for name, fact in facts.items():
         OUT.print(f"{name:<15} {fact}")
+
+
+def _check_model(name: str | None) -> None:
+    if name not in (None, "auto", *models.names()):
+        raise UsageError(
+            "Unknown model", field="--model", value=name, remedy=f"The models are: {', '.join(models.names())}."
+        )
 
 
 def _stack(name: str | None, region: str | None, *, start: bool) -> Stack:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from textwrap import shorten
 from typing import Any, Final
 
 from botocore.exceptions import ClientError
@@ -23,6 +24,7 @@ from core.options import Options
 
 _START_S: Final = 60.0
 _FINISH_S: Final = 3600.0  # the state machine's own limit
+_CAUSE_CHARS: Final = 300  # it may quote whole stack traces
 # S3 tells the time of an upload in whole seconds, and Step Functions' clock is another one.
 _CLOCKS: Final = timedelta(seconds=5)
 
@@ -193,7 +195,7 @@ class Jobs:
         return FailureReport(
             stage="",
             error=found.get("error") or found["status"],
-            message=found.get("cause") or f"The execution ended as {found['status']}",
+            message=shorten(found.get("cause") or f"The execution ended as {found['status']}", _CAUSE_CHARS),
             field=None,
             value=None,
             remedy=f"See pbr history {found['name']}.",

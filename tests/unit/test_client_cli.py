@@ -1,0 +1,59 @@
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from client.cli import app
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    for name in ("AWS_ENDPOINT_URL", "PBR_STACK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def pbr(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["process", "a.jpg", "--background-color", "red"], "background_color"),
+        (["process", "a.jpg", "--quality", "101"], "quality"),
+        (["process", "a.jpg", "--crop-margin", "3"], "crop_margin"),
+        (["process", "a.jpg", "--model", "nosuch"], "u2net"),
+        (["process", "a.jpg", "--background-color", "#ffffff", "--background-image", "b.jpg"], "not both"),
+        (["process", "-", "-"], "Give - once"),
+        (["process", "a.jpg", "b.jpg", "--out", "-"], "one picture"),
+        (["process", "a.jpg", "--format", "tiff"], "webp_lossless"),
+        (["process"], "FILES"),
+        (["up", "--model", "nosuch"], "birefnet-general"),
+        (["demo", "nosuch.jpg"], "nosuch.jpg"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_use_is_told_before_anything_is_done(arguments: list[str], says: str) -> None:
+    result = pbr(*arguments)
+    assert result.exit_code == 2
+    assert says in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["history", "status"])
+def test_without_a_cloud_it_is_told_how_to_get_one(command: str) -> None:
+    result = pbr(command)
+    assert result.exit_code == 1
+    assert re.fullmatch(r"error: .*pbr up.*\n", result.stderr), "one line, with the remedy"
+
+
+def test_down_without_a_cloud_is_no_error() -> None:
+    result = pbr("down")
+    assert result.exit_code == 0 and "No embedded cloud" in result.stdout
+
+
+def test_help_tells_every_command_and_the_exit_codes() -> None:
+    text = pbr("--help").stdout
+    assert all(command in text for command in ("process", "demo", "up", "down", "history", "status"))
+    assert "Exit codes" in text
