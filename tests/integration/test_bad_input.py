@@ -34,7 +34,7 @@ def saved(picture: Image.Image, format_: str, **options: object) -> bytes:
 
 
 def animated() -> bytes:
-    frames = [Image.new("P", (64, 64), colour) for colour in (1, 2)]
+    frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
     return saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
 
 
