@@ -6,10 +6,7 @@ import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
-
-import boto3
-from botocore.config import Config
+from typing import Self
 
 from local.deploy import create_stack, translate
 from local.lambda_runtime import LambdaRuntime
@@ -65,6 +62,7 @@ class EmbeddedCloud:
 
         Raises:
             OSError: the port is in use.
+            RuntimeError: another cloud runs in this process.
         """
         from local import patches
 
@@ -74,12 +72,8 @@ class EmbeddedCloud:
 
         from local.patches import host
 
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it logs every request
-        moto_api_backend.reset()
         port = _free_port(self._port)
-        self.endpoint_url = (
-            f"http://localhost:{port}"  # not 127.0.0.1: `aws cloudformation deploy` takes no bare address
-        )
+        self.endpoint_url = f"http://localhost:{port}"  # a bare address will not do for `aws cloudformation deploy`
         self.environment = {
             "AWS_ENDPOINT_URL": self.endpoint_url,
             "AWS_REGION": self.region,
@@ -89,17 +83,11 @@ class EmbeddedCloud:
         }
         code = self._template.parent
         base = base_environment(code, self.environment)
-        self._host = host.Host(
-            endpoint_url=self.endpoint_url,
-            region=self.region,
-            code=code,
-            environment=base,
-            mock_config=self._mock_config,
-            open_log=self._open_log,
-            functions=LambdaRuntime(base, code, self._open_log),
-            skipped=self.skipped,
-        )
-        host.run(self._host)
+        functions = LambdaRuntime(base, code, self._open_log)
+        self._host = host.Host(self.environment, base, code, self._mock_config, self._open_log, functions, self.skipped)
+        host.start(self._host)
+        moto_api_backend.reset()
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it logs every request
         self._server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
         self._server.start()
         try:
@@ -115,36 +103,25 @@ class EmbeddedCloud:
 
     def close(self) -> None:
         """End every process of the cloud, and the server. Workers get their time to drain."""
+        from local.patches import host
+
         self._host.close()
         self._server.stop()
-
-    def _client(self, service: str) -> Any:
-        return boto3.session.Session().client(
-            service,  # type: ignore[call-overload]
-            region_name=self.region,
-            endpoint_url=self.endpoint_url,
-            aws_access_key_id="local",
-            aws_secret_access_key="local",  # noqa: S106  the embedded cloud asks for any
-            config=Config(retries={"total_max_attempts": 1}),
-        )
+        self._server._server.server_close()  # moto leaves the port taken
+        host.stop()
 
     def _deploy(self) -> None:
-        cloudformation = self._client("cloudformation")
+        cloudformation, functions = self._host.client("cloudformation"), self._host.client("lambda")
         template = translate(self._template, self._parameters, self.region)
         self.outputs = create_stack(cloudformation, self.stack_name, template, self._parameters)
         if endpoint := self._parameters.get(ENDPOINT_PARAMETER):
-            function = cloudformation.describe_stack_resource(
+            resource = cloudformation.describe_stack_resource(
                 StackName=self.stack_name, LogicalResourceId=ENDPOINT_FUNCTION
-            )["StackResourceDetail"]["PhysicalResourceId"]
-            variables = self._client("lambda").get_function_configuration(FunctionName=function)["Environment"][
-                "Variables"
-            ]
-            self._host.endpoints[endpoint] = Endpoint(
-                [ENDPOINT_MODULE],
-                {**self._host.environment, **variables},
-                self._host.code,
-                self._open_log(f"/aws/sagemaker/Endpoints/{endpoint}", "AllTraffic/container"),
-            )
+            )["StackResourceDetail"]
+            function = functions.get_function_configuration(FunctionName=resource["PhysicalResourceId"])
+            environment = {**self._host.environment, **function["Environment"]["Variables"]}
+            log = self._open_log(f"/aws/sagemaker/Endpoints/{endpoint}", "AllTraffic/container")
+            self._host.endpoints[endpoint] = Endpoint([ENDPOINT_MODULE], environment, self._host.code, log)
 
     def _open_log(self, group: str, stream: str) -> Log:
         from moto.core import DEFAULT_ACCOUNT_ID

@@ -195,6 +195,7 @@ class _RuntimeApiHandler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         request_id, deadline, body = event
+        root = f"1-{int(time.time()):08x}-{request_id.replace('-', '')[:24]}"
         self._answer(
             200,
             body,
@@ -202,7 +203,7 @@ class _RuntimeApiHandler(BaseHTTPRequestHandler):
                 "Lambda-Runtime-Aws-Request-Id": request_id,
                 "Lambda-Runtime-Invoked-Function-Arn": self.server.function_arn,
                 "Lambda-Runtime-Deadline-Ms": str(int(deadline * 1000)),
-                "Lambda-Runtime-Trace-Id": f"Root=1-{int(time.time()):08x}-{request_id.replace('-', '')[:24]};Sampled=0",
+                "Lambda-Runtime-Trace-Id": f"Root={root};Sampled=0",
             },
         )
 

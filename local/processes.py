@@ -166,7 +166,7 @@ class Answer:
 
 
 class Endpoint:
-    """A SageMaker endpoint: SageMaker's container contract (GET /ping, POST /invocations), started at the first call."""
+    """A SageMaker endpoint, its container (GET /ping, POST /invocations) started at the first call."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], code: Path, log: Log) -> None:
         self._command, self._environment, self._code, self._log = command, environment, code, log

@@ -1,11 +1,9 @@
 """CloudFormation: resource types and properties that moto drops in silence."""
 
-import functools
 import json
 from collections.abc import Callable
 from typing import Any
 
-import boto3
 from moto.cloudformation import parsing
 from moto.cloudformation.models import Stack
 from moto.core.common_models import CloudFormationModel
@@ -60,17 +58,6 @@ WITHOUT_EFFECT = {
         "TracingConfiguration": "kept, but nothing is traced",
     },
 }
-
-
-@functools.lru_cache
-def _client(endpoint_url: str, region: str, service: str) -> Any:
-    return boto3.session.Session().client(
-        service,
-        region_name=region,
-        endpoint_url=endpoint_url,
-        aws_access_key_id="local",
-        aws_secret_access_key="local",  # noqa: S106  the embedded cloud asks for any
-    )
 
 
 def _alarm(client: Any, name: str, properties: dict[str, Any]) -> None:
@@ -130,9 +117,9 @@ class _Resource:
 def _add_model(resource_type: str) -> None:
     service, make = ADDED_TYPES.get(resource_type, ("", None))
 
-    def create(_cls: Any, name: str, resource: Any, _account: str, region: str, **_kwargs: Any) -> _Resource:
+    def create(_cls: Any, name: str, resource: Any, *_args: Any, **_kwargs: Any) -> _Resource:
         if make:
-            make(_client(running().endpoint_url, region, service), name, resource["Properties"])
+            make(running().client(service), name, resource["Properties"])
         return _Resource(name)
 
     model = {
@@ -165,7 +152,7 @@ def know_every_type(original: Any, resource_type: str) -> Any:
 
 @around(parsing, "parse_and_create_resource")
 def say_what_is_skipped(original: Any, logical_id: str, resource: Any, *args: Any, **kwargs: Any) -> Any:
-    """What has no effect here is told to who started the cloud; moto keeps silent."""
+    """AWS gives every resource its effect; moto keeps silent about what it leaves out."""
     made = original(logical_id, resource, *args, **kwargs)
     if made is None:  # its condition does not hold
         return made
@@ -197,7 +184,7 @@ Stack.stack_resources = property(existing_resources)
 def configure_bucket(original: Any, cls: Any, name: str, resource: Any, *args: Any, **kwargs: Any) -> Any:
     """AWS configures notifications, versions, public access and lifecycle; moto encryption and tags only."""
     bucket, properties = original(cls, name, resource, *args, **kwargs), resource["Properties"]
-    client = _client(running().endpoint_url, running().region, "s3")
+    client = running().client("s3")
     if "EventBridgeConfiguration" in properties.get("NotificationConfiguration", {}):
         client.put_bucket_notification_configuration(
             Bucket=name, NotificationConfiguration={"EventBridgeConfiguration": {}}
@@ -226,7 +213,7 @@ def _lifecycle_rule(rule: dict[str, Any]) -> dict[str, Any]:
 def configure_table(original: Any, cls: Any, name: str, resource: Any, *args: Any, **kwargs: Any) -> Any:
     """AWS configures time to live and point-in-time recovery; moto drops both."""
     table, properties = original(cls, name, resource, *args, **kwargs), resource["Properties"]
-    client = _client(running().endpoint_url, running().region, "dynamodb")
+    client = running().client("dynamodb")
     if time_to_live := properties.get("TimeToLiveSpecification"):
         client.update_time_to_live(TableName=name, TimeToLiveSpecification=time_to_live)
     if recovery := properties.get("PointInTimeRecoverySpecification"):

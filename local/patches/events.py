@@ -7,7 +7,7 @@ import threading
 import uuid
 from typing import Any
 
-from jsonpath_ng import parse
+from jsonpath_ng.parser import parse
 from moto.awslambda.utils import get_backend as lambda_backend
 from moto.events.models import Rule
 from moto.stepfunctions.responses import get_backend as stepfunctions_backend

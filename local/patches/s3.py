@@ -27,7 +27,13 @@ _held = threading.local()
 
 @around(notifications, "_send_event_bridge_message")
 def send_the_whole_event(_original: Any, account_id: str, bucket: Any, event_name: str, key: Any) -> None:
-    """AWS writes ``etag``, the version only of a versioned bucket, the API call as reason, and ids that differ."""
+    """AWS writes ``etag``, the version only of a versioned bucket, the API call as reason, and ids that differ.
+
+    Changes of tags and access control lists are not announced: moto takes every PUT for one of tags as well.
+    """
+    reason = REASONS.get(event_name.removeprefix("s3:"))
+    if reason is None:
+        return
     subject = {"key": key.name, "size": key.size, "etag": key.etag.strip('"'), "sequencer": f"{next(_sequence):018X}"}
     if bucket.is_versioned:
         subject["version-id"] = key.version_id
@@ -47,7 +53,7 @@ def send_the_whole_event(_original: Any, account_id: str, bucket: Any, event_nam
             "request-id": uuid.uuid4().hex[:16].upper(),
             "requester": account_id,
             "source-ip-address": "127.0.0.1",
-            "reason": REASONS.get(event_name.removeprefix("s3:"), event_name),
+            "reason": reason,
         },
     }
     _held.events.append((account_id, bucket.region_name, event))
@@ -57,7 +63,8 @@ def announce_what_is_complete(original: Any, self: Any, *args: Any, **kwargs: An
     """AWS announces an object when it is whole; moto does before it has the object's metadata."""
     _held.events = []
     response = original(self, *args, **kwargs)
-    for account_id, region, event in _held.events:
+    events, _held.events = _held.events, []  # one response is often made inside another
+    for account_id, region, event in events:
         for rule in list(events_backends[account_id][region].event_buses["default"].rules.values()):
             rule.send_to_targets(event, transform_input=False)
     return response

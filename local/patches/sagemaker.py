@@ -33,4 +33,5 @@ def ask_the_container(_original: Any, self: Any) -> Any:
 
 
 def _error(status: int, code: str, facts: dict[str, Any]) -> Any:
-    return status, {"Content-Type": "application/json", "x-amzn-errortype": code}, json.dumps(facts)
+    headers = {"status": status, "Content-Type": "application/json", "x-amzn-errortype": code}
+    return status, headers, json.dumps(facts)

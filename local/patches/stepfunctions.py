@@ -8,14 +8,23 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-from moto.core.exceptions import ServiceException
+from moto.core.exceptions import AWSError
 from moto.core.responses import ActionResult, EmptyResult
 from moto.stepfunctions import models
 from moto.stepfunctions.models import StateMachine
 from moto.stepfunctions.parser.api import ExecutionStatus, HistoryEventType
-from moto.stepfunctions.parser.asl.eval.callback.callback import CallbackConsumerTimeout, CallbackEndpoint
+from moto.stepfunctions.parser.asl.eval.callback.callback import (
+    CallbackConsumerTimeout,
+    CallbackEndpoint,
+    CallbackOutcomeFailure,
+    CallbackOutcomeSuccess,
+)
+from moto.stepfunctions.parser.asl.eval.environment import Environment
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
+from moto.stepfunctions.parser.asl.eval.event.event_manager import EventManager
+from moto.stepfunctions.parser.asl.eval.program_state import ProgramStopped, ProgramTimedOut
 from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
+from moto.stepfunctions.parser.backend.execution import Execution
 from moto.stepfunctions.parser.backend.execution_worker import ExecutionWorker
 from moto.stepfunctions.parser.mocking import mock_config
 from moto.stepfunctions.parser.models import StepFunctionsParserBackend, stepfunctions_parser_backends
@@ -78,7 +87,7 @@ def start_without_name(original: Any, self: Any, machine_arn: str, name: str | N
 def _load_test_case(machine: str, name: str) -> Any:
     path = running().mock_config
     if path is None:
-        raise ServiceException("ValidationException", "No mock configuration file was given")
+        raise AWSError("No mock configuration file was given", "ValidationException")
     config = json.loads(path.read_text())
     states = config["StateMachines"][machine]["TestCases"][name].items()
     return mock_config.MockTestCase(
@@ -132,37 +141,107 @@ def say_how_it_ended(original: Any, self: Any) -> Any:
 
 
 @around(StepFunctionResponse, "stop_execution")
-def stop_at_once(_original: Any, self: Any) -> Any:
+def stop_with_error_and_cause(_original: Any, self: Any) -> Any:
     """AWS ends the execution whatever its task does, with error and cause; moto waits for the task and drops both."""
     execution = self.stepfunction_backend.describe_execution(self._get_param("executionArn"))
-    error, cause = self._get_param("error"), self._get_param("cause")
-    execution.stop(stop_date=datetime.now(UTC), error=error, cause=cause)
+    execution.error, execution.cause = self._get_param("error"), self._get_param("cause")
     execution.exec_status, execution.stop_date = ExecutionStatus.ABORTED, datetime.now(UTC)
-    execution.error, execution.cause = error, cause
-    for endpoint in list(execution.exec_worker.env.callback_pool_manager._pool.values()):
-        endpoint.interrupt_all()
+    execution.stop(execution.stop_date, execution.error, execution.cause)
     return ActionResult({"stopDate": execution.stop_date})
 
 
-@around(StepFunctionResponse, "send_task_failure")
-def keep_the_cause(_original: Any, self: Any) -> Any:
-    """AWS hands on error and cause; moto drops the cause."""
-    token, error, cause = (self._get_param(name) for name in ("taskToken", "error", "cause"))
-    self.stepfunction_backend.send_task_failure(token, error=error, cause=cause)
+@around(Environment, "set_stop")
+def stop_at_once(original: Any, self: Any, stop_date: Any, cause: Any, error: Any) -> None:
+    """AWS writes the end into the history at once, and no task reports after it; moto waits for the task."""
+    original(self, stop_date, cause, error)
+    _end(self, "Aborted", {"error": error, "cause": cause})
+
+
+@around(Environment, "set_timed_out")
+def time_out_at_once(original: Any, self: Any) -> None:
+    """AWS writes the end into the history at once, and no task reports after it; moto waits for the task."""
+    original(self)
+    _end(self, "TimedOut", {})
+
+
+def _end(env: Any, how: str, details: dict[str, Any]) -> None:
+    if env.is_frame():
+        return
+    details = EventDetails(**{f"execution{how}EventDetails": details})
+    env.event_manager.add_event(env.event_history_context, HistoryEventType[f"Execution{how}"], details)
+    env.event_manager.ended = True
+    for endpoint in list(env.callback_pool_manager._pool.values()):
+        endpoint.interrupt_all()
+
+
+@around(Environment, "set_error")
+def stay_ended(original: Any, self: Any, error: Any) -> None:
+    """AWS lets nothing change how an execution ended; moto lets the interrupted task fail it."""
+    if not isinstance(self.program_state(), ProgramStopped | ProgramTimedOut):
+        original(self, error)
+
+
+@around(Environment, "close_frame")
+def forget_what_timed_out(original: Any, self: Any, frame: Any) -> None:
+    """AWS is done with a task that timed out; moto's goes on in its thread and reports success afterwards."""
+    original(self, frame)
+    frame.event_history_context.closed = True
+
+
+@around(EventManager, "add_event")
+def add_no_late_event(original: Any, self: Any, context: Any, *args: Any, **kwargs: Any) -> None:
+    """AWS writes nothing of what is over; moto does."""
+    if not getattr(self, "ended", False) and not getattr(context, "closed", False):
+        original(self, context, *args, **kwargs)
+
+
+def _endpoint(response: Any) -> Any:
+    """AWS tells tokens that were never issued from those of tasks that are over; moto fails on both."""
+    token = response._get_param("taskToken")
+    for machine in response.stepfunction_backend.state_machines:
+        for execution in machine.executions:
+            if (env := execution.exec_worker.env) and (endpoint := env.callback_pool_manager.get(token)):
+                if endpoint.consumer_error:
+                    raise AWSError("Task Timed Out: 'Provided task does not exist anymore'", "TaskTimedOut")
+                return endpoint
+    raise AWSError("Invalid Token: 'Invalid token'", "InvalidToken")
+
+
+@around(StepFunctionResponse, "send_task_success")
+def take_a_success(_original: Any, self: Any) -> Any:
+    """See _endpoint."""
+    _endpoint(self).notify(CallbackOutcomeSuccess(self._get_param("taskToken"), self._get_param("output")))
     return EmptyResult()
 
 
-@around(StepFunctionsParserBackend, "_get_executions")
-def look_for_tokens_everywhere(original: Any, self: Any, _status: Any = None) -> list[Any]:
-    """AWS knows the tokens of ended executions too, as timed out; moto calls them invalid, and trips over new ones."""
-    return [execution for execution in original(self) if execution.exec_worker and execution.exec_worker.env]
+@around(StepFunctionResponse, "send_task_failure")
+def take_a_failure_with_its_cause(_original: Any, self: Any) -> Any:
+    """AWS hands on error and cause; moto drops the cause."""
+    token, error, cause = (self._get_param(name) for name in ("taskToken", "error", "cause"))
+    _endpoint(self).notify(CallbackOutcomeFailure(token, error, cause))
+    return EmptyResult()
+
+
+@around(StepFunctionResponse, "send_task_heartbeat")
+def take_a_heartbeat(_original: Any, self: Any) -> Any:
+    """See _endpoint."""
+    _endpoint(self).notify_heartbeat()
+    return EmptyResult()
 
 
 @around(CallbackEndpoint, "interrupt_all")
-def refuse_late_answers(original: Any, self: Any) -> None:
-    """AWS answers TaskTimedOut to who reports on a task that is over; moto takes the report and drops it."""
+def refuse_later_answers(original: Any, self: Any) -> None:
+    """AWS takes no answer to a task that is over; moto takes it and drops it."""
     self.report(CallbackConsumerTimeout())
     original(self)
+
+
+@around(Execution, "get_start_execution_details")
+def start_time_as_text(original: Any, self: Any) -> Any:
+    """AWS has ISO 8601 text in the context object; moto a datetime, which is no JSON."""
+    details = original(self)
+    details.start_time = self.start_date.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return details
 
 
 @around(AmazonStateLanguageParser, "parse")
@@ -176,7 +255,7 @@ def redrive_execution(self: Any) -> Any:
     """AWS takes a failed execution up again at the state that failed, in the same history; moto has no such call."""
     execution = self.stepfunction_backend.describe_execution(self._get_param("executionArn"))
     if execution.status in ("RUNNING", "SUCCEEDED"):
-        raise ServiceException("ExecutionNotRedrivable", f"{execution.execution_arn} is {execution.status}")
+        raise AWSError(f"{execution.execution_arn} is {execution.status}", "ExecutionNotRedrivable")
     former, worker = execution.exec_worker.env, execution._get_start_execution_worker()
     program = copy.copy(worker._get_evaluation_entrypoint())
     entered = [
@@ -189,6 +268,7 @@ def redrive_execution(self: Any) -> Any:
 
     worker.env = env = worker._get_evaluation_environment()
     env.event_manager = former.event_manager
+    env.event_manager.ended = False
     env.event_history_context.integrate(former.event_history_context)
     env.states.reset(json.loads(entered[-1]["input"]))
     execution.redrive_count = getattr(execution, "redrive_count", 0) + 1

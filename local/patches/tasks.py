@@ -1,15 +1,12 @@
 """Step Functions: what a Task state does with AWS services, task tokens and errors."""
 
 import functools
+import json
 import sys
-import threading
 from typing import Any
 
-import boto3
 import botocore.session
 from botocore import xform_name
-from botocore.config import Config
-from botocore.handlers import handle_copy_source_param
 from moto.stepfunctions.parser import models as _models  # noqa: F401  imports every user of boto_client_for
 from moto.stepfunctions.parser.asl.component.common.error_name.error_equals_decl import ErrorEqualsDecl
 from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name import StatesErrorName
@@ -23,6 +20,7 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state
 )
 from moto.stepfunctions.parser.asl.eval.callback.callback import CallbackEndpoint, HeartbeatTimeoutError
 from moto.stepfunctions.parser.asl.utils import boto_client
+from moto.stepfunctions.parser.asl.utils.encoding import to_json_str
 
 from local.patches.around import around
 from local.patches.host import running
@@ -48,33 +46,10 @@ TERMINAL = (
     StatesErrorName(StatesErrorNameType.StatesStatesDataLimitExceeded),
 )
 
-_clients_lock = threading.Lock()
-
-
-@functools.lru_cache
-def _client(endpoint_url: str, region: str, service: str) -> Any:
-    client = boto3.session.Session().client(
-        service,
-        region_name=region,
-        endpoint_url=endpoint_url,
-        aws_access_key_id="local",
-        aws_secret_access_key="local",  # noqa: S106  the embedded cloud asks for any
-        config=Config(
-            parameter_validation=False,
-            max_pool_connections=100,
-            retries={"total_max_attempts": 1},
-            read_timeout=1000,
-        ),
-    )
-    # A state machine writes CopySource URL-encoded, as the API wants it; boto3 would encode it once more.
-    client.meta.events.unregister("before-parameter-build.s3.CopyObject", handle_copy_source_param)
-    return client
-
 
 def client_of_the_cloud(region: str, service: str, state_credentials: Any = None) -> Any:
-    """AWS calls services at no cost; moto makes a client for every task, 50 ms each, and knows not all their names."""
-    with _clients_lock:
-        return _client(running().endpoint_url, region, SDK_SERVICES.get(service, service))
+    """AWS calls a service at no cost; moto makes a client for every task, 50 ms each, and lacks some of their names."""
+    return running().client(SDK_SERVICES.get(service, service))
 
 
 for _module in list(sys.modules.values()):
@@ -100,16 +75,17 @@ def _model_of(task: Any, boto_service_name: Any = None, service_action_name: Any
 
 @around(StateTaskService, "_normalise_parameters")
 def send_as_the_service_expects(_original: Any, self: Any, parameters: Any, **api: Any) -> None:
-    """AWS turns a JSON body into bytes, an object into a string, PascalCase into the service's case; moto does nothing."""
+    """AWS makes bytes of a JSON body, text of an object, the service's case of PascalCase; moto nothing."""
     if shape := _model_of(self, **api).input_shape:
         self._to_boto_request(parameters, shape)
 
 
 @around(StateTaskService, "_normalise_response")
 def answer_as_states_expect(_original: Any, self: Any, response: Any, **api: Any) -> None:
-    """AWS gives PascalCase and text; moto gives the SDK's case and streams."""
+    """AWS gives PascalCase and JSON; moto gives the SDK's case, streams and dates."""
     if shape := _model_of(self, **api).output_shape:
         self._from_boto_response(response, shape)
+        response.update(json.loads(to_json_str(response)))
 
 
 @around(StateTaskServiceAwsSdk, "_normalise_service_error_name")

@@ -1,0 +1,3 @@
+"""A function that cannot be initialised."""
+
+import no_such_module  # noqa: F401
