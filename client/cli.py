@@ -30,6 +30,7 @@ SAY = screen.console(stderr=True)
 """What is told on the way: a pipe that takes a result does not get it."""
 
 _COUNTED: Final = 1000
+_INTERRUPTED: Final = 130  # what shells answer for a process that Ctrl-C ended
 
 
 class _Commands(TyperGroup):
@@ -132,6 +133,7 @@ def process_files(
             "Standard output takes one picture", field="--out", value="-", remedy="Give a directory, or one picture."
         )
     jobs = Jobs(_stack(stack, region, start=True))
+    signal.signal(signal.SIGINT, _leave)
     if background_image:
         options["background_key"] = jobs.upload_background(background_image.name, background_image.read_bytes())
     pictures = [Picture(path) for path in files]
@@ -245,6 +247,13 @@ def status(stack: StackName = None, region: Region = None) -> None:
     }
     for name, fact in facts.items():
         OUT.print(f"{name:<15} {fact}")
+
+
+def _leave(*_: object) -> None:
+    """End at once on Ctrl-C: threads that wait for pictures cannot be interrupted."""
+    SAY.show_cursor()
+    SAY.print("Stopped. What is uploaded is processed all the same: see pbr history.", style="yellow")
+    os._exit(_INTERRUPTED)
 
 
 def _check_model(name: str | None) -> None:

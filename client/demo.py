@@ -11,7 +11,7 @@ from client import embedded
 from client.batch import Picture, process, write
 from client.compare import before_and_after
 from client.errors import UsageError
-from client.history import events_of, find, rows
+from client.history import events_of, rows
 from client.jobs import Jobs
 from client.screen import Lines, events_table, facts_of, warnings_of
 from client.stack import Stack
@@ -50,7 +50,7 @@ def run(image: Path | None, out: Path, console: Console) -> None:
         started = time.monotonic()
         result = process(Jobs(stack), picture, {}, Lines(console), _TIMEOUT_S)
         seconds = time.monotonic() - started
-        history = rows(events_of(stack, find(stack, result.sidecar["execution"]["id"]), with_data=False))
+        history = rows(events_of(stack, result.sidecar["execution"]["id"], with_data=False))
     path = write(result, out, picture.path.stem)
     comparison = path.with_stem(f"{path.stem}-before-after")
     before_and_after(picture.read(), result.data, comparison)

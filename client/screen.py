@@ -148,7 +148,7 @@ def executions_table(executions: Sequence[Execution]) -> Table:
     for execution in executions:
         table.add_row(
             execution.name,
-            Text(execution.status, style=_STATUS_STYLE.get(execution.status, "")),
+            Text(f"{execution.status} {execution.error or ''}".rstrip(), style=_STATUS_STYLE.get(execution.status, "")),
             Text(execution.source_key or "-"),
             f"{execution.started_at.astimezone():%Y-%m-%d %H:%M:%S}",
             "-" if execution.seconds is None else f"{execution.seconds:.2f}",
