@@ -87,7 +87,8 @@ class EmbeddedCloud:
         self._host = host.Host(self.environment, base, code, self._mock_config, self._open_log, functions, self.skipped)
         host.start(self._host)
         moto_api_backend.reset()
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it logs every request
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it logs every request,
+        logging.getLogger("moto.stepfunctions").setLevel(logging.CRITICAL)  # and this every error that a state catches
         self._server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
         self._server.start()
         try:

@@ -23,14 +23,6 @@ def start_or_stop_tasks(original: Any, self: Any, properties: Any) -> Any:
     return _scale(self, original(self, properties))
 
 
-@around(EC2ContainerServiceBackend, "delete_service")
-def stop_tasks(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
-    """AWS stops the containers of a deleted service; moto has none."""
-    service = original(self, *args, **kwargs)
-    running().services.pop(service.arn).scale(0)
-    return service
-
-
 def _scale(backend: Any, service: Any) -> Any:
     host = running()
     if service.arn not in host.services:
