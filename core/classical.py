@@ -22,8 +22,8 @@ _FINE_PX: Final = 512
 _COARSE_PX: Final = 288
 _REGIONS_PER_SIDE: Final = 20
 
-_LEAST_BARRIER: Final = 15.0
-"""Colour change, in CIELAB units, that must lie between a subject and the border. Noise reaches 10."""
+_LEAST_CONTRAST: Final = 12.0
+"""Colour change, in CIELAB units, along the outline of what counts as a subject. Noise and shades reach 8."""
 
 _PSF_PX: Final = 0.9
 """Softness of the mask's edge: that of the masks which networks make."""
@@ -43,10 +43,10 @@ def segment(rgb: Rgb) -> Mask:
     fine = _shrink(rgb, _FINE_PX)
     coarse = _shrink(fine, _COARSE_PX)
     regions = _divide(coarse)
-    saliency = _saliency(regions)
-    if saliency is None:
+    probability = _learn_colours(regions, _saliency(regions))
+    if _edge_contrast(regions, probability > 0.5) < _LEAST_CONTRAST:
         return np.zeros(fine.shape[:2], np.float32)
-    likely = _learn_colours(regions, saliency)[regions.labels]
+    likely = probability[regions.labels]
     subject = _grab_cut(coarse, _marks(likely > 0.5, certain=likely > 0.95), iterations=2)
     height, width = fine.shape[:2]
     soft = cv2.GaussianBlur(
@@ -131,8 +131,8 @@ def _divide(rgb: Rgb) -> _Regions:
     )
 
 
-def _saliency(regions: _Regions) -> Floats | None:
-    """Rate the regions from 0 to 1, or return None where nothing stands out from the border."""
+def _saliency(regions: _Regions) -> Floats:
+    """Rate from 0 to 1 how much each region stands out from what lies along the border."""
     contrasts = regions.contrasts
     at_border = regions.borders > 0
     joined = regions.touching | (at_border[:, None] & at_border)
@@ -141,8 +141,6 @@ def _saliency(regions: _Regions) -> Floats | None:
     np.fill_diagonal(paths, 0)
     for via in range(len(paths)):
         np.minimum(paths, paths[:, via : via + 1] + paths[via], out=paths)
-    if np.percentile(paths[:, at_border].min(axis=1), 98) < _LEAST_BARRIER:
-        return None
     # How much of what looks the same lies along the border, for its size: 1 and more is background.
     alike = _bell(paths, 7.0)
     background = 1 - _bell((alike @ regions.borders) / np.sqrt(alike @ regions.areas), 1.0)
@@ -166,12 +164,19 @@ def _learn_colours(regions: _Regions, saliency: Floats) -> Floats:
     smoothing = np.linalg.inv(np.eye(len(prior)) + _laplacian(ties))
     subject = prior
     for _ in range(6):
-        likelihood, other = (
-            (kernel @ share + 1e-3) / (regions.areas @ share + 1e-3 * len(share)) for share in (subject, 1 - subject)
-        )
-        odds = likelihood / other * (prior / (1 - prior)) ** 0.25
+        alike = (kernel @ subject + 1e-3) / (kernel @ (1 - subject) + 1e-3)
+        # Half way between counting pixels, where a large background swallows a small subject, and densities,
+        # where a small subject spreads over what little resembles it.
+        balance = (regions.areas @ (1 - subject)) / (regions.areas @ subject)
+        odds = alike * np.sqrt(balance * prior / (1 - prior))
         subject = np.clip(smoothing @ (odds / (1 + odds)), 0.01, 0.99)
     return subject
+
+
+def _edge_contrast(regions: _Regions, inside: NDArray[np.bool_]) -> float:
+    """Return the mean colour change across the outline, 0 where there is none."""
+    across = regions.touching & inside[:, None] & ~inside
+    return float(regions.colours[across].mean()) if across.any() else 0.0
 
 
 def _marks(likely: NDArray[np.bool_], *, certain: NDArray[np.bool_]) -> Bits:

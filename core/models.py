@@ -306,7 +306,7 @@ def _download(model: Model, path: Path, mirror: str | None, timeout_s: float) ->
     try:
         for attempt in Retrying(
             retry=retry_if_exception(_worth_another_try),
-            wait=wait_exponential_jitter(initial=0.2, max=2.0),
+            wait=wait_exponential_jitter(multiplier=0.2, max=2.0),
             stop=stop_before_delay(timeout_s),
             reraise=True,
         ):

@@ -67,7 +67,7 @@ def _predict(rgb: Rgb, model: Model, weights_path: Path) -> Mask:
     """
     from PIL import Image
 
-    session = _session(model.name, weights_path)
+    session = _session(model.name, weights_path, model.sha256)
     side = model.input_px
     enlarged = max(rgb.shape[:2]) < side
     square = cv2.resize(rgb, (side, side), interpolation=cv2.INTER_CUBIC if enlarged else cv2.INTER_AREA)
@@ -82,7 +82,7 @@ def _predict(rgb: Rgb, model: Model, weights_path: Path) -> Mask:
 
 
 @lru_cache(maxsize=1)
-def _session(name: str, weights_path: Path) -> Any:
+def _session(name: str, weights_path: Path, _sha256: str) -> Any:
     """Load a network with rembg; the last one is kept, because one alone can hold gigabytes."""
     import onnxruntime
     from rembg.sessions import sessions
