@@ -37,11 +37,14 @@ _MAX_WORK: Final = 2_000_000_000  # cells times iterations: some minutes on one 
 
 @dataclass(frozen=True)
 class _Grid:
-    """The coarse grid on which the guided filter is fitted; lengths other than ``cell_px`` are in cells."""
+    """The coarse grid on which the guided filter is fitted.
+
+    ``radius`` and ``psf_sigma`` (down, across; 0: no blur) are in cells, ``margin_px`` of the band in pixels.
+    """
 
     cell_px: int
     radius: int
-    psf_sigma: float
+    psf_sigma: tuple[float, float]
     margin_px: int
 
 
@@ -64,9 +67,9 @@ def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Ma
 
     Returns:
         Matte whose ``alpha`` is H x W float32 in [0, 1], 1 opaque. Its ``report`` has ``precision``,
-        ``grid_px``, ``radius`` and ``psf_sigma`` (in cells of that grid), ``band_share`` (share of the picture
-        that was solved for), ``tiles``, ``closed_form`` (for each scale its tiles and the most iterations that
-        one took) and ``warnings``, which is empty unless a budget cut the work short.
+        ``grid_px``, ``radius`` and ``psf_sigma`` (down and across; both in cells of that grid), ``band_share``
+        (share of the picture that was solved for), ``tiles``, ``closed_form`` (for each scale its tiles and the
+        most iterations that one took) and ``warnings``, which is empty unless a budget cut the work short.
 
     Raises:
         UnknownForegroundError: the mask holds no certain foreground.
@@ -88,21 +91,19 @@ def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Ma
         "precision": precision.value,
         "grid_px": grid.cell_px,
         "radius": grid.radius,
-        "psf_sigma": round(grid.psf_sigma, 3),
+        "psf_sigma": [round(sigma, 3) for sigma in grid.psf_sigma],
         "band_share": round(band.share, 4),
         "tiles": _apply(_fit(rgb, coarse, grid), rgb, alpha, band),
         "closed_form": [],
         "warnings": [],
     }
     for scale in _closed_form_scales(shape, precision):
-        iterations = min(_MAX_ITERATIONS, _MAX_WORK * scale**2 // (1 + round(band.share * alpha.size)))
-        if iterations < _MAX_ITERATIONS:
-            report["warnings"].append(
-                f"{band.share:.0%} of the picture is uncertain: "
-                f"the closed form at 1/{scale} was limited to {iterations} iterations"
-            )
-        facts = _closed_form(rgb, alpha, coarse, band, grid, scale, iterations)
+        cells = round(band.share * alpha.size / scale**2)
+        limit = min(_MAX_ITERATIONS, _MAX_WORK // max(1, cells))
+        facts = _closed_form(rgb, alpha, coarse, band, grid, scale, limit)
         report["closed_form"].append({"scale": f"1/{scale}", **facts})
+        if facts["iterations"] == limit:
+            report["warnings"].append(f"The closed form at 1/{scale} was stopped after {limit} iterations")
     return Matte(alpha, report)
 
 
@@ -115,18 +116,20 @@ def _resize(mask: Mask, shape: tuple[int, int]) -> Alpha:
 
 
 def _grid(shape: tuple[int, int], mask_shape: tuple[int, ...], precision: Precision) -> _Grid:
-    """Choose the grid by the ratio of the picture to its mask: two to four cells for a pixel of the mask."""
-    ratio = max(1.0, max(shape) / max(mask_shape))
-    cell_px: int = 2 ** max(0, math.floor(math.log2(ratio / 2)))
+    """Choose the grid by the size of a mask's pixel in the picture, which has two to four cells to a side."""
+    down, across = (max(1.0, side / mask_side) for side, mask_side in zip(shape, mask_shape, strict=True))
+    side_px = math.sqrt(down * across)
+    cell_px: int = 2 ** max(0, math.floor(math.log2(side_px / 2)))
     if precision is Precision.DRAFT:
         cell_px *= 2
     while math.prod(shape) > _MAX_CELLS * cell_px**2:
         cell_px *= 2
+    sigma = 0.0 if precision is Precision.DRAFT else _PSF_SIGMA / cell_px
     return _Grid(
         cell_px,
-        radius=max(2, round(_RADIUS * ratio / cell_px)),
-        psf_sigma=0.0 if precision is Precision.DRAFT else _PSF_SIGMA * ratio / cell_px,
-        margin_px=math.ceil(_BAND_MARGIN * ratio),
+        radius=max(2, round(_RADIUS * side_px / cell_px)),
+        psf_sigma=(sigma * down, sigma * across),
+        margin_px=math.ceil(_BAND_MARGIN * side_px),
     )
 
 
@@ -195,9 +198,10 @@ def _confidence(alpha: Alpha, coarse: Plane, grid: _Grid) -> Plane:
 
 
 def _blur(plane: Plane, grid: _Grid) -> Plane:
-    if not grid.psf_sigma:
+    down, across = grid.psf_sigma
+    if not (down and across):
         return plane
-    return np.asarray(cv2.GaussianBlur(plane, (0, 0), grid.psf_sigma), np.float32)
+    return np.asarray(cv2.GaussianBlur(plane, (0, 0), sigmaX=across, sigmaY=down), np.float32)
 
 
 def _guide(rgb: Rgb) -> Guide:

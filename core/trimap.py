@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import cv2
 import numpy as np
@@ -10,10 +11,10 @@ from numpy.typing import NDArray
 from core.tiles import Tile, split
 from core.types import Mask
 
-CERTAIN_FOREGROUND = 0.96
+CERTAIN_FOREGROUND: Final = 0.96
 """From here on a mask's value means subject."""
 
-CERTAIN_BACKGROUND = 0.04
+CERTAIN_BACKGROUND: Final = 0.04
 """Up to here a mask's value means background."""
 
 
