@@ -104,8 +104,9 @@ class EmbeddedCloud:
 
     def close(self) -> None:
         """End every process of the cloud, and the server. Workers get their time to drain."""
-        from local.patches import host
+        from local.patches import host, stepfunctions
 
+        stepfunctions.stop_every_execution()
         self._host.close()
         self._server.stop()
         self._server._server.server_close()  # moto leaves the port taken

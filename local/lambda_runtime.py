@@ -57,6 +57,7 @@ class LambdaRuntime:
         self._idle: dict[Function, list[_Sandbox]] = defaultdict(list)
         self._slots: dict[str, threading.Semaphore] = defaultdict(lambda: threading.Semaphore(CONCURRENCY))
         self._sandboxes: set[_Sandbox] = set()
+        self._closed = False
         self._lock = threading.Lock()
 
     def invoke(self, function: Function, payload: str) -> Invocation:
@@ -70,6 +71,8 @@ class LambdaRuntime:
             slot = self._slots[function.name]
         with slot:
             with self._lock:
+                if self._closed:
+                    return Invocation(_error("Runtime.ExitError", "none", "Error: The cloud was closed"), True, "")
                 sandbox = self._idle[function].pop() if self._idle[function] else None
                 if sandbox is None:
                     stream = f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{uuid.uuid4().hex}"
@@ -87,8 +90,9 @@ class LambdaRuntime:
             return invocation
 
     def close(self) -> None:
-        """End every sandbox."""
+        """End every sandbox; none is started again."""
         with self._lock:
+            self._closed = True
             sandboxes, self._sandboxes = self._sandboxes, set()
             self._idle.clear()
         for sandbox in sandboxes:

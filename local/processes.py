@@ -67,7 +67,7 @@ class Child:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            start_new_session=True,  # Ctrl-C is for this process: it stops its children in order
+            start_new_session=True,  # Ctrl-C is for this process, which stops its children in order
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -91,7 +91,8 @@ class Child:
         """End the process, by force once ``grace_s`` seconds have passed, and wait until its output is read."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(grace_s)
-        self._process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # with what it has started itself
         self._reader.join()
 
 
@@ -173,6 +174,7 @@ class Endpoint:
         self._lock = threading.Lock()
         self._child: Child | None = None
         self._url = ""
+        self._closed = False
 
     def invoke(self, body: bytes, headers: Mapping[str, str]) -> Answer:
         """Hand a request to the container.
@@ -185,7 +187,7 @@ class Endpoint:
             The container's answer, whatever its status.
         """
         with self._lock:
-            if self._child is None or not self._child.alive:
+            if not self._closed and (self._child is None or not self._child.alive):
                 self._start()
         return self._request("/invocations", ENDPOINT_ANSWER_S, body, headers)
 
@@ -213,6 +215,8 @@ class Endpoint:
             return Answer(0, "", b"Your invocation timed out while waiting for a response from container primary.")
 
     def close(self) -> None:
-        """End the container."""
-        if self._child is not None:
-            self._child.stop()
+        """End the container; it is not started again."""
+        with self._lock:
+            self._closed = True
+            if self._child is not None:
+                self._child.stop()

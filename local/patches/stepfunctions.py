@@ -150,6 +150,16 @@ def stop_with_error_and_cause(_original: Any, self: Any) -> Any:
     return ActionResult({"stopDate": execution.stop_date})
 
 
+def stop_every_execution() -> None:
+    """Stop what still runs, lest it goes on in the cloud that follows."""
+    for regions in stepfunctions_parser_backends.values():
+        for backend in regions.values():
+            for machine in backend.state_machines:
+                for execution in machine.executions:
+                    if execution.status == "RUNNING" and execution.exec_worker.env:
+                        execution.stop(datetime.now(UTC), None, None)
+
+
 @around(Environment, "set_stop")
 def stop_at_once(original: Any, self: Any, stop_date: Any, cause: Any, error: Any) -> None:
     """AWS writes the end into the history at once, and no task reports after it; moto waits for the task."""

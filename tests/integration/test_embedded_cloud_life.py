@@ -1,6 +1,7 @@
 """How the embedded cloud starts and ends: nothing of it is left behind."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -24,8 +25,9 @@ def client(service: str, environment: dict[str, str]) -> Any:
 
 
 def children_of(process: int) -> set[int]:
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True, check=False)
-    return {int(line) for line in listed.stdout.split()}
+    arguments = ["ps", "-o", "pid=,comm=", "--ppid", str(process)]
+    lines = subprocess.run(arguments, capture_output=True, text=True, check=False).stdout.splitlines()
+    return {int(line.split()[0]) for line in lines if line.split()[1] != "ps"}
 
 
 def is_running(process: int) -> bool:
@@ -82,3 +84,22 @@ def test_a_port_in_use_is_said() -> None:
         taken.listen()
         with pytest.raises(OSError, match="in use"), EmbeddedCloud(TEMPLATE, port=taken.getsockname()[1]):
             pass
+
+
+def test_a_closed_cloud_leaves_no_execution_at_work() -> None:
+    with EmbeddedCloud(TEMPLATE, {"WorkerCount": "0"}) as cloud:
+        machines = client("stepfunctions", cloud.environment)
+        call: dict[str, Any] = {"Type": "Task", "Resource": "arn:aws:states:::lambda:invoke", "End": True}
+        call["Parameters"] = {"FunctionName": cloud.outputs["Sleep"], "Payload": {"seconds": 1.5}}
+        call["Retry"] = [{"ErrorEquals": ["States.ALL"], "IntervalSeconds": 1, "MaxAttempts": 9}]
+        definition = json.dumps({"StartAt": "Call", "States": {"Call": call}})
+        role = "arn:aws:iam::123456789012:role/tests"
+        machine = machines.create_state_machine(name="busy", definition=definition, roleArn=role)["stateMachineArn"]
+        for _ in range(4 * (os.cpu_count() or 1)):  # more than run at a time
+            machines.start_execution(stateMachineArn=machine)
+        deadline = time.monotonic() + 10
+        while not children_of(os.getpid()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    time.sleep(1.5)
+    assert not children_of(os.getpid())
