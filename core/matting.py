@@ -14,8 +14,8 @@ from core.tiles import enlarge, shrink
 from core.trimap import CERTAIN_FOREGROUND, Band, find_band
 from core.types import Alpha, Mask, Matte, Precision, Rgb
 
-_TILE_CELLS: Final = 512
-"""Side of the tiles on which the band is worked on, in cells of the scale of the work."""
+_TILE_PX: Final = 512
+"""Side of the tiles in which the band is worked on; at reduced scale, where they need less, it is twice that."""
 
 _MAX_CELLS: Final = 1_600_000
 """Largest grid that is held whole: it bounds the memory whatever the size of the picture."""
@@ -148,7 +148,7 @@ def _fit(rgb: Rgb, coarse: Plane, grid: _Grid) -> Coefficients:
 
 def _apply(coefficients: Coefficients, rgb: Rgb, alpha: Alpha, band: Band) -> int:
     """Write the model's alpha of the sharp picture into the band; return the number of tiles."""
-    tiles = list(band.tiles(max(_TILE_CELLS, band.cell_px)))
+    tiles = list(band.tiles(max(_TILE_PX, band.cell_px)))
     for tile in tiles:
         around = tile.grown(band.cell_px, band.cell_px, band.shape)
         enlarged = enlarge(coefficients[around.cells(band.cell_px)], band.cell_px)[tile.inside(around)]
@@ -165,7 +165,7 @@ def _closed_form(
     confidence = _confidence(alpha, coarse, grid)
     prior = shrink(alpha, scale).copy()
     cell_px = max(scale, band.cell_px)
-    tiles = list(band.tiles(max(_TILE_CELLS * scale, cell_px)))
+    tiles = list(band.tiles(max(_TILE_PX * min(scale, 2), cell_px)))
     most = 0
     for tile in tiles:
         around = tile.grown(_MARGIN_CELLS * scale, cell_px, band.shape)
