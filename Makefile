@@ -25,7 +25,7 @@ demo: setup  ## one photograph through the whole pipeline: make demo [IMAGE=phot
 	@$(BIN)/pbr demo $(IMAGE)
 
 test: setup  ## all tests, fast ones first
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest --numprocesses auto tests/unit
 	$(BIN)/python -m pytest tests/integration tests/e2e
 
 lint: setup node_modules/.ready typecheck  ## style, types, imports, templates, state machine

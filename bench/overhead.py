@@ -1,18 +1,18 @@
-"""What the orchestration adds: an execution's time, less the time that its stages' work took.
+"""What the orchestration adds: an execution's time, less the time that its stages' own work took.
 
-Runs warm executions one after another on the embedded cloud, and once the same pictures through core.pipeline in one
-process. Run it with ``make bench``.
+Warm executions one after another on the embedded cloud, beside the same pictures through core.pipeline in one process.
+Run it with ``make bench``.
 """
 
 import json
 import statistics
 import time
 from pathlib import Path
-from typing import Any
 
-import boto3
+import numpy as np
 from skimage import data as photographs
 
+from client.stack import Stack
 from core.encode import encode
 from core.models import ModelSource
 from core.options import Options
@@ -24,62 +24,51 @@ ROUNDS = 9
 
 
 def main() -> None:
-    """Print medians as JSON."""
-    import numpy as np
-
-    pictures = []
-    for seed in range(ROUNDS + 1):
-        rgb = photographs.coffee().copy()
-        rgb[0, 0] = seed  # another content, so that the cache does not answer
-        pictures.append(encode(rgb, np.ones(rgb.shape[:2], np.float32), Options()).data)
-    options = Options(model="classical")
-    in_process = [timed(lambda p=p: remove_background(p, options, weights=ModelSource(Path()))) for p in pictures[1:]]
+    """Print medians as JSON, in seconds."""
+    pictures = [photograph(number) for number in range(ROUNDS + 1)]
+    in_process = [process(picture) for picture in pictures][1:]
     with EmbeddedCloud(ROOT / "template.yaml", {"DefaultModel": "classical"}) as cloud:
-        runs = [execute(cloud, number, picture) for number, picture in enumerate(pictures)][1:]  # the first is cold
-    total = statistics.median(run["total_s"] for run in runs)
-    work = statistics.median(run["work_s"] for run in runs)
+        stack = Stack.connect(cloud.stack_name, region=cloud.region, endpoint_url=cloud.endpoint_url)
+        runs = [execute(stack, number, picture) for number, picture in enumerate(pictures)][1:]  # the first is cold
+    totals, work = ([run[part] for run in runs] for part in (0, 1))
     report = {
         "rounds": ROUNDS,
-        "execution_s": round(total, 3),
-        "work_of_its_stages_s": round(work, 3),
-        "overhead_s": round(statistics.median(run["total_s"] - run["work_s"] for run in runs), 3),
-        "one_process_s": round(statistics.median(in_process), 3),
-        "execution_to_one_process": round(total / statistics.median(in_process), 2),
+        "execution": round(statistics.median(totals), 3),
+        "work_of_its_stages": round(statistics.median(work), 3),
+        "overhead": round(statistics.median(total - own for total, own in runs), 3),
+        "one_process": round(statistics.median(in_process), 3),
+        "execution_to_one_process": round(statistics.median(totals) / statistics.median(in_process), 2),
     }
     print(json.dumps(report, indent=2))
 
 
-def timed(call: Any) -> float:
-    """Return how long a call takes."""
+def photograph(number: int) -> bytes:
+    """Return a 600 x 400 photograph; each number is another content, so that the cache does not answer."""
+    rgb = photographs.coffee().copy()
+    rgb[0, 0] = number
+    return encode(rgb, np.ones(rgb.shape[:2], np.float32), Options()).data
+
+
+def process(picture: bytes) -> float:
+    """Return how long all stages take in this process."""
     started = time.perf_counter()
-    call()
+    remove_background(picture, Options(model="classical"), weights=ModelSource(Path()))
     return time.perf_counter() - started
 
 
-def execute(cloud: EmbeddedCloud, number: int, picture: bytes) -> dict[str, float]:
-    """Run one execution and return its time and that of its stages."""
-
-    def client(service: str) -> Any:
-        return boto3.client(
-            service,  # type: ignore[call-overload]
-            region_name=cloud.region,
-            endpoint_url=cloud.endpoint_url,
-            aws_access_key_id="local",
-            aws_secret_access_key="local",
-        )
-
-    sfn, bucket, key = client("stepfunctions"), cloud.outputs["UploadsBucket"], f"{number}.png"
-    client("s3").put_object(Bucket=bucket, Key=f"backgrounds/{key}", Body=picture)  # a prefix that starts nothing
-    arn = sfn.start_execution(
-        stateMachineArn=cloud.outputs["StateMachineArn"],
-        input=json.dumps({"source": {"bucket": bucket, "key": f"backgrounds/{key}"}}),
+def execute(stack: Stack, number: int, picture: bytes) -> tuple[float, float]:
+    """Return how long an execution takes, and how much of that is its stages' own work."""
+    source = {"bucket": stack.outputs["UploadsBucket"], "key": f"backgrounds/{number}.png"}  # starts nothing by itself
+    stack.s3.put_object(Bucket=source["bucket"], Key=source["key"], Body=picture)
+    arn = stack.stepfunctions.start_execution(
+        stateMachineArn=stack.outputs["StateMachineArn"], input=json.dumps({"source": source})
     )["executionArn"]
-    while (described := sfn.describe_execution(executionArn=arn))["status"] == "RUNNING":
+    while (described := stack.stepfunctions.describe_execution(executionArn=arn))["status"] == "RUNNING":
         time.sleep(0.02)
     if described["status"] != "SUCCEEDED":
-        raise RuntimeError(described.get("cause"))
-    work = sum(json.loads(described["output"])["timings_s"].values())
-    return {"total_s": (described["stopDate"] - described["startDate"]).total_seconds(), "work_s": work}
+        raise RuntimeError(described["cause"])
+    total = (described["stopDate"] - described["startDate"]).total_seconds()
+    return total, sum(json.loads(described["output"])["timings_s"].values())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What all layers share: the repository's files, and pictures made on the spot."""
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import yaml
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
+
+# rembg imports pymatting, which would compile for a minute or two where numba has no cache yet, and is not called.
+os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,15 @@ from typing import Any
 import botocore.session
 from botocore import xform_name
 from moto.stepfunctions.parser import models as _models  # noqa: F401  imports every user of boto_client_for
+from moto.stepfunctions.parser.api import HistoryEventType
 from moto.stepfunctions.parser.asl.component.common.error_name.error_equals_decl import ErrorEqualsDecl
+from moto.stepfunctions.parser.asl.component.common.error_name.failure_event import (
+    FailureEvent,
+    FailureEventException,
+)
 from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name import StatesErrorName
 from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name_type import StatesErrorNameType
+from moto.stepfunctions.parser.asl.component.state.exec.state_task import mock_eval_utils
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service import StateTaskService
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_aws_sdk import (
     StateTaskServiceAwsSdk,
@@ -18,7 +24,11 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_callback import (
     StateTaskServiceCallback,
 )
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_dynamodb import (
+    StateTaskServiceDynamoDB,
+)
 from moto.stepfunctions.parser.asl.eval.callback.callback import CallbackEndpoint, HeartbeatTimeoutError
+from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.utils import boto_client
 from moto.stepfunctions.parser.asl.utils.encoding import to_json_str
 
@@ -110,6 +120,24 @@ def name_the_error(_original: Any, prefix: str, error: Any) -> str:
     }
     name = modelled.get(code, code if code in modelled.values() else prefix)
     return f"{prefix}.{name.removesuffix('Exception')}Exception"
+
+
+@around(StateTaskServiceDynamoDB, "_from_error")
+def keep_the_name_of_a_failure(original: Any, self: Any, env: Any, ex: Exception) -> Any:
+    """AWS names a failure that DynamoDB did not cause, such as a mocked one; moto calls all AmazonDynamoDBException."""
+    return ex.failure_event if isinstance(ex, FailureEventException) else original(self, env=env, ex=ex)
+
+
+@around(mock_eval_utils, "_eval_mocked_response_throw")
+def throw_what_the_service_throws(original: Any, env: Any, mocked_response: Any) -> None:
+    """AWS Step Functions Local lets a mock throw States.Timeout; moto takes no name that begins with States."""
+    try:
+        original(env=env, mocked_response=mocked_response)
+    except ValueError:
+        details = {"error": mocked_response.error, "cause": mocked_response.cause}
+        name = StatesErrorName(StatesErrorNameType.from_name(mocked_response.error))
+        event = EventDetails(taskFailedEventDetails=details)
+        raise FailureEventException(FailureEvent(env, name, HistoryEventType.TaskFailed, event)) from None
 
 
 @around(StateTaskServiceCallback, "_eval_execution")

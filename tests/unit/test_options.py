@@ -35,7 +35,9 @@ def test_a_bad_option_is_named_with_its_value_and_a_remedy(raw: dict[str, str], 
     assert caught.value.remedy.endswith(".")
 
 
-@given(st.dictionaries(st.text() | st.sampled_from(list(Options.model_fields)), st.text() | st.integers() | st.floats()))
+@given(
+    st.dictionaries(st.text() | st.sampled_from(list(Options.model_fields)), st.text() | st.integers() | st.floats())
+)
 def test_whatever_comes_is_options_or_a_typed_error(raw: dict[str, object]) -> None:
     try:
         options = Options.parse(raw)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from core import decode
 from core.errors import SourceNotFoundError
 from core.types import Mask, Picture
-from core import decode
 from functions.segment.worker import Worker, WorkerConfig
 from functions.shared.job import StoredObject
 from tests.conftest import ROOT

@@ -11,7 +11,7 @@ import pytest
 
 from local.cloud import EmbeddedCloud
 from tests.conftest import ROOT
-from tests.integration.mocks import all_mocks
+from tests.integration.machine.mocks import all_mocks
 
 ENDED = {"SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"}
 
@@ -107,7 +107,7 @@ class Deployed:
         return self.dynamodb.scan(TableName=self.outputs["CacheTable"], ConsistentRead=True)["Items"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     """All three hosts of segmentation, the segmenter that needs no weights, and the mocks for who names a case."""
     mocks = tmp_path_factory.mktemp("mocks") / "MockConfigFile.json"

@@ -11,7 +11,7 @@ from typing import Any
 import boto3
 import pytest
 
-from tests.integration.mocks import MOCK_FILE, create_machine, run_case
+from tests.integration.machine.mocks import MOCK_FILE, create_machine, run_case
 
 START = ["Validate", "LookUpCache", "CacheHit?"]
 CLAIMED = [*START, "ClaimWork", "ChooseSegmenter"]
@@ -23,8 +23,6 @@ CASES = {
     "Processed": [*CLAIMED, "SegmentOnLambda", *REFINED],
     "ServedFromCache": [*START, *SERVED],
     "CachedResultExpired": [*START, "ServeCached", "TakeOverClaim", "ChooseSegmenter", "SegmentOnLambda", *REFINED],
-    "WaitsForOwner": [*START, "CheckOwner", "OwnerAtWork?", "WaitForOwner", *START[1:], *SERVED],
-    "LosesTheRace": [*START, "ClaimWork", "WaitForOwner", *START[1:], *SERVED],
     "OwnerGaveUp": [
         *START,
         *("CheckOwner", "OwnerAtWork?", "TakeOverClaim", "ChooseSegmenter", "SegmentOnLambda"),

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import disc
-from tests.integration.conftest import Deployed
+from tests.integration.machine.conftest import Deployed
 
 STAGES = ["Validate", "LookUpCache", "CacheHit?", "ClaimWork", "ChooseSegmenter"]
 REST = ["Refine", "Encode", "SaveCache", "PublishMetrics", "Outcome?", "Done"]

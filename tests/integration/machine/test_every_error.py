@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import Deployed
-from tests.integration.mocks import GOOD_CASE, PERMANENT, RETRIED, TASKS, case_of, create_machine, run_case
+from tests.integration.machine.conftest import Deployed
+from tests.integration.machine.mocks import GOOD_CASE, PERMANENT, RETRIED, TASKS, case_of, create_machine, run_case
 
 Outcome = tuple[dict[str, Any], list[str]]
 

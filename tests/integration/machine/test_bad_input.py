@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import disc
-from tests.integration.conftest import Deployed
+from tests.integration.machine.conftest import Deployed
 
 
 def png_header(width: int, height: int) -> bytes:
