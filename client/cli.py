@@ -79,7 +79,10 @@ def process_files(
     ],
     precision: Annotated[Precision | None, typer.Option(help="Work put into the edge.", show_default="high")] = None,
     format_: Annotated[
-        OutputFormat | None, typer.Option("--format", help="jpeg needs a background.", show_default="png")
+        OutputFormat | None,
+        typer.Option(
+            "--format", help="Of the result; jpeg is on white unless there is a background.", show_default="png"
+        ),
     ] = None,
     quality: Annotated[int | None, typer.Option(help="Of webp and jpeg, 1 to 100.", show_default="90")] = None,
     model: Annotated[

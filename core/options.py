@@ -61,7 +61,8 @@ class Options(BaseModel):
     )
     output: Output = Field(default=Output.CUTOUT, description="cutout, or mask: the alpha alone, as a grey picture")
     format: OutputFormat = Field(
-        default=OutputFormat.PNG, description="png, webp, webp_lossless, or jpeg (which needs a background)"
+        default=OutputFormat.PNG,
+        description="png, webp, webp_lossless, or jpeg (on white unless a background is given)",
     )
     quality: Annotated[int, Field(ge=1, le=100)] = Field(default=90, description="of webp and jpeg, 1 to 100")
     background_color: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] | None = Field(

@@ -1,0 +1,127 @@
+"""The command line as a user runs it, on the stack that PBR_STACK names, else on an embedded cloud that it starts."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT, disc
+
+ON_AWS = "PBR_STACK" in os.environ
+
+
+class Pbr:
+    """Runs pbr as a user with an empty home directory."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.environment = {**os.environ, "HOME": str(home), "COLUMNS": "200", "PBR_MODEL_MIRROR": "http://127.0.0.1:9"}
+        for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
+            self.environment.pop(name, None)
+        if not ON_AWS:
+            self.environment.pop("AWS_ENDPOINT_URL", None)
+
+    def __call__(self, *arguments: str, stdin: bytes = b"", status: int = 0) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-m", "client.cli", *arguments]
+        done = subprocess.run(
+            command, cwd=ROOT, env=self.environment, input=stdin, capture_output=True, timeout=240, check=False
+        )
+        assert done.returncode == status, done.stdout.decode() + done.stderr.decode()
+        return done
+
+
+@pytest.fixture(scope="module")
+def pbr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pbr]:
+    command = Pbr(tmp_path_factory.mktemp("home"))
+    try:
+        yield command
+    finally:
+        if not ON_AWS:
+            command("down")
+
+
+@pytest.fixture(scope="module")
+def processed(pbr: Pbr, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """One good and one bad file, processed with options; where the results are, and what was told on the way."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "good.png").write_bytes(disc(seed=50))
+    (folder / "bad.jpg").write_text("no picture at all")
+    files = [str(folder / "good.png"), str(folder / "bad.jpg")]
+    done = pbr(
+        "process", *files, "--format", "webp", "--crop", "--model", "classical", "-o", str(folder / "out"), status=1
+    )
+    return folder / "out", done.stderr.decode()
+
+
+def test_a_photo_comes_back_cut_out_as_asked(processed: tuple[Path, str]) -> None:
+    folder, _ = processed
+    picture = Image.open(folder / "good.webp")
+    assert (picture.format, picture.mode) == ("WEBP", "RGBA")
+    assert all(140 < side < 170 for side in picture.size), "cropped to the disc"
+    sidecar = json.loads((folder / "good.json").read_text())
+    assert sidecar["options"]["crop"] is True and sidecar["model"]["name"] == "classical"
+
+
+def test_a_bad_file_is_told_with_its_remedy_and_leaves_nothing(processed: tuple[Path, str]) -> None:
+    folder, told = processed
+    assert "image.format" in told and "Traceback" not in told
+    assert sorted(path.name for path in folder.iterdir()) == ["good.json", "good.webp"]
+
+
+@pytest.mark.skipif(ON_AWS, reason="a deployed stack has its own default model")
+def test_without_weights_the_user_is_told_once(processed: tuple[Path, str]) -> None:
+    _, told = processed
+    assert told.count("PBR_MODEL_DIR") == 1
+
+
+def test_standard_input_goes_to_standard_output(pbr: Pbr, processed: tuple[Path, str]) -> None:
+    done = pbr("process", "-", "--mask-only", "--model", "classical", stdin=disc(seed=51))
+    mask = np.asarray(Image.open(io.BytesIO(done.stdout)))
+    assert mask.shape == (240, 320)
+    assert mask[120, 160] == 255 and mask[5, 5] == 0
+
+
+def test_history_lists_executions_and_shows_one_of_them(pbr: Pbr, processed: tuple[Path, str]) -> None:
+    listed = pbr("history").stdout.decode()
+    assert "good.png" in listed and "UnsupportedFormatError" in listed
+    folder, _ = processed
+    name = json.loads((folder / "good.json").read_text())["execution"]["name"]
+    table = pbr("history", name).stdout.decode()
+    for state in ("Validate", "SegmentOnLambda", "Refine", "Encode", "PublishMetrics"):
+        assert state in table
+    assert "sha256" in pbr("history", name, "--inputs").stdout.decode()
+
+
+def test_status_names_the_buckets(pbr: Pbr, processed: tuple[Path, str]) -> None:
+    assert "bucket" in pbr("status").stdout.decode()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("process", "photo.jpg", "--background-color", "red"), "background_color"),
+        (("process", "photo.jpg", "--format", "gif"), "gif"),
+        (("process",), "FILES"),
+    ],
+)
+def test_wrong_use_is_told_before_anything_is_sent(pbr: Pbr, arguments: tuple[str, ...], told: str) -> None:
+    assert told in pbr(*arguments, status=2).stderr.decode()
+
+
+@pytest.mark.skipif(ON_AWS, reason="the demo brings its own cloud")
+def test_the_demo_writes_result_facts_and_a_before_and_after_picture(pbr: Pbr, tmp_path: Path) -> None:
+    photo = tmp_path / "disc.png"
+    photo.write_bytes(disc(seed=52))
+    told = pbr("demo", str(photo), "-o", str(tmp_path / "out")).stdout.decode()
+    for name in ("disc.png", "disc.json", "disc-before-after.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 0
+        assert name in told
+    for line in ("SegmentOnLambda", "ExecutionSucceeded", "score"):
+        assert line in told
