@@ -12,10 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final, TypeAlias
-from uuid import uuid4
-
-import httpx
-from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_exponential_jitter
 
 from core.errors import InvalidOptionsError, WeightsHashMismatchError, WeightsUnavailableError
 
@@ -31,10 +27,6 @@ _GB: Final = 1_000_000_000
 
 _UNASKED_BYTES: Final = 300_000_000
 """Largest file that is downloaded without having been asked for by name."""
-
-_CONNECT_S: Final = 3.0
-_SILENCE_S: Final = 5.0
-_RATE_AFTER_S: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -203,8 +195,7 @@ def weights(
         name: a name in ``registry``.
         directory: where ``<name>.onnx`` is, or is put.
         mirror: base URL to download from; None for rembg's release.
-        timeout_s: seconds for the download. A connection that falls silent is given up after five, and so is
-            a transfer as soon as its rate shows that it will not end in time.
+        timeout_s: seconds for the download, see :func:`core.download.fetch`.
         registry: the models there are.
 
     Raises:
@@ -225,10 +216,12 @@ def weights(
     if path.exists():
         _verify(model, path)
     else:
+        from core.download import DownloadError
+
         try:
             _download(model, path, mirror, timeout_s)
-        except (httpx.HTTPError, OSError) as error:
-            raise _unavailable(model, path, str(error) or type(error).__name__) from error
+        except DownloadError as error:
+            raise _unavailable(model, path, str(error)) from error
     return path
 
 
@@ -256,6 +249,8 @@ def best_available(
     Raises:
         WeightsHashMismatchError: a file in ``directory`` is not the pinned one.
     """
+    from core.download import DownloadError, UnreachableError
+
     deadline = time.monotonic() + timeout_s
     memory_bytes = _memory_bytes()
     candidates = [
@@ -274,9 +269,9 @@ def best_available(
             continue
         try:
             _download(model, directory / f"{model.name}.onnx", mirror, remaining_s)
-        except (httpx.TransportError, OSError):
+        except UnreachableError:
             break
-        except (httpx.HTTPStatusError, WeightsUnavailableError, WeightsHashMismatchError):
+        except (DownloadError, WeightsHashMismatchError):
             continue
         return model.name
     return CLASSICAL
@@ -298,56 +293,14 @@ def _sha256(path: Path, mtime_ns: int, size: int) -> str:
 
 
 def _download(model: Model, path: Path, mirror: str | None, timeout_s: float) -> None:
-    """Put the verified file at ``path``, in one step, or leave nothing behind."""
+    """Put the verified file at ``path``."""
+    from core import download  # here, because httpx would cost every process a fifth of a second
+
     url = f"{(mirror or RELEASE).rstrip('/')}/{model.file}"
-    deadline = time.monotonic() + timeout_s
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
-        for attempt in Retrying(
-            retry=retry_if_exception(_worth_another_try),
-            wait=wait_exponential_jitter(multiplier=0.2, max=2.0),
-            stop=stop_before_delay(timeout_s),
-            reraise=True,
-        ):
-            with attempt:
-                found = _stream(model, url, part, deadline)
-        if found != model.sha256:
-            raise _mismatch(model, url, found, "Put rembg's release of the file on the mirror.")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _stream(model: Model, url: str, part: Path, deadline: float) -> str:
-    """Write what ``url`` serves to ``part`` and return its SHA-256."""
-    started = time.monotonic()
-    left_s = max(deadline - started, 0.001)
-    timeout = httpx.Timeout(min(_SILENCE_S, left_s), connect=min(_CONNECT_S, left_s))
-    digest, received = hashlib.sha256(), 0
-    with (
-        httpx.stream("GET", url, timeout=timeout, follow_redirects=True) as response,
-        part.open("wb") as file,
-    ):
-        response.raise_for_status()
-        for chunk in response.iter_bytes(1 << 16):
-            digest.update(chunk)
-            file.write(chunk)
-            received += len(chunk)
-            now = time.monotonic()
-            expected_s = (now - started) * (model.bytes / received - 1)
-            if now > deadline or (now - started > _RATE_AFTER_S and now + expected_s > deadline):
-                raise _unavailable(model, part, f"{received} of {model.bytes} bytes in {now - started:.1f} s")
-            if received > model.bytes:
-                break
-    return digest.hexdigest()
-
-
-def _worth_another_try(error: BaseException) -> bool:
-    """Whether a download that failed so may succeed at once: not where nothing answers at all."""
-    if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code == httpx.codes.TOO_MANY_REQUESTS or error.response.is_server_error
-    return isinstance(error, httpx.ReadError | httpx.RemoteProtocolError)
+        download.fetch(url, path, sha256=model.sha256, size_bytes=model.bytes, timeout_s=timeout_s)
+    except download.TamperedError as error:
+        raise _mismatch(model, url, error.found, "Put rembg's release of the file on the mirror.") from error
 
 
 def _memory_bytes() -> int:
