@@ -51,29 +51,30 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     precision_level: Precision = Field(
-        default=Precision.HIGH, description="work put into the edge: draft, standard, high or ultra_high"
+        default=Precision.HIGH, description="draft, standard, high or ultra_high, the work put into the edge"
     )
     model: str = Field(
-        default="auto", description="segmentation model by its rembg name, classical, or auto: the host's default"
+        default="auto", description="a segmentation model's rembg name, classical, or auto: the stack's default"
     )
     segmentation_host: Host = Field(
-        default=Host.AUTO, description="where segmentation runs: lambda, ecs, sagemaker, or auto: the stack's default"
+        default=Host.AUTO, description="lambda, ecs, sagemaker, or auto: where the stack segments by default"
     )
     output: Output = Field(default=Output.CUTOUT, description="cutout, or mask: the alpha alone, as a grey picture")
     format: OutputFormat = Field(
         default=OutputFormat.PNG,
         description="png, webp, webp_lossless, or jpeg (on white unless a background is given)",
     )
-    quality: Annotated[int, Field(ge=1, le=100)] = Field(default=90, description="of webp and jpeg, 1 to 100")
+    quality: Annotated[int, Field(ge=1, le=100)] = Field(default=90, description="1 to 100, of webp and jpeg")
     background_color: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] | None = Field(
-        default=None, description="put the subject on this colour, #rrggbb; jpeg takes white if none is given"
+        default=None, description="#rrggbb, a colour to put the subject on; jpeg takes white if none is given"
     )
     background_key: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(
-        default=None, description="put the subject on this picture: a key under backgrounds/ in the uploads bucket"
+        default=None,
+        description="a key in the uploads bucket: a picture to put the subject on; best under backgrounds/",
     )
-    crop: bool = Field(default=False, description="crop to the subject")
+    crop: bool = Field(default=False, description="true or false, whether to crop to the subject")
     crop_margin: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.0, description="room left around the subject by crop, as a share of its longer side, 0 to 1"
+        default=0.0, description="0 to 1, the room that crop leaves around the subject as a share of its longer side"
     )
 
     @classmethod
@@ -107,7 +108,7 @@ class Options(BaseModel):
 def _explain(error: ValidationError) -> InvalidOptionsError:
     """Turn pydantic's first complaint into ours."""
     first = error.errors(include_url=False)[0]
-    name = str(first["loc"][0]) if first["loc"] else "options"
+    name = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         return InvalidOptionsError(
             "Unknown option",
@@ -116,8 +117,8 @@ def _explain(error: ValidationError) -> InvalidOptionsError:
             remedy=f"The options are: {', '.join(Options.model_fields)}.",
         )
     return InvalidOptionsError(
-        f"{first['msg']}",
+        f"This value is not allowed: {first['msg'][:1].lower()}{first['msg'][1:]}",
         field=f"options.{name}",
         value=first["input"],
-        remedy=f"{name} is {Options.model_fields[name].description}.",
+        remedy=f"Allowed is: {Options.model_fields[name].description}.",
     )

@@ -12,10 +12,9 @@ from core.options import Host, Options
 from functions.shared.config import Config
 from functions.shared.job import Execution
 from functions.shared.observe import stage
-from functions.shared.store import Store, StoredFile
+from functions.shared.store import MAX_KEY_BYTES, Store, StoredFile
 from functions.validate.upload import Upload, options_in, read_upload
 
-_MAX_S3_KEY_BYTES = 1024
 _SECONDS_PER_DAY = 86_400
 
 
@@ -94,7 +93,7 @@ def check_names(upload: Upload, uploads_bucket: str) -> None:
             value=upload.bucket,
             remedy=f"Copy the picture to {uploads_bucket}.",
         )
-    if len(keys.failure_key(upload.key).encode()) > _MAX_S3_KEY_BYTES - len(".webp"):
+    if len(keys.failure_key(upload.key).encode()) > MAX_KEY_BYTES - len(".webp"):
         raise InvalidRequestError(
             "The key is too long to name a result after it",
             field="source.key",

@@ -101,6 +101,13 @@ def test_an_input_that_names_nothing_is_reported_under_the_execution(stack: Depl
     assert stack.report(f"executions/{arn.rsplit(':', 1)[1]}")["field"] == "input"
 
 
+def test_a_key_too_long_to_name_a_result_after_is_refused_and_reported(stack: Deployed) -> None:
+    version = stack.upload("k" * 1020, disc(seed=42))
+    arn = stack.execution_of("k" * 1020, version)
+    assert stack.wait(arn).error == "InvalidRequestError"
+    assert stack.report(f"executions/{arn.rsplit(':', 1)[1]}")["field"] == "source.key"
+
+
 def test_a_failure_releases_the_claim_so_that_the_next_upload_tries_itself(stack: Deployed) -> None:
     noise = np.full((100, 100, 3), 255, np.uint8)
     data = saved(Image.fromarray(noise), "PNG")
