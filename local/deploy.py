@@ -29,7 +29,7 @@ def translate(template: Path, parameters: Mapping[str, str], region: str) -> dic
         properties = resource.get("Properties", {})
         if resource["Type"] == "AWS::Serverless::StateMachine" and "DefinitionUri" in properties:
             definition = template.parent / properties.pop("DefinitionUri")
-            properties["Definition"] = yaml.safe_load(definition.read_text())
+            properties["Definition"] = yaml.load(definition.read_text(), Loader=yaml.CSafeLoader)
         if resource["Type"] == "AWS::Serverless::Function" and properties.get("PackageType") == "Image":
             properties.setdefault("ImageUri", f"{logical_id.lower()}:working-tree")  # never pulled
     translator = Translator(None, Parser(), boto_session=boto3.session.Session(region_name=region))

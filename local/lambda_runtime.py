@@ -10,6 +10,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -95,8 +96,8 @@ class LambdaRuntime:
             self._closed = True
             sandboxes, self._sandboxes = self._sandboxes, set()
             self._idle.clear()
-        for sandbox in sandboxes:
-            sandbox.close()
+        with ThreadPoolExecutor(len(sandboxes) or 1) as pool:  # each waits for its server's half-second poll
+            list(pool.map(_Sandbox.close, sandboxes))
 
 
 class _Sandbox:

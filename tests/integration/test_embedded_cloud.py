@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -355,6 +356,17 @@ def test_an_execution_that_times_out_has_a_stop_date(machines: Machines) -> None
     assert result["stopDate"] > result["startDate"]
 
 
+def test_an_execution_that_times_out_ends_in_its_history_whatever_its_task_does(
+    cloud: EmbeddedCloud, machines: Machines
+) -> None:
+    wait = wait_for_token(cloud.outputs["QueueUrl"], TimeoutSeconds=600)
+    execution = machines.start(machines.create({"Wait": wait}, TimeoutSeconds=1))
+    assert machines.end(execution)["status"] == "TIMED_OUT"
+    assert machines.history(execution)[-1]["type"] == "ExecutionTimedOut"
+    with pytest.raises(machines.api.exceptions.TaskTimedOut):
+        machines.api.send_task_heartbeat(taskToken=receive_token(cloud))
+
+
 def test_a_stopped_execution_ends_at_once_with_error_and_cause(cloud: EmbeddedCloud, machines: Machines) -> None:
     execution = machines.start(machines.create({"Wait": wait_for_token(cloud.outputs["QueueUrl"], TimeoutSeconds=600)}))
     token = receive_token(cloud)
@@ -483,6 +495,7 @@ def test_a_functions_error_is_caught_by_its_class_name(cloud: EmbeddedCloud, mac
 def test_a_task_that_exceeds_its_timeout_is_a_states_timeout_and_leaves_no_later_event(
     cloud: EmbeddedCloud, machines: Machines
 ) -> None:
+    invoke_directly(cloud, "Sleep", {"seconds": 0})  # warm, so that it ends while the execution goes on
     catch = [{"ErrorEquals": ["States.Timeout"], "Next": "Late"}]
     states = {
         "Call": invoke(cloud.outputs["Sleep"], {"seconds": 1.5}, TimeoutSeconds=1, Catch=catch),
@@ -504,7 +517,10 @@ def test_states_all_does_not_catch_a_missing_path(machines: Machines) -> None:
 
 def test_a_token_is_answered_by_another_process(cloud: EmbeddedCloud, machines: Machines) -> None:
     execution = machines.start(machines.create({"Wait": wait_for_token(cloud.outputs["QueueUrl"])}))
-    machines.api.send_task_success(taskToken=receive_token(cloud), output='{"answer": 42}')
+    token = receive_token(cloud)
+    with pytest.raises(machines.api.exceptions.InvalidToken):
+        machines.api.send_task_success(taskToken=f"{token}x", output="{}")
+    machines.api.send_task_success(taskToken=token, output='{"answer": 42}')
     assert json.loads(machines.end(execution)["output"]) == {"answer": 42}
 
 
@@ -565,7 +581,7 @@ def test_the_context_object_and_the_intrinsics_are_there(machines: Machines) -> 
         {"text": '{"a": 1, "b": {"c": 1}}', "more": {"b": {"d": 2}}},
     )
     assert made["execution"]["id"].endswith(made["execution"]["name"])
-    assert made["execution"]["started"] <= made["entered"]
+    assert datetime.fromisoformat(made["execution"]["started"]) <= datetime.fromisoformat(made["entered"])
     assert made["merged"] == {"a": 1, "b": {"d": 2}}
     assert json.loads(made["again"]) == {"b": {"d": 2}}
 
