@@ -19,7 +19,7 @@ RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ig
 ARG MODEL=birefnet-general-lite
 # Where they are fetched from; empty for rembg's releases.
 ARG MODEL_MIRROR=
-COPY core/__init__.py core/errors.py core/models.py core/
+COPY core/__init__.py core/download.py core/errors.py core/models.py core/
 RUN mkdir -p "$PBR_MODEL_DIR" \
     && if [ -n "$MODEL" ] && [ "$MODEL" != classical ]; then python -c "\
 from pathlib import Path; \
