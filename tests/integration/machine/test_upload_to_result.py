@@ -66,16 +66,20 @@ def test_options_ride_on_the_upload_as_metadata(
         assert all(size[0] < side < size[1] for side in picture.size), "about the disc's diameter"
 
 
-def test_a_background_is_taken_from_the_uploads_bucket_and_starts_nothing_itself(stack: Deployed) -> None:
+def test_a_background_comes_from_the_uploads_bucket_and_neither_it_nor_a_folder_starts_anything(
+    stack: Deployed,
+) -> None:
     green = io.BytesIO()
     Image.new("RGB", (64, 64), (0, 200, 0)).save(green, "PNG")
-    stack.upload("backgrounds/green.png", green.getvalue())
+    version = stack.upload("backgrounds/green.png", green.getvalue())
+    folder = stack.upload("photos/", b"")
     ended = stack.process("on-green.png", disc(seed=3), {"pbr-background-key": "backgrounds/green.png"})
     assert ended.status == "SUCCEEDED", ended.cause
     picture = Image.open(io.BytesIO(stack.result("results/on-green.png")))
     assert picture.mode == "RGB" and picture.getpixel((3, 3)) == (0, 200, 0)
-    with pytest.raises(TimeoutError):
-        stack.execution_of("backgrounds/green.png", "any", timeout_s=0.5)
+    for key, uploaded in (("backgrounds/green.png", version), ("photos/", folder)):
+        with pytest.raises(TimeoutError):
+            stack.execution_of(key, uploaded, timeout_s=0.5)
 
 
 def test_the_same_picture_again_is_served_from_the_cache(stack: Deployed) -> None:
