@@ -7,10 +7,11 @@ from aws_lambda_powertools.metrics import MetricUnit
 from pydantic import BaseModel
 
 from functions.metrics.buckets import image_size
+from functions.shared.job import Execution
 from functions.shared.observe import logger, stage
 
 
-class MetricsRequest(BaseModel):
+class FinalState(BaseModel):
     """What the state has to say at its end: a sidecar, or a failure; and what failed without failing the job."""
 
     done: dict[str, Any] | None = None
@@ -19,16 +20,24 @@ class MetricsRequest(BaseModel):
     degraded: dict[str, dict[str, str]] = {}
 
 
+class MetricsRequest(BaseModel):
+    """The state, and whose it is."""
+
+    state: FinalState
+    execution: Execution
+
+
 @stage(MetricsRequest)
 def handler(request: MetricsRequest) -> dict[str, Any]:
     """Publish and return nothing that the state needs."""
-    for state, caught in {**request.fallback, **request.degraded}.items():
-        logger.error("degraded", extra={"state": state, "caught": caught})
-        count("Degraded", {"Stage": state})
-    if request.failure:
-        count("Failed", {"Stage": request.failure["stage"], "Error": request.failure["error"]})
-    elif request.done:
-        publish(request.done["document"])
+    final = request.state
+    for name, caught in {**final.fallback, **final.degraded}.items():
+        logger.error("degraded", extra={"state": name, "caught": caught})
+        count("Degraded", {"Stage": name})
+    if final.failure:
+        count("Failed", {"Stage": final.failure["stage"], "Error": final.failure["error"]})
+    elif final.done:
+        publish(final.done["document"])
     return {}
 
 

@@ -44,19 +44,22 @@ def test_a_finished_job_publishes_the_time_of_each_stage_by_picture_size(capsys:
 
 def test_a_cache_hit_counts_as_such_and_leaves_the_quality_statistics_alone(capsys: pytest.CaptureFixture[str]) -> None:
     event = json.loads(json.dumps(EVENT))
-    event["done"]["document"]["cache"]["hit"] = True
+    event["state"]["done"]["document"]["cache"]["hit"] = True
     blocks = published(event, capsys)
     assert len(named(blocks, "CacheHit")) == 1
     assert not named(blocks, "QualityScore") and not named(blocks, "Processed")
 
 
 def test_a_failure_is_counted_by_stage_and_error(capsys: pytest.CaptureFixture[str]) -> None:
-    [block] = published({"failure": {"stage": "Refine", "error": "CorruptImageError", "cause": ""}}, capsys)
+    [block] = published(
+        {**EVENT, "state": {"failure": {"stage": "Refine", "error": "CorruptImageError", "cause": ""}}}, capsys
+    )
     assert (block["Stage"], block["Error"], block["Failed"]) == ("Refine", "CorruptImageError", [1.0])
 
 
 def test_what_lambda_stood_in_for_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    event = {**EVENT, "fallback": {"SegmentOnEcs": {"Error": "States.HeartbeatTimeout"}}}
+    fallback = {"SegmentOnEcs": {"Error": "States.HeartbeatTimeout"}}
+    event = {**EVENT, "state": {**EVENT["state"], "fallback": fallback}}
     assert [block["Stage"] for block in named(published(event, capsys), "Degraded")] == ["SegmentOnEcs"]
 
 
