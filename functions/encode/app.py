@@ -5,9 +5,8 @@ import json
 import time
 from typing import Any
 
-from core.encode import Encoded
-
 from core import pipeline
+from core.encode import Encoded
 from core.types import Rgb
 from functions.shared.config import Config
 from functions.shared.job import RefinedJob
