@@ -86,7 +86,8 @@ class Jobs:
             FileTooLargeError: nothing was uploaded.
         """
         _check_size(name, data)
-        return self._put(f"backgrounds/cli-{secrets.token_hex(8)}/{name}", name, data, {}).key
+        # Without the name: the key becomes metadata, and those are ASCII.
+        return self._put(f"backgrounds/cli-{secrets.token_hex(8)}", name, data, {}).key
 
     def execution_of(self, upload: Upload, *, timeout_s: float = _START_S) -> str:
         """Wait until an upload has started its execution, and return that execution's ARN.

@@ -341,6 +341,19 @@ def test_a_test_case_of_the_mock_configuration_runs(cloud: EmbeddedCloud, machin
     assert machines.end(machines.start(machine))["error"] == "NoSubjectError"
 
 
+def test_a_mock_throws_what_only_step_functions_itself_throws(cloud: EmbeddedCloud, machines: Machines) -> None:
+    retry = [{"ErrorEquals": ["States.Timeout"], "IntervalSeconds": 1, "MaxAttempts": 1}]
+    machine = machines.create({"Ask": invoke(cloud.outputs["Raise"], Retry=retry)}, name="mocked-slow")
+    mocked = machines.end(machines.start(f"{machine}#SecondTry"))
+    assert json.loads(mocked["output"])["Payload"] == {"mocked": True}
+
+
+def test_an_error_mocked_at_dynamodb_keeps_its_name(cloud: EmbeddedCloud, machines: Machines) -> None:
+    get = task("dynamodb:getItem", {"TableName": cloud.outputs["Table"], "Key": {"id": {"S": "any"}}})
+    machine = machines.create({"Get": get}, name="mocked-table")
+    assert machines.end(machines.start(f"{machine}#Throttled"))["error"] == "DynamoDB.ThrottlingException"
+
+
 def test_the_history_comes_in_pages_and_in_reverse(machines: Machines) -> None:
     execution = machines.start(machines.create({"Pass": {"Type": "Pass", "End": True}}))
     machines.end(execution)
