@@ -1,1 +1,1 @@
-"""Speed and quality, measured side by side with peers."""
+"""How fast it is, measured."""
