@@ -17,7 +17,6 @@ from core.errors import BackgroundRemoverError
 
 _AT_ONCE: Final = 8
 
-
 STDIN: Final = Path("-")
 
 

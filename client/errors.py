@@ -52,6 +52,6 @@ class FailureReport:
 class JobFailedError(BackgroundRemoverError):
     """The execution ended without a result; ``report`` says why."""
 
-    def __init__(self, report: FailureReport, execution_arn: str) -> None:
-        self.report, self.execution_arn = report, execution_arn
+    def __init__(self, report: FailureReport) -> None:
+        self.report = report
         super().__init__(report.message, field=report.field or report.stage, value=report.value, remedy=report.remedy)

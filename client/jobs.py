@@ -136,7 +136,7 @@ class Jobs:
         """
         found = self._stack.stepfunctions.describe_execution(executionArn=execution_arn)
         if found["status"] != "SUCCEEDED":
-            raise JobFailedError(self._report(dict(found)), execution_arn)
+            raise JobFailedError(self._report(dict(found)))
         sidecar = json.loads(found["output"])
         place = sidecar["result"]
         body = self._stack.s3.get_object(Bucket=place["bucket"], Key=place["key"])["Body"]

@@ -40,10 +40,10 @@ class LocalLinearModel:
     """
 
     def __init__(self, guide: Guide, radius: int, epsilon: float) -> None:
-        self.radius = radius
-        self.channels: tuple[Plane, ...] = tuple(np.ascontiguousarray(guide[..., c]) for c in range(3))
+        self._radius = radius
+        self._channels: tuple[Plane, ...] = tuple(np.ascontiguousarray(guide[..., c]) for c in range(3))
         # In float32 the 3 x 3 determinant cancels on grey edges, and the result shows it.
-        i = [channel.astype(np.float64) for channel in self.channels]
+        i = [channel.astype(np.float64) for channel in self._channels]
         mean = [box_mean(channel, radius) for channel in i]
         self._mean: list[Plane] = [plane.astype(np.float32) for plane in mean]
 
@@ -67,10 +67,10 @@ class LocalLinearModel:
         Args:
             target: h x w float32, the plane to be explained by the guide.
         """
-        mean = box_mean(target, self.radius)
+        mean = box_mean(target, self._radius)
         with_guide = [
-            box_mean(channel * target, self.radius) - channel_mean * mean
-            for channel, channel_mean in zip(self.channels, self._mean, strict=True)
+            box_mean(channel * target, self._radius) - channel_mean * mean
+            for channel, channel_mean in zip(self._channels, self._mean, strict=True)
         ]
         fitted: Coefficients = np.empty((*target.shape, 4), np.float32)
         offset = mean
@@ -83,7 +83,7 @@ class LocalLinearModel:
 
     def fit_mean(self, target: Plane) -> Coefficients:
         """Return, for every pixel, the mean of the models of all windows that hold it."""
-        return box_mean(self.fit(target), self.radius)
+        return box_mean(self.fit(target), self._radius)
 
 
 def apply(coefficients: Coefficients, guide: Guide) -> Plane:

@@ -249,8 +249,6 @@ def best_available(
     Raises:
         WeightsHashMismatchError: a file in ``directory`` is not the pinned one.
     """
-    from core.download import DownloadError, UnreachableError
-
     deadline = time.monotonic() + timeout_s
     memory_bytes = _memory_bytes()
     candidates = [
@@ -263,6 +261,9 @@ def best_available(
         if path.exists():
             _verify(model, path)
             return model.name
+
+    from core.download import DownloadError, UnreachableError
+
     for model in candidates:
         remaining_s = deadline - time.monotonic()
         if model.bytes > _UNASKED_BYTES or remaining_s <= 0:

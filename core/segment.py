@@ -9,10 +9,9 @@ from typing import Any, Final
 import cv2
 import numpy as np
 
-from core import classical
+from core import classical, models
 from core.errors import UnknownForegroundError
 from core.models import CLASSICAL, MODELS, Model, ModelSource
-from core.models import weights as verified_weights
 from core.types import Mask, Rgb, Segmentation
 
 _MIN_SUBJECT_SHARE: Final = 0.001
@@ -41,7 +40,7 @@ def segment(rgb: Rgb, model: str, *, weights: ModelSource, registry: Mapping[str
     if model == CLASSICAL:
         mask, digest = classical.segment(rgb), None
     else:
-        path = verified_weights(
+        path = models.weights(
             model,
             directory=weights.directory,
             mirror=weights.mirror,

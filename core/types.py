@@ -4,7 +4,7 @@ Inside ``core`` there is one representation: ``Rgb`` for colour, ``Alpha`` for m
 Bytes exist in ``decode`` and ``encode`` only.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias
 
@@ -39,11 +39,6 @@ class ImageInfo:
     height: int
     bytes: int
 
-    @property
-    def megapixels(self) -> float:
-        """Size in millions of pixels."""
-        return self.width * self.height / 1e6
-
 
 @dataclass(frozen=True)
 class Picture:
@@ -73,4 +68,4 @@ class Matte:
     """An alpha at the picture's size, with ``report``: how it was made, in JSON types."""
 
     alpha: Alpha
-    report: dict[str, Any] = field(default_factory=dict)
+    report: dict[str, Any]

@@ -3,23 +3,15 @@
 import io
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 
 # rembg imports pymatting, which would compile for a minute or two where numba has no cache yet, and is not called.
 os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
-
-
-@pytest.fixture(scope="session")
-def machine() -> dict[str, Any]:
-    """The state machine's definition, its substitutions not yet made."""
-    return yaml.safe_load((ROOT / "statemachine/remove_background.asl.yaml").read_text())
 
 
 @pytest.fixture(scope="session")
