@@ -26,14 +26,12 @@ class StageEvent:
     Attributes:
         stage: the state's name.
         kind: ``failed`` is an error that was caught: the execution goes on, to its failure report or to a fallback.
-        at: when.
         seconds: since the stage started; of ``retried``, too.
         detail: error and cause, of ``retried`` and ``failed``.
     """
 
     stage: str
     kind: Literal["started", "retried", "finished", "failed"]
-    at: datetime
     seconds: float
     detail: str = ""
 
@@ -80,7 +78,7 @@ class StageReader:
 
     def _event(self, kind: Literal["started", "retried", "finished", "failed"], at: datetime) -> StageEvent:
         seconds = (at - self._started[self._stage]).total_seconds()
-        return StageEvent(self._stage, kind, at, seconds, self._failure)
+        return StageEvent(self._stage, kind, seconds, self._failure)
 
 
 def events_of(stack: Stack, execution_arn: str, *, with_data: bool) -> list[Mapping[str, Any]]:

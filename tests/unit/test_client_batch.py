@@ -1,7 +1,6 @@
 import io
 import json
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,13 @@ from tests.unit.stack_in_memory import NOW
 class Pipeline:
     """Jobs whose results are their uploads; what is named ``broken`` never ends."""
 
+    def __init__(self) -> None:
+        self.data: dict[str, bytes] = {}
+
     def upload(self, name: str, data: bytes, options: Any = None) -> Upload:
-        self.data = {**getattr(self, "data", {}), name + str(len(data)): data}
-        return Upload(name + str(len(data)), None, NOW)
+        key = f"{name}{len(data)}"
+        self.data[key] = data
+        return Upload(key, None, NOW)
 
     def execution_of(self, upload: Upload) -> str:
         return upload.key
@@ -30,7 +33,7 @@ class Pipeline:
     def follow(self, execution_arn: str, *, timeout_s: float) -> Iterator[StageEvent]:
         if "broken" in execution_arn:
             raise JobTimeoutError("It hangs", field="f", value="v", remedy="Wait.")
-        yield StageEvent("Validate", "finished", datetime.now(), 0.1)
+        yield StageEvent("Validate", "finished", 0.1)
 
     def result(self, execution_arn: str) -> Result:
         return Result(self.data[execution_arn], {"result": {"key": "results/x.webp"}})

@@ -239,22 +239,15 @@ def test_the_profile_holds_no_date_of_making():
     assert profile.profile.creation_date.year == 2000
 
 
-@pytest.mark.parametrize("background", [{"background_color": "#ffffff"}, {"background_key": "backgrounds/a.jpg"}])
-def test_a_mask_on_a_background_is_a_contradiction(background):
-    with pytest.raises(errors.InvalidOptionsError) as caught:
-        options(output="mask", **background)
-    assert caught.value.field == "options.output"
-
-
 def test_every_level_of_a_plane_survives_the_hand_over():
     plane = (np.arange(256, dtype=np.float32) / np.float32(255)).reshape(16, 16)
     assert np.array_equal(decode_plane(encode_plane(plane)), plane)
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.floats(0, 1, width=32), min_size=16, max_size=16))
-def test_a_plane_is_rounded_to_the_nearest_level(values):
-    plane = np.array(values, np.float32).reshape(4, 4)
+@given(st.lists(st.floats(0, 1, width=32), min_size=16, max_size=16), st.sampled_from([(4, 4), (1, 16), (16, 1)]))
+def test_a_plane_keeps_its_shape_and_is_rounded_to_the_nearest_level(values, shape):
+    plane = np.array(values, np.float32).reshape(shape)
     found = decode_plane(encode_plane(plane))
-    assert found.dtype == np.float32
+    assert (found.shape, found.dtype) == (shape, np.float32)
     assert np.abs(found - plane).max() <= 0.5 / 255 + 1e-6

@@ -39,6 +39,10 @@ def test_a_timeout_has_no_cause_and_is_explained_all_the_same() -> None:
     assert "in time" in told["message"] and told["remedy"]
 
 
+def test_a_cause_as_long_as_step_functions_allows_is_cut_so_that_the_failed_state_takes_what_is_told() -> None:
+    assert len(explain({"Error": "Boom", "Cause": "x" * 32_768})["message"]) < 3000
+
+
 @given(st.text(), st.text() | st.recursive(st.none() | st.integers(), st.lists).map(json.dumps))
 def test_whatever_was_caught_can_be_told(error: str, cause: str) -> None:
     assert {"error", "message", "field", "value", "remedy"} == explain({"Error": error, "Cause": cause}).keys()

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.keys import cache_key, failure_key, result_keys
-from core.options import Host, Options, OutputFormat
+from core.options import Host, Options, Output, OutputFormat
 from core.types import Precision
 
 CONTENT = "a" * 64
@@ -14,21 +14,23 @@ def key(options: Options, *, content: str = CONTENT, weights: str | None = None,
 
 def test_whatever_changes_the_pixels_changes_the_cache_key() -> None:
     base = Options(model="u2net")
+    changes = {
+        "precision_level": Precision.DRAFT,
+        "model": "isnet-general-use",
+        "output": Output.MASK,
+        "format": OutputFormat.WEBP,
+        "quality": 91,
+        "background_color": "#ffffff",
+        "crop": True,
+        "crop_margin": 0.1,
+    }
+    assert Options.model_fields.keys() - changes.keys() == {"segmentation_host", "background_key"}
     variants = [
         key(base),
         key(base, content="b" * 64),
         key(base, weights="c" * 64),
-        key(base, background="d" * 64),
-        *(
-            key(base.model_copy(update=change))
-            for change in (
-                {"format": OutputFormat.WEBP},
-                {"model": "isnet-general-use"},
-                {"crop": True},
-                {"background_color": "#ffffff"},
-                {"precision_level": Precision.DRAFT},
-            )
-        ),
+        key(base, background="c" * 64),
+        *(key(base.model_copy(update={option: value})) for option, value in changes.items()),
     ]
     assert len(set(variants)) == len(variants)
 

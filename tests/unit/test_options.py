@@ -35,6 +35,13 @@ def test_a_bad_option_is_named_with_its_value_and_a_remedy(raw: dict[str, str], 
     assert caught.value.remedy.endswith(".")
 
 
+@pytest.mark.parametrize("background", [{"background_color": "#ffffff"}, {"background_key": "backgrounds/a.jpg"}])
+def test_a_mask_on_a_background_is_a_contradiction(background: dict[str, str]) -> None:
+    with pytest.raises(InvalidOptionsError) as caught:
+        Options.parse({"output": "mask", **background})
+    assert caught.value.field == "options.output"
+
+
 @given(
     st.dictionaries(st.text() | st.sampled_from(list(Options.model_fields)), st.text() | st.integers() | st.floats())
 )

@@ -46,7 +46,7 @@ def test_every_retry_backs_off_with_a_cap_and_full_jitter(name: str) -> None:
         assert retrier["BackoffRate"] >= 2
         assert retrier["JitterStrategy"] == "FULL"
         assert retrier["IntervalSeconds"] <= retrier["MaxDelaySeconds"]
-        assert 1 <= retrier["MaxAttempts"] <= 6
+        assert 1 <= retrier["MaxAttempts"] <= (15 if "Lambda.TooManyRequestsException" in retrier["ErrorEquals"] else 6)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -76,6 +76,22 @@ def test_names_of_our_errors_agree_with_the_code_both_ways() -> None:
 def test_storage_that_fails_and_a_lambda_service_that_fails_are_retried_in_every_function(name: str) -> None:
     retried = names_in(LAMBDA_TASKS[name]["Retry"])
     assert {"StorageUnavailableError", "Lambda.ServiceException", "Lambda.TooManyRequestsException"} <= retried
+
+
+@pytest.mark.parametrize("name", LAMBDA_TASKS)
+def test_a_throttled_function_is_waited_for_through_a_burst_and_a_resting_one_until_it_is_back(name: str) -> None:
+    [patient] = [r for r in LAMBDA_TASKS[name]["Retry"] if "Lambda.TooManyRequestsException" in r["ErrorEquals"]]
+    assert {"Lambda.CodeArtifactUserPendingException", "Lambda.ResourceConflictException"} <= set(patient["ErrorEquals"])
+    waits_s = [
+        min(patient["IntervalSeconds"] * patient["BackoffRate"] ** n, patient["MaxDelaySeconds"])
+        for n in range(patient["MaxAttempts"])
+    ]
+    assert sum(waits_s) / 2 > 300, "full jitter waits half as long on average"
+
+
+def test_who_waits_for_an_owner_survives_a_throttled_question() -> None:
+    [catcher] = [c for c in TASKS["CheckOwner"]["Catch"] if "Sfn.SfnException" in c["ErrorEquals"]]
+    assert catcher["Next"] == "WaitForOwner"
 
 
 def test_the_task_outlives_the_function_that_it_waits_for() -> None:

@@ -164,7 +164,6 @@ def test_stopping_finishes_the_job_in_hand_and_takes_no_other(disc_png: bytes) -
 
 
 def test_a_message_that_arrives_while_stopping_goes_back_at_once() -> None:
-    queue, machine = Queue(message()), Machine()
     config = WorkerConfig(work_bucket="work", pbr_model_dir=Path("/nowhere"), queue_url="https://queue")
 
     class StoppingQueue(Queue):
@@ -172,7 +171,7 @@ def test_a_message_that_arrives_while_stopping_goes_back_at_once() -> None:
             worker.stop()
             return super().receive_message()
 
-    queue = StoppingQueue(message())
+    queue, machine = StoppingQueue(message()), Machine()
     worker = Worker(config, Shelf(None), queue, machine)  # type: ignore[arg-type]
     worker.run()
     assert queue.visibility == [("0", 0)]
