@@ -14,11 +14,15 @@ _CLOUD_ERRORS: Final = {
     "States.HeartbeatTimeout": ("The worker stopped answering", "Try again; look at the worker's log."),
     "Sandbox.Timedout": ("The function ran out of time", "Try again; if it repeats, send a smaller picture."),
     "Runtime.ExitError": ("The function's process died", "Most likely it ran out of memory: give it more."),
+    "Lambda.Unknown": ("The function's process died", "Most likely it ran out of memory: give it more."),
     "Lambda.TooManyRequestsException": (
         "Lambda throttled the stage",
         "Try again; raise the concurrency limit.",
     ),
 }
+_MAX_DETAIL_CHARS: Final = 2000
+"""The machine's Failed state takes a cause of 32,768 characters, and a caught cause alone may have as many."""
+
 _UNEXPECTED: Final = (
     "The stage failed in a way that it does not know",
     "Look at the stage's log, and report it.",
@@ -38,7 +42,7 @@ def explain(caught: dict[str, str]) -> dict[str, Any]:
     if {"error", "message", "field", "value", "remedy"} <= facts.keys():
         return facts
     message, remedy = _CLOUD_ERRORS.get(name, _UNEXPECTED)
-    detail = answer.get("errorMessage") or cause
+    detail = str(answer.get("errorMessage") or cause)[:_MAX_DETAIL_CHARS]
     return {
         "error": name,
         "message": f"{message}: {detail}" if detail else message,
