@@ -81,7 +81,9 @@ def test_storage_that_fails_and_a_lambda_service_that_fails_are_retried_in_every
 @pytest.mark.parametrize("name", LAMBDA_TASKS)
 def test_a_throttled_function_is_waited_for_through_a_burst_and_a_resting_one_until_it_is_back(name: str) -> None:
     [patient] = [r for r in LAMBDA_TASKS[name]["Retry"] if "Lambda.TooManyRequestsException" in r["ErrorEquals"]]
-    assert {"Lambda.CodeArtifactUserPendingException", "Lambda.ResourceConflictException"} <= set(patient["ErrorEquals"])
+    assert {"Lambda.CodeArtifactUserPendingException", "Lambda.ResourceConflictException"} <= set(
+        patient["ErrorEquals"]
+    )
     waits_s = [
         min(patient["IntervalSeconds"] * patient["BackoffRate"] ** n, patient["MaxDelaySeconds"])
         for n in range(patient["MaxAttempts"])
