@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 from client.errors import ExecutionNotFoundError
 from client.stack import Stack
+from functions.failure.report import source_of
 
 # Choices and Passes take no time: they show in the table of events, not as stages.
 _STAGE_TYPES: Final = ("Task", "Wait")
@@ -194,7 +195,7 @@ def describe(stack: Stack, execution_arn: str) -> Execution:
         arn=execution_arn,
         name=found["name"],
         status=found["status"],
-        source_key=source_of(found["input"])[1],
+        source_key=source_of(json.loads(found["input"]))["key"],
         started_at=found["startDate"],
         seconds=(stopped - found["startDate"]).total_seconds() if stopped else None,
         cache_hit=output.get("cache", {}).get("hit"),
@@ -230,17 +231,6 @@ def find(stack: Stack, execution: str) -> str:
         value=execution,
         remedy="Give more of the name; pbr history lists them.",
     )
-
-
-def source_of(execution_input: str) -> tuple[str | None, str | None, str | None]:
-    """Return bucket, key and version of the picture that an execution's input names, by either of its forms."""
-    given = json.loads(execution_input)
-    detail = given.get("detail") or {}
-    if detail:
-        uploaded = detail.get("object") or {}
-        return (detail.get("bucket") or {}).get("name"), uploaded.get("key"), uploaded.get("version-id")
-    source = given.get("source") or {}
-    return source.get("bucket"), source.get("key"), source.get("version_id")
 
 
 def _newest(stack: Stack, limit: int) -> list[str]:

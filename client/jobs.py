@@ -15,12 +15,13 @@ from typing import Any, Final
 from botocore.exceptions import ClientError
 
 from client.errors import FailureReport, JobFailedError, JobTimeoutError
-from client.history import StageEvent, StageReader, events_of, source_of
+from client.history import StageEvent, StageReader, events_of
 from client.stack import Stack
 from core.errors import FileTooLargeError
 from core.keys import failure_key
 from core.limits import MAX_BYTES
 from core.options import Options
+from functions.failure.report import source_of
 
 _START_S: Final = 60.0
 _FINISH_S: Final = 3600.0  # the state machine's own limit
@@ -175,13 +176,13 @@ class Jobs:
             arn = execution["executionArn"]
             if arn not in self._described:
                 self._described.add(arn)
-                bucket, key, version_id = source_of(stepfunctions.describe_execution(executionArn=arn)["input"])
-                if bucket == self._stack.outputs["UploadsBucket"]:
-                    self._started[key, version_id] = arn
+                source = source_of(json.loads(stepfunctions.describe_execution(executionArn=arn)["input"]))
+                if source["bucket"] == self._stack.outputs["UploadsBucket"]:
+                    self._started[source["key"], source["version_id"]] = arn
 
     def _report(self, found: Mapping[str, Any]) -> FailureReport:
         """Read the execution's own report; where it could not leave one, make do with what Step Functions says."""
-        key = failure_key(source_of(found["input"])[1] or f"executions/{found['name']}")
+        key = failure_key(source_of(json.loads(found["input"]))["key"], found["name"])
         try:
             body = self._stack.s3.get_object(Bucket=self._stack.outputs["ResultsBucket"], Key=key)["Body"].read()
         except ClientError as error:

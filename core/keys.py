@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Final
 
+from core.limits import MAX_KEY_BYTES
 from core.options import Options
 
 PIPELINE_VERSION: Final = 1
@@ -60,6 +61,10 @@ def result_keys(source_key: str, cache_key: str, options: Options) -> ResultKeys
     )
 
 
-def failure_key(source_key: str) -> str:
-    """Return where the report of a failure goes: ``failed/photos/a.jpg.json``."""
-    return f"failed/{source_key}.json"
+def failure_key(source_key: str | None, execution_name: str) -> str:
+    """Return where the report of a failure goes: ``failed/photos/a.jpg.json``.
+
+    It is named after its execution where no picture is known, or where the picture's key is too long.
+    """
+    named = source_key and len(source_key.encode()) <= MAX_KEY_BYTES
+    return f"failed/{source_key if named else f'executions/{execution_name}'}.json"

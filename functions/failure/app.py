@@ -6,7 +6,8 @@ from typing import Any
 import boto3
 from pydantic import BaseModel
 
-from functions.failure.report import explain, report_key, source_of
+from core.keys import failure_key
+from functions.failure.report import explain, source_of
 from functions.shared.config import Config
 from functions.shared.job import Execution
 from functions.shared.observe import stage
@@ -48,7 +49,7 @@ def handler(request: FailureRequest) -> dict[str, Any]:
         "options": request.state.get("options", {}),
         "execution": request.execution.model_dump(),
     }
-    key = report_key(source["key"], request.execution.name)
+    key = failure_key(source["key"], request.execution.name)
     STORE.put(CONFIG.results_bucket, key, json.dumps(report, indent=2).encode(), "application/json")
     TOPIC.publish(TopicArn=CONFIG.topic_arn, Subject=subject(source["key"], stage_name), Message=json.dumps(report))
     return {

@@ -3,9 +3,6 @@
 import json
 from typing import Any, Final
 
-from core.keys import failure_key
-from functions.shared.store import MAX_KEY_BYTES
-
 _CLOUD_ERRORS: Final = {
     "States.Timeout": (
         "The stage did not finish in time",
@@ -52,13 +49,7 @@ def explain(caught: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def report_key(source_key: str | None, execution_name: str) -> str:
-    """Return where the report goes: ``failed/<source key>.json``, or the execution's name if that key is too long."""
-    key = failure_key(source_key or f"executions/{execution_name}")
-    return key if len(key.encode()) <= MAX_KEY_BYTES else failure_key(f"executions/{execution_name}")
-
-
-def source_of(state: dict[str, Any]) -> dict[str, str | None]:
+def source_of(state: Any) -> dict[str, str | None]:
     """Return bucket, key and version of the picture, each None where the state does not tell.
 
     Args:

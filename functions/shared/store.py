@@ -23,9 +23,6 @@ from functions.shared.job import StoredObject
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-MAX_KEY_BYTES: Final = 1024
-"""S3's limit, of a key as UTF-8."""
-
 _ABSENT: Final = {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "MethodNotAllowed", "404"}
 _CHANGED: Final = {"PreconditionFailed", "412"}
 _THROTTLED: Final = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequests"}

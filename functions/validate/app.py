@@ -8,11 +8,12 @@ from pydantic_settings import NoDecode
 
 from core import decode, keys, models
 from core.errors import InvalidOptionsError, InvalidRequestError
+from core.limits import MAX_KEY_BYTES
 from core.options import Host, Options
 from functions.shared.config import Config
 from functions.shared.job import Execution
 from functions.shared.observe import stage
-from functions.shared.store import MAX_KEY_BYTES, Store, StoredFile
+from functions.shared.store import Store, StoredFile
 from functions.validate.upload import Upload, options_in, read_upload
 
 _SECONDS_PER_DAY = 86_400
@@ -93,12 +94,12 @@ def check_names(upload: Upload, uploads_bucket: str) -> None:
             value=upload.bucket,
             remedy=f"Copy the picture to {uploads_bucket}.",
         )
-    if len(keys.failure_key(upload.key).encode()) > MAX_KEY_BYTES - len(".webp"):
+    if len(upload.key.encode()) > MAX_KEY_BYTES:
         raise InvalidRequestError(
             "The key is too long to name a result after it",
             field="source.key",
             value=upload.key,
-            remedy="Upload under a key of at most 1,000 bytes.",
+            remedy=f"Upload under a key of at most {MAX_KEY_BYTES} bytes.",
         )
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.errors import ExecutionNotFoundError
-from client.history import StageReader, find, recent, rows, source_of
+from client.history import StageReader, find, recent, rows
 from tests.unit.stack_in_memory import NOW, Executions, History, stack, uploaded
 
 
@@ -110,13 +110,6 @@ def test_a_table_says_of_every_event_when_it_was_and_where() -> None:
     assert (table[1].data, table[5].data, table[2].detail) == ({"a": 1}, {"b": 2}, "lambda:invoke")
 
 
-def test_a_picture_is_named_by_either_form_of_input() -> None:
-    request = {"source": {"bucket": "b", "key": "k"}}
-    assert source_of(json.dumps(uploaded("k", "v", "b"))) == ("b", "k", "v")
-    assert source_of(json.dumps(request)) == ("b", "k", None)
-    assert source_of("{}") == (None, None, None)
-
-
 def test_an_execution_at_a_glance() -> None:
     executions = Executions()
     executions.add("running", uploaded("a.jpg", "1"))
@@ -128,9 +121,13 @@ def test_an_execution_at_a_glance() -> None:
         stopDate=NOW + timedelta(seconds=3.5),
         output=json.dumps({"cache": {"hit": True}}),
     )
-    done, running = recent(stack(executions), 10)
+    executions.add(
+        "refused", {"source": "s3://uploads/c.jpg"}, after_s=-1, status="FAILED", error="InvalidRequestError"
+    )
+    done, running, refused = recent(stack(executions), 10)
     assert (done.name, done.source_key, done.seconds, done.cache_hit) == ("done", "b.jpg", 2.5, True)
     assert (running.status, running.seconds, running.cache_hit) == ("RUNNING", None, None)
+    assert (refused.source_key, refused.error) == (None, "InvalidRequestError")
 
 
 def test_the_start_of_a_name_finds_an_execution_if_it_is_the_only_one() -> None:

@@ -67,6 +67,7 @@ def test_the_execution_of_exactly_that_version_is_found() -> None:
     executions = Executions()
     executions.add("other-bucket", uploaded("a", "2", "elsewhere"), after_s=1)
     executions.add("other-version", uploaded("a", "1"))
+    executions.add("no-picture", {"source": "s3://uploads/a"}, after_s=2)
     wanted = executions.add("wanted", uploaded("a", "2"))
     assert Jobs(stack(executions)).execution_of(Upload("a", "2", NOW)) == wanted
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import CorruptImageError
-from functions.failure.report import explain, report_key, source_of
+from functions.failure.report import explain, source_of
 from functions.shared.errors import to_wire
 from tests.conftest import ROOT
 
@@ -66,9 +66,3 @@ JSON = st.recursive(
 def test_a_refused_request_has_a_source_whatever_it_holds(source: Any, detail: Any) -> None:
     told = source_of({"source": source, "detail": detail})
     assert all(value is None or isinstance(value, str) for value in told.values())
-
-
-def test_a_report_is_named_after_its_picture_or_else_after_its_execution() -> None:
-    assert report_key("photos/a.jpg", "6f3a") == "failed/photos/a.jpg.json"
-    assert report_key(None, "6f3a") == "failed/executions/6f3a.json"
-    assert report_key("ö" * 510, "6f3a") == "failed/executions/6f3a.json", "S3 takes no key of more than 1,024 bytes"

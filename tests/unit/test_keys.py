@@ -2,6 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.keys import cache_key, failure_key, result_keys
+from core.limits import MAX_KEY_BYTES
 from core.options import Host, Options, Output, OutputFormat
 from core.types import Precision
 
@@ -48,7 +49,19 @@ def test_results_keep_the_upload_s_folders_and_take_the_format_s_extension() -> 
     assert keys.result == "results/photos/2026/a.b.jpg"
     assert keys.sidecar == "results/photos/2026/a.b.json"
     assert keys.cached == "cache/k.jpg"
-    assert failure_key("photos/a.jpg") == "failed/photos/a.jpg.json"
+
+
+def test_a_report_is_named_after_its_picture_or_else_after_its_execution() -> None:
+    assert failure_key("photos/a.jpg", "6f3a") == "failed/photos/a.jpg.json"
+    assert failure_key(None, "6f3a") == "failed/executions/6f3a.json"
+    assert failure_key("ö" * 510, "6f3a") == "failed/executions/6f3a.json", "S3 takes no key of more than 1,024 bytes"
+
+
+def test_what_is_named_after_the_longest_key_fits_into_s3() -> None:
+    longest = "k" * MAX_KEY_BYTES
+    keys = result_keys(longest, "c" * 64, Options(format=OutputFormat.WEBP))
+    assert longest in failure_key(longest, "6f3a")
+    assert max(map(len, (keys.result, keys.sidecar, failure_key(longest, "6f3a")))) <= 1024
 
 
 @given(st.text(min_size=1))
