@@ -69,7 +69,6 @@ StackName = Annotated[
 Region = Annotated[
     str | None, typer.Option("--region", envvar="AWS_REGION", help="Its AWS region.", show_default="the SDK's")
 ]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Directory of the results.")]
 
 
 @app.command("process")
@@ -101,9 +100,12 @@ def process_files(
     mask_only: Annotated[bool, typer.Option("--mask-only", help="The alpha alone, as a grey picture.")] = False,
     host: Annotated[Host | None, typer.Option(help="Where segmentation runs.", show_default="the stack's")] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Directory of the results; - is standard output, for one picture.")
-    ] = Path("out"),
-    timeout: Annotated[float, typer.Option(help="Seconds that each picture may take.")] = 900,
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Directory of the results; - is standard output, for one picture.", show_default="out"
+        ),
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds that each picture's execution may take.")] = 900,
     stack: StackName = None,
     region: Region = None,
 ) -> None:
@@ -111,7 +113,8 @@ def process_files(
 
     Options go with the pictures, so they mean the same as on an upload by any other way.
 
-    Standard input goes to standard output, unless that is a terminal: [bold]pbr process - < photo.jpg > cut.png[/bold]
+    Standard input goes to standard output, unless that is a terminal or --out is given:
+    [bold]pbr process - < photo.jpg > cut.png[/bold]
     """
     options = {
         "precision_level": precision,
@@ -130,7 +133,7 @@ def process_files(
     _check_model(model)
     if files.count(STDIN) > 1:
         raise UsageError("Standard input holds one picture", field="FILES", value="- -", remedy="Give - once.")
-    to_stdout = out == STDIN or (files == [STDIN] and out == Path("out") and not sys.stdout.isatty())
+    to_stdout = out == STDIN or (out is None and files == [STDIN] and not sys.stdout.isatty())
     if to_stdout and len(files) > 1:
         raise UsageError(
             "Standard output takes one picture", field="--out", value="-", remedy="Give a directory, or one picture."
@@ -148,7 +151,7 @@ def process_files(
             for warning in screen.warnings_of(result.sidecar):
                 _warn(warning)
             return
-        delivered = process_all(jobs, pictures, options, out, shown, timeout)
+        delivered = process_all(jobs, pictures, options, out or Path("out"), shown, timeout)
     if len(delivered) < len(pictures):
         raise typer.Exit(1)
 
@@ -158,7 +161,7 @@ def demo(
     image: Annotated[
         Path | None, typer.Argument(help="A photograph.", show_default="one that comes with scikit-image")
     ] = None,
-    out: Out = Path("out"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the results.")] = Path("out"),
 ) -> None:
     """Take one photograph through the whole pipeline and show what happens, on a cloud of its own that ends with it."""
     from client.demo import run
@@ -260,10 +263,8 @@ def _leave(*_: object) -> None:
 
 
 def _check_model(name: str | None) -> None:
-    if name not in (None, "auto", *models.names()):
-        raise UsageError(
-            "Unknown model", field="--model", value=name, remedy=f"The models are: {', '.join(models.names())}."
-        )
+    if name not in (None, "auto"):
+        models.check_name(name)
 
 
 def _stack(name: str | None, region: str | None, *, start: bool) -> Stack:

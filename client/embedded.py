@@ -75,8 +75,8 @@ def model_directory() -> Path:
 
 
 def choose_model(name: str | None) -> Model:
-    """Choose a cloud's default model: the one asked for, or the best whose weights can be had now."""
-    if name:
+    """Choose a cloud's default model: the one asked for, or for None or ``auto`` the best that can be had now."""
+    if name not in (None, "auto"):
         return Model(name, "asked for", limited=False)
     directory = model_directory()
     found = best_available(directory, os.environ.get("PBR_MODEL_MIRROR"), _MODEL_S)

@@ -179,6 +179,21 @@ def names() -> list[str]:
     return [*MODELS, CLASSICAL]
 
 
+def check_name(name: str, *, registry: Mapping[str, Model] = MODELS) -> None:
+    """Refuse what is no model's name.
+
+    Raises:
+        InvalidOptionsError: neither ``registry`` nor the built-in segmenter has that name.
+    """
+    if name not in (*registry, CLASSICAL):
+        raise InvalidOptionsError(
+            "Unknown model",
+            field="options.model",
+            value=name,
+            remedy=f"The models are: {', '.join([*registry, CLASSICAL])}.",
+        )
+
+
 def weights(
     name: str,
     *,
@@ -203,15 +218,8 @@ def weights(
         WeightsHashMismatchError: the file, here or on the mirror, is not the pinned one; it is not used.
         WeightsUnavailableError: the file is not here and could not be had in time.
     """
-    try:
-        model = registry[name]
-    except KeyError:
-        raise InvalidOptionsError(
-            "Unknown model",
-            field="options.model",
-            value=name,
-            remedy=f"The models are: {', '.join([*registry, CLASSICAL])}.",
-        ) from None
+    check_name(name, registry=registry)
+    model = registry[name]
     path = directory / f"{name}.onnx"
     if path.exists():
         _verify(model, path)

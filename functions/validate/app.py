@@ -118,13 +118,7 @@ def resolve(options: Options, config: ValidateConfig) -> Options:
             remedy=f"It has: {', '.join(config.segmentation_hosts)}.",
         )
     model = config.default_model if options.model == "auto" else options.model
-    if model not in models.names():
-        raise InvalidOptionsError(
-            "There is no such model",
-            field="options.model",
-            value=model,
-            remedy=f"The models are: {', '.join(models.names())}.",
-        )
+    models.check_name(model)
     return options.model_copy(update={"segmentation_host": Host(host), "model": model})
 
 

@@ -75,12 +75,13 @@ def test_a_model_that_is_asked_for_is_taken() -> None:
     assert choose_model("u2net") == Model("u2net", "asked for", limited=False)
 
 
+@pytest.mark.parametrize("name", [None, "auto"])
 def test_without_weights_the_built_in_segmenter_is_taken_and_that_is_said(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str | None
 ) -> None:
     monkeypatch.setenv("PBR_MODEL_DIR", str(tmp_path))
     monkeypatch.setenv("PBR_MODEL_MIRROR", "http://localhost:9")
-    chosen = choose_model(None)
+    chosen = choose_model(name)
     assert (chosen.name, chosen.limited) == (CLASSICAL, True)
     assert "PBR_MODEL_DIR" in chosen.why and "quality is limited" in chosen.why
 
