@@ -17,9 +17,8 @@ from botocore.exceptions import ClientError
 from client.errors import FailureReport, JobFailedError, JobTimeoutError
 from client.history import StageEvent, StageReader, events_of
 from client.stack import Stack
-from core.errors import FileTooLargeError
 from core.keys import failure_key
-from core.limits import MAX_BYTES
+from core.limits import check_bytes
 from core.options import Options
 from functions.failure.report import source_of
 
@@ -76,7 +75,7 @@ class Jobs:
         """
         given = dict(options or {})
         Options.parse(given)
-        _check_size(name, data)
+        check_bytes(len(data))
         moment = datetime.now(UTC)
         return self._put(f"cli/{moment:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}/{name}", name, data, given)
 
@@ -86,7 +85,7 @@ class Jobs:
         Raises:
             FileTooLargeError: nothing was uploaded.
         """
-        _check_size(name, data)
+        check_bytes(len(data))
         # Without the name: the key becomes metadata, and those are ASCII.
         return self._put(f"backgrounds/cli-{secrets.token_hex(8)}", name, data, {}).key
 
@@ -202,16 +201,6 @@ class Jobs:
             value=None,
             remedy=f"See pbr history {found['name']}.",
             key=None,
-        )
-
-
-def _check_size(name: str, data: bytes) -> None:
-    if len(data) > MAX_BYTES:
-        raise FileTooLargeError(
-            f"The file has {len(data)} bytes, and {MAX_BYTES} are the limit",
-            field="source.bytes",
-            value=name,
-            remedy="Scale the picture down, or save it with more compression.",
         )
 
 

@@ -20,12 +20,11 @@ from core.errors import (
     BackgroundRemoverError,
     CorruptImageError,
     EmptyImageError,
-    FileTooLargeError,
     ImageTooSmallError,
     TooManyPixelsError,
     UnsupportedFormatError,
 )
-from core.limits import MAX_BYTES, MAX_PIXELS, MIN_SIDE_PX
+from core.limits import MAX_PIXELS, MIN_SIDE_PX, check_bytes
 from core.types import Alpha, ImageInfo, Picture, Rgb
 
 # Some of Pillow's parsers allocate while they read the header. They refuse at twice this number.
@@ -102,7 +101,7 @@ def probe(data: bytes) -> ImageInfo:
 
     Raises:
         EmptyImageError: there are no bytes.
-        FileTooLargeError: there are more than ``MAX_BYTES``.
+        FileTooLargeError: there are more than ``core.limits.MAX_BYTES``.
         UnsupportedFormatError: the content is of no format that can be read.
         CorruptImageError: the header breaks the rules of its format.
         TooManyPixelsError: there are more than ``MAX_PIXELS``.
@@ -180,14 +179,8 @@ class _File:
 
 def _open(data: bytes) -> _File:
     if not data:
-        raise EmptyImageError("The file is empty", field="image.bytes", value=0, remedy="Upload it again.")
-    if len(data) > MAX_BYTES:
-        raise FileTooLargeError(
-            f"The file is larger than {MAX_BYTES} bytes",
-            field="image.bytes",
-            value=len(data),
-            remedy="Save it smaller, for instance as JPEG or WebP.",
-        )
+        raise EmptyImageError("The file is empty", field="source.bytes", value=0, remedy="Upload it again.")
+    check_bytes(len(data))
     format_name = _sniff(data)
     with _reading(format_name):
         image = Image.open(io.BytesIO(data), formats=[_PILLOW_NAMES[format_name]])

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from core.errors import FileTooLargeError
+
 MAX_BYTES: Final = 100 * 1024 * 1024
 """Largest file. EventBridge hands over the size, so a larger one is refused without being read."""
 
@@ -13,3 +15,18 @@ MAX_KEY_BYTES: Final = 1000
 
 MIN_SIDE_PX: Final = 16
 """Shortest side. Below it there is no edge to refine."""
+
+
+def check_bytes(size_bytes: int) -> None:
+    """Refuse a file by its size.
+
+    Raises:
+        FileTooLargeError: it has more than ``MAX_BYTES``.
+    """
+    if size_bytes > MAX_BYTES:
+        raise FileTooLargeError(
+            f"The file is larger than {MAX_BYTES // 2**20} MiB",
+            field="source.bytes",
+            value=size_bytes,
+            remedy="Scale the picture down, or save it with more compression.",
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,8 +14,8 @@ from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadErro
 from botocore.exceptions import ConnectionError as NoConnectionError
 
 from core import decode, encode
-from core.errors import FileTooLargeError, SourceChangedError, SourceNotFoundError
-from core.limits import MAX_BYTES
+from core.errors import SourceChangedError, SourceNotFoundError
+from core.limits import check_bytes
 from core.types import Alpha, Mask, Picture
 from functions.shared.errors import StorageDeniedError, StorageUnavailableError
 from functions.shared.job import StoredObject
@@ -75,16 +75,11 @@ class Store:
             request["IfMatch"] = etag
         with _errors_of(bucket, key):
             answer = self._s3.get_object(**request)
-            if answer["ContentLength"] > MAX_BYTES:
-                answer["Body"].close()
-                raise FileTooLargeError(
-                    f"The file is larger than {MAX_BYTES // 2**20} MiB",
-                    field="source.bytes",
-                    value=answer["ContentLength"],
-                    remedy="Upload a smaller file, for example a JPEG of the same picture.",
-                )
+            with closing(answer["Body"]) as body:
+                check_bytes(answer["ContentLength"])
+                data = body.read()
             return StoredFile(
-                data=answer["Body"].read(),
+                data=data,
                 version_id=answer.get("VersionId"),
                 etag=answer["ETag"].strip('"'),
                 metadata=answer["Metadata"],
@@ -147,5 +142,5 @@ def _unavailable(where: str, why: str) -> StorageUnavailableError:
         f"S3 did not answer as it should: {why}",
         field="source.key",
         value=where,
-        remedy="Retried automatically.",
+        remedy="Upload the picture again later: S3 has to recover first.",
     )

@@ -1,0 +1,43 @@
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from core.models import CLASSICAL, ModelSource
+from core.options import Options
+from core.pipeline import Cutout, remove_background
+
+
+def cut_out(picture: bytes, **options: object) -> Cutout:
+    return remove_background(picture, Options(model=CLASSICAL, **options), weights=ModelSource(Path("nowhere")))
+
+
+def pixels(cutout: Cutout) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(cutout.encoded.data))).astype(int)
+
+
+def test_all_stages_in_one_process_cut_the_subject_out(disc_png: bytes) -> None:
+    cutout = cut_out(disc_png)
+    rgba = pixels(cutout)
+    assert rgba.shape == (240, 320, 4)
+    assert rgba[120, 160, 3] == 255 and not rgba[:10].any()
+    assert np.abs(rgba[120, 160, :3] - (235, 140, 40)).max() < 30
+    assert cutout.segmentation.model == CLASSICAL
+    assert cutout.timings_s.keys() == {"decode", "segment", "refine", "encode"}
+
+
+def test_what_was_transparent_before_stays_transparent(disc_png: bytes) -> None:
+    picture = Image.open(io.BytesIO(disc_png))
+    half = Image.new("L", picture.size, 255)
+    half.paste(0, (0, 0, 320, 120))
+    picture.putalpha(half)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    alpha = pixels(cut_out(buffer.getvalue()))[..., 3]
+    assert not alpha[:120].any()
+    assert alpha[150, 160] == 255
+
+
+def test_the_mask_is_the_alpha_of_the_cut_out(disc_png: bytes) -> None:
+    np.testing.assert_array_equal(pixels(cut_out(disc_png, output="mask")), pixels(cut_out(disc_png))[..., 3])
