@@ -1,7 +1,10 @@
 import io
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pillow_heif
@@ -362,6 +365,40 @@ def test_too_many_bytes_are_refused():
     with pytest.raises(errors.FileTooLargeError) as caught:
         probe(bytes(limits.MAX_BYTES + 1))
     assert caught.value.value == limits.MAX_BYTES + 1
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from core.decode import decode
+
+def kilobytes(of):
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if of in line)
+
+data = sys.stdin.buffer.read()
+before = kilobytes("VmRSS")
+picture = decode(data)
+print((kilobytes("VmHWM") - before) * 1024 / (picture.info.width * picture.info.height))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("mode, pillow_name", [("RGBA", "PNG"), ("LA", "PNG"), ("CMYK", "TIFF")])
+def test_decoding_needs_memory_for_little_more_than_the_picture(mode, pillow_name):
+    data = file_of(Image.new(mode, (4000, 4000), 0), pillow_name, compress_level=1)
+    measured = subprocess.run([sys.executable, "-c", MEASURE], input=data, capture_output=True, check=True)
+    assert float(measured.stdout) < 13  # bytes a pixel; Validate has 20 for the largest picture
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_large_picture_is_whole(mode):
+    rng = np.random.default_rng(0)
+    pixels = np.repeat(rng.integers(1, 256, (2501, 1, len(mode)), dtype=np.uint8), 2000, axis=1)
+    picture = decode(file_of(Image.fromarray(pixels), "PNG", compress_level=1))
+    assert np.array_equal(picture.rgb, pixels[..., :3])
+    if mode == "RGBA":
+        assert picture.alpha is not None
+        assert np.array_equal(np.rint(picture.alpha * 255), pixels[..., 3])
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
