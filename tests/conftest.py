@@ -1,9 +1,11 @@
-"""What all layers share: the repository's files, and pictures made on the spot."""
+"""What all layers share: the repository's files, pictures made on the spot, clients of local clouds."""
 
 import io
 import os
 from pathlib import Path
+from typing import Any
 
+import boto3
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,6 +20,12 @@ os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
 def disc_png() -> bytes:
     """A 320 x 240 picture of one centred subject: an orange disc on a blue gradient, lightly textured."""
     return disc()
+
+
+def client(service: str, endpoint_url: str, region: str) -> Any:
+    """Return boto3's client of a service of a cloud on this machine."""
+    session: Any = boto3.session.Session("local", "local", region_name=region)
+    return session.client(service, endpoint_url=endpoint_url)
 
 
 def disc(*, width: int = 320, height: int = 240, seed: int = 7) -> bytes:

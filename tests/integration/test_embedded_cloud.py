@@ -10,11 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
 
 from local.cloud import EmbeddedCloud
+from tests import conftest
 
 HERE = Path(__file__).parent / "embedded"
 ENDPOINT = "segmenter"
@@ -29,8 +29,7 @@ def cloud() -> Iterator[EmbeddedCloud]:
 
 
 def client(cloud: EmbeddedCloud, service: str) -> Any:
-    session = boto3.session.Session("local", "local", region_name=cloud.region)
-    return session.client(service, endpoint_url=cloud.endpoint_url)
+    return conftest.client(service, cloud.endpoint_url, cloud.region)
 
 
 def until(condition: Callable[[], Any], timeout_s: float = 10) -> Any:

@@ -11,17 +11,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from local.cloud import EmbeddedCloud
+from tests import conftest
 
 TEMPLATE = Path(__file__).parent / "embedded" / "template.yaml"
 
 
 def client(service: str, environment: dict[str, str]) -> Any:
-    session = boto3.session.Session("local", "local", region_name=environment["AWS_REGION"])
-    return session.client(service, endpoint_url=environment["AWS_ENDPOINT_URL"])
+    return conftest.client(service, environment["AWS_ENDPOINT_URL"], environment["AWS_REGION"])
 
 
 def children_of(process: int) -> set[int]:

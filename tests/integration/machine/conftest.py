@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import boto3
 import pytest
 
 from local.cloud import EmbeddedCloud
-from tests.conftest import ROOT
+from tests.conftest import ROOT, client
 from tests.integration.machine.mocks import all_mocks
 
 ENDED = {"SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"}
@@ -33,18 +32,10 @@ class Deployed:
 
     def __init__(self, cloud: EmbeddedCloud) -> None:
         self.cloud, self.outputs = cloud, cloud.outputs
-
-        def client(service: str) -> Any:
-            return boto3.session.Session().client(
-                service,  # type: ignore[call-overload]
-                region_name=cloud.region,
-                endpoint_url=cloud.endpoint_url,
-                aws_access_key_id="local",
-                aws_secret_access_key="local",
-            )
-
-        self.s3, self.sfn, self.dynamodb = client("s3"), client("stepfunctions"), client("dynamodb")
-        self.sqs, self.sns = client("sqs"), client("sns")
+        self.s3, self.sfn, self.dynamodb, self.sqs, self.sns = (
+            client(service, cloud.endpoint_url, cloud.region)
+            for service in ("s3", "stepfunctions", "dynamodb", "sqs", "sns")
+        )
 
     def upload(self, key: str, data: bytes, metadata: Mapping[str, str] | None = None) -> str:
         """Put an object and return its version."""

@@ -8,9 +8,9 @@ import json
 import os
 from typing import Any
 
-import boto3
 import pytest
 
+from tests.conftest import client
 from tests.integration.machine.mocks import MOCK_FILE, create_machine, run_case
 
 START = ["Validate", "LookUpCache", "CacheHit?"]
@@ -45,13 +45,7 @@ CASES = {
 def sfn(request: pytest.FixtureRequest) -> Any:
     """A Step Functions that reads mocks."""
     if endpoint_url := os.environ.get("STEPFUNCTIONS_LOCAL_ENDPOINT"):
-        return boto3.session.Session().client(
-            "stepfunctions",
-            region_name="eu-west-1",
-            endpoint_url=endpoint_url,
-            aws_access_key_id="local",
-            aws_secret_access_key="local",
-        )
+        return client("stepfunctions", endpoint_url, "eu-west-1")
     return request.getfixturevalue("stack").sfn
 
 
