@@ -259,7 +259,7 @@ def _reading(format_name: str) -> Iterator[None]:
     except BackgroundRemoverError:
         raise
     except Image.DecompressionBombError as error:
-        raise _too_many_pixels(str(error)) from error
+        raise _too_many_pixels(f"more than {2 * MAX_PIXELS}") from error
     except Exception as error:  # parsers of hostile bytes raise nearly every type there is
         unidentified = isinstance(error, UnidentifiedImageError)
         raise CorruptImageError(
