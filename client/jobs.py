@@ -24,6 +24,7 @@ from functions.failure.report import source_of
 
 _START_S: Final = 60.0
 _FINISH_S: Final = 3600.0  # the state machine's own limit
+_LAG_S: Final = 10.0
 _CAUSE_CHARS: Final = 300  # it may quote whole stack traces
 # S3 tells the time of an upload in whole seconds, and Step Functions' clock is another one.
 _CLOCKS: Final = timedelta(seconds=5)
@@ -134,13 +135,22 @@ class Jobs:
         Raises:
             JobFailedError: it made nothing; its ``report`` says why.
         """
-        found = self._stack.stepfunctions.describe_execution(executionArn=execution_arn)
+        found = self._ended(execution_arn)
         if found["status"] != "SUCCEEDED":
-            raise JobFailedError(self._report(dict(found)))
+            raise JobFailedError(self._report(found))
         sidecar = json.loads(found["output"])
         place = sidecar["result"]
         body = self._stack.s3.get_object(Bucket=place["bucket"], Key=place["key"])["Body"]
         return Result(body.read(), sidecar)
+
+    def _ended(self, execution_arn: str) -> dict[str, Any]:
+        """Describe an execution that has ended: what describes it may know of that later than its history."""
+        deadline = time.monotonic() + _LAG_S
+        while True:
+            found = dict(self._stack.stepfunctions.describe_execution(executionArn=execution_arn))
+            if found["status"] != "RUNNING" or time.monotonic() > deadline:
+                return found
+            time.sleep(self._stack.poll_s)
 
     def _put(self, key: str, name: str, data: bytes, options: Mapping[str, Any]) -> Upload:
         response = self._stack.s3.put_object(

@@ -120,6 +120,19 @@ def test_a_result_is_the_file_and_all_that_is_known_of_it() -> None:
     assert (result.data, result.sidecar) == (b"png", sidecar)
 
 
+def test_a_description_that_is_behind_the_history_is_waited_for() -> None:
+    class Lagging(Executions):
+        def describe_execution(self, **request: Any) -> dict[str, Any]:
+            found = super().describe_execution(**request)
+            return found if len(self.described) > 2 else {**found, "status": "RUNNING"}
+
+    executions = Lagging()
+    arn = executions.add("one", uploaded("a.jpg", "1"), status="ABORTED")
+    with pytest.raises(JobFailedError) as caught:
+        Jobs(stack(executions)).result(arn)
+    assert caught.value.report.error == "ABORTED"
+
+
 def test_a_failure_is_what_its_report_says() -> None:
     executions, buckets = Executions(), Buckets()
     arn = executions.add("one", uploaded("a.jpg", "1"), status="FAILED", error="x", cause="y")
