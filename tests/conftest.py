@@ -36,6 +36,11 @@ def disc(*, width: int = 320, height: int = 240, seed: int = 7) -> bytes:
     inside = (np.hypot(x - width / 2, y - height / 2) < height / 3.2)[..., None]
     grain = np.random.default_rng(seed).normal(0, 4, (height, width, 3))
     rgb = np.where(inside, np.array([235, 140, 40]), background) + grain
+    return file_of(Image.fromarray(rgb.clip(0, 255).astype(np.uint8)), "PNG")
+
+
+def file_of(picture: Image.Image, pillow_name: str, **parameters: Any) -> bytes:
+    """Return the picture as a file."""
     buffer = io.BytesIO()
-    Image.fromarray(rgb.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
+    picture.save(buffer, pillow_name, **parameters)
     return buffer.getvalue()

@@ -1,4 +1,3 @@
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from client.compare import before_and_after
 from client.errors import JobTimeoutError
 from client.history import StageEvent
 from client.jobs import Result, Upload
+from tests.conftest import file_of
 from tests.unit.stack_in_memory import NOW
 
 
@@ -100,9 +100,7 @@ def test_no_picture_is_overwritten_by_its_result(tmp_path: Path) -> None:
 
 
 def png(pixels: np.ndarray[Any, Any]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+    return file_of(Image.fromarray(pixels), "PNG")
 
 
 @pytest.mark.parametrize(("width", "height"), [(60, 40), (3000, 900)])

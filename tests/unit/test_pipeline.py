@@ -7,6 +7,7 @@ from PIL import Image
 from core.models import CLASSICAL, ModelSource
 from core.options import Options
 from core.pipeline import Cutout, remove_background
+from tests.conftest import file_of
 
 
 def cut_out(picture: bytes, **options: object) -> Cutout:
@@ -32,9 +33,7 @@ def test_what_was_transparent_before_stays_transparent(disc_png: bytes) -> None:
     half = Image.new("L", picture.size, 255)
     half.paste(0, (0, 0, 320, 120))
     picture.putalpha(half)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    alpha = pixels(cut_out(buffer.getvalue()))[..., 3]
+    alpha = pixels(cut_out(file_of(picture, "PNG")))[..., 3]
     assert not alpha[:120].any()
     assert alpha[150, 160] == 255
 

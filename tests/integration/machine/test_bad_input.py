@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import disc
+from tests.conftest import disc, file_of
 from tests.integration.machine.conftest import Deployed
 
 
@@ -27,27 +27,21 @@ def png_header(width: int, height: int) -> bytes:
     )
 
 
-def saved(picture: Image.Image, format_: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, format_, **options)
-    return buffer.getvalue()
-
-
 def animated() -> bytes:
     frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
-    return saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    return file_of(frames[0], "GIF", save_all=True, append_images=frames[1:])
 
 
 BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "truncated.png": (lambda: disc()[:-2000], "CorruptImageError"),
-    "truncated.jpg": (lambda: saved(Image.open(io.BytesIO(disc())), "JPEG")[:4000], "CorruptImageError"),
+    "truncated.jpg": (lambda: file_of(Image.open(io.BytesIO(disc())), "JPEG")[:4000], "CorruptImageError"),
     "zero.jpg": (lambda: b"", "EmptyImageError"),
     "text.jpg": (lambda: b"this is no picture", "UnsupportedFormatError"),
-    "one.png": (lambda: saved(Image.new("RGB", (1, 1)), "PNG"), "ImageTooSmallError"),
+    "one.png": (lambda: file_of(Image.new("RGB", (1, 1)), "PNG"), "ImageTooSmallError"),
     "huge.png": (lambda: png_header(30_000, 30_000), "TooManyPixelsError"),
-    "bomb.png": (lambda: saved(Image.new("1", (20_000, 20_000)), "PNG"), "TooManyPixelsError"),
+    "bomb.png": (lambda: file_of(Image.new("1", (20_000, 20_000)), "PNG"), "TooManyPixelsError"),
     "moving.gif": (animated, "AnimatedImageError"),
-    "blank.png": (lambda: saved(Image.new("RGB", (200, 200), "white"), "PNG"), "UnknownForegroundError"),
+    "blank.png": (lambda: file_of(Image.new("RGB", (200, 200), "white"), "PNG"), "UnknownForegroundError"),
 }
 
 
@@ -110,7 +104,7 @@ def test_a_key_too_long_to_name_a_result_after_is_refused_and_reported(stack: De
 
 def test_a_failure_releases_the_claim_so_that_the_next_upload_tries_itself(stack: Deployed) -> None:
     noise = np.full((100, 100, 3), 255, np.uint8)
-    data = saved(Image.fromarray(noise), "PNG")
+    data = file_of(Image.fromarray(noise), "PNG")
     before = len(stack.cached())
     first, second = stack.process("claim/1.png", data), stack.process("claim/2.png", data)
     for ended in (first, second):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import disc
+from tests.conftest import disc, file_of
 from tests.integration.machine.conftest import Deployed
 
 STAGES = ["Validate", "LookUpCache", "CacheHit?", "ClaimWork", "ChooseSegmenter"]
@@ -69,9 +69,8 @@ def test_options_ride_on_the_upload_as_metadata(
 def test_a_background_comes_from_the_uploads_bucket_and_neither_it_nor_a_folder_starts_anything(
     stack: Deployed,
 ) -> None:
-    green = io.BytesIO()
-    Image.new("RGB", (64, 64), (0, 200, 0)).save(green, "PNG")
-    version = stack.upload("backgrounds/green.png", green.getvalue())
+    green = file_of(Image.new("RGB", (64, 64), (0, 200, 0)), "PNG")
+    version = stack.upload("backgrounds/green.png", green)
     folder = stack.upload("photos/", b"")
     ended = stack.process("on-green.png", disc(seed=3), {"pbr-background-key": "backgrounds/green.png"})
     assert ended.status == "SUCCEEDED", ended.cause
