@@ -24,7 +24,7 @@ RUN mkdir -p "$PBR_MODEL_DIR" \
     && if [ -n "$MODEL" ] && [ "$MODEL" != classical ]; then python -c "\
 from pathlib import Path; \
 from core import models; \
-models.weights('$MODEL', directory=Path('$PBR_MODEL_DIR'), mirror='$MODEL_MIRROR', timeout_s=1800)"; fi
+models.weights('$MODEL', models.ModelSource(Path('$PBR_MODEL_DIR'), '$MODEL_MIRROR', timeout_s=1800))"; fi
 
 COPY entrypoint.sh ./
 COPY core core

@@ -16,7 +16,7 @@ from typing import IO, Final
 import platformdirs
 
 from client.errors import EmbeddedCloudError
-from core.models import CLASSICAL, best_available
+from core.models import CLASSICAL, ModelSource, best_available
 from core.options import Host
 
 APP: Final = "precision-background-remover"
@@ -79,7 +79,7 @@ def choose_model(name: str | None) -> Model:
     if name not in (None, "auto"):
         return Model(name, "asked for", limited=False)
     directory = model_directory()
-    found = best_available(directory, os.environ.get("PBR_MODEL_MIRROR"), _MODEL_S)
+    found = best_available(ModelSource(directory, os.environ.get("PBR_MODEL_MIRROR"), _MODEL_S))
     if found == CLASSICAL:
         return Model(
             found,

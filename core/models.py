@@ -76,6 +76,10 @@ class ModelSource:
     mirror: str | None = None
     timeout_s: float = 60.0
 
+    def path(self, model: Model) -> Path:
+        """Return where a model's file lies, or is put."""
+        return self.directory / f"{model.name}.onnx"
+
 
 _U2NET: Final = partial(Model, input_px=320, licence="Apache-2.0", commercial_use=True)
 # The author licenses code and weights alike under MIT. He also says that DIS5K, which is among the training
@@ -194,23 +198,14 @@ def check_name(name: str, *, registry: Mapping[str, Model] = MODELS) -> None:
         )
 
 
-def weights(
-    name: str,
-    *,
-    directory: Path,
-    mirror: str | None = None,
-    timeout_s: float,
-    registry: Mapping[str, Model] = MODELS,
-) -> Path:
+def weights(name: str, source: ModelSource, *, registry: Mapping[str, Model] = MODELS) -> Path:
     """Return the verified weight file of a model, downloading it if it is not there.
 
     A file's hash is computed once per process, and again when the file changes.
 
     Args:
         name: a name in ``registry``.
-        directory: where ``<name>.onnx`` is, or is put.
-        mirror: base URL to download from; None for rembg's release.
-        timeout_s: seconds for the download, see :func:`core.download.fetch`.
+        source: where the file is, or is put and comes from; see :func:`core.download.fetch`.
         registry: the models there are.
 
     Raises:
@@ -220,44 +215,36 @@ def weights(
     """
     check_name(name, registry=registry)
     model = registry[name]
-    path = directory / f"{name}.onnx"
+    path = source.path(model)
     if path.exists():
         _verify(model, path)
     else:
         from core.download import DownloadError
 
         try:
-            _download(model, path, mirror, timeout_s)
+            _download(model, source, source.timeout_s)
         except DownloadError as error:
             raise _unavailable(model, path, str(error)) from error
     return path
 
 
-def best_available(
-    directory: Path,
-    mirror: str | None,
-    timeout_s: float,
-    *,
-    registry: Mapping[str, Model] = MODELS,
-) -> str:
+def best_available(source: ModelSource, *, registry: Mapping[str, Model] = MODELS) -> str:
     """Choose the best general model that is free for commercial use and that this machine can load.
 
     One whose weights are here is taken before one that must be downloaded. Of the others, those up to 300 MB
-    are tried, best first, all within ``timeout_s`` together; the first failure to reach the source ends it.
+    are tried, best first, all within ``source.timeout_s`` together; the first failure to reach the mirror ends it.
 
     Args:
-        directory: as for ``weights``.
-        mirror: as for ``weights``.
-        timeout_s: seconds for all downloads together.
+        source: where weights are, or come from.
         registry: the models there are, best first.
 
     Returns:
         The model's name; ``classical`` if no weights can be had.
 
     Raises:
-        WeightsHashMismatchError: a file in ``directory`` is not the pinned one.
+        WeightsHashMismatchError: a file in the directory is not the pinned one.
     """
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + source.timeout_s
     memory_bytes = _memory_bytes()
     candidates = [
         model
@@ -265,7 +252,7 @@ def best_available(
         if model.general and model.commercial_use and model.memory_bytes <= memory_bytes
     ]
     for model in candidates:
-        path = directory / f"{model.name}.onnx"
+        path = source.path(model)
         if path.exists():
             _verify(model, path)
             return model.name
@@ -277,7 +264,7 @@ def best_available(
         if model.bytes > _UNASKED_BYTES or remaining_s <= 0:
             continue
         try:
-            _download(model, directory / f"{model.name}.onnx", mirror, remaining_s)
+            _download(model, source, remaining_s)
         except UnreachableError:
             break
         except (DownloadError, WeightsHashMismatchError):
@@ -301,13 +288,13 @@ def _sha256(path: Path, mtime_ns: int, size: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _download(model: Model, path: Path, mirror: str | None, timeout_s: float) -> None:
-    """Put the verified file at ``path``."""
+def _download(model: Model, source: ModelSource, timeout_s: float) -> None:
+    """Put the verified file where ``source`` has it."""
     from core import download  # here, because httpx would cost every process a fifth of a second
 
-    url = f"{(mirror or RELEASE).rstrip('/')}/{model.file}"
+    url = f"{(source.mirror or RELEASE).rstrip('/')}/{model.file}"
     try:
-        download.fetch(url, path, sha256=model.sha256, size_bytes=model.bytes, timeout_s=timeout_s)
+        download.fetch(url, source.path(model), sha256=model.sha256, size_bytes=model.bytes, timeout_s=timeout_s)
     except download.TamperedError as error:
         raise _mismatch(model, url, error.found, "Put rembg's release of the file on the mirror.") from error
 

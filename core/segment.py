@@ -40,13 +40,7 @@ def segment(rgb: Rgb, model: str, *, weights: ModelSource, registry: Mapping[str
     if model == CLASSICAL:
         mask, digest = classical.segment(rgb), None
     else:
-        path = models.weights(
-            model,
-            directory=weights.directory,
-            mirror=weights.mirror,
-            timeout_s=weights.timeout_s,
-            registry=registry,
-        )
+        path = models.weights(model, weights, registry=registry)
         mask, digest = _predict(rgb, registry[model], path), registry[model].sha256
     if np.mean(mask > 0.5) < _MIN_SUBJECT_SHARE:
         raise UnknownForegroundError(
