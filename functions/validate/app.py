@@ -53,8 +53,8 @@ def handler(request: ValidateRequest) -> dict[str, Any]:
     check_names(upload, CONFIG.uploads_bucket)
     file = STORE.fetch(upload.bucket, upload.key, version_id=upload.version_id, etag=upload.etag)
     options = resolve(Options.parse({**options_in(dict(file.metadata)), **upload.options}), CONFIG)
+    background = fetch_background(options)  # ahead of the picture, so that only one of them is in memory at a time
     picture = decode.decode(file.data)
-    background = fetch_background(options)
     cache_key = keys.cache_key(
         file.sha256,
         options,
