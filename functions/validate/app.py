@@ -7,7 +7,7 @@ from pydantic import BaseModel, field_validator
 from pydantic_settings import NoDecode
 
 from core import decode, keys, models
-from core.errors import InvalidOptionsError, InvalidRequestError
+from core.errors import InvalidOptionsError, InvalidRequestError, PermanentError
 from core.limits import MAX_KEY_BYTES
 from core.options import Host, Options
 from functions.shared.config import Config
@@ -123,11 +123,23 @@ def resolve(options: Options, config: ValidateConfig) -> Options:
 
 
 def fetch_background(options: Options) -> dict[str, Any] | None:
-    """Read the background picture and check it as the upload itself is checked."""
+    """Read the background picture and check it as the upload itself is checked.
+
+    Raises:
+        InvalidOptionsError: it is not there, or is no picture that can be read.
+    """
     if options.background_key is None:
         return None
-    file = STORE.fetch(CONFIG.uploads_bucket, options.background_key)
-    decode.decode(file.data)
+    try:
+        file = STORE.fetch(CONFIG.uploads_bucket, options.background_key)
+        decode.decode(file.data)
+    except PermanentError as error:
+        raise InvalidOptionsError(
+            f"The background cannot be used: {error.message}",
+            field="options.background_key",
+            value=options.background_key,
+            remedy="Name a picture that lies in the uploads bucket.",
+        ) from error
     return identity(CONFIG.uploads_bucket, options.background_key, file)
 
 
