@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 import threading
-from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -308,9 +307,7 @@ def _introduce(cloud: EmbeddedCloud, model: embedded.Model, *, verbose: bool) ->
     OUT.print(f"# Default model: {model.name} ({model.why})")
     for name, value in cloud.outputs.items():
         OUT.print(f"# {name}: {value}")
-    kinds = {
-        what: [entry[0] for entry in entries] for what, entries in groupby(sorted(cloud.skipped, key=_kind), key=_kind)
-    }
+    kinds = cloud.skipped_by_reason()
     if verbose:
         for (what, why), names in kinds.items():
             OUT.print(f"# Without effect here: {what} ({', '.join(names)}): {why}")
@@ -323,10 +320,6 @@ def _introduce(cloud: EmbeddedCloud, model: embedded.Model, *, verbose: bool) ->
         f"aws s3 cp photo.jpg s3://{uploads}/photos/photo.jpg --metadata pbr-format=png\n"
         f"aws s3 cp s3://{results}/results/photos/photo.png ."
     )
-
-
-def _kind(skipped: tuple[str, str, str]) -> tuple[str, str]:
-    return skipped[1:]
 
 
 def _count(stack: Stack, status: Any) -> str:

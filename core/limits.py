@@ -5,7 +5,7 @@ from typing import Final
 from core.errors import FileTooLargeError
 
 MAX_BYTES: Final = 100 * 1024 * 1024
-"""Largest file. EventBridge hands over the size, so a larger one is refused without being read."""
+"""Largest file. S3 tells the size ahead of the bytes, so a larger one is refused unread."""
 
 MAX_PIXELS: Final = 100_000_000
 """Largest picture: 100 MP decode to 300 MB of RGB."""

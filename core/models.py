@@ -312,7 +312,7 @@ def _unavailable(model: Model, path: Path, why: str) -> WeightsUnavailableError:
         f"The weights could not be downloaded: {why}",
         field="options.model",
         value=model.name,
-        remedy=f"Put {model.file} at {path.with_name(f'{model.name}.onnx')}, name a mirror, or use {CLASSICAL}.",
+        remedy=f"Put {model.file} at {path}, name a mirror, or use {CLASSICAL}.",
     )
 
 

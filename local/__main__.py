@@ -3,8 +3,6 @@
 import argparse
 import signal
 import threading
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 
 from local.cloud import EmbeddedCloud
@@ -24,8 +22,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
     with EmbeddedCloud(arguments.template, parameters, arguments.port, arguments.mock_config) as cloud:
-        for (what, why), entries in groupby(sorted(cloud.skipped, key=itemgetter(1, 2)), key=itemgetter(1, 2)):
-            print(f"# Without effect: {what} ({', '.join(entry[0] for entry in entries)}): {why}")
+        for (what, why), logical_ids in cloud.skipped_by_reason().items():
+            print(f"# Without effect: {what} ({', '.join(logical_ids)}): {why}")
         for name, value in cloud.outputs.items():
             print(f"# {name}: {value}")
         for name, value in cloud.environment.items():

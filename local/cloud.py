@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Self
 
@@ -101,6 +102,13 @@ class EmbeddedCloud:
     def __exit__(self, *_exception: object) -> None:
         """Close the cloud."""
         self.close()
+
+    def skipped_by_reason(self) -> dict[tuple[str, str], list[str]]:
+        """Return ``skipped`` for people: the logical ids of each type or property and reason, in order."""
+        grouped: dict[tuple[str, str], list[str]] = {}
+        for logical_id, what, why in sorted(self.skipped, key=itemgetter(1, 2)):
+            grouped.setdefault((what, why), []).append(logical_id)
+        return grouped
 
     def close(self) -> None:
         """End every process of the cloud, and the server. Workers get their time to drain."""

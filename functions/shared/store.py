@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import boto3
@@ -37,7 +38,7 @@ class StoredFile:
     etag: str
     metadata: Mapping[str, str]
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of the bytes, 64 hexadecimal digits."""
         return hashlib.sha256(self.data).hexdigest()
