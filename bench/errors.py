@@ -98,12 +98,13 @@ def _gaussian_kernels(sigma: float) -> tuple[NDArray[np.float64], NDArray[np.flo
 def _connectivity_error(alpha: Alpha, truth: Alpha) -> NDArray[np.float32]:
     """Return, per pixel, the difference of both alphas' degrees of connectedness."""
     connected = _connected_level(np.minimum(alpha, truth))
-    return np.abs(_connectedness(alpha, connected) - _connectedness(truth, connected))
+    error: NDArray[np.float32] = np.abs(_connectedness(alpha, connected) - _connectedness(truth, connected))
+    return error
 
 
 def _connectedness(alpha: Alpha, connected: NDArray[np.float32]) -> NDArray[np.float32]:
     excess = alpha - connected
-    return 1 - np.where(excess >= _CONNECTIVITY_TOLERANCE, excess, np.float32(0))
+    return np.asarray(1 - np.where(excess >= _CONNECTIVITY_TOLERANCE, excess, 0), np.float32)
 
 
 def _connected_level(lower: Alpha) -> NDArray[np.float32]:

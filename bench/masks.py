@@ -57,7 +57,7 @@ def mask(alpha: Alpha, side_px: int, fault: Fault, seed: int = 0) -> Mask:
     seen = cv2.GaussianBlur(small, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
     if fault is Fault.OVERCONFIDENT:
         seen = 1 / (1 + np.exp(-_SIGMOID_SLOPE * (seen - 0.5)))
-    return (np.rint(seen * 255) / 255).astype(np.float32)
+    return np.asarray(np.rint(seen * 255) / 255, np.float32)
 
 
 def _resize(alpha: Alpha, side_px: int) -> Mask:
@@ -80,7 +80,8 @@ def _displace(small: Mask, rng: np.random.Generator) -> Mask:
 def _puncture(small: Mask, rng: np.random.Generator) -> Mask:
     holes = _blobs(small >= _SOLID, 4, rng)
     islands = _blobs(small <= 1 - _SOLID, 2, rng)
-    return np.maximum(small * (1 - holes), islands)
+    punctured: Mask = np.maximum(small * (1 - holes), islands)
+    return punctured
 
 
 def _blobs(where: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.float32]:
