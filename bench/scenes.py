@@ -213,7 +213,7 @@ def glass(rng: np.random.Generator) -> tuple[Rgb, Alpha]:
     canvas.fill(np.array([(350, 535), (370, 535), (367, 790), (353, 790)], float), (206, 216, 220), 0.5)
     canvas.stroke(np.array([(363, 540), (362, 785)], float), 2, (255, 255, 255), 0.9)
     canvas.fill(_ellipse((360, 800), (120, 24)), (170, 142, 116))
-    canvas.stroke(_ellipse((360, 800), (120, 24)), 3, (236, 240, 242), 0.8, closed=True)
+    canvas.stroke(_ellipse((360, 800), (120, 24)), 3, (236, 240, 242), closed=True)
     for at, reach in (((262, 250), (9, 90)), ((282, 240), (3, 60)), ((445, 420), (5, 50))):
         canvas.fill(_ellipse(at, reach), (252, 252, 250), 0.9)
     return compose(canvas, photographs.coffee(), rng)
