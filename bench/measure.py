@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -43,7 +43,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a call took: the median of the rounds' times, all threads' CPU time, the most memory, the last result."""
+    """What a call took: the medians of the rounds' times, CPU of all threads, the most memory of any round.
+
+    ``result`` is that of the round whose wall time it is (of an even number of rounds, the faster middle one).
+    """
 
     wall_s: float
     cpu_s: float
@@ -76,7 +79,7 @@ def measure(jobs: Mapping[str, Job]) -> dict[str, Measurement]:
                     continue
                 if name not in children:
                     children[name] = _Child(job)
-                outcome = children[name].run(last=turn + 1 == job.rounds)
+                outcome = children[name].run()
                 if isinstance(outcome, Failure):
                     failed[name] = outcome
                 else:
@@ -90,11 +93,11 @@ def measure(jobs: Mapping[str, Job]) -> dict[str, Measurement]:
 
 
 def _summary(rounds: list[Cost]) -> Cost:
-    return Cost(
-        wall_s=statistics.median(cost.wall_s for cost in rounds),
+    middle = sorted(rounds, key=lambda cost: cost.wall_s)[(len(rounds) - 1) // 2]
+    return replace(
+        middle,
         cpu_s=statistics.median(cost.cpu_s for cost in rounds),
         peak_bytes=max(cost.peak_bytes for cost in rounds),
-        result=rounds[-1].result,
     )
 
 
@@ -110,12 +113,12 @@ class _Child:
         self._process.start()
         theirs.close()
 
-    def run(self, *, last: bool) -> Measurement:
-        """Do one round; only the last one's result is sent."""
+    def run(self) -> Measurement:
+        """Do one round."""
         try:
             if isinstance(failure := self._pipe.recv(), Failure):
                 return failure
-            self._pipe.send(last)
+            self._pipe.send(None)  # go on
             if not self._pipe.poll(self._time_limit_s):
                 return Failure(f"time limit of {self._time_limit_s:g} s")
             outcome: Measurement = self._pipe.recv()
@@ -135,13 +138,10 @@ def _serve(pipe: Connection, job: Job) -> None:
         call = job.prepare(*job.arguments)
         gc.collect()
         before = _resident_bytes()
-        last = False
-        while not last:
+        while True:
             pipe.send(None)  # ready
-            last = pipe.recv()
-            cost = _run(call, before, job.memory_limit_bytes)
-            pipe.send(cost if last else Cost(cost.wall_s, cost.cpu_s, cost.peak_bytes, None))
-            del cost
+            pipe.recv()
+            pipe.send(_run(call, before, job.memory_limit_bytes))
             gc.collect()
     except Exception as error:
         pipe.send(Failure(f"{type(error).__name__}: {error}"))

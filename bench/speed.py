@@ -1,0 +1,327 @@
+"""How fast the stages are at each picture size, and against rembg from the same JPEG and mask to a PNG.
+
+Every step runs in a process of its own, in turns with the others; see ``bench.measure``. Run it with ``make bench-speed
+[MEGAPIXELS="1 4 12"] [PEER_MEGAPIXELS=24]``; it prints its tables and writes them, the figures as JSON and the pictures
+to ``out/bench-speed/``.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from skimage import data as photographs
+
+from bench import machine, masks, rembg_peer
+from bench.measure import Failure, Job, Measurement, measure
+from core import decode, encode, foreground, matting, pipeline, quality
+from core.options import Options
+from core.types import Alpha, Mask, Precision, Rgb
+
+OUT: Final = Path(__file__).parent.parent / "out" / "bench-speed"
+
+_MEGAPIXELS: Final = (1, 4, 12, 24, 48)
+_GOALS_AT: Final = 12
+"""Megapixels for which the goals are set."""
+
+_ROUNDS: Final = 5
+_PEER_ROUNDS: Final = 3
+_FEW_MEGAPIXELS: Final = 4
+"""Up to here what takes seconds for each megapixel has more than one round."""
+
+_NOISE_LEVELS: Final = 3.0
+_TIME_LIMIT_S: Final = 900.0
+_INTERPRETERS: Final = 5
+_IMPORT_GOAL_S: Final = 0.5
+
+_STANDARD, _HIGH = Precision.STANDARD, Precision.HIGH
+_REFINE: Final = "refine, {}"
+_WHOLE: Final = "JPEG to PNG, {}"
+_PLAIN: Final = "rembg.remove()"
+_DECONTAMINATE: Final = "rembg.remove(decontaminate=True)"
+_MATTING: Final = "rembg.remove(alpha_matting=True)"
+_PEER_ALPHA: Final = "rembg's trimap and estimate_alpha_cf"
+_PEER_CUTOUT: Final = "rembg's alpha_matting_cutout"
+
+_COMPARISONS: Final = (
+    (_REFINE.format(_STANDARD), _PEER_ALPHA, "wall_s", 300),
+    (_REFINE.format(_STANDARD), _PEER_CUTOUT, "wall_s", None),
+    (_REFINE.format(_HIGH), _PEER_ALPHA, "wall_s", 80),
+    (_REFINE.format(_HIGH), _PEER_CUTOUT, "wall_s", None),
+    (_WHOLE.format(_STANDARD), _MATTING, "wall_s", 90),
+    (_WHOLE.format(_STANDARD), _DECONTAMINATE, "wall_s", None),
+    (_WHOLE.format(_STANDARD), _PLAIN, "wall_s", 2.5),
+    (_WHOLE.format(_HIGH), _MATTING, "wall_s", None),
+    (_WHOLE.format(_HIGH), _DECONTAMINATE, "wall_s", None),
+    (_WHOLE.format(_HIGH), _PLAIN, "wall_s", None),
+    (_WHOLE.format(_STANDARD), _MATTING, "peak_mb", 20),
+    (_WHOLE.format(_HIGH), _MATTING, "peak_mb", 20),
+    (_WHOLE.format(_HIGH), _PLAIN, "peak_mb", None),
+)
+"""What of ours is held against what of rembg's, in which figure, and how many times ours it is to be."""
+
+Figures: TypeAlias = dict[str, dict[str, Any]]
+"""Of one size of picture: for each step ``wall_s``, ``cpu_s`` and ``peak_mb``, or why it ``failed``."""
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(prog="bench.speed", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--megapixels", type=float, nargs="+", default=_MEGAPIXELS, help="sizes of the picture")
+    parser.add_argument(
+        "--peer-megapixels", type=float, default=12, help="size up to which rembg estimates alpha and colours"
+    )
+    parser.add_argument("--mask-px", type=int, default=1024, help="longer side of the mask")
+    asked = parser.parse_args()
+    OUT.mkdir(parents=True, exist_ok=True)
+    by_size = {}
+    for megapixels in asked.megapixels:
+        print(f"{megapixels:g} MP ...", file=sys.stderr)
+        rgb, alpha = portrait(megapixels)
+        jpeg, mask = _jpeg(rgb), masks.mask(alpha, asked.mask_px, masks.Fault.CLEAN)
+        del rgb, alpha
+        (OUT / f"{megapixels:g}mp.jpg").write_bytes(jpeg)
+        (OUT / f"{megapixels:g}mp-mask.png").write_bytes(encode.encode_plane(mask))
+        by_size[megapixels] = _figures(measure(_jobs(megapixels, jpeg, mask, peer=megapixels <= asked.peer_megapixels)))
+    import_s = _import_seconds()
+    report = _report(by_size, import_s, asked)
+    (OUT / "speed.md").write_text(f"{report}\n")
+    figures = {"machine": machine.describe(), "mask_px": asked.mask_px, "import_s": import_s, "megapixels": by_size}
+    (OUT / "speed.json").write_text(json.dumps(figures, indent=2))
+    print(report)
+
+
+# The picture
+
+
+def portrait(megapixels: float) -> tuple[Rgb, Alpha]:
+    """Make a furry figure with loose hair before a table: the same scene at every size, sharp at each.
+
+    Returns:
+        A picture of 4 : 3 and its alpha.
+    """
+    width = round(math.sqrt(megapixels * 1e6 * 4 / 3))
+    height = round(width * 3 / 4)
+    alpha = _figure(height, width)
+    near, far = (
+        np.asarray(cv2.resize(photograph, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+        for photograph in (photographs.chelsea(), photographs.coffee())
+    )
+    rgb = cv2.blendLinear(near, far, alpha, 1 - alpha)
+    # Enlarged photographs are smooth, and compress as no camera's picture does.
+    cv2.setRNGSeed(1)
+    noise = cv2.randn(np.empty(rgb.shape, np.int8), np.zeros(3), np.full(3, _NOISE_LEVELS))
+    return np.asarray(cv2.add(rgb, noise, dtype=cv2.CV_8U), np.uint8), alpha
+
+
+def _figure(height: int, width: int) -> Alpha:
+    rng = np.random.default_rng(1)
+    drawn: NDArray[Any] = np.zeros((height, width), np.uint8)
+    centre, half_axes = np.array([0.5 * width, 0.48 * height]), np.array([0.15 * width, 0.27 * height])
+    for towards in rng.uniform(0, 2 * np.pi, 700):
+        heading = towards + rng.normal(0, 0.12, 16).cumsum()
+        steps = rng.uniform(0.003, 0.009) * height * np.stack([np.cos(heading), np.sin(heading)], axis=1)
+        root = centre + 0.97 * half_axes * (np.cos(towards), np.sin(towards))
+        path = (np.vstack([root, steps]).cumsum(axis=0) * 16).astype(np.int32)
+        thickness = max(1, round(width * rng.uniform(3e-4, 8e-4)))
+        cv2.polylines(drawn, [path], False, int(rng.integers(110, 256)), thickness, cv2.LINE_AA, 4)
+    shoulders = (round(0.5 * width), round(1.15 * height)), (round(0.38 * width), round(0.42 * height))
+    for middle, half in ((centre.astype(int).tolist(), half_axes.astype(int).tolist()), shoulders):
+        cv2.ellipse(drawn, middle, half, 0, 0, 360, 255, -1, cv2.LINE_AA)
+    return drawn * np.float32(1 / 255)
+
+
+def _jpeg(rgb: Rgb) -> bytes:
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+
+
+# What is measured
+
+
+def _jobs(megapixels: float, jpeg: bytes, mask: Mask, *, peer: bool) -> dict[str, Job]:
+    slow = 1 if megapixels > _FEW_MEGAPIXELS else _PEER_ROUNDS
+    jobs = {"decode": Job(_decoding, (jpeg,), _ROUNDS)}
+    for precision in Precision:
+        rounds = slow if precision is Precision.ULTRA_HIGH else _ROUNDS
+        jobs[_REFINE.format(precision)] = Job(_refining, (jpeg, mask, precision), rounds, _TIME_LIMIT_S)
+    jobs["assess"] = Job(_assessing, (jpeg, mask), _ROUNDS)
+    jobs["foreground"] = Job(_colouring, (jpeg, mask), _ROUNDS)
+    jobs["PNG"] = Job(_encoding, (jpeg, mask), _ROUNDS)
+    for precision in (_STANDARD, _HIGH):
+        jobs[_WHOLE.format(precision)] = Job(_removing, (jpeg, mask, precision), _ROUNDS)
+    jobs[_PLAIN] = Job(rembg_peer.prepare, (jpeg, mask), _PEER_ROUNDS)
+    if peer:
+        limits = _TIME_LIMIT_S, _available_bytes()
+        decontaminate = partial(rembg_peer.prepare, decontaminate=True)
+        alpha_matting = partial(rembg_peer.prepare, alpha_matting=True)
+        jobs[_DECONTAMINATE] = Job(decontaminate, (jpeg, mask), slow, *limits)
+        jobs[_MATTING] = Job(alpha_matting, (jpeg, mask), slow, *limits)
+    return jobs
+
+
+def _decoding(jpeg: bytes) -> Callable[[], None]:
+    def call() -> None:
+        decode.decode(jpeg)
+
+    return call
+
+
+def _refining(jpeg: bytes, mask: Mask, precision: Precision) -> Callable[[], dict[str, Any]]:
+    rgb = decode.decode(jpeg).rgb
+    return lambda: matting.refine(rgb, mask, precision=precision).report
+
+
+def _assessing(jpeg: bytes, mask: Mask) -> Callable[[], quality.Quality]:
+    alpha = matting.refine(decode.decode(jpeg).rgb, mask).alpha
+    return lambda: quality.assess(mask, alpha)
+
+
+def _colouring(jpeg: bytes, mask: Mask) -> Callable[[], None]:
+    rgb = decode.decode(jpeg).rgb
+    alpha = matting.refine(rgb, mask).alpha
+
+    def call() -> None:
+        foreground.decontaminate(rgb, alpha)
+
+    return call
+
+
+def _encoding(jpeg: bytes, mask: Mask) -> Callable[[], int]:
+    rgb = decode.decode(jpeg).rgb
+    alpha = matting.refine(rgb, mask).alpha
+    rgb = foreground.decontaminate(rgb, alpha)
+    return lambda: len(encode.encode(rgb, alpha, Options()).data)
+
+
+def _removing(jpeg: bytes, mask: Mask, precision: Precision) -> Callable[[], int]:
+    def call() -> int:
+        picture = decode.decode(jpeg)
+        alpha = matting.refine(picture.rgb, mask, precision=precision).alpha
+        return len(pipeline.finish(picture, alpha, Options(precision_level=precision), None).data)
+
+    return call
+
+
+def _available_bytes() -> int | None:
+    """Return the memory that this machine has left, so that the peer fails before the machine does."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except FileNotFoundError:
+        return None
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+
+
+def _import_seconds() -> float:
+    """Return how long a fresh interpreter takes to import the stages, its own start not counted."""
+    code = "import time; start = time.perf_counter(); import core.pipeline; print(time.perf_counter() - start)"
+    return statistics.median(
+        float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)  # noqa: S603
+        for _ in range(_INTERPRETERS)
+    )
+
+
+# What is told of it
+
+
+def _figures(results: Mapping[str, Measurement]) -> Figures:
+    """Return what was measured in JSON types, with a row of its own for each part of rembg's matting."""
+    figures: Figures = {}
+    for name, outcome in results.items():
+        if isinstance(outcome, Failure):
+            figures[name] = {"failed": outcome.reason}
+            continue
+        result = outcome.result
+        figures[name] = {"wall_s": outcome.wall_s, "cpu_s": outcome.cpu_s, "peak_mb": outcome.peak_bytes / 1e6}
+        if isinstance(result, dict):
+            figures[name]["report"] = result
+        elif isinstance(result, rembg_peer.Removal) and result.swallowed:
+            figures[name] = {"failed": f"swallowed after {outcome.wall_s:.1f} s: {result.swallowed}"}
+        elif isinstance(result, rembg_peer.Removal) and result.alpha_s and result.foreground_s:
+            figures[_PEER_ALPHA] = {"wall_s": result.alpha_s}
+            figures[_PEER_CUTOUT] = {"wall_s": result.alpha_s + result.foreground_s}
+    return figures
+
+
+def _report(by_size: Mapping[float, Figures], import_s: float, asked: argparse.Namespace) -> str:
+    names = list(dict.fromkeys(name for figures in by_size.values() for name in figures))
+    heads = ["", *(f"{size:g} MP" for size in by_size)]
+
+    def table(title: str, form: Callable[[dict[str, Any], float], str]) -> str:
+        rows = [[name, *(_cell(figures.get(name), size, form) for size, figures in by_size.items())] for name in names]
+        return _table(title, heads, [row for row in rows if set(row[1:]) != {"-"}])
+
+    shares = [
+        f"{figures[_REFINE.format(_HIGH)].get('report', {}).get('band_share', 0):.0%} of {size:g} MP"
+        for size, figures in by_size.items()
+    ]
+    failures = [
+        f"{size:g} MP, {name}: {row['failed']}"
+        for size, figures in by_size.items()
+        for name, row in figures.items()
+        if "failed" in row
+    ]
+    return "\n\n".join(
+        [
+            f"Machine: {machine.describe()}.",
+            f"Mask of {asked.mask_px} px; solved for at high: {', '.join(shares)}.",
+            f"Medians of {_ROUNDS} rounds; of rembg and ultra_high {_PEER_ROUNDS}, but above {_FEW_MEGAPIXELS} MP one"
+            " of ultra_high, of alpha_matting and of decontaminate. rembg estimates alpha and colours up to"
+            f" {asked.peer_megapixels:g} MP; PEER_MEGAPIXELS sets that.",
+            table("Seconds (CPU seconds)", lambda row, _: _seconds(row)),
+            table("Milliseconds per megapixel", lambda row, size: f"{1000 * row['wall_s'] / size:.1f}"),
+            table("Peak memory added, MB", lambda row, _: f"{row['peak_mb']:.0f}" if "peak_mb" in row else "-"),
+            _table(
+                "rembg's time, or memory, as a multiple of ours",
+                [*heads, f"goal at {_GOALS_AT} MP", ""],
+                [_compared(by_size, *comparison) for comparison in _COMPARISONS],
+            ),
+            f"Import of core.pipeline: {import_s:.2f} s; goal: at most {_IMPORT_GOAL_S:g} s:"
+            f" {'met' if import_s <= _IMPORT_GOAL_S else 'missed'}.",
+            *(["Failed:\n\n" + "\n".join(f"- {failure}" for failure in failures)] if failures else []),
+        ]
+    )
+
+
+def _compared(by_size: Mapping[float, Figures], own: str, peer: str, field: str, goal: float | None) -> list[str]:
+    ratios: dict[float, float] = {}
+    for size, figures in by_size.items():
+        ours, theirs = (figures.get(name, {}).get(field) for name in (own, peer))
+        if ours and theirs:
+            ratios[size] = theirs / ours
+    cells = [f"{ratios[size]:.3g}" if size in ratios else "-" for size in by_size]
+    verdict = ""
+    if goal:
+        verdict = "not measured"
+        if reached := ratios.get(_GOALS_AT):
+            verdict = "met" if reached >= goal else "**missed**"
+    what = "memory" if field == "peak_mb" else "time"
+    return [f"{what}: {own} / {peer}", *cells, f"{goal:g}" if goal else "", verdict]
+
+
+def _cell(row: dict[str, Any] | None, size: float, form: Callable[[dict[str, Any], float], str]) -> str:
+    if row is None:
+        return "-"
+    return "failed" if "failed" in row else form(row, size)
+
+
+def _seconds(row: dict[str, Any]) -> str:
+    return f"{row['wall_s']:.3f}" + (f" ({row['cpu_s']:.3f})" if "cpu_s" in row else "")
+
+
+def _table(title: str, heads: list[str], rows: list[list[str]]) -> str:
+    ruler = ["---", *["---:"] * (len(heads) - 1)]
+    return f"{title}:\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ruler, *rows))
+
+
+if __name__ == "__main__":
+    main()
