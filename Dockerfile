@@ -4,22 +4,27 @@ FROM public.ecr.aws/docker/library/python:3.12-slim-bookworm
 
 WORKDIR /app
 
-# NUMBA_DISABLE_JIT: rembg imports pymatting, which nothing here calls. Compiling it on import takes 40 s and needs a
-# disk that can be written; Lambda's cannot.
-ENV NUMBA_DISABLE_JIT=1 \
-    ORT_DISABLE_TELEMETRY=1 \
+ENV ORT_DISABLE_TELEMETRY=1 \
     PBR_MODEL_DIR=/opt/models \
+    PBR_NUMBA_CACHE=/opt/numba \
     PYTHONUNBUFFERED=1
 
 COPY requirements/runtime.lock requirements/runtime.lock
 RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
     --require-hashes --only-binary :all: -r requirements/runtime.lock
 
+# Compiled here, because at its first import it would take a minute, and needs a disk that can be written.
+COPY core/__init__.py core/compiled.py core/
+RUN python -c "\
+from pathlib import Path; \
+from core import compiled; \
+compiled.bake(Path('$PBR_NUMBA_CACHE'))"
+
 # The model whose weights the image carries; empty or "classical" for none.
 ARG MODEL=birefnet-general-lite
 # Where they are fetched from; empty for rembg's releases.
 ARG MODEL_MIRROR=
-COPY core/__init__.py core/download.py core/errors.py core/models.py core/
+COPY core/download.py core/errors.py core/models.py core/
 RUN mkdir -p "$PBR_MODEL_DIR" \
     && if [ -n "$MODEL" ] && [ "$MODEL" != classical ]; then python -c "\
 from pathlib import Path; \

@@ -21,10 +21,14 @@ $(VENV)/.ready: requirements/dev.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
+$(VENV)/.compiled: $(VENV)/.ready  # a minute, which would else be spent by each process that is the first to need it
+	$(BIN)/python -c 'from core import compiled; compiled.pymatting()'
+	@touch $@
+
 demo: setup  ## one photograph through the whole pipeline: make demo [IMAGE=photo.jpg]
 	@$(BIN)/pbr demo $(IMAGE)
 
-test: setup  ## all tests, fast ones first
+test: setup $(VENV)/.compiled  ## all tests, fast ones first
 	$(BIN)/python -m pytest --numprocesses auto tests/unit
 	$(BIN)/python -m pytest tests/integration tests/e2e
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import cv2
 import numpy as np
 
-from core import classical, models
+from core import classical, compiled, models
 from core.errors import UnknownForegroundError
 from core.models import CLASSICAL, MODELS, Model, ModelSource
 from core.types import Mask, Rgb, Segmentation
@@ -77,6 +77,7 @@ def _predict(rgb: Rgb, model: Model, weights_path: Path) -> Mask:
 @lru_cache(maxsize=1)
 def _session(name: str, weights_path: Path, _sha256: str) -> Any:
     """Load a network with rembg; the last one is kept, because one alone can hold gigabytes."""
+    compiled.pymatting()  # rembg imports it
     import onnxruntime
     from rembg.sessions import sessions
 

@@ -1,7 +1,6 @@
 """What all layers share: the repository's files, pictures made on the spot, clients of local clouds."""
 
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,6 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
-
-# rembg imports pymatting, which would compile for a minute or two where numba has no cache yet, and is not called.
-os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
 
 
 @pytest.fixture(scope="session")
