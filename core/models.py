@@ -7,7 +7,7 @@ at least two unrelated public sources.
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -189,12 +189,16 @@ def check_name(name: str, *, registry: Mapping[str, Model] = MODELS) -> None:
     Raises:
         InvalidOptionsError: neither ``registry`` nor the built-in segmenter has that name.
     """
-    if name not in (*registry, CLASSICAL):
+    _check(name, [*registry, CLASSICAL])
+
+
+def _check(name: str, allowed: Collection[str]) -> None:
+    if name not in allowed:
         raise InvalidOptionsError(
             "Unknown model",
             field="options.model",
             value=name,
-            remedy=f"The models are: {', '.join([*registry, CLASSICAL])}.",
+            remedy=f"The models are: {', '.join(allowed)}.",
         )
 
 
@@ -209,11 +213,11 @@ def weights(name: str, source: ModelSource, *, registry: Mapping[str, Model] = M
         registry: the models there are.
 
     Raises:
-        InvalidOptionsError: the registry has no such model.
+        InvalidOptionsError: the registry has no such model; ``classical`` is none, and has no weights.
         WeightsHashMismatchError: the file, here or on the mirror, is not the pinned one; it is not used.
         WeightsUnavailableError: the file is not here and could not be had in time.
     """
-    check_name(name, registry=registry)
+    _check(name, registry)
     model = registry[name]
     path = source.path(model)
     if path.exists():

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import InvalidOptionsError, WeightsHashMismatchError, WeightsUnavailableError
-from core.models import CLASSICAL, MODELS, Model, ModelSource, best_available, names, weights
+from core.models import CLASSICAL, MODELS, Model, ModelSource, best_available, check_name, names, weights
 
 CONTENT = b"the weights of a small network" * 100
 
@@ -113,11 +113,19 @@ def test_names_list_every_network_and_the_built_in_segmenter() -> None:
     assert set(names()) == {*MODELS, CLASSICAL}
 
 
-def test_an_unknown_model_is_refused_with_the_names_there_are(tmp_path: Path) -> None:
+def test_an_unknown_model_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(InvalidOptionsError) as caught:
-        weights("u3net", ModelSource(tmp_path))
+        check_name("u3net")
     assert caught.value.value == "u3net"
     assert all(name in caught.value.remedy for name in names())
+
+
+@pytest.mark.parametrize("name", ["u3net", CLASSICAL])
+def test_what_is_no_network_has_no_weights(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidOptionsError) as caught:
+        weights(name, ModelSource(tmp_path))
+    assert caught.value.value == name
+    assert caught.value.remedy == f"The models are: {', '.join(MODELS)}."
 
 
 def test_missing_weights_are_downloaded_and_then_kept(tmp_path: Path, mirror: Mirror) -> None:
