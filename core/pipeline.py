@@ -27,12 +27,16 @@ class Edge:
 
 @dataclass(frozen=True)
 class Cutout:
-    """A finished result with its facts; ``timings_s`` are seconds per stage."""
+    """A finished result with its facts.
+
+    ``timings_s`` are seconds per stage; ``warnings`` say, one sentence each, what of the file could not be honoured.
+    """
 
     encoded: encode.Encoded
     segmentation: Segmentation
     edge: Edge
     timings_s: dict[str, float]
+    warnings: tuple[str, ...]
 
 
 def find_subject(picture: Picture, model: str, weights: ModelSource) -> Segmentation:
@@ -92,4 +96,4 @@ def remove_background(data: bytes, options: Options, *, weights: ModelSource, ba
     clock("refine")
     encoded = finish(picture, edge.alpha, options, background)
     clock("encode")
-    return Cutout(encoded=encoded, segmentation=segmentation, edge=edge, timings_s=timings_s)
+    return Cutout(encoded=encoded, segmentation=segmentation, edge=edge, timings_s=timings_s, warnings=picture.warnings)

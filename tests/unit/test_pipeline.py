@@ -38,5 +38,11 @@ def test_what_was_transparent_before_stays_transparent(disc_png: bytes) -> None:
     assert alpha[150, 160] == 255
 
 
+def test_what_could_not_be_honoured_is_said(disc_png: bytes) -> None:
+    damaged = file_of(Image.open(io.BytesIO(disc_png)), "PNG", exif=b"neither II nor MM")
+    assert any("EXIF" in warning for warning in cut_out(damaged).warnings)
+    assert cut_out(disc_png).warnings == ()
+
+
 def test_the_mask_is_the_alpha_of_the_cut_out(disc_png: bytes) -> None:
     np.testing.assert_array_equal(pixels(cut_out(disc_png, output="mask")), pixels(cut_out(disc_png))[..., 3])
