@@ -18,7 +18,7 @@ from client.jobs import Jobs
 from client.stack import Stack, is_local
 from core import models
 from core.errors import BackgroundRemoverError, InvalidOptionsError
-from core.options import Host, Options, Output, OutputFormat
+from core.options import Host, Metadata, Options, Output, OutputFormat
 from core.types import Precision
 from local.cloud import DEFAULT_REGION, EmbeddedCloud
 
@@ -96,6 +96,9 @@ def process_files(
     crop_margin: Annotated[
         float | None, typer.Option(help="Room around it, as a share of its longer side.", show_default="0")
     ] = None,
+    metadata: Annotated[
+        Metadata | None, typer.Option(help="EXIF data that the result carries.", show_default="no_location")
+    ] = None,
     mask_only: Annotated[bool, typer.Option("--mask-only", help="The alpha alone, as a grey picture.")] = False,
     host: Annotated[Host | None, typer.Option(help="Where segmentation runs.", show_default="the stack's")] = None,
     out: Annotated[
@@ -124,6 +127,7 @@ def process_files(
         "background_key": str(background_image) if background_image else None,
         "crop": crop or None,
         "crop_margin": crop_margin,
+        "metadata": metadata,
         "output": Output.MASK if mask_only else None,
         "segmentation_host": host,
     }

@@ -18,7 +18,9 @@ from core.types import Mask, Rgb
 Floats: TypeAlias = NDArray[np.float64]
 Bits: TypeAlias = NDArray[np.uint8]
 
-_FINE_PX: Final = 512
+INPUT_PX: Final = 512
+"""Longer side of what is looked at: a larger picture is reduced to it."""
+
 _COARSE_PX: Final = 288
 _REGIONS_PER_SIDE: Final = 20
 
@@ -40,7 +42,7 @@ def segment(rgb: Rgb) -> Mask:
     Returns:
         h x w float32 in [0, 1], the longer side at most 512 px; all 0 where nothing stands out.
     """
-    fine = _shrink(rgb, _FINE_PX)
+    fine = _shrink(rgb, INPUT_PX)
     coarse = _shrink(fine, _COARSE_PX)
     regions = _divide(coarse)
     probability = _learn_colours(regions, _saliency(regions))

@@ -36,6 +36,14 @@ class Output(StrEnum):
     MASK = "mask"
 
 
+class Metadata(StrEnum):
+    """How much of the photograph's EXIF data the result carries; see :func:`core.metadata.kept`."""
+
+    NO_LOCATION = "no_location"
+    ALL = "all"
+    NONE = "none"
+
+
 class Host(StrEnum):
     """Where segmentation runs."""
 
@@ -75,6 +83,10 @@ class Options(BaseModel):
     crop: bool = Field(default=False, description="true or false, whether to crop to the subject")
     crop_margin: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0, description="0 to 1, the room that crop leaves around the subject as a share of its longer side"
+    )
+    metadata: Metadata = Field(
+        default=Metadata.NO_LOCATION,
+        description="no_location, all or none, what the result carries of the photograph's EXIF data",
     )
 
     @classmethod

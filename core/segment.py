@@ -17,12 +17,25 @@ from core.types import Mask, Rgb, Segmentation
 _MIN_SUBJECT_SHARE: Final = 0.001
 """Smallest share of the picture that counts as a subject."""
 
+_OVERSAMPLED: Final = 2
+"""A picture of twice the side that is looked at gives, by area, what the full one gives."""
+
+
+def sufficient_px(model: str, *, registry: Mapping[str, Model] = MODELS) -> int:
+    """Return the side from which on a larger picture shows a model nothing more: ``decode``'s ``at_least_px``.
+
+    Raises:
+        InvalidOptionsError: there is no such model.
+    """
+    models.check_name(model, registry=registry)
+    return _OVERSAMPLED * (classical.INPUT_PX if model == CLASSICAL else registry[model].input_px)
+
 
 def segment(rgb: Rgb, model: str, *, weights: ModelSource, registry: Mapping[str, Model] = MODELS) -> Segmentation:
     """Find the subject of a picture.
 
     Args:
-        rgb: H x W x 3 uint8, sRGB.
+        rgb: H x W x 3 uint8, sRGB; sides of :func:`sufficient_px` are enough.
         model: a name in ``registry``, or ``classical``.
         weights: where the model's weights are, or come from.
         registry: the networks there are.
@@ -42,11 +55,12 @@ def segment(rgb: Rgb, model: str, *, weights: ModelSource, registry: Mapping[str
     else:
         path = models.weights(model, weights, registry=registry)
         mask, digest = _predict(rgb, registry[model], path), registry[model].sha256
-    if np.mean(mask > 0.5) < _MIN_SUBJECT_SHARE:
+    share = float(np.mean(mask > 0.5))
+    if share < _MIN_SUBJECT_SHARE:
         raise UnknownForegroundError(
             "No subject was found",
             field="image",
-            value=f"{rgb.shape[1]} x {rgb.shape[0]} px",
+            value=f"a subject of {share:.2%} of the picture",
             remedy="Send a picture of one subject that stands out from its background, or try another model.",
         )
     return Segmentation(mask / mask.max(), model, digest)

@@ -45,13 +45,16 @@ class Picture:
     """A decoded picture.
 
     ``alpha`` is the transparency that the file itself had, or None for an opaque one.
+    ``info`` is the file's own, at whatever scale the picture was decoded.
     ``warnings`` says, one sentence each, what of the file could not be honoured.
+    ``exif`` is what a result may carry of the file's EXIF data, its TIFF header first; None if there are none.
     """
 
     rgb: Rgb
     alpha: Alpha | None
     info: ImageInfo
     warnings: tuple[str, ...] = ()
+    exif: bytes | None = None
 
 
 @dataclass(frozen=True)

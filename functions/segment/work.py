@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from core import pipeline
 from core.models import CLASSICAL
+from core.segment import sufficient_px
 from functions.shared.config import SegmentationConfig
 from functions.shared.job import Job
 from functions.shared.store import Store
@@ -19,7 +20,8 @@ def segment_job(
         BackgroundRemoverError: see :func:`core.pipeline.find_subject` and :class:`functions.shared.store.Store`.
     """
     started = time.perf_counter()
-    segmentation = pipeline.find_subject(store.picture(job.source), job.options.model, config.weights)
+    picture = store.picture(job.source, at_least_px=sufficient_px(job.options.model))
+    segmentation = pipeline.find_subject(picture, job.options.model, config.weights)
     store.put_plane(config.work_bucket, job.keys.mask, segmentation.mask)
     height, width = segmentation.mask.shape
     return {

@@ -86,10 +86,10 @@ class Store:
                 metadata=answer["Metadata"],
             )
 
-    def picture(self, source: StoredObject) -> Picture:
-        """Read and decode the very version that was validated."""
+    def picture(self, source: StoredObject, *, at_least_px: int | None = None) -> Picture:
+        """Read and decode the very version that was validated; ``at_least_px`` as :func:`core.decode.decode` has it."""
         file = self.fetch(source.bucket, source.key, version_id=source.version_id, etag=source.etag)
-        return decode.decode(file.data)
+        return decode.decode(file.data, at_least_px=at_least_px)
 
     def plane(self, bucket: str, key: str) -> Alpha:
         """Read a mask or an alpha that an earlier stage put."""

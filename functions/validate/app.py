@@ -54,7 +54,7 @@ def handler(request: ValidateRequest) -> dict[str, Any]:
     file = STORE.fetch(upload.bucket, upload.key, version_id=upload.version_id, etag=upload.etag)
     options = resolve(Options.parse({**options_in(dict(file.metadata)), **upload.options}), CONFIG)
     background = fetch_background(options)  # ahead of the picture, so that only one of them is in memory at a time
-    picture = decode.decode(file.data)
+    picture = decode.decode(file.data, at_least_px=1)  # every byte is checked at any scale; the smallest is the fastest
     cache_key = keys.cache_key(
         file.sha256,
         options,
@@ -132,7 +132,7 @@ def fetch_background(options: Options) -> dict[str, Any] | None:
         return None
     try:
         file = STORE.fetch(CONFIG.uploads_bucket, options.background_key)
-        decode.decode(file.data)
+        decode.decode(file.data, at_least_px=1)
     except PermanentError as error:
         raise InvalidOptionsError(
             f"The background cannot be used: {error.message}",

@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 
 from core.keys import cache_key, failure_key, result_keys
 from core.limits import MAX_KEY_BYTES
-from core.options import Host, Options, Output, OutputFormat
+from core.options import Host, Metadata, Options, Output, OutputFormat
 from core.types import Precision
 
 CONTENT = "a" * 64
@@ -24,6 +24,7 @@ def test_whatever_changes_the_pixels_changes_the_cache_key() -> None:
         "background_color": "#ffffff",
         "crop": True,
         "crop_margin": 0.1,
+        "metadata": Metadata.ALL,
     }
     assert Options.model_fields.keys() - changes.keys() == {"segmentation_host", "background_key"}
     variants = [

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import InvalidOptionsError
-from core.options import Options
+from core.options import Metadata, Options
 from core.types import Precision
 
 
@@ -11,6 +11,11 @@ def test_text_as_metadata_carries_it_is_read_as_what_it_means() -> None:
     options = Options.parse({"precision_level": "draft", "quality": "75", "crop": "true", "crop_margin": "0.1"})
     assert (options.precision_level, options.quality, options.crop) == (Precision.DRAFT, 75, True)
     assert options.crop_margin == pytest.approx(0.1)
+
+
+def test_the_location_is_kept_on_request_only() -> None:
+    assert Options().metadata is Metadata.NO_LOCATION
+    assert Options.parse({"metadata": "all"}).metadata is Metadata.ALL
 
 
 @pytest.mark.parametrize(
@@ -21,6 +26,7 @@ def test_text_as_metadata_carries_it_is_read_as_what_it_means() -> None:
         ({"format": "gif"}, "options.format"),
         ({"quality": 0}, "options.quality"),
         ({"crop_margin": "nan"}, "options.crop_margin"),
+        ({"metadata": "gps"}, "options.metadata"),
         ({"background_color": "white"}, "options.background_color"),
         ({"background_color": "#fff"}, "options.background_color"),
         ({"background_key": ""}, "options.background_key"),

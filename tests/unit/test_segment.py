@@ -9,11 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
+from core.decode import decode
 from core.errors import InvalidOptionsError, UnknownForegroundError
 from core.models import CLASSICAL, MODELS, Model, ModelSource
-from core.segment import segment
+from core.segment import segment, sufficient_px
 from core.types import Mask, Rgb
+from tests.conftest import file_of
 
 NO_WEIGHTS = ModelSource(Path("nowhere"), timeout_s=0)
 
@@ -236,6 +239,27 @@ def test_a_network_is_fed_and_read_as_rembg_does_it(tmp_path: Path, name: str) -
     assert unclipped.mean() > 0.3
     slope, offset = np.polyfit(theirs[unclipped], ours[unclipped], 1)
     assert np.abs(slope * theirs + offset - ours)[unclipped].max() < 0.01
+
+
+@pytest.mark.parametrize("size", [(3000, 4000), (2993, 4007)])
+@pytest.mark.parametrize("model", [CLASSICAL, "u2net"])
+def test_a_picture_of_sufficient_size_gives_the_mask_of_the_full_one(
+    tmp_path: Path, model: str, size: tuple[int, int]
+) -> None:
+    source, registry = installed(tmp_path, "u2net", small_network(320, gain=0.2, shift=0.5))
+    rgb, _ = bright_disc(*size)
+    rgb += np.random.default_rng(4).integers(0, 6, rgb.shape, dtype=np.uint8)
+    data = file_of(Image.fromarray(rgb), "JPEG", quality=92)
+    full = decode(data)
+    reduced = decode(data, at_least_px=sufficient_px(model, registry=registry))
+    assert reduced.rgb.shape[0] < full.rgb.shape[0]
+    expected, found = (segment(p.rgb, model, weights=source, registry=registry).mask for p in (full, reduced))
+    assert np.abs(cv2.resize(found, expected.shape[::-1]) - expected).mean() < 0.002
+
+
+def test_an_unknown_model_has_no_sufficient_size() -> None:
+    with pytest.raises(InvalidOptionsError):
+        sufficient_px("u3net")
 
 
 def test_a_network_that_is_sure_of_nothing_finds_no_subject(tmp_path: Path) -> None:
