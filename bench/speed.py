@@ -83,7 +83,9 @@ def main() -> None:
     parser.add_argument("--mask-px", type=int, default=1024, help="longer side of the mask")
     asked = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
-    by_size = {}
+    import_s = _import_seconds()
+    by_size: dict[float, Figures] = {}
+    report = ""
     for megapixels in asked.megapixels:
         print(f"{megapixels:g} MP ...", file=sys.stderr)
         rgb, alpha = portrait(megapixels)
@@ -92,11 +94,11 @@ def main() -> None:
         (OUT / f"{megapixels:g}mp.jpg").write_bytes(jpeg)
         (OUT / f"{megapixels:g}mp-mask.png").write_bytes(encode.encode_plane(mask))
         by_size[megapixels] = _figures(measure(_jobs(megapixels, jpeg, mask, peer=megapixels <= asked.peer_megapixels)))
-    import_s = _import_seconds()
-    report = _report(by_size, import_s, asked)
-    (OUT / "speed.md").write_text(f"{report}\n")
-    figures = {"machine": machine.describe(), "mask_px": asked.mask_px, "import_s": import_s, "megapixels": by_size}
-    (OUT / "speed.json").write_text(json.dumps(figures, indent=2))
+        # After each size: the next one may take minutes, and all of the memory.
+        report = _report(by_size, import_s, asked)
+        (OUT / "speed.md").write_text(f"{report}\n")
+        figures = {"machine": machine.describe(), "mask_px": asked.mask_px, "import_s": import_s, "megapixels": by_size}
+        (OUT / "speed.json").write_text(json.dumps(figures, indent=2))
     print(report)
 
 
