@@ -98,6 +98,7 @@ _REDUCED: Final = {
 _BAND_PIXELS: Final = 4_000_000
 
 _TIFF_SUBFILE_TYPE, _TIFF_BITS, _TIFF_PHOTOMETRIC = 254, 258, 262
+_EXIF_MARK: Final = b"Exif\0\0"  # JPEG's; some writers put it into other formats too, or twice
 _NCLX_HDR_TRANSFERS: Final = {16: "PQ", 18: "HLG"}
 
 
@@ -111,8 +112,8 @@ def decode(data: bytes, *, at_least_px: int | None = None) -> Picture:
     is partly transparent, ``rgb`` keeps the file's own straight colour, since the result is made of it.
 
     A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size: libjpeg then leaves out the high frequencies of each
-    block instead of computing them, which takes a third of the time and a 64th of the memory. Every bit of the
-    file is read all the same, and what is damaged is refused as it is at full size.
+    block instead of computing them, which at 1/8 takes a third of the time and a 64th of the memory. Every byte
+    of the file is read all the same, and what is damaged is refused as it is at full size.
 
     Args:
         data: the whole file.
@@ -348,7 +349,7 @@ def _exif(data: bytes, image: Image.Image, format_name: str) -> tuple[bytes | No
     if not stored:
         return None, ()
     try:
-        return metadata.kept(stored.removeprefix(b"Exif\0\0"), Metadata.ALL), ()
+        return metadata.kept(stored.removeprefix(_EXIF_MARK).removeprefix(_EXIF_MARK), Metadata.ALL), ()
     except metadata.DamagedExifError:
         return None, ("The EXIF data are damaged or larger than 64 kB: the result carries none of them.",)
 

@@ -54,7 +54,7 @@ def handler(request: ValidateRequest) -> dict[str, Any]:
     file = STORE.fetch(upload.bucket, upload.key, version_id=upload.version_id, etag=upload.etag)
     options = resolve(Options.parse({**options_in(dict(file.metadata)), **upload.options}), CONFIG)
     background = fetch_background(options)  # ahead of the picture, so that only one of them is in memory at a time
-    picture = decode.decode(file.data, at_least_px=1)  # every byte is checked at any scale; the smallest is the fastest
+    picture = decode.decode(file.data, at_least_px=1)  # every byte is checked at any scale
     cache_key = keys.cache_key(
         file.sha256,
         options,
