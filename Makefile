@@ -6,7 +6,7 @@ UV     := 0.13.9
 IMAGE  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format typecheck bench bench-speed lock clean
+.PHONY: help setup demo test lint format typecheck bench bench-matting bench-speed lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -54,6 +54,9 @@ format: setup  ## let ruff put the code into shape
 
 bench: setup  ## what the orchestration adds to the work of its stages
 	$(BIN)/python -m bench.overhead
+
+bench-matting: setup  ## errors of alpha against rembg and pymatting: make bench-matting [DATASET=folder] [PICTURES="GT01 GT04"] [SIDES="96 320"] [FAULTS=clean] [METHODS="rembg high"]
+	$(BIN)/python -m bench.matting $(if $(DATASET),--dataset $(DATASET)) $(if $(PICTURES),--pictures $(PICTURES)) $(if $(SIDES),--sides $(SIDES)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(METHODS),--methods $(METHODS))
 
 bench-speed: setup  ## each stage at 1 to 48 MP, and rembg: make bench-speed [MEGAPIXELS="1 4 12"] [PEER_MEGAPIXELS=24] [MASK_PX=320]
 	$(BIN)/python -m bench.speed $(if $(MEGAPIXELS),--megapixels $(MEGAPIXELS)) $(if $(PEER_MEGAPIXELS),--peer-megapixels $(PEER_MEGAPIXELS)) $(if $(MASK_PX),--mask-px $(MASK_PX))

@@ -1,0 +1,25 @@
+"""Where a benchmark ran."""
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+_PACKAGES: Final = ("numpy", "opencv-python-headless", "pillow", "rembg", "pymatting", "numba")
+
+
+def describe() -> str:
+    """Return processor, cores, system and the versions that matter, in one line."""
+    versions = ", ".join(f"{package} {version(package)}" for package in _PACKAGES)
+    return (
+        f"{_processor()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, {versions}"
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (FileNotFoundError, StopIteration):
+        return platform.processor() or platform.machine()
