@@ -4,13 +4,16 @@ import io
 import struct
 from dataclasses import dataclass
 from functools import cache
+from numbers import Rational
 from typing import Any, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
+from PIL.ExifTags import Base
 
+from core import png
 from core.errors import InvalidOptionsError
 from core.options import Options, Output, OutputFormat
 from core.types import Alpha, Mask, Rgb
@@ -18,19 +21,26 @@ from core.types import Alpha, Mask, Rgb
 _VISIBLE: Final = 0.02
 """Alpha above which a pixel counts as subject for cropping: fainter ones are noise to the eye."""
 
-# The filter UP makes it twice as fast as the default at nearly the smallest size.
-_PNG_PARAMETERS: Final = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
-_PNG_HEADER_BYTES: Final = 33
-_PNG_SRGB_CHUNK: Final = bytes.fromhex("00000001 73524742 00 aece1ce9")
-
 # Method 4, the default, takes twice as long for a tenth less; method 0 makes lossless files a third larger.
 _WEBP_METHOD: Final = 1
+
+_AVIF_SPEED: Final = 8
+_AVIF_LEAST_THREADS: Final = 2
+"""With one thread libaom codes rows another way; from two on the bytes are always the same."""
 
 _MAX_SIDE_PX: Final = {
     OutputFormat.WEBP: 16_383,
     OutputFormat.WEBP_LOSSLESS: 16_383,
+    OutputFormat.AVIF: 32_768,  # the format holds 65,536, but libavif, which browsers use, reads no more
     OutputFormat.JPEG: 65_500,  # libjpeg's own limit, just below the format's 65,535
 }
+
+_JPEG_EXIF_PREFIX: Final = b"Exif\0\0"
+_METRES_PER_INCH: Final = 0.0254
+_UNITS_PER_INCH: Final = {2: 1.0, 3: 2.54}
+"""By EXIF's number of the unit: inches and centimetres."""
+
+_MAX_DENSITY: Final = 65_535
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,9 @@ class Encoded:
     height: int
 
 
-def encode(rgb: Rgb, alpha: Alpha, options: Options, *, background: Rgb | None = None) -> Encoded:
+def encode(
+    rgb: Rgb, alpha: Alpha, options: Options, *, background: Rgb | None = None, exif: bytes | None = None
+) -> Encoded:
     """Encode the result that the options ask for.
 
     A cut-out has straight (not premultiplied) alpha, and its colour is zero where alpha is, which halves time
@@ -55,31 +67,46 @@ def encode(rgb: Rgb, alpha: Alpha, options: Options, *, background: Rgb | None =
     pixels at the edge were taken apart into alpha and foreground, so on its own background the subject gives
     the photograph back, and it is what browsers do with the transparent file.
 
+    PNG takes little memory beyond the file's own size; the others need the whole result, and their encoders more.
+
     Args:
         rgb: H x W x 3 uint8 sRGB, the subject's own colour, free of the old background.
         alpha: H x W float32 in [0, 1], 1 is opaque.
         options: what to show, and how.
         background: h x w x 3 uint8 sRGB of any size; scaled to cover the result, and its centre taken.
+        exif: EXIF data for the file, as ``metadata.kept`` returns them. PNG and JPEG, which have a place of their
+            own for the resolution, say it there too.
 
     Returns:
         The file. ``format`` is the option's value, such as ``webp_lossless``.
 
     Raises:
-        InvalidOptionsError: the format cannot hold a picture of this size.
+        InvalidOptionsError: the format cannot hold a picture of this size, or cannot be written here.
     """
     if options.crop:
         rows, columns = _subject(alpha, options.crop_margin)
         rgb, alpha = rgb[rows, columns], alpha[rows, columns]
     height, width = alpha.shape
-    _check_side(max(height, width), options.format)
-    plane = _to_8_bits(alpha)
-    if options.output is Output.MASK:
-        pixels = plane
-    elif (behind := _background(options, background, width, height)) is not None:
-        pixels = np.asarray(cv2.blendLinear(rgb, behind, alpha, 1 - alpha), np.uint8)
+    _check(options.format, max(height, width))
+    is_mask = options.output is Output.MASK
+    behind = None if is_mask else _background(options, background, width, height)
+
+    def pixels(top: int, bottom: int) -> NDArray[np.uint8]:
+        """Make some rows of the result: H x W of a mask, H x W x 3 on a background, else H x W x 4."""
+        part = alpha[top:bottom]
+        if is_mask:
+            return _to_8_bits(part)
+        if behind is not None:
+            under = np.ascontiguousarray(behind[top:bottom])
+            return np.asarray(cv2.blendLinear(rgb[top:bottom], under, part, 1 - part), np.uint8)
+        return _with_alpha(rgb[top:bottom], _to_8_bits(part))
+
+    if options.format is OutputFormat.PNG:
+        channels = 1 if is_mask else 3 if behind is not None else 4
+        density = _pixels_per_metre(exif)
+        data = png.write(pixels, height, width, channels, srgb=not is_mask, pixels_per_metre=density, exif=exif)
     else:
-        pixels = _with_alpha(rgb, plane)
-    data = _FILES[options.format](pixels, options.quality)
+        data = _by_pillow(pixels(0, height), options, exif)
     return Encoded(data, options.format.content_type, options.format.value, width, height)
 
 
@@ -92,7 +119,8 @@ def encode_plane(plane: Alpha | Mask) -> bytes:
     Returns:
         An 8-bit grey PNG, to be read with ``decode_plane``.
     """
-    return _png(_to_8_bits(plane), 100)
+    height, width = plane.shape
+    return png.write(lambda top, bottom: _to_8_bits(plane[top:bottom]), height, width, channels=1)
 
 
 def _to_8_bits(plane: Alpha) -> NDArray[np.uint8]:
@@ -113,7 +141,7 @@ def _widened(indices: NDArray[np.intp], margin_px: int) -> slice:
     return slice(max(int(indices[0]) - margin_px, 0), int(indices[-1]) + 1 + margin_px)
 
 
-def _check_side(side_px: int, format_: OutputFormat) -> None:
+def _check(format_: OutputFormat, side_px: int) -> None:
     limit_px = _MAX_SIDE_PX.get(format_)
     if limit_px and side_px > limit_px:
         raise InvalidOptionsError(
@@ -121,6 +149,13 @@ def _check_side(side_px: int, format_: OutputFormat) -> None:
             field="options.format",
             value=format_.value,
             remedy="Ask for png, or scale the picture down.",
+        )
+    if format_ is OutputFormat.AVIF and not features.check("avif"):
+        raise InvalidOptionsError(
+            "The Pillow installed here cannot write AVIF",
+            field="options.format",
+            value=format_.value,
+            remedy="Ask for webp, or install a Pillow that was built with libavif, as its wheels are.",
         )
 
 
@@ -131,7 +166,7 @@ def _background(options: Options, picture: Rgb | None, width: int, height: int) 
     colour = options.background_color or ("#ffffff" if options.format is OutputFormat.JPEG else None)
     if colour is None:
         return None
-    return np.full((height, width, 3), tuple(bytes.fromhex(colour[1:])), np.uint8)
+    return np.broadcast_to(np.frombuffer(bytes.fromhex(colour[1:]), np.uint8), (height, width, 3))
 
 
 def _cover(picture: Rgb, width: int, height: int) -> Rgb:
@@ -153,33 +188,47 @@ def _with_alpha(rgb: Rgb, plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return rgba
 
 
-def _png(pixels: NDArray[np.uint8], _quality: int) -> bytes:
-    if pixels.ndim == 2:
-        return cv2.imencode(".png", pixels, _PNG_PARAMETERS)[1].tobytes()
-    to_bgr = cv2.COLOR_RGBA2BGRA if pixels.shape[2] == 4 else cv2.COLOR_RGB2BGR
-    data = cv2.imencode(".png", cv2.cvtColor(pixels, to_bgr), _PNG_PARAMETERS)[1].tobytes()
-    return data[:_PNG_HEADER_BYTES] + _PNG_SRGB_CHUNK + data[_PNG_HEADER_BYTES:]
-
-
-def _webp(pixels: NDArray[np.uint8], quality: int) -> bytes:
-    return _by_pillow(pixels, "WEBP", quality=quality, method=_WEBP_METHOD)
-
-
-def _webp_lossless(pixels: NDArray[np.uint8], _quality: int) -> bytes:
-    return _by_pillow(pixels, "WEBP", lossless=True, quality=0, method=_WEBP_METHOD)
-
-
-def _jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
-    # Colour at full resolution: the subject's edge on its new background is a colour edge.
-    return _by_pillow(pixels, "JPEG", quality=quality, subsampling="4:4:4")
-
-
-def _by_pillow(pixels: NDArray[np.uint8], pillow_name: str, **parameters: Any) -> bytes:
-    if pixels.ndim == 3:
+def _by_pillow(pixels: NDArray[np.uint8], options: Options, exif: bytes | None) -> bytes:
+    parameters: dict[str, Any] = {"quality": options.quality}
+    is_colour = pixels.ndim == 3
+    match options.format:
+        case OutputFormat.WEBP:
+            parameters["method"] = _WEBP_METHOD
+        case OutputFormat.WEBP_LOSSLESS:
+            parameters |= {"lossless": True, "quality": 0, "method": _WEBP_METHOD}
+        case OutputFormat.AVIF:
+            threads = max(_AVIF_LEAST_THREADS, cv2.getNumThreads())
+            # Left to itself, Pillow makes as many tiles as there are threads.
+            parameters |= {"speed": _AVIF_SPEED, "max_threads": threads, "autotiling": False}
+        case OutputFormat.JPEG:
+            parameters["dpi"] = _dots_per_inch(exif) or (0, 0)
+    if is_colour and options.format in (OutputFormat.AVIF, OutputFormat.JPEG):
+        # Colour at full resolution: the subject's edge on its new background is a colour edge.
+        parameters["subsampling"] = "4:4:4"
+    if is_colour and options.format is not OutputFormat.AVIF:  # it says sRGB in a few bytes of its own
         parameters["icc_profile"] = _srgb_profile()
+    if exif:
+        parameters["exif"] = _JPEG_EXIF_PREFIX + exif if options.format is OutputFormat.JPEG else exif
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, pillow_name, **parameters)
+    Image.fromarray(pixels).save(buffer, options.format.content_type.removeprefix("image/"), **parameters)
     return buffer.getvalue()
+
+
+def _pixels_per_metre(exif: bytes | None) -> tuple[int, int] | None:
+    density = _dots_per_inch(exif)
+    return density and (round(density[0] / _METRES_PER_INCH), round(density[1] / _METRES_PER_INCH))
+
+
+def _dots_per_inch(exif: bytes | None) -> tuple[float, float] | None:
+    """Return the horizontal and vertical resolution that EXIF data give, if they give one that JPEG can hold."""
+    tags = Image.Exif()
+    tags.load(exif or b"")
+    unit = _UNITS_PER_INCH.get(tags.get(Base.ResolutionUnit, 0))
+    x, y = tags.get(Base.XResolution), tags.get(Base.YResolution)
+    if unit is None or not (isinstance(x, Rational) and isinstance(y, Rational)):
+        return None
+    density = float(x) * unit, float(y) * unit
+    return density if all(1 <= value <= _MAX_DENSITY for value in density) else None
 
 
 @cache
@@ -187,11 +236,3 @@ def _srgb_profile() -> bytes:
     """Return an sRGB profile, dated 2000-01-01: with its date of making no two processes' files were equal."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     return profile[:24] + struct.pack(">6H", 2000, 1, 1, 0, 0, 0) + profile[36:]
-
-
-_FILES: Final = {
-    OutputFormat.PNG: _png,
-    OutputFormat.WEBP: _webp,
-    OutputFormat.WEBP_LOSSLESS: _webp_lossless,
-    OutputFormat.JPEG: _jpeg,
-}

@@ -16,6 +16,7 @@ class OutputFormat(StrEnum):
     PNG = "png"
     WEBP = "webp"
     WEBP_LOSSLESS = "webp_lossless"
+    AVIF = "avif"
     JPEG = "jpeg"
 
     @property
@@ -70,9 +71,9 @@ class Options(BaseModel):
     output: Output = Field(default=Output.CUTOUT, description="cutout, or mask: the alpha alone, as a grey picture")
     format: OutputFormat = Field(
         default=OutputFormat.PNG,
-        description="png, webp, webp_lossless, or jpeg (on white unless a background is given)",
+        description="png, webp, webp_lossless, avif, or jpeg (on white unless a background is given)",
     )
-    quality: Annotated[int, Field(ge=1, le=100)] = Field(default=90, description="1 to 100, of webp and jpeg")
+    quality: Annotated[int, Field(ge=1, le=100)] = Field(default=90, description="1 to 100, of webp, avif and jpeg")
     background_color: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] | None = Field(
         default=None, description="#rrggbb, a colour to put the subject on; jpeg takes white if none is given"
     )

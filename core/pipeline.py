@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from core import decode, encode, foreground, matting, quality, segment
+from core import decode, encode, foreground, matting, metadata, quality, segment
 from core.models import ModelSource
 from core.options import Options, Output
 from core.types import Alpha, Mask, Picture, Precision, Rgb, Segmentation
@@ -65,7 +65,8 @@ def refine_edge(picture: Picture, mask: Mask, precision: Precision) -> Edge:
 def finish(picture: Picture, alpha: Alpha, options: Options, background: Rgb | None) -> encode.Encoded:
     """Free the edge of the old background's colours and encode the result."""
     rgb = picture.rgb if options.output is Output.MASK else foreground.decontaminate(picture.rgb, alpha)
-    return encode.encode(rgb, alpha, options, background=background)
+    exif = metadata.kept(picture.exif, options.metadata)
+    return encode.encode(rgb, alpha, options, background=background, exif=exif)
 
 
 def remove_background(data: bytes, options: Options, *, weights: ModelSource, background: Rgb | None = None) -> Cutout:

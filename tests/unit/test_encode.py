@@ -1,21 +1,25 @@
 import io
+import struct
 
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
+from PIL.ExifTags import IFD, Base
+from PIL.TiffImagePlugin import IFDRational
 
 from core import errors
 from core.decode import decode, decode_plane
 from core.encode import encode, encode_plane
 from core.options import Options
 
-FORMATS = ["png", "webp", "webp_lossless", "jpeg"]
+FORMATS = ["png", "webp", "webp_lossless", "avif", "jpeg"]
 LOSSLESS = ["png", "webp_lossless"]
 HEIGHT, WIDTH = 80, 120
 RED = (220, 30, 40)
+SIDES = {"webp": 16_383, "webp_lossless": 16_383, "avif": 32_768, "jpeg": 65_500}
 
 
 def disc() -> np.ndarray:
@@ -54,10 +58,11 @@ def test_a_cutout_comes_back_with_its_colour_and_its_alpha(format_):
     assert (encoded.format, encoded.width, encoded.height) == (format_, WIDTH, HEIGHT)
 
 
-def test_lossy_webp_keeps_the_alpha_and_comes_near_in_colour():
-    encoded = encode(photograph(), disc(), options(format="webp"))
+@pytest.mark.parametrize(("format_", "off_alpha"), [("webp", 0.5), ("avif", 8)])
+def test_a_lossy_cutout_comes_near_in_colour_and_alpha(format_, off_alpha):
+    encoded = encode(photograph(), disc(), options(format=format_))
     picture = decode(encoded.data)
-    assert np.abs(picture.alpha - disc()).max() <= 0.5 / 255 + 1e-6
+    assert np.abs(picture.alpha - disc()).max() <= off_alpha / 255 + 1e-6
     assert np.abs(picture.rgb.astype(int) - photograph())[disc() > 0.5].mean() < 6
 
 
@@ -67,6 +72,7 @@ def test_lossy_webp_keeps_the_alpha_and_comes_near_in_colour():
         ("png", "PNG", "image/png"),
         ("webp", "WEBP", "image/webp"),
         ("webp_lossless", "WEBP", "image/webp"),
+        ("avif", "AVIF", "image/avif"),
         ("jpeg", "JPEG", "image/jpeg"),
     ],
 )
@@ -80,16 +86,20 @@ def test_the_file_is_what_its_content_type_says(format_, pillow_name, content_ty
 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_colour_is_tagged_as_srgb(format_):
-    image = Image.open(io.BytesIO(encode(photograph(), disc(), options(format=format_)).data))
+    data = encode(photograph(), disc(), options(format=format_)).data
+    image = Image.open(io.BytesIO(data))
     image.load()  # Pillow checks the chunks' checksums
     if format_ == "png":
         assert image.info["srgb"] == 0
+    elif format_ == "avif":
+        primaries, transfer = 1, 13  # BT.709 and sRGB: ITU-T H.273, tables 2 and 3
+        assert b"colrnclx" + struct.pack(">2H", primaries, transfer) in data
     else:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
         assert "sRGB" in ImageCms.getProfileDescription(profile)
 
 
-@pytest.mark.parametrize("format_", ["png", "webp", "webp_lossless"])
+@pytest.mark.parametrize("format_", ["png", "webp", "webp_lossless", "avif"])
 def test_nothing_of_what_was_removed_is_left_in_the_file(format_):
     hidden = np.round(disc() * 255) == 0
     one, other = photograph(), photograph()
@@ -201,7 +211,7 @@ def test_a_mask_is_the_alpha_as_grey(format_):
     assert np.abs(picture.rgb[..., 1] - 255 * disc()).max() <= tolerance
 
 
-@pytest.mark.parametrize(("format_", "side"), [("webp", 16_383), ("webp_lossless", 16_383), ("jpeg", 65_500)])
+@pytest.mark.parametrize(("format_", "side"), SIDES.items())
 def test_a_side_that_the_format_cannot_hold_is_refused_with_a_way_out(format_, side):
     rgb, alpha = np.zeros((16, side + 1, 3), np.uint8), np.ones((16, side + 1), np.float32)
     with pytest.raises(errors.InvalidOptionsError) as caught:
@@ -210,6 +220,7 @@ def test_a_side_that_the_format_cannot_hold_is_refused_with_a_way_out(format_, s
     assert "png" in caught.value.remedy
     longest = encode(rgb[:, 1:], alpha[:, 1:], options(format=format_))
     assert longest.width == side
+    assert opened(longest.data).shape[1] == side
     assert encode(rgb, alpha, options(format="png")).width == side + 1
 
 
@@ -219,18 +230,95 @@ def test_what_is_cropped_to_fit_is_not_refused():
     assert encode(rgb, alpha, options(format="webp", crop=True)).width == 100
 
 
-@pytest.mark.parametrize("format_", ["webp", "jpeg"])
+@pytest.mark.parametrize("format_", ["webp", "avif", "jpeg"])
 def test_quality_decides_the_size(format_):
     sizes = [len(encode(photograph(), disc(), options(format=format_, quality=q)).data) for q in (10, 50, 100)]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[-1] / 2
 
 
+@pytest.fixture
+def threads():
+    """Set OpenCV's number of threads, which is that of the encoders too, and set it back."""
+    before = cv2.getNumThreads()
+    yield cv2.setNumThreads
+    cv2.setNumThreads(before)
+
+
 @pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("output", ["cutout", "mask"])
-def test_the_same_input_gives_the_same_bytes(format_, output):
-    first, second = (encode(photograph(), disc(), options(format=format_, output=output)) for _ in range(2))
-    assert first == second
+def test_the_bytes_do_not_depend_on_the_number_of_threads(format_, output, threads):
+    rgb = np.tile(photograph(), (8, 6, 1))
+    alpha = np.tile(disc(), (8, 6))
+    files = []
+    for count in (1, 2, 5):
+        threads(count)
+        files.append(encode(rgb, alpha, options(format=format_, output=output)))
+    assert files[0] == files[1] == files[2]
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("output", ["cutout", "mask"])
+def test_the_file_carries_the_exif_data(format_, output):
+    tags = Image.Exif()
+    tags[Base.Artist] = "A. N. Other"
+    tags.get_ifd(IFD.Exif)[Base.ISOSpeedRatings] = 400
+    block = tags.tobytes().removeprefix(b"Exif\0\0")
+    asked = options(format=format_, output=output)
+    image = Image.open(io.BytesIO(encode(photograph(), disc(), asked, exif=block).data))
+    image.load()
+    found = image.getexif()
+    assert found[Base.Artist] == "A. N. Other"
+    assert found.get_ifd(IFD.Exif)[Base.ISOSpeedRatings] == 400
+    bare = Image.open(io.BytesIO(encode(photograph(), disc(), asked).data))
+    assert not bare.getexif()
+
+
+@pytest.mark.parametrize(
+    ("unit", "x", "y", "dpi"),
+    [
+        (2, IFDRational(300), IFDRational(300), (300, 300)),
+        (2, IFDRational(72), IFDRational(144), (72, 144)),
+        (3, IFDRational(100), IFDRational(100), (254, 254)),
+        (1, IFDRational(1), IFDRational(1), None),
+        (2, IFDRational(300, 0), IFDRational(300), None),
+        (2, IFDRational(0), IFDRational(0), None),
+        (2, IFDRational(4_000_000_000), IFDRational(300), None),
+        (2, None, IFDRational(300), None),
+    ],
+)
+@pytest.mark.parametrize("format_", ["png", "jpeg"])
+def test_the_resolution_is_said_where_the_format_has_a_place_for_it(format_, unit, x, y, dpi):
+    tags = Image.Exif()
+    given = {Base.ResolutionUnit: unit, Base.XResolution: x, Base.YResolution: y}
+    tags.update({tag: value for tag, value in given.items() if value is not None})
+    block = tags.tobytes().removeprefix(b"Exif\0\0")
+    data = encode(photograph(), disc(), options(format=format_), exif=block).data
+    if format_ == "png":
+        found = Image.open(io.BytesIO(data)).info.get("dpi")
+    else:
+        _, unit_of_density, *density = struct.unpack_from(">HB2H", data, data.index(b"JFIF\0") + 5)
+        found = density if unit_of_density else None
+    assert found == (dpi and pytest.approx(dpi, abs=0.02))
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_resolution_in_words_is_none(format_):
+    entries = [(Base.XResolution, b"300\0"), (Base.YResolution, b"300\0"), (Base.ResolutionUnit, b"in\0\0")]
+    ascii_ = 2
+    table = b"".join(struct.pack("<HHI4s", tag, ascii_, 4, text) for tag, text in entries)
+    block = b"II*\0" + struct.pack("<IH", 8, len(entries)) + table + bytes(4)
+    image = Image.open(io.BytesIO(encode(photograph(), disc(), options(format=format_), exif=block).data))
+    image.load()
+    assert image.getexif()[Base.XResolution] == "300"
+
+
+def test_where_avif_cannot_be_written_another_format_is_named(monkeypatch):
+    monkeypatch.setitem(features.modules, "avif", ("PIL._absent", None))
+    with pytest.raises(errors.InvalidOptionsError) as caught:
+        encode(photograph(), disc(), options(format="avif"))
+    assert (caught.value.field, caught.value.value) == ("options.format", "avif")
+    assert "webp" in caught.value.remedy
 
 
 def test_the_profile_holds_no_date_of_making():

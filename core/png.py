@@ -1,0 +1,159 @@
+"""PNG, written in strips: filtered and deflated on all cores, and no picture is ever held whole.
+
+Of a photograph, filtered, there is little left but noise, in which deflate's search finds no repetitions. So a strip is
+filtered by Paeth's predictor and coded by Huffman's code and run lengths alone (zlib's ``Z_RLE``), which is faster than
+any search, and smaller than most. Where that shrinks a strip so much that it is no photograph but lettering, flat
+colour or a smooth ramp, it is searched too, and the smaller of the two is taken.
+
+Strips know nothing of each other's contents but the last row: each has a deflate stream of its own, ended at a byte's
+border, so that they can be put together (as pigz does). The bytes do not depend on the number of threads.
+
+Sources: Portable Network Graphics (Third Edition), W3C 2025; RFC 1950 and 1951.
+"""
+
+import struct
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, NamedTuple, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from zlib_ng import zlib_ng
+
+Rows: TypeAlias = Callable[[int, int], NDArray[np.uint8]]
+"""From a first row and the one after the last to these rows: n x W x channels uint8, or n x W if there is one."""
+
+_STRIP_BYTES: Final = 1 << 19
+"""A strip's share of the picture: small enough for a core's cache, large enough for its codes to pay."""
+
+_SEARCHED_BELOW: Final = 0.2
+"""Of the bytes that are not zero. Photographs, even ones enlarged until they are smooth, stay above it."""
+
+_SEARCH_LEVEL: Final = 4
+_LARGEST_WINDOW: Final = 15
+_MOST_MEMORY: Final = 9
+
+_UP: Final = 2
+_PAETH: Final = 4
+
+_COLOUR_TYPES: Final = {1: 0, 3: 2, 4: 6}
+_SRGB_PERCEPTUAL: Final = b"\0"
+_PER_METRE: Final = 1
+_ZLIB_HEADER: Final = b"\x78\x01"
+_ADLER_BASE: Final = 65_521
+
+
+def write(
+    rows: Rows,
+    height: int,
+    width: int,
+    channels: int,
+    *,
+    srgb: bool = False,
+    pixels_per_metre: tuple[int, int] | None = None,
+    exif: bytes | None = None,
+) -> bytes:
+    """Write a PNG of 8 bits per channel.
+
+    Args:
+        rows: gives the pixels; called from several threads, and for a strip's last row once more for the next strip.
+        height: in pixels, at least 1.
+        width: in pixels, at least 1.
+        channels: 1 for grey, 3 for RGB, 4 for RGB with straight alpha.
+        srgb: whether to say that the colours are sRGB.
+        pixels_per_metre: horizontal and vertical, each below 2**31; None says nothing.
+        exif: EXIF data, its TIFF header first.
+    """
+    step = max(1, _STRIP_BYTES // (width * channels))
+    tops = range(0, height, step)
+
+    def deflate(top: int) -> _Strip:
+        bottom = min(top + step, height)
+        return _deflate(rows(max(top - 1, 0), bottom), bottom - top, channels, last=bottom == height)
+
+    threads = min(len(tops), cv2.getNumThreads())
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            strips = list(pool.map(deflate, tops))
+    else:
+        strips = [deflate(top) for top in tops]
+
+    header = struct.pack(">2I5B", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0)
+    parts = [b"\x89PNG\r\n\x1a\n", *_chunk(b"IHDR", header)]
+    if srgb:
+        parts += _chunk(b"sRGB", _SRGB_PERCEPTUAL)
+    if pixels_per_metre:
+        parts += _chunk(b"pHYs", struct.pack(">2IB", *pixels_per_metre, _PER_METRE))
+    if exif:
+        parts += _chunk(b"eXIf", exif)
+    checksum = 1
+    parts += _chunk(b"IDAT", _ZLIB_HEADER)
+    for strip in strips:
+        parts += _chunk(b"IDAT", strip.deflated)
+        checksum = _joined(checksum, strip.adler32, strip.size_bytes)
+    parts += _chunk(b"IDAT", struct.pack(">I", checksum))
+    parts += _chunk(b"IEND", b"")
+    return b"".join(parts)
+
+
+class _Strip(NamedTuple):
+    """A part of the deflate stream, and Adler's checksum and the size of what it unpacks to."""
+
+    deflated: bytes
+    adler32: int
+    size_bytes: int
+
+
+def _deflate(pixels: NDArray[np.uint8], height: int, channels: int, *, last: bool) -> _Strip:
+    """Filter and deflate a strip whose pixels have the row above it before them, unless it is the first."""
+    pixels = pixels.reshape(len(pixels), -1)
+    # Above the first row and left of the first pixel all is zero.
+    padded = np.zeros((height + 1, channels + pixels.shape[1]), np.uint8)
+    padded[-len(pixels) :, channels:] = pixels
+    filtered = np.empty((height, 1 + pixels.shape[1]), np.uint8)
+    _filter_by_paeth(padded, channels, filtered)
+    strip = _packed(filtered, 1, zlib_ng.Z_RLE, last=last)
+    if len(strip.deflated) < _SEARCHED_BELOW * cv2.countNonZero(padded[1:]):
+        _filter_by_row_above(padded, channels, filtered)
+        searched = _packed(filtered, _SEARCH_LEVEL, zlib_ng.Z_DEFAULT_STRATEGY, last=last)
+        strip = min(strip, searched, key=lambda strip: len(strip.deflated))
+    return strip
+
+
+def _filter_by_row_above(padded: NDArray[np.uint8], channels: int, filtered: NDArray[np.uint8]) -> None:
+    filtered[:, 0] = _UP
+    np.subtract(padded[1:, channels:], padded[:-1, channels:], out=filtered[:, 1:])
+
+
+def _filter_by_paeth(padded: NDArray[np.uint8], channels: int, filtered: NDArray[np.uint8]) -> None:
+    """Predict each byte by that one of its neighbours which is nearest to left + above - corner."""
+    left, above, corner = padded[1:, :-channels], padded[:-1, channels:], padded[:-1, :-channels]
+    off_left, off_above = cv2.absdiff(above, corner), cv2.absdiff(left, corner)
+    # The corner is off by the difference of the two, or by their sum if both neighbours lie on the same side of it:
+    # then it is never the nearest, and 255 stands for the sum, which a byte does not hold.
+    same_side = cv2.bitwise_xor(cv2.compare(left, corner, cv2.CMP_GT), cv2.compare(above, corner, cv2.CMP_LE))
+    off_corner = cv2.bitwise_or(cv2.absdiff(off_left, off_above), same_side)
+    nearest = cv2.copyTo(above, cv2.compare(off_above, off_corner, cv2.CMP_LE), corner.copy())
+    nearest = cv2.copyTo(left, cv2.compare(off_left, cv2.min(off_above, off_corner), cv2.CMP_LE), nearest)
+    filtered[:, 0] = _PAETH
+    np.subtract(padded[1:, channels:], nearest, out=filtered[:, 1:])
+
+
+def _packed(filtered: NDArray[np.uint8], level: int, strategy: int, *, last: bool) -> _Strip:
+    stream = zlib_ng.compressobj(level, zlib_ng.DEFLATED, -_LARGEST_WINDOW, _MOST_MEMORY, strategy)
+    deflated = stream.compress(filtered) + stream.flush(zlib_ng.Z_FINISH if last else zlib_ng.Z_SYNC_FLUSH)
+    return _Strip(deflated, zlib_ng.adler32(filtered), filtered.size)
+
+
+def _joined(first: int, second: int, second_bytes: int) -> int:
+    """Return the Adler checksum of two pieces of data from theirs, as zlib's ``adler32_combine`` does."""
+    low = (first & 0xFFFF) + (second & 0xFFFF) - 1
+    high = (first >> 16) + (second >> 16) + second_bytes * ((first & 0xFFFF) - 1)
+    return high % _ADLER_BASE << 16 | low % _ADLER_BASE
+
+
+def _chunk(name: bytes, data: bytes) -> Iterator[bytes]:
+    yield struct.pack(">I", len(data)) + name
+    yield data
+    yield struct.pack(">I", zlib_ng.crc32(data, zlib_ng.crc32(name)))
