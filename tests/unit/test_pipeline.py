@@ -2,10 +2,12 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+from PIL.ExifTags import GPS, IFD, Base
 
 from core.models import CLASSICAL, ModelSource
-from core.options import Options
+from core.options import Metadata, Options, OutputFormat
 from core.pipeline import Cutout, remove_background
 from tests.conftest import file_of
 
@@ -36,6 +38,23 @@ def test_what_was_transparent_before_stays_transparent(disc_png: bytes) -> None:
     alpha = pixels(cut_out(file_of(picture, "PNG")))[..., 3]
     assert not alpha[:120].any()
     assert alpha[150, 160] == 255
+
+
+@pytest.mark.parametrize("format_", OutputFormat)
+@pytest.mark.parametrize(
+    ("metadata", "maker", "located"),
+    [(Metadata.NO_LOCATION, "Maker", False), (Metadata.ALL, "Maker", True), (Metadata.NONE, None, False)],
+)
+def test_the_result_tells_where_it_was_taken_on_request_only(
+    disc_png: bytes, format_: OutputFormat, metadata: Metadata, maker: str | None, located: bool
+) -> None:
+    exif = Image.Exif()
+    exif[Base.Make] = "Maker"
+    exif.get_ifd(IFD.GPSInfo)[GPS.GPSLatitudeRef] = "N"
+    photo = file_of(Image.open(io.BytesIO(disc_png)).convert("RGB"), "JPEG", quality=95, exif=exif)
+    result = Image.open(io.BytesIO(cut_out(photo, metadata=metadata, format=format_).encoded.data)).getexif()
+    assert result.get(Base.Make) == maker
+    assert (result.get_ifd(IFD.GPSInfo).get(GPS.GPSLatitudeRef) == "N") is located
 
 
 def test_what_could_not_be_honoured_is_said(disc_png: bytes) -> None:

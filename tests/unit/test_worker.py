@@ -75,11 +75,11 @@ class Shelf:
         self.data, self.delay_s = data, delay_s
         self.masks: dict[str, Mask] = {}
 
-    def picture(self, source: StoredObject) -> Picture:
+    def picture(self, source: StoredObject, *, at_least_px: int | None = None) -> Picture:
         time.sleep(self.delay_s)
         if self.data is None:
             raise SourceNotFoundError("Gone", field="source.key", value=source.key, remedy="Upload it again.")
-        return decode.decode(self.data)
+        return decode.decode(self.data, at_least_px=at_least_px)
 
     def put_plane(self, _bucket: str, key: str, plane: Mask) -> None:
         self.masks[key] = plane
