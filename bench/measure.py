@@ -144,7 +144,7 @@ def _serve(pipe: Connection, job: Job) -> None:
             pipe.send(_run(call, before, job.memory_limit_bytes))
             gc.collect()
     except Exception as error:
-        pipe.send(Failure(f"{type(error).__name__}: {error}"))
+        pipe.send(Failure(f"{type(error).__name__}: {error}".strip()))
         if not isinstance(error, MemoryError):
             raise  # its trace belongs on stderr
 

@@ -5,8 +5,8 @@ rembg keeps its work apart from the network's, so that both sides of a compariso
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import numpy as np
@@ -16,19 +16,26 @@ from PIL import Image
 from core.types import Mask, Rgb
 
 
+class Seconds(NamedTuple):
+    """How long a part took, and its CPU time in all threads."""
+
+    wall: float
+    cpu: float
+
+
 @dataclass(frozen=True)
 class Removal:
     """What rembg made, and what its alpha matting took of the time.
 
-    ``output`` is a PNG file for a file, H x W x 4 uint8 for an array. ``alpha_s`` is the part from the mask to alpha
-    (trimap and ``estimate_alpha_cf``), ``foreground_s`` the part that estimates the foreground's colours; both are
-    None without alpha matting. ``swallowed`` is the error that the matting raised and that rembg kept to itself: the
-    output then has the bare mask as its alpha.
+    ``output`` is a PNG file for a file, H x W x 4 uint8 for an array. ``alpha`` is the part from the mask to alpha
+    (trimap and ``estimate_alpha_cf``), ``foreground`` the part that estimates the foreground's colours; both are None
+    without alpha matting. ``swallowed`` is the error that the matting raised and that rembg kept to itself: the output
+    then has the bare mask as its alpha.
     """
 
     output: bytes | NDArray[np.uint8]
-    alpha_s: float | None
-    foreground_s: float | None
+    alpha: Seconds | None
+    foreground: Seconds | None
     swallowed: str | None
 
 
@@ -55,11 +62,11 @@ def remove(picture: bytes | Rgb, mask: Mask, *, alpha_matting: bool = False, dec
     from rembg import bg
 
     watch = _Watch(bg.alpha_matting_cutout, bg.estimate_foreground_ml)
-    with patch.multiple(bg, alpha_matting_cutout=watch.cutout, estimate_foreground_ml=watch.foreground):
+    with patch.multiple(bg, alpha_matting_cutout=watch.cut_out, estimate_foreground_ml=watch.colour):
         output = bg.remove(
             picture, session=_MaskSession(mask), alpha_matting=alpha_matting, decontaminate=decontaminate
         )
-    return Removal(output, watch.alpha_s, watch.foreground_s, watch.swallowed)
+    return Removal(output, watch.alpha, watch.foreground, watch.swallowed)
 
 
 class _MaskSession:
@@ -72,32 +79,39 @@ class _MaskSession:
         return [self._mask.resize(picture.size, Image.Resampling.LANCZOS)]
 
 
-@dataclass
 class _Watch:
     """Stands around two of rembg's functions, the second of which the first calls once alpha is there."""
 
-    original_cutout: Callable[..., Any]
-    original_foreground: Callable[..., Any]
-    alpha_s: float | None = None
-    foreground_s: float | None = None
-    swallowed: str | None = None
-    _started: float | None = field(default=None, init=False)
+    def __init__(self, cutout: Callable[..., Any], foreground: Callable[..., Any]) -> None:
+        self._cutout, self._foreground = cutout, foreground
+        self._started: Seconds | None = None
+        self.alpha: Seconds | None = None
+        self.foreground: Seconds | None = None
+        self.swallowed: str | None = None
 
-    def cutout(self, *arguments: Any) -> Any:
-        self._started = time.perf_counter()
+    def cut_out(self, *arguments: Any) -> Any:
+        self._started = _now()
         try:
-            return self.original_cutout(*arguments)
+            return self._cutout(*arguments)
         except ValueError as error:  # the only one that rembg catches
             self.swallowed = str(error)
             raise
         finally:
             self._started = None
 
-    def foreground(self, *arguments: Any) -> Any:
+    def colour(self, *arguments: Any) -> Any:
         if self._started is None:
-            return self.original_foreground(*arguments)
-        reached = time.perf_counter()
-        self.alpha_s = reached - self._started
-        colours = self.original_foreground(*arguments)
-        self.foreground_s = time.perf_counter() - reached
+            return self._foreground(*arguments)
+        reached = _now()
+        self.alpha = _between(self._started, reached)
+        colours = self._foreground(*arguments)
+        self.foreground = _between(reached, _now())
         return colours
+
+
+def _now() -> Seconds:
+    return Seconds(time.perf_counter(), time.process_time())
+
+
+def _between(start: Seconds, end: Seconds) -> Seconds:
+    return Seconds(end.wall - start.wall, end.cpu - start.cpu)
