@@ -64,7 +64,10 @@ def refine_edge(picture: Picture, mask: Mask, precision: Precision) -> Edge:
 
 def finish(picture: Picture, alpha: Alpha, options: Options, background: Rgb | None) -> encode.Encoded:
     """Free the edge of the old background's colours and encode the result."""
-    rgb = picture.rgb if options.output is Output.MASK else foreground.decontaminate(picture.rgb, alpha)
+    if options.output is Output.MASK:
+        rgb = picture.rgb
+    else:
+        rgb = foreground.decontaminate(picture.rgb, alpha, options.precision_level)
     exif = metadata.kept(picture.exif, options.metadata)
     return encode.encode(rgb, alpha, options, background=background, exif=exif)
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from core.foreground import decontaminate
 from core.matting import refine
-from core.types import Alpha, Rgb
-from tests.unit.scenes import Scene, disc, hair, network_mask
+from core.types import Precision, Rgb
+from tests.unit.scenes import Scene, compose, disc, garden, hair, network_mask
 
 
 def colour_error(colours: Rgb, scene: Scene) -> float:
@@ -19,7 +19,14 @@ def colour_error(colours: Rgb, scene: Scene) -> float:
 
 @pytest.mark.parametrize("scene", [hair(), disc()], ids=["hair", "disc"])
 def test_colours_come_closer_to_the_true_foreground_than_those_observed(scene: Scene) -> None:
-    assert colour_error(decontaminate(scene.rgb, scene.alpha), scene) < 0.5 * colour_error(scene.rgb, scene)
+    assert colour_error(decontaminate(scene.rgb, scene.alpha), scene) < 0.12 * colour_error(scene.rgb, scene)
+
+
+@pytest.mark.parametrize("scene", [hair(), disc()], ids=["hair", "disc"])
+def test_more_precision_is_less_error(scene: Scene) -> None:
+    levels = (Precision.STANDARD, Precision.HIGH, Precision.ULTRA_HIGH)
+    errors = [colour_error(decontaminate(scene.rgb, scene.alpha, level), scene) for level in levels]
+    assert errors == sorted(errors, reverse=True)
 
 
 def test_colours_improve_with_a_solved_alpha_too() -> None:
@@ -61,13 +68,24 @@ def test_a_lone_soft_spot_keeps_a_colour_of_its_surroundings() -> None:
     np.testing.assert_allclose(decontaminate(rgb, alpha)[40, 40], (30, 160, 90), atol=2)
 
 
-def test_the_tiles_of_a_large_picture_leave_no_seam() -> None:
-    height, width = 200, 1300
-    ramp: Alpha = np.tile(np.linspace(0.2, 0.8, height, dtype=np.float32)[:, None], (1, width))
-    column = np.linspace(0, 200, height)[:, None, None] + np.array([10, 30, 50])
-    rgb = np.tile(column, (1, width, 1)).astype(np.uint8)
-    colours = decontaminate(rgb, ramp).astype(int)
-    assert np.abs(np.diff(colours[:, 100:-100], axis=1)).max() <= 1
+@pytest.mark.parametrize("precision", [Precision.STANDARD, Precision.ULTRA_HIGH])
+def test_no_row_or_column_stands_out_as_a_seam_between_tiles(precision: Precision) -> None:
+    height, width = 820, 900
+    rng = np.random.default_rng(8)
+    alpha = cv2.GaussianBlur(rng.normal(0.5, 3, (height, width)), (0, 0), 6).clip(0.1, 0.9).astype(np.float32)
+    scene = compose(alpha, garden(height, width)[::-1, ::-1], garden(height, width))
+    wrong = decontaminate(scene.rgb, scene.alpha, precision).astype(np.float32) - scene.foreground
+    for axis in (0, 1):
+        step = np.abs(np.diff(wrong, axis=axis)).mean(axis=(1 - axis, 2))
+        assert step.max() < 1.35 * np.median(step)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 900), (900, 1), (17, 401)])
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+def test_a_picture_of_any_shape_that_is_evenly_soft_keeps_its_only_colour(shape: tuple[int, int], level: float) -> None:
+    rgb = np.full((*shape, 3), (30, 160, 90), np.uint8)
+    colours = decontaminate(rgb, np.full(shape, level, np.float32))
+    np.testing.assert_allclose(colours, rgb if level else 0, atol=1)
 
 
 def test_the_number_of_threads_does_not_show_in_the_colours() -> None:
