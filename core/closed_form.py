@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.guided_filter import Guide, LocalLinearModel, Plane, apply, box_mean
+from core.guided_filter import Coefficients, Guide, LocalLinearModel, Plane, apply, box_mean
 
 _RADIUS: Final = 1
 _EPSILON: Final = 1e-5
@@ -26,7 +26,7 @@ def solve(
     """Minimise the closed-form energy plus ``confidence * (alpha - prior)^2`` over the unknown pixels.
 
     Args:
-        guide: h x w x 3 float32 in [0, 1].
+        guide: channels, each h x w float32 in [0, 1].
         prior: h x w float32 in [0, 1]: start and soft prior where unknown, kept as it is elsewhere.
         unknown: h x w, the pixels to solve for.
         confidence: h x w float32 above 0, the weight of the prior; the Laplacian's diagonal is about 1.
@@ -45,7 +45,7 @@ def solve(
     iterations = 0
     while energy > enough and iterations < max_iterations:
         product = laplacian.apply(direction)
-        product += confidence * direction
+        cv2.accumulateProduct(confidence, direction, product)
         product *= free
         step = np.float32(energy / _dot(direction, product))
         alpha += step * direction
@@ -57,9 +57,9 @@ def solve(
     return alpha.clip(0, 1), iterations
 
 
-def local_model(guide: Guide) -> LocalLinearModel:
-    """Return the model whose misfit is the energy: what takes a coarse solution to the fine picture."""
-    return LocalLinearModel(guide, _RADIUS, _EPSILON)
+def upsampling_model(guide: Guide, alpha: Plane) -> Coefficients:
+    """Return the model that takes an alpha, solved on this guide, to a finer picture: windows as in the energy."""
+    return LocalLinearModel(guide, _RADIUS, _EPSILON).fit_mean(alpha)
 
 
 class _Laplacian:
@@ -70,16 +70,16 @@ class _Laplacian:
 
     def __init__(self, guide: Guide) -> None:
         self._guide = guide
-        self._model = local_model(guide)
-        self._inside = np.zeros((*guide.shape[:2], 1), np.float32)
+        self._model = LocalLinearModel(guide, _RADIUS, _EPSILON)
+        self._inside = np.zeros_like(guide[0])
         self._inside[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS] = 1
-        self._windows = box_mean(self._inside[..., 0], _RADIUS, cv2.BORDER_CONSTANT)
+        self._windows = box_mean(self._inside, _RADIUS, cv2.BORDER_CONSTANT)
 
     def apply(self, plane: Plane) -> Plane:
-        models = self._model.fit(plane)
-        models *= self._inside
-        explained = apply(box_mean(models, _RADIUS, cv2.BORDER_CONSTANT), self._guide)
-        return self._windows * plane - explained
+        a0, a1, a2, b = (
+            box_mean(model * self._inside, _RADIUS, cv2.BORDER_CONSTANT) for model in self._model.fit(plane)
+        )
+        return self._windows * plane - apply((a0, a1, a2, b), self._guide)
 
 
 def _dot(left: Plane, right: Plane) -> float:

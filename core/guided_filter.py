@@ -5,7 +5,7 @@ Filtering, 2013); asked how far an alpha is from being such a model, it is the m
 Lischinski, Weiss, A Closed-Form Solution to Natural Image Matting, 2008).
 """
 
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import cv2
 import numpy as np
@@ -14,36 +14,64 @@ from numpy.typing import NDArray
 Plane: TypeAlias = NDArray[np.float32]
 """h x w, float32."""
 
-Guide: TypeAlias = NDArray[np.float32]
-"""h x w x 3, float32 in [0, 1]."""
+Guide: TypeAlias = tuple[Plane, Plane, Plane]
+"""The picture's channels, float32 in [0, 1]: in planes, which is how the filters are fast."""
 
-Coefficients: TypeAlias = NDArray[np.float32]
-"""h x w x 4, float32: a (three channels) and b of alpha = a . I + b."""
+Coefficients: TypeAlias = tuple[Plane, Plane, Plane, Plane]
+"""a, one plane for each channel, and b of alpha = a . I + b."""
 
 _Real = TypeVar("_Real", np.float32, np.float64)
 
+_DOUBT: float = 0.03
+"""Variance of a window's misfit at which its model counts a quarter of a perfect one."""
+
+
+def as_guide(rgb: NDArray[np.uint8]) -> Guide:
+    """Return the channels of an H x W x 3 uint8 picture, in [0, 1]."""
+    red, green, blue = (channel * np.float32(1 / 255) for channel in cv2.split(rgb))
+    return red, green, blue
+
+
+def apply(coefficients: Coefficients, guide: Guide) -> Plane:
+    """Return a . I + b, as a new plane."""
+    alpha = coefficients[3].copy()
+    for a, channel in zip(coefficients, guide, strict=False):
+        cv2.accumulateProduct(a, channel, alpha)
+    return alpha
+
 
 def box_mean(values: NDArray[_Real], radius: int, border: int = cv2.BORDER_REFLECT) -> NDArray[_Real]:
-    """Return the mean over the (2 radius + 1)^2 window around every pixel, channel by channel."""
+    """Return the mean over the (2 radius + 1)^2 window around every pixel."""
     side = 2 * radius + 1
     mean = cv2.boxFilter(values, -1, (side, side), normalize=True, borderType=border)
     return np.asarray(mean, values.dtype)
+
+
+class Fit(NamedTuple):
+    """The models of all windows, each at its window's centre.
+
+    ``variance`` is the target's in the window, ``misfit`` the part of it that the model does not explain.
+    """
+
+    coefficients: Coefficients
+    variance: Plane
+    misfit: Plane
 
 
 class LocalLinearModel:
     """Least-squares fits of a plane to a guide, in every window; the guide's statistics are computed once.
 
     Args:
-        guide: h x w x 3 float32 in [0, 1].
+        guide: the channels, each h x w float32 in [0, 1].
         radius: of the windows, in pixels of the guide.
         epsilon: ridge on ``a``: the variance of the guide below which a window counts as flat.
     """
 
     def __init__(self, guide: Guide, radius: int, epsilon: float) -> None:
         self._radius = radius
-        self._channels: tuple[Plane, ...] = tuple(np.ascontiguousarray(guide[..., c]) for c in range(3))
+        self._guide = guide
         # In float32 the 3 x 3 determinant cancels on grey edges, and the result shows it.
-        i = [channel.astype(np.float64) for channel in self._channels]
+        i = [channel.astype(np.float64) for channel in guide]
         mean = [box_mean(channel, radius) for channel in i]
         self._mean: list[Plane] = [plane.astype(np.float32) for plane in mean]
 
@@ -68,33 +96,43 @@ class LocalLinearModel:
             target: h x w float32, the plane to be explained by the guide.
         """
         mean = box_mean(target, self._radius)
-        with_guide = [
-            box_mean(channel * target, self._radius) - channel_mean * mean
-            for channel, channel_mean in zip(self._channels, self._mean, strict=True)
-        ]
-        fitted: Coefficients = np.empty((*target.shape, 4), np.float32)
-        offset = mean
-        for c, (row, channel_mean) in enumerate(zip(self._inverse, self._mean, strict=True)):
-            a = row[0] * with_guide[0] + row[1] * with_guide[1] + row[2] * with_guide[2]
-            offset = offset - a * channel_mean
-            fitted[..., c] = a
-        fitted[..., 3] = offset
-        return fitted
+        return self._solve(mean, self._covariances(target, mean))
+
+    def fit_with_misfit(self, target: Plane) -> Fit:
+        """Return the same models, and how well each of them explains its window."""
+        mean = box_mean(target, self._radius)
+        covariances = self._covariances(target, mean)
+        coefficients = self._solve(mean, covariances)
+        variance = box_mean(target * target, self._radius) - mean * mean
+        misfit = variance.copy()
+        for a, covariance in zip(coefficients, covariances, strict=False):
+            misfit -= a * covariance
+        return Fit(coefficients, variance, misfit.clip(0, None, out=misfit))
 
     def fit_mean(self, target: Plane) -> Coefficients:
-        """Return, for every pixel, the mean of the models of all windows that hold it."""
-        return box_mean(self.fit(target), self._radius)
+        """Return, for every pixel, the mean of the models of all windows that hold it.
 
+        A window counts the less, the worse its model fits: one that straddles two subjects does not speak for either.
+        """
+        coefficients, _, misfit = self.fit_with_misfit(target)
+        weight = 1 / np.square(misfit + np.float32(_DOUBT))
+        total = box_mean(weight, self._radius)
+        a0, a1, a2, b = (box_mean(plane * weight, self._radius) / total for plane in coefficients)
+        return a0, a1, a2, b
 
-def apply(coefficients: Coefficients, guide: Guide) -> Plane:
-    """Return a . I + b.
+    def _covariances(self, target: Plane, mean: Plane) -> list[Plane]:
+        return [
+            box_mean(channel * target, self._radius) - channel_mean * mean
+            for channel, channel_mean in zip(self._guide, self._mean, strict=True)
+        ]
 
-    Args:
-        coefficients: h x w x 4.
-        guide: h x w x 3, on the scale of the guide that was fitted.
-    """
-    alpha = guide[..., 0] * coefficients[..., 0]
-    alpha += guide[..., 1] * coefficients[..., 1]
-    alpha += guide[..., 2] * coefficients[..., 2]
-    alpha += coefficients[..., 3]
-    return alpha
+    def _solve(self, mean: Plane, covariances: list[Plane]) -> Coefficients:
+        offset = mean.copy()
+        slopes: list[Plane] = []
+        for row, channel_mean in zip(self._inverse, self._mean, strict=True):
+            a = row[0] * covariances[0]
+            a += row[1] * covariances[1]
+            a += row[2] * covariances[2]
+            offset -= a * channel_mean
+            slopes.append(a)
+        return slopes[0], slopes[1], slopes[2], offset

@@ -7,58 +7,82 @@ from typing import Any, Final
 import cv2
 import numpy as np
 
-from core import closed_form, guided_filter
+from core import closed_form, guided_filter, point_spread
 from core.errors import UnknownForegroundError
-from core.guided_filter import Coefficients, Guide, LocalLinearModel, Plane
-from core.tiles import enlarge, shrink
+from core.guided_filter import Guide, LocalLinearModel, Plane, as_guide
+from core.point_spread import PointSpread
+from core.tiles import Tile, enlarge, on_each, shrink
 from core.trimap import CERTAIN_FOREGROUND, Band, find_band
 from core.types import Alpha, Mask, Matte, Precision, Rgb
 
 _TILE_PX: Final = 512
-"""Side of the tiles in which the band is worked on; at reduced scale, where they need less, it is twice that."""
+"""Least side of the tiles in which the band is worked on."""
 
-_MAX_CELLS: Final = 1_600_000
-"""Largest grid that is held whole: it bounds the memory whatever the size of the picture."""
+_MAX_CELLS: Final = 4_000_000
+"""Largest grid that is held whole: it bounds the memory whatever the size of the mask."""
 
 # The guided filter. Lengths in pixels of the mask, since it is the mask that is unsharp and off.
-_PSF_SIGMA: Final = 0.9  # a network's mask is the true alpha, blurred by about so much
-_RADIUS: Final = 2.5  # windows must reach from the mask's edge to the true one
-_BAND_MARGIN: Final = 3.0  # hair leaves the mask by about so much
+_SOUND: Final = PointSpread(sigma=0.8, unexplained=0.0)  # what draft takes for granted
+_UNEXPLAINED: Final = ((0.005, 0.02), (0.012, 0.04))  # up to the first a mask is trusted, from the second on not at all
+_RADIUS: Final = 2.5  # of a trusted mask: windows must reach from the mask's edge to the true one
+_RADIUS_OF_DOUBT: Final = (3.5, 12.0)  # of a mask sharper than any network's blur leaves it, and of one that is off
+_SHARP_SIGMA: Final = (0.6, 0.9)  # the blur at which a mask counts as the one or the other
+_BAND_MARGIN: Final = 3.0  # hair leaves a trusted mask by about so much
+_MARGIN_PER_RADIUS: Final = 0.35  # and a mask that is off by so much more
+_SHRINKAGE: Final = (0.03, 0.06, 0.1)  # what the fit keeps alpha away from 0 and 1: trusted, too sharp, off
 _EPSILON: Final = 3e-5  # noise of 1.4 of 255 levels is no edge
-_SHRINKAGE: Final = 0.03  # the ridge keeps alpha by about so much away from 0 and 1
+
+# The back-projection.
+_PROJECTIONS: Final = 3
+_HOLE_SIGMA: Final = 2.0
+_HOLE: Final = 0.15  # difference in alpha that is no longer an error of the fit but one of the mask
 
 # The closed form.
-_CONFIDENCE: Final = (0.05, 4.0)  # of the prior where it contradicts the mask, and where it explains it
+_CONFIDENCE: Final = (0.001, 0.2)  # of the prior where it contradicts the mask, and where it explains it
 _CONTRADICTION: Final = 0.05  # difference in alpha at which confidence is lost
+_MAX_REDUCED: Final = 1_600_000  # pixels of the picture at reduced scale
 _MARGIN_CELLS: Final = 16  # beyond a tile; with a prior everywhere, influence ends sooner than that
 _MAX_ITERATIONS: Final = 40
-_MAX_WORK: Final = 2_000_000_000  # cells times iterations: some minutes on one core
+_MAX_WORK: Final = 2_000_000_000  # pixels times iterations: some minutes on one core
 
 
 @dataclass(frozen=True)
-class _Grid:
-    """The coarse grid on which the guided filter is fitted.
+class _Plan:
+    """How a mask is refined, from the sizes and from what was measured of the mask.
 
-    ``radius`` and ``psf_sigma`` (down, across; 0: no blur) are in cells, ``margin_px`` of the band in pixels.
+    Attributes:
+        cell_px: side of a cell of the grid on which the guided filter is fitted, in pixels.
+        sigma: of the mask's blur, down and across, in cells.
+        radius: of the filter's windows, in cells.
+        margin_px: how far the band reaches beyond what the mask leaves uncertain, in pixels.
+        shrinkage: what the fit keeps alpha away from 0 and 1.
+        trust: in the mask where it contradicts alpha, 0 to 1.
     """
 
     cell_px: int
+    pixel_cells: float
+    sigma: tuple[float, float]
     radius: int
-    psf_sigma: tuple[float, float]
     margin_px: int
+    shrinkage: float
+    trust: float
 
 
 def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Matte:
     """Solve for alpha in the uncertain band around the mask's edge; outside it the mask decides.
 
-    Each level goes on from the one before:
+    A network's mask is the true alpha, seen through the network's own blur. Each level goes on from the one before:
 
-    - draft: the mask, guided by the picture on a coarse grid (He and Sun, Fast Guided Filter, 2015);
-    - standard: on a finer grid, fitted to the picture *blurred as the mask is* and applied to the sharp one,
-      so that the mask's blur does not end up in alpha;
-    - high: then closed-form matting (see ``core.closed_form``) at reduced scale, with standard's alpha as a
-      prior that is trusted where, blurred, it gives the mask back;
-    - ultra_high: then the closed form at full scale, with high's alpha as prior.
+    - draft: a guided filter, fitted on a coarse grid to the mask and to the picture *blurred as the mask is*, and
+      applied to the sharp picture, so that the mask's blur does not end up in alpha (He and Sun, Fast Guided
+      Filter, 2015). The blur is that of a sound network;
+    - standard: the blur, and how far the mask can be trusted, are measured (see ``core.point_spread``), and windows
+      and band follow: the less the mask is trusted, the wider they are. Then alpha, blurred, must give the mask
+      back as far as that is trusted: what it lacks is added (back-projection; Irani and Peleg, Improving
+      Resolution by Image Registration, 1991);
+    - high: between the two, closed-form matting (see ``core.closed_form``) at reduced scale, with the filter's alpha
+      as a prior that is trusted where, blurred, it gives the mask back;
+    - ultra_high: then the closed form at full scale, too.
 
     Args:
         rgb: H x W x 3 uint8, sRGB, EXIF rotation applied.
@@ -67,9 +91,10 @@ def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Ma
 
     Returns:
         Matte whose ``alpha`` is H x W float32 in [0, 1], 1 opaque. Its ``report`` has ``precision``,
-        ``grid_px``, ``radius`` and ``psf_sigma`` (down and across; both in cells of that grid), ``band_share``
-        (share of the picture that was solved for), ``tiles``, ``closed_form`` (for each scale its tiles and the
-        most iterations that one took) and ``warnings``, which is empty unless a budget cut the work short.
+        ``grid_px``, ``psf_sigma`` and ``unexplained`` (see ``PointSpread``), ``radius_px`` of the windows,
+        ``band_share`` (share of the picture that was solved for), ``tiles``, ``closed_form`` (for each scale its
+        tiles and the most iterations that one took) and ``warnings``, which is empty unless a budget cut the work
+        short.
 
     Raises:
         UnknownForegroundError: the mask holds no certain foreground.
@@ -82,96 +107,164 @@ def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Ma
             remedy="Send a picture with a clear subject, or choose another model.",
         )
     shape = (rgb.shape[0], rgb.shape[1])
-    grid = _grid(shape, mask.shape, precision)
-    alpha = _resize(mask, shape)
-    coarse = shrink(alpha, grid.cell_px).copy()
-    band = find_band(coarse, cell_px=grid.cell_px, shape=shape, margin_px=grid.margin_px)
-    np.copyto(alpha, alpha >= 0.5)
+    pixel_px = (max(1.0, shape[0] / mask.shape[0]), max(1.0, shape[1] / mask.shape[1]))
+    cell_px = _cell_px(shape, pixel_px, precision)
+    coarse = _on_grid(mask, shape, cell_px)
+    guide = as_guide(shrink(rgb, cell_px))
+    spread = _SOUND
+    if precision is not Precision.DRAFT:
+        pixel_cells = (pixel_px[0] / cell_px, pixel_px[1] / cell_px)
+        spread = point_spread.measure(guide, coarse, pixel_cells, _EPSILON) or _SOUND
+    plan = _plan(spread, pixel_px, cell_px)
+    band = find_band(coarse, cell_px=cell_px, shape=shape, margin_px=plan.margin_px)
+    alpha = _decided(coarse, cell_px, shape)
     report: dict[str, Any] = {
         "precision": precision.value,
-        "grid_px": grid.cell_px,
-        "radius": grid.radius,
-        "psf_sigma": [round(sigma, 3) for sigma in grid.psf_sigma],
+        "grid_px": cell_px,
+        "psf_sigma": round(spread.sigma, 2),
+        "unexplained": round(spread.unexplained, 4),
+        "radius_px": plan.radius * cell_px,
         "band_share": round(band.share, 4),
-        "tiles": _apply(_fit(rgb, coarse, grid), rgb, alpha, band),
+        "tiles": _filter(rgb, guide, coarse, alpha, band, plan),
         "closed_form": [],
         "warnings": [],
     }
     for scale in _closed_form_scales(shape, precision):
-        cells = round(band.share * alpha.size / scale**2)
-        limit = min(_MAX_ITERATIONS, _MAX_WORK // max(1, cells))
-        facts = _closed_form(rgb, alpha, coarse, band, grid, scale, limit)
+        pixels = round(band.share * alpha.size / scale**2)
+        limit = min(_MAX_ITERATIONS, _MAX_WORK // max(1, pixels))
+        facts = _closed_form(rgb, coarse, alpha, band, plan, scale, limit)
         report["closed_form"].append({"scale": f"1/{scale}", **facts})
         if facts["iterations"] == limit:
             report["warnings"].append(f"The closed form at 1/{scale} was stopped after {limit} iterations")
+    if precision is not Precision.DRAFT:
+        _project_back(coarse, alpha, band, plan)
     return Matte(alpha, report)
 
 
-def _resize(mask: Mask, shape: tuple[int, int]) -> Alpha:
-    """Return the mask at the picture's size, as a new array."""
-    enlarging = mask.shape[0] <= shape[0] and mask.shape[1] <= shape[1]
-    method = cv2.INTER_CUBIC if enlarging else cv2.INTER_AREA
-    resized = np.array(cv2.resize(mask, shape[::-1], interpolation=method), np.float32)
-    return resized.clip(0, 1, out=resized)
-
-
-def _grid(shape: tuple[int, int], mask_shape: tuple[int, ...], precision: Precision) -> _Grid:
-    """Choose the grid by the size of a mask's pixel in the picture, which has two to four cells to a side."""
-    down, across = (max(1.0, side / mask_side) for side, mask_side in zip(shape, mask_shape, strict=True))
-    side_px = math.sqrt(down * across)
-    cell_px: int = 2 ** max(0, math.floor(math.log2(side_px / 2)))
+def _cell_px(shape: tuple[int, int], pixel_px: tuple[float, float], precision: Precision) -> int:
+    """Choose the grid by the size of a mask's pixel in the picture, which has one to two cells to a side."""
+    cell_px: int = 2 ** math.floor(math.log2(math.sqrt(math.prod(pixel_px))))
     if precision is Precision.DRAFT:
         cell_px *= 2
     while math.prod(shape) > _MAX_CELLS * cell_px**2:
         cell_px *= 2
-    sigma = 0.0 if precision is Precision.DRAFT else _PSF_SIGMA / cell_px
-    return _Grid(
+    return cell_px
+
+
+def _on_grid(mask: Mask, shape: tuple[int, int], cell_px: int) -> Plane:
+    """Return the mean of the mask in every cell."""
+    enlarging = mask.shape[0] <= shape[0] and mask.shape[1] <= shape[1]
+    method = cv2.INTER_CUBIC if enlarging else cv2.INTER_AREA
+    resized = np.array(cv2.resize(mask, shape[::-1], interpolation=method), np.float32)
+    return shrink(resized.clip(0, 1, out=resized), cell_px)
+
+
+def _plan(spread: PointSpread, pixel_px: tuple[float, float], cell_px: int) -> _Plan:
+    off = _ramp(spread.sigma, *_SHARP_SIGMA)
+    low, high = (sharp + off * (unsharp - sharp) for sharp, unsharp in zip(*_UNEXPLAINED, strict=True))
+    doubt = _ramp(math.log(max(spread.unexplained, low)), math.log(low), math.log(high))
+    sharpened, displaced = _RADIUS_OF_DOUBT
+    furthest = sharpened * (displaced / sharpened) ** off
+    radius = _RADIUS * (furthest / _RADIUS) ** doubt
+    trusted, too_sharp, beside = _SHRINKAGE
+    side_px = math.sqrt(math.prod(pixel_px))
+    return _Plan(
         cell_px,
-        radius=max(2, round(_RADIUS * side_px / cell_px)),
-        psf_sigma=(sigma * down, sigma * across),
-        margin_px=math.ceil(_BAND_MARGIN * side_px),
+        side_px / cell_px,
+        sigma=(spread.sigma * pixel_px[0] / cell_px, spread.sigma * pixel_px[1] / cell_px),
+        radius=max(2, round(radius * side_px / cell_px)),
+        margin_px=math.ceil((_BAND_MARGIN + _MARGIN_PER_RADIUS * (radius - _RADIUS)) * side_px),
+        shrinkage=trusted + doubt * (too_sharp + off * (beside - too_sharp) - trusted),
+        trust=1 - doubt,
     )
+
+
+def _ramp(value: float, zero: float, one: float) -> float:
+    return min(1.0, max(0.0, (value - zero) / (one - zero)))
+
+
+def _decided(coarse: Plane, cell_px: int, shape: tuple[int, int]) -> Alpha:
+    """Return 0 or 1 for every pixel, as the mask says."""
+    size = (coarse.shape[1] * cell_px, coarse.shape[0] * cell_px)
+    decided = cv2.resize((coarse >= 0.5).astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
+    return np.array(decided[: shape[0], : shape[1]], np.float32)
+
+
+def _filter(rgb: Rgb, guide: Guide, coarse: Plane, alpha: Alpha, band: Band, plan: _Plan) -> int:
+    """Fit on the grid, write the model's alpha of the sharp picture into the band; return the number of tiles."""
+    blurred = [_blur(channel, plan) for channel in guide]
+    cell_px = plan.cell_px
+    reach_px = 2 * plan.radius * cell_px
+
+    def solve(tile: Tile) -> None:
+        around, near = (tile.grown(margin_px, cell_px, band.shape) for margin_px in (reach_px + cell_px, cell_px))
+        cells = around.cells(cell_px)
+        red, green, blue = (channel[cells] for channel in blurred)
+        fitted = LocalLinearModel((red, green, blue), plan.radius, _EPSILON).fit_mean(coarse[cells])
+        rows, columns = near.inside(around)
+        here = (
+            slice(rows.start // cell_px, -(-rows.stop // cell_px)),
+            slice(columns.start // cell_px, -(-columns.stop // cell_px)),
+        )
+        a0, a1, a2, b = (enlarge(plane[here], cell_px)[tile.inside(near)] for plane in fitted)
+        solved = guided_filter.apply((a0, a1, a2, b), as_guide(rgb[tile.window]))
+        solved -= plan.shrinkage
+        solved *= 1 / (1 - 2 * plan.shrinkage)
+        np.copyto(alpha[tile.window], solved.clip(0, 1, out=solved), where=band.within(tile))
+
+    tile_px = max(_TILE_PX, 2 ** math.ceil(math.log2(2 * reach_px)))
+    return len(on_each(band.tiles(tile_px), solve))
+
+
+def _project_back(coarse: Plane, alpha: Alpha, band: Band, plan: _Plan) -> None:
+    """Add to alpha, in the band, what the mask has and alpha, blurred, has not."""
+    cell_px = plan.cell_px
+    tiles = list(band.tiles(max(_TILE_PX, cell_px)))
+    for _ in range(_PROJECTIONS):
+        lacking = coarse - _blur(shrink(alpha, cell_px), plan)
+        lacking *= plan.trust * np.exp(-np.square(_around(lacking, plan) / _HOLE))
+
+        def add(tile: Tile, lacking: Plane = lacking) -> None:
+            near = tile.grown(cell_px, cell_px, band.shape)
+            more = enlarge(lacking[near.cells(cell_px)], cell_px)[tile.inside(near)]
+            target = alpha[tile.window]
+            np.add(target, more, out=target, where=band.within(tile))
+            target.clip(0, 1, out=target)
+
+        on_each(tiles, add)
+    if cell_px == 1:
+        _bound(coarse, alpha, plan)
+
+
+def _bound(mask: Plane, alpha: Alpha, plan: _Plan) -> None:
+    """Keep alpha to what can give a mask as fine as the picture: its blur leaves a pixel some of its own weight."""
+    down, across = plan.sigma
+    weight = min(1.0, 1 / (2 * math.pi * down * across))
+    room = 1 - plan.trust
+    np.minimum(alpha, (mask + room) / weight, out=alpha)
+    np.maximum(alpha, 1 - (1 - mask + room) / weight, out=alpha)
 
 
 def _closed_form_scales(shape: tuple[int, int], precision: Precision) -> list[int]:
     scale = 2
-    while math.prod(shape) > _MAX_CELLS * scale**2:
+    while math.prod(shape) > _MAX_REDUCED * scale**2:
         scale *= 2
     return {Precision.HIGH: [scale], Precision.ULTRA_HIGH: [scale, 1]}.get(precision, [])
 
 
-def _fit(rgb: Rgb, coarse: Plane, grid: _Grid) -> Coefficients:
-    """Fit the local linear model, on the grid, to a mask and a picture that are equally blurred."""
-    guide = _guide(shrink(rgb, grid.cell_px))
-    return LocalLinearModel(_blur(guide, grid), grid.radius, _EPSILON).fit_mean(coarse)
-
-
-def _apply(coefficients: Coefficients, rgb: Rgb, alpha: Alpha, band: Band) -> int:
-    """Write the model's alpha of the sharp picture into the band; return the number of tiles."""
-    tiles = list(band.tiles(max(_TILE_PX, band.cell_px)))
-    for tile in tiles:
-        around = tile.grown(band.cell_px, band.cell_px, band.shape)
-        enlarged = enlarge(coefficients[around.cells(band.cell_px)], band.cell_px)[tile.inside(around)]
-        solved = guided_filter.apply(enlarged, _guide(rgb[tile.window]))
-        solved = (solved - _SHRINKAGE) / (1 - 2 * _SHRINKAGE)
-        np.copyto(alpha[tile.window], solved.clip(0, 1), where=band.within(tile))
-    return len(tiles)
-
-
 def _closed_form(
-    rgb: Rgb, alpha: Alpha, coarse: Plane, band: Band, grid: _Grid, scale: int, iterations: int
+    rgb: Rgb, coarse: Plane, alpha: Alpha, band: Band, plan: _Plan, scale: int, iterations: int
 ) -> dict[str, Any]:
     """Solve the closed form on the band at ``1 / scale``, with ``alpha`` as prior, in place; return the facts."""
-    confidence = _confidence(alpha, coarse, grid)
+    confidence = _confidence(coarse, alpha, plan)
     prior = shrink(alpha, scale).copy()
     cell_px = max(scale, band.cell_px)
-    tiles = list(band.tiles(max(_TILE_PX * min(scale, 2), cell_px)))
-    most = 0
-    for tile in tiles:
+
+    def solve(tile: Tile) -> int:
         around = tile.grown(_MARGIN_CELLS * scale, cell_px, band.shape)
         unknown = band.within(around)
         trust = enlarge(confidence[around.cells(band.cell_px)], band.cell_px)
-        guide = _guide(shrink(rgb[around.window], scale))
+        guide = as_guide(shrink(rgb[around.window], scale))
         solved, used = closed_form.solve(
             guide,
             prior[around.cells(scale)],
@@ -179,30 +272,33 @@ def _closed_form(
             confidence=shrink(trust[: unknown.shape[0], : unknown.shape[1]], scale),
             max_iterations=iterations,
         )
+        inside = tile.inside(around)
         if scale > 1:
-            coefficients = enlarge(closed_form.local_model(guide).fit_mean(solved), scale)
-            solved = guided_filter.apply(coefficients[tile.inside(around)], _guide(rgb[tile.window]))
+            model = closed_form.upsampling_model(guide, solved)
+            a0, a1, a2, b = (enlarge(plane, scale)[inside] for plane in model)
+            solved = guided_filter.apply((a0, a1, a2, b), as_guide(rgb[tile.window])).clip(0, 1)
         else:
-            solved = solved[tile.inside(around)]
-        np.copyto(alpha[tile.window], solved.clip(0, 1), where=unknown[tile.inside(around)])
-        most = max(most, used)
-    return {"tiles": len(tiles), "iterations": most}
+            solved = solved[inside]
+        np.copyto(alpha[tile.window], solved, where=unknown[inside])
+        return used
+
+    used = on_each(band.tiles(max(_TILE_PX * min(scale, 2), cell_px)), solve)
+    return {"tiles": len(used), "iterations": max(used, default=0)}
 
 
-def _confidence(alpha: Alpha, coarse: Plane, grid: _Grid) -> Plane:
+def _confidence(coarse: Plane, alpha: Alpha, plan: _Plan) -> Plane:
     """Return, on the grid, the weight of ``alpha`` as prior: high where, blurred, it gives the mask back."""
-    error = _blur(shrink(alpha, grid.cell_px), grid) - coarse
+    error = _blur(shrink(alpha, plan.cell_px), plan) - coarse
     low, high = _CONFIDENCE
     confidence: Plane = low + (high - low) * np.exp(-np.square(error / _CONTRADICTION))
     return confidence
 
 
-def _blur(plane: Plane, grid: _Grid) -> Plane:
-    down, across = grid.psf_sigma
-    if not (down and across):
-        return plane
+def _around(plane: Plane, plan: _Plan) -> Plane:
+    """Return the mean about as far around as a mask's hole is wide."""
+    return np.asarray(cv2.GaussianBlur(plane, (0, 0), _HOLE_SIGMA * plan.pixel_cells), np.float32)
+
+
+def _blur(plane: Plane, plan: _Plan) -> Plane:
+    down, across = plan.sigma
     return np.asarray(cv2.GaussianBlur(plane, (0, 0), sigmaX=across, sigmaY=down), np.float32)
-
-
-def _guide(rgb: Rgb) -> Guide:
-    return rgb * np.float32(1 / 255)

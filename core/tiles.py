@@ -4,7 +4,8 @@ A grid has square cells of ``cell_px`` pixels and starts at the picture's top le
 right and at the bottom may reach beyond the picture.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,6 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Scalar = TypeVar("_Scalar", np.uint8, np.float32)
+_Result = TypeVar("_Result")
+
+_MAX_THREADS = 8
+"""More of them hardly help, and each holds a tile's arrays."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,15 @@ def split(shape: tuple[int, int], tile_px: int) -> Iterator[Tile]:
     for top in range(0, height, tile_px):
         for left in range(0, width, tile_px):
             yield Tile(top, min(top + tile_px, height), left, min(left + tile_px, width))
+
+
+def on_each(tiles: Iterable[Tile], work: Callable[[Tile], _Result]) -> list[_Result]:
+    """Call ``work`` with every tile, on as many threads as OpenCV is told to use; return the results in order.
+
+    Tiles are done in any order: what one writes, no other may read.
+    """
+    with ThreadPoolExecutor(min(cv2.getNumThreads(), _MAX_THREADS)) as pool:
+        return list(pool.map(work, tiles))
 
 
 def shrink(image: NDArray[_Scalar], cell_px: int) -> NDArray[_Scalar]:
