@@ -6,7 +6,7 @@ UV     := 0.13.9
 IMAGE  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format typecheck bench bench-matting bench-speed lock clean
+.PHONY: help setup demo test lint format typecheck bench bench-matting bench-speed bench-encode bench-foreground lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -60,6 +60,12 @@ bench-matting: setup  ## errors of alpha against rembg and pymatting: make bench
 
 bench-speed: setup  ## each stage at 1 to 48 MP, and rembg: make bench-speed [MEGAPIXELS="1 4 12"] [PEER_MEGAPIXELS=24] [MASK_PX=320]
 	$(BIN)/python -m bench.speed $(if $(MEGAPIXELS),--megapixels $(MEGAPIXELS)) $(if $(PEER_MEGAPIXELS),--peer-megapixels $(PEER_MEGAPIXELS)) $(if $(MASK_PX),--mask-px $(MASK_PX))
+
+bench-encode: setup  ## encoders side by side, time and size: make bench-encode [DATASET=folder] [MEGAPIXELS="0.25 12"]
+	$(BIN)/python -m bench.encode $(if $(DATASET),--dataset $(DATASET)) $(if $(MEGAPIXELS),--megapixels $(MEGAPIXELS))
+
+bench-foreground: setup $(VENV)/.compiled  ## errors of the edge's colours, against blur fusion and pymatting: make bench-foreground [DATASET=folder] [MEGAPIXELS=12]
+	$(BIN)/python -m bench.foreground $(if $(DATASET),--dataset $(DATASET)) $(if $(MEGAPIXELS),--megapixels $(MEGAPIXELS))
 
 lock: setup  ## resolve the pinned dependencies anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --all-extras pyproject.toml --output-file requirements/dev.lock

@@ -82,7 +82,7 @@ def process_files(
             "--format", help="Of the result; jpeg is on white unless there is a background.", show_default="png"
         ),
     ] = None,
-    quality: Annotated[int | None, typer.Option(help="Of webp and jpeg, 1 to 100.", show_default="90")] = None,
+    quality: Annotated[int | None, typer.Option(help="Of webp, avif and jpeg, 1 to 100.", show_default="90")] = None,
     model: Annotated[
         str | None, typer.Option(help=f"One of: {', '.join(models.names())}.", show_default="the stack's")
     ] = None,

@@ -27,6 +27,12 @@ Rows: TypeAlias = Callable[[int, int], NDArray[np.uint8]]
 _STRIP_BYTES: Final = 1 << 19
 """A strip's share of the picture: small enough for a core's cache, large enough for its codes to pay."""
 
+_STRIPS_TO_START_FOR: Final = 2
+"""Fewer take no longer than a thread does to start."""
+
+_BLOCK_BYTES: Final = 1 << 16
+"""What is filtered at a time: there are ten arrays of this size, which all stay in the cache."""
+
 _SEARCHED_BELOW: Final = 0.2
 """Of the bytes that are not zero. Photographs, even ones enlarged until they are smooth, stay above it."""
 
@@ -72,7 +78,7 @@ def write(
         bottom = min(top + step, height)
         return _deflate(rows(max(top - 1, 0), bottom), bottom - top, channels, last=bottom == height)
 
-    threads = min(len(tops), cv2.getNumThreads())
+    threads = min(len(tops) // _STRIPS_TO_START_FOR, cv2.getNumThreads())
     if threads > 1:
         with ThreadPoolExecutor(threads) as pool:
             strips = list(pool.map(deflate, tops))
@@ -127,7 +133,16 @@ def _filter_by_row_above(padded: NDArray[np.uint8], channels: int, filtered: NDA
 
 
 def _filter_by_paeth(padded: NDArray[np.uint8], channels: int, filtered: NDArray[np.uint8]) -> None:
-    """Predict each byte by that one of its neighbours which is nearest to left + above - corner."""
+    filtered[:, 0] = _PAETH
+    step = max(1, _BLOCK_BYTES // padded.shape[1])
+    for top in range(0, len(filtered), step):
+        block = padded[top : top + step + 1]
+        nearest = _predicted_by_paeth(block, channels)
+        np.subtract(block[1:, channels:], nearest, out=filtered[top : top + step, 1:])
+
+
+def _predicted_by_paeth(padded: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """Return for each byte that one of its neighbours which is nearest to left + above - corner."""
     left, above, corner = padded[1:, :-channels], padded[:-1, channels:], padded[:-1, :-channels]
     off_left, off_above = cv2.absdiff(above, corner), cv2.absdiff(left, corner)
     # The corner is off by the difference of the two, or by their sum if both neighbours lie on the same side of it:
@@ -136,8 +151,7 @@ def _filter_by_paeth(padded: NDArray[np.uint8], channels: int, filtered: NDArray
     off_corner = cv2.bitwise_or(cv2.absdiff(off_left, off_above), same_side)
     nearest = cv2.copyTo(above, cv2.compare(off_above, off_corner, cv2.CMP_LE), corner.copy())
     nearest = cv2.copyTo(left, cv2.compare(off_left, cv2.min(off_above, off_corner), cv2.CMP_LE), nearest)
-    filtered[:, 0] = _PAETH
-    np.subtract(padded[1:, channels:], nearest, out=filtered[:, 1:])
+    return np.asarray(nearest, np.uint8)
 
 
 def _packed(filtered: NDArray[np.uint8], level: int, strategy: int, *, last: bool) -> _Strip:

@@ -224,6 +224,12 @@ def test_a_side_that_the_format_cannot_hold_is_refused_with_a_way_out(format_, s
     assert encode(rgb, alpha, options(format="png")).width == side + 1
 
 
+def test_webp_holds_a_picture_that_is_all_detail():
+    noise = np.random.default_rng(1).integers(0, 256, (1200, 16_000, 3), np.uint8)
+    opaque = np.ones(noise.shape[:2], np.float32)
+    assert encode(noise, opaque, options(format="webp", background_color="#ffffff")).width == 16_000
+
+
 def test_what_is_cropped_to_fit_is_not_refused():
     rgb, alpha = np.zeros((16, 16_400, 3), np.uint8), np.zeros((16, 16_400), np.float32)
     alpha[:, 500:600] = 1
