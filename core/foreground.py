@@ -121,25 +121,30 @@ def _solve(observed: _Planes, opacity: Alpha, layers: _Layers, count: int) -> _L
     """Move the layers towards what explains the picture that often, and smooth them in between; in place."""
     shown = np.stack([opacity, 1 - opacity])[:, None]
     share = shown / (np.square(shown).sum(axis=0) + _PRIOR)
-    weight = shown + _FALLBACK
-    total = _smoothed(weight.copy())
-    foreground, background = layers
-    unexplained, change = np.empty_like(observed), np.empty_like(layers)
-    for sweep in range(count):
-        if sweep:
+    _explain(observed, opacity, share, layers)
+    if count > 1:
+        weight = shown + _FALLBACK
+        total = _smooth(weight.copy())
+        for _ in range(count - 1):
             layers *= weight
-            _smoothed(layers)
+            _smooth(layers)
             layers /= total
-        np.subtract(background, foreground, out=unexplained)
-        unexplained *= opacity
-        unexplained -= background
-        unexplained += observed
-        layers += np.multiply(share, unexplained, out=change)
-        layers.clip(0, 255, out=layers)
+            _explain(observed, opacity, share, layers)
     return layers
 
 
-def _smoothed(planes: NDArray[np.float32]) -> NDArray[np.float32]:
+def _explain(observed: _Planes, opacity: Alpha, share: NDArray[np.float32], layers: _Layers) -> None:
+    """Give each layer its share, 2 x 1 x H x W, of what the two do not explain of the picture."""
+    foreground, background = layers
+    unexplained = background - foreground
+    unexplained *= opacity
+    unexplained -= background
+    unexplained += observed
+    layers += share * unexplained
+    layers.clip(0, 255, out=layers)
+
+
+def _smooth(planes: NDArray[np.float32]) -> NDArray[np.float32]:
     """Replace every value of any number of planes by its mean over 3 x 3 pixels, in place."""
     for plane in planes.reshape(-1, *planes.shape[-2:]):
         cv2.blur(plane, (3, 3), plane)
