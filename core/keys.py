@@ -8,7 +8,7 @@ from typing import Final
 from core.limits import MAX_KEY_BYTES
 from core.options import Options
 
-PIPELINE_VERSION: Final = 1
+PIPELINE_VERSION: Final = 2
 """Raised by every change that makes other pixels of the same input: it retires all cached results."""
 
 _NOT_SEEN_IN_THE_PIXELS: Final = {"segmentation_host", "background_key"}

@@ -16,7 +16,10 @@ from core.trimap import CERTAIN_FOREGROUND, Band, find_band
 from core.types import Alpha, Mask, Matte, Precision, Rgb
 
 _TILE_PX: Final = 512
-"""Least side of the tiles in which the band is worked on."""
+"""Least side of the tiles in which the band is worked on; twice that at reduced scale, where they need less."""
+
+_NATIVE_TILE_PX: Final = 256
+"""Where the closed form is solved at full scale, which takes 600 bytes for each pixel."""
 
 _MAX_CELLS: Final = 4_000_000
 """Largest grid that is held whole: it bounds the memory whatever the size of the mask."""
@@ -142,8 +145,8 @@ def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Ma
 
 
 def _cell_px(shape: tuple[int, int], pixel_px: tuple[float, float], precision: Precision) -> int:
-    """Choose the grid by the size of a mask's pixel in the picture, which has one to two cells to a side."""
-    cell_px: int = 2 ** math.floor(math.log2(math.sqrt(math.prod(pixel_px))))
+    """Choose the grid by the size of a mask's pixel in the picture, which has about one cell to a side, or two."""
+    cell_px: int = 2 ** math.floor(math.log2(1.05 * math.sqrt(math.prod(pixel_px))))
     if precision is Precision.DRAFT:
         cell_px *= 2
     while math.prod(shape) > _MAX_CELLS * cell_px**2:
@@ -155,8 +158,8 @@ def _on_grid(mask: Mask, shape: tuple[int, int], cell_px: int) -> Plane:
     """Return the mean of the mask in every cell."""
     enlarging = mask.shape[0] <= shape[0] and mask.shape[1] <= shape[1]
     method = cv2.INTER_CUBIC if enlarging else cv2.INTER_AREA
-    resized = np.array(cv2.resize(mask, shape[::-1], interpolation=method), np.float32)
-    return shrink(resized.clip(0, 1, out=resized), cell_px)
+    resized = np.asarray(cv2.resize(mask, shape[::-1], interpolation=method), np.float32)
+    return shrink(resized, cell_px).clip(0, 1)
 
 
 def _plan(spread: PointSpread, pixel_px: tuple[float, float], cell_px: int) -> _Plan:
@@ -187,7 +190,7 @@ def _decided(coarse: Plane, cell_px: int, shape: tuple[int, int]) -> Alpha:
     """Return 0 or 1 for every pixel, as the mask says."""
     size = (coarse.shape[1] * cell_px, coarse.shape[0] * cell_px)
     decided = cv2.resize((coarse >= 0.5).astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
-    return np.array(decided[: shape[0], : shape[1]], np.float32)
+    return np.ascontiguousarray(decided[: shape[0], : shape[1]], np.float32)
 
 
 def _filter(rgb: Rgb, guide: Guide, coarse: Plane, alpha: Alpha, band: Band, plan: _Plan) -> int:
@@ -210,7 +213,7 @@ def _filter(rgb: Rgb, guide: Guide, coarse: Plane, alpha: Alpha, band: Band, pla
         solved = guided_filter.apply((a0, a1, a2, b), as_guide(rgb[tile.window]))
         solved -= plan.shrinkage
         solved *= 1 / (1 - 2 * plan.shrinkage)
-        np.copyto(alpha[tile.window], solved.clip(0, 1, out=solved), where=band.within(tile))
+        cv2.copyTo(solved.clip(0, 1, out=solved), band.within(tile), alpha[tile.window])
 
     tile_px = max(_TILE_PX, 2 ** math.ceil(math.log2(2 * reach_px)))
     return len(on_each(band.tiles(tile_px), solve))
@@ -219,19 +222,23 @@ def _filter(rgb: Rgb, guide: Guide, coarse: Plane, alpha: Alpha, band: Band, pla
 def _project_back(coarse: Plane, alpha: Alpha, band: Band, plan: _Plan) -> None:
     """Add to alpha, in the band, what the mask has and alpha, blurred, has not."""
     cell_px = plan.cell_px
-    tiles = list(band.tiles(max(_TILE_PX, cell_px)))
-    for _ in range(_PROJECTIONS):
-        lacking = coarse - _blur(shrink(alpha, cell_px), plan)
-        lacking *= plan.trust * np.exp(-np.square(_around(lacking, plan) / _HOLE))
+    given = shrink(alpha, cell_px)
+    found = given
+    trust = plan.trust * band.cells.astype(np.float32)
+    for projection in range(_PROJECTIONS):
+        lacking = coarse - _blur(found, plan)
+        if projection == 0:
+            trust *= np.exp(-np.square(_around(lacking, plan) / _HOLE))
+        found = np.clip(found + trust * lacking, 0, 1)
+    correction = found - given
 
-        def add(tile: Tile, lacking: Plane = lacking) -> None:
-            near = tile.grown(cell_px, cell_px, band.shape)
-            more = enlarge(lacking[near.cells(cell_px)], cell_px)[tile.inside(near)]
-            target = alpha[tile.window]
-            np.add(target, more, out=target, where=band.within(tile))
-            target.clip(0, 1, out=target)
+    def add(tile: Tile) -> None:
+        near = tile.grown(cell_px, cell_px, band.shape)
+        target = alpha[tile.window]
+        target += enlarge(correction[near.cells(cell_px)], cell_px)[tile.inside(near)]
+        target.clip(0, 1, out=target)
 
-        on_each(tiles, add)
+    on_each(band.tiles(max(_TILE_PX, cell_px)), add)
     if cell_px == 1:
         _bound(coarse, alpha, plan)
 
@@ -264,11 +271,13 @@ def _closed_form(
         around = tile.grown(_MARGIN_CELLS * scale, cell_px, band.shape)
         unknown = band.within(around)
         trust = enlarge(confidence[around.cells(band.cell_px)], band.cell_px)
-        guide = as_guide(shrink(rgb[around.window], scale))
+        near = shrink(rgb[around.window], scale)
+        free = shrink(unknown * np.float32(1), scale) > 0
+        guide = as_guide(near)
         solved, used = closed_form.solve(
-            guide,
+            closed_form.MatrixFreeLaplacian(guide) if scale > 1 else closed_form.SparseLaplacian(near, free),
             prior[around.cells(scale)],
-            shrink(unknown.astype(np.float32), scale) > 0,
+            free,
             confidence=shrink(trust[: unknown.shape[0], : unknown.shape[1]], scale),
             max_iterations=iterations,
         )
@@ -279,10 +288,10 @@ def _closed_form(
             solved = guided_filter.apply((a0, a1, a2, b), as_guide(rgb[tile.window])).clip(0, 1)
         else:
             solved = solved[inside]
-        np.copyto(alpha[tile.window], solved, where=unknown[inside])
+        cv2.copyTo(solved, unknown[inside], alpha[tile.window])
         return used
 
-    used = on_each(band.tiles(max(_TILE_PX * min(scale, 2), cell_px)), solve)
+    used = on_each(band.tiles(max(_TILE_PX * 2 if scale > 1 else _NATIVE_TILE_PX, cell_px)), solve)
     return {"tiles": len(used), "iterations": max(used, default=0)}
 
 

@@ -9,7 +9,7 @@ for one whose edge lies beside the picture's.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,7 +18,9 @@ from core.guided_filter import Guide, LocalLinearModel, Plane
 from core.tiles import Tile, split
 
 _SIGMAS: Final = (0.3, 0.6, 0.9, 1.3, 1.8, 2.5)
-"""Tried, in pixels of the mask. Networks that are sound give 0.7 to 1."""
+"""Tried, in pixels of the mask, the usual one first and then downhill."""
+
+_USUAL: Final = 2
 
 _RADIUS: Final = 2.5
 """Of the windows, in pixels of the mask."""
@@ -46,6 +48,13 @@ class PointSpread:
     unexplained: float
 
 
+class _Shares(NamedTuple):
+    """The share that one blur leaves unexplained, at two percentiles of the edge's windows."""
+
+    quartile: float
+    lowest: float
+
+
 def measure(guide: Guide, mask: Plane, pixel_cells: tuple[float, float], epsilon: float) -> PointSpread | None:
     """Measure on up to twelve tiles, evenly spread over those that hold an edge of the mask.
 
@@ -58,21 +67,21 @@ def measure(guide: Guide, mask: Plane, pixel_cells: tuple[float, float], epsilon
     Returns:
         The measurement, or None if the mask has no edge.
     """
-    radius = max(1, round(_RADIUS * (pixel_cells[0] * pixel_cells[1]) ** 0.5))
     tiles = list(_edge_tiles(mask))
-    tiles = tiles[:: -(-len(tiles) // _MAX_TILES)] if tiles else []
-    shares: list[tuple[float, float]] = []
-    for sigma in _SIGMAS:
-        down, across = (sigma * cells for cells in pixel_cells)
-        found = [
-            _unexplained(guide, mask, tile, radius, epsilon, sigma_down=down, sigma_across=across) for tile in tiles
-        ]
-        share = np.concatenate(found) if found else np.empty(0, np.float32)
-        if not share.size:
-            return None
-        quartile, best = np.percentile(share, _PERCENTILES)
-        shares.append((float(quartile), float(best)))
-    return _lowest(shares)
+    tiles = tiles[:: -(-len(tiles) // _MAX_TILES) or 1]
+    tried: dict[int, _Shares] = {}
+    best = _USUAL
+    while True:
+        for candidate in range(max(0, best - 1), min(len(_SIGMAS), best + 2)):
+            if candidate not in tried:
+                shares = _shares(guide, mask, tiles, pixel_cells, epsilon, _SIGMAS[candidate])
+                if shares is None:
+                    return None
+                tried[candidate] = shares
+        lowest = min(tried, key=tried.__getitem__)
+        if lowest == best:
+            return PointSpread(_vertex(best, tried), tried[best].lowest)
+        best = lowest
 
 
 def _edge_tiles(mask: Plane) -> Iterator[Tile]:
@@ -81,31 +90,38 @@ def _edge_tiles(mask: Plane) -> Iterator[Tile]:
     return (tile for tile in split((height, width), _TILE_CELLS) if edge[tile.window].any())
 
 
-def _unexplained(
-    guide: Guide, mask: Plane, tile: Tile, radius: int, epsilon: float, *, sigma_down: float, sigma_across: float
-) -> Plane:
-    """Return, for the windows of a tile that hold an edge, the share of variance that is not explained."""
+def _shares(
+    guide: Guide, mask: Plane, tiles: list[Tile], pixel_cells: tuple[float, float], epsilon: float, sigma: float
+) -> _Shares | None:
+    """Return what a blur leaves unexplained in the windows that hold an edge, or None if there are none."""
     height, width = mask.shape
-    margin = radius + int(np.ceil(3 * max(sigma_down, sigma_across)))
-    around = tile.grown(margin, 1, (height, width))
-    red, green, blue = (
-        np.asarray(cv2.GaussianBlur(channel[around.window], (0, 0), sigmaX=sigma_across, sigmaY=sigma_down))
-        for channel in guide
-    )
-    fit = LocalLinearModel((red, green, blue), radius, epsilon).fit_with_misfit(mask[around.window])
-    inside = tile.inside(around)
-    variance, misfit = fit.variance[inside], fit.misfit[inside]
-    edge = variance > _EDGE_VARIANCE
-    share: Plane = misfit[edge] / variance[edge]
-    return share
+    down, across = (sigma * cells for cells in pixel_cells)
+    radius = max(1, round(_RADIUS * (pixel_cells[0] * pixel_cells[1]) ** 0.5))
+    margin = radius + int(np.ceil(3 * max(down, across)))
+    found = []
+    for tile in tiles:
+        around = tile.grown(margin, 1, (height, width))
+        red, green, blue = (
+            np.asarray(cv2.GaussianBlur(channel[around.window], (0, 0), sigmaX=across, sigmaY=down), np.float32)
+            for channel in guide
+        )
+        fit = LocalLinearModel((red, green, blue), radius, epsilon).fit_with_misfit(mask[around.window])
+        inside = tile.inside(around)
+        variance, misfit = fit.variance[inside], fit.misfit[inside]
+        edge = variance > _EDGE_VARIANCE
+        found.append(misfit[edge] / variance[edge])
+    share = np.concatenate(found) if found else np.empty(0, np.float32)
+    if not share.size:
+        return None
+    quartile, lowest = np.percentile(share, _PERCENTILES)
+    return _Shares(float(quartile), float(lowest))
 
 
-def _lowest(shares: list[tuple[float, float]]) -> PointSpread:
-    """Return the vertex of the parabola, over the logarithm of sigma, through the lowest share and its neighbours."""
-    lowest = shares.index(min(shares))
-    sigma, unexplained = _SIGMAS[lowest], shares[lowest][1]
-    if 0 < lowest < len(shares) - 1:
-        around = slice(lowest - 1, lowest + 2)
-        curve, slope, _ = np.polyfit(np.log(_SIGMAS[around]), [quartile for quartile, _ in shares[around]], 2)
-        sigma = float(np.exp(-slope / (2 * curve)))
-    return PointSpread(sigma, unexplained)
+def _vertex(best: int, tried: dict[int, _Shares]) -> float:
+    """Return the sigma at the vertex of the parabola, over its logarithm, through the best and its neighbours."""
+    around = [best - 1, best, best + 1]
+    if not all(candidate in tried for candidate in around):
+        return _SIGMAS[best]
+    logarithms = np.log([_SIGMAS[candidate] for candidate in around])
+    curve, slope, _ = np.polyfit(logarithms, [tried[candidate].quartile for candidate in around], 2)
+    return float(np.exp(-slope / (2 * curve)))

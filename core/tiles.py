@@ -19,6 +19,10 @@ _Result = TypeVar("_Result")
 _MAX_THREADS = 8
 """More of them hardly help, and each holds a tile's arrays."""
 
+# glibc keeps freed memory only up to twice the largest block that it has seen freed (mallopt(3), M_MMAP_THRESHOLD;
+# 32 MiB at most). Without this one, which is never touched, each tile's arrays are new pages: twice the time.
+np.empty(31 * 2**20, np.uint8)
+
 
 @dataclass(frozen=True)
 class Tile:

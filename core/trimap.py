@@ -38,9 +38,11 @@ class Band:
         """Yield those squares of ``tile_px``, a multiple of ``cell_px``, that hold uncertain pixels."""
         return (tile for tile in split(self.shape, tile_px) if self.cells[tile.cells(self.cell_px)].any())
 
-    def within(self, tile: Tile) -> NDArray[np.bool_]:
-        """Return which pixels of a tile, which starts on a cell, are uncertain."""
-        pixels = self.cells[tile.cells(self.cell_px)].repeat(self.cell_px, axis=0).repeat(self.cell_px, axis=1)
+    def within(self, tile: Tile) -> NDArray[np.uint8]:
+        """Return which pixels of a tile, which starts on a cell, are uncertain: 1, else 0."""
+        cells = self.cells[tile.cells(self.cell_px)].view(np.uint8)
+        size = (cells.shape[1] * self.cell_px, cells.shape[0] * self.cell_px)
+        pixels = np.asarray(cv2.resize(cells, size, interpolation=cv2.INTER_NEAREST), np.uint8)
         return pixels[: tile.bottom - tile.top, : tile.right - tile.left]
 
 

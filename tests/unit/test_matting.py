@@ -175,7 +175,7 @@ def test_the_grid_follows_the_ratio_of_picture_to_mask() -> None:
         refine(scene.rgb, network_mask(scene.alpha, side), precision=Precision.STANDARD).report["grid_px"]
         for side in (640, 160, 40)
     ]
-    assert grids == [1, 2, 8]
+    assert grids == [1, 4, 16]
 
 
 def test_inputs_are_left_as_they_were() -> None:
