@@ -1,5 +1,6 @@
 """pymatting, whose functions numba compiles: for about a minute once, then they come from numba's cache."""
 
+import importlib
 import os
 import platform
 import shutil
@@ -25,9 +26,7 @@ def pymatting() -> ModuleType:
     """
     baked = os.environ.get(_BAKED)
     if not baked:
-        import pymatting
-
-        return pymatting
+        return importlib.import_module("pymatting")
     # numba reads only where it could also write, and a Lambda function can write only here.
     with tempfile.TemporaryDirectory(prefix="numba-") as writable:
         shutil.copytree(baked, writable, dirs_exist_ok=True)
@@ -42,6 +41,4 @@ def bake(folder: Path) -> None:
 def _import_with(cache: str) -> ModuleType:
     # The CPU is part of the cache's key. numba reads all three when it is imported.
     os.environ |= {"NUMBA_CACHE_DIR": cache, "NUMBA_CPU_NAME": _CPU, "NUMBA_CPU_FEATURES": ""}
-    import pymatting
-
-    return pymatting
+    return importlib.import_module("pymatting")
