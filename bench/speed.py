@@ -196,8 +196,8 @@ def _refining(jpeg: bytes, mask: Mask, precision: Precision) -> Callable[[], dic
 
 
 def _assessing(jpeg: bytes, mask: Mask) -> Callable[[], quality.Quality]:
-    alpha = matting.refine(decode.decode(jpeg).rgb, mask).alpha
-    return lambda: quality.assess(mask, alpha)
+    matte = matting.refine(decode.decode(jpeg).rgb, mask)
+    return lambda: quality.assess(mask, matte)
 
 
 def _colouring(jpeg: bytes, mask: Mask) -> Callable[[], None]:

@@ -12,7 +12,7 @@ from core.errors import UnknownForegroundError
 from core.guided_filter import Guide, LocalLinearModel, Plane, as_guide
 from core.point_spread import PointSpread
 from core.tiles import Tile, enlarge, on_each, shrink
-from core.trimap import CERTAIN_FOREGROUND, Band, find_band
+from core.trimap import CERTAIN_FOREGROUND, Band, find_band, find_edge
 from core.types import Alpha, Mask, Matte, Precision, Rgb
 
 _TILE_PX: Final = 512
@@ -37,8 +37,8 @@ _EPSILON: Final = 3e-5  # noise of 1.4 of 255 levels is no edge
 
 # The back-projection.
 _PROJECTIONS: Final = 3
-_HOLE_SIGMA: Final = 2.0
-_HOLE: Final = 0.15  # difference in alpha that is no longer an error of the fit but one of the mask
+_HOLE_SIGMA: Final = 2.0  # pixels of the mask: over so much around, errors of the fit cancel out,
+_HOLE: Final = 0.15  # and a difference in alpha that is left is an error of the mask
 
 # The closed form.
 _CONFIDENCE: Final = (0.001, 0.2)  # of the prior where it contradicts the mask, and where it explains it
@@ -96,8 +96,8 @@ def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Ma
         Matte whose ``alpha`` is H x W float32 in [0, 1], 1 opaque. Its ``report`` has ``precision``,
         ``grid_px``, ``psf_sigma`` and ``unexplained`` (see ``PointSpread``), ``radius_px`` of the windows,
         ``band_share`` (share of the picture that was solved for), ``tiles``, ``closed_form`` (for each scale its
-        tiles and the most iterations that one took) and ``warnings``, which is empty unless a budget cut the work
-        short.
+        tiles and the most iterations that one took), ``disagreement`` (as in ``Matte``) and ``warnings``, which is
+        empty unless a budget cut the work short.
 
     Raises:
         UnknownForegroundError: the mask holds no certain foreground.
@@ -139,9 +139,12 @@ def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Ma
         report["closed_form"].append({"scale": f"1/{scale}", **facts})
         if facts["iterations"] == limit:
             report["warnings"].append(f"The closed form at 1/{scale} was stopped after {limit} iterations")
+    seen = _seen(alpha, plan)
+    disagreement = _disagreement(coarse, seen)
+    report["disagreement"] = round(disagreement, 4)
     if precision is not Precision.DRAFT:
-        _project_back(coarse, alpha, band, plan)
-    return Matte(alpha, report)
+        _project_back(coarse, seen, alpha, band, plan)
+    return Matte(alpha, disagreement, report)
 
 
 def _cell_px(shape: tuple[int, int], pixel_px: tuple[float, float], precision: Precision) -> int:
@@ -219,17 +222,26 @@ def _filter(rgb: Rgb, guide: Guide, coarse: Plane, alpha: Alpha, band: Band, pla
     return len(on_each(band.tiles(tile_px), solve))
 
 
-def _project_back(coarse: Plane, alpha: Alpha, band: Band, plan: _Plan) -> None:
-    """Add to alpha, in the band, what the mask has and alpha, blurred, has not."""
+def _seen(alpha: Plane, plan: _Plan) -> Plane:
+    """Return alpha as the network saw it: on the grid, through the mask's blur."""
+    return _blur(shrink(alpha, plan.cell_px), plan)
+
+
+def _disagreement(coarse: Plane, seen: Plane) -> float:
+    edge = find_edge(coarse)
+    return float(np.abs(coarse - seen)[edge].mean(dtype=np.float64)) if edge.any() else 0.0
+
+
+def _project_back(coarse: Plane, seen: Plane, alpha: Alpha, band: Band, plan: _Plan) -> None:
+    """Add to alpha, in the band, what the mask has and alpha, as the network saw it, has not."""
     cell_px = plan.cell_px
     given = shrink(alpha, cell_px)
+    hole = cv2.GaussianBlur(coarse - seen, (0, 0), _HOLE_SIGMA * plan.pixel_cells)
+    trust = plan.trust * np.exp(-np.square(hole / _HOLE)) * band.cells
     found = given
-    trust = plan.trust * band.cells.astype(np.float32)
-    for projection in range(_PROJECTIONS):
-        lacking = coarse - _blur(found, plan)
-        if projection == 0:
-            trust *= np.exp(-np.square(_around(lacking, plan) / _HOLE))
-        found = np.clip(found + trust * lacking, 0, 1)
+    for _ in range(_PROJECTIONS):
+        found = np.clip(found + trust * (coarse - seen), 0, 1)
+        seen = _blur(found, plan)
     correction = found - given
 
     def add(tile: Tile) -> None:
@@ -297,15 +309,10 @@ def _closed_form(
 
 def _confidence(coarse: Plane, alpha: Alpha, plan: _Plan) -> Plane:
     """Return, on the grid, the weight of ``alpha`` as prior: high where, blurred, it gives the mask back."""
-    error = _blur(shrink(alpha, plan.cell_px), plan) - coarse
+    error = _seen(alpha, plan) - coarse
     low, high = _CONFIDENCE
     confidence: Plane = low + (high - low) * np.exp(-np.square(error / _CONTRADICTION))
     return confidence
-
-
-def _around(plane: Plane, plan: _Plan) -> Plane:
-    """Return the mean about as far around as a mask's hole is wide."""
-    return np.asarray(cv2.GaussianBlur(plane, (0, 0), _HOLE_SIGMA * plan.pixel_cells), np.float32)
 
 
 def _blur(plane: Plane, plan: _Plan) -> Plane:

@@ -57,7 +57,7 @@ def refine_edge(picture: Picture, mask: Mask, precision: Precision) -> Edge:
         UnknownForegroundError: the mask holds no certain foreground.
     """
     matte = matting.refine(picture.rgb, mask, precision=precision)
-    assessed = quality.assess(mask, matte.alpha)
+    assessed = quality.assess(mask, matte)
     alpha = matte.alpha if picture.alpha is None else np.minimum(matte.alpha, picture.alpha)
     return Edge(alpha=alpha, report=matte.report, quality=assessed)
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from core.guided_filter import Guide, LocalLinearModel, Plane
 from core.tiles import Tile, split
+from core.trimap import find_edge
 
 _SIGMAS: Final = (0.3, 0.6, 0.9, 1.3, 1.8, 2.5)
 """Tried, in pixels of the mask, the usual one first and then downhill."""
@@ -85,7 +86,7 @@ def measure(guide: Guide, mask: Plane, pixel_cells: tuple[float, float], epsilon
 
 
 def _edge_tiles(mask: Plane) -> Iterator[Tile]:
-    edge = cv2.morphologyEx((mask >= 0.5).astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+    edge = find_edge(mask)
     height, width = mask.shape
     return (tile for tile in split((height, width), _TILE_CELLS) if edge[tile.window].any())
 

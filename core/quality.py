@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.types import Alpha, Mask
+from core.types import Mask, Matte
 
 _SOFT: Final = (0.02, 0.98)
 """Alpha strictly between these counts as uncertain in ``uncertain_share``."""
@@ -29,9 +29,8 @@ class Quality:
 
     - decided: the mask knows what the subject is. Mean of abs(2 mask - 1) over the mask's pixels above 0.05;
       from 0.75 on the term is 1, at 0.45 it is 0. Noise and a washed-out mask lower it.
-    - supported: the picture has an edge where the mask has one. Where it has none, alpha becomes softer than
-      the mask; the mean of that surplus along the mask's edge (5 x 5 windows, at the mask's size) is 0 for a
-      good mask; up to 0.05 the term is 1, at 0.25 it is 0. Half a subject, or a mask beside it, lower it.
+    - supported: the picture has an edge where the mask has one: ``Matte.disagreement`` is small. Up to 0.04 the
+      term is 1, at 0.13 it is 0. Half a subject, or a mask beside it, lower it.
     - whole: the subject is one thing, or a few. 1 / sum(share of each region squared) is the number of
       regions, small ones counting little; up to 4 the term is 1, then 4 / number.
     - sized: the subject is more than a speck, and less than all there is. 1 if it covers 1 to 95 % of the
@@ -77,16 +76,17 @@ class Quality:
         }
 
 
-def assess(mask: Mask, alpha: Alpha) -> Quality:
-    """Judge a mask and the alpha that was made of it by ``core.matting``.
+def assess(mask: Mask, matte: Matte) -> Quality:
+    """Judge a mask and what was made of it by ``core.matting``.
 
     Args:
         mask: h x w float32 in [0, 1], at the network's size.
-        alpha: H x W float32 in [0, 1], at the picture's size.
+        matte: whose alpha is H x W float32 in [0, 1], at the picture's size.
 
     Returns:
         The judgement; see ``Quality`` for the definition of each figure.
     """
+    alpha = matte.alpha
     size = (min(mask.shape[1], alpha.shape[1]), min(mask.shape[0], alpha.shape[0]))
     coarse = _shrink_to(mask, size)
     refined = _shrink_to(alpha, size)
@@ -97,7 +97,7 @@ def assess(mask: Mask, alpha: Alpha) -> Quality:
     sides = {"top": subject[0], "right": subject[:, -1], "bottom": subject[-1], "left": subject[:, 0]}
     terms = {
         "mostly_uncertain": _rise(_decidedness(coarse), 0.45, 0.75),
-        "mask_and_picture_disagree": _rise(-_unsupported(coarse, refined), -0.25, -0.05),
+        "mask_and_picture_disagree": _rise(-matte.disagreement, -0.13, -0.04),
         "fragmented": min(1.0, 4 * math.fsum((area / sum(areas)) ** 2 for area in areas)) if areas else 1.0,
         "tiny_subject": _rise(foreground_share, 0.0, 0.01),
         "fills_picture": _rise(-foreground_share, -1.0, -0.95),
@@ -126,18 +126,6 @@ def _rise(value: float, zero: float, one: float) -> float:
 def _decidedness(mask: Mask) -> float:
     subject = mask[mask > 0.05]
     return float(np.abs(2 * subject - 1).mean()) if subject.size else 0.0
-
-
-def _unsupported(mask: Mask, alpha: Alpha) -> float:
-    """Return by how much alpha is softer than the mask along the mask's edge; both at the mask's size."""
-    inside = (mask >= 0.5).astype(np.uint8)
-    edge = cv2.morphologyEx(inside, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
-    surplus = np.asarray(cv2.blur(_softness(alpha), (5, 5)) - cv2.blur(_softness(mask), (5, 5)))[edge]
-    return float(surplus.clip(0).mean()) if surplus.size else 0.0
-
-
-def _softness(alpha: Alpha) -> NDArray[np.float32]:
-    return 4 * alpha * (1 - alpha)
 
 
 def _region_shares(subject: NDArray[np.bool_]) -> list[float]:

@@ -57,8 +57,13 @@ def find_band(mask: Mask, *, cell_px: int, shape: tuple[int, int], margin_px: in
     """
     uncertain = (mask > CERTAIN_BACKGROUND) & (mask < CERTAIN_FOREGROUND)
     # A hard edge can fall between two cells and leave no value in between.
-    neighbours = np.ones((3, 3), np.uint8)
-    edge = cv2.morphologyEx((mask >= 0.5).astype(np.uint8), cv2.MORPH_GRADIENT, neighbours) > 0
+    uncertain |= find_edge(mask)
     side = 2 * max(1, -(-margin_px // cell_px)) + 1
-    reach = cv2.dilate((uncertain | edge).astype(np.uint8), np.ones((side, side), np.uint8))
+    reach = cv2.dilate(uncertain.astype(np.uint8), np.ones((side, side), np.uint8))
     return Band(reach > 0, cell_px, shape)
+
+
+def find_edge(mask: Mask) -> NDArray[np.bool_]:
+    """Return where a mask passes 0.5: the values on both sides of it."""
+    neighbours = np.ones((3, 3), np.uint8)
+    return np.asarray(cv2.morphologyEx((mask >= 0.5).astype(np.uint8), cv2.MORPH_GRADIENT, neighbours) > 0)

@@ -68,7 +68,12 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class Matte:
-    """An alpha at the picture's size, with ``report``: how it was made, in JSON types."""
+    """An alpha at the picture's size, with ``report``: how it was made, in JSON types.
+
+    ``disagreement`` is how far the mask is, along its edge, from what its network would have made of the alpha
+    that the picture suggests: mean difference in alpha, 0.01 to 0.03 for a sound mask, 0.1 and more for a wrong one.
+    """
 
     alpha: Alpha
+    disagreement: float
     report: dict[str, Any]
