@@ -26,7 +26,8 @@ _MAX_CELLS: Final = 4_000_000
 
 # The guided filter. Lengths in pixels of the mask, since it is the mask that is unsharp and off.
 _SOUND: Final = PointSpread(sigma=0.8, unexplained=0.0)  # what draft takes for granted
-_UNEXPLAINED: Final = ((0.005, 0.02), (0.012, 0.04))  # up to the first a mask is trusted, from the second on not at all
+_UNEXPLAINED: Final = ((0.005, 0.02), (0.012, 0.04))  # a mask is trusted up to the first, and not from the second on
+_BLIND: Final = (0.14, 0.18)  # so much is unexplained where a picture does not show the edge at all: the mask stands
 _RADIUS: Final = 2.5  # of a trusted mask: windows must reach from the mask's edge to the true one
 _RADIUS_OF_DOUBT: Final = (3.5, 12.0)  # of a mask sharper than any network's blur leaves it, and of one that is off
 _SHARP_SIGMA: Final = (0.6, 0.9)  # the blur at which a mask counts as the one or the other
@@ -55,6 +56,7 @@ class _Plan:
 
     Attributes:
         cell_px: side of a cell of the grid on which the guided filter is fitted, in pixels.
+        pixel_cells: side of a pixel of the mask, in cells.
         sigma: of the mask's blur, down and across, in cells.
         radius: of the filter's windows, in cells.
         margin_px: how far the band reaches beyond what the mask leaves uncertain, in pixels.
@@ -168,16 +170,18 @@ def _on_grid(mask: Mask, shape: tuple[int, int], cell_px: int) -> Plane:
 def _plan(spread: PointSpread, pixel_px: tuple[float, float], cell_px: int) -> _Plan:
     off = _ramp(spread.sigma, *_SHARP_SIGMA)
     low, high = (sharp + off * (unsharp - sharp) for sharp, unsharp in zip(*_UNEXPLAINED, strict=True))
-    doubt = _ramp(math.log(max(spread.unexplained, low)), math.log(low), math.log(high))
+    blind = _ramp(spread.unexplained, *_BLIND)
+    doubt = (1 - blind) * _ramp(math.log(max(spread.unexplained, low)), math.log(low), math.log(high))
+    sigma = spread.sigma + blind * (_SOUND.sigma - spread.sigma)
     sharpened, displaced = _RADIUS_OF_DOUBT
     furthest = sharpened * (displaced / sharpened) ** off
     radius = _RADIUS * (furthest / _RADIUS) ** doubt
     trusted, too_sharp, beside = _SHRINKAGE
     side_px = math.sqrt(math.prod(pixel_px))
     return _Plan(
-        cell_px,
-        side_px / cell_px,
-        sigma=(spread.sigma * pixel_px[0] / cell_px, spread.sigma * pixel_px[1] / cell_px),
+        cell_px=cell_px,
+        pixel_cells=side_px / cell_px,
+        sigma=(sigma * pixel_px[0] / cell_px, sigma * pixel_px[1] / cell_px),
         radius=max(2, round(radius * side_px / cell_px)),
         margin_px=math.ceil((_BAND_MARGIN + _MARGIN_PER_RADIUS * (radius - _RADIUS)) * side_px),
         shrinkage=trusted + doubt * (too_sharp + off * (beside - too_sharp) - trusted),
