@@ -55,13 +55,13 @@ format: setup  ## let ruff put the code into shape
 bench: setup  ## what the orchestration adds to the work of its stages
 	$(BIN)/python -m bench.overhead
 
-bench-matting: setup  ## errors of alpha against rembg and pymatting: make bench-matting [DATASET=folder] [PICTURES="GT01 GT04"] [SIDES="96 320"] [FAULTS=clean] [METHODS="rembg high"]
+bench-matting: setup $(VENV)/.compiled  ## errors of alpha against rembg and pymatting: make bench-matting [DATASET=folder] [PICTURES="GT01 GT04"] [SIDES="96 320"] [FAULTS=clean] [METHODS="rembg high"]
 	$(BIN)/python -m bench.matting $(if $(DATASET),--dataset $(DATASET)) $(if $(PICTURES),--pictures $(PICTURES)) $(if $(SIDES),--sides $(SIDES)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(METHODS),--methods $(METHODS))
 
-bench-speed: setup  ## each stage at 1 to 48 MP, and rembg: make bench-speed [MEGAPIXELS="1 4 12"] [PEER_MEGAPIXELS=24] [MASK_PX=320]
+bench-speed: setup $(VENV)/.compiled  ## each stage at 1 to 48 MP, and rembg: make bench-speed [MEGAPIXELS="1 4 12"] [PEER_MEGAPIXELS=24] [MASK_PX=320]
 	$(BIN)/python -m bench.speed $(if $(MEGAPIXELS),--megapixels $(MEGAPIXELS)) $(if $(PEER_MEGAPIXELS),--peer-megapixels $(PEER_MEGAPIXELS)) $(if $(MASK_PX),--mask-px $(MASK_PX))
 
-bench-encode: setup  ## encoders side by side, time and size: make bench-encode [DATASET=folder] [MEGAPIXELS="0.25 12"]
+bench-encode: setup $(VENV)/.compiled  ## encoders side by side, time and size: make bench-encode [DATASET=folder] [MEGAPIXELS="0.25 12"]
 	$(BIN)/python -m bench.encode $(if $(DATASET),--dataset $(DATASET)) $(if $(MEGAPIXELS),--megapixels $(MEGAPIXELS))
 
 bench-foreground: setup $(VENV)/.compiled  ## errors of the edge's colours, against blur fusion and pymatting: make bench-foreground [DATASET=folder] [MEGAPIXELS=12]

@@ -1,14 +1,13 @@
 """The subject's own colour: takes the old background out of half-transparent pixels."""
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.tiles import Tile, enlarge, shrink, split
+from core.tiles import Tile, enlarge, on_each, shrink, split
 from core.types import Alpha, Precision, Rgb
 
 _SWEEPS: Final[Mapping[Precision, tuple[int, int, int]]] = {
@@ -68,8 +67,7 @@ def decontaminate(rgb: Rgb, alpha: Alpha, precision: Precision = Precision.HIGH)
             found = _foreground(rgb, alpha, part, coarse, sweeps)
             cv2.copyTo(cv2.convertScaleAbs(found), mask, colours[part.window])
 
-    with ThreadPoolExecutor(cv2.getNumThreads()) as pool:
-        list(pool.map(paint, split(alpha.shape, _TILE_PX)))
+    on_each(split(alpha.shape, _TILE_PX), paint)
     return colours
 
 
