@@ -47,7 +47,7 @@ _CONTRADICTION: Final = 0.05  # difference in alpha at which confidence is lost
 _MAX_REDUCED: Final = 1_600_000  # pixels of the picture at reduced scale
 _MARGIN_CELLS: Final = 16  # beyond a tile; with a prior everywhere, influence ends sooner than that
 _MAX_ITERATIONS: Final = 40
-_MAX_WORK: Final = 2_000_000_000  # pixels times iterations: some minutes on one core
+_MAX_UNCERTAIN: Final = 30_000_000  # pixels at one scale, and not seconds: the same input must give the same bytes
 
 
 @dataclass(frozen=True)
@@ -135,12 +135,17 @@ def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Ma
         "warnings": [],
     }
     for scale in _closed_form_scales(shape, precision):
-        pixels = round(band.share * alpha.size / scale**2)
-        limit = min(_MAX_ITERATIONS, _MAX_WORK // max(1, pixels))
-        facts = _closed_form(rgb, coarse, alpha, band, plan, scale, limit)
+        uncertain = round(band.share * alpha.size / scale**2)
+        if uncertain > _MAX_UNCERTAIN:
+            report["warnings"].append(
+                f"The closed form at 1/{scale} was left out: {uncertain} pixels are uncertain, {_MAX_UNCERTAIN} at most"
+                " are solved for"
+            )
+            continue
+        facts = _closed_form(rgb, coarse, alpha, band, plan, scale)
         report["closed_form"].append({"scale": f"1/{scale}", **facts})
-        if facts["iterations"] == limit:
-            report["warnings"].append(f"The closed form at 1/{scale} was stopped after {limit} iterations")
+        if facts["iterations"] == _MAX_ITERATIONS:
+            report["warnings"].append(f"The closed form at 1/{scale} was stopped after {_MAX_ITERATIONS} iterations")
     seen = _seen(alpha, plan)
     disagreement = _disagreement(coarse, seen)
     report["disagreement"] = round(disagreement, 4)
@@ -275,9 +280,7 @@ def _closed_form_scales(shape: tuple[int, int], precision: Precision) -> list[in
     return {Precision.HIGH: [scale], Precision.ULTRA_HIGH: [scale, 1]}.get(precision, [])
 
 
-def _closed_form(
-    rgb: Rgb, coarse: Plane, alpha: Alpha, band: Band, plan: _Plan, scale: int, iterations: int
-) -> dict[str, Any]:
+def _closed_form(rgb: Rgb, coarse: Plane, alpha: Alpha, band: Band, plan: _Plan, scale: int) -> dict[str, Any]:
     """Solve the closed form on the band at ``1 / scale``, with ``alpha`` as prior, in place; return the facts."""
     confidence = _confidence(coarse, alpha, plan)
     prior = shrink(alpha, scale).copy()
@@ -295,7 +298,7 @@ def _closed_form(
             prior[around.cells(scale)],
             free,
             confidence=shrink(trust[: unknown.shape[0], : unknown.shape[1]], scale),
-            max_iterations=iterations,
+            max_iterations=_MAX_ITERATIONS,
         )
         inside = tile.inside(around)
         if scale > 1:
