@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-_PACKAGES: Final = ("numpy", "opencv-python-headless", "pillow", "rembg", "pymatting", "numba")
+_PACKAGES: Final = ("numpy", "opencv-python-headless", "pillow", "zlib-ng", "rembg", "pymatting", "numba")
 
 
 def describe() -> str:
