@@ -169,7 +169,8 @@ def _jobs(megapixels: float, jpeg: bytes, mask: Mask, *, peer: bool) -> dict[str
         rounds = slow if precision is Precision.ULTRA_HIGH else _ROUNDS
         jobs[_REFINE.format(precision)] = Job(_refining, (jpeg, mask, precision), rounds, _TIME_LIMIT_S)
     jobs["assess"] = Job(_assessing, (jpeg, mask), _ROUNDS)
-    jobs["foreground"] = Job(_colouring, (jpeg, mask), _ROUNDS)
+    for precision in (_STANDARD, _HIGH, Precision.ULTRA_HIGH):
+        jobs[f"foreground, {precision}"] = Job(_colouring, (jpeg, mask, precision), _ROUNDS)
     jobs["PNG"] = Job(_encoding, (jpeg, mask), _ROUNDS)
     for precision in (_STANDARD, _HIGH):
         jobs[_WHOLE.format(precision)] = Job(_removing, (jpeg, mask, precision), _ROUNDS)
@@ -200,12 +201,12 @@ def _assessing(jpeg: bytes, mask: Mask) -> Callable[[], quality.Quality]:
     return lambda: quality.assess(mask, matte)
 
 
-def _colouring(jpeg: bytes, mask: Mask) -> Callable[[], None]:
+def _colouring(jpeg: bytes, mask: Mask, precision: Precision) -> Callable[[], None]:
     rgb = decode.decode(jpeg).rgb
     alpha = matting.refine(rgb, mask).alpha
 
     def call() -> None:
-        foreground.decontaminate(rgb, alpha)
+        foreground.decontaminate(rgb, alpha, precision)
 
     return call
 
