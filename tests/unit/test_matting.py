@@ -139,6 +139,37 @@ def test_high_mends_what_is_wrong_with_a_mask(draw: Callable[[], Scene], fault: 
     assert error(refine(scene.rgb, mask).alpha, scene.alpha) < share * bare
 
 
+@pytest.mark.parametrize(
+    ("fault", "share"), [(Fault.CLEAN, 0.13), (Fault.BLURRED, 0.15), (Fault.JITTERED, 0.49), (Fault.HOLED, 0.46)]
+)
+def test_high_mends_a_fault_throughout(fault: Fault, share: float) -> None:
+    shares = []
+    for scene in (hair(), fur(), spokes(), foliage(), block()):
+        mask = masks.mask(scene.alpha, MASK_PX, fault)
+        bare = error(upsampled(mask, scene), scene.alpha)
+        shares.append(error(refine(scene.rgb, mask).alpha, scene.alpha) / bare)
+    assert np.exp(np.log(shares).mean()) < share
+
+
+@pytest.mark.parametrize("draw", [hair, fur, block, disc])
+@pytest.mark.parametrize("side_px", [MASK_PX, 320])
+def test_a_picture_that_shows_no_edge_leaves_the_mask_no_worse(draw: Callable[[], Scene], side_px: int) -> None:
+    scene = draw()
+    mask = masks.mask(scene.alpha, side_px, Fault.CLEAN)
+    alpha = refine(np.full_like(scene.rgb, 127), mask, precision=Precision.STANDARD).alpha
+    assert error(alpha, scene.alpha) < 1.02 * error(upsampled(mask, scene), scene.alpha)
+
+
+@pytest.mark.parametrize("draw", [hair, block])
+def test_the_band_reaches_two_pixels_of_the_mask_beyond_what_it_leaves_uncertain(draw: Callable[[], Scene]) -> None:
+    scene = draw()
+    mask = masks.mask(scene.alpha, MASK_PX, Fault.CLEAN)
+    uncertain = ((mask > 0.04) & (mask < 0.96)).astype(np.uint8)
+    reach = cv2.dilate(uncertain, np.ones((5, 5), np.uint8)).mean()
+    for precision in LEVELS:
+        assert refine(scene.rgb, mask, precision=precision).report["band_share"] > reach
+
+
 @pytest.mark.parametrize("fault", [Fault.CLEAN, Fault.BLURRED, Fault.HOLED])
 @pytest.mark.parametrize("side_px", [MASK_PX, 200])
 def test_where_subject_and_background_are_alike_a_mask_is_hardly_made_worse(fault: Fault, side_px: int) -> None:
