@@ -69,7 +69,7 @@ def solve(
 
 def upsampling_model(guide: Guide, alpha: Plane) -> Coefficients:
     """Return the model that takes an alpha, solved on this guide, to a finer picture: windows as in the energy."""
-    return LocalLinearModel(guide, _RADIUS, _EPSILON).fit_mean(alpha)
+    return LocalLinearModel(guide, _RADIUS, _EPSILON).fit_mean(alpha).coefficients
 
 
 class MatrixFreeLaplacian:

@@ -48,7 +48,7 @@ def box_mean(values: NDArray[_Real], radius: int, border: int = cv2.BORDER_REFLE
 
 
 class Fit(NamedTuple):
-    """The models of all windows, each at its window's centre.
+    """The models of all windows, each at its window's centre, or their means.
 
     ``variance`` is the target's in the window, ``misfit`` the part of it that the model does not explain.
     """
@@ -109,16 +109,16 @@ class LocalLinearModel:
             misfit -= a * covariance
         return Fit(coefficients, variance, misfit.clip(0, None, out=misfit))
 
-    def fit_mean(self, target: Plane) -> Coefficients:
+    def fit_mean(self, target: Plane) -> Fit:
         """Return, for every pixel, the mean of the models of all windows that hold it.
 
         A window counts the less, the worse its model fits: one that straddles two subjects does not speak for either.
         """
-        coefficients, _, misfit = self.fit_with_misfit(target)
+        coefficients, variance, misfit = self.fit_with_misfit(target)
         weight = 1 / np.square(misfit + np.float32(_DOUBT))
         total = box_mean(weight, self._radius)
         a0, a1, a2, b = (box_mean(plane * weight, self._radius) / total for plane in coefficients)
-        return a0, a1, a2, b
+        return Fit((a0, a1, a2, b), box_mean(variance, self._radius), box_mean(misfit, self._radius))
 
     def _covariances(self, target: Plane, mean: Plane) -> list[Plane]:
         return [

@@ -26,8 +26,9 @@ _MAX_CELLS: Final = 4_000_000
 
 # The guided filter. Lengths in pixels of the mask, since it is the mask that is unsharp and off.
 _SOUND: Final = PointSpread(sigma=0.8, unexplained=0.0)  # what draft takes for granted
-_UNEXPLAINED: Final = ((0.005, 0.02), (0.012, 0.04))  # a mask is trusted up to the first, and not from the second on
-_BLIND: Final = (0.14, 0.18)  # so much is unexplained where a picture does not show the edge at all: the mask stands
+_ENLARGED: Final = (1, 2, 4, 8, 16)  # a mask may have been enlarged by somebody: how large its own pixels really are
+_UNEXPLAINED: Final = ((0.005, 0.02), (0.008, 0.02))  # a mask is trusted up to the first, and not from the second on
+_CAMOUFLAGE: Final = (0.15, 0.2)  # so much is unexplained where a picture shows no edge at all: the mask stands
 _RADIUS: Final = 2.5  # of a trusted mask: windows must reach from the mask's edge to the true one
 _RADIUS_OF_DOUBT: Final = (3.5, 12.0)  # of a mask sharper than any network's blur leaves it, and of one that is off
 _SHARP_SIGMA: Final = (0.6, 0.9)  # the blur at which a mask counts as the one or the other
@@ -37,9 +38,13 @@ _SHRINKAGE: Final = (0.03, 0.06, 0.1)  # what the fit keeps alpha away from 0 an
 _EPSILON: Final = 3e-5  # noise of 1.4 of 255 levels is no edge
 
 # The back-projection.
+_BLIND: Final = (0.35, 0.65)  # the same share around one place: there the mask stands, whatever its trust
+_FLAT: Final = 0.003  # variance of the mask below which there is nothing to explain
 _PROJECTIONS: Final = 3
 _HOLE_SIGMA: Final = 2.0  # pixels of the mask: over so much around, errors of the fit cancel out,
 _HOLE: Final = 0.15  # and a difference in alpha that is left is an error of the mask
+
+_HOLE_UNSEEN: Final = 0.3  # the same, where the picture does not show the edge
 
 # The closed form.
 _CONFIDENCE: Final = (0.001, 0.2)  # of the prior where it contradicts the mask, and where it explains it
@@ -96,10 +101,11 @@ def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Ma
 
     Returns:
         Matte whose ``alpha`` is H x W float32 in [0, 1], 1 opaque. Its ``report`` has ``precision``,
-        ``grid_px``, ``psf_sigma`` and ``unexplained`` (see ``PointSpread``), ``radius_px`` of the windows,
+        ``grid_px``, ``psf_sigma_px`` of the mask's blur (down and across), ``unexplained`` (see ``PointSpread``),
+        ``radius_px`` of the windows,
         ``band_share`` (share of the picture that was solved for), ``tiles``, ``closed_form`` (for each scale its
         tiles and the most iterations that one took), ``disagreement`` (as in ``Matte``) and ``warnings``, which is
-        empty unless a budget cut the work short.
+        empty unless a budget cut the work short or the mask could not be measured.
 
     Raises:
         UnknownForegroundError: the mask holds no certain foreground.
@@ -112,32 +118,40 @@ def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Ma
             remedy="Send a picture with a clear subject, or choose another model.",
         )
     shape = (rgb.shape[0], rgb.shape[1])
-    pixel_px = (max(1.0, shape[0] / mask.shape[0]), max(1.0, shape[1] / mask.shape[1]))
-    cell_px = _cell_px(shape, pixel_px, precision)
-    coarse = _on_grid(mask, shape, cell_px)
-    guide = as_guide(shrink(rgb, cell_px))
-    spread = _SOUND
-    if precision is not Precision.DRAFT:
+    size_px = (max(1.0, shape[0] / mask.shape[0]), max(1.0, shape[1] / mask.shape[1]))
+    warnings = []
+    for enlarged in _ENLARGED:
+        pixel_px = (enlarged * size_px[0], enlarged * size_px[1])
+        cell_px = _cell_px(shape, pixel_px, precision)
+        coarse = _on_grid(mask, shape, cell_px)
+        guide = as_guide(shrink(rgb, cell_px))
+        unmeasured = precision is Precision.DRAFT or not find_edge(coarse).any()
         pixel_cells = (pixel_px[0] / cell_px, pixel_px[1] / cell_px)
-        spread = point_spread.measure(guide, coarse, pixel_cells, _EPSILON) or _SOUND
+        spread = _SOUND if unmeasured else point_spread.measure(guide, coarse, pixel_cells, _EPSILON)
+        if spread:
+            break
+    if spread is None:
+        spread = _SOUND
+        warnings.append("The mask is too blurred for its blur to be measured")
     plan = _plan(spread, pixel_px, cell_px)
     band = find_band(coarse, cell_px=cell_px, shape=shape, margin_px=plan.margin_px)
     alpha = _decided(coarse, cell_px, shape)
+    tiles, unexplained = _filter(rgb, guide, coarse, alpha, band, plan)
     report: dict[str, Any] = {
         "precision": precision.value,
         "grid_px": cell_px,
-        "psf_sigma": round(spread.sigma, 2),
+        "psf_sigma_px": [round(sigma * cell_px, 2) for sigma in plan.sigma],
         "unexplained": round(spread.unexplained, 4),
         "radius_px": plan.radius * cell_px,
         "band_share": round(band.share, 4),
-        "tiles": _filter(rgb, guide, coarse, alpha, band, plan),
+        "tiles": tiles,
         "closed_form": [],
-        "warnings": [],
+        "warnings": warnings,
     }
     for scale in _closed_form_scales(shape, precision):
         uncertain = round(band.share * alpha.size / scale**2)
         if uncertain > _MAX_UNCERTAIN:
-            report["warnings"].append(
+            warnings.append(
                 f"The closed form at 1/{scale} was left out: {uncertain} pixels are uncertain, {_MAX_UNCERTAIN} at most"
                 " are solved for"
             )
@@ -145,12 +159,12 @@ def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Ma
         facts = _closed_form(rgb, coarse, alpha, band, plan, scale)
         report["closed_form"].append({"scale": f"1/{scale}", **facts})
         if facts["iterations"] == _MAX_ITERATIONS:
-            report["warnings"].append(f"The closed form at 1/{scale} was stopped after {_MAX_ITERATIONS} iterations")
+            warnings.append(f"The closed form at 1/{scale} was stopped after {_MAX_ITERATIONS} iterations")
     seen = _seen(alpha, plan)
     disagreement = _disagreement(coarse, seen)
     report["disagreement"] = round(disagreement, 4)
     if precision is not Precision.DRAFT:
-        _project_back(coarse, seen, alpha, band, plan)
+        _project_back(coarse, seen, unexplained, alpha, band, plan)
     return Matte(alpha, disagreement, report)
 
 
@@ -175,7 +189,7 @@ def _on_grid(mask: Mask, shape: tuple[int, int], cell_px: int) -> Plane:
 def _plan(spread: PointSpread, pixel_px: tuple[float, float], cell_px: int) -> _Plan:
     off = _ramp(spread.sigma, *_SHARP_SIGMA)
     low, high = (sharp + off * (unsharp - sharp) for sharp, unsharp in zip(*_UNEXPLAINED, strict=True))
-    blind = _ramp(spread.unexplained, *_BLIND)
+    blind = _ramp(spread.unexplained, *_CAMOUFLAGE)
     doubt = (1 - blind) * _ramp(math.log(max(spread.unexplained, low)), math.log(low), math.log(high))
     sigma = spread.sigma + blind * (_SOUND.sigma - spread.sigma)
     sharpened, displaced = _RADIUS_OF_DOUBT
@@ -205,9 +219,14 @@ def _decided(coarse: Plane, cell_px: int, shape: tuple[int, int]) -> Alpha:
     return np.ascontiguousarray(decided[: shape[0], : shape[1]], np.float32)
 
 
-def _filter(rgb: Rgb, guide: Guide, coarse: Plane, alpha: Alpha, band: Band, plan: _Plan) -> int:
-    """Fit on the grid, write the model's alpha of the sharp picture into the band; return the number of tiles."""
+def _filter(rgb: Rgb, guide: Guide, coarse: Plane, alpha: Alpha, band: Band, plan: _Plan) -> tuple[int, Plane]:
+    """Fit on the grid, and write the model's alpha of the sharp picture into the band.
+
+    Returns:
+        The number of tiles, and for each cell the share of the mask's variance that the models do not explain.
+    """
     blurred = [_blur(channel, plan) for channel in guide]
+    unexplained = np.zeros_like(coarse)
     cell_px = plan.cell_px
     reach_px = 2 * plan.radius * cell_px
 
@@ -216,19 +235,25 @@ def _filter(rgb: Rgb, guide: Guide, coarse: Plane, alpha: Alpha, band: Band, pla
         cells = around.cells(cell_px)
         red, green, blue = (channel[cells] for channel in blurred)
         fitted = LocalLinearModel((red, green, blue), plan.radius, _EPSILON).fit_mean(coarse[cells])
-        rows, columns = near.inside(around)
-        here = (
-            slice(rows.start // cell_px, -(-rows.stop // cell_px)),
-            slice(columns.start // cell_px, -(-columns.stop // cell_px)),
-        )
-        a0, a1, a2, b = (enlarge(plane[here], cell_px)[tile.inside(near)] for plane in fitted)
+        mine = _cells(tile.inside(around), cell_px)
+        unexplained[tile.cells(cell_px)] = fitted.misfit[mine] / (fitted.variance[mine] + _FLAT)
+        here = _cells(near.inside(around), cell_px)
+        a0, a1, a2, b = (enlarge(plane[here], cell_px)[tile.inside(near)] for plane in fitted.coefficients)
         solved = guided_filter.apply((a0, a1, a2, b), as_guide(rgb[tile.window]))
         solved -= plan.shrinkage
         solved *= 1 / (1 - 2 * plan.shrinkage)
         cv2.copyTo(solved.clip(0, 1, out=solved), band.within(tile), alpha[tile.window])
 
     tile_px = max(_TILE_PX, 2 ** math.ceil(math.log2(2 * reach_px)))
-    return len(on_each(band.tiles(tile_px), solve))
+    return len(on_each(band.tiles(tile_px), solve)), unexplained
+
+
+def _cells(window: tuple[slice, slice], cell_px: int) -> tuple[slice, slice]:
+    rows, columns = window
+    return (
+        slice(rows.start // cell_px, -(-rows.stop // cell_px)),
+        slice(columns.start // cell_px, -(-columns.stop // cell_px)),
+    )
 
 
 def _seen(alpha: Plane, plan: _Plan) -> Plane:
@@ -241,12 +266,18 @@ def _disagreement(coarse: Plane, seen: Plane) -> float:
     return float(np.abs(coarse - seen)[edge].mean(dtype=np.float64)) if edge.any() else 0.0
 
 
-def _project_back(coarse: Plane, seen: Plane, alpha: Alpha, band: Band, plan: _Plan) -> None:
-    """Add to alpha, in the band, what the mask has and alpha, as the network saw it, has not."""
+def _project_back(coarse: Plane, seen: Plane, unexplained: Plane, alpha: Alpha, band: Band, plan: _Plan) -> None:
+    """Add to alpha, in the band, what the mask has and alpha, as the network saw it, has not.
+
+    As far as the mask is trusted; but where the picture does not show the mask's edge, the mask stands.
+    """
     cell_px = plan.cell_px
     given = shrink(alpha, cell_px)
     hole = cv2.GaussianBlur(coarse - seen, (0, 0), _HOLE_SIGMA * plan.pixel_cells)
-    trust = plan.trust * np.exp(-np.square(hole / _HOLE)) * band.cells
+    low, high = _BLIND
+    blind = ((unexplained - low) / (high - low)).clip(0, 1)
+    trust = np.maximum(plan.trust * np.exp(-np.square(hole / _HOLE)), blind * np.exp(-np.square(hole / _HOLE_UNSEEN)))
+    trust *= band.cells
     found = given
     for _ in range(_PROJECTIONS):
         found = np.clip(found + trust * (coarse - seen), 0, 1)

@@ -18,7 +18,7 @@ from core.guided_filter import Guide, LocalLinearModel, Plane
 from core.tiles import Tile, split
 from core.trimap import find_edge
 
-_SIGMAS: Final = (0.3, 0.6, 0.9, 1.3, 1.8, 2.5)
+_SIGMAS: Final = (0.3, 0.6, 0.9, 1.3, 1.8, 2.5, 3.5)
 """Tried, in pixels of the mask, the usual one first and then downhill."""
 
 _USUAL: Final = 2
@@ -66,7 +66,7 @@ def measure(guide: Guide, mask: Plane, pixel_cells: tuple[float, float], epsilon
         epsilon: the variance of the guide below which a window counts as flat.
 
     Returns:
-        The measurement, or None if the mask has no edge.
+        The measurement, or None if the mask is more blurred than that, or has no edge.
     """
     tiles = list(_edge_tiles(mask))
     tiles = tiles[:: -(-len(tiles) // _MAX_TILES) or 1]
@@ -80,6 +80,8 @@ def measure(guide: Guide, mask: Plane, pixel_cells: tuple[float, float], epsilon
                     return None
                 tried[candidate] = shares
         lowest = min(tried, key=tried.__getitem__)
+        if lowest == len(_SIGMAS) - 1:
+            return None
         if lowest == best:
             return PointSpread(_vertex(best, tried), tried[best].lowest)
         best = lowest

@@ -39,7 +39,7 @@ def test_a_linear_target_is_recovered_and_explained(slopes: tuple[float, ...], o
     target = apply(tuple(np.full((40, 50), value, np.float32) for value in (*slopes, offset)), guide)
     model = LocalLinearModel(guide, RADIUS, NEARLY_NONE)
     fit = model.fit_with_misfit(target)
-    for coefficients in (model.fit(target), fit.coefficients, model.fit_mean(target)):
+    for coefficients in (model.fit(target), fit.coefficients, model.fit_mean(target).coefficients):
         for plane, value in zip(coefficients, (*slopes, offset), strict=True):
             np.testing.assert_allclose(plane, value, atol=2e-3)
         np.testing.assert_allclose(apply(coefficients, guide), target, atol=2e-3)
@@ -78,5 +78,7 @@ def test_a_window_that_fits_ill_counts_less() -> None:
     target[:, 25:] = noise()[:, 25:]
     model = LocalLinearModel(guide, RADIUS, 1e-5)
     evenly = [box_mean(plane, RADIUS) for plane in model.fit(target)]
-    error = [np.abs(apply(c, guide) - target)[:, 22:25].mean() for c in (model.fit_mean(target), tuple(evenly))]
+    error = [
+        np.abs(apply(c, guide) - target)[:, 22:25].mean() for c in (model.fit_mean(target).coefficients, tuple(evenly))
+    ]
     assert error[0] < 0.8 * error[1]

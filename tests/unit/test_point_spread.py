@@ -36,10 +36,15 @@ def test_the_blur_of_the_mask_is_found(scene: Scene, sigma: float) -> None:
     assert spread.unexplained < 0.005
 
 
-def test_beyond_what_is_tried_the_nearest_is_found() -> None:
+def test_a_mask_that_is_not_blurred_has_the_least_blur() -> None:
     scene = fur()
     assert measured(scene, shrink(scene.alpha, CELL_PX)).sigma <= 0.4
-    assert measured(scene, seen_through(scene, 3)).sigma >= 2.2
+
+
+def test_a_mask_that_is_more_blurred_than_what_is_tried_is_not_measured() -> None:
+    scene = foliage(320, 400)
+    guide = as_guide(shrink(scene.rgb, CELL_PX))
+    assert measure(guide, seen_through(scene, 5), (1, 1), EPSILON) is None
 
 
 @pytest.mark.parametrize("pixel_cells", [(2, 2), (2, 1), (1, 2)])
