@@ -19,8 +19,8 @@ _EPSILON_NATIVE: Final = 1e-6
 """At full scale neighbours differ less, and less must count as flat."""
 
 _TOLERANCE: Final = 1e-2
-"""Norm of the residual, relative to the first one, at which the solver has converged: alpha moves by less
-than one of 255 levels then."""
+"""Norm of the residual, relative to the first one, at which the solver has converged: alpha is then off by less
+than one of 255 levels on average, and where the prior counts."""
 
 
 class Laplacian(Protocol):

@@ -291,17 +291,6 @@ def _project_back(coarse: Plane, seen: Plane, unexplained: Plane, alpha: Alpha, 
         target.clip(0, 1, out=target)
 
     on_each(band.tiles(max(_TILE_PX, cell_px)), add)
-    if cell_px == 1:
-        _bound(coarse, alpha, plan)
-
-
-def _bound(mask: Plane, alpha: Alpha, plan: _Plan) -> None:
-    """Keep alpha to what can give a mask as fine as the picture: its blur leaves a pixel some of its own weight."""
-    down, across = plan.sigma
-    weight = min(1.0, 1 / (2 * math.pi * down * across))
-    room = 1 - plan.trust
-    np.minimum(alpha, (mask + room) / weight, out=alpha)
-    np.maximum(alpha, 1 - (1 - mask + room) / weight, out=alpha)
 
 
 def _closed_form_scales(shape: tuple[int, int], precision: Precision) -> list[int]:
