@@ -43,7 +43,6 @@ _FLAT: Final = 0.003  # variance of the mask below which there is nothing to exp
 _PROJECTIONS: Final = 3
 _HOLE_SIGMA: Final = 2.0  # pixels of the mask: over so much around, errors of the fit cancel out,
 _HOLE: Final = 0.15  # and a difference in alpha that is left is an error of the mask
-
 _HOLE_UNSEEN: Final = 0.3  # the same, where the picture does not show the edge
 
 # The closed form.
@@ -88,8 +87,8 @@ def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Ma
       Filter, 2015). The blur is that of a sound network;
     - standard: the blur, and how far the mask can be trusted, are measured (see ``core.point_spread``), and windows
       and band follow: the less the mask is trusted, the wider they are. Then alpha, blurred, must give the mask
-      back as far as that is trusted: what it lacks is added (back-projection; Irani and Peleg, Improving
-      Resolution by Image Registration, 1991);
+      back as far as that is trusted, and where the picture does not show the mask's edge: what it lacks is added
+      (back-projection; Irani and Peleg, Improving Resolution by Image Registration, 1991);
     - high: between the two, closed-form matting (see ``core.closed_form``) at reduced scale, with the filter's alpha
       as a prior that is trusted where, blurred, it gives the mask back;
     - ultra_high: then the closed form at full scale, too.
@@ -102,10 +101,10 @@ def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Ma
     Returns:
         Matte whose ``alpha`` is H x W float32 in [0, 1], 1 opaque. Its ``report`` has ``precision``,
         ``grid_px``, ``psf_sigma_px`` of the mask's blur (down and across), ``unexplained`` (see ``PointSpread``),
-        ``radius_px`` of the windows,
-        ``band_share`` (share of the picture that was solved for), ``tiles``, ``closed_form`` (for each scale its
-        tiles and the most iterations that one took), ``disagreement`` (as in ``Matte``) and ``warnings``, which is
-        empty unless a budget cut the work short or the mask could not be measured.
+        ``radius_px`` of the windows, ``band_share`` (share of the picture that was solved for), ``tiles``,
+        ``closed_form`` (for each scale its tiles and the most iterations that one took), ``disagreement`` (as in
+        ``Matte``) and ``warnings``, which is empty unless a budget cut the work short or the mask could not be
+        measured.
 
     Raises:
         UnknownForegroundError: the mask holds no certain foreground.
@@ -286,9 +285,9 @@ def _project_back(coarse: Plane, seen: Plane, unexplained: Plane, alpha: Alpha, 
 
     def add(tile: Tile) -> None:
         near = tile.grown(cell_px, cell_px, band.shape)
+        more = enlarge(correction[near.cells(cell_px)], cell_px)[tile.inside(near)]
         target = alpha[tile.window]
-        target += enlarge(correction[near.cells(cell_px)], cell_px)[tile.inside(near)]
-        target.clip(0, 1, out=target)
+        cv2.copyTo((target + more).clip(0, 1), band.within(tile), target)
 
     on_each(band.tiles(max(_TILE_PX, cell_px)), add)
 
