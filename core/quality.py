@@ -29,8 +29,8 @@ class Quality:
 
     - decided: the mask knows what the subject is. Mean of abs(2 mask - 1) over the mask's pixels above 0.05;
       from 0.75 on the term is 1, at 0.45 it is 0. Noise and a washed-out mask lower it.
-    - supported: the picture has an edge where the mask has one: ``Matte.disagreement`` is small. Up to 0.04 the
-      term is 1, at 0.13 it is 0. Half a subject, or a mask beside it, lower it.
+    - supported: the picture has an edge where the mask has one: ``Matte.disagreement`` is small. Up to 0.06 the
+      term is 1, at 0.15 it is 0. Half a subject, or a mask beside it, lower it.
     - whole: the subject is one thing, or a few. 1 / sum(share of each region squared) is the number of
       regions, small ones counting little; up to 4 the term is 1, then 4 / number.
     - sized: the subject is more than a speck, and less than all there is. 1 if it covers 1 to 95 % of the
@@ -97,7 +97,7 @@ def assess(mask: Mask, matte: Matte) -> Quality:
     sides = {"top": subject[0], "right": subject[:, -1], "bottom": subject[-1], "left": subject[:, 0]}
     terms = {
         "mostly_uncertain": _rise(_decidedness(coarse), 0.45, 0.75),
-        "mask_and_picture_disagree": _rise(-matte.disagreement, -0.13, -0.04),
+        "mask_and_picture_disagree": _rise(-matte.disagreement, -0.15, -0.06),
         "fragmented": min(1.0, 4 * math.fsum((area / sum(areas)) ** 2 for area in areas)) if areas else 1.0,
         "tiny_subject": _rise(foreground_share, 0.0, 0.01),
         "fills_picture": _rise(-foreground_share, -1.0, -0.95),

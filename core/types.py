@@ -71,7 +71,8 @@ class Matte:
     """An alpha at the picture's size, with ``report``: how it was made, in JSON types.
 
     ``disagreement`` is how far the mask is, along its edge, from what its network would have made of the alpha
-    that the picture suggests: mean difference in alpha, 0.01 to 0.03 for a sound mask, 0.1 and more for a wrong one.
+    that the picture suggests: mean difference in alpha, 0.01 to 0.03 for a sound mask, up to 0.08 for a hard-edged
+    one, 0.1 and more for a wrong one.
     """
 
     alpha: Alpha

@@ -17,7 +17,7 @@ MASK = network_mask(SCENE.alpha)
 
 def judged(mask: Mask) -> Quality:
     """Assess a mask of the disc, refined on the picture of the disc."""
-    return assess(mask, refine(SCENE.rgb, mask, precision=Precision.STANDARD))
+    return assess(mask, refine(SCENE.rgb, mask))
 
 
 @pytest.mark.parametrize("precision", list(Precision))
