@@ -9,7 +9,7 @@ import numpy as np
 
 from core import closed_form, guided_filter, point_spread
 from core.errors import UnknownForegroundError
-from core.guided_filter import Guide, LocalLinearModel, Plane, as_guide
+from core.guided_filter import Coefficients, Guide, LocalLinearModel, Plane, as_guide
 from core.point_spread import PointSpread
 from core.tiles import Tile, enlarge, on_each, shrink
 from core.trimap import CERTAIN_FOREGROUND, Band, find_band, find_edge
@@ -159,11 +159,12 @@ def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Ma
         report["closed_form"].append({"scale": f"1/{scale}", **facts})
         if facts["iterations"] == _MAX_ITERATIONS:
             warnings.append(f"The closed form at 1/{scale} was stopped after {_MAX_ITERATIONS} iterations")
-    seen = _seen(alpha, plan)
+    given = shrink(alpha, cell_px)
+    seen = _blur(given, plan)  # alpha as the network saw it
     disagreement = _disagreement(coarse, seen)
     report["disagreement"] = round(disagreement, 4)
     if precision is not Precision.DRAFT:
-        _project_back(coarse, seen, unexplained, alpha, band, plan)
+        _project_back(coarse, given, seen, unexplained, alpha, band, plan)
     return Matte(alpha, disagreement, report)
 
 
@@ -237,14 +238,20 @@ def _filter(rgb: Rgb, guide: Guide, coarse: Plane, alpha: Alpha, band: Band, pla
         mine = _cells(tile.inside(around), cell_px)
         unexplained[tile.cells(cell_px)] = fitted.misfit[mine] / (fitted.variance[mine] + _FLAT)
         here = _cells(near.inside(around), cell_px)
-        a0, a1, a2, b = (enlarge(plane[here], cell_px)[tile.inside(near)] for plane in fitted.coefficients)
-        solved = guided_filter.apply((a0, a1, a2, b), as_guide(rgb[tile.window]))
+        a0, a1, a2, b = (plane[here] for plane in fitted.coefficients)
+        solved = _sharp((a0, a1, a2, b), cell_px, tile.inside(near), rgb[tile.window])
         solved -= plan.shrinkage
         solved *= 1 / (1 - 2 * plan.shrinkage)
         cv2.copyTo(solved.clip(0, 1, out=solved), band.within(tile), alpha[tile.window])
 
     tile_px = max(_TILE_PX, 2 ** math.ceil(math.log2(2 * reach_px)))
     return len(on_each(band.tiles(tile_px), solve)), unexplained
+
+
+def _sharp(coarse: Coefficients, cell_px: int, inside: tuple[slice, slice], rgb: Rgb) -> Plane:
+    """Return what a coarse model makes of the sharp picture that lies inside of it."""
+    a0, a1, a2, b = (enlarge(plane, cell_px)[inside] for plane in coarse)
+    return guided_filter.apply((a0, a1, a2, b), as_guide(rgb))
 
 
 def _cells(window: tuple[slice, slice], cell_px: int) -> tuple[slice, slice]:
@@ -255,23 +262,19 @@ def _cells(window: tuple[slice, slice], cell_px: int) -> tuple[slice, slice]:
     )
 
 
-def _seen(alpha: Plane, plan: _Plan) -> Plane:
-    """Return alpha as the network saw it: on the grid, through the mask's blur."""
-    return _blur(shrink(alpha, plan.cell_px), plan)
-
-
 def _disagreement(coarse: Plane, seen: Plane) -> float:
     edge = find_edge(coarse)
     return float(np.abs(coarse - seen)[edge].mean(dtype=np.float64)) if edge.any() else 0.0
 
 
-def _project_back(coarse: Plane, seen: Plane, unexplained: Plane, alpha: Alpha, band: Band, plan: _Plan) -> None:
-    """Add to alpha, in the band, what the mask has and alpha, as the network saw it, has not.
+def _project_back(
+    coarse: Plane, given: Plane, seen: Plane, unexplained: Plane, alpha: Alpha, band: Band, plan: _Plan
+) -> None:
+    """Add to alpha (``given`` on the grid), in the band, what the mask has and alpha, as the network saw it, has not.
 
     As far as the mask is trusted; but where the picture does not show the mask's edge, the mask stands.
     """
     cell_px = plan.cell_px
-    given = shrink(alpha, cell_px)
     hole = cv2.GaussianBlur(coarse - seen, (0, 0), _HOLE_SIGMA * plan.pixel_cells)
     low, high = _BLIND
     blind = ((unexplained - low) / (high - low)).clip(0, 1)
@@ -321,9 +324,7 @@ def _closed_form(rgb: Rgb, coarse: Plane, alpha: Alpha, band: Band, plan: _Plan,
         )
         inside = tile.inside(around)
         if scale > 1:
-            model = closed_form.upsampling_model(guide, solved)
-            a0, a1, a2, b = (enlarge(plane, scale)[inside] for plane in model)
-            solved = guided_filter.apply((a0, a1, a2, b), as_guide(rgb[tile.window])).clip(0, 1)
+            solved = _sharp(closed_form.upsampling_model(guide, solved), scale, inside, rgb[tile.window]).clip(0, 1)
         else:
             solved = solved[inside]
         cv2.copyTo(solved, unknown[inside], alpha[tile.window])
@@ -335,7 +336,7 @@ def _closed_form(rgb: Rgb, coarse: Plane, alpha: Alpha, band: Band, plan: _Plan,
 
 def _confidence(coarse: Plane, alpha: Alpha, plan: _Plan) -> Plane:
     """Return, on the grid, the weight of ``alpha`` as prior: high where, blurred, it gives the mask back."""
-    error = _seen(alpha, plan) - coarse
+    error = _blur(shrink(alpha, plan.cell_px), plan) - coarse
     low, high = _CONFIDENCE
     confidence: Plane = low + (high - low) * np.exp(-np.square(error / _CONTRADICTION))
     return confidence
