@@ -23,7 +23,7 @@ from PIL import Image
 
 from bench import machine
 from bench.measure import Failure, Job, measure
-from bench.pictures import Truth, dataset, synthetic
+from bench.pictures import Truth, dataset, grained, synthetic
 from core.encode import encode
 from core.options import Options, OutputFormat
 from core.types import Alpha, Rgb
@@ -67,15 +67,13 @@ def main() -> None:
 
 
 def _enlarged(picture: Truth, megapixels: float) -> Truth:
-    """Bring a picture to a size, with a camera's noise: what is enlarged is smooth, and compresses as no photograph."""
+    """Bring a picture to a size, with a camera's noise."""
     height, width = picture.alpha.shape
     scale = math.sqrt(megapixels * 1e6 / (height * width))
     size = round(width * scale), round(height * scale)
     interpolation = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
     rgb, alpha = (cv2.resize(plane, size, interpolation=interpolation) for plane in (picture.rgb, picture.alpha))
-    cv2.setRNGSeed(1)
-    noise = cv2.randn(np.empty(rgb.shape, np.int8), np.zeros(3), np.full(3, _NOISE_LEVELS))
-    noisy = np.asarray(cv2.add(rgb, noise, dtype=cv2.CV_8U), np.uint8)
+    noisy = grained(np.asarray(rgb, np.uint8), _NOISE_LEVELS)
     return Truth(picture.name, picture.kind, noisy, np.asarray(alpha.clip(0, 1), np.float32))
 
 

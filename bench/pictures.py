@@ -65,6 +65,13 @@ def dataset(directory: Path) -> Iterator[Truth]:
     return (_read(directory, name, trimaps) for name in names)
 
 
+def grained(rgb: Rgb, levels: float) -> Rgb:
+    """Add a camera's noise, of that deviation: what is enlarged is smooth, and compresses as no photograph does."""
+    cv2.setRNGSeed(1)
+    noise = cv2.randn(np.empty(rgb.shape, np.int8), np.zeros(3), np.full(3, levels))
+    return np.asarray(cv2.add(rgb, noise, dtype=cv2.CV_8U), np.uint8)
+
+
 def _read(directory: Path, name: str, trimaps: list[str]) -> Truth:
     bgr = _decode(directory / "input" / name, cv2.IMREAD_COLOR)
     planes = {folder: _decode(directory / folder / name, cv2.IMREAD_GRAYSCALE) for folder in ("alpha", *trimaps)}

@@ -23,6 +23,7 @@ from skimage import data as photographs
 
 from bench import machine, masks, rembg_peer
 from bench.measure import Failure, Job, Measurement, measure
+from bench.pictures import grained
 from core import decode, encode, foreground, matting, pipeline, quality
 from core.options import Options
 from core.types import Alpha, Mask, Precision, Rgb
@@ -130,11 +131,8 @@ def portrait(megapixels: float) -> tuple[Rgb, Alpha]:
         np.asarray(cv2.resize(photograph, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
         for photograph in (photographs.chelsea(), photographs.coffee())
     )
-    rgb = cv2.blendLinear(near, far, alpha, 1 - alpha)
-    # Enlarged photographs are smooth, and compress as no camera's picture does.
-    cv2.setRNGSeed(1)
-    noise = cv2.randn(np.empty(rgb.shape, np.int8), np.zeros(3), np.full(3, _NOISE_LEVELS))
-    return np.asarray(cv2.add(rgb, noise, dtype=cv2.CV_8U), np.uint8), alpha
+    rgb = np.asarray(cv2.blendLinear(near, far, alpha, 1 - alpha), np.uint8)
+    return grained(rgb, _NOISE_LEVELS), alpha
 
 
 def _figure(height: int, width: int) -> Alpha:
