@@ -96,3 +96,7 @@ class WeightsHashMismatchError(PermanentError):
 
 class WeightsUnavailableError(TransientError):
     """A model's weights could not be had within the time allowed."""
+
+
+class GpuUnavailableError(TransientError):
+    """A GPU was promised and cannot be used; another machine may have one."""

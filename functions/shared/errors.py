@@ -13,6 +13,10 @@ class StorageDeniedError(PermanentError):
     """S3 refuses: this stage's role may not, or the bucket's key may not be used."""
 
 
+class WorkerCrashedError(PermanentError):
+    """Each worker that took this job died of it, or was taken away."""
+
+
 def to_wire(error: BackgroundRemoverError) -> str:
     """Return the JSON text that stands as ``errorMessage`` of a function and as ``cause`` of a failed task token."""
     return json.dumps(error.facts(), ensure_ascii=False)
