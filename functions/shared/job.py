@@ -82,8 +82,29 @@ class RefineStage(_Part):
     alpha: AlphaPart
 
 
+class Attempt(_Part):
+    """What one model made of the picture."""
+
+    segment: SegmentStage
+    refine: RefineStage
+
+
+class Escalation(_Part):
+    """The heavier model that a doubtful job is tried with once more, and where its mask and alpha go."""
+
+    model: str
+    mask_key: str
+    alpha_key: str
+
+
 class Job(_Part):
-    """The state once Validate is done. ``fallback`` holds the errors of hosts that Lambda stands in for."""
+    """The state once Validate is done.
+
+    Attributes:
+        escalation: what there is to try if the first attempt is doubtful; None for a job that has one attempt.
+        first: the first attempt, once there is a second.
+        fallback: the errors of hosts that Lambda stands in for.
+    """
 
     execution: Execution
     source: Source
@@ -95,7 +116,28 @@ class Job(_Part):
     keys: Keys
     timings_s: dict[str, float]
     warnings: list[str]
+    escalation: Escalation | None = None
+    first: Attempt | None = None
     fallback: dict[str, dict[str, str]] = {}
+
+    @property
+    def model(self) -> str:
+        """The model of the attempt that is being made."""
+        return self._second.model if self._second else self.options.model
+
+    @property
+    def mask_key(self) -> str:
+        """Where the mask of that attempt goes."""
+        return self._second.mask_key if self._second else self.keys.mask
+
+    @property
+    def alpha_key(self) -> str:
+        """Where the alpha of that attempt goes."""
+        return self._second.alpha_key if self._second else self.keys.alpha
+
+    @property
+    def _second(self) -> Escalation | None:
+        return self.escalation if self.first else None
 
 
 class SegmentedJob(Job):
@@ -105,6 +147,21 @@ class SegmentedJob(Job):
 
 
 class RefinedJob(SegmentedJob):
-    """A job that has an alpha."""
+    """A job that has an alpha. ``degraded`` holds the error that ended a second attempt."""
 
     refine: RefineStage
+    degraded: dict[str, dict[str, str]] = {}
+
+    @property
+    def attempts(self) -> dict[Literal["first", "second"], Attempt]:
+        """The attempts that came to an end."""
+        if self.first is None:
+            return {"first": Attempt(segment=self.segment, refine=self.refine)}
+        if self.degraded:
+            return {"first": self.first}
+        return {"first": self.first, "second": Attempt(segment=self.segment, refine=self.refine)}
+
+    @property
+    def kept(self) -> Literal["first", "second"]:
+        """The attempt that the result is made of: the one with the better score, of equals the heavier model's."""
+        return max(self.attempts, key=lambda name: (self.attempts[name].refine.alpha.quality["score"], name))
