@@ -267,7 +267,7 @@ def _leave(*_: object) -> None:
 
 def _check_model(name: str | None) -> None:
     if name not in (None, "auto"):
-        models.check_name(name)
+        models.check_name(name, models.MODELS)
 
 
 def _stack(name: str | None, region: str | None, *, start: bool) -> Stack:

@@ -79,7 +79,7 @@ def choose_model(name: str | None) -> Model:
     if name not in (None, "auto"):
         return Model(name, "asked for", limited=False)
     directory = model_directory()
-    found = best_available(ModelSource(directory, os.environ.get("PBR_MODEL_MIRROR"), _MODEL_S))
+    found = best_available(ModelSource((directory,), os.environ.get("PBR_MODEL_MIRROR"), _MODEL_S))
     if found == CLASSICAL:
         return Model(
             found,

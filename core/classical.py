@@ -42,7 +42,7 @@ def segment(rgb: Rgb) -> Mask:
     Returns:
         h x w float32 in [0, 1], the longer side at most 512 px; all 0 where nothing stands out.
     """
-    fine = _shrink(rgb, INPUT_PX)
+    fine = reduced(rgb)
     coarse = _shrink(fine, _COARSE_PX)
     regions = _divide(coarse)
     probability = _learn_colours(regions, _saliency(regions))
@@ -236,6 +236,11 @@ def _unit(values: NDArray[np.floating[Any]]) -> Floats:
 
 def _as_bytes(lab: Floats) -> Rgb:
     return np.clip(lab * (2.55, 1, 1) + (0, 128, 128), 0, 255).astype(np.uint8)
+
+
+def reduced(rgb: Rgb) -> Rgb:
+    """Return the picture at the size at which it is looked at."""
+    return _shrink(rgb, INPUT_PX)
 
 
 def _shrink(rgb: Rgb, longer_px: int) -> Rgb:

@@ -1,16 +1,21 @@
-"""A large file from a web server: within a time, verified, whole or not at all.
+"""A large file from elsewhere: within a time, verified, whole or not at all.
 
 A module of its own because httpx costs a fifth of a second to import, and hardly a process downloads.
 """
 
 import hashlib
 import time
+from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 from uuid import uuid4
 
 import httpx
-from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_exponential_jitter
+
+OpenUrl: TypeAlias = Callable[[str, float], Generator[bytes, None, None]]
+"""Yields what lies at a URL, within so many seconds, and fails as :func:`over_http` does."""
 
 _CONNECT_S: Final = 3.0
 _SILENCE_S: Final = 5.0
@@ -19,6 +24,10 @@ _RATE_AFTER_S: Final = 1.0
 
 class DownloadError(Exception):
     """The file could not be had, or not in time; the text says why."""
+
+
+class TransientDownloadError(DownloadError):
+    """Another try may succeed at once."""
 
 
 class UnreachableError(DownloadError):
@@ -33,16 +42,49 @@ class TamperedError(DownloadError):
         super().__init__(f"the file has SHA-256 {found}")
 
 
-def fetch(url: str, path: Path, *, sha256: str, size_bytes: int, timeout_s: float) -> None:
+def over_http(url: str, timeout_s: float) -> Generator[bytes, None, None]:
+    """Yield what a web server serves; redirects are followed.
+
+    Raises:
+        UnreachableError: nothing answers.
+        TransientDownloadError: the server is overloaded, or broke off.
+        DownloadError: it has no such file.
+    """
+    timeout = httpx.Timeout(min(_SILENCE_S, timeout_s), connect=min(_CONNECT_S, timeout_s))
+    try:
+        with httpx.stream("GET", url, timeout=timeout, follow_redirects=True) as response:
+            response.raise_for_status()
+            yield from response.iter_bytes(1 << 16)
+    except httpx.HTTPStatusError as error:
+        busy = error.response.status_code == httpx.codes.TOO_MANY_REQUESTS or error.response.is_server_error
+        raise (TransientDownloadError if busy else DownloadError)(str(error)) from error
+    except (httpx.ReadError, httpx.RemoteProtocolError) as error:
+        raise TransientDownloadError(str(error) or type(error).__name__) from error
+    except httpx.TransportError as error:
+        raise UnreachableError(str(error) or type(error).__name__) from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise DownloadError(str(error) or type(error).__name__) from error
+
+
+def fetch(
+    url: str,
+    path: Path,
+    *,
+    sha256: str,
+    size_bytes: int,
+    timeout_s: float,
+    open_url: OpenUrl = over_http,
+) -> None:
     """Put the verified file at ``path`` in one step, or leave nothing behind.
 
     Args:
-        url: what to download; redirects are followed.
+        url: what to download.
         path: where to put it; its directory is made.
         sha256: what its hash has to be, lower-case hex.
         size_bytes: how long it is.
         timeout_s: for everything, retries included. A server that falls silent is given up after five seconds, and a
             transfer as soon as its rate shows that it will not end in time.
+        open_url: how it is read.
 
     Raises:
         UnreachableError, TamperedError, DownloadError: see there.
@@ -51,38 +93,33 @@ def fetch(url: str, path: Path, *, sha256: str, size_bytes: int, timeout_s: floa
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            found = _stream_with_retries(url, part, size_bytes, timeout_s)
+            found = _stream_with_retries(url, part, size_bytes, timeout_s, open_url)
             if found != sha256:
                 raise TamperedError(found)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
-    except (httpx.TransportError, OSError) as error:
+    except OSError as error:
         raise UnreachableError(str(error) or type(error).__name__) from error
-    except httpx.HTTPError as error:
-        raise DownloadError(str(error) or type(error).__name__) from error
 
 
-def _stream_with_retries(url: str, part: Path, size_bytes: int, timeout_s: float) -> str:
+def _stream_with_retries(url: str, part: Path, size_bytes: int, timeout_s: float, open_url: OpenUrl) -> str:
     deadline = time.monotonic() + timeout_s
     again = Retrying(
-        retry=retry_if_exception(_worth_another_try),
+        retry=retry_if_exception_type(TransientDownloadError),
         wait=wait_exponential_jitter(multiplier=0.2, max=2.0),
         stop=stop_before_delay(timeout_s),
         reraise=True,
     )
-    return again(_stream, url, part, size_bytes, deadline)
+    return again(_stream, url, part, size_bytes, deadline, open_url)
 
 
-def _stream(url: str, part: Path, size_bytes: int, deadline: float) -> str:
-    """Write what ``url`` serves to ``part`` and return its SHA-256."""
+def _stream(url: str, part: Path, size_bytes: int, deadline: float, open_url: OpenUrl) -> str:
+    """Write what lies at ``url`` to ``part`` and return its SHA-256."""
     started = time.monotonic()
-    left_s = max(deadline - started, 0.001)
-    timeout = httpx.Timeout(min(_SILENCE_S, left_s), connect=min(_CONNECT_S, left_s))
     digest, received = hashlib.sha256(), 0
-    with httpx.stream("GET", url, timeout=timeout, follow_redirects=True) as response, part.open("wb") as file:
-        response.raise_for_status()
-        for chunk in response.iter_bytes(1 << 16):
+    with closing(open_url(url, max(deadline - started, 0.001))) as chunks, part.open("wb") as file:
+        for chunk in chunks:
             digest.update(chunk)
             file.write(chunk)
             received += len(chunk)
@@ -94,10 +131,3 @@ def _stream(url: str, part: Path, size_bytes: int, deadline: float) -> str:
             if received > size_bytes:
                 break
     return digest.hexdigest()
-
-
-def _worth_another_try(error: BaseException) -> bool:
-    """Whether a download that failed so may succeed at once: not where nothing answers at all."""
-    if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code == httpx.codes.TOO_MANY_REQUESTS or error.response.is_server_error
-    return isinstance(error, httpx.ReadError | httpx.RemoteProtocolError)

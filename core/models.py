@@ -4,16 +4,23 @@ Every file is pinned by its SHA-256. The files are those of rembg's release; eac
 at least two unrelated public sources.
 """
 
+from __future__ import annotations
+
 import hashlib
-import os
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from core import machine
 from core.errors import InvalidOptionsError, WeightsHashMismatchError, WeightsUnavailableError
+
+if TYPE_CHECKING:
+    from core.download import OpenUrl
 
 CLASSICAL: Final = "classical"
 """The built-in segmenter, which needs no weights."""
@@ -34,18 +41,19 @@ class Model:
     """A segmentation network.
 
     Attributes:
-        name: rembg's name of its session.
+        name: rembg's name of its session, or what a custom model is called.
         file: name of the file in rembg's release and on a mirror.
         sha256: hash of the file, lower-case hex.
         bytes: size of the file.
         input_px: side of the network's square input, pixels.
-        memory_bytes: memory that a run on a CPU takes, roughly and on the safe side.
+        memory_bytes: memory that a run on a CPU takes, roughly and on the safe side; 0 where nobody knows.
         licence: of the weights, as upstream states it.
         commercial_use: whether that licence allows commercial use.
         mean: subtracted from RGB in [0, 1]; ImageNet's, unless trained otherwise.
         std: what the difference is divided by.
         logits: whether the network's output still needs a sigmoid.
-        general: made for any subject, not for one kind.
+        general: made for any subject, not for one kind, and known to be good at it.
+        uri: where the file lies, if neither on a mirror nor in rembg's release.
     """
 
     name: str
@@ -60,25 +68,7 @@ class Model:
     std: Triple = (0.229, 0.224, 0.225)
     logits: bool = False
     general: bool = True
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Where weights come from.
-
-    Attributes:
-        directory: holds the files, as ``<model>.onnx``; missing ones are downloaded into it.
-        mirror: base URL that serves the release's files, or None for rembg's release.
-        timeout_s: seconds that a download may take.
-    """
-
-    directory: Path
-    mirror: str | None = None
-    timeout_s: float = 60.0
-
-    def path(self, model: Model) -> Path:
-        """Return where a model's file lies, or is put."""
-        return self.directory / f"{model.name}.onnx"
+    uri: str | None = None
 
 
 _U2NET: Final = partial(Model, input_px=320, licence="Apache-2.0", commercial_use=True)
@@ -178,12 +168,97 @@ MODELS: Final[dict[str, Model]] = {model.name: model for model in _BEST_FIRST}
 """The networks by name, best first."""
 
 
+@dataclass(frozen=True)
+class ModelSource:
+    """Which models there are, and where their weights come from.
+
+    Attributes:
+        directories: hold the files, as ``<model>.onnx``; a missing one is downloaded into the last.
+        mirror: base URL that serves the release's files, or None for rembg's release.
+        timeout_s: seconds that a download may take.
+        registry: the networks there are, best first.
+        open_url: how a file is read that is not here; None for HTTP.
+    """
+
+    directories: tuple[Path, ...]
+    mirror: str | None = None
+    timeout_s: float = 60.0
+    registry: Mapping[str, Model] = field(default_factory=lambda: MODELS)
+    open_url: OpenUrl | None = None
+
+    def find(self, name: str) -> Path | None:
+        """Return where a model's file lies, or None; it is not looked into."""
+        paths = (directory / f"{name}.onnx" for directory in self.directories)
+        return next((path for path in paths if path.exists()), None)
+
+    def destination(self, name: str) -> Path:
+        """Return where a model's file is put that is not here."""
+        return self.directories[-1] / f"{name}.onnx"
+
+    def url(self, model: Model) -> str:
+        """Return where a model's file comes from."""
+        return model.uri or f"{(self.mirror or RELEASE).rstrip('/')}/{model.file}"
+
+
+class _Custom(BaseModel):
+    """A custom model, as its owner describes it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+    uri: Annotated[str, Field(pattern=r"^(https|s3|file)://\S+$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    bytes: Annotated[int, Field(gt=0)]
+    input_px: Annotated[int, Field(ge=32, le=4096)]
+    licence: str = "not stated"
+    commercial_use: bool = False
+    memory_bytes: Annotated[int, Field(ge=0)] = 0
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (
+        0.229,
+        0.224,
+        0.225,
+    )
+    logits: bool = False
+
+
+_CUSTOM: Final = TypeAdapter(list[_Custom])
+
+
+def with_custom(text: str) -> dict[str, Model]:
+    """Return the registry and, after it, the custom models that a JSON list describes; "" describes none.
+
+    Raises:
+        InvalidOptionsError: the list is not as docs/models.md has it, or a name is taken.
+    """
+    try:
+        described = _CUSTOM.validate_json(text) if text else []
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise _bad_custom(first["msg"], ".".join(map(str, first["loc"])), first["input"]) from None
+    registry = dict(MODELS)
+    for model in described:
+        if model.name in [*registry, CLASSICAL, "auto"]:
+            raise _bad_custom("This name is taken", "name", model.name)
+        registry[model.name] = Model(**model.model_dump(), file=model.uri.rpartition("/")[2], general=False)
+    return registry
+
+
+def _bad_custom(what: str, where: str, value: object) -> InvalidOptionsError:
+    return InvalidOptionsError(
+        f"The custom models cannot be read: {what}",
+        field=f"PBR_CUSTOM_MODELS.{where}".rstrip("."),
+        value=value,
+        remedy="docs/models.md shows what describes a model.",
+    )
+
+
 def names() -> list[str]:
-    """Return what may be asked for by name: the networks, best first, and ``classical``."""
+    """Return what any stack may be asked for by name: the networks, best first, and ``classical``."""
     return [*MODELS, CLASSICAL]
 
 
-def check_name(name: str, *, registry: Mapping[str, Model] = MODELS) -> None:
+def check_name(name: str, registry: Mapping[str, Model]) -> None:
     """Refuse what is no model's name.
 
     Raises:
@@ -202,37 +277,36 @@ def _check(name: str, allowed: Collection[str]) -> None:
         )
 
 
-def weights(name: str, source: ModelSource, *, registry: Mapping[str, Model] = MODELS) -> Path:
+def weights(name: str, source: ModelSource) -> Path:
     """Return the verified weight file of a model, downloading it if it is not there.
 
     A file's hash is computed once per process, and again when the file changes.
 
     Args:
-        name: a name in ``registry``.
+        name: a name in the registry.
         source: where the file is, or is put and comes from; see :func:`core.download.fetch`.
-        registry: the models there are.
 
     Raises:
         InvalidOptionsError: the registry has no such model; ``classical`` is none, and has no weights.
         WeightsHashMismatchError: the file, here or on the mirror, is not the pinned one; it is not used.
         WeightsUnavailableError: the file is not here and could not be had in time.
     """
-    _check(name, registry)
-    model = registry[name]
-    path = source.path(model)
-    if path.exists():
+    _check(name, source.registry)
+    model = source.registry[name]
+    if path := source.find(name):
         _verify(model, path)
-    else:
-        from core.download import DownloadError
+        return path
 
-        try:
-            _download(model, source, source.timeout_s)
-        except DownloadError as error:
-            raise _unavailable(model, path, str(error)) from error
-    return path
+    from core.download import DownloadError
+
+    try:
+        _download(model, source, source.timeout_s)
+    except DownloadError as error:
+        raise _unavailable(model, source.destination(name), str(error)) from error
+    return source.destination(name)
 
 
-def best_available(source: ModelSource, *, registry: Mapping[str, Model] = MODELS) -> str:
+def best_available(source: ModelSource) -> str:
     """Choose the best general model that is free for commercial use and that this machine can load.
 
     One whose weights are here is taken before one that must be downloaded. Of the others, those up to 300 MB
@@ -240,7 +314,6 @@ def best_available(source: ModelSource, *, registry: Mapping[str, Model] = MODEL
 
     Args:
         source: where weights are, or come from.
-        registry: the models there are, best first.
 
     Returns:
         The model's name; ``classical`` if no weights can be had.
@@ -249,15 +322,14 @@ def best_available(source: ModelSource, *, registry: Mapping[str, Model] = MODEL
         WeightsHashMismatchError: a file in the directory is not the pinned one.
     """
     deadline = time.monotonic() + source.timeout_s
-    memory_bytes = _memory_bytes()
+    memory_bytes = machine.memory_bytes()
     candidates = [
         model
-        for model in registry.values()
+        for model in source.registry.values()
         if model.general and model.commercial_use and model.memory_bytes <= memory_bytes
     ]
     for model in candidates:
-        path = source.path(model)
-        if path.exists():
+        if path := source.find(model.name):
             _verify(model, path)
             return model.name
 
@@ -296,19 +368,12 @@ def _download(model: Model, source: ModelSource, timeout_s: float) -> None:
     """Put the verified file where ``source`` has it."""
     from core import download  # here, because httpx would cost every process a fifth of a second
 
-    url = f"{(source.mirror or RELEASE).rstrip('/')}/{model.file}"
+    url, path = source.url(model), source.destination(model.name)
+    open_url = source.open_url or download.over_http
     try:
-        download.fetch(url, source.path(model), sha256=model.sha256, size_bytes=model.bytes, timeout_s=timeout_s)
+        download.fetch(url, path, sha256=model.sha256, size_bytes=model.bytes, timeout_s=timeout_s, open_url=open_url)
     except download.TamperedError as error:
-        raise _mismatch(model, url, error.found, "Put rembg's release of the file on the mirror.") from error
-
-
-def _memory_bytes() -> int:
-    """Return this machine's memory, or the container's share of it."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    share = limit.read_text().strip() if limit.exists() else "max"
-    return min(physical, int(share)) if share.isdigit() else physical
+        raise _mismatch(model, url, error.found, "Put the pinned file there.") from error
 
 
 def _unavailable(model: Model, path: Path, why: str) -> WeightsUnavailableError:

@@ -1,7 +1,7 @@
 """The stages as functions of pictures, and all of them in one process.
 
-The functions on AWS call the same three (:func:`find_subject`, :func:`refine_edge`, :func:`finish`), one each, and move
-what lies between them through S3.
+The functions on AWS call the same three (:func:`core.segment.segment`, :func:`refine_edge`, :func:`finish`), one each,
+and move what lies between them through S3.
 """
 
 import time
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from core import decode, encode, foreground, matting, metadata, quality, segment
-from core.models import ModelSource
+from core.networks import Networks
 from core.options import Options, Output
 from core.types import Alpha, Mask, Picture, Precision, Rgb, Segmentation
 
@@ -39,17 +39,6 @@ class Cutout:
     warnings: tuple[str, ...]
 
 
-def find_subject(picture: Picture, model: str, weights: ModelSource) -> Segmentation:
-    """Segment the picture at the network's size.
-
-    Raises:
-        UnknownForegroundError: there is no subject.
-        WeightsUnavailableError: the model's weights cannot be had.
-        WeightsHashMismatchError: the weight file is not the one that the registry pins.
-    """
-    return segment.segment(picture.rgb, model, weights=weights)
-
-
 def refine_edge(picture: Picture, mask: Mask, precision: Precision) -> Edge:
     """Solve for alpha at the picture's size and judge it; transparency that the file had stays transparent.
 
@@ -72,13 +61,13 @@ def finish(picture: Picture, alpha: Alpha, options: Options, background: Rgb | N
     return encode.encode(rgb, alpha, options, background=background, exif=exif)
 
 
-def remove_background(data: bytes, options: Options, *, weights: ModelSource, background: Rgb | None = None) -> Cutout:
+def remove_background(data: bytes, options: Options, *, networks: Networks, background: Rgb | None = None) -> Cutout:
     """Do all stages in this process.
 
     Args:
         data: the picture's file.
         options: with ``model`` naming a model; ``auto`` is for hosts that have a default.
-        weights: where the model's weights lie or come from.
+        networks: runs the model.
         background: H x W x 3 uint8 to put the subject on; ``options.background_key`` is for S3.
 
     Raises:
@@ -94,7 +83,7 @@ def remove_background(data: bytes, options: Options, *, weights: ModelSource, ba
 
     picture = decode.decode(data)
     clock("decode")
-    segmentation = find_subject(picture, options.model, weights)
+    segmentation = segment.segment(picture.rgb, options.model, networks)
     clock("segment")
     edge = refine_edge(picture, segmentation.mask, options.precision_level)
     clock("refine")

@@ -10,9 +10,10 @@ from functions.shared.store import Store
 
 CONFIG = SegmentationConfig()
 STORE = Store()
+NETWORKS = CONFIG.networks()
 
 
 @stage(Job)
 def handler(job: Job) -> dict[str, Any]:
     """Return the mask: see :class:`functions.shared.job.MaskPart`."""
-    return segment_job(job, STORE, CONFIG, host="lambda")
+    return segment_job(job, STORE, CONFIG.work_bucket, NETWORKS, host="lambda")

@@ -31,6 +31,7 @@ class EndpointConfig(SegmentationConfig):
 
 def create_app(config: SegmentationConfig, store: Store) -> Starlette:
     """Return the endpoint as an ASGI application."""
+    networks = config.networks()
 
     async def ping(_request: Request) -> Response:
         return Response()
@@ -38,7 +39,9 @@ def create_app(config: SegmentationConfig, store: Store) -> Starlette:
     async def invocations(request: Request) -> Response:
         try:
             job = parse(Job, json.loads(await request.body()))
-            return JSONResponse(await run_in_threadpool(segment_job, job, store, config, host="sagemaker"))
+            return JSONResponse(
+                await run_in_threadpool(segment_job, job, store, config.work_bucket, networks, host="sagemaker")
+            )
         except BackgroundRemoverError as error:
             logger.warning("invocation failed", extra={"failure": error.facts()})
             return JSONResponse(error.facts(), status_code=503 if error.retryable else 400)

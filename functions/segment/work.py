@@ -3,26 +3,40 @@
 import time
 from typing import Any, Literal
 
-from core import pipeline
 from core.models import CLASSICAL
-from core.segment import sufficient_px
-from functions.shared.config import SegmentationConfig
+from core.networks import Networks
+from core.segment import Prepared, finish, predict, prepare, sufficient_px
+from core.types import Segmentation
 from functions.shared.job import Job
 from functions.shared.store import Store
 
+HostName = Literal["lambda", "ecs", "sagemaker"]
 
-def segment_job(
-    job: Job, store: Store, config: SegmentationConfig, *, host: Literal["lambda", "ecs", "sagemaker"]
-) -> dict[str, Any]:
+
+def segment_job(job: Job, store: Store, work_bucket: str, networks: Networks, *, host: HostName) -> dict[str, Any]:
     """Segment the job's picture, put the mask, and return its :class:`functions.shared.job.MaskPart`.
 
     Raises:
-        BackgroundRemoverError: see :func:`core.pipeline.find_subject` and :class:`functions.shared.store.Store`.
+        BackgroundRemoverError: see :func:`core.segment.segment` and :class:`functions.shared.store.Store`.
     """
     started = time.perf_counter()
-    picture = store.picture(job.source, at_least_px=sufficient_px(job.options.model))
-    segmentation = pipeline.find_subject(picture, job.options.model, config.weights)
-    store.put_plane(config.work_bucket, job.keys.mask, segmentation.mask)
+    prepared = load(job, store, networks)
+    [prediction] = predict([prepared], networks)
+    return deliver(job, finish(prepared, prediction), store, work_bucket, host=host, started=started)
+
+
+def load(job: Job, store: Store, networks: Networks) -> Prepared:
+    """Read the job's picture, no larger than its model can use, and prepare it."""
+    registry = networks.source.registry
+    picture = store.picture(job.source, at_least_px=sufficient_px(job.options.model, registry))
+    return prepare(picture.rgb, job.options.model, registry)
+
+
+def deliver(
+    job: Job, segmentation: Segmentation, store: Store, work_bucket: str, *, host: HostName, started: float
+) -> dict[str, Any]:
+    """Put the mask and return what the state machine is told of it; ``started`` is of ``time.perf_counter``."""
+    store.put_plane(work_bucket, job.keys.mask, segmentation.mask)
     height, width = segmentation.mask.shape
     return {
         "key": job.keys.mask,

@@ -54,6 +54,7 @@ class Worker:
 
     def __init__(self, config: WorkerConfig, store: Store, sqs: SQSClient, sfn: SFNClient) -> None:
         self._config, self._store, self._sqs, self._sfn = config, store, sqs, sfn
+        self._networks = config.networks()
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -100,7 +101,7 @@ class Worker:
 
     def _work(self, event: dict[str, Any]) -> dict[str, Any] | Exception:
         try:
-            return segment_job(parse(Job, event), self._store, self._config, host="ecs")
+            return segment_job(parse(Job, event), self._store, self._config.work_bucket, self._networks, host="ecs")
         except Exception as error:  # whatever it is, the state machine is waiting to be told
             logger.exception("segmentation failed")
             return error

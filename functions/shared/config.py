@@ -1,10 +1,15 @@
 """Configuration: read from the environment once, when the process starts."""
 
+import os
+from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from core.models import ModelSource
+from core.models import Model, ModelSource, with_custom
+from core.networks import Device, Networks
 
 
 class Config(BaseSettings):
@@ -13,23 +18,46 @@ class Config(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
 
 
-class SegmentationConfig(Config):
+class CatalogueConfig(Config):
+    """Which models there are.
+
+    Attributes:
+        pbr_custom_models: models beside the registry's, as docs/models.md describes them.
+    """
+
+    pbr_custom_models: str = ""
+
+    @cached_property
+    def registry(self) -> dict[str, Model]:
+        """The models by name, best first, custom ones last."""
+        return with_custom(self.pbr_custom_models)
+
+
+class SegmentationConfig(CatalogueConfig):
     """What all three hosts of segmentation need.
 
     Attributes:
-        pbr_model_dir: where weights lie; a directory inside the image, or one that can be written.
+        pbr_model_dir: directories of weights, separated as in PATH; missing ones are put into the last, if it can be
+            written.
         pbr_model_mirror: base URL to fetch weights from that are not there; None for rembg's releases.
         pbr_model_timeout_s: bound on that fetch.
+        pbr_device: what networks run on.
+        pbr_sessions: how many networks stay in memory.
     """
 
     work_bucket: str
-    pbr_model_dir: Path
+    pbr_model_dir: str
     pbr_model_mirror: str | None = None
     pbr_model_timeout_s: float = 120.0
+    pbr_device: Device = Device.CPU
+    pbr_sessions: Annotated[int, Field(gt=0)] = 1
 
-    @property
-    def weights(self) -> ModelSource:
-        """Where core finds weights."""
-        return ModelSource(
-            directory=self.pbr_model_dir, mirror=self.pbr_model_mirror, timeout_s=self.pbr_model_timeout_s
+    def networks(self) -> Networks:
+        """Return the networks of this process; none is loaded yet."""
+        source = ModelSource(
+            directories=tuple(Path(directory) for directory in self.pbr_model_dir.split(os.pathsep)),
+            mirror=self.pbr_model_mirror,
+            timeout_s=self.pbr_model_timeout_s,
+            registry=self.registry,
         )
+        return Networks(source, device=self.pbr_device, most=self.pbr_sessions)

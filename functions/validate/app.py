@@ -118,7 +118,7 @@ def resolve(options: Options, config: ValidateConfig) -> Options:
             remedy=f"It has: {', '.join(config.segmentation_hosts)}.",
         )
     model = config.default_model if options.model == "auto" else options.model
-    models.check_name(model)
+    models.check_name(model, models.MODELS)
     return options.model_copy(update={"segmentation_host": Host(host), "model": model})
 
 

@@ -91,7 +91,7 @@ def nowhere() -> str:
 
 
 def fetch(directory: Path, mirror: str, wanted: Model, timeout_s: float = 10.0) -> Path:
-    return weights(wanted.name, ModelSource(directory, mirror, timeout_s), registry={wanted.name: wanted})
+    return weights(wanted.name, ModelSource((directory,), mirror, timeout_s, {wanted.name: wanted}))
 
 
 @pytest.mark.parametrize("entry", MODELS.values(), ids=MODELS.keys())
@@ -115,7 +115,7 @@ def test_names_list_every_network_and_the_built_in_segmenter() -> None:
 
 def test_an_unknown_model_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(InvalidOptionsError) as caught:
-        check_name("u3net")
+        check_name("u3net", MODELS)
     assert caught.value.value == "u3net"
     assert all(name in caught.value.remedy for name in names())
 
@@ -123,7 +123,7 @@ def test_an_unknown_model_is_refused_with_the_names_there_are() -> None:
 @pytest.mark.parametrize("name", ["u3net", CLASSICAL])
 def test_what_is_no_network_has_no_weights(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidOptionsError) as caught:
-        weights(name, ModelSource(tmp_path))
+        weights(name, ModelSource((tmp_path,)))
     assert caught.value.value == name
     assert caught.value.remedy == f"The models are: {', '.join(MODELS)}."
 
@@ -244,7 +244,7 @@ def test_the_best_free_general_model_is_downloaded(tmp_path: Path, mirror: Mirro
     )
     for entry in (paid, special, first, second):
         mirror.serve(entry)
-    choice = best_available(ModelSource(tmp_path, mirror.url, 10), registry=registry(paid, special, first, second))
+    choice = best_available(ModelSource((tmp_path,), mirror.url, 10, registry(paid, special, first, second)))
     assert choice == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["first.onnx"]
 
@@ -252,18 +252,14 @@ def test_the_best_free_general_model_is_downloaded(tmp_path: Path, mirror: Mirro
 def test_a_model_that_is_here_is_preferred_to_a_better_one_that_is_not(tmp_path: Path, mirror: Mirror) -> None:
     mirror.serve(model("better"))
     (tmp_path / "here.onnx").write_bytes(CONTENT)
-    assert (
-        best_available(ModelSource(tmp_path, mirror.url, 10), registry=registry(model("better"), model("here")))
-        == "here"
-    )
+    assert best_available(ModelSource((tmp_path,), mirror.url, 10, registry(model("better"), model("here")))) == "here"
     assert mirror.asked.total() == 0
 
 
 def test_a_model_that_the_mirror_lacks_gives_way_to_the_next(tmp_path: Path, mirror: Mirror) -> None:
     mirror.serve(model("second"))
     assert (
-        best_available(ModelSource(tmp_path, mirror.url, 10), registry=registry(model("first"), model("second")))
-        == "second"
+        best_available(ModelSource((tmp_path,), mirror.url, 10, registry(model("first"), model("second")))) == "second"
     )
 
 
@@ -272,23 +268,23 @@ def test_a_model_too_large_for_the_memory_is_passed_over(tmp_path: Path, mirror:
     mirror.serve(model("second"))
     giant = model("giant", memory_bytes=1 << 60)
     (tmp_path / "giant.onnx").write_bytes(CONTENT)
-    assert best_available(ModelSource(tmp_path, mirror.url, 10), registry=registry(giant, model("second"))) == "second"
+    assert best_available(ModelSource((tmp_path,), mirror.url, 10, registry(giant, model("second")))) == "second"
 
 
 def test_a_huge_download_is_never_made_unasked(tmp_path: Path, mirror: Mirror) -> None:
     huge = model("huge", bytes=900_000_000)
     mirror.serve(huge)
-    assert best_available(ModelSource(tmp_path, mirror.url, 10), registry=registry(huge)) == CLASSICAL
+    assert best_available(ModelSource((tmp_path,), mirror.url, 10, registry(huge))) == CLASSICAL
     assert mirror.asked.total() == 0
 
 
 def test_without_a_network_the_built_in_segmenter_is_chosen_at_once(tmp_path: Path, nowhere: str) -> None:
     started = time.monotonic()
-    assert best_available(ModelSource(tmp_path, nowhere, 60)) == CLASSICAL
+    assert best_available(ModelSource((tmp_path,), nowhere, 60)) == CLASSICAL
     assert time.monotonic() - started < 2
 
 
 def test_a_tampered_file_is_not_passed_over_in_silence(tmp_path: Path, nowhere: str) -> None:
     (tmp_path / "small.onnx").write_bytes(b"tampered with")
     with pytest.raises(WeightsHashMismatchError):
-        best_available(ModelSource(tmp_path, nowhere, 1), registry=registry(model()))
+        best_available(ModelSource((tmp_path,), nowhere, 1, registry(model())))

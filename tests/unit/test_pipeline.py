@@ -7,13 +7,14 @@ from PIL import Image
 from PIL.ExifTags import GPS, IFD, Base
 
 from core.models import CLASSICAL, ModelSource
+from core.networks import Networks
 from core.options import Metadata, Options, OutputFormat
 from core.pipeline import Cutout, remove_background
 from tests.conftest import file_of
 
 
 def cut_out(picture: bytes, **options: object) -> Cutout:
-    return remove_background(picture, Options(model=CLASSICAL, **options), weights=ModelSource(Path("nowhere")))
+    return remove_background(picture, Options(model=CLASSICAL, **options), networks=Networks(ModelSource((Path("nowhere"),))))
 
 
 def pixels(cutout: Cutout) -> np.ndarray:

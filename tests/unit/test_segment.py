@@ -13,16 +13,17 @@ from PIL import Image
 
 from core.decode import decode
 from core.errors import InvalidOptionsError, UnknownForegroundError
-from core.models import CLASSICAL, MODELS, Model, ModelSource
+from core.models import CLASSICAL, MODELS, ModelSource
+from core.networks import Networks
 from core.segment import segment, sufficient_px
 from core.types import Mask, Rgb
 from tests.conftest import file_of
 
-NO_WEIGHTS = ModelSource(Path("nowhere"), timeout_s=0)
+NO_NETWORKS = Networks(ModelSource((Path("nowhere"),), timeout_s=0))
 
 
 def classical(rgb: Rgb) -> Mask:
-    return segment(rgb, CLASSICAL, weights=NO_WEIGHTS).mask
+    return segment(rgb, CLASSICAL, NO_NETWORKS).mask
 
 
 def iou(mask: Mask, truth: NDArray[np.bool_]) -> float:
@@ -159,13 +160,13 @@ def test_a_picture_of_nothing_has_no_subject(rgb: Rgb) -> None:
 
 
 def test_the_built_in_segmenter_has_no_weights() -> None:
-    found = segment(meadow_with_ball(), CLASSICAL, weights=NO_WEIGHTS)
+    found = segment(meadow_with_ball(), CLASSICAL, NO_NETWORKS)
     assert (found.model, found.weights_sha256) == (CLASSICAL, None)
 
 
 def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(InvalidOptionsError):
-        segment(meadow(), "u3net", weights=NO_WEIGHTS)
+        segment(meadow(), "u3net", NO_NETWORKS)
 
 
 def small_network(side: int, *, gain: float = 1.0, shift: float = 0.0) -> bytes:
@@ -188,10 +189,10 @@ def small_network(side: int, *, gain: float = 1.0, shift: float = 0.0) -> bytes:
     return onnx.helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
 
 
-def installed(directory: Path, name: str, content: bytes) -> tuple[ModelSource, dict[str, Model]]:
+def installed(directory: Path, name: str, content: bytes) -> Networks:
     (directory / f"{name}.onnx").write_bytes(content)
     entry = replace(MODELS[name], sha256=sha256(content).hexdigest(), bytes=len(content))
-    return ModelSource(directory, timeout_s=0), {name: entry}
+    return Networks(ModelSource((directory,), timeout_s=0, registry={name: entry}))
 
 
 def bright_disc(height: int, width: int) -> tuple[Rgb, NDArray[np.bool_]]:
@@ -204,15 +205,15 @@ def bright_disc(height: int, width: int) -> tuple[Rgb, NDArray[np.bool_]]:
 
 @pytest.mark.parametrize("size", [(480, 640), (900, 300), (120, 160)])
 def test_a_network_gives_a_mask_at_its_own_resolution(tmp_path: Path, size: tuple[int, int]) -> None:
-    source, registry = installed(tmp_path, "u2net", small_network(320, gain=0.2, shift=0.5))
+    networks = installed(tmp_path, "u2net", small_network(320, gain=0.2, shift=0.5))
     rgb, truth = bright_disc(*size)
-    found = segment(rgb, "u2net", weights=source, registry=registry)
+    found = segment(rgb, "u2net", networks)
     scale = min(1.0, 320 / max(size))
     assert found.mask.shape == (round(size[0] * scale), round(size[1] * scale))
     assert found.mask.dtype == np.float32
     assert found.mask.max() == 1
     assert found.mask.min() >= 0
-    assert (found.model, found.weights_sha256) == ("u2net", registry["u2net"].sha256)
+    assert (found.model, found.weights_sha256) == ("u2net", networks.source.registry["u2net"].sha256)
     assert iou(found.mask, truth) > 0.95
 
 
@@ -223,10 +224,10 @@ def test_a_network_is_fed_and_read_as_rembg_does_it(tmp_path: Path, name: str) -
     from rembg.sessions import sessions
 
     side = MODELS[name].input_px
-    source, registry = installed(tmp_path, name, small_network(side, gain=0.25, shift=0.5))
+    networks = installed(tmp_path, name, small_network(side, gain=0.25, shift=0.5))
     shade = np.linspace(0, 255, side).astype(np.uint8)
     rgb = np.stack(np.broadcast_arrays(shade, shade[:, None], shade[::-1]), axis=-1).copy()
-    ours = segment(rgb, name, weights=source, registry=registry).mask
+    ours = segment(rgb, name, networks).mask
 
     class Theirs(sessions[name]):
         @classmethod
@@ -246,31 +247,31 @@ def test_a_network_is_fed_and_read_as_rembg_does_it(tmp_path: Path, name: str) -
 def test_a_picture_of_sufficient_size_gives_the_mask_of_the_full_one(
     tmp_path: Path, model: str, size: tuple[int, int]
 ) -> None:
-    source, registry = installed(tmp_path, "u2net", small_network(320, gain=0.2, shift=0.5))
+    networks = installed(tmp_path, "u2net", small_network(320, gain=0.2, shift=0.5))
     rgb, _ = bright_disc(*size)
     rgb += np.random.default_rng(4).integers(0, 6, rgb.shape, dtype=np.uint8)
     data = file_of(Image.fromarray(rgb), "JPEG", quality=92)
     full = decode(data)
-    reduced = decode(data, at_least_px=sufficient_px(model, registry=registry))
+    reduced = decode(data, at_least_px=sufficient_px(model, networks.source.registry))
     assert reduced.rgb.shape[0] < full.rgb.shape[0]
-    expected, found = (segment(p.rgb, model, weights=source, registry=registry).mask for p in (full, reduced))
+    expected, found = (segment(p.rgb, model, networks).mask for p in (full, reduced))
     assert np.abs(cv2.resize(found, expected.shape[::-1]) - expected).mean() < 0.002
 
 
 def test_an_unknown_model_has_no_sufficient_size() -> None:
     with pytest.raises(InvalidOptionsError):
-        sufficient_px("u3net")
+        sufficient_px("u3net", MODELS)
 
 
 def test_a_network_that_is_sure_of_nothing_finds_no_subject(tmp_path: Path) -> None:
-    source, registry = installed(tmp_path, "u2net", small_network(320, gain=0.05, shift=0.2))
+    networks = installed(tmp_path, "u2net", small_network(320, gain=0.05, shift=0.2))
     with pytest.raises(UnknownForegroundError):
-        segment(bright_disc(300, 400)[0], "u2net", weights=source, registry=registry)
+        segment(bright_disc(300, 400)[0], "u2net", networks)
 
 
 def test_a_changed_network_is_loaded_anew(tmp_path: Path) -> None:
     rgb, truth = bright_disc(320, 320)
-    source, registry = installed(tmp_path, "u2net", small_network(320, gain=0.2, shift=0.5))
-    assert iou(segment(rgb, "u2net", weights=source, registry=registry).mask, truth) > 0.95
-    source, registry = installed(tmp_path, "u2net", small_network(320, gain=-0.2, shift=0.5))
-    assert iou(segment(rgb, "u2net", weights=source, registry=registry).mask, ~truth) > 0.95
+    networks = installed(tmp_path, "u2net", small_network(320, gain=0.2, shift=0.5))
+    assert iou(segment(rgb, "u2net", networks).mask, truth) > 0.95
+    networks = installed(tmp_path, "u2net", small_network(320, gain=-0.2, shift=0.5))
+    assert iou(segment(rgb, "u2net", networks).mask, ~truth) > 0.95

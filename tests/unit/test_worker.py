@@ -91,7 +91,7 @@ def message(token: str = "token") -> str:
 
 def work_off(queue: Queue, machine: Machine, shelf: Shelf, *, heartbeat_s: float = 30.0) -> None:
     config = WorkerConfig(
-        work_bucket="work", pbr_model_dir=Path("/nowhere"), queue_url="https://queue", heartbeat_s=heartbeat_s
+        work_bucket="work", pbr_model_dir="/nowhere", queue_url="https://queue", heartbeat_s=heartbeat_s
     )
     worker = Worker(config, shelf, queue, machine)  # type: ignore[arg-type]
     thread = threading.Thread(target=worker.run)
@@ -152,7 +152,7 @@ def test_a_job_that_is_malformed_fails_and_says_where(disc_png: bytes) -> None:
 
 def test_stopping_finishes_the_job_in_hand_and_takes_no_other(disc_png: bytes) -> None:
     queue, machine, shelf = Queue(message("first"), message("second")), Machine(), Shelf(disc_png, delay_s=0.3)
-    config = WorkerConfig(work_bucket="work", pbr_model_dir=Path("/nowhere"), queue_url="https://queue")
+    config = WorkerConfig(work_bucket="work", pbr_model_dir="/nowhere", queue_url="https://queue")
     worker = Worker(config, shelf, queue, machine)  # type: ignore[arg-type]
     thread = threading.Thread(target=worker.run)
     thread.start()
@@ -164,7 +164,7 @@ def test_stopping_finishes_the_job_in_hand_and_takes_no_other(disc_png: bytes) -
 
 
 def test_a_message_that_arrives_while_stopping_goes_back_at_once() -> None:
-    config = WorkerConfig(work_bucket="work", pbr_model_dir=Path("/nowhere"), queue_url="https://queue")
+    config = WorkerConfig(work_bucket="work", pbr_model_dir="/nowhere", queue_url="https://queue")
 
     class StoppingQueue(Queue):
         def receive_message(self, **_: Any) -> dict[str, Any]:
