@@ -14,6 +14,7 @@ from local.lambda_runtime import LambdaRuntime
 from local.processes import Endpoint, Log, base_environment
 
 DEFAULT_REGION = "eu-west-1"
+LOOPBACK = "127.0.0.1"
 
 # The SageMaker endpoint is no resource of the template: it runs what this function runs, with the same variables.
 ENDPOINT_PARAMETER = "SageMakerEndpointName"
@@ -30,6 +31,7 @@ class EmbeddedCloud:
         template: the SAM template; modules are imported from its folder.
         parameters: values of the template's parameters.
         port: port of the endpoint on localhost; 0: any free one.
+        address: where the endpoint listens; 0.0.0.0 lets containers reach it, and whoever else can reach this machine.
         mock_config: MockConfigFile.json of AWS Step Functions Local; the ``stateMachineArn#TestCase`` of
             StartExecution then runs a case of it.
 
@@ -49,6 +51,7 @@ class EmbeddedCloud:
         parameters: Mapping[str, str] | None = None,
         port: int = 0,
         mock_config: Path | None = None,
+        address: str = LOOPBACK,
     ) -> None:
         self.region = os.environ.get("AWS_DEFAULT_REGION", DEFAULT_REGION)
         self.endpoint_url = ""
@@ -56,7 +59,7 @@ class EmbeddedCloud:
         self.outputs: dict[str, str] = {}
         self.skipped: list[tuple[str, str, str]] = []
         self._template, self._parameters = template.resolve(), dict(parameters or {})
-        self._port, self._mock_config = port, mock_config
+        self._port, self._mock_config, self._address = port, mock_config, address
 
     def __enter__(self) -> Self:
         """Start the server and deploy the template.
@@ -73,7 +76,7 @@ class EmbeddedCloud:
 
         from local.patches import host
 
-        port = _free_port(self._port)
+        port = _free_port(self._address, self._port)
         self.endpoint_url = f"http://localhost:{port}"  # a bare address will not do for `aws cloudformation deploy`
         self.environment = {
             "AWS_ENDPOINT_URL": self.endpoint_url,
@@ -90,7 +93,7 @@ class EmbeddedCloud:
         moto_api_backend.reset()
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it logs every request,
         logging.getLogger("moto.stepfunctions").setLevel(logging.CRITICAL)  # and this every error that a state catches
-        self._server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
+        self._server = ThreadedMotoServer(self._address, port, verbose=False)
         self._server.start()
         try:
             self._deploy()
@@ -147,10 +150,10 @@ class EmbeddedCloud:
         return log
 
 
-def _free_port(wanted: int) -> int:
+def _free_port(address: str, wanted: int) -> int:
     """Bind the port once: moto ends the process when it cannot."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", wanted))
+        probe.bind((address, wanted))
         port: int = probe.getsockname()[1]
         return port
