@@ -28,18 +28,18 @@ def segment_job(job: Job, store: Store, work_bucket: str, networks: Networks, *,
 def load(job: Job, store: Store, networks: Networks) -> Prepared:
     """Read the job's picture, no larger than its model can use, and prepare it."""
     registry = networks.source.registry
-    picture = store.picture(job.source, at_least_px=sufficient_px(job.options.model, registry))
-    return prepare(picture.rgb, job.options.model, registry)
+    picture = store.picture(job.source, at_least_px=sufficient_px(job.model, registry))
+    return prepare(picture.rgb, job.model, registry)
 
 
 def deliver(
     job: Job, segmentation: Segmentation, store: Store, work_bucket: str, *, host: HostName, started: float
 ) -> dict[str, Any]:
     """Put the mask and return what the state machine is told of it; ``started`` is of ``time.perf_counter``."""
-    store.put_plane(work_bucket, job.keys.mask, segmentation.mask)
+    store.put_plane(work_bucket, job.mask_key, segmentation.mask)
     height, width = segmentation.mask.shape
     return {
-        "key": job.keys.mask,
+        "key": job.mask_key,
         "width": width,
         "height": height,
         "model": segmentation.model,
