@@ -21,8 +21,7 @@ _CPU: Final = {"x86_64": "x86-64-v3"}.get(platform.machine(), "generic")
 def pymatting() -> ModuleType:
     """Import pymatting, with its functions from the cache that ``PBR_NUMBA_CACHE`` names.
 
-    Without that variable numba keeps its cache beside the package, or in the user's home. To be called before rembg is
-    imported too, which imports pymatting.
+    Without that variable numba keeps its cache beside the package, or in the user's home.
     """
     baked = os.environ.get(_BAKED)
     if not baked:
