@@ -22,6 +22,9 @@ from core.options import Host
 APP: Final = "precision-background-remover"
 ROOT: Final = Path(__file__).parent.parent
 
+# The worker runs from the working tree: its image has only to be named, and its network to be there already.
+WORKER_IMAGE: Final = f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/{APP}:working-tree"
+
 # Long enough to fetch the best model's 224 MB on a good line. Where nothing answers it is known in three seconds.
 _MODEL_S: Final = 20.0
 _START_S: Final = 90.0
@@ -105,6 +108,7 @@ def parameters(model: Model, host: Host, *, all_hosts: bool) -> dict[str, str]:
         values["SegmentationHost"] = host.value
     if all_hosts:
         values |= {
+            "WorkerImageUri": WORKER_IMAGE,
             "WorkerSubnets": "subnet-embedded",
             "WorkerSecurityGroups": "sg-embedded",
             "SageMakerEndpointName": APP,

@@ -15,16 +15,28 @@ from local.patches.host import running
 
 # What stays without effect, by type and property ("": the type as a whole), and why.
 WITHOUT_EFFECT = {
+    "AWS::ApplicationAutoScaling::ScalableTarget": {"": "nothing scales: the number of processes stays as it is"},
+    "AWS::ApplicationAutoScaling::ScalingPolicy": {"": "nothing scales: the number of processes stays as it is"},
     "AWS::CloudWatch::Alarm": {"": "kept, but it never changes state"},
     "AWS::DynamoDB::Table": {
         "TimeToLiveSpecification": "kept, but expired items are never deleted",
         "SSESpecification": "items lie unencrypted in memory",
     },
+    "AWS::ECS::Cluster": {"ClusterSettings": "nothing is measured"},
+    "AWS::ECS::ClusterCapacityProviderAssociations": {"": "tasks run on this machine"},
     "AWS::ECS::Service": {
+        "CapacityProviderStrategy": "tasks run on this machine",
         "NetworkConfiguration": "tasks share this machine's network",
         "DeploymentConfiguration": "there are no deployments",
     },
-    "AWS::ECS::TaskDefinition": {"Cpu": "not limited", "Memory": "not limited"},
+    "AWS::ECS::TaskDefinition": {
+        "Cpu": "not limited",
+        "Memory": "not limited",
+        "Volumes": "tasks use this machine's disk",
+        "ContainerDefinitions.LinuxParameters": "tasks run as the user who started the cloud",
+        "ContainerDefinitions.ReadonlyRootFilesystem": "tasks run as the user who started the cloud",
+        "ContainerDefinitions.User": "tasks run as the user who started the cloud",
+    },
     "AWS::Events::Rule": {
         "Targets.RetryPolicy": "an event is delivered once",
         "Targets.DeadLetterConfig": "an undelivered event is lost",

@@ -3,12 +3,20 @@
 from typing import Any
 
 from moto.ecs.models import EC2ContainerServiceBackend
+from moto.ecs.models import Service as MotoService
 
 from local.patches.around import around
 from local.patches.host import running
 from local.processes import Container, Service
 
 STOP_TIMEOUT_S = 30  # ECS's own default
+
+
+@around(MotoService, "create_from_cloudformation_json")
+def start_with_one(original: Any, cls: Any, name: str, resource: Any, *args: Any, **kwargs: Any) -> Any:
+    """AWS starts one task where a template names no count; moto none."""
+    resource["Properties"].setdefault("DesiredCount", 1)
+    return original(cls, name, resource, *args, **kwargs)
 
 
 @around(EC2ContainerServiceBackend, "create_service")

@@ -14,6 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from local.cloud import EmbeddedCloud
+from local.deploy import create_stack
 from tests import conftest
 
 HERE = Path(__file__).parent / "embedded"
@@ -613,6 +614,26 @@ def test_fifty_executions_at_once_all_end(cloud: EmbeddedCloud, machines: Machin
 def worker_notes(cloud: EmbeddedCloud, what: str) -> set[str]:
     listed = client(cloud, "s3").list_objects_v2(Bucket=cloud.outputs["Bucket"], Prefix="worker/").get("Contents", [])
     return {item["Key"].split("/")[1] for item in listed if item["Key"].endswith(what)}
+
+
+def test_a_service_that_names_no_count_has_one_task(cloud: EmbeddedCloud) -> None:
+    ecs, bucket = client(cloud, "ecs"), cloud.outputs["PlainBucket"]
+    container = {"Name": "worker", "Image": "w", "Memory": 512, "Command": ["python", "-m", "worker"]}
+    environment = [{"Name": "BUCKET", "Value": bucket}]
+    task = {"Family": "single", "ContainerDefinitions": [{**container, "Environment": environment}]}
+    service = {"Cluster": cloud.outputs["Cluster"], "TaskDefinition": {"Ref": "Task"}}
+    template = {
+        "Resources": {
+            "Task": {"Type": "AWS::ECS::TaskDefinition", "Properties": task},
+            "Service": {"Type": "AWS::ECS::Service", "Properties": service},
+        },
+        "Outputs": {"Service": {"Value": {"Fn::GetAtt": ["Service", "Name"]}}},
+    }
+    name = create_stack(client(cloud, "cloudformation"), "single", template, {})["Service"]
+    (described,) = ecs.describe_services(cluster=cloud.outputs["Cluster"], services=[name])["services"]
+    assert (described["desiredCount"], described["runningCount"]) == (1, 1)
+    until(lambda: client(cloud, "s3").list_objects_v2(Bucket=bucket, Prefix="worker/").get("Contents"))
+    ecs.update_service(cluster=cloud.outputs["Cluster"], service=name, desiredCount=0)
 
 
 def test_a_service_runs_its_container_restarts_it_and_drains_it(cloud: EmbeddedCloud) -> None:

@@ -105,6 +105,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     mocks.write_text(json.dumps(all_mocks()))
     parameters = {
         "DefaultModel": "classical",
+        "WorkerImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/worker:1",
         "WorkerSubnets": "subnet-0a1b2c3d",
         "WorkerSecurityGroups": "sg-0a1b2c3d",
         "SageMakerEndpointName": "segmenter",
