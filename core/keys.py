@@ -26,7 +26,12 @@ class ResultKeys:
 
 
 def cache_key(
-    content_sha256: str, options: Options, *, weights_sha256: str | None, background_sha256: str | None
+    content_sha256: str,
+    options: Options,
+    *,
+    weights_sha256: str | None,
+    background_sha256: str | None,
+    escalation: tuple[str, str | None] | None = None,
 ) -> str:
     """Return the name of all work that is the same work: 64 hexadecimal digits.
 
@@ -35,6 +40,8 @@ def cache_key(
         options: with ``model`` resolved to a real model's name.
         weights_sha256: of that model; None for a segmenter without weights.
         background_sha256: of the background picture's bytes, whatever its key; None without one.
+        escalation: name and weights' SHA-256 of the model that a doubtful mask is tried with once more; None if a job
+            has one attempt.
     """
     identity = {
         "content": content_sha256,
@@ -42,6 +49,7 @@ def cache_key(
         "weights": weights_sha256,
         "background": background_sha256,
         "pipeline": PIPELINE_VERSION,
+        **({"escalation": escalation} if escalation else {}),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
@@ -59,6 +67,11 @@ def result_keys(source_key: str, cache_key: str, options: Options) -> ResultKeys
         result=f"{base}.{extension}",
         sidecar=f"{base}.json",
     )
+
+
+def second_attempt_keys(cache_key: str) -> tuple[str, str]:
+    """Return where the mask and the alpha of a second attempt go: beside those of the first, which may be kept."""
+    return f"work/{cache_key}/second/mask.png", f"work/{cache_key}/second/alpha.png"
 
 
 def failure_key(source_key: str | None, execution_name: str) -> str:

@@ -30,7 +30,7 @@ def handler(job: RefinedJob) -> dict[str, Any]:
     """Return the result's sidecar."""
     started = time.perf_counter()
     picture = STORE.picture(job.source)
-    alpha = STORE.plane(CONFIG.work_bucket, job.refine.alpha.key)
+    alpha = STORE.plane(CONFIG.work_bucket, job.attempts[job.kept].refine.alpha.key)
     encoded = pipeline.finish(picture, alpha, job.options, background(job))
     STORE.put(CONFIG.work_bucket, job.keys.cached, encoded.data, encoded.content_type)
     STORE.put(CONFIG.results_bucket, job.keys.result, encoded.data, encoded.content_type)
@@ -46,7 +46,8 @@ def background(job: RefinedJob) -> Rgb | None:
 
 def describe(job: RefinedJob, encoded: Encoded, seconds: float) -> dict[str, Any]:
     """Put together all that the stages found out."""
-    mask, alpha = job.segment.mask, job.refine.alpha
+    kept = job.attempts[job.kept]
+    mask, alpha = kept.segment.mask, kept.refine.alpha
     return {
         "execution": job.execution.model_dump(),
         "source": job.source.model_dump(),
@@ -61,14 +62,35 @@ def describe(job: RefinedJob, encoded: Encoded, seconds: float) -> dict[str, Any
             "sha256": hashlib.sha256(encoded.data).hexdigest(),
         },
         "model": {"name": mask.model, "weights_sha256": mask.weights_sha256, "host": mask.host},
+        "degraded": mask.host != job.host,
+        "escalation": describe_escalation(job),
         "quality": alpha.quality,
         "refinement": alpha.report,
         "timings_s": {
             **job.timings_s,
             "segment": mask.seconds,
             "refine": alpha.seconds,
+            **({"escalation": job.other.seconds} if job.other else {}),
             "encode": round(seconds, 4),
         },
         "cache": {"key": job.cache_key, "hit": False},
-        "warnings": [*job.warnings, *mask.warnings, *alpha.report.get("warnings", [])],
+        "warnings": [
+            *job.warnings,
+            *mask.warnings,
+            *alpha.report.get("warnings", []),
+            *(f"{job.model} was tried and failed: {state}, {error['Error']}" for state, error in job.degraded.items()),
+        ],
+    }
+
+
+def describe_escalation(job: RefinedJob) -> dict[str, Any] | None:
+    """Tell of the second attempt, if there was one: its model, who won by which score, and what ended it."""
+    if job.first is None:
+        return None
+    failed = [{"stage": state, "error": caught["Error"]} for state, caught in job.degraded.items()]
+    return {
+        "model": job.model,
+        "kept": job.kept,
+        "score": {name: attempt.score for name, attempt in job.attempts.items()},
+        "error": failed[0] if failed else None,
     }

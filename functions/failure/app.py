@@ -7,7 +7,7 @@ import boto3
 from pydantic import BaseModel
 
 from core.keys import failure_key
-from functions.failure.report import explain, source_of
+from functions.failure.report import explain, gave_up, source_of
 from functions.shared.config import Config
 from functions.shared.job import Execution
 from functions.shared.observe import stage
@@ -24,7 +24,7 @@ class FailureConfig(Config):
 
 
 class FailureRequest(BaseModel):
-    """The state as it was when a stage gave up: ``state["failed"]`` holds that stage's name and error."""
+    """The state as it was when a stage gave up; ``state["failed"]`` holds that stage's name and error."""
 
     state: dict[str, Any]
     execution: Execution
@@ -38,7 +38,7 @@ TOPIC = boto3.client("sns")
 @stage(FailureRequest)
 def handler(request: FailureRequest) -> dict[str, Any]:
     """Return stage, error and cause, as the machine's Failed state shows them."""
-    [(stage_name, caught)] = request.state["failed"].items()
+    stage_name, caught = gave_up(request.state)
     failure = explain(caught)
     source = source_of(request.state)
     report = {

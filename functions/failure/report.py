@@ -26,6 +26,15 @@ _UNEXPECTED: Final = (
 )
 
 
+def gave_up(state: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """Return the stage that failed the job, and what a Catch caught there.
+
+    A second attempt's failure stands in ``failed`` too; it did not fail the job, and ``degraded`` says so.
+    """
+    [(stage, caught)] = [item for item in state["failed"].items() if item[0] not in _object_at(state, "degraded")]
+    return stage, caught
+
+
 def explain(caught: dict[str, str]) -> dict[str, Any]:
     """Turn ``{"Error", "Cause"}`` into error, message, field, value and remedy; stack traces stay in the log.
 

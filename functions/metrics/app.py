@@ -53,6 +53,8 @@ def publish(document: dict[str, Any]) -> None:
         dimensions = {"Model": document["model"]["name"], "ImageSize": size}
         put("QualityScore", MetricUnit.NoUnit, document["quality"]["score"], dimensions)
         put("Review", MetricUnit.Count, float(document["quality"]["review"]), dimensions)
+        if escalation := document["escalation"]:
+            count("Escalated", {"Kept": escalation["kept"]})
 
 
 def count(name: str, dimensions: dict[str, str]) -> None:

@@ -27,9 +27,9 @@ def handler(job: SegmentedJob) -> dict[str, Any]:
     picture = STORE.picture(job.source)
     mask = STORE.plane(CONFIG.work_bucket, job.segment.mask.key)
     edge = pipeline.refine_edge(picture, mask, job.options.precision_level)
-    STORE.put_plane(CONFIG.work_bucket, job.keys.alpha, edge.alpha)
+    STORE.put_plane(CONFIG.work_bucket, job.alpha_key, edge.alpha)
     return {
-        "key": job.keys.alpha,
+        "key": job.alpha_key,
         "report": edge.report,
         "quality": edge.quality.facts(),
         "seconds": round(time.perf_counter() - started, 4),

@@ -88,6 +88,16 @@ class Attempt(_Part):
     segment: SegmentStage
     refine: RefineStage
 
+    @property
+    def score(self) -> float:
+        """What it is worth: see :class:`core.quality.Quality`."""
+        return float(self.refine.alpha.quality["score"])
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return round(self.segment.mask.seconds + self.refine.alpha.seconds, 4)
+
 
 class Escalation(_Part):
     """The heavier model that a doubtful job is tried with once more, and where its mask and alpha go."""
@@ -164,4 +174,9 @@ class RefinedJob(SegmentedJob):
     @property
     def kept(self) -> Literal["first", "second"]:
         """The attempt that the result is made of: the one with the better score, of equals the heavier model's."""
-        return max(self.attempts, key=lambda name: (self.attempts[name].refine.alpha.quality["score"], name))
+        return max(self.attempts, key=lambda name: (self.attempts[name].score, name))
+
+    @property
+    def other(self) -> Attempt | None:
+        """The attempt that came to an end and is not kept."""
+        return next((attempt for name, attempt in self.attempts.items() if name != self.kept), None)

@@ -1,7 +1,7 @@
 """Validate: read the request, check the picture, and lay down what all later stages work from."""
 
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, field_validator
 from pydantic_settings import NoDecode
@@ -10,7 +10,7 @@ from core import decode, keys, models
 from core.errors import InvalidOptionsError, InvalidRequestError, PermanentError
 from core.limits import MAX_KEY_BYTES
 from core.options import Host, Options
-from functions.shared.config import Config
+from functions.shared.config import CatalogueConfig
 from functions.shared.job import Execution
 from functions.shared.observe import stage
 from functions.shared.store import Store, StoredFile
@@ -19,13 +19,24 @@ from functions.validate.upload import Upload, options_in, read_upload
 _SECONDS_PER_DAY = 86_400
 
 
-class ValidateConfig(Config):
-    """``segmentation_hosts`` are those that are deployed, ``segmentation_host`` is the one for ``auto``."""
+class ValidateConfig(CatalogueConfig):
+    """What this stack has, and what it does unless it is told otherwise.
+
+    Attributes:
+        default_model: the model for ``auto``.
+        escalation_model: what a doubtful mask of that model is tried with once more; None for nothing.
+        segmentation_host: the host for ``auto``.
+        segmentation_hosts: those that are deployed.
+        sagemaker_mode: how the endpoint is asked.
+        cache_days: how long a result is served again.
+    """
 
     uploads_bucket: str
     default_model: str
+    escalation_model: str | None = None
     segmentation_host: str
     segmentation_hosts: Annotated[tuple[str, ...], NoDecode]
+    sagemaker_mode: Literal["realtime", "async"] = "realtime"
     cache_days: int
 
     @field_validator("segmentation_hosts", mode="before")
@@ -52,14 +63,16 @@ def handler(request: ValidateRequest) -> dict[str, Any]:
     upload = read_upload(request.input)
     check_names(upload, CONFIG.uploads_bucket)
     file = STORE.fetch(upload.bucket, upload.key, version_id=upload.version_id, etag=upload.etag)
-    options = resolve(Options.parse({**options_in(dict(file.metadata)), **upload.options}), CONFIG)
+    requested = Options.parse({**options_in(dict(file.metadata)), **upload.options})
+    options, second_model = resolve(requested, CONFIG), escalation_model(requested, CONFIG)
     background = fetch_background(options)  # ahead of the picture, so that only one of them is in memory at a time
     picture = decode.decode(file.data, at_least_px=1)  # every byte is checked at any scale
     cache_key = keys.cache_key(
         file.sha256,
         options,
-        weights_sha256=models.MODELS[options.model].sha256 if options.model in models.MODELS else None,
+        weights_sha256=weights_sha256(options.model, CONFIG),
         background_sha256=background["sha256"] if background else None,
+        escalation=(second_model, weights_sha256(second_model, CONFIG)) if second_model else None,
     )
     return {
         "execution": request.execution.model_dump(),
@@ -72,6 +85,8 @@ def handler(request: ValidateRequest) -> dict[str, Any]:
         },
         "options": options.model_dump(mode="json"),
         "host": options.segmentation_host.value,
+        "sagemaker_mode": CONFIG.sagemaker_mode,
+        "escalation": escalation(second_model, cache_key),
         "background": background,
         "cache_key": cache_key,
         "cache_expires_at": str(int(time.time()) + CONFIG.cache_days * _SECONDS_PER_DAY),
@@ -118,8 +133,33 @@ def resolve(options: Options, config: ValidateConfig) -> Options:
             remedy=f"It has: {', '.join(config.segmentation_hosts)}.",
         )
     model = config.default_model if options.model == "auto" else options.model
-    models.check_name(model, models.MODELS)
+    models.check_name(model, config.registry)
     return options.model_copy(update={"segmentation_host": Host(host), "model": model})
+
+
+def escalation_model(requested: Options, config: ValidateConfig) -> str | None:
+    """Return the model for a second attempt. Who names a model gets that model, and none but that.
+
+    Raises:
+        InvalidOptionsError: the stack's own setting names no model.
+    """
+    if requested.model != "auto" or config.escalation_model in (None, config.default_model):
+        return None
+    models.check_name(config.escalation_model, config.registry)
+    return config.escalation_model
+
+
+def escalation(model: str | None, cache_key: str) -> dict[str, str] | None:
+    """Return the second attempt: see :class:`functions.shared.job.Escalation`."""
+    if model is None:
+        return None
+    mask_key, alpha_key = keys.second_attempt_keys(cache_key)
+    return {"model": model, "mask_key": mask_key, "alpha_key": alpha_key}
+
+
+def weights_sha256(model: str, config: ValidateConfig) -> str | None:
+    """Return the hash that pins a model's weights; None for a segmenter without weights."""
+    return config.registry[model].sha256 if model in config.registry else None
 
 
 def fetch_background(options: Options) -> dict[str, Any] | None:

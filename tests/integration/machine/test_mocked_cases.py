@@ -15,7 +15,7 @@ from tests.integration.machine.mocks import MOCK_FILE, create_machine, run_case
 
 START = ["Validate", "LookUpCache", "CacheHit?"]
 CLAIMED = [*START, "ClaimWork", "ChooseSegmenter"]
-REFINED = ["Refine", "Encode", "SaveCache", "PublishMetrics", "Outcome?", "Done"]
+REFINED = ["Refine", "Doubtful?", "Encode", "SaveCache", "PublishMetrics", "Outcome?", "Done"]
 SERVED = ["ServeCached", "DescribeHit", "ComposeSidecar", "SaveSidecar", "PublishMetrics", "Outcome?", "Done"]
 REPORTED = ["RecordFailure", "HoldsClaim?", "PublishMetrics", "Outcome?", "Failed"]
 
@@ -30,10 +30,18 @@ CASES = {
     ],
     "SegmentedOnEcs": [*CLAIMED, "SegmentOnEcs", *REFINED],
     "NoWorkerAnswers": [*CLAIMED, "SegmentOnEcs", "SegmentOnLambda", *REFINED],
+    "WorkersDieOfIt": [*CLAIMED, "SegmentOnEcs", "SegmentOnLambda", *REFINED],
     "SegmentedOnSageMaker": [*CLAIMED, "SegmentOnSageMaker", *REFINED],
     "EndpointFails": [*CLAIMED, "SegmentOnSageMaker", "SegmentOnLambda", *REFINED],
     "RefineThrottledTwice": [*CLAIMED, "SegmentOnLambda", *REFINED],
-    "NoSubject": [*CLAIMED, "SegmentOnLambda", *REPORTED[:2], "ReleaseClaim", *REPORTED[2:]],
+    "Doubtful": [*CLAIMED, "SegmentOnLambda", *REFINED],
+    "Escalated": [
+        *CLAIMED,
+        *("SegmentOnLambda", "Refine", "Doubtful?", "Escalate", "ChooseSegmenter", "SegmentOnLambda"),
+        *REFINED,
+    ],
+    "SoundAtOnce": [*CLAIMED, "SegmentOnLambda", *REFINED],
+    "NoSubject": [*CLAIMED, "SegmentOnLambda", "SecondAttempt?", *REPORTED[:2], "ReleaseClaim", *REPORTED[2:]],
     "NotAPicture": ["Validate", *REPORTED],
     "FailureCannotBeRecorded": ["Validate", "RecordFailure", "NameUnrecordedFailure", *REPORTED[1:]],
     "CacheCannotBeSaved": [*CLAIMED, "SegmentOnLambda", *REFINED],

@@ -13,7 +13,7 @@ from tests.conftest import disc, file_of
 from tests.integration.machine.conftest import Deployed
 
 STAGES = ["Validate", "LookUpCache", "CacheHit?", "ClaimWork", "ChooseSegmenter"]
-REST = ["Refine", "Encode", "SaveCache", "PublishMetrics", "Outcome?", "Done"]
+REST = ["Refine", "Doubtful?", "Encode", "SaveCache", "PublishMetrics", "Outcome?", "Done"]
 
 
 def test_an_upload_becomes_a_cut_out_with_a_sidecar(stack: Deployed) -> None:
