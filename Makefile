@@ -67,9 +67,12 @@ bench-encode: setup $(VENV)/.compiled  ## encoders side by side, time and size: 
 bench-foreground: setup $(VENV)/.compiled  ## errors of the edge's colours, against blur fusion and pymatting: make bench-foreground [DATASET=folder] [MEGAPIXELS=12]
 	$(BIN)/python -m bench.foreground $(if $(DATASET),--dataset $(DATASET)) $(if $(MEGAPIXELS),--megapixels $(MEGAPIXELS))
 
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+
 lock: setup  ## resolve the pinned dependencies anew from pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --all-extras pyproject.toml --output-file requirements/dev.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --constraint requirements/dev.lock pyproject.toml --output-file requirements/runtime.lock
+	$(COMPILE) --extra local --extra dev pyproject.toml --output-file requirements/dev.lock
+	$(COMPILE) --constraint requirements/dev.lock pyproject.toml --output-file requirements/runtime.lock
+	$(COMPILE) --constraint requirements/dev.lock --extra gpu --no-emit-package onnxruntime pyproject.toml --output-file requirements/gpu.lock
 
 clean:  ## remove all that was made here
 	rm -rf $(VENV) node_modules out .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis
