@@ -1,7 +1,7 @@
 #!/bin/sh
-# Lambda passes the name of a handler. SageMaker passes "serve" and cannot be told another entry point.
+# ECS passes "worker", SageMaker "serve", Lambda the name of a handler.
 case "$1" in
-    serve) set -- python -m functions.segment.serve ;;
+    serve | worker) set -- python -m "functions.segment.$1" ;;
     *) set -- python -m awslambdaric "$@" ;;
 esac
 # Lambda and ECS choose a user. SageMaker and sam local do not, and start as root.
