@@ -54,13 +54,9 @@ class Stack:
         for name, facts in self._template["Parameters"].items():
             value = parameters.get(name, facts["Default"])
             self._values[name] = value.split(",") if facts["Type"] == "CommaDelimitedList" else str(value)
-        self._made = {
-            name
-            for name, resource in self._template["Resources"].items()
-            if "Condition" not in resource or self._holds(resource["Condition"])
-        }
+        self._made = self._those_made("Resources")
         self.resources = {name: self._resolve(self._template["Resources"][name]) for name in self._made}
-        self.outputs = self._resolve(self._template["Outputs"])
+        self.outputs = {name: self._resolve(self._template["Outputs"][name]) for name in self._those_made("Outputs")}
 
     def __getitem__(self, name: str) -> dict[str, Any]:
         properties: dict[str, Any] = self.resources[name]["Properties"]
@@ -78,6 +74,10 @@ class Stack:
             for assertion in rule["Assertions"]
             if not self._resolve(assertion["Assert"])
         ]
+
+    def _those_made(self, section: str) -> set[str]:
+        items = self._template[section].items()
+        return {name for name, item in items if "Condition" not in item or self._holds(item["Condition"])}
 
     def _holds(self, condition: str) -> bool:
         return bool(self._resolve(self._template["Conditions"][condition]))
