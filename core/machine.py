@@ -11,6 +11,8 @@ _CGROUP: Final = Path("/sys/fs/cgroup")
 def cpus(*, cgroup: Path = _CGROUP) -> int:
     """Return how many processors may be busy at a time; a part of one counts as one.
 
+    Lambda shows no cgroup, and as many processors as its share rounded up, from 3,538 MB on; below, up to one more.
+
     Args:
         cgroup: where the kernel tells the container's limits, in version 2 or 1.
     """

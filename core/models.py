@@ -35,6 +35,12 @@ _GB: Final = 1_000_000_000
 _UNASKED_BYTES: Final = 300_000_000
 """Largest file that is downloaded without having been asked for by name."""
 
+_LARGEST_ONNX: Final = 1 << 31
+"""A protobuf file is no larger."""
+
+_FILE_URI: Final = r"^((https?|s3)://[!-.0-~]+|file://)/[!-~]*[!-.0-~]$"
+"""Printable ASCII, and a file's name at the end."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -203,16 +209,16 @@ class ModelSource:
 class _Custom(BaseModel):
     """A custom model, as its owner describes it."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-    uri: Annotated[str, Field(pattern=r"^(https|s3|file)://\S+$")]
+    uri: Annotated[str, Field(pattern=_FILE_URI, max_length=1024)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    bytes: Annotated[int, Field(gt=0)]
+    bytes: Annotated[int, Field(gt=0, le=_LARGEST_ONNX)]
     input_px: Annotated[int, Field(ge=32, le=4096)]
-    licence: str = "not stated"
+    licence: Annotated[str, Field(pattern=r"^[^\p{C}]+$", max_length=200)] = "not stated"
     commercial_use: bool = False
-    memory_bytes: Annotated[int, Field(ge=0)] = 0
+    memory_bytes: Annotated[int, Field(ge=0, lt=1 << 50)] = 0
     mean: Triple = (0.485, 0.456, 0.406)
     std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (
         0.229,
@@ -232,14 +238,16 @@ def with_custom(text: str) -> dict[str, Model]:
         InvalidOptionsError: the list is not as docs/models.md has it, or a name is taken.
     """
     try:
-        described = _CUSTOM.validate_json(text) if text else []
+        # What is no UTF-8 stands in the environment as halves of surrogate pairs, which only bytes can hold.
+        described = _CUSTOM.validate_json(text.encode(errors="surrogatepass")) if text else []
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise _bad_custom(first["msg"], ".".join(map(str, first["loc"])), first["input"]) from None
+        where, value = ".".join(map(str, first["loc"])), first["input"]
+        raise _bad_custom(first["msg"], where, value if where else text) from None
     registry = dict(MODELS)
-    for model in described:
+    for index, model in enumerate(described):
         if model.name in [*registry, CLASSICAL, "auto"]:
-            raise _bad_custom("This name is taken", "name", model.name)
+            raise _bad_custom("This name is taken", f"{index}.name", model.name)
         registry[model.name] = Model(**model.model_dump(), file=model.uri.rpartition("/")[2], general=False)
     return registry
 
@@ -306,6 +314,18 @@ def weights(name: str, source: ModelSource) -> Path:
     return source.destination(name)
 
 
+def candidates(source: ModelSource) -> list[Model]:
+    """Return what :func:`best_available` tries, in its order: what is here, or else what is not too large to fetch."""
+    memory_bytes = machine.memory_bytes()
+    fit = [
+        model
+        for model in source.registry.values()
+        if model.general and model.commercial_use and model.memory_bytes <= memory_bytes
+    ]
+    here = [model for model in fit if source.find(model.name)]
+    return here or [model for model in fit if model.bytes <= _UNASKED_BYTES]
+
+
 def best_available(source: ModelSource) -> str:
     """Choose the best general model that is free for commercial use and that this machine can load.
 
@@ -322,25 +342,15 @@ def best_available(source: ModelSource) -> str:
         WeightsHashMismatchError: a file in the directory is not the pinned one.
     """
     deadline = time.monotonic() + source.timeout_s
-    memory_bytes = machine.memory_bytes()
-    candidates = [
-        model
-        for model in source.registry.values()
-        if model.general and model.commercial_use and model.memory_bytes <= memory_bytes
-    ]
-    for model in candidates:
+    for model in candidates(source):
         if path := source.find(model.name):
             _verify(model, path)
             return model.name
 
-    from core.download import DownloadError, UnreachableError
+        from core.download import DownloadError, UnreachableError
 
-    for model in candidates:
-        remaining_s = deadline - time.monotonic()
-        if model.bytes > _UNASKED_BYTES or remaining_s <= 0:
-            continue
         try:
-            _download(model, source, remaining_s)
+            _download(model, source, max(deadline - time.monotonic(), 0.0))
         except UnreachableError:
             break
         except (DownloadError, WeightsHashMismatchError):
@@ -351,8 +361,16 @@ def best_available(source: ModelSource) -> str:
 
 def _verify(model: Model, path: Path) -> None:
     """Refuse a file that is not the pinned one."""
-    stat = path.stat()
-    found = _sha256(path, stat.st_mtime_ns, stat.st_size)
+    try:
+        stat = path.stat()
+        found = _sha256(path, stat.st_mtime_ns, stat.st_size)
+    except OSError as error:
+        raise WeightsUnavailableError(
+            f"The weights cannot be read: {error}",
+            field="options.model",
+            value=model.name,
+            remedy=f"Let this process read {path}.",
+        ) from error
     if found != model.sha256:
         raise _mismatch(model, str(path), found, "Delete the file; the right one is downloaded in its place.")
 

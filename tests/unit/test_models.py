@@ -1,4 +1,5 @@
 import hashlib
+import json
 import re
 import socket
 import threading
@@ -8,11 +9,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from core.errors import InvalidOptionsError, WeightsHashMismatchError, WeightsUnavailableError
-from core.models import CLASSICAL, MODELS, Model, ModelSource, best_available, check_name, names, weights
+from core.models import (
+    CLASSICAL,
+    MODELS,
+    Model,
+    ModelSource,
+    best_available,
+    candidates,
+    check_name,
+    names,
+    weights,
+    with_custom,
+)
 
 CONTENT = b"the weights of a small network" * 100
 
@@ -288,3 +303,133 @@ def test_a_tampered_file_is_not_passed_over_in_silence(tmp_path: Path, nowhere: 
     (tmp_path / "small.onnx").write_bytes(b"tampered with")
     with pytest.raises(WeightsHashMismatchError):
         best_available(ModelSource((tmp_path,), nowhere, 1, registry(model())))
+
+
+def test_what_can_be_chosen_is_what_is_here_and_else_what_is_not_too_large_to_fetch(tmp_path: Path) -> None:
+    entries = [model("huge", bytes=900_000_000), model("small"), model("paid", commercial_use=False)]
+    source = ModelSource((tmp_path,), registry=registry(*entries))
+    assert [entry.name for entry in candidates(source)] == ["small"]
+    (tmp_path / "huge.onnx").write_bytes(CONTENT)
+    assert [entry.name for entry in candidates(source)] == ["huge"]
+
+
+def test_the_first_directory_that_has_a_file_is_used_and_a_missing_one_is_put_into_the_last(
+    tmp_path: Path, mirror: Mirror
+) -> None:
+    image, cache = tmp_path / "image", tmp_path / "cache"
+    image.mkdir()
+    (image / "baked.onnx").write_bytes(CONTENT)
+    mirror.serve(model("other"))
+    source = ModelSource((image, cache), mirror.url, 10, registry(model("baked"), model("other")))
+    assert weights("baked", source) == image / "baked.onnx"
+    assert weights("other", source) == cache / "other.onnx"
+
+
+def test_a_file_that_cannot_be_read_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "small.onnx").mkdir()
+    with pytest.raises(WeightsUnavailableError, match="cannot be read"):
+        weights("small", ModelSource((tmp_path,), registry=registry(model())))
+
+
+CUSTOM: dict[str, Any] = {
+    "name": "products-v2",
+    "uri": "s3://models/products-v2.onnx",
+    "sha256": "0" * 64,
+    "bytes": 1000,
+    "input_px": 512,
+}
+
+
+def test_custom_models_follow_the_registry() -> None:
+    found = with_custom(json.dumps([CUSTOM, {**CUSTOM, "name": "second", "std": [1, 1, 1], "logits": True}]))
+    assert list(found) == [*MODELS, "products-v2", "second"]
+    custom = found["products-v2"]
+    assert (custom.uri, custom.file, custom.input_px) == (CUSTOM["uri"], "products-v2.onnx", 512)
+    assert not custom.commercial_use and custom.licence == "not stated", "nothing is assumed of a licence"
+    assert custom.mean == MODELS["u2net"].mean
+    assert found["second"].logits and found["second"].std == (1, 1, 1)
+
+
+def test_no_text_describes_no_model() -> None:
+    assert with_custom("") == MODELS
+
+
+def test_a_custom_model_comes_from_its_own_place_whatever_the_mirror(tmp_path: Path) -> None:
+    source = ModelSource((tmp_path,), "https://mirror.example", registry=with_custom(json.dumps([CUSTOM])))
+    assert source.url(source.registry["products-v2"]) == CUSTOM["uri"]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"name": "u2net"}, "0.name"),
+        ({"name": CLASSICAL}, "0.name"),
+        ({"name": "auto"}, "0.name"),
+        ({"name": "../escape"}, "0.name"),
+        ({"name": "a/b"}, "0.name"),
+        ({"name": ".."}, "0.name"),
+        ({"name": "a\n"}, "0.name"),
+        ({"name": ""}, "0.name"),
+        ({"uri": "ftp://host/x.onnx"}, "0.uri"),
+        ({"uri": "s3://bucket"}, "0.uri"),
+        ({"uri": "s3://bucket/folder/"}, "0.uri"),
+        ({"uri": "file://x.onnx"}, "0.uri"),
+        ({"uri": "https://host/a\u0000b"}, "0.uri"),
+        ({"sha256": "A" * 64}, "0.sha256"),
+        ({"bytes": "1000"}, "0.bytes"),
+        ({"bytes": 10**400}, "0.bytes"),
+        ({"bytes": 0}, "0.bytes"),
+        ({"bytes": True}, "0.bytes"),
+        ({"input_px": 0}, "0.input_px"),
+        ({"memory_bytes": -1}, "0.memory_bytes"),
+        ({"licence": "MIT\u001b[31m"}, "0.licence"),
+        ({"commercial_use": "yes"}, "0.commercial_use"),
+        ({"mean": [0.5, 0.5]}, "0.mean.2"),
+        ({"std": [1, 1, float("nan")]}, "0.std.2"),
+        ({"std": [1, 0, 1]}, "0.std.1"),
+        ({"threads": 4}, "0.threads"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_a_custom_model_is_told_with_its_field(change: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidOptionsError) as caught:
+        with_custom(json.dumps([{**CUSTOM, **change}]))
+    assert caught.value.field == f"PBR_CUSTOM_MODELS.{field}"
+    assert "docs/models.md" in caught.value.remedy
+
+
+@pytest.mark.parametrize("missing", CUSTOM)
+def test_a_custom_model_names_all_that_its_file_needs(missing: str) -> None:
+    with pytest.raises(InvalidOptionsError, match=f"0.{missing}"):
+        with_custom(json.dumps([{key: value for key, value in CUSTOM.items() if key != missing}]))
+
+
+def test_two_custom_models_of_one_name_are_refused() -> None:
+    with pytest.raises(InvalidOptionsError) as caught:
+        with_custom(json.dumps([CUSTOM, CUSTOM]))
+    assert (caught.value.field, caught.value.value) == ("PBR_CUSTOM_MODELS.1.name", CUSTOM["name"])
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=6,
+)
+
+
+@given(
+    st.text(st.characters(), min_size=1)
+    | ANYTHING.map(json.dumps)
+    | st.dictionaries(st.sampled_from([*CUSTOM, "mean", "std", "licence"]), ANYTHING).map(
+        lambda change: json.dumps([{**CUSTOM, **change}])
+    )
+    | st.sampled_from(["[" * 100_000, "\udcff", "\ud800", "[1e999]", "[" + "9" * 5000 + "]"])
+)
+def test_any_text_describes_models_that_stay_in_their_directory_or_is_refused(text: str) -> None:
+    try:
+        found = with_custom(text)
+    except InvalidOptionsError as error:
+        assert error.field.startswith("PBR_CUSTOM_MODELS")
+        return
+    source = ModelSource((Path("models"),), registry=found)
+    assert all(source.destination(name).resolve().parent == Path("models").resolve() for name in found)
