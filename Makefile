@@ -6,10 +6,10 @@ UV     := 0.13.9
 IMAGE  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format typecheck bench bench-matting bench-speed bench-encode bench-foreground lock clean
+.PHONY: help setup demo test test-containers lint format typecheck bench bench-matting bench-speed bench-encode bench-foreground lock clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup: $(VENV)/.ready  ## virtual environment with the pinned dependencies
 
@@ -31,6 +31,9 @@ demo: setup  ## one photograph through the whole pipeline: make demo [IMAGE=phot
 test: setup $(VENV)/.compiled  ## all tests, fast ones first
 	$(BIN)/python -m pytest --numprocesses auto tests/unit
 	$(BIN)/python -m pytest tests/integration tests/e2e
+
+test-containers: setup $(VENV)/.compiled  ## the image in Docker: every function, the worker, the endpoint: make test-containers [GPU=1]
+	$(if $(GPU),PBR_TEST_GPU=1) $(BIN)/python -m pytest tests/containers
 
 lint: setup node_modules/.ready typecheck  ## style, types, imports, templates, state machine
 	$(BIN)/ruff check .
