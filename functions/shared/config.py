@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.models import Model, ModelSource, with_custom
 from core.networks import Device, Networks
+from functions.shared.weights import open_url
 
 
 class Config(BaseSettings):
@@ -39,7 +40,8 @@ class SegmentationConfig(CatalogueConfig):
     Attributes:
         pbr_model_dir: directories of weights, separated as in PATH; missing ones are put into the last, if it can be
             written.
-        pbr_model_mirror: base URL to fetch weights from that are not there; None for rembg's releases.
+        pbr_model_mirror: base URL, https or s3://bucket/prefix, to fetch weights from that are not there; None for
+            rembg's releases.
         pbr_model_timeout_s: bound on that fetch.
         pbr_device: what networks run on.
         pbr_sessions: how many networks stay in memory.
@@ -59,5 +61,6 @@ class SegmentationConfig(CatalogueConfig):
             mirror=self.pbr_model_mirror,
             timeout_s=self.pbr_model_timeout_s,
             registry=self.registry,
+            open_url=open_url,
         )
         return Networks(source, device=self.pbr_device, most=self.pbr_sessions)
