@@ -17,11 +17,19 @@ from local.patches.host import running
 WITHOUT_EFFECT = {
     "AWS::ApplicationAutoScaling::ScalableTarget": {"": "nothing scales: the number of processes stays as it is"},
     "AWS::ApplicationAutoScaling::ScalingPolicy": {"": "nothing scales: the number of processes stays as it is"},
+    "AWS::AutoScaling::AutoScalingGroup": {"": "kept, but tasks run on this machine"},
     "AWS::CloudWatch::Alarm": {"": "kept, but it never changes state"},
     "AWS::DynamoDB::Table": {
         "TimeToLiveSpecification": "kept, but expired items are never deleted",
         "SSESpecification": "items lie unencrypted in memory",
     },
+    "AWS::EC2::LaunchTemplate": {"": "kept, but tasks run on this machine"},
+    "AWS::EC2::RouteTable": {"": "kept, but tasks share this machine's network"},
+    "AWS::EC2::SecurityGroup": {"": "kept, but tasks share this machine's network"},
+    "AWS::EC2::Subnet": {"": "kept, but tasks share this machine's network"},
+    "AWS::EC2::VPC": {"": "kept, but tasks share this machine's network"},
+    "AWS::EC2::VPCEndpoint": {"": "kept, but tasks share this machine's network"},
+    "AWS::ECS::CapacityProvider": {"": "tasks run on this machine"},
     "AWS::ECS::Cluster": {"ClusterSettings": "nothing is measured"},
     "AWS::ECS::ClusterCapacityProviderAssociations": {"": "tasks run on this machine"},
     "AWS::ECS::Service": {
