@@ -4,14 +4,13 @@ import re
 from typing import Any
 
 import pytest
-import yaml
 
 from core.errors import BackgroundRemoverError, PermanentError, TransientError
 from functions.shared import errors as cloud_errors
 from tests.conftest import ROOT
+from tests.state_machine import ANSWERABLE, DEFINITION, STATES, TASKS
 
-DEFINITION = yaml.safe_load((ROOT / "statemachine/remove_background.asl.yaml").read_text())
-TASKS = {name: state for name, state in DEFINITION["States"].items() if state["Type"] == "Task"}
+CATCHING = {name: state for name, state in STATES.items() if "Catch" in state}
 LAMBDA_TASKS = {name: state for name, state in TASKS.items() if state["Resource"].endswith("lambda:invoke")}
 
 assert cloud_errors  # its classes are among the subclasses below
@@ -37,7 +36,7 @@ def test_every_task_is_bounded_retried_and_caught(name: str) -> None:
     task = TASKS[name]
     assert task["TimeoutSeconds"] > task.get("HeartbeatSeconds", 0)
     assert task["Retry"]
-    assert task["Catch"][-1]["ErrorEquals"] == ["States.ALL"], "what nobody named is caught last"
+    assert STATES[ANSWERABLE[name]]["Catch"][-1]["ErrorEquals"] == ["States.ALL"], "what nobody named is caught last"
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -56,9 +55,9 @@ def test_no_permanent_error_is_retried_and_all_is_never_retried_wholesale(name: 
     assert not retried & {"States.ALL", "States.TaskFailed"}
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", CATCHING)
 def test_an_error_is_caught_under_the_name_of_the_state_that_failed(name: str) -> None:
-    for catcher in TASKS[name]["Catch"]:
+    for catcher in CATCHING[name]["Catch"]:
         if catcher["Next"] in {"RecordFailure", "SecondAttempt?"}:
             assert catcher["ResultPath"] == f"$.failed.{name}"
         elif catcher["ResultPath"].count(".") == 2:
@@ -67,7 +66,7 @@ def test_an_error_is_caught_under_the_name_of_the_state_that_failed(name: str) -
 
 def test_names_of_our_errors_agree_with_the_code_both_ways() -> None:
     retried = ours({name for task in TASKS.values() for name in names_in(task["Retry"])})
-    caught = ours({name for task in TASKS.values() for name in names_in(task["Catch"])})
+    caught = ours({name for state in CATCHING.values() for name in names_in(state["Catch"])})
     assert retried == leaves(TransientError)
     assert caught == leaves(PermanentError)
 
@@ -113,5 +112,25 @@ def test_no_state_is_left_over() -> None:
         name = todo.pop()
         if name not in reachable:
             reachable.add(name)
-            todo += re.findall(r"'(?:Next|Default)': '([^']+)'", str(DEFINITION["States"][name]))
-    assert reachable == set(DEFINITION["States"])
+            todo += re.findall(r"'(?:Next|Default|StartAt)': '([^']+)'", str(STATES[name]))
+    assert reachable == set(STATES)
+
+
+HOSTS = [name for name in STATES if name.startswith("SegmentOn")]
+
+
+@pytest.mark.parametrize("name", [*HOSTS, "Refine"])
+def test_what_fails_in_a_second_attempt_cannot_lose_the_first(name: str) -> None:
+    ends = {catcher["Next"] for catcher in STATES[name]["Catch"]} - set(HOSTS)
+    assert ends <= {"SecondAttempt?"}
+
+
+@pytest.mark.parametrize("name", set(HOSTS) - {"SegmentOnLambda"})
+def test_permanent_errors_of_a_host_s_own_are_not_tried_again_on_lambda(name: str) -> None:
+    [permanent, *others] = STATES[name]["Catch"]
+    if name == "SegmentOnSageMaker":  # its container's errors arrive under one name
+        assert permanent["Next"] == "SegmentOnLambda"
+    else:
+        assert set(permanent["ErrorEquals"]) == leaves(PermanentError) - {"WorkerCrashedError"}
+        assert permanent["Next"] == "SecondAttempt?"
+    assert {catcher["Next"] for catcher in others} <= {"SegmentOnLambda"}

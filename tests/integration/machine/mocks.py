@@ -5,13 +5,10 @@ import re
 import time
 from typing import Any
 
-import yaml
-
 from tests.conftest import ROOT
+from tests.state_machine import DEFINITION, STATES, TASKS
 
 MOCK_FILE = ROOT / "statemachine/MockConfigFile.json"
-DEFINITION = (ROOT / "statemachine/remove_background.asl.yaml").read_text()
-TASKS = {name: state for name, state in yaml.safe_load(DEFINITION)["States"].items() if state["Type"] == "Task"}
 
 _FILE = json.loads(MOCK_FILE.read_text())
 _RESPONSES = _FILE["MockedResponses"]
@@ -29,7 +26,8 @@ RETRIED = [
 ]
 PERMANENT = sorted(
     {(name, error) for name in TASKS for error in ("UnknownForegroundError", "ZeroDivisionError")}
-    | {("SegmentOnEcs", error) for error in TASKS["SegmentOnEcs"]["Catch"][0]["ErrorEquals"]}
+    | {("SegmentOnEcs", error) for error in STATES["SegmentOnEcs"]["Catch"][0]["ErrorEquals"]}
+    | {("AwaitMask", error) for error in STATES["SegmentOnSageMakerAsync"]["Catch"][0]["ErrorEquals"]}
 )
 
 
@@ -53,7 +51,7 @@ def all_mocks() -> dict[str, Any]:
 
 def create_machine(sfn: Any) -> str:
     """Create the machine that the mocks are for, and return its ARN. A mocked task calls nothing, so any name does."""
-    text = DEFINITION
+    text = json.dumps(DEFINITION)
     for stage in ("Validate", "Segment", "Refine", "Encode", "Metrics", "Failure"):
         text = text.replace(f"${{{stage}FunctionArn}}", "arn:aws:lambda:eu-west-1:123456789012:function:stage")
     text = text.replace("${SegmentationQueueUrl}", "https://sqs.eu-west-1.amazonaws.com/123456789012/queue")
@@ -62,7 +60,7 @@ def create_machine(sfn: Any) -> str:
     assert "${" not in text
     created = sfn.create_state_machine(
         name="RemoveBackground",
-        definition=json.dumps(yaml.safe_load(text)),
+        definition=text,
         roleArn="arn:aws:iam::123456789012:role/machine",
     )
     return created["stateMachineArn"]

@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import client
 from tests.integration.machine.mocks import MOCK_FILE, create_machine, run_case
+from tests.state_machine import ANSWERABLE
 
 START = ["Validate", "LookUpCache", "CacheHit?"]
 CLAIMED = [*START, "ClaimWork", "ChooseSegmenter"]
@@ -32,6 +33,16 @@ CASES = {
     "NoWorkerAnswers": [*CLAIMED, "SegmentOnEcs", "SegmentOnLambda", *REFINED],
     "WorkersDieOfIt": [*CLAIMED, "SegmentOnEcs", "SegmentOnLambda", *REFINED],
     "SegmentedOnSageMaker": [*CLAIMED, "SegmentOnSageMaker", *REFINED],
+    "SegmentedOnSageMakerAsync": [*CLAIMED, "SegmentOnSageMakerAsync", *REFINED],
+    "EndpointTakesNoRequest": [*CLAIMED, "SegmentOnSageMakerAsync", "SegmentOnLambda", *REFINED],
+    "EndpointAnswersNoSubject": [
+        *CLAIMED,
+        "SegmentOnSageMakerAsync",
+        "SecondAttempt?",
+        *REPORTED[:2],
+        "ReleaseClaim",
+        *REPORTED[2:],
+    ],
     "EndpointFails": [*CLAIMED, "SegmentOnSageMaker", "SegmentOnLambda", *REFINED],
     "RefineThrottledTwice": [*CLAIMED, "SegmentOnLambda", *REFINED],
     "Doubtful": [*CLAIMED, "SegmentOnLambda", *REFINED],
@@ -69,7 +80,8 @@ def test_every_case_of_the_file_is_expected_here() -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_a_mocked_case_takes_its_way(sfn: Any, machine_arn: str, case: str) -> None:
     described, states = run_case(sfn, machine_arn, case)
-    assert states == CASES[case]
+    outside_branches = [state for state in states if ANSWERABLE[state] == state]
+    assert outside_branches == CASES[case]
     assert described["status"] == ("FAILED" if states[-1] == "Failed" else "SUCCEEDED")
 
 
