@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -11,13 +12,13 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from typer.core import TyperGroup
 
-from client import embedded, history, screen
+from client import embedded, history, models, screen
 from client.batch import STDIN, Picture, process, process_all
 from client.errors import StackUnavailableError, UsageError
 from client.jobs import Jobs
 from client.stack import Stack, is_local
-from core import models
 from core.errors import BackgroundRemoverError, InvalidOptionsError
+from core.models import Model, check_name, names, with_custom
 from core.options import Host, Metadata, Options, Output, OutputFormat
 from core.types import Precision
 from local.cloud import DEFAULT_REGION, EmbeddedCloud
@@ -62,6 +63,9 @@ app = typer.Typer(
     ),
 )
 
+models_app = typer.Typer(invoke_without_command=True)
+app.add_typer(models_app, name="models")
+
 StackName = Annotated[
     str | None, typer.Option("--stack", envvar="PBR_STACK", help="A stack on AWS.", show_default="embedded cloud")
 ]
@@ -84,7 +88,8 @@ def process_files(
     ] = None,
     quality: Annotated[int | None, typer.Option(help="Of webp, avif and jpeg, 1 to 100.", show_default="90")] = None,
     model: Annotated[
-        str | None, typer.Option(help=f"One of: {', '.join(models.names())}.", show_default="the stack's")
+        str | None,
+        typer.Option(help=f"One of: {', '.join(names())}, or the stack's own.", show_default="the stack's"),
     ] = None,
     background_color: Annotated[
         str | None, typer.Option(help="Put the subject on this colour, #rrggbb.", show_default=False)
@@ -133,7 +138,6 @@ def process_files(
     }
     options = {name: value for name, value in options.items() if value is not None}
     Options.parse(options)
-    _check_model(model)
     if files.count(STDIN) > 1:
         raise UsageError("Standard input holds one picture", field="FILES", value="- -", remedy="Give - once.")
     to_stdout = out == STDIN or (out is None and files == [STDIN] and not sys.stdout.isatty())
@@ -141,7 +145,9 @@ def process_files(
         raise UsageError(
             "Standard output takes one picture", field="--out", value="-", remedy="Give a directory, or one picture."
         )
-    jobs = Jobs(_stack(stack, region, start=True))
+    where = _find_stack(stack, region)
+    _check_model(model, with_custom(where.parameters.get("CustomModels", "")) if where else models.registry())
+    jobs = Jobs(where or _start_cloud())
     signal.signal(signal.SIGINT, _leave)
     if background_image:
         options["background_key"] = jobs.upload_background(background_image.name, background_image.read_bytes())
@@ -185,7 +191,7 @@ def up(
 
     Weights are looked for in PBR_MODEL_DIR, then fetched from PBR_MODEL_MIRROR or from rembg's releases.
     """
-    _check_model(model)
+    _check_model(model, models.registry())
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
@@ -206,6 +212,61 @@ def down() -> None:
     OUT.print(f"Stopped the cloud at {stopped.endpoint_url}." if stopped else "No embedded cloud runs.")
 
 
+@models_app.callback()
+def list_models(
+    context: typer.Context,
+    verify: Annotated[bool, typer.Option("--verify", help="Check the SHA-256 of what is here.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="All facts, for scripts.")] = False,
+) -> None:
+    """List the segmentation models: licence, what each one takes, and where its weights are or would come from.
+
+    Weights are looked for in PBR_MODEL_DIR, then fetched from PBR_MODEL_MIRROR or from rembg's releases. Models of your
+    own are described in PBR_CUSTOM_MODELS.
+    """
+    if context.invoked_subcommand:
+        return
+    entries = models.entries(models.source(), verify=verify)
+    if as_json:
+        OUT.print_json(data=[entry.facts() for entry in entries])
+        return
+    OUT.print(screen.models_table(entries), soft_wrap=False)
+    for line in screen.about_models(entries):
+        OUT.print(line)
+
+
+@models_app.command("fetch")
+def fetch_models(
+    chosen: Annotated[list[str] | None, typer.Argument(metavar="NAMES", help="Models.", show_default=False)] = None,
+    all_free: Annotated[bool, typer.Option("--all-free", help="All that are free for commercial use.")] = False,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="A directory, or s3://bucket/prefix for a stack's ModelBucket.",
+            show_default="PBR_MODEL_DIR, or the user's cache",
+        ),
+    ] = None,
+    mirror: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Base URL that serves the files: https://, s3:// or file://.",
+            show_default="PBR_MODEL_MIRROR, or rembg's releases",
+        ),
+    ] = None,
+) -> None:
+    """Have the weights of models here, verified. What is here already is verified too.
+
+    With a bucket, they go there from here: [bold]pbr models fetch birefnet-general --to s3://my-models[/bold]
+    """
+    bucket = to if to and to.startswith("s3://") else None
+    where = models.source(directory=Path(to) if to and not bucket else None, mirror=mirror)
+    wanted = models.chosen(chosen or [], where, all_free=all_free)
+    with screen.Transfers(SAY) as shown:
+        complete = models.fetch(wanted, where, shown, bucket=bucket)
+    if not complete:
+        raise typer.Exit(1)
+
+
 @app.command("history")
 def show_history(
     execution: Annotated[
@@ -217,7 +278,7 @@ def show_history(
     region: Region = None,
 ) -> None:
     """List the latest executions, or the events of one."""
-    where = _stack(stack, region, start=False)
+    where = _stack(stack, region)
     if execution is None:
         OUT.print(screen.executions_table(history.recent(where, limit)), soft_wrap=False)
         return
@@ -231,7 +292,7 @@ def show_history(
 @app.command()
 def status(stack: StackName = None, region: Region = None) -> None:
     """Show which cloud is in use, what it consists of, and what it is doing."""
-    where = _stack(stack, region, start=False)
+    where = _stack(stack, region)
     cloud = embedded.running(embedded.state_directory())
     kind = f"embedded at {where.endpoint_url}" if where.endpoint_url else f"AWS, {where.region}"
     pid = f", process {cloud.pid}" if cloud and cloud.endpoint_url == where.endpoint_url else ""
@@ -265,21 +326,37 @@ def _leave(*_: object) -> None:
     os._exit(_INTERRUPTED)
 
 
-def _check_model(name: str | None) -> None:
+def _check_model(name: str | None, registry: Mapping[str, Model]) -> None:
     if name not in (None, "auto"):
-        models.check_name(name, models.MODELS)
+        check_name(name, registry)
 
 
-def _stack(name: str | None, region: str | None, *, start: bool) -> Stack:
+def _stack(name: str | None, region: str | None) -> Stack:
     """Return the stack that is meant.
+
+    Raises:
+        StackUnavailableError: there is none.
+    """
+    found = _find_stack(name, region)
+    if found is None:
+        raise StackUnavailableError(
+            "No embedded cloud runs",
+            field="--stack",
+            value=None,
+            remedy="Start one with pbr up or pbr process, or name a stack on AWS.",
+        )
+    return found
+
+
+def _find_stack(name: str | None, region: str | None) -> Stack | None:
+    """Return the stack that is meant; None if that is an embedded cloud, and none runs.
 
     Args:
         name: of a stack on AWS; None for an embedded cloud.
         region: of AWS.
-        start: start an embedded cloud if none runs.
 
     Raises:
-        StackUnavailableError: there is none.
+        StackUnavailableError: there is no stack of that name.
     """
     endpoint_url = os.environ.get("AWS_ENDPOINT_URL")
     if name or endpoint_url:
@@ -287,21 +364,21 @@ def _stack(name: str | None, region: str | None, *, start: bool) -> Stack:
             DEFAULT_REGION if is_local(endpoint_url) and "AWS_DEFAULT_REGION" not in os.environ else None
         )
         return Stack.connect(name or EmbeddedCloud.stack_name, region=region, endpoint_url=endpoint_url)
-    directory = embedded.state_directory()
-    cloud = embedded.running(directory)
-    if cloud is None and not start:
-        raise StackUnavailableError(
-            "No embedded cloud runs",
-            field="--stack",
-            value=None,
-            remedy="Start one with pbr up or pbr process, or name a stack on AWS.",
-        )
-    if cloud is None:
-        with SAY.status("Starting an embedded cloud in the background ..."):
-            cloud = embedded.start(directory)
-        SAY.print(f"Started an embedded cloud at {cloud.endpoint_url}; pbr down stops it.")
-        if cloud.model.limited:
-            _warn(cloud.model.why)
+    cloud = embedded.running(embedded.state_directory())
+    return _connect(cloud) if cloud else None
+
+
+def _start_cloud() -> Stack:
+    """Start an embedded cloud in the background."""
+    with SAY.status("Starting an embedded cloud in the background ..."):
+        cloud = embedded.start(embedded.state_directory())
+    SAY.print(f"Started an embedded cloud at {cloud.endpoint_url}; pbr down stops it.")
+    if cloud.model.limited:
+        _warn(cloud.model.why)
+    return _connect(cloud)
+
+
+def _connect(cloud: embedded.Cloud) -> Stack:
     return Stack.connect(cloud.stack_name, region=cloud.region, endpoint_url=cloud.endpoint_url)
 
 

@@ -15,11 +15,12 @@ from typing import IO, Final
 
 import platformdirs
 
+from client import models
 from client.errors import EmbeddedCloudError
-from core.models import CLASSICAL, ModelSource, best_available
+from client.models import APP
+from core.models import CLASSICAL, best_available
 from core.options import Host
 
-APP: Final = "precision-background-remover"
 ROOT: Final = Path(__file__).parent.parent
 
 # The worker runs from the working tree: its image has only to be named, and its network to be there already.
@@ -71,18 +72,12 @@ def template() -> Path:
     return path
 
 
-def model_directory() -> Path:
-    """Return where weights lie on this machine: PBR_MODEL_DIR, or the user's cache."""
-    given = os.environ.get("PBR_MODEL_DIR")
-    return Path(given).absolute() if given else platformdirs.user_cache_path(APP) / "models"
-
-
 def choose_model(name: str | None) -> Model:
     """Choose a cloud's default model: the one asked for, or for None or ``auto`` the best that can be had now."""
     if name not in (None, "auto"):
         return Model(name, "asked for", limited=False)
-    directory = model_directory()
-    found = best_available(ModelSource((directory,), os.environ.get("PBR_MODEL_MIRROR"), _MODEL_S))
+    source = models.source(_MODEL_S)
+    found = best_available(source)
     if found == CLASSICAL:
         return Model(
             found,
@@ -90,7 +85,7 @@ def choose_model(name: str | None) -> Model:
             "set PBR_MODEL_DIR or PBR_MODEL_MIRROR",
             limited=True,
         )
-    return Model(found, f"the best of the free models whose weights are in {directory}", limited=False)
+    return Model(found, f"the best of the free models whose weights are here: {source.find(found)}", limited=False)
 
 
 def parameters(model: Model, host: Host, *, all_hosts: bool) -> dict[str, str]:
@@ -101,9 +96,12 @@ def parameters(model: Model, host: Host, *, all_hosts: bool) -> dict[str, str]:
         host: where segmentation runs for uploads that name none; auto is the template's default.
         all_hosts: with an ECS worker and a SageMaker endpoint, whatever the default host is.
     """
-    values = {"DefaultModel": model.name, "ModelDirectory": str(model_directory())}
+    directories = os.pathsep.join(str(directory) for directory in models.directories())
+    values = {"DefaultModel": model.name, "ModelDirectory": directories}
     if mirror := os.environ.get("PBR_MODEL_MIRROR"):
         values["ModelMirror"] = mirror
+    if custom := os.environ.get("PBR_CUSTOM_MODELS"):
+        values["CustomModels"] = custom
     if host is not Host.AUTO:
         values["SegmentationHost"] = host.value
     if all_hosts:

@@ -3,10 +3,19 @@
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
@@ -14,7 +23,9 @@ from rich.text import Text
 from client.batch import Delivery
 from client.errors import FailureReport, JobFailedError
 from client.history import Execution, Row, StageEvent
+from client.models import Entry
 from core.errors import BackgroundRemoverError
+from core.models import CLASSICAL
 
 _NO_TERMINAL_COLUMNS = 200
 _STATUS_STYLE = {"SUCCEEDED": "green", "FAILED": "red", "TIMED_OUT": "red", "ABORTED": "yellow"}
@@ -93,6 +104,43 @@ def progress(console: Console) -> tuple[AbstractContextManager[object], Lines]:
     columns = SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[stage]}"), TimeElapsedColumn()
     moving = Progress(*columns, console=console, transient=True)
     return moving, Live(moving)
+
+
+class Transfers:
+    """Files on their way: a bar for each on a terminal, and a line for each one that is through."""
+
+    def __init__(self, console: Console) -> None:
+        columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Take the bars away."""
+        self._progress.stop()
+
+    def moved(self, name: str, count_bytes: int, of_bytes: int) -> None:
+        """Move a file's bar."""
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name)
+        self._progress.update(self._tasks[name], completed=count_bytes, total=of_bytes)
+
+    def done(self, name: str, what: str) -> None:
+        """Print where a file is."""
+        self._end(name, Text.assemble(("done    ", "green"), f"{name}  {what}"))
+
+    def failed(self, name: str, error: Exception) -> None:
+        """Print why it is not there, and what to do."""
+        self._end(name, Text.assemble(("failed  ", "red"), f"{name}  {error_text(error)}"))
+
+    def _end(self, name: str, line: Text) -> None:
+        if name in self._tasks:
+            self._progress.remove_task(self._tasks.pop(name))
+        self._progress.console.print(line)
 
 
 def _stage_text(event: StageEvent) -> Text:
@@ -178,3 +226,58 @@ def print_data(console: Console, rows: Sequence[Row]) -> None:
             console.print(f"\n{row.id} {row.type} {row.state}", style="bold")
             text = json.dumps(row.data, indent=2, ensure_ascii=False)
             console.print(Syntax(text, "json", background_color="default", word_wrap=True), soft_wrap=False)
+
+
+def models_table(entries: Sequence[Entry]) -> Table:
+    """Lay out models, one a line."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("model", no_wrap=True)
+    table.add_column("input", justify="right", no_wrap=True)
+    table.add_column("MB", justify="right")
+    table.add_column("memory", justify="right", no_wrap=True)
+    table.add_column("suits", no_wrap=True)
+    table.add_column("commercial use")
+    table.add_column("licence", overflow="fold")
+    table.add_column("weights", overflow="fold")
+    for entry in entries:
+        model = entry.model
+        table.add_row(
+            Text(f"{model.name}{' *' if entry.default else ''}", style="bold" if entry.default else ""),
+            f"{model.input_px} px",
+            f"{model.bytes / 1e6:,.1f}",
+            f"{model.memory_bytes / 1e9:g} GB" if model.memory_bytes else "-",
+            entry.suits,
+            Text("yes", style="green") if model.commercial_use else Text("no", style="red"),
+            Text(model.licence),
+            _weights_text(entry),
+        )
+    return table
+
+
+def _weights_text(entry: Entry) -> Text:
+    if entry.path is None:
+        return Text(entry.url, style="dim")
+    what, style = {
+        None: ("not checked", ""),
+        True: ("verified", "green"),
+        False: ("not the pinned file", "red"),
+    }[entry.verified]
+    return Text(f"{entry.path} ({what})", style=style)
+
+
+def about_models(entries: Sequence[Entry]) -> list[str]:
+    """Return what a table of models does not say by itself."""
+    default = next((entry for entry in entries if entry.default), None)
+    if default is None:
+        chosen = f"Default here: {CLASSICAL}, the built-in segmenter without weights."
+    elif default.path:
+        chosen = "* default here: the best free one whose weights are here and that this machine's memory carries."
+    else:
+        chosen = f"* default here: it is fetched when an embedded cloud starts; {CLASSICAL} if it cannot be had."
+    return [
+        "",
+        chosen,
+        "On a stack the parameter DefaultModel is the default, birefnet-general-lite if it is not given; for a stack "
+        "that segments on GPUs, DefaultModel=birefnet-general.",
+        f"{CLASSICAL}, built in, needs no weights; it expects one centred subject.",
+    ]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from client.embedded import Cloud, Model, choose_model, model_directory, parameters, registered, running, stop, template
+from client.embedded import Cloud, Model, choose_model, parameters, registered, running, stop, template
 from client.errors import EmbeddedCloudError
 from core.models import CLASSICAL
 from core.options import Host
@@ -93,14 +93,11 @@ def test_the_parameters_are_those_of_the_template(
 ) -> None:
     monkeypatch.setenv("PBR_MODEL_DIR", str(tmp_path))
     monkeypatch.setenv("PBR_MODEL_MIRROR", "https://mirror.example/models")
+    monkeypatch.setenv("PBR_CUSTOM_MODELS", "[]")
     values = parameters(MODEL, host, all_hosts=all_hosts)
     yaml.SafeLoader.add_multi_constructor("!", lambda _loader, suffix, node: f"!{suffix} {node.value}")
     known = yaml.safe_load(template().read_text())["Parameters"]
     assert values.keys() <= known.keys()
     assert values["ModelDirectory"] == str(tmp_path) and values["ModelMirror"] == "https://mirror.example/models"
+    assert values["CustomModels"] == "[]"
     assert values.get("SegmentationHost", "lambda") in known["SegmentationHost"]["AllowedValues"]
-
-
-def test_a_relative_model_directory_means_the_same_to_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PBR_MODEL_DIR", "models")
-    assert model_directory() == Path.cwd() / "models"
