@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import boto3
@@ -70,6 +72,23 @@ class Answers:
         except BotoCoreError:
             logger.exception("heartbeat failed")
         return True
+
+    @contextmanager
+    def kept_alive(self, token: str, *, every_s: float) -> Iterator[None]:
+        """Send heartbeats until the block ends, or until nobody waits any more."""
+        done = threading.Event()
+
+        def beat() -> None:
+            while not done.wait(every_s) and self.heartbeat(token):
+                pass
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
 
 def _check_gone(error: ClientError) -> None:
