@@ -25,8 +25,7 @@ RUN python -m venv --without-pip /opt/venv \
     && /opt/venv/bin/python -m compileall -q -j 0 /opt/venv/lib
 
 # ---- pymatting, compiled here: at its first import it would take a minute, and need a disk that can be written.
-FROM base AS compiled
-COPY --from=packages /opt/venv /opt/venv
+FROM packages AS compiled
 COPY core/__init__.py core/compiled.py core/
 RUN python -c "\
 from pathlib import Path; \
@@ -34,8 +33,7 @@ from core import compiled; \
 compiled.bake(Path('$PBR_NUMBA_CACHE'))"
 
 # ---- Weights. Only what finds and checks them is copied, so that a change of other code downloads nothing.
-FROM base AS weights
-COPY --from=packages /opt/venv /opt/venv
+FROM packages AS weights
 COPY core/__init__.py core/download.py core/errors.py core/machine.py core/models.py core/
 # The models whose weights the image carries, separated by spaces; "classical" has none.
 ARG MODELS=birefnet-general-lite
