@@ -225,12 +225,13 @@ def list_models(
     """
     if context.invoked_subcommand:
         return
-    entries = models.entries(models.source(), verify=verify)
+    where = models.source()
+    entries = models.entries(where, verify=verify)
     if as_json:
         OUT.print_json(data=[entry.facts() for entry in entries])
         return
     OUT.print(screen.models_table(entries), soft_wrap=False)
-    for line in screen.about_models(entries):
+    for line in screen.about_models(entries, where.base):
         OUT.print(line)
 
 

@@ -111,17 +111,19 @@ class Transfers:
 
     def __init__(self, console: Console) -> None:
         columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._progress = Progress(*columns, console=console, transient=True)
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
         """Begin to show."""
-        self._progress.start()
+        if self._progress.console.is_terminal:
+            self._progress.start()
         return self
 
     def __exit__(self, *_exception: object) -> None:
         """Take the bars away."""
-        self._progress.stop()
+        if self._progress.console.is_terminal:
+            self._progress.stop()
 
     def moved(self, name: str, count_bytes: int, of_bytes: int) -> None:
         """Move a file's bar."""
@@ -256,7 +258,7 @@ def models_table(entries: Sequence[Entry]) -> Table:
 
 def _weights_text(entry: Entry) -> Text:
     if entry.path is None:
-        return Text(entry.url, style="dim")
+        return Text(entry.model.uri or entry.model.file, style="dim")
     what, style = {
         None: ("not checked", ""),
         True: ("verified", "green"),
@@ -265,19 +267,20 @@ def _weights_text(entry: Entry) -> Text:
     return Text(f"{entry.path} ({what})", style=style)
 
 
-def about_models(entries: Sequence[Entry]) -> list[str]:
-    """Return what a table of models does not say by itself."""
+def about_models(entries: Sequence[Entry], mirror: str) -> list[str]:
+    """Return what a table of models does not say by itself; what is not here comes from ``mirror``."""
     default = next((entry for entry in entries if entry.default), None)
     if default is None:
-        chosen = f"Default here: {CLASSICAL}, the built-in segmenter without weights."
+        chosen = f"Default here: {CLASSICAL}"
     elif default.path:
-        chosen = "* default here: the best free one whose weights are here and that this machine's memory carries."
+        chosen = "* default here: of the free ones whose weights are here, the best that this machine's memory carries"
     else:
-        chosen = f"* default here: it is fetched when an embedded cloud starts; {CLASSICAL} if it cannot be had."
+        chosen = f"* default here: fetched when an embedded cloud starts; {CLASSICAL} if it cannot be had"
     return [
         "",
-        chosen,
-        "On a stack the parameter DefaultModel is the default, birefnet-general-lite if it is not given; for a stack "
-        "that segments on GPUs, DefaultModel=birefnet-general.",
+        f"{chosen}.",
+        f"What is not here comes from {mirror}; pbr models fetch has it here.",
         f"{CLASSICAL}, built in, needs no weights; it expects one centred subject.",
+        "A stack's default is its parameter DefaultModel: birefnet-general-lite unless it is given, which suits Lambda "
+        "and Fargate; birefnet-general where it segments on GPUs.",
     ]

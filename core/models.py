@@ -121,7 +121,7 @@ _BEST_FIRST: Final = (
         mean=(0.5, 0.5, 0.5),
         std=(1.0, 1.0, 1.0),
         memory_bytes=3 * _GB,
-        licence="none stated for the weights; code Apache-2.0, training data DIS5K non-commercial",
+        licence="none stated; trained on DIS5K, non-commercial",
         commercial_use=False,
     ),
     Model(
@@ -201,9 +201,14 @@ class ModelSource:
         """Return where a model's file is put that is not here."""
         return self.directories[-1] / f"{name}.onnx"
 
+    @property
+    def base(self) -> str:
+        """The URL of all files that have none of their own."""
+        return (self.mirror or RELEASE).rstrip("/")
+
     def url(self, model: Model) -> str:
         """Return where a model's file comes from."""
-        return model.uri or f"{(self.mirror or RELEASE).rstrip('/')}/{model.file}"
+        return model.uri or f"{self.base}/{model.file}"
 
 
 class _Custom(BaseModel):
