@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from functions.segment.inference import InferenceConfig
 from functions.segment.worker import WorkerConfig
-from functions.shared.config import SegmentationConfig
 from local.deploy import translate
 from tests.conftest import ROOT
 
@@ -324,7 +324,8 @@ def test_the_endpoint_is_configured_for_its_instance(
     model = Stack({**REALTIME, "SageMakerInstanceType": instance})["SegmentationModel"]
     for name, value in environment(model["PrimaryContainer"]).items():
         monkeypatch.setenv(name, value)
-    assert SegmentationConfig().pbr_device == device
+    config = InferenceConfig()
+    assert (config.pbr_device, config.default_model) == (device, "birefnet-general-lite")
 
 
 @pytest.mark.parametrize("parameters", WORKERS[1:], ids=named)
@@ -333,6 +334,7 @@ def test_a_worker_writes_to_its_volume_only_and_has_two_minutes_to_drain(paramet
     assert container["ReadonlyRootFilesystem"]
     assert container["User"].split(":")[0] not in {"", "0", "root"}
     assert [mount["ContainerPath"] for mount in container["MountPoints"]] == ["/tmp"]
+    assert "\nVOLUME /tmp\n" in (ROOT / "Dockerfile").read_text(), "or it is root's alone on Fargate"
     assert container["StopTimeout"] == 120
 
 
@@ -434,11 +436,14 @@ def test_a_worker_is_woken_when_jobs_wait_that_nobody_takes(waiting: float, take
     assert (untouched >= facts["Threshold"]) is alarm
 
 
-def test_a_worker_woken_from_zero_has_five_minutes_to_start_before_the_job_is_given_up() -> None:
+def test_what_is_woken_from_zero_has_time_to_start_before_the_job_is_given_up() -> None:
+    states = yaml.safe_load((ROOT / "statemachine/remove_background.asl.yaml").read_text())["States"]
     alarm = Stack(FARGATE)["WorkerWakeUpAlarm"]
     [period_s] = {metric["MetricStat"]["Period"] for metric in alarm["Metrics"] if "MetricStat" in metric}
-    states = yaml.safe_load((ROOT / "statemachine/remove_background.asl.yaml").read_text())["States"]
     assert states["SegmentOnEcs"]["HeartbeatSeconds"] - 2 * period_s * alarm["EvaluationPeriods"] >= 300
+    alarm = Stack(ASYNC)["EndpointWakeUpAlarm"]
+    waits = states["SegmentOnSageMakerAsync"]["Branches"][0]["States"]["AwaitMask"]
+    assert waits["HeartbeatSeconds"] - 2 * alarm["Period"] * alarm["EvaluationPeriods"] >= 600
 
 
 def test_workers_and_an_asynchronous_endpoint_scale_to_zero_and_a_real_time_one_does_not() -> None:
