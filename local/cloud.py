@@ -11,15 +11,10 @@ from typing import Self
 
 from local.deploy import create_stack, translate
 from local.lambda_runtime import LambdaRuntime
-from local.processes import Endpoint, Log, base_environment
+from local.processes import Log, base_environment
 
 DEFAULT_REGION = "eu-west-1"
 LOOPBACK = "127.0.0.1"
-
-# The SageMaker endpoint is no resource of the template: it runs what this function runs, with the same variables.
-ENDPOINT_PARAMETER = "SageMakerEndpointName"
-ENDPOINT_FUNCTION = "SegmentFunction"
-ENDPOINT_MODULE = "functions.segment.serve"
 
 
 class EmbeddedCloud:
@@ -124,17 +119,8 @@ class EmbeddedCloud:
         host.stop()
 
     def _deploy(self) -> None:
-        cloudformation, functions = self._host.client("cloudformation"), self._host.client("lambda")
         template = translate(self._template, self._parameters, self.region)
-        self.outputs = create_stack(cloudformation, self.stack_name, template, self._parameters)
-        if endpoint := self._parameters.get(ENDPOINT_PARAMETER):
-            resource = cloudformation.describe_stack_resource(
-                StackName=self.stack_name, LogicalResourceId=ENDPOINT_FUNCTION
-            )["StackResourceDetail"]
-            function = functions.get_function_configuration(FunctionName=resource["PhysicalResourceId"])
-            environment = {**self._host.environment, **function["Environment"]["Variables"]}
-            log = self._open_log(f"/aws/sagemaker/Endpoints/{endpoint}", "AllTraffic/container")
-            self._host.endpoints[endpoint] = Endpoint([ENDPOINT_MODULE], environment, self._host.code, log)
+        self.outputs = create_stack(self._host.client("cloudformation"), self.stack_name, template, self._parameters)
 
     def _open_log(self, group: str, stream: str) -> Log:
         from moto.core import DEFAULT_ACCOUNT_ID

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,6 @@ Log = Callable[[str], None]
 
 RESTART_DELAY_S = 1.0
 ENDPOINT_START_S = 120.0
-ENDPOINT_ANSWER_S = 60.0  # SageMaker's own limit of a real-time invocation
 
 
 def base_environment(code: Path, sdk: Mapping[str, str]) -> dict[str, str]:
@@ -165,23 +165,40 @@ class Answer:
     content_type: str
     body: bytes
 
+    @property
+    def ok(self) -> bool:
+        """Whether it is what was asked for."""
+        return 200 <= self.status < 300
+
 
 class Endpoint:
-    """A SageMaker endpoint, its container (GET /ping, POST /invocations) started at the first call."""
+    """A SageMaker endpoint, its container (GET /ping, POST /invocations) started at the first call.
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], code: Path, log: Log) -> None:
+    Args:
+        command: module and its arguments.
+        environment: the whole environment.
+        code: working directory.
+        log: called with every line of output, from a thread.
+        at_once: how many of the queue are in hand at once.
+    """
+
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], code: Path, log: Log, at_once: int = 1
+    ) -> None:
         self._command, self._environment, self._code, self._log = command, environment, code, log
+        self._queue = ThreadPoolExecutor(at_once)
         self._lock = threading.Lock()
         self._child: Child | None = None
         self._url = ""
         self._closed = False
 
-    def invoke(self, body: bytes, headers: Mapping[str, str]) -> Answer:
+    def invoke(self, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Answer:
         """Hand a request to the container.
 
         Args:
             body: bytes of the request.
             headers: HTTP headers of the request, Content-Type and Accept.
+            timeout_s: how long to wait for an answer.
 
         Returns:
             The container's answer, whatever its status.
@@ -189,7 +206,18 @@ class Endpoint:
         with self._lock:
             if not self._closed and (self._child is None or not self._child.alive):
                 self._start()
-        return self._request("/invocations", ENDPOINT_ANSWER_S, body, headers)
+        return self._request("/invocations", timeout_s, body, headers)
+
+    def enqueue(self, work: Callable[[], None]) -> None:
+        """Do something with the container when its turn comes."""
+
+        def in_turn() -> None:
+            try:
+                work()
+            except Exception as error:  # nobody waits for it
+                self._log(f"A request in the queue came to nothing: {error!r}")
+
+        self._queue.submit(in_turn)
 
     def _start(self) -> None:
         with socket.socket() as probe:
@@ -215,7 +243,8 @@ class Endpoint:
             return Answer(0, "", b"Your invocation timed out while waiting for a response from container primary.")
 
     def close(self) -> None:
-        """End the container; it is not started again."""
+        """End the container, and forget the queue; it is not started again."""
+        self._queue.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             self._closed = True
             if self._child is not None:

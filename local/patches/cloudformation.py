@@ -67,6 +67,14 @@ WITHOUT_EFFECT = {
         "OwnershipControls": "objects have no owners",
     },
     "AWS::S3::BucketPolicy": {"": "moto ignores conditions: a TLS-only Deny would refuse every call"},
+    "AWS::SageMaker::EndpointConfig": {
+        "ProductionVariants.InstanceType": "the endpoint's container runs on this machine, once",
+        "AsyncInferenceConfig.OutputConfig.NotificationConfig": "nobody is told",
+    },
+    "AWS::SageMaker::Model": {
+        "PrimaryContainer.ModelDataUrl": "there are no files of the model's own",
+        "VpcConfig": "the endpoint's container shares this machine's network",
+    },
     "AWS::SNS::Topic": {"KmsMasterKeyId": "messages are not encrypted"},
     "AWS::SQS::Queue": {
         "KmsMasterKeyId": "messages are not encrypted",

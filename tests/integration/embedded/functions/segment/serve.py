@@ -1,8 +1,10 @@
-"""A SageMaker container that answers what it was sent, or the status it is told to."""
+"""A SageMaker container that answers what it was sent, or the status it is told to, and task tokens."""
 
 import json
 import os
 from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import boto3
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -11,7 +13,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self._answer(body.get("status", 200), {"got": body, "greeting": os.environ["GREETING"]})
+        if "token" in body:
+            self._answer_token(body["token"], body["job"])
+        types = [self.headers["Content-Type"], self.headers["Accept"]]
+        self._answer(body.get("status", 200), {"got": body, "greeting": os.environ["GREETING"], "types": types})
+
+    def _answer_token(self, token: str, job: dict[str, str]) -> None:
+        machine = boto3.client("stepfunctions")
+        if "error" in job:
+            machine.send_task_failure(taskToken=token, error=job["error"], cause="it was asked for")
+        else:
+            machine.send_task_success(taskToken=token, output=json.dumps({"done": job}))
 
     def _answer(self, status: int, body: object) -> None:
         self.send_response(status)
