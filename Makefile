@@ -33,7 +33,7 @@ test: setup $(VENV)/.compiled  ## all tests, fast ones first
 	$(BIN)/python -m pytest tests/integration tests/e2e
 
 test-containers: setup $(VENV)/.compiled  ## the image in Docker: every function, the worker, the endpoint: make test-containers [GPU=1]
-	$(if $(GPU),PBR_TEST_GPU=1) $(BIN)/python -m pytest tests/containers
+	$(if $(GPU),PBR_TEST_GPU=1) $(BIN)/python -m pytest --timeout 1200 tests/containers
 
 lint: setup node_modules/.ready typecheck  ## style, types, imports, templates, state machine
 	$(BIN)/ruff check .
