@@ -1,0 +1,304 @@
+"""The image as sam builds it, and an embedded cloud that its containers can reach."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import docker
+import pytest
+import samcli
+from docker.models.containers import Container
+from docker.models.images import Image
+from samtranslator.yaml_helper import yaml_parse
+
+from client.embedded import WORKER_IMAGE
+from client.stack import Stack
+from local.cloud import EmbeddedCloud
+from tests import conftest
+from tests.conftest import ROOT
+from tests.containers import engine, network
+
+HOST: Final = "host.docker.internal"
+"""This machine's name inside of a container."""
+
+NOBODY: Final = "993:990"
+"""A user that the image does not know, as Lambda's is."""
+
+READ_ONLY: Final[dict[str, Any]] = {"read_only": True, "tmpfs": {"/tmp": ""}}
+
+PIPELINE: Final = ("Validate", "Segment", "Refine", "Encode", "Metrics", "Failure")
+"""The functions, each after those whose output its sample event takes for granted."""
+
+SAM: Final = str(Path(sys.executable).with_name("sam"))
+
+_EMULATOR: Final = Path(str(samcli.__file__)).parent / "local/rapid/aws-lambda-rie-x86_64"
+_INVOKE: Final = "/2015-03-31/functions/function/invocations"
+_MEASURED: Final = pytest.StashKey[list[tuple[str, str]]]()
+_START_S: Final = 120.0
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function as it is deployed: what its container is started with."""
+
+    logical_id: str
+    handler: str
+    environment: dict[str, str]
+
+    @property
+    def sample(self) -> Path:
+        """The event that the repository has for it."""
+        return ROOT / "events" / f"{self.handler.split('.')[1]}.json"
+
+
+@dataclass(frozen=True)
+class Containers:
+    """Starts containers that reach the cloud, and removes them."""
+
+    client: docker.DockerClient
+    image: Image
+
+    @contextmanager
+    def run(self, command: list[str], image: Image | None = None, **options: Any) -> Iterator[Container]:
+        """Run a container of the image until the block ends."""
+        container = self.client.containers.run(
+            image or self.image, command, detach=True, extra_hosts={HOST: "host-gateway"}, **options
+        )
+        try:
+            yield container
+        finally:
+            container.remove(force=True, v=True)
+
+    @contextmanager
+    def emulated(self, function: Function) -> Iterator[Callable[[bytes], bytes]]:
+        """Run a function under Lambda's runtime interface emulator; yields what invokes it."""
+        with self.run(
+            [function.handler],
+            entrypoint=["/emulator", *self.image.attrs["Config"]["Entrypoint"]],
+            volumes={str(_EMULATOR): {"bind": "/emulator", "mode": "ro"}},
+            environment=function.environment,
+            user=NOBODY,
+            ports={"8080/tcp": ("127.0.0.1", None)},
+            **READ_ONLY,
+        ) as container:
+            url = address(container)
+            yield lambda event: http(url + _INVOKE, event)[1]
+
+
+@dataclass(frozen=True)
+class Sam:
+    """The SAM CLI, with the image built and the embedded cloud as AWS."""
+
+    template: Path
+    environment_file: Path
+
+    def command(self, *arguments: str) -> list[str]:
+        return [
+            SAM, *arguments, "--template", str(self.template), "--env-vars", str(self.environment_file),
+            "--skip-pull-image", "--add-host", f"{HOST}:host-gateway",
+        ]  # fmt: skip
+
+
+def sam_environment() -> dict[str, str]:
+    """Return the environment that sam runs in. With made-up keys it would ask AWS who it is, for seconds."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    return {**kept, "AWS_DEFAULT_REGION": "eu-west-1", "SAM_CLI_TELEMETRY": "0"}
+
+
+def address(container: Container) -> str:
+    """Return the URL of a container's port 8080 on this machine."""
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline:
+        container.reload()
+        if bound := container.ports.get("8080/tcp"):
+            return f"http://127.0.0.1:{bound[0]['HostPort']}"
+        assert container.status != "exited", container.logs().decode()
+        time.sleep(0.01)
+    raise AssertionError("the container has no port")
+
+
+def http(url: str, body: bytes | None = None, content_type: str = "application/json") -> tuple[int, bytes]:
+    """Return status and body of an answer; ask again while nobody listens yet."""
+    request = urllib.request.Request(url, body, {"Content-Type": content_type})
+    deadline = time.monotonic() + _START_S
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=_START_S) as response:
+                return response.status, response.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def log_line(container: Container, text: str) -> str:
+    """Wait for the first line of a container's log that holds ``text``, and return it."""
+    lines: list[str] = []
+    for line in container.logs(stream=True, follow=True):
+        lines.append(line.decode())
+        if text in lines[-1]:
+            return lines[-1]
+    raise AssertionError(f"the container ended without {text!r}:\n{''.join(lines)}")
+
+
+def put(cloud: EmbeddedCloud, bucket: str, key: str, data: bytes) -> None:
+    """Put an object into a bucket of its own."""
+    s3 = conftest.client("s3", cloud.endpoint_url, cloud.region)
+    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": cloud.region})
+    s3.put_object(Bucket=bucket, Key=key, Body=data)
+
+
+@pytest.fixture(scope="session")
+def measure(pytestconfig: pytest.Config) -> Callable[[str, str], None]:
+    """Called with what was measured and its value: the table is printed when all tests have run."""
+    rows = pytestconfig.stash.setdefault(_MEASURED, [])
+    return lambda what, value: rows.append((what, value))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if rows := config.stash.get(_MEASURED, []):
+        terminalreporter.section("measured")
+        for what, value in rows:
+            terminalreporter.write_line(f"{what:<44} {value:>12}")
+
+
+@pytest.fixture(scope="session")
+def docker_client(
+    tmp_path_factory: pytest.TempPathFactory, measure: Callable[[str, str], None]
+) -> Iterator[docker.DockerClient]:
+    """A client of an engine that has the Dockerfile's base image. Without one there is nothing to test."""
+    folder = tmp_path_factory.mktemp("engine")
+    try:
+        with engine.engine(folder / "dockerd.log") as client:
+            measure("base image", engine.have_base_image(client, folder))
+            yield client
+    except engine.UnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def cloud() -> Iterator[EmbeddedCloud]:
+    """The project's template with a custom model in a bucket, and an ECS service that runs no worker of its own."""
+    parameters = {
+        "DefaultModel": "classical",
+        "ModelBucket": network.BUCKET,
+        "CustomModels": network.custom_models(),
+        "WorkerImageUri": WORKER_IMAGE,
+        "WorkerSubnets": "subnet-embedded",
+        "WorkerSecurityGroups": "sg-embedded",
+    }
+    with EmbeddedCloud(ROOT / "template.yaml", parameters, address="0.0.0.0") as running:
+        ecs = conftest.client("ecs", running.endpoint_url, running.region)
+        for cluster in ecs.list_clusters()["clusterArns"]:
+            for service in ecs.list_services(cluster=cluster)["serviceArns"]:
+                ecs.update_service(cluster=cluster, service=service, desiredCount=0)
+        put(running, network.BUCKET, network.KEY, network.content())
+        yield running
+
+
+@pytest.fixture(scope="session")
+def stack(cloud: EmbeddedCloud) -> Stack:
+    return Stack.connect(cloud.stack_name, region=cloud.region, endpoint_url=cloud.endpoint_url)
+
+
+@pytest.fixture(scope="session")
+def container_environment(cloud: EmbeddedCloud) -> dict[str, str]:
+    """What leads the AWS SDK in a container to the cloud."""
+    return {**cloud.environment, "AWS_ENDPOINT_URL": cloud.endpoint_url.replace("localhost", HOST)}
+
+
+@pytest.fixture(scope="session")
+def functions(cloud: EmbeddedCloud, container_environment: Mapping[str, str]) -> list[Function]:
+    """The deployed functions in the order of the pipeline, reading uploads from the bucket that their samples name."""
+
+    def client(service: str) -> Any:
+        return conftest.client(service, cloud.endpoint_url, cloud.region)
+
+    def function(logical_id: str) -> Function:
+        resource = client("cloudformation").describe_stack_resource(
+            StackName=cloud.stack_name, LogicalResourceId=logical_id
+        )["StackResourceDetail"]
+        deployed = client("lambda").get_function(FunctionName=resource["PhysicalResourceId"])["Configuration"]
+        variables = {**deployed["Environment"]["Variables"], "UPLOADS_BUCKET": "uploads", **container_environment}
+        return Function(logical_id, deployed["ImageConfigResponse"]["ImageConfig"]["Command"][0], variables)
+
+    return [function(f"{stage}Function") for stage in PIPELINE]
+
+
+@pytest.fixture(scope="session")
+def photograph() -> bytes:
+    """The photograph that the sample events speak of, from scikit-image's package: a cup of coffee."""
+    return (files("skimage") / "data" / "coffee.png").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def sample_upload(cloud: EmbeddedCloud, photograph: bytes) -> None:
+    """The object of the sample events, in a bucket that starts no execution."""
+    put(cloud, "uploads", "photos/cup.png", photograph)
+
+
+@pytest.fixture(scope="session")
+def built(
+    docker_client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory, measure: Callable[[str, str], None]
+) -> Path:
+    """The template as ``sam build`` leaves it, and with it the images of all functions."""
+    folder = tmp_path_factory.mktemp("sam")
+    started = time.monotonic()
+    done = subprocess.run(
+        [SAM, "build", "--template", str(ROOT / "template.yaml"), "--parameter-overrides", "DefaultModel=classical",
+         "--build-dir", str(folder / "build"), "--cache-dir", str(folder / "cache")],
+        cwd=ROOT, env=sam_environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    measure("sam build", f"{time.monotonic() - started:.0f} s")
+    return folder / "build" / "template.yaml"
+
+
+@pytest.fixture(scope="session")
+def sam(built: Path, functions: list[Function], tmp_path_factory: pytest.TempPathFactory) -> Sam:
+    """The SAM CLI; it hands on only variables that the template has, and AWS_ENDPOINT_URL is not one of these."""
+    folder = tmp_path_factory.mktemp("invoke")
+    template = yaml_parse(built.read_text())
+    template["Globals"]["Function"]["Environment"]["Variables"]["AWS_ENDPOINT_URL"] = ""
+    (folder / "template.yaml").write_text(json.dumps(template))
+    variables = {function.logical_id: function.environment for function in functions}
+    (folder / "environment.json").write_text(json.dumps(variables))
+    return Sam(folder / "template.yaml", folder / "environment.json")
+
+
+@pytest.fixture(scope="session")
+def containers(docker_client: docker.DockerClient, built: Path, measure: Callable[[str, str], None]) -> Containers:
+    """The image that sam built, ready to be run. All functions have the same."""
+    template = yaml_parse(built.read_text())
+    image = docker_client.images.get(template["Resources"]["SegmentFunction"]["Properties"]["ImageUri"])
+    measure("image, flavour cpu, no weights", f"{image.attrs['Size'] / 1e6:.0f} MB")
+    return Containers(docker_client, image)
+
+
+@pytest.fixture(scope="session")
+def worker(cloud: EmbeddedCloud, container_environment: Mapping[str, str]) -> dict[str, Any]:
+    """What the worker's container is started with, by the stack's task definition."""
+    ecs = conftest.client("ecs", cloud.endpoint_url, cloud.region)
+    [name] = ecs.list_task_definitions()["taskDefinitionArns"]
+    [definition] = ecs.describe_task_definition(taskDefinition=name)["taskDefinition"]["containerDefinitions"]
+    assert definition["readonlyRootFilesystem"]
+    variables = {variable["name"]: variable["value"] for variable in definition["environment"]}
+    return {
+        "entrypoint": definition["entryPoint"],
+        "command": definition["command"],
+        "user": definition["user"],
+        "environment": {**variables, **container_environment},
+        **READ_ONLY,
+    }

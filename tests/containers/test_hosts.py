@@ -1,0 +1,67 @@
+"""The two hosts beside Lambda: the ECS worker as its task definition has it, the endpoint as SageMaker starts it."""
+
+import io
+import json
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import pytest
+from PIL import Image
+
+from client.jobs import Jobs
+from client.stack import Stack
+from tests.containers import network
+from tests.containers.conftest import READ_ONLY, Containers, Function, address, http, log_line
+
+_JOB_S: Final = 240.0
+
+
+def test_the_worker_takes_a_job_from_the_queue_to_its_result(
+    containers: Containers,
+    worker: dict[str, Any],
+    stack: Stack,
+    photograph: bytes,
+    measure: Callable[[str, str], None],
+) -> None:
+    jobs, options = Jobs(stack), {"segmentation_host": "ecs", "model": network.NAME}
+    started = time.monotonic()
+    with containers.run(**worker) as container:
+        log_line(container, "worker started")
+        measure("worker: start to 'worker started'", f"{time.monotonic() - started:.1f} s")
+        execution = jobs.execution_of(jobs.upload("cup.png", photograph, options))
+        assert list(jobs.follow(execution, timeout_s=_JOB_S))
+        container.stop(timeout=30)
+        assert "worker stopped" in container.logs().decode()
+    result = jobs.result(execution)
+    assert Image.open(io.BytesIO(result.data)).mode == "RGBA"
+    assert result.sidecar["host"] == "ecs" and not result.sidecar["degraded"]
+    assert result.sidecar["model"]["name"] == network.NAME
+
+
+def test_a_worker_that_was_promised_a_gpu_ends_without_one(containers: Containers, worker: dict[str, Any]) -> None:
+    environment = {**worker["environment"], "DEFAULT_MODEL": network.NAME, "PBR_DEVICE": "cuda"}
+    with containers.run(**{**worker, "environment": environment}) as container:
+        assert container.wait(timeout=60)["StatusCode"] != 0
+        assert "GpuUnavailableError" in container.logs().decode()
+
+
+@pytest.mark.usefixtures("sample_upload")
+def test_the_endpoint_answers_pings_and_invocations(
+    containers: Containers, functions: list[Function], stack: Stack, measure: Callable[[str, str], None]
+) -> None:
+    [segment] = [function for function in functions if function.logical_id == "SegmentFunction"]
+    started = time.monotonic()
+    with containers.run(
+        ["serve"], environment=segment.environment, ports={"8080/tcp": ("127.0.0.1", None)}, **READ_ONLY
+    ) as container:
+        url = address(container)
+        assert http(f"{url}/ping") == (200, b"")
+        measure("endpoint: start to first answer of /ping", f"{time.monotonic() - started:.1f} s")
+        running_as = container.top()
+        status, answer = http(f"{url}/invocations", segment.sample.read_bytes())
+    assert status == 200, answer
+    key = json.loads(answer)["key"]
+    mask = Image.open(io.BytesIO(stack.s3.get_object(Bucket=stack.outputs["WorkBucket"], Key=key)["Body"].read()))
+    assert mask.mode == "L" and mask.getextrema() == (0, 255)
+    assert {process[running_as["Titles"].index("UID")] for process in running_as["Processes"]} == {"10001"}
