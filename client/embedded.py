@@ -23,8 +23,8 @@ from core.options import Host
 
 ROOT: Final = Path(__file__).parent.parent
 
-# The worker runs from the working tree: its image has only to be named, and its network to be there already.
-WORKER_IMAGE: Final = f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/{APP}:working-tree"
+# Worker and endpoint run from the working tree: their image has only to be named.
+IMAGE_URI: Final = f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/{APP}:working-tree"
 
 # Long enough to fetch the best model's 224 MB on a good line. Where nothing answers it is known in three seconds.
 _MODEL_S: Final = 20.0
@@ -106,10 +106,10 @@ def parameters(model: Model, host: Host, *, all_hosts: bool) -> dict[str, str]:
         values["SegmentationHost"] = host.value
     if all_hosts:
         values |= {
-            "WorkerImageUri": WORKER_IMAGE,
+            "WorkerImageUri": IMAGE_URI,
             "WorkerSubnets": "subnet-embedded",
             "WorkerSecurityGroups": "sg-embedded",
-            "SageMakerEndpointName": APP,
+            "SageMakerImageUri": IMAGE_URI,
         }
     return values
 

@@ -105,10 +105,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     mocks.write_text(json.dumps(all_mocks()))
     parameters = {
         "DefaultModel": "classical",
-        "WorkerImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/worker:1",
+        "WorkerImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/background-remover:1",
         "WorkerSubnets": "subnet-0a1b2c3d",
         "WorkerSecurityGroups": "sg-0a1b2c3d",
-        "SageMakerEndpointName": "segmenter",
+        "SageMakerImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/background-remover:1",
     }
     with EmbeddedCloud(ROOT / "template.yaml", parameters, mock_config=mocks) as cloud:
         yield Deployed(cloud)
