@@ -69,15 +69,15 @@ def _as_download_error(url: str, error: Exception) -> DownloadError:
 
     from core.download import DownloadError, TransientDownloadError, UnreachableError
 
-    what = f"{url}: {error}"
     match error:
-        case exceptions.ClientError(response={"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}):
-            return (TransientDownloadError if code in _THROTTLED or status >= 500 else DownloadError)(what)
+        case exceptions.ClientError(response={"Error": said, "ResponseMetadata": {"HTTPStatusCode": status}}):
+            kind = TransientDownloadError if said["Code"] in _THROTTLED or status >= 500 else DownloadError
+            return kind(f"{url}: {said['Code']} {said.get('Message', '')}".rstrip())
         case exceptions.ConnectionError() | exceptions.ReadTimeoutError():
-            return UnreachableError(what)
+            return UnreachableError(f"{url}: {error}")
         case exceptions.HTTPClientError() | exceptions.IncompleteReadError():
-            return TransientDownloadError(what)
-    return DownloadError(what)
+            return TransientDownloadError(f"{url}: {error}")
+    return DownloadError(f"{url}: {error}")
 
 
 def _on_disk(url: str) -> Generator[bytes, None, None]:

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from client.cli import app
 from client.models import Entry
 from core.models import MODELS, RELEASE, Model, ModelSource
 from functions.shared.weights import open_url
+from tests.unit.stack_in_memory import OUTPUTS
 
 CONTENT = b"the weights of a small network" * 100_000
 
@@ -257,3 +259,28 @@ def test_weights_lie_in_the_users_cache_unless_the_environment_says_where(monkey
 def test_a_gigabyte_of_weights_is_for_gpus(bytes_: int, suits: str) -> None:
     entry = Entry(replace(MODELS["birefnet-general"], bytes=bytes_), None, None, "https://mirror.example", False)
     assert entry.suits == suits
+
+
+@pytest.fixture
+def stack_with_a_model_of_its_own(s3: Any, shelf: Path) -> Iterator[None]:
+    """A deployed stack, as far as the client looks at it before it uploads."""
+    template = {
+        "Parameters": {"CustomModels": {"Type": "String"}},
+        "Resources": {"Bucket": {"Type": "AWS::S3::Bucket"}},
+        "Outputs": {name: {"Value": value} for name, value in OUTPUTS.items()},
+    }
+    parameter = {"ParameterKey": "CustomModels", "ParameterValue": json.dumps([described(shelf)])}
+    boto3.client("cloudformation").create_stack(
+        StackName="precision-background-remover", TemplateBody=json.dumps(template), Parameters=[parameter]
+    )
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("stack_with_a_model_of_its_own")
+def test_a_model_that_only_the_stack_knows_can_be_asked_for(tmp_path: Path) -> None:
+    known = pbr("process", "nosuch.jpg", "--model", "small", "--out", str(tmp_path))
+    assert known.exit_code == 1 and "nosuch.jpg" in known.stderr and "model" not in known.stderr
+    unknown = pbr("process", "nosuch.jpg", "--model", "large", "--out", str(tmp_path))
+    assert unknown.exit_code == 2 and "small" in unknown.stderr and "nosuch.jpg" not in unknown.stderr
