@@ -1,169 +1,258 @@
 """Segmentation on ECS: a process that loads its model once, takes jobs from the queue and answers by task token.
 
-It stops on SIGTERM without losing work: it takes nothing more, finishes what it has in hand, and gives back what it
-was handed too late. What it cannot finish in time becomes visible to another worker when the heartbeats end.
+While one batch is predicted, the pictures of the next are read, decoded and prepared, and the masks of the one before
+are put and answered for. docs/worker.md tells what it does on each event.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.config import Config
 from pydantic import Field
 
+from core import machine
 from core.errors import BackgroundRemoverError
-from functions.segment.work import segment_job
+from core.models import CLASSICAL
+from core.segment import Prepared, finish, predict
+from core.types import Mask
+from functions.segment.answer import Answers
+from functions.segment.batches import Batches
+from functions.segment.inbox import Inbox, Message
+from functions.segment.protection import Protection
+from functions.segment.work import deliver, load
 from functions.shared.config import SegmentationConfig
-from functions.shared.errors import to_wire
+from functions.shared.errors import WorkerCrashedError
 from functions.shared.job import Job
 from functions.shared.observe import logger, parse
 from functions.shared.store import Store
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
-    from mypy_boto3_sqs.type_defs import MessageTypeDef
     from mypy_boto3_stepfunctions import SFNClient
 
-_LONG_POLL_S: Final = 10
-_GONE: Final = {"TaskTimedOut", "TaskDoesNotExist", "InvalidToken"}
+_BATCHES_IN_HAND: Final = 3
+"""One is prepared while one is predicted and one delivered."""
+
+_MOST_RECEIVES: Final = 3
+"""A job that comes a fourth time ended three workers, or so it seems. It may as well have been given back, or have had
+an answer that could not be sent. But a worker is stopped rarely, and three of them that each had this job waiting in
+hand more rarely still; and a job that is wrongly taken for one that kills is not lost, Lambda does it. The limit is
+below the queue's own of five receives, after which the state machine would not be told."""
 
 
 class WorkerConfig(SegmentationConfig):
-    """``heartbeat_s`` is how often a job in hand is prolonged, ``visibility_s`` for how long each time."""
+    """What the worker needs beside.
+
+    Attributes:
+        queue_url: where jobs come from.
+        default_model: loaded before the first job is taken; None loads none.
+        pbr_batch: most pictures per prediction.
+        pbr_batch_wait_s: how long a picture waits at most for others of its model that are on their way.
+        pbr_heartbeat_s: how often jobs in hand are prolonged.
+        pbr_visibility_s: for how long a message stays hidden from other workers each time.
+        pbr_drain_s: how long after the signal to stop a job may be finished; less than ECS's stop timeout.
+        ecs_agent_uri: ECS's own variable.
+    """
 
     queue_url: str
-    heartbeat_s: Annotated[float, Field(gt=0)] = 30.0
-    visibility_s: Annotated[int, Field(gt=0)] = 120
+    default_model: str | None = None
+    pbr_batch: Annotated[int, Field(gt=0)] = 1
+    pbr_batch_wait_s: Annotated[float, Field(ge=0)] = 0.1
+    pbr_heartbeat_s: Annotated[float, Field(gt=0)] = 30.0
+    pbr_visibility_s: Annotated[int, Field(gt=0)] = 120
+    pbr_drain_s: Annotated[float, Field(ge=0)] = 100.0
+    ecs_agent_uri: str | None = None
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A job whose picture is ready to be predicted; ``started`` is of ``time.perf_counter``."""
+
+    message: Message
+    job: Job
+    prepared: Prepared
+    started: float
 
 
 class Worker:
-    """Takes one job at a time: on a CPU a second one would only slow the first down.
+    """Takes jobs in, and does them in three steps that run beside each other: load, predict, deliver.
 
     Args:
         config: see :class:`WorkerConfig`.
         store: where pictures and masks lie.
         sqs: client of the queue.
         sfn: client of the state machine.
+
+    Raises:
+        GpuUnavailableError, InvalidOptionsError, WeightsHashMismatchError, WeightsUnavailableError: the default model
+            cannot be loaded.
     """
 
     def __init__(self, config: WorkerConfig, store: Store, sqs: SQSClient, sfn: SFNClient) -> None:
-        self._config, self._store, self._sqs, self._sfn = config, store, sqs, sfn
-        self._networks = config.networks()
-        self._stopping = threading.Event()
+        self._config, self._store, self._networks = config, store, config.networks()
+        if config.default_model not in (None, CLASSICAL):
+            self._networks.load(config.default_model)
+        self._inbox = Inbox(
+            sqs,
+            Answers(sfn),
+            queue_url=config.queue_url,
+            most=_BATCHES_IN_HAND * config.pbr_batch,
+            heartbeat_s=config.pbr_heartbeat_s,
+            visibility_s=config.pbr_visibility_s,
+        )
+        self._protection = Protection(config.ecs_agent_uri)
+        self._batches: Batches[_Picture] = Batches(config.pbr_batch, config.pbr_batch_wait_s)
+        # A large picture takes memory while it is decoded: no more of them at a time than processors can be busy with.
+        self._loading = ThreadPoolExecutor(max(2, machine.cpus()), "load")
+        self._delivering = ThreadPoolExecutor(max(2, config.pbr_batch), "deliver")
+        self._ending: SimpleQueue[Exception | None] = SimpleQueue()  # a signal's handler may put into it
 
     def stop(self) -> None:
-        """Take no more jobs; :meth:`run` returns once the one in hand is done."""
-        self._stopping.set()
+        """Take no more jobs and give back those that wait; :meth:`run` returns once the others are done."""
+        self._ending.put(None)
 
-    def run(self) -> None:
-        """Work until stopped."""
-        while not self._stopping.is_set():
-            for message in self._receive():
-                if self._stopping.is_set():
-                    self._hide(message, seconds=0)
-                else:
-                    self._handle(message)
+    def run(self) -> bool:
+        """Work until stopped; return whether everything that had begun was finished in time.
 
-    def _receive(self) -> list[MessageTypeDef]:
+        Raises:
+            Exception: what ended one of the threads; all jobs were given back.
+        """
+        for step in (self._take_in, self._predict_all, self._inbox.keep_alive):
+            Thread(target=self._watched, args=(step,), name=step.__name__, daemon=True).start()
+        failure = self._ending.get()
+        self._batches.close()
+        self._inbox.close()
+        finished = self._inbox.drain(0.0 if failure else self._config.pbr_drain_s)
+        for pool in (self._loading, self._delivering):
+            pool.shutdown(wait=False, cancel_futures=True)
+        if failure:
+            raise failure
+        return finished
+
+    def _watched(self, step: Callable[..., None], *args: Any) -> None:
+        """Take a step; a worker that could not go on with it would hold its messages for ever, so it ends instead."""
         try:
-            answer = self._sqs.receive_message(
-                QueueUrl=self._config.queue_url,
-                MaxNumberOfMessages=1,
-                WaitTimeSeconds=_LONG_POLL_S,
-                VisibilityTimeout=self._config.visibility_s,
-            )
-        except (BotoCoreError, ClientError):
-            logger.exception("the queue does not answer")
-            self._stopping.wait(_LONG_POLL_S)
-            return []
-        return answer.get("Messages", [])
+            step(*args)
+        except Exception as error:
+            self._ending.put(error)
 
-    def _handle(self, message: MessageTypeDef) -> None:
-        """Do one job and answer for it. A message that is not a job stays, and ends in the dead-letter queue."""
+    def _take_in(self) -> None:
+        while (messages := self._inbox.take()) is not None:
+            for message in messages:
+                self._accept(message)
+            if messages:
+                self._protection.on()
+            elif self._inbox.idle:  # for as long as the queue was asked
+                self._protection.off()
+
+    def _accept(self, message: Message) -> None:
         try:
-            body = json.loads(message["Body"])
-            token, event = str(body["token"]), body["job"]
-        except (ValueError, KeyError, TypeError):
-            logger.exception("not a job", extra={"message_id": message["MessageId"]})
+            job = parse(Job, message.job)
+            if message.received > _MOST_RECEIVES:
+                raise WorkerCrashedError(
+                    "Each worker that took this job died of it, or was taken away",
+                    field="source.key",
+                    value=job.source.key,
+                    remedy="Look for the last words of the workers in their log; the picture may need more memory.",
+                )
+        except BackgroundRemoverError as error:
+            self._delivering.submit(self._watched, self._answer, message, error)
             return
-        logger.append_keys(job_id=event["execution"]["name"])
-        if self._prolong(token, message):
-            with self._heartbeats(token, message):
-                answer = self._work(event)
-            self._answer(token, answer)
-        self._sqs.delete_message(QueueUrl=self._config.queue_url, ReceiptHandle=message["ReceiptHandle"])
+        self._batches.expect(job.model)
+        self._loading.submit(self._watched, self._load, message, job)
 
-    def _work(self, event: dict[str, Any]) -> dict[str, Any] | Exception:
+    def _load(self, message: Message, job: Job) -> None:
+        logger.thread_safe_append_keys(job_id=message.job_id)
+        started = time.perf_counter()
         try:
-            return segment_job(parse(Job, event), self._store, self._config.work_bucket, self._networks, host="ecs")
+            if self._inbox.alive(message):
+                logger.info("job begun", extra={"received": message.received})
+                prepared = load(job, self._store, self._networks)
+                self._batches.put(job.model, _Picture(message, job, prepared, started))
+                return
         except Exception as error:  # whatever it is, the state machine is waiting to be told
-            logger.exception("segmentation failed")
-            return error
+            self._delivering.submit(self._watched, self._answer, message, error)
+        self._batches.give_up(job.model)
 
-    def _answer(self, token: str, answer: dict[str, Any] | Exception) -> None:
+    def _predict_all(self) -> None:
+        while (batch := self._batches.take()) is not None:
+            begun = [picture for picture in batch if self._inbox.begin(picture.message)]
+            for picture, prediction in zip(begun, self._predict(begun), strict=True):
+                self._delivering.submit(self._watched, self._deliver, picture, prediction)
+
+    def _predict(self, batch: Sequence[_Picture]) -> list[Mask | Exception]:
+        """Return a prediction for each picture, or what went wrong with it. One must not fail its neighbours."""
         try:
-            if isinstance(answer, dict):
-                self._sfn.send_task_success(taskToken=token, output=json.dumps(answer))
-                logger.info("stage done", extra={"seconds": answer["seconds"]})
-            else:
-                cause = to_wire(answer) if isinstance(answer, BackgroundRemoverError) else str(answer)
-                self._sfn.send_task_failure(taskToken=token, error=type(answer).__name__, cause=cause)
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in _GONE:
-                raise
-            logger.warning("the answer came too late")
+            return [*predict([picture.prepared for picture in batch], self._networks)] if batch else []
+        except Exception as error:
+            if len(batch) == 1:
+                return [error]
+            logger.warning("a batch failed: its pictures are tried one by one", exc_info=True)
+        return [outcome for picture in batch for outcome in self._predict([picture])]
 
-    @contextmanager
-    def _heartbeats(self, token: str, message: MessageTypeDef) -> Iterator[None]:
-        """Prolong token and message until the block ends."""
-        done = threading.Event()
-
-        def beat() -> None:
-            while not done.wait(self._config.heartbeat_s) and self._prolong(token, message):
-                pass
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
+    def _deliver(self, picture: _Picture, prediction: Mask | Exception) -> None:
+        logger.thread_safe_append_keys(job_id=picture.message.job_id)
         try:
-            yield
-        finally:
-            done.set()
-            thread.join()
+            if isinstance(prediction, Exception):
+                raise prediction
+            segmentation = finish(picture.prepared, prediction)
+            answer = deliver(
+                picture.job, segmentation, self._store, self._config.work_bucket, host="ecs", started=picture.started
+            )
+        except Exception as error:  # as above
+            self._answer(picture.message, error)
+        else:
+            self._answer(picture.message, answer)
 
-    def _prolong(self, token: str, message: MessageTypeDef) -> bool:
-        """Return whether anybody still waits for this token."""
-        try:
-            self._sfn.send_task_heartbeat(taskToken=token)
-            self._hide(message, seconds=self._config.visibility_s)
-        except ClientError as error:
-            if error.response["Error"]["Code"] in _GONE:
-                logger.warning("nobody waits for this job any more")
-                return False
-            logger.exception("heartbeat failed")
-        except BotoCoreError:
-            logger.exception("heartbeat failed")
-        return True
-
-    def _hide(self, message: MessageTypeDef, *, seconds: int) -> None:
-        self._sqs.change_message_visibility(
-            QueueUrl=self._config.queue_url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=seconds
-        )
+    def _answer(self, message: Message, outcome: Mapping[str, Any] | Exception) -> None:
+        logger.thread_safe_append_keys(job_id=message.job_id)
+        if isinstance(outcome, BackgroundRemoverError):
+            logger.warning("stage failed", extra={"failure": outcome.facts()})
+        elif isinstance(outcome, Exception):
+            logger.error("stage failed", exc_info=outcome)
+        else:
+            logger.info("stage done", extra={"seconds": outcome["seconds"]})
+        self._inbox.answer(message, outcome)
 
 
 def main() -> None:
     """Run a worker until SIGTERM or SIGINT."""
-    worker = Worker(WorkerConfig(), Store(), boto3.client("sqs"), boto3.client("stepfunctions"))
+    try:
+        # The SDK's own patience is minutes for one call; that would keep the other jobs from their heartbeats.
+        calls = Config(
+            connect_timeout=5,
+            read_timeout=20,
+            retries={"mode": "standard", "total_max_attempts": 3},
+            max_pool_connections=50,
+        )
+        sqs, sfn = boto3.client("sqs", config=calls), boto3.client("stepfunctions", config=calls)
+        worker = Worker(WorkerConfig(), Store(), sqs, sfn)
+    except Exception as error:
+        failure = error.facts() if isinstance(error, BackgroundRemoverError) else type(error).__name__
+        logger.error(f"the worker cannot start: {error}", extra={"failure": failure})
+        sys.exit(1)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     logger.info("worker started")
-    worker.run()
-    logger.info("worker stopped")
+    status = 0
+    try:
+        finished = worker.run()
+        logger.info("worker stopped", extra={"finished": finished})
+    except Exception:
+        status = 1
+        logger.exception("the worker failed, and gave its jobs back")
+    os._exit(status)  # nothing interrupts a prediction, and Python would wait for its thread
 
 
 if __name__ == "__main__":
