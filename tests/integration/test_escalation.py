@@ -1,0 +1,154 @@
+"""A doubtful mask and its second try: the project's template with a heavier model, one that looks for what is red."""
+
+import json
+from collections.abc import Iterator
+from hashlib import sha256
+from io import BytesIO
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from local.cloud import EmbeddedCloud
+from tests.conftest import ROOT, disc, file_of
+from tests.integration.machine.conftest import Deployed
+
+HEAVIER = "reddest"
+SIDE = 320
+GREEN, RED = (60, 200, 80), (210, 60, 50)
+ATTEMPT = ["ChooseSegmenter", "SegmentOnLambda", "Refine", "Doubtful?"]
+
+
+def red_finder() -> bytes:
+    """A network whose logits are high where red is well above blue, and low elsewhere."""
+    red_over_blue = np.array([40, 0, -40], np.float32).reshape(1, 3, 1, 1)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["image", "weights", "bias"], ["logits"])],
+        "red",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 1, SIDE, SIDE])],
+        [numpy_helper.from_array(red_over_blue, "weights"), numpy_helper.from_array(np.float32([-10]), "bias")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    return model.SerializeToString()
+
+
+def ten_discs(*, red_radius: int = 0, seed: int = 1) -> bytes:
+    """Ten discs, too many for one subject: all green, unless the fifth is to be red and of that radius."""
+    rgb = np.full((240, 320, 3), (60, 70, 110), np.uint8)
+    for number in range(10):
+        centre = 60 + 50 * (number % 5), 50 + 70 * (number // 5)
+        red = red_radius and number == 4
+        cv2.circle(rgb, centre, red_radius if red else 20, RED if red else GREEN, -1, cv2.LINE_AA)
+    grain = np.random.default_rng(seed).normal(0, 4, rgb.shape)
+    return file_of(Image.fromarray((rgb + grain).clip(0, 255).astype(np.uint8)), "PNG")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    """A stack that tries a doubtful mask of the classical segmenter once more."""
+    weights, content = tmp_path_factory.mktemp("models") / f"{HEAVIER}.onnx", red_finder()
+    weights.write_bytes(content)
+    custom = {
+        "name": HEAVIER,
+        "uri": weights.as_uri(),
+        "sha256": sha256(content).hexdigest(),
+        "bytes": len(content),
+        "input_px": SIDE,
+        "logits": True,
+        "mean": [0, 0, 0],
+        "std": [1, 1, 1],
+    }
+    parameters = {
+        "DefaultModel": "classical",
+        "EscalateOnReview": "true",
+        "EscalationModel": HEAVIER,
+        "ModelDirectory": str(weights.parent),
+        "CustomModels": json.dumps([custom]),
+    }
+    with EmbeddedCloud(ROOT / "template.yaml", parameters) as cloud:
+        yield Deployed(cloud)
+
+
+def objects(stack: Deployed, cache_key: str) -> set[str]:
+    listed = stack.s3.list_objects_v2(Bucket=stack.outputs["WorkBucket"], Prefix=f"work/{cache_key}/")
+    return {entry["Key"].removeprefix(f"work/{cache_key}/") for entry in listed["Contents"]}
+
+
+def alpha(stack: Deployed, key: str) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(BytesIO(stack.result(key))).getchannel("A"))
+
+
+def test_a_better_second_attempt_becomes_the_result(stack: Deployed) -> None:
+    ended = stack.process("second.png", ten_discs(red_radius=20))
+    assert ended.status == "SUCCEEDED", ended.cause
+    assert ended.states[4:] == [
+        *ATTEMPT,
+        "Escalate",
+        *ATTEMPT,
+        *("Encode", "SaveCache", "PublishMetrics", "Outcome?", "Done"),
+    ]
+    told = ended.output["escalation"]
+    assert (told["model"], told["kept"], told["error"]) == (HEAVIER, "second", None)
+    assert told["score"]["second"] == ended.output["quality"]["score"] > told["score"]["first"]
+    assert ended.output["model"]["name"] == HEAVIER and ended.output["options"]["model"] == "classical"
+    assert ended.output["timings_s"].keys() == {"validate", "segment", "refine", "escalation", "encode"}
+    assert not any("neural network" in warning for warning in ended.output["warnings"]), "that was the first attempt"
+    assert objects(stack, ended.output["cache"]["key"]) == {
+        *("mask.png", "alpha.png"),
+        *("second/mask.png", "second/alpha.png"),
+    }, "none overwrites the other's"
+    cut_out = alpha(stack, "results/second.png")
+    assert cut_out[50, 260] == 255 and cut_out[50, 60] == 0, "the red disc, and no green one"
+
+
+def test_a_second_attempt_that_is_no_better_is_not_kept_and_there_is_no_third(stack: Deployed) -> None:
+    ended = stack.process("first.png", ten_discs(red_radius=8))
+    assert ended.status == "SUCCEEDED", ended.cause
+    assert ended.states.count("Escalate") == 1
+    told = ended.output["escalation"]
+    assert (told["model"], told["kept"], told["error"]) == (HEAVIER, "first", None)
+    assert ended.output["quality"]["review"] is True
+    assert told["score"]["first"] == ended.output["quality"]["score"] > told["score"]["second"]
+    assert ended.output["model"]["name"] == "classical"
+    assert alpha(stack, "results/first.png")[50, 60] == 255, "a green disc"
+
+
+def test_a_second_attempt_that_fails_leaves_the_first_to_be_delivered(stack: Deployed) -> None:
+    ended = stack.process("fails.png", ten_discs())
+    assert ended.status == "SUCCEEDED", ended.cause
+    assert ended.states[ended.states.index("Escalate") + 1 :][:5] == [
+        *("ChooseSegmenter", "SegmentOnLambda", "SecondAttempt?", "KeepFirst", "Encode"),
+    ]
+    assert ended.output["escalation"] == {
+        "model": HEAVIER,
+        "kept": "first",
+        "score": {"first": ended.output["quality"]["score"]},
+        "error": {"stage": "SegmentOnLambda", "error": "UnknownForegroundError"},
+    }
+    assert ended.output["model"]["name"] == "classical" and ended.output["degraded"] is False
+    assert any(HEAVIER in warning and "UnknownForegroundError" in warning for warning in ended.output["warnings"])
+    assert alpha(stack, "results/fails.png")[50, 60] == 255, "a green disc"
+
+
+def test_what_is_made_of_two_attempts_is_served_from_the_cache(stack: Deployed) -> None:
+    first = stack.process("cached/1.png", ten_discs(red_radius=20, seed=2))
+    again = stack.process("cached/2.png", ten_discs(red_radius=20, seed=2))
+    assert again.output["cache"]["hit"] is True
+    assert again.output["escalation"] == first.output["escalation"]
+
+
+def test_a_sound_mask_is_not_tried_again(stack: Deployed) -> None:
+    ended = stack.process("sound.png", disc(seed=50))
+    assert "Escalate" not in ended.states
+    assert ended.output["escalation"] is None
+
+
+def test_who_names_a_model_gets_that_model_alone(stack: Deployed) -> None:
+    ended = stack.process("named.png", ten_discs(seed=3), {"pbr-model": "classical"})
+    assert ended.output["quality"]["review"] is True
+    assert "Escalate" not in ended.states
+    assert ended.output["escalation"] is None
