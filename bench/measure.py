@@ -137,7 +137,7 @@ def _serve(pipe: Connection, job: Job) -> None:
     try:
         call = job.prepare(*job.arguments)
         gc.collect()
-        before = _resident_bytes()
+        before = resident_bytes()
         while True:
             pipe.send(None)  # ready
             pipe.recv()
@@ -177,7 +177,8 @@ def _forget_peak() -> None:
         _CLEAR_REFS.write_text("5")
 
 
-def _resident_bytes() -> int:
+def resident_bytes() -> int:
+    """Return what this process has resident, where the system tells; elsewhere the most that it had."""
     return _status_bytes("VmRSS") if _CLEAR_REFS.exists() else _highest_resident_bytes()
 
 
