@@ -147,6 +147,12 @@ def test_a_sound_mask_is_not_tried_again(stack: Deployed) -> None:
     assert ended.output["escalation"] is None
 
 
+def test_who_names_the_heavier_model_gets_it_at_once(stack: Deployed) -> None:
+    ended = stack.process("at-once.png", ten_discs(red_radius=20, seed=4), {"pbr-model": HEAVIER})
+    assert ended.output["model"]["name"] == HEAVIER
+    assert ended.states.count("SegmentOnLambda") == 1
+
+
 def test_who_names_a_model_gets_that_model_alone(stack: Deployed) -> None:
     ended = stack.process("named.png", ten_discs(seed=3), {"pbr-model": "classical"})
     assert ended.output["quality"]["review"] is True

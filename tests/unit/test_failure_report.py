@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import CorruptImageError
-from functions.failure.report import explain, source_of
+from functions.failure.report import explain, gave_up, source_of
 from functions.shared.errors import to_wire
 from tests.conftest import ROOT
 
@@ -46,6 +46,13 @@ def test_a_cause_as_long_as_step_functions_allows_is_cut_so_that_the_failed_stat
 @given(st.text(), st.text() | st.recursive(st.none() | st.integers(), st.lists).map(json.dumps))
 def test_whatever_was_caught_can_be_told(error: str, cause: str) -> None:
     assert {"error", "message", "field", "value", "remedy"} == explain({"Error": error, "Cause": cause}).keys()
+
+
+def test_what_failed_the_job_is_told_from_what_failed_a_second_attempt() -> None:
+    second, fatal = {"Error": "Runtime.ExitError"}, {"Error": "StorageDeniedError"}
+    assert gave_up({"failed": {"Encode": fatal}}) == ("Encode", fatal)
+    failed = {"Refine": second, "Encode": fatal}
+    assert gave_up({"failed": failed, "degraded": {"Refine": second}}) == ("Encode", fatal)
 
 
 def test_an_upload_that_validate_refused_is_named_from_the_event() -> None:

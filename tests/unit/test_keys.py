@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.keys import cache_key, failure_key, result_keys
+from core.keys import cache_key, failure_key, result_keys, second_attempt_keys
 from core.limits import MAX_KEY_BYTES
 from core.options import Host, Metadata, Options, Output, OutputFormat
 from core.types import Precision
@@ -43,6 +43,22 @@ def test_the_host_and_the_name_of_the_background_do_not_change_the_cache_key() -
     assert key(base, background="d" * 64) == key(
         base.model_copy(update={"background_key": "backgrounds/beach.jpg"}), background="d" * 64
     )
+
+
+def test_a_second_attempt_that_may_be_made_is_part_of_the_cache_key() -> None:
+    base = Options(model="u2netp")
+
+    def with_second(escalation: tuple[str, str | None] | None) -> str:
+        return cache_key(CONTENT, base, weights_sha256=None, background_sha256=None, escalation=escalation)
+
+    known = {with_second(second) for second in (None, ("u2net", "e" * 64), ("u2net", "f" * 64), ("classical", None))}
+    assert len(known) == 4
+    assert with_second(None) == key(base)
+
+
+def test_two_attempts_share_no_object() -> None:
+    first = result_keys("a.jpg", "k", Options())
+    assert not {first.mask, first.alpha} & set(second_attempt_keys("k"))
 
 
 def test_results_keep_the_upload_s_folders_and_take_the_format_s_extension() -> None:

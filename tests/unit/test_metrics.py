@@ -63,6 +63,22 @@ def test_what_lambda_stood_in_for_is_counted(capsys: pytest.CaptureFixture[str])
     assert [block["Stage"] for block in named(published(event, capsys), "Degraded")] == ["SegmentOnEcs"]
 
 
+@pytest.mark.parametrize("kept", ["first", "second"])
+def test_a_second_attempt_is_counted_by_which_was_kept(kept: str, capsys: pytest.CaptureFixture[str]) -> None:
+    event = json.loads(json.dumps(EVENT))
+    event["state"]["done"]["document"]["escalation"] = {"model": "birefnet-general", "kept": kept}
+    [block] = named(published(event, capsys), "Escalated")
+    assert (block["Kept"], block["Escalated"]) == (kept, [1.0])
+    assert not named(published(EVENT, capsys), "Escalated")
+
+
+def test_a_second_attempt_that_failed_is_counted_as_degraded(capsys: pytest.CaptureFixture[str]) -> None:
+    event = {**EVENT, "state": {**EVENT["state"], "degraded": {"Refine": {"Error": "Runtime.ExitError"}}}}
+    blocks = published(event, capsys)
+    assert [block["Stage"] for block in named(blocks, "Degraded")] == ["Refine"]
+    assert not named(blocks, "Failed")
+
+
 @pytest.mark.parametrize(
     ("width", "height", "bucket"), [(1000, 1000, "<=1MP"), (4000, 3000, "<=12MP"), (10_000, 10_000, ">50MP")]
 )

@@ -51,6 +51,11 @@ CASES = {
         *("SegmentOnLambda", "Refine", "Doubtful?", "Escalate", "ChooseSegmenter", "SegmentOnLambda"),
         *REFINED,
     ],
+    "EscalatedAfterFallback": [
+        *CLAIMED,
+        *("SegmentOnEcs", "SegmentOnLambda", "Refine", "Doubtful?", "Escalate", "ChooseSegmenter", "SegmentOnLambda"),
+        *REFINED,
+    ],
     "SoundAtOnce": [*CLAIMED, "SegmentOnLambda", *REFINED],
     "NoSubject": [*CLAIMED, "SegmentOnLambda", "SecondAttempt?", *REPORTED[:2], "ReleaseClaim", *REPORTED[2:]],
     "NotAPicture": ["Validate", *REPORTED],
