@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 APP: Final = "precision-background-remover"
 
 _FETCH_S: Final = 3600.0
+
+# The networks with a gigabyte of weights have the large backbone, which takes several times the small one's work.
 _SMALL_BYTES: Final = 500_000_000
 
 

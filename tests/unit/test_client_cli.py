@@ -55,5 +55,5 @@ def test_down_without_a_cloud_is_no_error() -> None:
 
 def test_help_tells_every_command_and_the_exit_codes() -> None:
     text = pbr("--help").stdout
-    assert all(command in text for command in ("process", "demo", "up", "down", "history", "status"))
+    assert all(command in text for command in ("process", "demo", "up", "down", "models", "history", "status"))
     assert "Exit codes" in text

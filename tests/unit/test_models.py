@@ -28,6 +28,7 @@ from core.models import (
     weights,
     with_custom,
 )
+from tests.conftest import ROOT
 
 CONTENT = b"the weights of a small network" * 100
 
@@ -433,3 +434,15 @@ def test_any_text_describes_models_that_stay_in_their_directory_or_is_refused(te
         return
     source = ModelSource((Path("models"),), registry=found)
     assert all(source.destination(name).resolve().parent == Path("models").resolve() for name in found)
+
+
+def test_the_page_on_models_has_the_registrys_facts() -> None:
+    rows = [line.strip("| ").split(" | ") for line in (ROOT / "docs/models.md").read_text().splitlines()]
+    documented = {row[0].strip("`"): row for row in rows if len(row) == 7}
+    for entry in MODELS.values():
+        _, side, size, memory, _, licence, commercial = documented[entry.name]
+        assert side == f"{entry.input_px} px"
+        assert size == f"{entry.bytes / 1e6:,.1f} MB"
+        assert memory == f"{entry.memory_bytes / 1e9:g} GB"
+        assert licence == entry.licence
+        assert commercial == ("yes" if entry.commercial_use else "no")
