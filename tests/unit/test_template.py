@@ -306,15 +306,18 @@ def test_weights_of_a_bucket_are_fetched_to_where_a_container_can_write() -> Non
     assert (told["PBR_MODEL_MIRROR"], told["PBR_MODEL_DIR"]) == ("s3://weights", "/opt/models:/tmp/models")
 
 
-@pytest.mark.parametrize("parameters", [FARGATE, OWN_GPU], ids=named)
+@pytest.mark.parametrize(("parameters", "batch"), [(FARGATE, 1), (OWN_GPU, 8)])
 def test_the_worker_can_be_configured_from_what_it_is_given(
-    parameters: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    parameters: dict[str, str], batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in environment(worker(Stack(parameters))).items():
+    stack = Stack(parameters)
+    for name, value in environment(worker(stack)).items():
         monkeypatch.setenv(name, value)
     config = WorkerConfig()
     assert config.queue_url == "<SegmentationQueue>"
-    assert config.visibility_s <= int(Stack(parameters)["SegmentationQueue"]["VisibilityTimeout"])
+    assert config.pbr_visibility_s <= int(stack["SegmentationQueue"]["VisibilityTimeout"])
+    assert config.pbr_drain_s < worker(stack)["StopTimeout"]
+    assert config.pbr_batch == batch
 
 
 @pytest.mark.parametrize(("instance", "device"), [("ml.c6i.2xlarge", "cpu"), ("ml.g5.xlarge", "cuda")])
