@@ -25,7 +25,7 @@ APP: Final = "precision-background-remover"
 
 _FETCH_S: Final = 3600.0
 
-# The networks with a gigabyte of weights have the large backbone, which takes several times the small one's work.
+# The networks with a gigabyte of weights have the large backbone, which takes a multiple of the small one's work.
 _SMALL_BYTES: Final = 500_000_000
 
 
