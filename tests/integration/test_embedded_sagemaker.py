@@ -1,12 +1,14 @@
 """Segmentation on an asynchronous endpoint: requests and masks go through S3, answers by task token."""
 
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from local.cloud import EmbeddedCloud
-from tests.conftest import ROOT, disc, file_of
+from tests.conftest import ROOT, client, disc, file_of
 from tests.integration.machine.conftest import Deployed
 
 
@@ -34,3 +36,26 @@ def test_what_it_cannot_segment_fails_by_its_own_name(stack: Deployed) -> None:
     ended = stack.process("blank.png", blank)
     assert (ended.status, ended.error) == ("FAILED", "UnknownForegroundError")
     assert stack.report("blank.png")["stage"] == "SegmentOnSageMakerAsync"
+
+
+def test_a_picture_in_s3_becomes_a_mask_in_s3(stack: Deployed) -> None:
+    cloud, bucket = stack.cloud, stack.outputs["WorkBucket"]
+    sagemaker, runtime = (client(name, cloud.endpoint_url, cloud.region) for name in ("sagemaker", "sagemaker-runtime"))
+    [endpoint] = sagemaker.list_endpoints()["Endpoints"]
+    stack.s3.put_object(Bucket=bucket, Key="disc.png", Body=disc())
+    answer = runtime.invoke_endpoint_async(
+        EndpointName=endpoint["EndpointName"], InputLocation=f"s3://{bucket}/disc.png", ContentType="image/png"
+    )
+    written = once_there(stack, answer["OutputLocation"])
+    assert written["ContentType"] == "image/png"
+    mask = Image.open(written["Body"])
+    assert (mask.size, mask.mode, mask.getpixel((160, 120))) == ((320, 240), "L", 255)
+
+
+def once_there(stack: Deployed, uri: str) -> Any:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    deadline = time.monotonic() + 60
+    while not stack.s3.list_objects_v2(Bucket=bucket, Prefix=key).get("Contents"):
+        assert time.monotonic() < deadline, f"{uri} is not written"
+        time.sleep(0.1)
+    return stack.s3.get_object(Bucket=bucket, Key=key)
