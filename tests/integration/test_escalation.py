@@ -68,6 +68,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
         "EscalationModel": HEAVIER,
         "ModelDirectory": str(weights.parent),
         "CustomModels": json.dumps([custom]),
+        "SageMakerImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/background-remover:1",
+        "SageMakerMode": "async",
     }
     with EmbeddedCloud(ROOT / "template.yaml", parameters) as cloud:
         yield Deployed(cloud)
@@ -132,6 +134,18 @@ def test_a_second_attempt_that_fails_leaves_the_first_to_be_delivered(stack: Dep
     assert ended.output["model"]["name"] == "classical" and ended.output["degraded"] is False
     assert any(HEAVIER in warning and "UnknownForegroundError" in warning for warning in ended.output["warnings"])
     assert alpha(stack, "results/fails.png")[50, 60] == 255, "a green disc"
+
+
+def test_both_attempts_are_made_on_the_host_that_was_asked_for(stack: Deployed) -> None:
+    ended = stack.process("host.png", ten_discs(red_radius=20, seed=5), {"pbr-segmentation-host": "sagemaker"})
+    assert ended.status == "SUCCEEDED", ended.cause
+    assert ended.states.count("SegmentOnSageMakerAsync") == 2 and "SegmentOnLambda" not in ended.states
+    assert ended.output["model"] | {"weights_sha256": ""} == {
+        "name": HEAVIER,
+        "weights_sha256": "",
+        "host": "sagemaker",
+    }
+    assert ended.output["escalation"]["kept"] == "second" and ended.output["degraded"] is False
 
 
 def test_what_is_made_of_two_attempts_is_served_from_the_cache(stack: Deployed) -> None:
