@@ -21,7 +21,7 @@ from docker.models.containers import Container
 from docker.models.images import Image
 from samtranslator.yaml_helper import yaml_parse
 
-from client.embedded import WORKER_IMAGE
+from client.embedded import IMAGE_URI
 from client.stack import Stack
 from local.cloud import EmbeddedCloud
 from tests import conftest
@@ -190,12 +190,13 @@ def docker_client(
 
 @pytest.fixture(scope="session")
 def cloud() -> Iterator[EmbeddedCloud]:
-    """The project's template with a custom model in a bucket, and an ECS service that runs no worker of its own."""
+    """The project's template with all hosts, a custom model in a bucket, and no worker of the cloud's own."""
     parameters = {
         "DefaultModel": "classical",
         "ModelBucket": network.BUCKET,
         "CustomModels": network.custom_models(),
-        "WorkerImageUri": WORKER_IMAGE,
+        "SageMakerImageUri": IMAGE_URI,
+        "WorkerImageUri": IMAGE_URI,
         "WorkerSubnets": "subnet-embedded",
         "WorkerSecurityGroups": "sg-embedded",
     }
@@ -302,3 +303,13 @@ def worker(cloud: EmbeddedCloud, container_environment: Mapping[str, str]) -> di
         "environment": {**variables, **container_environment},
         **READ_ONLY,
     }
+
+
+@pytest.fixture(scope="session")
+def endpoint(cloud: EmbeddedCloud, container_environment: Mapping[str, str]) -> dict[str, Any]:
+    """What the endpoint's container is started with: the model's variables, and SageMaker's own command and user."""
+    sagemaker = conftest.client("sagemaker", cloud.endpoint_url, cloud.region)
+    [model] = sagemaker.list_models()["Models"]
+    container = sagemaker.describe_model(ModelName=model["ModelName"])["PrimaryContainer"]
+    variables = {**container["Environment"], **container_environment}
+    return {"command": ["serve"], "environment": variables, "ports": {"8080/tcp": ("127.0.0.1", None)}, **READ_ONLY}

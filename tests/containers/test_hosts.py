@@ -11,8 +11,9 @@ from PIL import Image
 
 from client.jobs import Jobs
 from client.stack import Stack
+from tests.conftest import ROOT
 from tests.containers import network
-from tests.containers.conftest import READ_ONLY, Containers, Function, address, http, log_line
+from tests.containers.conftest import Containers, address, http, log_line
 
 _JOB_S: Final = 240.0
 
@@ -35,8 +36,7 @@ def test_the_worker_takes_a_job_from_the_queue_to_its_result(
         assert "worker stopped" in container.logs().decode()
     result = jobs.result(execution)
     assert Image.open(io.BytesIO(result.data)).mode == "RGBA"
-    assert result.sidecar["host"] == "ecs" and not result.sidecar["degraded"]
-    assert result.sidecar["model"]["name"] == network.NAME
+    assert (result.sidecar["model"]["name"], result.sidecar["model"]["host"]) == (network.NAME, "ecs")
 
 
 def test_a_worker_that_was_promised_a_gpu_ends_without_one(containers: Containers, worker: dict[str, Any]) -> None:
@@ -47,21 +47,25 @@ def test_a_worker_that_was_promised_a_gpu_ends_without_one(containers: Container
 
 
 @pytest.mark.usefixtures("sample_upload")
-def test_the_endpoint_answers_pings_and_invocations(
-    containers: Containers, functions: list[Function], stack: Stack, measure: Callable[[str, str], None]
+def test_the_endpoint_masks_jobs_and_pictures(
+    containers: Containers,
+    endpoint: dict[str, Any],
+    stack: Stack,
+    photograph: bytes,
+    measure: Callable[[str, str], None],
 ) -> None:
-    [segment] = [function for function in functions if function.logical_id == "SegmentFunction"]
     started = time.monotonic()
-    with containers.run(
-        ["serve"], environment=segment.environment, ports={"8080/tcp": ("127.0.0.1", None)}, **READ_ONLY
-    ) as container:
+    with containers.run(**endpoint) as container:
         url = address(container)
         assert http(f"{url}/ping") == (200, b"")
         measure("endpoint: start to first answer of /ping", f"{time.monotonic() - started:.1f} s")
         running_as = container.top()
-        status, answer = http(f"{url}/invocations", segment.sample.read_bytes())
-    assert status == 200, answer
-    key = json.loads(answer)["key"]
-    mask = Image.open(io.BytesIO(stack.s3.get_object(Bucket=stack.outputs["WorkBucket"], Key=key)["Body"].read()))
-    assert mask.mode == "L" and mask.getextrema() == (0, 255)
+        of_job, facts = http(f"{url}/invocations", (ROOT / "events" / "segment.json").read_bytes())
+        of_picture, picture = http(f"{url}/invocations", photograph, "image/png")
+    assert (of_job, of_picture) == (200, 200), (facts, picture)
+    location = {"Bucket": stack.outputs["WorkBucket"], "Key": json.loads(facts)["key"]}
+    for file in (stack.s3.get_object(**location)["Body"].read(), picture):
+        mask = Image.open(io.BytesIO(file))
+        assert (mask.format, mask.mode) == ("PNG", "L")
+        assert mask.getextrema() == (0, 255)
     assert {process[running_as["Titles"].index("UID")] for process in running_as["Processes"]} == {"10001"}
