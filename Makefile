@@ -6,7 +6,7 @@ UV     := 0.13.9
 IMAGE  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-containers lint format typecheck bench bench-matting bench-speed bench-encode bench-foreground lock clean
+.PHONY: help setup demo test test-containers lint format typecheck bench bench-matting bench-speed bench-encode bench-foreground bench-segmentation lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -70,12 +70,24 @@ bench-encode: setup $(VENV)/.compiled  ## encoders side by side, time and size: 
 bench-foreground: setup $(VENV)/.compiled  ## errors of the edge's colours, against blur fusion and pymatting: make bench-foreground [DATASET=folder] [MEGAPIXELS=12]
 	$(BIN)/python -m bench.foreground $(if $(DATASET),--dataset $(DATASET)) $(if $(MEGAPIXELS),--megapixels $(MEGAPIXELS))
 
+bench-segmentation: setup $(VENV)/.compiled $(VENV)/peer/.ready  ## our worker against rembg on the same network: make bench-segmentation [PARTS="throughput masks"] [NETWORKS="u2netp u2net"] [DATASET=folder]
+	$(BIN)/python -m bench.segmentation $(if $(PARTS),--parts $(PARTS)) $(if $(NETWORKS),--networks $(NETWORKS)) $(if $(DATASET),--dataset $(DATASET))
+
+$(VENV)/peer/.ready: requirements/peer.lock $(VENV)/.ready  # rembg's command line and server, compiled once as $(VENV)/.compiled is
+	$(PYTHON) -m venv $(VENV)/peer
+	$(BIN)/uv pip sync --quiet --python $(VENV)/peer/bin/python --require-hashes requirements/peer.lock
+	$(VENV)/peer/bin/python -c 'import rembg'
+	@touch $@
+
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+# rembg's command line takes other versions of small packages than ours; what the work is done by is the same.
+SHARED  = rembg|onnxruntime|numpy|scipy|pymatting|numba|opencv-python-headless
 
 lock: setup  ## resolve the pinned dependencies anew from pyproject.toml
 	$(COMPILE) --extra local --extra dev pyproject.toml --output-file requirements/dev.lock
 	$(COMPILE) --constraint requirements/dev.lock pyproject.toml --output-file requirements/runtime.lock
 	$(COMPILE) --constraint requirements/dev.lock --extra gpu --no-emit-package onnxruntime pyproject.toml --output-file requirements/gpu.lock
+	{ echo 'rembg[cpu,cli]'; sed -nE 's/^(($(SHARED))==.*) \\$$/\1/p' requirements/dev.lock; } | $(COMPILE) - --output-file requirements/peer.lock
 
 clean:  ## remove all that was made here
 	rm -rf $(VENV) node_modules out .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,216 @@
+"""What ONNX Runtime's options do to a worker: threads, spinning, memory, optimisation; and what a start costs.
+
+A container has a quota of processor time, which is not a number of processors: its threads may run on all of the
+host's, until the quota of the current tenth of a second is used up, and then none does. The benchmark sets such quotas
+on itself where it may.
+"""
+
+import contextlib
+import os
+import queue
+import resource
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from bench.markdown import table
+from bench.measure import Failure, Job, measure
+from bench.segmentation_inputs import OUT, Network, jpegs
+from core.decode import decode
+from core.models import with_custom
+from core.segment import prepare, sufficient_px
+
+_CGROUP: Final = Path("/sys/fs/cgroup")
+_PERIOD_US: Final = 100_000
+_MEGAPIXELS: Final = 1.5
+_PICTURES: Final = 8
+_ROUNDS: Final = 5
+_INTERPRETERS: Final = 5
+_PREPARED: Final = 2
+"""Pictures that wait for the network."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """A session's options, as far as they differ from ONNX Runtime's own."""
+
+    threads: int = 0
+    entries: tuple[tuple[str, str], ...] = ()
+    attributes: tuple[tuple[str, Any], ...] = ()
+
+    def open(self, path: Path) -> onnxruntime.InferenceSession:
+        """Load a network."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        for key, value in self.entries:
+            options.add_session_config_entry(key, value)
+        for name, value in self.attributes:
+            setattr(options, name, value)
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+_STOP: Final = (("session.force_spinning_stop", "1"),)
+_SPINNING: Final = {
+    "spinning": (),
+    "no spinning": (("session.intra_op.allow_spinning", "0"),),
+    "spinning stopped after each run": _STOP,
+}
+_LEVELS: Final = onnxruntime.GraphOptimizationLevel
+_OTHERS: Final = {
+    "no memory arena": (("enable_cpu_mem_arena", False),),
+    "no memory pattern": (("enable_mem_pattern", False),),
+    "extended optimisation": (("graph_optimization_level", _LEVELS.ORT_ENABLE_EXTENDED),),
+    "basic optimisation": (("graph_optimization_level", _LEVELS.ORT_ENABLE_BASIC),),
+    "no optimisation": (("graph_optimization_level", _LEVELS.ORT_DISABLE_ALL),),
+}
+
+
+def compare(networks: list[Network], dataset: Path | None) -> tuple[str, dict[str, Any]]:
+    """Let a thread prepare pictures beside the network, as the worker does, with each option and under each quota."""
+    files = [path.read_bytes() for path in sorted(jpegs(_MEGAPIXELS, dataset, OUT / "pictures").iterdir())]
+    host = os.cpu_count() or 1
+    figures: dict[str, Any] = {}
+    with ExitStack() as groups:
+        quotas = {"none": None, **{f"{cpus:g} CPU": groups.enter_context(_quota(cpus)) for cpus in (1.0, 0.5)}}
+        if refused := [name for name, group in quotas.items() if name != "none" and group is None]:
+            print(f"No quota can be set here: {', '.join(refused)} left out.", file=sys.stderr)
+        for one in networks:
+            jobs = {
+                f"{one.name}, quota {quota}, {name}": Job(_pipeline, (one, files, options, group), _ROUNDS)
+                for quota, group in quotas.items()
+                if group or quota == "none"
+                for name, options in _variants(host, quotas=group is not None).items()
+            }
+            for name, outcome in measure(jobs).items():
+                figures[name] = (
+                    {"failed": outcome.reason}
+                    if isinstance(outcome, Failure)
+                    else {
+                        "pictures_per_s": _PICTURES / outcome.wall_s,
+                        "cpu_s": outcome.cpu_s / _PICTURES,
+                        **outcome.result,
+                    }
+                )
+    rows = [
+        [name, *(f"{row[key]:.3g}" if key in row else "failed" for key in ("pictures_per_s", "cpu_s", "load_s", "mb"))]
+        for name, row in figures.items()
+    ]
+    return table(
+        f"Pictures of {_MEGAPIXELS:g} MP, prepared in a thread beside the network, on {host} processors",
+        ["", "pictures per second", "CPU seconds each", "load, s", "process, MB"],
+        rows,
+    ), figures
+
+
+def _variants(host: int, *, quotas: bool) -> dict[str, Options]:
+    variants = {
+        f"{host} threads, {name}": Options(threads=host, entries=entries) for name, entries in _SPINNING.items()
+    }
+    if quotas:  # of at most one processor
+        return {"1 thread": Options(threads=1), **variants}
+    others = {name: Options(host, _STOP, attributes) for name, attributes in _OTHERS.items()}
+    return {**variants, **others}
+
+
+@contextmanager
+def _quota(cpus: float) -> Iterator[Path | None]:
+    """Make a control group with a quota, in version 1 or 2; yield the file that a process joins it by, if one may."""
+    controller = _CGROUP / "cpu" if (_CGROUP / "cpu").is_dir() else _CGROUP
+    group = controller / f"bench-{os.getpid()}-{cpus:g}"
+    quota_us = round(cpus * _PERIOD_US)
+    try:
+        group.mkdir()
+        if (group / "cpu.cfs_quota_us").exists():
+            (group / "cpu.cfs_period_us").write_text(str(_PERIOD_US))
+            (group / "cpu.cfs_quota_us").write_text(str(quota_us))
+        else:
+            (group / "cpu.max").write_text(f"{quota_us} {_PERIOD_US}")
+    except OSError:
+        yield None
+        return
+    try:
+        yield group / "cgroup.procs"
+    finally:
+        with contextlib.suppress(OSError):  # the kernel may still count a process that has ended
+            group.rmdir()
+
+
+def _pipeline(one: Network, files: list[bytes], options: Options, group: Path | None) -> Callable[[], dict[str, float]]:
+    if group:
+        group.write_text(str(os.getpid()))
+    started = time.perf_counter()
+    session = options.open(one.path)
+    load_s = time.perf_counter() - started
+    registry = with_custom(one.custom)
+    side = sufficient_px(one.name, registry)
+    [entry] = session.get_inputs()
+
+    def call() -> dict[str, float]:
+        prepared: queue.Queue[NDArray[np.float32]] = queue.Queue(_PREPARED)
+
+        def work() -> None:
+            for number in range(_PICTURES):
+                rgb = decode(files[number % len(files)], at_least_px=side).rgb
+                prepared.put(np.asarray(prepare(rgb, one.name, registry).pixels, np.float32))
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        for _ in range(_PICTURES):
+            session.run(None, {entry.name: prepared.get()[None]})
+        thread.join()
+        return {"load_s": load_s, "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+    call()
+    return call
+
+
+_REPORT: Final = (
+    "import resource, time; used = resource.getrusage(resource.RUSAGE_SELF);"
+    " print(time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)"
+)
+
+
+def start(networks: list[Network], _dataset: Path | None) -> tuple[str, dict[str, Any]]:
+    """Have fresh interpreters import, and load a network: by ONNX Runtime alone, as our hosts do, and by rembg."""
+    starts = {
+        "import onnxruntime": "import onnxruntime",
+        "import core.networks and onnxruntime": "import core.networks, onnxruntime",
+        "import rembg": "import rembg",
+    }
+    for one in networks:
+        path = str(one.path)
+        starts |= {
+            f"{one.name}: onnxruntime": f"import onnxruntime; onnxruntime.InferenceSession({path!r})",
+            f"{one.name}: core.networks": (
+                "from pathlib import Path; from core.models import ModelSource, with_custom;"
+                " from core.networks import Networks;"
+                f" source = ModelSource((Path({path!r}).parent,), registry=with_custom({one.custom!r}));"
+                f" Networks(source).load({one.name!r})"
+            ),
+            f"{one.name}: rembg.new_session": (
+                f"import os; os.environ['U2NET_HOME'] = {str(one.path.parent)!r}; import rembg;"
+                f" rembg.new_session('u2net_custom', model_path={path!r})"
+            ),
+        }
+    figures: dict[str, list[float]] = {}
+    runs: dict[str, list[list[float]]] = {name: [] for name in starts}
+    for _ in range(_INTERPRETERS):
+        for name, code in starts.items():
+            whole = f"import time; start = time.perf_counter(); {code}; {_REPORT}"
+            ran = subprocess.run([sys.executable, "-c", whole], check=True, capture_output=True, text=True)  # noqa: S603
+            runs[name].append([float(word) for word in ran.stdout.split()])
+    for name, measured in runs.items():
+        figures[name] = [statistics.median(column) for column in zip(*measured, strict=True)]
+    rows = [[name, f"{wall:.2f}", f"{cpu:.2f}", f"{mb:.0f}"] for name, (wall, cpu, mb) in figures.items()]
+    return table("A fresh interpreter", ["", "seconds", "CPU seconds", "process, MB"], rows), figures
