@@ -27,6 +27,8 @@ def name_as_the_template_says(_original: Any) -> str:
 
 parsing.get_name_type_map.cache_clear()
 
+SageMakerRuntimeResponse.use_raw_body = True  # AWS takes any bytes; moto only text
+
 
 @around(FakeEndpointConfig, "validate_instance_type")
 def take_every_instance_type(_original: Any, self: Any, instance_type: str) -> None:
@@ -70,7 +72,7 @@ def ask_the_container(_original: Any, self: Any) -> Any:
     if _output_config(self):
         return _invalid(f"Endpoint {name} is asynchronous and takes no InvokeEndpoint")
     headers = {key: self.headers[key] for key in ("Content-Type", "Accept") if key in self.headers}
-    answer = endpoint.invoke(_body(self), headers, INVOCATION_S)
+    answer = endpoint.invoke(self.body, headers, INVOCATION_S)
     if answer.ok:
         variant = {"x-Amzn-Invoked-Production-Variant": "AllTraffic", "Content-Type": answer.content_type}
         return answer.status, variant, answer.body
@@ -90,7 +92,7 @@ def queue_for_the_container(_original: Any, self: Any) -> Any:
         return _not_found(self)
     if not output:
         return _invalid(f"Endpoint {name} is not asynchronous")
-    source, body = self.headers.get("X-Amzn-SageMaker-InputLocation"), _body(self)
+    source, body = self.headers.get("X-Amzn-SageMaker-InputLocation"), self.body
     if bool(source) == bool(body):
         return _invalid("Exactly one of InputLocation and Body has to be given")
 
@@ -144,11 +146,6 @@ def _bucket_and_key(uri: str) -> tuple[str, str]:
 def _name(response: Any) -> str:
     name: str = response.path.split("/")[2]  # /endpoints/NAME/invocations
     return name
-
-
-def _body(response: Any) -> bytes:
-    body: bytes | str = response.body or b""
-    return body if isinstance(body, bytes) else body.encode()
 
 
 def _output_config(response: Any) -> Mapping[str, Any]:

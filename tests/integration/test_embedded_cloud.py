@@ -688,6 +688,14 @@ def test_an_endpoint_hands_the_body_to_its_container(cloud: EmbeddedCloud, machi
     assert answer == {"got": {"key": "a"}, "greeting": "good day", "types": ["application/json", "a/b"]}
 
 
+def test_an_endpoint_takes_and_gives_any_bytes(cloud: EmbeddedCloud) -> None:
+    sent = bytes(range(256))
+    answer = client(cloud, "sagemaker-runtime").invoke_endpoint(
+        EndpointName=ENDPOINT, ContentType="application/octet-stream", Body=sent
+    )
+    assert (answer["Body"].read(), answer["ContentType"]) == (sent[::-1], "application/octet-stream")
+
+
 def test_an_endpoint_that_is_described_is_in_service(cloud: EmbeddedCloud) -> None:
     assert client(cloud, "sagemaker").describe_endpoint(EndpointName=ENDPOINT)["EndpointStatus"] == "InService"
 

@@ -1,4 +1,4 @@
-"""A SageMaker container that answers what it was sent, or the status it is told to, and task tokens."""
+"""A SageMaker container: it answers what it was sent, bytes reversed, or the status it is told to; and task tokens."""
 
 import json
 import os
@@ -12,7 +12,10 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(200 if self.path == "/ping" else 404, {})
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        sent = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers["Content-Type"] == "application/octet-stream":
+            return self._send(200, "application/octet-stream", sent[::-1])
+        body = json.loads(sent)
         if "token" in body:
             self._answer_token(body["token"], body["job"])
         types = [self.headers["Content-Type"], self.headers["Accept"]]
@@ -26,10 +29,13 @@ class Handler(BaseHTTPRequestHandler):
             machine.send_task_success(taskToken=token, output=json.dumps({"done": job}))
 
     def _answer(self, status: int, body: object) -> None:
+        self._send(status, "application/json", json.dumps(body).encode())
+
+    def _send(self, status: int, content_type: str, body: bytes) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", content_type)
         self.end_headers()
-        self.wfile.write(json.dumps(body).encode())
+        self.wfile.write(body)
 
 
 HTTPServer(("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), Handler).serve_forever()
