@@ -6,7 +6,7 @@ UV     := 0.13.9
 IMAGE  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-containers lint format typecheck bench bench-matting bench-speed bench-encode bench-foreground bench-segmentation lock clean
+.PHONY: help setup demo test test-containers lint format typecheck bench bench-matting bench-speed bench-encode bench-foreground bench-segmentation bench-worker-memory lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -82,6 +82,9 @@ $(VENV)/peer/.ready: requirements/peer.lock $(VENV)/.ready  # rembg's command li
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 # rembg's command line takes other versions of small packages than ours; what the work is done by is the same.
 SHARED  = rembg|onnxruntime|numpy|scipy|pymatting|numba|opencv-python-headless
+
+bench-worker-memory: setup  ## the ECS worker's memory over many pictures: make bench-worker-memory [IMAGES=10000] [MODELS=1] [BATCH=4]
+	@$(BIN)/python -m bench.worker_memory $(if $(IMAGES),--images $(IMAGES)) $(if $(MODELS),--models $(MODELS)) $(if $(BATCH),--batch $(BATCH))
 
 lock: setup  ## resolve the pinned dependencies anew from pyproject.toml
 	$(COMPILE) --extra local --extra dev pyproject.toml --output-file requirements/dev.lock

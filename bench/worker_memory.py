@@ -1,0 +1,188 @@
+"""The ECS worker's memory over many pictures: the real worker; queue, state machine and bucket in memory.
+
+Pictures of many sizes, in batches of every size up to the largest, some for the built-in segmenter. After so many of
+them everything is answered for, and the process's resident size is read. Run it with ``make bench-worker-memory``.
+"""
+
+import argparse
+import io
+import json
+import logging
+import queue
+import tempfile
+import threading
+import time
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from bench.measure import resident_bytes
+from functions.segment.worker import Worker, WorkerConfig
+from functions.shared.observe import logger
+from functions.shared.store import Store
+
+_SAMPLE: Final = json.loads((Path(__file__).parent.parent / "events/segment.json").read_text())
+_SIDE: Final = 320
+_READ_AFTER: Final = (0.05, 0.2, 0.5, 1.0)
+_CLASSICAL_EACH: Final = 50
+_LONG_SIDES: Final = (96, 150, 240, 333, 480, 700, 1100, 1600, 3000)
+
+
+def main() -> None:
+    """Print what the process takes after a share of the pictures, as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--models", type=int, default=1, help="networks that take turns; one stays loaded")
+    parser.add_argument("--batch", type=int, default=4)
+    arguments = parser.parse_args()
+    logger.setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(_soak(Path(folder), arguments.images, arguments.models, arguments.batch), indent=2))
+
+
+def _soak(folder: Path, images: int, models: int, batch: int) -> dict[str, Any]:
+    custom = [_install(folder, f"network-{number}", seed=number) for number in range(models)]
+    cloud = _Cloud(_pictures())
+    config = WorkerConfig(
+        work_bucket="work",
+        queue_url="memory",
+        pbr_model_dir=str(folder),
+        pbr_custom_models=json.dumps(custom),
+        pbr_batch=batch,
+    )
+    worker = Worker(config, Store(cloud), cloud, cloud)  # type: ignore[arg-type]
+    running = threading.Thread(target=worker.run)
+    running.start()
+    sent, started = 0, time.perf_counter()
+    readings: list[dict[str, float]] = []
+    for share in _READ_AFTER:
+        until = round(share * images)
+        for number in range(sent, until):
+            cloud.send(number, "classical" if number % _CLASSICAL_EACH == 0 else f"network-{number % models}")
+        for _ in range(sent, until):
+            cloud.wait()
+        sent = until
+        readings.append({"images": sent, "resident_mib": round(resident_bytes() / 2**20, 1)})
+    seconds = time.perf_counter() - started
+    worker.stop()
+    running.join()
+    return {
+        "images": images,
+        "failed": cloud.failed,
+        "models": models,
+        "batch": batch,
+        "seconds": round(seconds),
+        "readings": readings,
+    }
+
+
+def _pictures() -> dict[str, bytes]:
+    """Return a disc before a textured ground in many sizes, as JPEG and as PNG."""
+    files = {}
+    for number, long_side in enumerate(_LONG_SIDES):
+        height, width = round(long_side * (0.5 + 0.05 * number)), long_side
+        grain = np.random.default_rng(number).integers(20, 70, (height // 4, width // 4, 3), np.uint8)
+        rgb = cv2.resize(grain, (width, height))
+        cv2.circle(rgb, (width // 2, height // 2), height // 3, (60, 120, 240), -1)
+        for suffix in ("jpg", "png") if long_side < 1000 else ("jpg",):
+            files[f"{long_side}.{suffix}"] = cv2.imencode(f".{suffix}", rgb)[1].tobytes()
+    return files
+
+
+def _install(folder: Path, name: str, *, seed: int) -> dict[str, Any]:
+    """Put a small network and return what describes it."""
+    rng = np.random.default_rng(seed)
+    weights = {
+        "first": rng.normal(0, 0.2, (16, 3, 3, 3)),
+        "second": rng.normal(0, 0.1, (16, 16, 3, 3)),
+        "last": np.abs(rng.normal(0, 0.1, (1, 16, 1, 1))),  # so that it finds something in every picture
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["image", "first"], ["a"], pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", ["a"], ["b"]),
+            helper.make_node("Conv", ["b", "second"], ["c"], pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", ["c"], ["d"]),
+            helper.make_node("Conv", ["d", "last"], ["e"]),
+            helper.make_node("Sigmoid", ["e"], ["mask"]),
+        ],
+        name,
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, _SIDE, _SIDE])],
+        [helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["n", 1, _SIDE, _SIDE])],
+        [numpy_helper.from_array(value.astype(np.float32), key) for key, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    content = model.SerializeToString()
+    (folder / f"{name}.onnx").write_bytes(content)
+    return {
+        "name": name,
+        "uri": f"https://models.example.com/{name}.onnx",
+        "sha256": sha256(content).hexdigest(),
+        "bytes": len(content),
+        "input_px": _SIDE,
+    }
+
+
+class _Cloud:
+    """The queue, the state machine and the bucket, as far as a worker calls them. Nothing is kept but the pictures."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self._files, self._names = files, list(files)
+        self._bodies: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.failed = 0
+
+    def send(self, number: int, model: str) -> None:
+        job = {
+            **_SAMPLE,
+            "execution": {**_SAMPLE["execution"], "name": str(number)},
+            "source": {**_SAMPLE["source"], "key": self._names[number % len(self._names)]},
+            "options": {**_SAMPLE["options"], "model": model},
+        }
+        self._bodies.put(json.dumps({"token": str(number), "job": job}))
+
+    def wait(self) -> None:
+        self._answers.get(timeout=300)
+
+    def receive_message(self, *, MaxNumberOfMessages: int, **_: Any) -> dict[str, Any]:  # noqa: N803
+        bodies: list[str] = []
+        try:
+            bodies.append(self._bodies.get(timeout=0.1))
+            while len(bodies) < MaxNumberOfMessages:
+                bodies.append(self._bodies.get_nowait())
+        except queue.Empty:
+            pass
+        facts = {"MessageId": "message", "ReceiptHandle": "receipt", "Attributes": {"ApproximateReceiveCount": "1"}}
+        return {"Messages": [{**facts, "Body": body} for body in bodies]}
+
+    def delete_message(self, **_: Any) -> None:
+        self._answers.put(None)
+
+    def change_message_visibility_batch(self, **_: Any) -> dict[str, Any]:
+        return {}
+
+    def send_task_heartbeat(self, **_: Any) -> None:
+        pass
+
+    def send_task_success(self, **_: Any) -> None:
+        pass
+
+    def send_task_failure(self, **_: Any) -> None:
+        self.failed += 1
+
+    def get_object(self, *, Key: str, **_: Any) -> dict[str, Any]:  # noqa: N803
+        data = self._files[Key]
+        return {"Body": io.BytesIO(data), "ContentLength": len(data), "ETag": '"etag"', "Metadata": {}}
+
+    def put_object(self, **_: Any) -> None:
+        pass
+
+
+if __name__ == "__main__":
+    main()
