@@ -77,6 +77,7 @@ class Containers:
         try:
             yield container
         finally:
+            print(container.logs().decode())  # pytest shows it where a test failed
             container.remove(force=True, v=True)
 
     @contextmanager

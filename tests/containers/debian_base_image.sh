@@ -7,7 +7,7 @@ root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 debootstrap --variant=minbase --include=python3-venv,ca-certificates bookworm "$root" >&2
 chroot "$root" python3 -m venv /usr/local  # python and pip lie there in the official image too
-rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/* "$root"/usr/share/doc "$root"/usr/share/man
+rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/* "$root"/usr/share/doc "$root"/usr/share/locale "$root"/usr/share/man
 for file in /etc/pip.conf /etc/ssl/certs/ca-certificates.crt; do
     [ ! -f "$file" ] || cp "$file" "$root$file"
 done
