@@ -35,8 +35,10 @@ compiled.bake(Path('$PBR_NUMBA_CACHE'))"
 # ---- Weights. Only what finds and checks them is copied, so that a change of other code downloads nothing.
 FROM packages AS weights
 COPY core/__init__.py core/download.py core/errors.py core/machine.py core/models.py core/
-# The models whose weights the image carries, separated by spaces; "classical" has none.
+# The models whose weights the image carries, separated by spaces; "classical" has none, and custom ones are fetched at
+# run time, since a build has no access to their bucket.
 ARG MODELS=birefnet-general-lite
+ARG CUSTOM_MODELS=
 # Base URL that they are fetched from; empty for rembg's releases.
 ARG MODEL_MIRROR=
 RUN mkdir -p "$PBR_MODEL_DIR" \
@@ -45,7 +47,8 @@ import os; \
 from pathlib import Path; \
 from core import models; \
 source = models.ModelSource((Path(os.environ['PBR_MODEL_DIR']),), os.environ['MODEL_MIRROR'] or None, timeout_s=1800); \
-[models.weights(name, source) for name in os.environ['MODELS'].split() if name != models.CLASSICAL]"
+elsewhere = {models.CLASSICAL, *models.with_custom(os.environ['CUSTOM_MODELS'])} - {*models.MODELS}; \
+[models.weights(name, source) for name in os.environ['MODELS'].split() if name not in elsewhere]"
 
 # ---- The project. Lambda runs it as a user of its own, whatever the modes of the checkout were.
 FROM base AS project
