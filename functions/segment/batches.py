@@ -44,7 +44,7 @@ class Batches(Generic[Item]):
             self._arrived(model)
 
     def _arrived(self, model: str) -> None:
-        self._expected[model] -= 1
+        self._expected -= Counter([model])  # which drops the model that nothing more is expected of
         self._changed.notify_all()
 
     def take(self) -> list[Item] | None:

@@ -170,7 +170,7 @@ class Inbox:
         message.kept_at = time.monotonic()
         if self._answers.heartbeat(message.token):
             return True
-        self._delete_soon(message)
+        self._delete(message)
         self._forget([message])
         return False
 
@@ -193,7 +193,7 @@ class Inbox:
         except (BotoCoreError, ClientError):
             logger.exception("the answer could not be sent: the job will come back")
         else:
-            self._delete_soon(message)
+            self._delete(message)
         finally:
             self._forget([message])
 
@@ -263,7 +263,7 @@ class Inbox:
                 job_id = part[int(failed["Id"])].job_id
                 logger.warning("visibility could not be changed", extra={"job_id": job_id, "failure": failed})
 
-    def _delete_soon(self, message: Message) -> None:
+    def _delete(self, message: Message) -> None:
         try:
             self._for_a_minute(self._sqs.delete_message, QueueUrl=self._queue_url, ReceiptHandle=message.receipt)
         except (BotoCoreError, ClientError):
