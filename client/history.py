@@ -11,8 +11,9 @@ from client.errors import ExecutionNotFoundError
 from client.stack import Stack
 from functions.failure.report import source_of
 
-# Choices and Passes take no time: they show in the table of events, not as stages.
-_STAGE_TYPES: Final = ("Task", "Wait")
+# Choices and Passes take no time: they show in the table of events, not as stages. A Parallel is one stage; what its
+# branches do side by side shows there too.
+_STAGE_TYPES: Final = ("Task", "Wait", "Parallel")
 _ATTEMPT_FAILED: Final = ("TaskFailed", "TaskTimedOut", "TaskStartFailed", "TaskSubmitFailed")
 _ENDED: Final = ("ExecutionSucceeded", "ExecutionFailed", "ExecutionAborted", "ExecutionTimedOut")
 
@@ -50,6 +51,7 @@ class StageReader:
         self._started: dict[str, datetime] = {}
         self._stage = ""
         self._failure = ""
+        self._in_branches = False
 
     def read(self, events: Iterable[Mapping[str, Any]]) -> Iterator[StageEvent]:
         """Yield what the new ones among ``events`` say."""
@@ -60,6 +62,10 @@ class StageReader:
 
     def _read_one(self, event: Mapping[str, Any]) -> Iterator[StageEvent]:
         kind, at = event["type"], event["timestamp"]
+        if kind.startswith("ParallelState"):
+            self._in_branches = kind == "ParallelStateStarted"
+        if self._in_branches and kind.endswith(("StateEntered", "StateExited")):
+            return
         if kind.startswith(_STAGE_TYPES) and kind.endswith("StateEntered"):
             self._stage, self._failure = event["stateEnteredEventDetails"]["name"], ""
             self._started[self._stage] = at

@@ -46,6 +46,23 @@ def test_tasks_and_waits_are_stages_and_choices_are_not() -> None:
     ]
 
 
+@pytest.mark.parametrize("ended", ["ParallelStateSucceeded", "ParallelStateFailed"])
+def test_branches_are_one_stage_together(ended: str) -> None:
+    history = History().enter("SegmentOnSageMakerAsync", "Parallel").add("ParallelStateStarted")
+    history.enter("AwaitMask").attempt().task("FindRequest").task("InvokeEndpoint")
+    if ended == "ParallelStateFailed":
+        history.fail("UnknownForegroundError", "no subject")
+    else:
+        history.add("TaskSucceeded").exit("AwaitMask")
+    history.add(ended).exit("SegmentOnSageMakerAsync", "Parallel")
+    assert told(history) == [
+        ("SegmentOnSageMakerAsync", "started", ""),
+        ("SegmentOnSageMakerAsync", "finished", "")
+        if ended == "ParallelStateSucceeded"
+        else ("SegmentOnSageMakerAsync", "failed", "UnknownForegroundError: no subject"),
+    ]
+
+
 def test_a_stage_is_timed_from_its_entry_over_all_attempts() -> None:
     history = History().enter("Refine").attempt().fail("E", "c", ms=500).attempt().add("TaskSucceeded", ms=500)
     *_, last = StageReader().read(history.exit("Refine").events)
