@@ -141,8 +141,8 @@ def contrast() -> onnx.ModelProto:
     return _network(
         [
             helper.make_node("ReduceMean", ["image"], ["grey"], axes=[1], keepdims=1),
-            _mean_of_square("grey", "centre", 9),
-            _mean_of_square("grey", "surround", 81),
+            *_mean_of_square("grey", "centre", 9),
+            *_mean_of_square("grey", "surround", 81),
             helper.make_node("Sub", ["centre", "surround"], ["contrast"]),
             helper.make_node("Mul", ["contrast", "gain"], ["scaled"]),
             helper.make_node("Sigmoid", ["scaled"], ["mask"]),
@@ -154,8 +154,11 @@ def contrast() -> onnx.ModelProto:
 SMOOTH: Final = {"brightness": brightness, "contrast": contrast}
 
 
-def _mean_of_square(entry: str, output: str, side: int) -> onnx.NodeProto:
-    return helper.make_node("AveragePool", [entry], [output], kernel_shape=[side, side], pads=[side // 2] * 4)
+def _mean_of_square(entry: str, output: str, side: int) -> list[onnx.NodeProto]:
+    half = side // 2
+    rows = helper.make_node("AveragePool", [entry], [f"{output} rows"], kernel_shape=[1, side], pads=[0, half] * 2)
+    whole = helper.make_node("AveragePool", [f"{output} rows"], [output], kernel_shape=[side, 1], pads=[half, 0] * 2)
+    return [rows, whole]
 
 
 def _network(nodes: list[onnx.NodeProto], gain: float) -> onnx.ModelProto:

@@ -35,7 +35,7 @@ _CGROUP: Final = Path("/sys/fs/cgroup")
 _PERIOD_US: Final = 100_000
 _MEGAPIXELS: Final = 1.5
 _PICTURES: Final = 8
-_ROUNDS: Final = 5
+_ROUNDS: Final = 3
 _INTERPRETERS: Final = 5
 _PREPARED: Final = 2
 """Pictures that wait for the network."""
