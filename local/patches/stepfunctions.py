@@ -162,7 +162,11 @@ def stop_every_execution() -> None:
 
 @around(Environment, "set_stop")
 def stop_at_once(original: Any, self: Any, stop_date: Any, cause: Any, error: Any) -> None:
-    """AWS writes the end into the history at once, and no task reports after it; moto waits for the task."""
+    """AWS writes the end into the history at once, and no task reports after it; moto waits for the task.
+
+    It also stops the branches that are left when one of a Parallel has failed, and lets them write on.
+    """
+    self.event_history_context.closed = self.is_frame()
     original(self, stop_date, cause, error)
     _end(self, "Aborted", {"error": error, "cause": cause})
 

@@ -16,6 +16,7 @@ from moto.stepfunctions.parser.asl.component.common.error_name.failure_event imp
 )
 from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name import StatesErrorName
 from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name_type import StatesErrorNameType
+from moto.stepfunctions.parser.asl.component.state.exec.state_parallel import branches_decl
 from moto.stepfunctions.parser.asl.component.state.exec.state_task import mock_eval_utils
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service import StateTaskService
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_aws_sdk import (
@@ -168,6 +169,14 @@ def match_errors(original: Any, self: Any, env: Any) -> None:
         env.stack[-1] = False
         return
     original(self, env)
+
+
+@around(branches_decl, "CustomErrorName")
+def name_what_ended_a_branch(original: Any, error_name: str) -> Any:
+    """AWS hands a Parallel its branch's error by name; moto none that begins with States, such as a timeout's."""
+    if error_name.startswith("States."):
+        return StatesErrorName(StatesErrorNameType.from_name(error_name))
+    return original(error_name=error_name)
 
 
 @around(CallbackEndpoint, "setup_heartbeat_endpoint")

@@ -35,6 +35,7 @@ CASES = {
     "SegmentedOnSageMaker": [*CLAIMED, "SegmentOnSageMaker", *REFINED],
     "SegmentedOnSageMakerAsync": [*CLAIMED, "SegmentOnSageMakerAsync", *REFINED],
     "EndpointTakesNoRequest": [*CLAIMED, "SegmentOnSageMakerAsync", "SegmentOnLambda", *REFINED],
+    "NoContainerAnswers": [*CLAIMED, "SegmentOnSageMakerAsync", "SegmentOnLambda", *REFINED],
     "EndpointAnswersNoSubject": [
         *CLAIMED,
         "SegmentOnSageMakerAsync",
