@@ -33,6 +33,7 @@ from core.networks import Device
 
 _MEGAPIXELS: Final = (1.5, 12.0)
 _ROUNDS: Final = 3
+_GRID_ROUNDS: Final = 2
 _BATCHES: Final = (1, 2, 4, 8, 16)
 _WORKER: Final = "our worker"
 _PICTURES: Final = 12
@@ -150,8 +151,8 @@ def _batches(networks: list[Network], dataset: Path | None) -> tuple[str, Figure
     for device, one, precision, batch in product(devices, networks, ("fp32", "fp16"), _BATCHES):
         file = half(one, OUT / "networks") if precision == "fp16" else one
         name, pictures = f"{device}, {one.name}, {precision}, {batch}", _WORKER_PICTURES[device]
-        stages = Job(segmentation_stages.ours, (file, folder, max(_BATCHES), batch, device), _ROUNDS)
-        worker = Job(segmentation_worker.prepare, (file, folder, pictures, batch, device), _ROUNDS)
+        stages = Job(segmentation_stages.ours, (file, folder, max(_BATCHES), batch, device), _GRID_ROUNDS)
+        worker = Job(segmentation_worker.prepare, (file, folder, pictures, batch, device), _GRID_ROUNDS)
         # One after the other: a GPU's memory does not hold them all.
         [alone] = measure({name: stages}).values()
         [whole] = measure({name: worker}).values()

@@ -66,6 +66,7 @@ _SPINNING: Final = {
     "no spinning": (("session.intra_op.allow_spinning", "0"),),
     "spinning stopped after each run": _STOP,
 }
+_DYNAMIC: Final = ("session.dynamic_block_base", "4")  # what is left of an operator is divided anew, in smaller pieces
 _LEVELS: Final = onnxruntime.GraphOptimizationLevel
 _OTHERS: Final = {
     "no memory arena": (("enable_cpu_mem_arena", False),),
@@ -120,7 +121,7 @@ def _variants(host: int, *, quotas: bool) -> dict[str, Options]:
     if quotas:  # of at most one processor
         return {"1 thread": Options(threads=1), **variants}
     others = {name: Options(host, _STOP, attributes) for name, attributes in _OTHERS.items()}
-    return {**variants, **others}
+    return {**variants, "dynamic blocks": Options(host, (*_STOP, _DYNAMIC)), **others}
 
 
 @contextmanager
