@@ -177,7 +177,7 @@ class Worker:
         started = time.perf_counter()
         try:
             if self._inbox.alive(message):
-                logger.info("job begun", extra={"received": message.received})
+                logger.info("job taken", extra={"received": message.received})
                 prepared = load(job, self._store, self._networks)
                 self._batches.put(job.model, _Picture(message, job, prepared, started))
                 return

@@ -1,27 +1,178 @@
-"""The worker as ECS runs it: a process that a signal ends."""
+"""The worker as ECS runs it: a process that a signal ends. Each test has its own queue, which no other worker reads."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+from uuid import uuid4
 
-from tests.conftest import ROOT
+import pytest
+
+from tests.conftest import ROOT, disc
 from tests.integration.machine.conftest import Deployed
+from tests.unit.tiny_networks import install, network
+
+SAMPLE = json.loads((ROOT / "events/segment.json").read_text())
+ROLE = "arn:aws:iam::123456789012:role/worker-test"
+SECONDS_HIDDEN = 3
 
 
-def test_a_worker_that_is_told_to_stop_stops_and_says_so(stack: Deployed) -> None:
-    environment = {
-        **os.environ,
-        **stack.cloud.environment,
-        "WORK_BUCKET": stack.outputs["WorkBucket"],
-        "QUEUE_URL": stack.outputs["QueueUrl"],
-        "PBR_MODEL_DIR": "/nowhere",
+class Line:
+    """A queue with a state machine that sends its input there and waits for the answer, as SegmentOnEcs does."""
+
+    def __init__(self, stack: Deployed) -> None:
+        name = f"line-{uuid4().hex[:8]}"
+        self.stack, self.bucket = stack, stack.outputs["WorkBucket"]
+        self.queue_url = stack.sqs.create_queue(QueueName=name)["QueueUrl"]
+        task = {
+            "Type": "Task",
+            "Resource": "arn:aws:states:::sqs:sendMessage.waitForTaskToken",
+            "Parameters": {
+                "QueueUrl": self.queue_url,
+                "MessageBody": {"token.$": "$$.Task.Token", "job.$": "$"},
+            },
+            "TimeoutSeconds": 120,
+            "End": True,
+        }
+        definition = json.dumps({"StartAt": "Segment", "States": {"Segment": task}})
+        machine = stack.sfn.create_state_machine(name=name, definition=definition, roleArn=ROLE)
+        self._machine_arn = machine["stateMachineArn"]
+
+    def start(self, key: str, picture: bytes) -> str:
+        """Have a picture segmented, and return the execution's ARN."""
+        self.stack.s3.put_object(Bucket=self.bucket, Key=key, Body=picture)
+        job = {
+            **SAMPLE,
+            "execution": {**SAMPLE["execution"], "name": key},
+            "source": {**SAMPLE["source"], "bucket": self.bucket, "key": key},
+            "keys": {**SAMPLE["keys"], "mask": f"{key}.mask.png"},
+        }
+        return self.stack.sfn.start_execution(stateMachineArn=self._machine_arn, input=json.dumps(job))["executionArn"]
+
+    def succeeds(self, execution_arn: str) -> None:
+        """Wait for the answer, and see that the mask it names is there."""
+        ended = self.stack.wait(execution_arn)
+        assert ended.status == "SUCCEEDED", ended.cause
+        self.stack.s3.head_object(Bucket=self.bucket, Key=ended.output["key"])
+
+    def is_empty(self) -> bool:
+        """Whether no message is left, visible or not."""
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        counts = self.stack.sqs.get_queue_attributes(QueueUrl=self.queue_url, AttributeNames=names)["Attributes"]
+        return all(int(counts[name]) == 0 for name in names)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return {
+            **os.environ,
+            **self.stack.cloud.environment,
+            "WORK_BUCKET": self.bucket,
+            "QUEUE_URL": self.queue_url,
+            "PBR_MODEL_DIR": "/nowhere",
+            "PBR_VISIBILITY_S": str(SECONDS_HIDDEN),
+            "PBR_HEARTBEAT_S": "1",
+            **more,
+        }
+
+
+class Process:
+    """A worker's process and its log."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        command = [sys.executable, "-m", "functions.segment.worker"]
+        self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout
+        self._log: IO[str] = self._process.stdout
+
+    def says(self, what: str) -> None:
+        """Read its log up to a message."""
+        for line in self._log:
+            if what in line:
+                return
+        raise AssertionError(f"the worker ended and never said: {what}")
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def ends(self) -> tuple[int, list[str]]:
+        """Wait for its end, and return its status and what it still said."""
+        rest, _ = self._process.communicate(timeout=60)
+        return self._process.returncode, rest.splitlines()
+
+    def is_told_to_stop(self) -> list[str]:
+        """Send what ECS sends, and return what it said from then on."""
+        self._process.send_signal(signal.SIGTERM)
+        status, rest = self.ends()
+        assert status == 0
+        assert "worker stopped" in rest[-1]
+        return rest
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self._log.close()
+
+
+@pytest.fixture
+def line(stack: Deployed) -> Iterator[Line]:
+    yield Line(stack)
+
+
+def test_an_idle_worker_that_is_told_to_stop_stops_and_says_so(line: Line) -> None:
+    with Process(line.environment()) as worker:
+        worker.says("worker started")
+        worker.is_told_to_stop()
+
+
+def test_a_worker_that_is_told_to_stop_amid_work_loses_nothing(line: Line) -> None:
+    executions = [line.start(f"stop-{number}", disc(seed=number)) for number in range(6)]
+    with Process(line.environment()) as worker:
+        worker.says("job taken")
+        said = worker.is_told_to_stop()
+    assert any("jobs given back" in entry for entry in said)
+    with Process(line.environment()) as worker:
+        for execution in executions:
+            line.succeeds(execution)
+        worker.is_told_to_stop()
+    assert line.is_empty()
+
+
+def test_the_jobs_of_a_worker_that_is_killed_are_done_by_another(line: Line) -> None:
+    executions = [line.start(f"kill-{number}", disc(seed=number)) for number in range(3)]
+    with Process(line.environment()) as worker:
+        worker.says("job taken")
+        worker.kill()
+    assert not line.is_empty()
+    with Process(line.environment()) as worker:
+        for execution in executions:
+            line.succeeds(execution)
+        worker.is_told_to_stop()
+    assert line.is_empty()
+
+
+def test_a_worker_without_the_gpu_that_it_was_promised_ends_with_one_clear_line(line: Line, tmp_path: Path) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine may have a GPU")
+    model = install(tmp_path, "tiny", network())
+    described = {"name": model.name, "uri": model.uri, "sha256": model.sha256, "bytes": model.bytes, "input_px": 32}
+    settings = {
+        "DEFAULT_MODEL": "tiny",
+        "PBR_DEVICE": "cuda",
+        "PBR_MODEL_DIR": str(tmp_path),
+        "PBR_CUSTOM_MODELS": json.dumps([described]),
     }
-    command = [sys.executable, "-m", "functions.segment.worker"]
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as worker:
-        assert worker.stdout
-        assert "worker started" in worker.stdout.readline()
-        worker.send_signal(signal.SIGTERM)
-        told, _ = worker.communicate(timeout=30)
-        assert worker.returncode == 0
-        assert "worker stopped" in told
+    with Process(line.environment(**settings)) as worker:
+        status, said = worker.ends()
+    assert status == 1
+    [entry] = map(json.loads, said)
+    assert entry["level"] == "ERROR"
+    assert entry["failure"]["error"] == "GpuUnavailableError"
+    assert entry["failure"]["remedy"]
