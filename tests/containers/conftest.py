@@ -190,7 +190,7 @@ def docker_client(
 
 
 @pytest.fixture(scope="session")
-def cloud() -> Iterator[EmbeddedCloud]:
+def cloud(docker_client: docker.DockerClient) -> Iterator[EmbeddedCloud]:  # which is nothing to start without an engine
     """The project's template with all hosts, a custom model in a bucket, and no worker of the cloud's own."""
     parameters = {
         "DefaultModel": "classical",
