@@ -55,7 +55,8 @@ class Networks:
             batch: N x 3 x S x S float32, S the network's input side.
 
         Returns:
-            Its first output, N x h x w float32. A network that was exported for a smaller batch is run several times.
+            Its first output, N x h x w float32. A network that was exported for a batch of another size is run as often
+            as it takes.
 
         Raises:
             GpuUnavailableError, InvalidOptionsError, WeightsHashMismatchError, WeightsUnavailableError: as ``load``.
@@ -65,10 +66,11 @@ class Networks:
         if entry.type == "tensor(float16)":
             batch = batch.astype(np.float16)
         step = entry.shape[0] if isinstance(entry.shape[0], int) else len(batch)
-        outputs = [
-            session.run(None, {entry.name: batch[start : start + step]})[0][:, 0]
-            for start in range(0, len(batch), step)
-        ]
+        outputs = []
+        for start in range(0, len(batch), step):
+            part = batch[start : start + step]
+            filled = np.concatenate([part, np.repeat(part[-1:], step - len(part), axis=0)])
+            outputs.append(session.run(None, {entry.name: filled})[0][: len(part), 0])
         return np.concatenate(outputs).astype(np.float32, copy=False)
 
     def _session(self, name: str) -> Any:

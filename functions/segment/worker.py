@@ -51,6 +51,11 @@ hand more rarely still; and a job that is wrongly taken for one that kills is no
 below the queue's own of five receives, after which the state machine would not be told."""
 
 
+_MOST_FAILURES: Final = 3
+"""So many pictures in a row that the network fails on are not at fault: a GPU can break, and stays broken until the
+process ends. The worker would take job after job, and fail it faster than any other does one."""
+
+
 class WorkerConfig(SegmentationConfig):
     """What the worker needs beside.
 
@@ -186,10 +191,17 @@ class Worker:
         self._batches.give_up(job.model)
 
     def _predict_all(self) -> None:
+        failures = 0
         while (batch := self._batches.take()) is not None:
             begun = [picture for picture in batch if self._inbox.begin(picture.message)]
             for picture, prediction in zip(begun, self._predict(begun), strict=True):
                 self._delivering.submit(self._watched, self._deliver, picture, prediction)
+                if not isinstance(prediction, Exception):
+                    failures = 0
+                elif not isinstance(prediction, BackgroundRemoverError):
+                    failures += 1
+                    if failures == _MOST_FAILURES:
+                        raise prediction
 
     def _predict(self, batch: Sequence[_Picture]) -> list[Mask | Exception]:
         """Return a prediction for each picture, or what went wrong with it. One must not fail its neighbours."""

@@ -258,6 +258,18 @@ def test_a_worker_that_cannot_go_on_gives_back_what_it_has_and_ends(disc_png: by
     assert queue.given_back == ["0"] and not queue.deleted
 
 
+def test_a_worker_whose_network_fails_on_one_picture_after_the_other_ends(tmp_path: Path) -> None:
+    keys = ["a", "b", "c", "d", "e"]
+    queue, machine = Queue(*(message(key, model="net-0") for key in keys)), Machine()
+    shelf = Shelf(file_of(Image.new("RGB", (64, 64)), "PNG"))
+    worker = running(queue, machine, shelf, configured(tmp_path, tiny_networks.fails_on_black()))
+    worker.ended()
+    assert worker.error is not None
+    assert not machine.successes and "e" not in machine.failures
+    untouched = {message["ReceiptHandle"] for message in queue.waiting}
+    assert {*queue.deleted, *queue.given_back, *untouched} == {"0", "1", "2", "3", "4"}
+
+
 def test_a_worker_without_the_gpu_that_it_was_promised_does_not_start(tmp_path: Path) -> None:
     import onnxruntime
 
