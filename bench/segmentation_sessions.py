@@ -60,11 +60,11 @@ class Options:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-_STOP: Final = (("session.force_spinning_stop", "1"),)
+_NO_SPINNING: Final = (("session.intra_op.allow_spinning", "0"),)
 _SPINNING: Final = {
     "spinning": (),
-    "no spinning": (("session.intra_op.allow_spinning", "0"),),
-    "spinning stopped after each run": _STOP,
+    "spinning stopped after each run": (("session.force_spinning_stop", "1"),),
+    "no spinning": _NO_SPINNING,
 }
 _DYNAMIC: Final = ("session.dynamic_block_base", "4")  # what is left of an operator is divided anew, in smaller pieces
 _LEVELS: Final = onnxruntime.GraphOptimizationLevel
@@ -120,8 +120,8 @@ def _variants(host: int, *, quotas: bool) -> dict[str, Options]:
     }
     if quotas:  # of at most one processor
         return {"1 thread": Options(threads=1), **variants}
-    others = {name: Options(host, _STOP, attributes) for name, attributes in _OTHERS.items()}
-    return {**variants, "dynamic blocks": Options(host, (*_STOP, _DYNAMIC)), **others}
+    others = {name: Options(host, _NO_SPINNING, attributes) for name, attributes in _OTHERS.items()}
+    return {**variants, "dynamic blocks": Options(host, (*_NO_SPINNING, _DYNAMIC)), **others}
 
 
 @contextmanager
