@@ -158,12 +158,12 @@ def _batches(networks: list[Network], dataset: Path | None) -> tuple[str, Figure
         [whole] = measure({name: worker}).values()
         network_rate = "failed" if isinstance(alone, Failure) else f"{1 / alone.result.network:.1f}"
         worker_rate = "failed" if isinstance(whole, Failure) else f"{pictures / whole.wall_s:.1f}"
-        rows.append([name, network_rate, worker_rate, *_parts(alone)])
+        rows.append([name, network_rate, worker_rate, *_parts(alone)[:-1]])
         figures[name] = {
             "stages": _plain(alone),
             "worker_s": whole.reason if isinstance(whole, Failure) else whole.wall_s,
         }
-    heads = ["device, network, precision, batch", "network alone", "worker", *_STAGES]
+    heads = ["device, network, precision, batch", "network alone", "worker", *_STAGES[:-1]]
     report = table(f"Pictures of {_MEGAPIXELS[-1]:g} MP per second; milliseconds for each", heads, rows)
     no_gpu = "\n\nThere is no GPU: this build of ONNX Runtime has no CUDA."
     return report if Device.CUDA in devices else report + no_gpu, figures
