@@ -324,11 +324,14 @@ def test_the_worker_can_be_configured_from_what_it_is_given(
 def test_the_endpoint_is_configured_for_its_instance(
     instance: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = Stack({**REALTIME, "SageMakerInstanceType": instance})["SegmentationModel"]
-    for name, value in environment(model["PrimaryContainer"]).items():
+    stack = Stack({**REALTIME, "SageMakerInstanceType": instance})
+    for name, value in environment(stack["SegmentationModel"]["PrimaryContainer"]).items():
         monkeypatch.setenv(name, value)
     config = InferenceConfig()
     assert (config.pbr_device, config.default_model) == (device, "birefnet-general-lite")
+    [configuration] = stack.of_type("AWS::SageMaker::EndpointConfig")
+    [variant] = configuration["ProductionVariants"]
+    assert ("InferenceAmiVersion" in variant) == (device == "cuda"), "which has the driver that the image needs"
 
 
 @pytest.mark.parametrize("parameters", WORKERS[1:], ids=named)
