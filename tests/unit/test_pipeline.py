@@ -14,7 +14,8 @@ from tests.conftest import file_of
 
 
 def cut_out(picture: bytes, **options: object) -> Cutout:
-    return remove_background(picture, Options(model=CLASSICAL, **options), networks=Networks(ModelSource((Path("nowhere"),))))
+    networks = Networks(ModelSource((Path("nowhere"),)))
+    return remove_background(picture, Options(model=CLASSICAL, **options), networks=networks)
 
 
 def pixels(cutout: Cutout) -> np.ndarray:
