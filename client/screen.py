@@ -160,6 +160,8 @@ def facts_of(sidecar: Mapping[str, Any]) -> list[str]:
         f"{model['name']} on {model['host']}",
         f"quality {quality['score']:.2f}",
     ]
+    if second := sidecar.get("escalation"):
+        facts.append(f"second attempt on {second['model']} {'kept' if second['kept'] == 'second' else 'not kept'}")
     return [*facts, "from the cache"] if sidecar["cache"]["hit"] else facts
 
 

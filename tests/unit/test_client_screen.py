@@ -1,0 +1,26 @@
+from typing import Any
+
+import pytest
+
+from client.screen import facts_of
+
+
+def sidecar(**facts: Any) -> dict[str, Any]:
+    return {
+        "image": {"format": "png", "width": 60, "height": 40, "bytes": 12_345},
+        "model": {"name": "u2net", "host": "ecs"},
+        "quality": {"score": 0.9},
+        "cache": {"hit": False},
+        **facts,
+    }
+
+
+def test_a_result_in_a_few_words() -> None:
+    assert facts_of(sidecar(escalation=None)) == ["png 60 x 40", "12 kB", "u2net on ecs", "quality 0.90"]
+    assert facts_of(sidecar(cache={"hit": True}))[-1] == "from the cache"
+
+
+@pytest.mark.parametrize(("kept", "said"), [("first", "not kept"), ("second", "kept")])
+def test_a_second_attempt_is_told_of(kept: str, said: str) -> None:
+    facts = facts_of(sidecar(escalation={"model": "birefnet-general", "kept": kept}))
+    assert facts[-1] == f"second attempt on birefnet-general {said}"
