@@ -2,7 +2,6 @@
 
 import io
 import json
-import signal
 import socket
 import subprocess
 import time
@@ -90,7 +89,7 @@ def lambda_api(sam: Sam) -> Iterator[str]:
         http(f"http://127.0.0.1:{port}/")
         yield f"http://127.0.0.1:{port}"
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # SIGINT is ignored by what was started in the background, as this process may be
         process.wait(60)
 
 
