@@ -155,7 +155,7 @@ def _run(call: Callable[[], Any], before: int, memory_limit_bytes: int | None) -
         cpu, wall = time.process_time(), time.perf_counter()
         result = call()
         wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
-    return Cost(wall_s, cpu_s, max(0, _peak_bytes() - before), result)
+    return Cost(wall_s, cpu_s, max(0, peak_bytes() - before), result)
 
 
 @contextmanager
@@ -182,7 +182,8 @@ def resident_bytes() -> int:
     return _status_bytes("VmRSS") if _CLEAR_REFS.exists() else _highest_resident_bytes()
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
+    """Return the most that this process had resident, where the system tells since :func:`measure` last began."""
     return _status_bytes("VmHWM") if _CLEAR_REFS.exists() else _highest_resident_bytes()
 
 
