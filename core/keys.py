@@ -29,7 +29,7 @@ def cache_key(
     content_sha256: str,
     options: Options,
     *,
-    weights_sha256: str | None,
+    model_identity: str | None,
     background_sha256: str | None,
     escalation: tuple[str, str | None] | None = None,
 ) -> str:
@@ -38,15 +38,15 @@ def cache_key(
     Args:
         content_sha256: of the uploaded bytes, not of their name.
         options: with ``model`` resolved to a real model's name.
-        weights_sha256: of that model; None for a segmenter without weights.
+        model_identity: :attr:`core.models.Model.identity`; None for a segmenter without weights.
         background_sha256: of the background picture's bytes, whatever its key; None without one.
-        escalation: name and weights' SHA-256 of the model that a doubtful mask is tried with once more; None if a job
+        escalation: name and identity of the model that a doubtful mask is tried with once more; None if a job
             has one attempt.
     """
     identity = {
         "content": content_sha256,
         "options": options.model_dump(mode="json", exclude=_NOT_SEEN_IN_THE_PIXELS),
-        "weights": weights_sha256,
+        "weights": model_identity,
         "background": background_sha256,
         "pipeline": PIPELINE_VERSION,
         **({"escalation": escalation} if escalation else {}),

@@ -76,6 +76,14 @@ class Model:
     general: bool = True
     uri: str | None = None
 
+    @property
+    def identity(self) -> str:
+        """64 hexadecimal digits that change with whatever changes a mask: with a custom model, how it is fed, too."""
+        if self.uri is None:
+            return self.sha256
+        fed = (self.sha256, self.input_px, self.mean, self.std, self.logits)
+        return hashlib.sha256(repr(fed).encode()).hexdigest()
+
 
 _U2NET: Final = partial(Model, input_px=320, licence="Apache-2.0", commercial_use=True)
 # The author licenses code and weights alike under MIT. He also says that DIS5K, which is among the training

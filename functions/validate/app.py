@@ -70,9 +70,9 @@ def handler(request: ValidateRequest) -> dict[str, Any]:
     cache_key = keys.cache_key(
         file.sha256,
         options,
-        weights_sha256=weights_sha256(options.model, CONFIG),
+        model_identity=identity_of(options.model, CONFIG),
         background_sha256=background["sha256"] if background else None,
-        escalation=(second_model, weights_sha256(second_model, CONFIG)) if second_model else None,
+        escalation=(second_model, identity_of(second_model, CONFIG)) if second_model else None,
     )
     return {
         "execution": request.execution.model_dump(),
@@ -157,9 +157,9 @@ def escalation(model: str | None, cache_key: str) -> dict[str, str] | None:
     return {"model": model, "mask_key": mask_key, "alpha_key": alpha_key}
 
 
-def weights_sha256(model: str, config: ValidateConfig) -> str | None:
-    """Return the hash that pins a model's weights; None for a segmenter without weights."""
-    return config.registry[model].sha256 if model in config.registry else None
+def identity_of(model: str, config: ValidateConfig) -> str | None:
+    """Return what a model's masks depend on; None for a segmenter without weights."""
+    return config.registry[model].identity if model in config.registry else None
 
 
 def fetch_background(options: Options) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ CONTENT = "a" * 64
 
 
 def key(options: Options, *, content: str = CONTENT, weights: str | None = None, background: str | None = None) -> str:
-    return cache_key(content, options, weights_sha256=weights, background_sha256=background)
+    return cache_key(content, options, model_identity=weights, background_sha256=background)
 
 
 def test_whatever_changes_the_pixels_changes_the_cache_key() -> None:
@@ -49,7 +49,7 @@ def test_a_second_attempt_that_may_be_made_is_part_of_the_cache_key() -> None:
     base = Options(model="u2netp")
 
     def with_second(escalation: tuple[str, str | None] | None) -> str:
-        return cache_key(CONTENT, base, weights_sha256=None, background_sha256=None, escalation=escalation)
+        return cache_key(CONTENT, base, model_identity=None, background_sha256=None, escalation=escalation)
 
     known = {with_second(second) for second in (None, ("u2net", "e" * 64), ("u2net", "f" * 64), ("classical", None))}
     assert len(known) == 4

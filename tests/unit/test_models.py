@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -446,3 +446,11 @@ def test_the_page_on_models_has_the_registrys_facts() -> None:
         assert memory == f"{entry.memory_bytes / 1e9:g} GB"
         assert licence == entry.licence
         assert commercial == ("yes" if entry.commercial_use else "no")
+
+
+def test_a_model_is_another_one_once_it_is_fed_otherwise() -> None:
+    assert all(entry.identity == entry.sha256 for entry in MODELS.values())
+    custom = model(uri="https://models.example.com/small.onnx")
+    others = [replace(custom, **change) for change in ({"logits": True}, {"input_px": 64}, {"mean": (0.0, 0.0, 0.0)})]
+    assert len({entry.identity for entry in [custom, *others]}) == 4
+    assert replace(custom, licence="another").identity == custom.identity
