@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench import machine
+from bench.markdown import table
 from bench.measure import Failure, Job, measure
 from bench.pictures import Truth, dataset, grained, synthetic
 from core.encode import encode
@@ -175,9 +176,7 @@ def _table(megapixels: float, figures: Figures) -> str:
         ]
 
     heads = ["encoder", "s", "CPU s", "s / ours", "CPU s / ours", "MB", "/ smallest PNG", "at worst", "peak MB"]
-    rows = [heads, ["---", *["---:"] * (len(heads) - 1)], *(row(name, of) for name, of in figures.items())]
-    title = f"{megapixels:g} MP, {len(smallest)} pictures:"
-    return f"{title}\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+    return table(f"{megapixels:g} MP, {len(smallest)} pictures", heads, (row(name, of) for name, of in figures.items()))
 
 
 if __name__ == "__main__":

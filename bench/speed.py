@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage import data as photographs
 
-from bench import machine, masks, rembg_peer
+from bench import machine, markdown, masks, rembg_peer
 from bench.measure import Failure, Job, Measurement, measure
 from bench.pictures import grained
 from core import decode, encode, foreground, matting, pipeline, quality
@@ -275,7 +275,7 @@ def _report(by_size: Mapping[float, Figures], import_s: float, import_cpu_s: flo
 
     def table(title: str, form: Callable[[dict[str, Any], float], str]) -> str:
         rows = [[name, *(_cell(figures.get(name), size, form) for size, figures in by_size.items())] for name in names]
-        return _table(title, heads, [row for row in rows if set(row[1:]) != {"-"}])
+        return markdown.table(title, heads, [row for row in rows if set(row[1:]) != {"-"}])
 
     shares = [
         f"{report['band_share']:.0%} of {size:g} MP"
@@ -298,7 +298,7 @@ def _report(by_size: Mapping[float, Figures], import_s: float, import_cpu_s: flo
             table("Seconds (CPU seconds)", lambda row, _: f"{row['wall_s']:.3f} ({row['cpu_s']:.3f})"),
             table("Milliseconds per megapixel", lambda row, size: f"{1000 * row['wall_s'] / size:.1f}"),
             table("Peak memory added, MB", lambda row, _: f"{row['peak_mb']:.0f}" if "peak_mb" in row else "-"),
-            _table(
+            markdown.table(
                 "rembg's time, CPU time (of all cores) or memory, as a multiple of ours",
                 [*heads, f"goal at {_GOALS_AT} MP", ""],
                 [_compared(by_size, *comparison) for comparison in _COMPARISONS],
@@ -329,11 +329,6 @@ def _cell(row: dict[str, Any] | None, size: float, form: Callable[[dict[str, Any
     if row is None:
         return "-"
     return "failed" if "failed" in row else form(row, size)
-
-
-def _table(title: str, heads: list[str], rows: list[list[str]]) -> str:
-    ruler = ["---", *["---:"] * (len(heads) - 1)]
-    return f"{title}:\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ruler, *rows))
 
 
 if __name__ == "__main__":

@@ -5,10 +5,8 @@ them everything is answered for, and the process's resident size is read. Run it
 """
 
 import argparse
-import io
 import json
 import logging
-import queue
 import tempfile
 import threading
 import time
@@ -22,11 +20,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bench.measure import resident_bytes
+from bench.worker_in_memory import Cloud
 from functions.segment.worker import Worker, WorkerConfig
 from functions.shared.observe import logger
 from functions.shared.store import Store
 
-_SAMPLE: Final = json.loads((Path(__file__).parent.parent / "events/segment.json").read_text())
 _SIDE: Final = 320
 _READ_AFTER: Final = (0.05, 0.2, 0.5, 1.0)
 _CLASSICAL_EACH: Final = 50
@@ -47,7 +45,7 @@ def main() -> None:
 
 def _soak(folder: Path, images: int, models: int, batch: int) -> dict[str, Any]:
     custom = [_install(folder, f"network-{number}", seed=number) for number in range(models)]
-    cloud = _Cloud(_pictures())
+    cloud = Cloud(_pictures())
     config = WorkerConfig(
         work_bucket="work",
         queue_url="memory",
@@ -73,7 +71,7 @@ def _soak(folder: Path, images: int, models: int, batch: int) -> dict[str, Any]:
     running.join()
     return {
         "images": images,
-        "failed": cloud.failed,
+        "failed": len(cloud.failures),
         "models": models,
         "batch": batch,
         "seconds": round(seconds),
@@ -127,61 +125,6 @@ def _install(folder: Path, name: str, *, seed: int) -> dict[str, Any]:
         "bytes": len(content),
         "input_px": _SIDE,
     }
-
-
-class _Cloud:
-    """The queue, the state machine and the bucket, as far as a worker calls them. Nothing is kept but the pictures."""
-
-    def __init__(self, files: dict[str, bytes]) -> None:
-        self._files, self._names = files, list(files)
-        self._bodies: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self.failed = 0
-
-    def send(self, number: int, model: str) -> None:
-        job = {
-            **_SAMPLE,
-            "execution": {**_SAMPLE["execution"], "name": str(number)},
-            "source": {**_SAMPLE["source"], "key": self._names[number % len(self._names)]},
-            "options": {**_SAMPLE["options"], "model": model},
-        }
-        self._bodies.put(json.dumps({"token": str(number), "job": job}))
-
-    def wait(self) -> None:
-        self._answers.get(timeout=300)
-
-    def receive_message(self, *, MaxNumberOfMessages: int, **_: Any) -> dict[str, Any]:  # noqa: N803
-        bodies: list[str] = []
-        try:
-            bodies.append(self._bodies.get(timeout=0.1))
-            while len(bodies) < MaxNumberOfMessages:
-                bodies.append(self._bodies.get_nowait())
-        except queue.Empty:
-            pass
-        facts = {"MessageId": "message", "ReceiptHandle": "receipt", "Attributes": {"ApproximateReceiveCount": "1"}}
-        return {"Messages": [{**facts, "Body": body} for body in bodies]}
-
-    def delete_message(self, **_: Any) -> None:
-        self._answers.put(None)
-
-    def change_message_visibility_batch(self, **_: Any) -> dict[str, Any]:
-        return {}
-
-    def send_task_heartbeat(self, **_: Any) -> None:
-        pass
-
-    def send_task_success(self, **_: Any) -> None:
-        pass
-
-    def send_task_failure(self, **_: Any) -> None:
-        self.failed += 1
-
-    def get_object(self, *, Key: str, **_: Any) -> dict[str, Any]:  # noqa: N803
-        data = self._files[Key]
-        return {"Body": io.BytesIO(data), "ContentLength": len(data), "ETag": '"etag"', "Metadata": {}}
-
-    def put_object(self, **_: Any) -> None:
-        pass
 
 
 if __name__ == "__main__":

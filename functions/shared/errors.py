@@ -1,8 +1,12 @@
 """Errors that only the cloud has, and how any error crosses from a stage to the state machine."""
 
 import json
+from collections.abc import Mapping
+from typing import Any, Final
 
 from core.errors import BackgroundRemoverError, PermanentError, TransientError
+
+_THROTTLED: Final = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequests"}
 
 
 class StorageUnavailableError(TransientError):
@@ -15,6 +19,11 @@ class StorageDeniedError(PermanentError):
 
 class WorkerCrashedError(PermanentError):
     """Each worker that took this job died of it, or was taken away."""
+
+
+def is_overload(answer: Mapping[str, Any]) -> bool:
+    """Return whether S3 refuses for a reason that passes; ``answer`` is a ClientError's ``response``."""
+    return answer["Error"]["Code"] in _THROTTLED or answer["ResponseMetadata"]["HTTPStatusCode"] >= 500
 
 
 def to_wire(error: BackgroundRemoverError) -> str:

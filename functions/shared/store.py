@@ -18,7 +18,7 @@ from core import decode, encode
 from core.errors import SourceChangedError, SourceNotFoundError
 from core.limits import check_bytes
 from core.types import Alpha, Mask, Picture
-from functions.shared.errors import StorageDeniedError, StorageUnavailableError
+from functions.shared.errors import StorageDeniedError, StorageUnavailableError, is_overload
 from functions.shared.job import StoredObject
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _ABSENT: Final = {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "MethodNotAllowed", "404"}
 _CHANGED: Final = {"PreconditionFailed", "412"}
-_THROTTLED: Final = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequests"}
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def _errors_of(bucket: str, key: str) -> Iterator[None]:
                 value=where,
                 remedy="Nothing to do: the newer upload is processed by itself. Turn on versioning to keep both.",
             ) from error
-        if code in _THROTTLED or error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500:
+        if is_overload(error.response):
             raise _unavailable(where, code) from error
         raise StorageDeniedError(
             f"S3 refuses: {code}",

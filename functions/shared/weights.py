@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
+from functions.shared.errors import is_overload
+
 if TYPE_CHECKING:
     from core.download import DownloadError
 
 _CHUNK: Final = 1 << 20
 _CONNECT_S: Final = 3.0
 _SILENCE_S: Final = 5.0
-_THROTTLED: Final = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequests"}
 
 
 def open_url(url: str, timeout_s: float) -> Generator[bytes, None, None]:
@@ -70,8 +71,8 @@ def _as_download_error(url: str, error: Exception) -> DownloadError:
     from core.download import DownloadError, TransientDownloadError, UnreachableError
 
     match error:
-        case exceptions.ClientError(response={"Error": said, "ResponseMetadata": {"HTTPStatusCode": status}}):
-            kind = TransientDownloadError if said["Code"] in _THROTTLED or status >= 500 else DownloadError
+        case exceptions.ClientError(response={"Error": said, "ResponseMetadata": {"HTTPStatusCode": _}} as answer):
+            kind = TransientDownloadError if is_overload(answer) else DownloadError
             return kind(f"{url}: {said['Code']} {said.get('Message', '')}".rstrip())
         case exceptions.ConnectionError() | exceptions.ReadTimeoutError():
             return UnreachableError(f"{url}: {error}")

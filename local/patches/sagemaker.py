@@ -10,6 +10,7 @@ from moto.cloudformation import parsing
 from moto.sagemaker.models import FakeEndpoint, FakeEndpointConfig, SageMakerModelBackend, sagemaker_backends
 from moto.sagemakerruntime.responses import SageMakerRuntimeResponse
 
+from functions.shared.weights import bucket_and_key
 from local.patches.around import around
 from local.patches.host import running
 from local.processes import Answer, Endpoint
@@ -125,7 +126,7 @@ def queue_for_the_container(_original: Any, self: Any) -> Any:
 
 def _infer(endpoint: Endpoint, source: str | None, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Answer:
     if source:
-        bucket, key = _bucket_and_key(source)
+        bucket, key = bucket_and_key(source)
         try:
             body = running().client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
         except ClientError as error:
@@ -134,13 +135,8 @@ def _infer(endpoint: Endpoint, source: str | None, body: bytes, headers: Mapping
 
 
 def _put(uri: str, body: bytes, content_type: str) -> None:
-    bucket, key = _bucket_and_key(uri)
+    bucket, key = bucket_and_key(uri)
     running().client("s3").put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type)
-
-
-def _bucket_and_key(uri: str) -> tuple[str, str]:
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    return bucket, key
 
 
 def _name(response: Any) -> str:
