@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -121,6 +122,34 @@ def test_tables_keep_their_configuration(cloud: EmbeddedCloud) -> None:
     assert dynamodb.describe_time_to_live(TableName=table)["TimeToLiveDescription"]["TimeToLiveStatus"] == "ENABLED"
     backups = dynamodb.describe_continuous_backups(TableName=table)["ContinuousBackupsDescription"]
     assert backups["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"] == "ENABLED"
+
+
+def test_a_conditional_write_is_one_step(cloud: EmbeddedCloud) -> None:
+    dynamodb, table = client(cloud, "dynamodb"), cloud.outputs["Table"]
+    [key_name] = [key["AttributeName"] for key in dynamodb.describe_table(TableName=table)["Table"]["KeySchema"]]
+    claim = {"UpdateExpression": "SET #o = :me", "ConditionExpression": f"attribute_not_exists({key_name})"}
+
+    def take(number: int) -> bool:
+        key, me = {key_name: {"S": f"race/{number // 8}"}}, {":me": {"S": str(number)}}
+        seen = dynamodb.get_item(TableName=table, Key=key).get("Item", {"owner": None})
+        assert "owner" in seen, "an item is never half there"
+        names = {"#o": "owner"}
+        try:
+            dynamodb.update_item(
+                TableName=table, Key=key, ExpressionAttributeNames=names, ExpressionAttributeValues=me, **claim
+            )
+        except dynamodb.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # threads take turns a thousand times as often as they do of themselves
+    try:
+        with ThreadPoolExecutor(16) as pool:
+            won = list(pool.map(take, range(400)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert [sum(won[first : first + 8]) for first in range(0, 400, 8)] == [1] * 50
 
 
 def test_resources_of_types_unknown_to_moto_are_made(cloud: EmbeddedCloud) -> None:
