@@ -29,6 +29,7 @@ class EmbeddedCloud:
         address: where the endpoint listens; 0.0.0.0 lets containers reach it, and whoever else can reach this machine.
         mock_config: MockConfigFile.json of AWS Step Functions Local; the ``stateMachineArn#TestCase`` of
             StartExecution then runs a case of it.
+        retry_pace: factor on the waits between the attempts of a state, 0 or more; 1: as the state machine says.
 
     Attributes:
         region: AWS_DEFAULT_REGION, else eu-west-1.
@@ -47,6 +48,7 @@ class EmbeddedCloud:
         port: int = 0,
         mock_config: Path | None = None,
         address: str = LOOPBACK,
+        retry_pace: float = 1.0,
     ) -> None:
         self.region = os.environ.get("AWS_DEFAULT_REGION", DEFAULT_REGION)
         self.endpoint_url = ""
@@ -55,6 +57,7 @@ class EmbeddedCloud:
         self.skipped: list[tuple[str, str, str]] = []
         self._template, self._parameters = template.resolve(), dict(parameters or {})
         self._port, self._mock_config, self._address = port, mock_config, address
+        self._retry_pace = retry_pace
 
     def __enter__(self) -> Self:
         """Start the server and deploy the template.
@@ -83,7 +86,16 @@ class EmbeddedCloud:
         code = self._template.parent
         base = base_environment(code, self.environment)
         functions = LambdaRuntime(base, code, self._open_log)
-        self._host = host.Host(self.environment, base, code, self._mock_config, self._open_log, functions, self.skipped)
+        self._host = host.Host(
+            sdk=self.environment,
+            environment=base,
+            code=code,
+            mock_config=self._mock_config,
+            open_log=self._open_log,
+            functions=functions,
+            skipped=self.skipped,
+            retry_pace=self._retry_pace,
+        )
         host.start(self._host)
         moto_api_backend.reset()
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it logs every request,

@@ -27,6 +27,7 @@ class Host:
     open_log: Callable[[str, str], Log]
     functions: LambdaRuntime
     skipped: list[tuple[str, str, str]]
+    retry_pace: float
     services: dict[str, Service] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     _clients: dict[str, Any] = field(default_factory=dict)

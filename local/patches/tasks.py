@@ -16,6 +16,7 @@ from moto.stepfunctions.parser.asl.component.common.error_name.failure_event imp
 )
 from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name import StatesErrorName
 from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name_type import StatesErrorNameType
+from moto.stepfunctions.parser.asl.component.common.retry.jitter_strategy_decl import JitterStrategyDecl
 from moto.stepfunctions.parser.asl.component.state.exec.state_parallel import branches_decl
 from moto.stepfunctions.parser.asl.component.state.exec.state_task import mock_eval_utils
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service import StateTaskService
@@ -169,6 +170,16 @@ def match_errors(original: Any, self: Any, env: Any) -> None:
         env.stack[-1] = False
         return
     original(self, env)
+
+
+@around(JitterStrategyDecl, "_eval_body")
+def retry_at_the_cloud_s_pace(original: Any, self: Any, env: Any) -> None:
+    """AWS waits between attempts as the definition says, and so does moto; a test of many retries cannot.
+
+    The jitter is the last that makes up the wait.
+    """
+    original(self, env)
+    env.stack.append(env.stack.pop() * running().retry_pace)
 
 
 @around(branches_decl, "CustomErrorName")

@@ -102,3 +102,21 @@ def test_a_closed_cloud_leaves_no_execution_at_work() -> None:
             time.sleep(0.05)
     time.sleep(1.5)
     assert not children_of(os.getpid())
+
+
+def test_retries_come_at_the_cloud_s_pace() -> None:
+    with EmbeddedCloud(TEMPLATE, {"WorkerCount": "0"}, retry_pace=0.0001) as cloud:
+        machines = client("stepfunctions", cloud.environment)
+        call: dict[str, Any] = {"Type": "Task", "Resource": "arn:aws:states:::lambda:invoke", "End": True}
+        call["Parameters"] = {"FunctionName": "missing", "Payload": {}}
+        call["Retry"] = [{"ErrorEquals": ["States.ALL"], "IntervalSeconds": 600, "MaxAttempts": 3}]
+        definition = json.dumps({"StartAt": "Call", "States": {"Call": call}})
+        role = "arn:aws:iam::123456789012:role/tests"
+        machine = machines.create_state_machine(name="hasty", definition=definition, roleArn=role)["stateMachineArn"]
+        execution = machines.start_execution(stateMachineArn=machine)["executionArn"]
+        deadline = time.monotonic() + 10
+        while machines.describe_execution(executionArn=execution)["status"] == "RUNNING":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        events = machines.get_execution_history(executionArn=execution)["events"]
+        assert sum(event["type"] == "TaskScheduled" for event in events) == 4
