@@ -38,6 +38,8 @@ models.stepfunctions_backends = stepfunctions_parser_backends
 
 _starting = threading.local()
 
+_NOT_REDRIVABLE = {"RUNNING", "SUCCEEDED"}
+
 
 @around(StateMachine, "create_from_cloudformation_json")
 def substitute_in_definition(original: Any, cls: Any, name: str, resource: Any, *args: Any, **kwargs: Any) -> Any:
@@ -131,12 +133,28 @@ def page_the_history(original: Any, self: Any) -> Any:
 
 @around(StepFunctionResponse, "describe_execution")
 def say_how_it_ended(original: Any, self: Any) -> Any:
-    """AWS gives a timed out execution a stop date, and every execution a count of redrives; moto forgets both."""
+    """AWS gives a timed out execution a stop date, and tells of redrives, made and possible; moto forgets them."""
     response = original(self)
     execution = self.stepfunction_backend.describe_execution(self._get_param("executionArn"))
     if execution.stop_date:
         response.result["stopDate"] = execution.stop_date
     response.result["redriveCount"] = getattr(execution, "redrive_count", 0)
+    if execution.status in _NOT_REDRIVABLE:
+        reason = f"Execution is {execution.status} and cannot be redriven"
+        response.result |= {"redriveStatus": "NOT_REDRIVABLE", "redriveStatusReason": reason}
+    else:
+        response.result["redriveStatus"] = "REDRIVABLE"
+    return response
+
+
+@around(StepFunctionResponse, "list_executions")
+def say_when_each_ended(original: Any, self: Any) -> Any:
+    """AWS lists a timed out execution with its stop date; moto without."""
+    response = original(self)
+    for listed in response.result["executions"]:
+        execution = self.stepfunction_backend.describe_execution(listed["executionArn"])
+        if execution.stop_date:
+            listed["stopDate"] = execution.stop_date
     return response
 
 
@@ -268,7 +286,7 @@ def parse_once(original: Any, definition: str) -> Any:
 def redrive_execution(self: Any) -> Any:
     """AWS takes a failed execution up again at the state that failed, in the same history; moto has no such call."""
     execution = self.stepfunction_backend.describe_execution(self._get_param("executionArn"))
-    if execution.status in ("RUNNING", "SUCCEEDED"):
+    if execution.status in _NOT_REDRIVABLE:
         raise AWSError(f"{execution.execution_arn} is {execution.status}", "ExecutionNotRedrivable")
     former, worker = execution.exec_worker.env, execution._get_start_execution_worker()
     program = copy.copy(worker._get_evaluation_entrypoint())
