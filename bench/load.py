@@ -1,0 +1,382 @@
+"""Uploads at a fixed rate, whatever becomes of them, and what the pipeline makes of that.
+
+The loop is open: the next upload does not wait for an earlier one's result. Arrivals are those of a Poisson process,
+the same for the same seed. Run it with ``make load``, against an embedded cloud of its own or a deployed stack.
+
+On the embedded cloud nothing scales by itself. There, with HOST=ecs, :mod:`bench.autoscaling` takes the place of
+CloudWatch and Application Auto Scaling and sets the service's desired count, with AWS's minutes shortened to seconds.
+"""
+
+import argparse
+import contextlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any, Final
+
+import boto3
+import cv2
+import numpy as np
+from botocore.config import Config
+from skimage import data as photographs
+
+from bench import load_chart
+from bench.autoscaling import Autoscaler, Decision, Policies
+from bench.embedded import ROOT, CpuTime, EmbeddedProcess, embedded_process
+from bench.load_report import PACE, Alone, Load, Run, Sample, report, series
+from bench.measure import Cost, Job, measure
+from bench.pictures import grained
+from client import embedded
+from client.history import events_of
+from client.jobs import Jobs, Upload
+from client.stack import Stack
+from core.keys import failure_key
+from core.models import CLASSICAL, ModelSource
+from core.networks import Networks
+from core.options import Host, Options
+from core.pipeline import remove_background
+from functions.failure.report import source_of
+from local.cloud import EmbeddedCloud
+
+OUT: Final = Path("out/load")
+_AT_ONCE: Final = 64
+_WARM_UPS: Final = 8
+_ALONE: Final = 5
+_SAMPLES_PER_PERIOD: Final = 5
+_AWS_SAMPLE_S: Final = 10.0
+_FINISH_S: Final = 1800.0
+_COUNT: Final = re.compile(r"\d+")
+_REST_S: Final = 40.0  # in which the workers' number may fall again
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """An upload; when it was to be sent and when it was, in seconds since the load began."""
+
+    due_s: float
+    sent_s: float
+    upload: Upload
+
+
+def main() -> None:
+    """Print tables; write them, a chart and all figures to ``out/load``."""
+    parser = argparse.ArgumentParser(prog="python -m bench.load", description=__doc__)
+    parser.add_argument("--rate", type=float, default=0.5, help="uploads per second")
+    parser.add_argument("--seconds", type=float, default=60.0, help="for how long")
+    parser.add_argument("--host", choices=["lambda", "ecs"], default="lambda", help="where segmentation runs")
+    parser.add_argument("--megapixels", type=float, default=2.0, help="of each picture")
+    parser.add_argument("--seed", type=int, default=1, help="of the arrivals")
+    parser.add_argument("--stack", help="a deployed stack instead of an embedded cloud")
+    parser.add_argument("--region", help="of that stack")
+    arguments = parser.parse_args()
+    picture = photograph(arguments.megapixels)
+    cost = pipeline_alone(picture)
+    options = {"segmentation_host": arguments.host}
+    plan = arrivals(arguments.rate, arguments.seconds, arguments.seed)
+    with contextlib.ExitStack() as opened:
+        cloud = None
+        if arguments.stack is None:
+            parameters = embedded.parameters(
+                embedded.choose_model(CLASSICAL), Host(arguments.host), all_hosts=arguments.host == "ecs"
+            )
+            cloud = opened.enter_context(embedded_process(parameters))
+        site = Site.connect(cloud, arguments.stack, arguments.region)
+        alone = warm_up(site, picture, options)
+        load = observe(site, picture, options, plan, alone, cost, arguments)
+    OUT.mkdir(parents=True, exist_ok=True)
+    text = report(load)
+    print(text)
+    path = OUT / f"{load.host}.json"
+    path.write_text(json.dumps(asdict(load), indent=1) + "\n")
+    path.with_suffix(".md").write_text(text + "\n")
+    load_chart.draw(series(load)).save(path.with_suffix(".png"), optimize=True)
+    print(f"\nFigures, tables and chart: {path.with_suffix('')}.json, .md, .png")
+
+
+# Where to
+
+
+@dataclass(frozen=True)
+class Site:
+    """The stack that is loaded, and how its workers are seen. ``service`` names cluster and service, if it has one."""
+
+    stack: Stack
+    client: Callable[[str], Any]
+    service: Mapping[str, str] | None
+    cloud: EmbeddedProcess | None
+
+    @classmethod
+    def connect(cls, cloud: EmbeddedProcess | None, name: str | None, region: str | None) -> "Site":
+        """Look up the embedded cloud's stack, or a deployed one by its name."""
+        key = "local" if cloud else None
+        session = boto3.session.Session(key, key, region_name=cloud.region if cloud else region)
+        config = Config(retries={"mode": "standard", "total_max_attempts": 8}, max_pool_connections=2 * _AT_ONCE)
+        endpoint_url = cloud.endpoint_url if cloud else None
+
+        def client(service: str) -> Any:
+            return session.client(service, endpoint_url=endpoint_url, config=config)  # type: ignore[call-overload]
+
+        stack_name = name or EmbeddedCloud.stack_name
+        stack = Stack.connect(stack_name, region=session.region_name, endpoint_url=endpoint_url, client=client)
+        listed = client("cloudformation").describe_stack_resources(StackName=stack_name)["StackResources"]
+        ids = {entry["LogicalResourceId"]: entry["PhysicalResourceId"] for entry in listed}
+        service = None
+        if "WorkerService" in ids:
+            service = {"cluster": ids["WorkerCluster"], "service": ids["WorkerService"]}
+        return cls(stack, client, service, cloud)
+
+    def workers(self) -> int:
+        """Return how many workers run."""
+        if self.service is None:
+            return 0
+        ecs, cluster, service = self.client("ecs"), self.service["cluster"], self.service["service"]
+        [found] = ecs.describe_services(cluster=cluster, services=[service])["services"]
+        return int(found["runningCount"])
+
+    def scale(self, desired: int) -> None:
+        """Set the desired count of workers."""
+        if self.service is not None:
+            self.client("ecs").update_service(**self.service, desiredCount=desired)
+
+    def queue(self) -> tuple[int, int]:
+        """Return the messages of the segmentation queue: those that wait, those in flight."""
+        found = self.stack.sqs.get_queue_attributes(
+            QueueUrl=self.stack.outputs["QueueUrl"],
+            AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+        )["Attributes"]
+        return int(found["ApproximateNumberOfMessages"]), int(found["ApproximateNumberOfMessagesNotVisible"])
+
+    def executions(self, **selection: Any) -> Iterator[Mapping[str, Any]]:
+        """Yield the state machine's executions, newest first."""
+        pages = self.stack.stepfunctions.get_paginator("list_executions").paginate(
+            stateMachineArn=self.stack.outputs["StateMachineArn"], **selection
+        )
+        return (execution for page in pages for execution in page["executions"])
+
+
+# What is uploaded
+
+
+def photograph(megapixels: float) -> bytes:
+    """Return a photograph of that size as JPEG."""
+    rgb = photographs.coffee()
+    factor = float(np.sqrt(megapixels * 1e6 / (rgb.shape[0] * rgb.shape[1])))
+    larger = np.asarray(cv2.resize(rgb, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC), np.uint8)
+    bgr = cv2.cvtColor(grained(larger, 2.0), cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
+
+
+def numbered(jpeg: bytes, number: int) -> bytes:
+    """Return the same picture as another content, so that the cache does not answer: with a comment."""
+    text = f"{number}".encode()
+    return jpeg[:2] + b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text + jpeg[2:]
+
+
+def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
+    """Return when uploads are due, in seconds: a Poisson process of that rate."""
+    gaps = np.random.default_rng(seed).exponential(1 / rate, size=int(3 * rate * seconds) + 50)
+    due = np.cumsum(gaps)
+    return [float(moment) for moment in due[due < seconds]]
+
+
+def pipeline_alone(picture: bytes) -> Cost:
+    """Measure all stages in one process."""
+    outcome = measure({"pipeline": Job(_removing, (picture,))})["pipeline"]
+    if not isinstance(outcome, Cost):
+        raise RuntimeError(outcome.reason)
+    return outcome
+
+
+def _removing(picture: bytes) -> Callable[[], None]:
+    networks = Networks(ModelSource((Path(),)))
+
+    def call() -> None:
+        remove_background(picture, Options(model=CLASSICAL), networks=networks)
+
+    call()
+    return call
+
+
+# The load
+
+
+def warm_up(site: Site, picture: bytes, options: Mapping[str, Any]) -> Alone:
+    """Have every process started, then process a few pictures one at a time."""
+    jobs = Jobs(site.stack)
+
+    def one(number: int) -> str:
+        arn = jobs.execution_of(jobs.upload("warm-up.jpg", numbered(picture, -number), options))
+        for _ in jobs.follow(arn):
+            pass
+        return arn
+
+    with ThreadPoolExecutor(_WARM_UPS) as pool:
+        list(pool.map(one, range(1, _WARM_UPS + 1)))
+    arns = [one(_WARM_UPS + 1 + number) for number in range(_ALONE)]
+    found = [site.stack.stepfunctions.describe_execution(executionArn=arn) for arn in arns]
+    timings = [json.loads(execution["output"])["timings_s"] for execution in found]
+    history = events_of(site.stack, arns[-1], with_data=False)
+    return Alone(
+        execution_s=float(np.median([(f["stopDate"] - f["startDate"]).total_seconds() for f in found])),
+        timings_s={name: float(np.median([each[name] for each in timings])) for name in timings[0]},
+        states=sum(event["type"].endswith("StateEntered") for event in history),
+    )
+
+
+@dataclass
+class _Watch:
+    """Samples the queue, and on the embedded cloud scales the workers."""
+
+    site: Site
+    origin: float
+    scaler: Autoscaler | None
+    samples: list[Sample] = field(default_factory=list)
+    over: Event = field(default_factory=Event)
+
+    def run(self) -> None:
+        pause_s = 60.0 / PACE / _SAMPLES_PER_PERIOD if self.site.cloud else _AWS_SAMPLE_S
+        with ThreadPoolExecutor(1) as scaling:  # stopping a worker waits until it has drained
+            while not self.over.wait(pause_s):
+                waiting, held = self.site.queue()
+                sample = Sample(time.time() - self.origin, waiting, held, self.site.workers())
+                self.samples.append(sample)
+                if self.scaler and (
+                    decision := self.scaler.sample(
+                        PACE * sample.at_s,
+                        waiting=waiting,
+                        held=held,
+                        running=sample.workers,
+                        taken=held,  # what was received in a minute is not counted here; what is in flight was received
+                    )
+                ):
+                    scaling.submit(self.site.scale, decision.after)
+
+
+def observe(
+    site: Site,
+    picture: bytes,
+    options: Mapping[str, Any],
+    plan: Sequence[float],
+    alone: Alone,
+    one_process: Cost,
+    arguments: argparse.Namespace,
+) -> Load:
+    """Upload as planned, and wait until every execution has ended."""
+    scaler = None
+    if site.cloud and site.service:
+        policies = Policies.read(ROOT / "template.yaml")
+        site.scale(policies.minimum)
+        scaler = Autoscaler(policies, policies.minimum)
+    jobs, before = Jobs(site.stack), site.cloud.cpu_time() if site.cloud else None
+    origin = time.time()
+    watch = _Watch(site, origin, scaler)
+    watcher = Thread(target=watch.run)
+    watcher.start()
+
+    def put(number: int, due_s: float) -> Arrival:
+        sent_s = time.time() - origin
+        return Arrival(due_s, sent_s, jobs.upload(f"load-{number}.jpg", numbered(picture, number), options))
+
+    try:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            pending = []
+            for number, due_s in enumerate(plan):
+                time.sleep(max(0.0, origin + due_s - time.time()))
+                pending.append(pool.submit(put, number, due_s))
+            arrived = [future.result() for future in pending]
+        runs = ended(site, arrived, origin)
+        after = site.cloud.cpu_time() if site.cloud else None
+        rest_until = time.time() + _REST_S
+        while scaler and scaler.desired > policies.minimum and time.time() < rest_until:
+            time.sleep(1.0)
+    finally:
+        watch.over.set()
+        watcher.join()
+    return Load(
+        rate=arguments.rate,
+        seconds=arguments.seconds,
+        host=arguments.host,
+        megapixels=arguments.megapixels,
+        seed=arguments.seed,
+        alone=alone,
+        one_process=one_process,
+        runs=runs,
+        samples=watch.samples,
+        decisions=scaler.decisions if scaler else aws_decisions(site, origin),
+        cpu=CpuTime(after.cloud - before.cloud, after.stages - before.stages) if before and after else None,
+        reports=count_reports(site, arrived),
+    )
+
+
+def ended(site: Site, arrived: Sequence[Arrival], origin: float) -> list[Run]:
+    """Wait for the executions, and return what became of each upload."""
+    wanted = {(arrival.upload.key, arrival.upload.version_id): arrival for arrival in arrived}
+    described: dict[str, Mapping[str, Any]] = {}
+    deadline = time.time() + _FINISH_S
+    runs: dict[tuple[str, str | None], Run] = {}
+    stepfunctions = site.stack.stepfunctions
+    while len(runs) < len(wanted) and time.time() < deadline:
+        time.sleep(site.stack.poll_s)
+        listed = [entry for entry in site.executions() if entry["startDate"].timestamp() > origin - 5]
+        fresh = [entry for entry in listed if entry["status"] != "RUNNING" and entry["executionArn"] not in described]
+        if not fresh and len(listed) < len(wanted) and all(entry["status"] != "RUNNING" for entry in listed):
+            deadline = min(deadline, time.time() + 60.0)  # some started nothing: a last chance
+        with ThreadPoolExecutor(4) as pool:
+            arns = [entry["executionArn"] for entry in fresh]
+            for found in pool.map(lambda arn: stepfunctions.describe_execution(executionArn=arn), arns):
+                described[found["executionArn"]] = found
+                source = source_of(json.loads(found["input"]))
+                identity = source["key"], source["version_id"]
+                if identity in wanted:
+                    runs[identity] = _run(wanted[identity], found, origin)
+    return [runs.get(identity, _lost(arrival)) for identity, arrival in wanted.items()]
+
+
+def _run(arrival: Arrival, found: Mapping[str, Any], origin: float) -> Run:
+    output = json.loads(found.get("output") or "{}")
+    return Run(
+        due_s=arrival.due_s,
+        sent_s=arrival.sent_s,
+        started_s=found["startDate"].timestamp() - origin,
+        stopped_s=found["stopDate"].timestamp() - origin,
+        status=found["status"],
+        error=found.get("error", ""),
+        timings_s=output.get("timings_s", {}),
+    )
+
+
+def _lost(arrival: Arrival) -> Run:
+    return Run(arrival.due_s, arrival.sent_s, None, None, "NEVER STARTED OR RUNS ON", "", {})
+
+
+def count_reports(site: Site, arrived: Sequence[Arrival]) -> int:
+    """Return how many of the uploads have a report."""
+    pages = site.stack.s3.get_paginator("list_objects_v2").paginate(
+        Bucket=site.stack.outputs["ResultsBucket"], Prefix="failed/cli/"
+    )
+    reported = {entry["Key"] for page in pages for entry in page.get("Contents", [])}
+    return sum(failure_key(arrival.upload.key, "") in reported for arrival in arrived)
+
+
+def aws_decisions(site: Site, origin: float) -> list[Decision]:
+    """Return what Application Auto Scaling did to the worker's service since then."""
+    if site.service is None:
+        return []
+    resource = f"service/{site.service['cluster']}/{site.service['service'].rsplit('/', 1)[-1]}"
+    activities = site.client("application-autoscaling").describe_scaling_activities(
+        ServiceNamespace="ecs", ResourceId=resource
+    )["ScalingActivities"]
+    return [
+        Decision(at_s, None, int(_COUNT.findall(activity["Description"])[-1]), activity["Cause"])
+        for activity in reversed(activities)
+        if (at_s := activity["StartTime"].timestamp() - origin) > 0
+    ]
+
+
+if __name__ == "__main__":
+    main()
