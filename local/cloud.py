@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from local.deploy import create_stack, translate
+from local.faults import Faults, front
 from local.lambda_runtime import LambdaRuntime
 from local.processes import Log, base_environment
 
@@ -30,6 +31,7 @@ class EmbeddedCloud:
         mock_config: MockConfigFile.json of AWS Step Functions Local; the ``stateMachineArn#TestCase`` of
             StartExecution then runs a case of it.
         retry_pace: factor on the waits between the attempts of a state, 0 or more; 1: as the state machine says.
+        faults: what goes wrong; None: nothing that is not really wrong.
 
     Attributes:
         region: AWS_DEFAULT_REGION, else eu-west-1.
@@ -49,6 +51,7 @@ class EmbeddedCloud:
         mock_config: Path | None = None,
         address: str = LOOPBACK,
         retry_pace: float = 1.0,
+        faults: Faults | None = None,
     ) -> None:
         self.region = os.environ.get("AWS_DEFAULT_REGION", DEFAULT_REGION)
         self.endpoint_url = ""
@@ -57,7 +60,7 @@ class EmbeddedCloud:
         self.skipped: list[tuple[str, str, str]] = []
         self._template, self._parameters = template.resolve(), dict(parameters or {})
         self._port, self._mock_config, self._address = port, mock_config, address
-        self._retry_pace = retry_pace
+        self._retry_pace, self._faults = retry_pace, faults
 
     def __enter__(self) -> Self:
         """Start the server and deploy the template.
@@ -85,7 +88,7 @@ class EmbeddedCloud:
         }
         code = self._template.parent
         base = base_environment(code, self.environment)
-        functions = LambdaRuntime(base, code, self._open_log)
+        functions = LambdaRuntime(base, code, self._open_log, self._faults)
         self._host = host.Host(
             sdk=self.environment,
             environment=base,
@@ -102,6 +105,8 @@ class EmbeddedCloud:
         logging.getLogger("moto.stepfunctions").setLevel(logging.CRITICAL)  # and this every error that a state catches
         self._server = ThreadedMotoServer(self._address, port, verbose=False)
         self._server.start()
+        if self._faults:
+            self._server._server.app = front(self._server._server.app, self._faults)
         try:
             self._deploy()
         except BaseException:
@@ -119,6 +124,11 @@ class EmbeddedCloud:
         for logical_id, what, why in sorted(self.skipped, key=itemgetter(1, 2)):
             grouped.setdefault((what, why), []).append(logical_id)
         return grouped
+
+    def kill_tasks(self) -> None:
+        """End every ECS task by force; its service starts it again."""
+        for service in list(self._host.services.values()):
+            service.kill()
 
     def close(self) -> None:
         """End every process of the cloud, and the server. Workers get their time to drain."""

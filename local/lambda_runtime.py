@@ -4,6 +4,7 @@ import json
 import os
 import queue
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -16,6 +17,7 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from local.faults import Blow, Ending, Faults
 from local.processes import Child, Log, exit_reason
 
 INIT_S = 10.0  # Lambda's limit of the init phase; what takes longer counts against the function's timeout
@@ -51,10 +53,13 @@ class LambdaRuntime:
         base: environment that every sandbox starts from.
         code: folder that handlers are imported from.
         open_log: called with a log group and a stream, returns where a new sandbox's output goes.
+        faults: which invocations are killed; None kills none.
     """
 
-    def __init__(self, base: Mapping[str, str], code: Path, open_log: Callable[[str, str], Log]) -> None:
-        self._base, self._code, self._open_log = base, code, open_log
+    def __init__(
+        self, base: Mapping[str, str], code: Path, open_log: Callable[[str, str], Log], faults: Faults | None = None
+    ) -> None:
+        self._base, self._code, self._open_log, self._faults = base, code, open_log, faults
         self._idle: dict[Function, list[_Sandbox]] = defaultdict(list)
         self._slots: dict[str, threading.Semaphore] = defaultdict(lambda: threading.Semaphore(CONCURRENCY))
         self._sandboxes: set[_Sandbox] = set()
@@ -68,6 +73,7 @@ class LambdaRuntime:
             function: the function.
             payload: the event, JSON.
         """
+        blow = self._faults.invocation(function.name, payload) if self._faults else None
         with self._lock:
             slot = self._slots[function.name]
         with slot:
@@ -80,7 +86,7 @@ class LambdaRuntime:
                     log = self._open_log(function.log_group, stream)
                     sandbox = _Sandbox(function, self._base, self._code, log)
                     self._sandboxes.add(sandbox)
-            invocation = sandbox.invoke(payload)
+            invocation = sandbox.invoke(payload, blow)
             with self._lock:
                 if sandbox.usable:
                     self._idle[function].append(sandbox)
@@ -127,17 +133,19 @@ class _Sandbox:
         self._lines.append(line)
         self._log(line)
 
-    def invoke(self, payload: str) -> Invocation:
+    def invoke(self, payload: str, blow: Blow | None) -> Invocation:
         self._lines = []
         request_id, timeout_s = str(uuid.uuid4()), self._function.timeout_s
+        self._api.taken.clear()
         waited_from = time.monotonic()
         self._api.ready.wait(INIT_S + timeout_s)
         init_s = time.monotonic() - waited_from
         self._record(f"START RequestId: {request_id} Version: $LATEST")
         started = time.monotonic()
         self._api.events.put((request_id, time.time() + timeout_s, payload.encode()))
+        left_s = max(0.0, timeout_s - max(0.0, init_s - INIT_S))
         try:
-            answer, failed = self._api.outcomes.get(timeout=max(0.0, timeout_s - max(0.0, init_s - INIT_S)))
+            answer, failed = self._killed(blow, left_s) if blow else self._api.outcomes.get(timeout=left_s)
         except queue.Empty:
             message = f"Error: Task timed out after {timeout_s}.00 seconds"
             answer, failed, self.usable = _error("Sandbox.Timedout", request_id, message), True, False
@@ -151,6 +159,17 @@ class _Sandbox:
         )
         self.usable = self.usable and not self._api.broken
         return Invocation(answer, failed, "\n".join(self._lines))
+
+    def _killed(self, blow: Blow, left_s: float) -> tuple[int, bool]:
+        """Let the function come as far as the blow says, end its process, and return how that ended."""
+        if blow.answered:
+            self._api.outcomes.get(timeout=left_s)
+        else:
+            self._api.taken.wait(left_s)
+        self._child.stop()
+        if blow.ending is Ending.TIMEOUT:
+            raise queue.Empty
+        return -signal.SIGKILL, True
 
     def close(self) -> None:
         self._child.stop()
@@ -171,6 +190,7 @@ class _RuntimeApi(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _RuntimeApiHandler)
         self.function_arn = function_arn
         self.ready = threading.Event()  # init is over, one way or the other
+        self.taken = threading.Event()  # the function has its event, or is gone
         self.broken = False  # init failed: the process is about to exit
         self.events: queue.Queue[tuple[str, float, bytes] | None] = queue.Queue()
         self.outcomes: queue.Queue[tuple[str | int, bool]] = queue.Queue()  # a JSON text or the exit status; failed
@@ -179,6 +199,7 @@ class _RuntimeApi(ThreadingHTTPServer):
     def exited(self, status: int) -> None:
         self.outcomes.put((status, True))
         self.ready.set()
+        self.taken.set()
 
     def close(self) -> None:
         self.events.put(None)
@@ -211,6 +232,7 @@ class _RuntimeApiHandler(BaseHTTPRequestHandler):
                 "Lambda-Runtime-Trace-Id": f"Root={root};Sampled=0",
             },
         )
+        self.server.taken.set()
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()

@@ -141,6 +141,13 @@ class Service:
         for child, container in stopping:
             child.stop(container.stop_timeout_s)
 
+    def kill(self) -> None:
+        """End every task by force, as a machine that is lost does; each is started again."""
+        with self._lock:
+            children = [child for task in self._tasks for child in task.children]
+        for child in children:
+            child.stop()
+
     def _start(self, task: _Task, index: int) -> Child:
         container = self._containers[index]
 

@@ -27,8 +27,12 @@ def start_tasks(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
 
 @around(EC2ContainerServiceBackend, "update_service")
 def start_or_stop_tasks(original: Any, self: Any, properties: Any) -> Any:
-    """AWS follows the desired count; moto only says so."""
-    return _scale(self, original(self, properties))
+    """AWS follows the desired count and the task definition; moto only says so."""
+    follows_another = properties.get("task_definition")
+    service = original(self, properties)
+    if follows_another and (former := running().services.pop(service.arn, None)):
+        former.scale(0)
+    return _scale(self, service)
 
 
 def _scale(backend: Any, service: Any) -> Any:
