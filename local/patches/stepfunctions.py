@@ -141,7 +141,7 @@ def say_how_it_ended(original: Any, self: Any) -> Any:
     response.result["redriveCount"] = getattr(execution, "redrive_count", 0)
     if execution.status in _NOT_REDRIVABLE:
         reason = f"Execution is {execution.status} and cannot be redriven"
-        response.result |= {"redriveStatus": "NOT_REDRIVABLE", "redriveStatusReason": reason}
+        response.result.update(redriveStatus="NOT_REDRIVABLE", redriveStatusReason=reason)
     else:
         response.result["redriveStatus"] = "REDRIVABLE"
     return response
