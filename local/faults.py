@@ -41,7 +41,6 @@ class Request:
         method: of HTTP.
         path: of the URL, decoded.
         operation: of services that name it in a header (``GetItem``); elsewhere empty.
-        agent: who asks; functions say AWS_Lambda there.
         body: as it was sent.
     """
 
@@ -49,7 +48,6 @@ class Request:
     method: str
     path: str
     operation: str
-    agent: str
     body: bytes
 
 
@@ -87,7 +85,6 @@ def front(app: Wsgi, faults: Faults) -> Wsgi:
             method=environ["REQUEST_METHOD"],
             path=unquote(environ["PATH_INFO"]),
             operation=environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2],
-            agent=environ.get("HTTP_USER_AGENT", ""),
             body=body,
         )
         refusal = faults.request(request)

@@ -1,0 +1,319 @@
+"""What is uploaded in a chaos run, what strikes it, and how each upload has to end: all by the seed and nothing else."""
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+from skimage import data as photographs
+
+from core import keys
+from core.options import Options
+from local.faults import Ending
+from tests.conftest import disc, file_of
+
+FOREVER = 1_000_000
+COPIED = 0.55  # share of the uploads whose content others have too
+ON_ECS = 0.3
+IN_LARGEST = 0.1
+GROUP = (2, 6)
+POISONED_AT_MOST = 4  # they fail one after another, each three times
+PHOTOGRAPHS = ("coffee", "rocket", "chelsea", "astronaut")
+OPTIONS: tuple[Mapping[str, str], ...] = (
+    {},
+    {"precision_level": "draft"},
+    {"precision_level": "standard", "format": "webp"},
+    {"precision_level": "draft", "format": "jpeg", "background_color": "#204060"},
+    {"precision_level": "draft", "crop": "true"},
+)
+
+T = TypeVar("T")
+
+
+def share(*what: object) -> float:
+    """Return a number in [0, 1) that depends on what it is asked for, and on nothing else."""
+    digest = hashlib.sha256("/".join(map(str, what)).encode()).digest()
+    return int.from_bytes(digest[:8]) / 2**64
+
+
+def pick(choices: Sequence[T], *what: object) -> T:
+    """Choose one by its share."""
+    return choices[int(share(*what) * len(choices))]
+
+
+@dataclass(frozen=True)
+class Report:
+    """How an upload ends that has no result: by which stages, and which error, its report has to name."""
+
+    stages: frozenset[str]
+    error: str
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that goes wrong.
+
+    Attributes:
+        kind: what it is, for the account.
+        where: the function, the S3 object, or the state that calls DynamoDB.
+        times: how many attempts it strikes.
+        report: how the upload ends that it strikes; None with a result all the same.
+        ending: of a function that is killed.
+        answered: whether that function had done its work.
+        code: of a refusal.
+        after: how many attempts it lets pass before.
+        by_content: whether it strikes whoever works on the content, rather than one upload.
+        hosts: those of segmentation that it can strike.
+        own_content: whether it strikes only uploads that share their content with none: whom it strikes of many who
+            share one depends on who comes first.
+    """
+
+    kind: str
+    where: str
+    times: int = 1
+    report: Report | None = None
+    ending: Ending | None = None
+    answered: bool = False
+    code: str = ""
+    after: int = 0
+    by_content: bool = False
+    hosts: frozenset[str] = frozenset({"lambda", "ecs"})
+    own_content: bool = False
+
+
+@dataclass(frozen=True)
+class Content:
+    """A file, and the options that it is always uploaded with; ``error`` is its own, if it is no picture."""
+
+    name: str
+    data: bytes = field(repr=False)
+    options: Mapping[str, str]
+    host: str
+    report: Report | None = None
+    fault: Fault | None = None
+
+    @cached_property
+    def cache_key(self) -> str:
+        options = Options.parse({**self.options, "model": "classical"})
+        sha256 = hashlib.sha256(self.data).hexdigest()
+        return keys.cache_key(sha256, options, model_identity=None, background_sha256=None)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One upload, and the one thing that goes wrong with it."""
+
+    key: str
+    content: Content
+    fault: Fault | None = None
+
+    @property
+    def stem(self) -> str:
+        return self.key.removesuffix(".png")
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        options = {**self.content.options, "segmentation_host": self.content.host}
+        return {f"pbr-{name.replace('_', '-')}": value for name, value in options.items()}
+
+    @property
+    def report(self) -> Report | None:
+        """How it has to end: with this report, or with a result."""
+        if self.fault and self.fault.report and self.fault.where == "Validate":
+            return self.fault.report
+        faults = [self.content.fault, self.fault]
+        return self.content.report or next((fault.report for fault in faults if fault and fault.report), None)
+
+
+LAMBDA = frozenset({"lambda"})
+ECS = frozenset({"ecs"})
+SEGMENTING = frozenset({"SegmentOnEcs", "SegmentOnLambda"})
+
+
+def _report(stage: str, error: str) -> Report:
+    return Report(SEGMENTING if stage == "Segment" else frozenset({stage}), error)
+
+
+def _killed() -> Iterator[Fault]:
+    for kind, ending in (("crash", Ending.CRASH), ("timeout", Ending.TIMEOUT)):
+        for stage in ("Validate", "Segment", "Refine", "Encode", "Metrics"):
+            hosts = LAMBDA if stage == "Segment" else LAMBDA | ECS
+            for answered in (False, True):
+                for times in (1, 2):
+                    yield Fault(
+                        kind, stage, times, None, ending, answered, hosts=hosts, own_content=stage != "Validate"
+                    )
+            report = None if stage == "Metrics" else _report(stage, ending.value)
+            yield Fault(kind, stage, FOREVER, report, ending, hosts=hosts, own_content=stage != "Validate")
+        # The result is there, and whoever made it never hears of it.
+        yield Fault(kind, "Encode", FOREVER, None, ending, answered=True, own_content=True)
+
+
+def _throttled() -> Iterator[Fault]:
+    error = "TooManyRequestsException"
+    for stage in ("Validate", "Segment", "Refine", "Encode", "Metrics"):
+        hosts = LAMBDA if stage == "Segment" else LAMBDA | ECS
+        for times in (1, 4):
+            yield Fault("lambda throttle", stage, times, code=error, hosts=hosts, own_content=stage != "Validate")
+    for stage in ("Validate", "Refine"):
+        report = _report(stage, f"Lambda.{error}")
+        yield Fault("lambda throttle", stage, FOREVER, report, code=error, own_content=stage != "Validate")
+
+
+def _slowed_down() -> Iterator[Fault]:
+    stages = {"upload": "Validate", "mask": "Segment", "alpha": "Refine", "copy": "Encode"}
+    for what in (*stages, "result", "sidecar"):
+        by_content = what in ("mask", "alpha", "copy")
+        for times in (1, 3, 5):  # the SDK tries four times, and the state machine five where it writes itself
+            own = by_content or times == 5
+            yield Fault("s3 throttle", what, times, code="SlowDown", by_content=by_content, own_content=own)
+        if what in ("upload", "alpha", "sidecar"):
+            report = _report(stages.get(what, "Encode"), "StorageUnavailableError")
+            yield Fault(
+                "s3 throttle",
+                what,
+                FOREVER,
+                report,
+                code="SlowDown",
+                by_content=by_content,
+                own_content=what != "upload",
+            )
+
+
+def _dynamodb_throttled() -> Iterator[Fault]:
+    for code in ("ProvisionedThroughputExceededException", "ThrottlingException"):
+        for state in ("LookUpCache", "ClaimWork", "SaveCache"):
+            for times in (1, 4):
+                yield Fault("dynamodb throttle", state, times, code=code, by_content=True, own_content=True)
+        for state in ("LookUpCache", "ClaimWork"):
+            report = _report(state, f"DynamoDB.{code}")
+            yield Fault("dynamodb throttle", state, FOREVER, report, code=code, by_content=True, own_content=True)
+
+
+def _worker_killed() -> Iterator[Fault]:
+    for times in (1, 2, 3):  # the fourth worker gives up, and Lambda takes the job
+        yield Fault("worker kill", "upload", times, after=1, hosts=ECS, own_content=True)  # Validate reads it before
+        yield Fault("worker kill", "mask", times, by_content=True, hosts=ECS, own_content=True)
+
+
+def _deleted() -> Iterator[Fault]:
+    for stage in ("Validate", "Segment", "Refine", "Encode"):
+        hosts = LAMBDA if stage == "Segment" else LAMBDA | ECS
+        report = _report(stage, "SourceNotFoundError")
+        yield Fault("deleted", stage, report=report, hosts=hosts, own_content=stage != "Validate")
+    yield Fault("deleted", "Metrics", own_content=True)
+
+
+FAULTS: Mapping[str, tuple[Fault, ...]] = {
+    "killed": tuple(_killed()),
+    "lambda throttle": tuple(_throttled()),
+    "s3 throttle": tuple(_slowed_down()),
+    "dynamodb throttle": tuple(_dynamodb_throttled()),
+    "worker kill": tuple(_worker_killed()),
+    "deleted": tuple(_deleted()),
+    "duplicate event": (Fault("duplicate event", "Validate"),),
+    "broken picture": (
+        Fault("broken picture", "nowhere", own_content=True),
+        Fault("broken picture", "Failure", 1, ending=Ending.CRASH, own_content=True),
+        Fault("broken picture", "Failure", 2, ending=Ending.TIMEOUT, answered=True, own_content=True),
+        Fault("broken picture", "Failure", 4, code="TooManyRequestsException", own_content=True),
+        Fault("broken picture", "report", 5, code="SlowDown", own_content=True),
+    ),
+}
+GROUP_FAULTS = (
+    Fault("owner killed", "Segment", 1, None, Ending.CRASH, by_content=True, hosts=LAMBDA),
+    Fault("owner killed", "Refine", 1, None, Ending.TIMEOUT, by_content=True),
+    Fault("owner killed", "Refine", FOREVER, _report("Refine", "Runtime.ExitError"), Ending.CRASH, by_content=True),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of a run."""
+
+    uploads: tuple[Upload, ...]
+
+    @cached_property
+    def contents(self) -> dict[str, Content]:
+        """The contents by cache key."""
+        return {upload.content.cache_key: upload.content for upload in self.uploads}
+
+
+def plan(number: int, faults: float, seed: int) -> Plan:
+    """Plan a run.
+
+    Args:
+        number: of uploads.
+        faults: share of them that something strikes.
+        seed: another one is another run.
+    """
+    uploads = []
+    for count, content in enumerate(_contents(number, faults, seed)):
+        key = f"chaos/{count:05d}.png"
+        fault = None
+        if share(seed, key, "struck") < faults:  # a kind first: there are more ways of some than of others
+            fault = pick(FAULTS[pick(tuple(FAULTS), seed, key, "kind")], seed, key, "fault")
+            content = _struck(seed, key, content, fault)
+        uploads.append(Upload(key, content, fault))
+    return Plan(tuple(sorted(uploads, key=lambda upload: share(seed, upload.key, "order"))))
+
+
+def _struck(seed: int, key: str, content: Content, fault: Fault) -> Content:
+    """Return the content with which an upload can be struck so."""
+    if fault.kind == "broken picture":
+        return _broken(seed, key)
+    if fault.own_content or content.host not in fault.hosts:
+        content = _picture(seed, key)
+    return content if content.host in fault.hosts else replace(content, host=min(fault.hosts))
+
+
+def _contents(number: int, faults: float, seed: int) -> Iterator[Content]:
+    """Yield the content of each upload: one that very many have, some that several have, and those of their own."""
+    copies = round(COPIED * number)
+    sizes = [round(IN_LARGEST * number)]
+    while sum(sizes) < copies:
+        sizes.append(pick(range(*GROUP), seed, "group", len(sizes)))
+    for count, size in enumerate(sizes):
+        name = f"group-{count}"
+        content = _picture(seed, name)
+        if share(seed, name, "struck") < faults:
+            at_most = FOREVER if size <= POISONED_AT_MOST else 1
+            choices = [fault for fault in GROUP_FAULTS if fault.times <= at_most and content.host in fault.hosts]
+            content = _picture(seed, name, pick(choices, seed, name, "fault"))
+        yield from [content] * size
+    for count in range(number - sum(sizes)):
+        yield _picture(seed, f"own-{count}")
+
+
+def _picture(seed: int, name: str, fault: Fault | None = None) -> Content:
+    number = int(share(seed, name, "picture") * 2**32)
+    side = pick((64, 72, 80, 96), seed, name, "side")
+    data = disc(width=side + 16, height=side, seed=number)
+    if share(seed, name, "photograph") < 0.05:
+        photograph = Image.fromarray(getattr(photographs, pick(PHOTOGRAPHS, seed, name, "which"))())
+        photograph.thumbnail((128, 128))
+        photograph.putpixel((0, 0), tuple(number.to_bytes(4)[:3]))
+        data = file_of(photograph, "PNG")
+    host = "ecs" if share(seed, name, "host") < ON_ECS else "lambda"
+    return Content(name, data, pick(OPTIONS, seed, name, "options"), host, fault=fault)
+
+
+def _broken(seed: int, key: str) -> Content:
+    """Return what is no picture, or shows nothing."""
+    how = pick(("cut off", "text", "blank"), seed, key, "broken")
+    whole = _picture(seed, key)
+    if how == "cut off":
+        data, report = whole.data[: len(whole.data) // 2], _report("Validate", "CorruptImageError")
+    elif how == "text":
+        data, report = f"{key} is no picture".encode(), _report("Validate", "UnsupportedFormatError")
+    else:
+        grey = np.full((64, 64, 3), 128, np.uint8)
+        grey[0, 0] = list(int(share(seed, key, "grey") * 2**24).to_bytes(3))
+        buffer = io.BytesIO()
+        Image.fromarray(grey).save(buffer, "PNG")
+        data, report = buffer.getvalue(), _report("Segment", "UnknownForegroundError")
+    return Content(f"broken-{key}", data, {}, whole.host, report)
