@@ -92,7 +92,7 @@ def test_a_throttled_function_is_waited_for_through_a_burst_and_a_resting_one_un
 
 def test_who_waits_for_an_owner_survives_a_throttled_question() -> None:
     [catcher] = [c for c in TASKS["CheckOwner"]["Catch"] if "Sfn.SfnException" in c["ErrorEquals"]]
-    assert catcher["Next"] == "WaitForOwner"
+    assert catcher["Next"] == "WaitedBefore?"
 
 
 def test_the_task_outlives_the_function_that_it_waits_for() -> None:
