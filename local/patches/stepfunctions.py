@@ -10,6 +10,7 @@ from typing import Any
 
 from moto.core.exceptions import AWSError
 from moto.core.responses import ActionResult, EmptyResult
+from moto.events.models import events_backends
 from moto.stepfunctions import models
 from moto.stepfunctions.models import StateMachine
 from moto.stepfunctions.parser.api import ExecutionStatus, HistoryEventType
@@ -24,7 +25,7 @@ from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.eval.event.event_manager import EventManager
 from moto.stepfunctions.parser.asl.eval.program_state import ProgramStopped, ProgramTimedOut
 from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
-from moto.stepfunctions.parser.backend.execution import Execution
+from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication, Execution
 from moto.stepfunctions.parser.backend.execution_worker import ExecutionWorker
 from moto.stepfunctions.parser.mocking import mock_config
 from moto.stepfunctions.parser.models import StepFunctionsParserBackend, stepfunctions_parser_backends
@@ -38,6 +39,7 @@ models.stepfunctions_backends = stepfunctions_parser_backends
 
 _starting = threading.local()
 
+_NEVER = "never"
 _NOT_REDRIVABLE = {"RUNNING", "SUCCEEDED"}
 
 
@@ -165,7 +167,50 @@ def stop_with_error_and_cause(_original: Any, self: Any) -> Any:
     execution.error, execution.cause = self._get_param("error"), self._get_param("cause")
     execution.exec_status, execution.stop_date = ExecutionStatus.ABORTED, datetime.now(UTC)
     execution.stop(execution.stop_date, execution.error, execution.cause)
+    _announce(execution)
     return ActionResult({"stopDate": execution.stop_date})
+
+
+@around(BaseExecutionWorkerCommunication, "terminated")
+def announce_the_end(original: Any, self: Any) -> None:
+    """AWS tells EventBridge how each execution ends; moto tells nobody."""
+    original(self)
+    _announce(self.execution)
+
+
+def _announce(execution: Any) -> None:
+    """Tell of each end once: a stopped execution ends when it is stopped, and its last task some time later."""
+    ending = (execution.status, getattr(execution, "redrive_count", 0))
+    if getattr(execution, "announced", None) in (ending, _NEVER):
+        return
+    execution.announced = ending
+    event = {
+        "version": "0",
+        "id": str(uuid.uuid4()),
+        "detail-type": "Step Functions Execution Status Change",
+        "source": "aws.states",
+        "account": execution.account_id,
+        "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "region": execution.region_name,
+        "resources": [execution.exec_arn],
+        "detail": {
+            "executionArn": execution.exec_arn,
+            "stateMachineArn": execution.state_machine.arn,
+            "name": execution.name,
+            "status": execution.status,
+            "startDate": int(execution.start_date.timestamp() * 1000),
+            "stopDate": int(execution.stop_date.timestamp() * 1000),
+            "input": json.dumps(execution.input_data),
+            "output": json.dumps(execution.output) if execution.status == "SUCCEEDED" else None,
+            "inputDetails": {"included": True},
+            "outputDetails": {"included": True},
+            "error": execution.error,
+            "cause": execution.cause,
+        },
+    }
+    rules = events_backends[execution.account_id][execution.region_name].event_buses["default"].rules
+    for rule in list(rules.values()):
+        rule.send_to_targets(event, transform_input=False)
 
 
 def stop_every_execution() -> None:
@@ -174,6 +219,7 @@ def stop_every_execution() -> None:
         for backend in regions.values():
             for machine in backend.state_machines:
                 for execution in machine.executions:
+                    execution.announced = _NEVER
                     if execution.status == "RUNNING" and execution.exec_worker.env:
                         execution.stop(datetime.now(UTC), None, None)
 
@@ -303,6 +349,9 @@ def redrive_execution(self: Any) -> Any:
     env.event_manager.ended = False
     env.event_history_context.integrate(former.event_history_context)
     env.states.reset(json.loads(entered[-1]["input"]))
+    # A task that the earlier run still has under way ends unseen.
+    former.event_history_context.closed = True
+    execution.exec_worker._execution_communication.execution = copy.copy(execution)
     execution.redrive_count = getattr(execution, "redrive_count", 0) + 1
     details = EventDetails(executionRedrivenEventDetails={"redriveCount": execution.redrive_count})
     env.event_manager.add_event(env.event_history_context, HistoryEventType.ExecutionRedriven, details)
