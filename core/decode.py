@@ -4,6 +4,7 @@ The header is read, and every limit is checked, before a pixel is decoded.
 """
 
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from typing import Any, Final
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
 
 from core import metadata
 from core.errors import (
@@ -25,12 +26,31 @@ from core.errors import (
     TooManyPixelsError,
     UnsupportedFormatError,
 )
-from core.limits import MAX_PIXELS, MIN_SIDE_PX, check_bytes
+from core.limits import MAX_PIXELS, MAX_READS, MAX_SCANS, MAX_TAG_BYTES, MIN_SIDE_PX, check_bytes
 from core.options import Metadata
 from core.types import Alpha, ImageInfo, Picture, Rgb
 
 # Some of Pillow's parsers allocate while they read the header. They refuse at twice this number.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+
+def _bounded(load: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a loader of numbers, each of which becomes an object, refuse more than ``MAX_TAG_BYTES`` of them."""
+
+    def load_bounded(directory: Any, data: bytes, legacy_api: bool = True) -> Any:
+        if len(data) > MAX_TAG_BYTES:
+            raise ValueError(f"a tag of {len(data)} bytes")
+        return load(directory, data, legacy_api)
+
+    return load_bounded
+
+
+# The one place that every TIFF and every block of EXIF data goes through, also those that Pillow reads unasked.
+_BYTES_TEXT_UNDEFINED: Final = {1, 2, 7}
+TiffImagePlugin.ImageFileDirectory_v2._load_dispatch = {
+    type_: (size, load if type_ in _BYTES_TEXT_UNDEFINED else _bounded(load))
+    for type_, (size, load) in TiffImagePlugin.ImageFileDirectory_v2._load_dispatch.items()
+}
 
 _PILLOW_NAMES: Final = {
     "jpeg": "JPEG",
@@ -99,6 +119,9 @@ _BAND_PIXELS: Final = 4_000_000
 
 _TIFF_SUBFILE_TYPE, _TIFF_BITS, _TIFF_PHOTOMETRIC = 254, 258, 262
 _EXIF_MARK: Final = b"Exif\0\0"  # JPEG's; some writers put it into other formats too, or twice
+_MAX_EXIF_MARKS: Final = 64  # a JPEG that holds further pictures has one for each
+_JPEG_MARKER: Final = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # in a scan's data \xff is none if 0 or RST follows
+_START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
 _NCLX_HDR_TRANSFERS: Final = {16: "PQ", 18: "HLG"}
 
 
@@ -203,7 +226,9 @@ def _open(data: bytes) -> _File:
     check_bytes(len(data))
     format_name = _sniff(data)
     with _reading(format_name):
-        image = Image.open(io.BytesIO(data), formats=[_PILLOW_NAMES[format_name]])
+        if format_name == "jpeg":
+            _check_scans(data)
+        image = Image.open(_Reader(data), formats=[_PILLOW_NAMES[format_name]])
         _check_frames(image, format_name)
         orientation, warnings = _orientation(image, format_name)
         width, height = image.size
@@ -215,6 +240,37 @@ def _open(data: bytes) -> _File:
         exif, exif_warnings = _exif(data, image, format_name)
     info = ImageInfo(format_name, width, height, len(data))
     return _File(image, info, orientation, (*warnings, *exif_warnings), exif)
+
+
+class _Reader(io.BytesIO):
+    """The file as Pillow sees it: a flood of tiny parts, each a few reads and an object, ends at ``MAX_READS``."""
+
+    _reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._reads += 1
+        if self._reads > MAX_READS:
+            raise OSError(f"more than {MAX_READS} reads")
+        return super().read(size)
+
+
+def _check_scans(data: bytes) -> None:
+    """Refuse a JPEG of which a decoder makes far more work than its bytes are.
+
+    Each scan of a progressive one goes over the whole picture, however few bytes it has.
+    """
+    if data.count(_EXIF_MARK) > _MAX_EXIF_MARKS:  # Pillow joins them one by one
+        raise ValueError(f"more than {_MAX_EXIF_MARKS} segments of EXIF data")
+    if data.count(bytes((0xFF, _START_OF_SCAN))) <= MAX_SCANS:  # as good as always; what follows is slow
+        return
+    at, scans = 0, 0
+    while (found := _JPEG_MARKER.search(data, at)) and (marker := found[1][0]) != _END_OF_IMAGE:
+        scans += marker == _START_OF_SCAN
+        if scans > MAX_SCANS:
+            raise ValueError(f"more than {MAX_SCANS} scans")
+        at = found.end()
+        if marker != _START_OF_IMAGE:
+            at += int.from_bytes(data[at : at + 2], "big")
 
 
 def _sniff(data: bytes) -> str:

@@ -1,6 +1,13 @@
 """What can go wrong, as leaf classes: Step Functions matches the exact class name and never a base class."""
 
-from typing import Any, ClassVar
+import math
+import reprlib
+from typing import Any, ClassVar, Final
+
+MAX_SHOWN_CHARS: Final = 300
+"""How much of a value or of a field's name an error repeats: senders choose both, and may choose megabytes."""
+
+_EXACT_IN_JSON: Final = 2**53
 
 
 class BackgroundRemoverError(Exception):
@@ -9,15 +16,15 @@ class BackgroundRemoverError(Exception):
     Args:
         message: what is wrong, one sentence.
         field: the input at fault, as its sender knows it (``options.format``, ``source.key``).
-        value: the value it had.
+        value: the value it had; kept as it is if JSON has it, else as text, of at most ``MAX_SHOWN_CHARS``.
         remedy: what the sender can do, one sentence.
     """
 
     retryable: ClassVar[bool]
 
     def __init__(self, message: str, *, field: str, value: object, remedy: str) -> None:
-        self.message, self.field, self.value, self.remedy = message, field, value, remedy
-        super().__init__(f"{message} ({field}: {value!r}). {remedy}")
+        self.message, self.field, self.value, self.remedy = message, _text(field), _shown(value), remedy
+        super().__init__(f"{message} ({self.field}: {self.value!r}). {remedy}")
 
     def facts(self) -> dict[str, Any]:
         """Return the error as the JSON object that reports and sidecars carry."""
@@ -25,9 +32,31 @@ class BackgroundRemoverError(Exception):
             "error": type(self).__name__,
             "message": self.message,
             "field": self.field,
-            "value": self.value if isinstance(self.value, int | float | bool | None) else str(self.value),
+            "value": self.value,
             "remedy": self.remedy,
         }
+
+
+def _shown(value: object) -> int | float | str | None:
+    """Return what stands for a value, whatever it is, in an error: JSON, and short."""
+    if value is None or (isinstance(value, int) and abs(value) <= _EXACT_IN_JSON):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    return _text(value)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        text = value
+    else:
+        try:
+            text = reprlib.repr(value)
+        except ValueError:  # Python writes no number of more than 4,300 digits
+            text = f"a very large {type(value).__name__}"
+    if len(text) > MAX_SHOWN_CHARS:
+        text = text[: MAX_SHOWN_CHARS - 1] + "…"
+    return text.encode(errors="replace").decode()  # half of a surrogate pair, which JSON can say, is no text
 
 
 class PermanentError(BackgroundRemoverError):

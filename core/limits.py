@@ -13,6 +13,15 @@ MAX_PIXELS: Final = 100_000_000
 MAX_KEY_BYTES: Final = 1000
 """Longest key of an upload, as UTF-8. S3 takes 1,024, and what is named after the upload needs some of them."""
 
+MAX_READS: Final = 1_000_000
+"""Most reads that a parser may make of a file. 100 MiB of GIF, which comes in blocks of 256 bytes, take 820,000."""
+
+MAX_SCANS: Final = 100
+"""Most scans of a JPEG. Encoders write about ten."""
+
+MAX_TAG_BYTES: Final = 4 * 1024 * 1024
+"""Longest list of numbers in a TIFF's or EXIF tag: a million offsets, as no picture within the limits has."""
+
 MIN_SIDE_PX: Final = 16
 """Shortest side. Below it there is no edge to refine."""
 

@@ -62,7 +62,7 @@ class Options(BaseModel):
     precision_level: Precision = Field(
         default=Precision.HIGH, description="draft, standard, high or ultra_high, the work put into the edge"
     )
-    model: str = Field(
+    model: Annotated[str, Field(min_length=1)] = Field(
         default="auto", description="a segmentation model's rembg name, classical, or auto: the stack's default"
     )
     segmentation_host: Host = Field(
@@ -97,6 +97,14 @@ class Options(BaseModel):
         Raises:
             InvalidOptionsError: a name is unknown, a value is not allowed, or two options contradict each other.
         """
+        for name, value in raw.items():
+            if name not in cls.model_fields:
+                raise InvalidOptionsError(
+                    "Unknown option",
+                    field=f"options.{name}",
+                    value=value,
+                    remedy=f"The options are: {', '.join(cls.model_fields)}.",
+                )
         try:
             options = cls.model_validate(dict(raw))
         except ValidationError as error:
@@ -122,13 +130,6 @@ def _explain(error: ValidationError) -> InvalidOptionsError:
     """Turn pydantic's first complaint into ours."""
     first = error.errors(include_url=False)[0]
     name = str(first["loc"][0])
-    if first["type"] == "extra_forbidden":
-        return InvalidOptionsError(
-            "Unknown option",
-            field=f"options.{name}",
-            value=first["input"],
-            remedy=f"The options are: {', '.join(Options.model_fields)}.",
-        )
     return InvalidOptionsError(
         f"This value is not allowed: {first['msg'][:1].lower()}{first['msg'][1:]}",
         field=f"options.{name}",

@@ -84,6 +84,7 @@ def handler(request: ValidateRequest) -> dict[str, Any]:
             "height": picture.info.height,
         },
         "options": options.model_dump(mode="json"),
+        "content_type": options.format.content_type,
         "host": options.segmentation_host.value,
         "sagemaker_mode": CONFIG.sagemaker_mode,
         "escalation": escalation(second_model, cache_key),

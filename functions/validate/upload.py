@@ -1,6 +1,6 @@
 """The two ways a picture is named: by the event that S3 sends, and by who starts an execution."""
 
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -8,6 +8,9 @@ from core.errors import InvalidRequestError
 from functions.shared.observe import parse
 
 _METADATA_PREFIX = "pbr-"
+
+_Text: TypeAlias = Annotated[str, Field(min_length=1)]
+"""Text that UTF-8 has: JSON can hold halves of surrogate pairs, and pydantic lets them pass in a bare ``str``."""
 
 
 class Upload(BaseModel):
@@ -23,9 +26,9 @@ class Upload(BaseModel):
 class _Named(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    bucket: str = Field(min_length=3)
-    key: str = Field(min_length=1)
-    version_id: str | None = None
+    bucket: _Text
+    key: _Text
+    version_id: _Text | None = None
 
 
 class _Request(BaseModel):
@@ -38,13 +41,13 @@ class _Request(BaseModel):
 
 
 class _EventBucket(BaseModel):
-    name: str
+    name: _Text
 
 
 class _EventObject(BaseModel):
-    key: str
-    version_id: str | None = Field(default=None, alias="version-id")
-    etag: str | None = None
+    key: _Text
+    version_id: _Text | None = Field(default=None, alias="version-id")
+    etag: _Text | None = None
 
 
 class _EventDetail(BaseModel):

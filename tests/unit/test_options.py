@@ -1,8 +1,11 @@
+import json
+import math
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.errors import InvalidOptionsError
+from core.errors import MAX_SHOWN_CHARS, InvalidOptionsError
 from core.options import Metadata, Options
 from core.types import Precision
 
@@ -48,13 +51,53 @@ def test_a_mask_on_a_background_is_a_contradiction(background: dict[str, str]) -
     assert caught.value.field == "options.output"
 
 
-@given(
-    st.dictionaries(st.text() | st.sampled_from(list(Options.model_fields)), st.text() | st.integers() | st.floats())
+any_text = st.text(st.characters(codec=None, exclude_categories=()))
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | any_text | st.just("x" * 10**6),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(any_text, children, max_size=3),
+    max_leaves=8,
 )
+
+
+@settings(max_examples=500)
+@given(st.dictionaries(any_text | st.sampled_from(list(Options.model_fields)), json_values, max_size=3))
 def test_whatever_comes_is_options_or_a_typed_error(raw: dict[str, object]) -> None:
     try:
         options = Options.parse(raw)
     except InvalidOptionsError as error:
-        assert error.facts()["field"].startswith("options.")
+        facts = error.facts()
+        assert facts["field"].startswith("options.") and facts["remedy"]
+        assert len(json.dumps(facts, allow_nan=False, ensure_ascii=False).encode()) < 3000
     else:
         assert Options.parse(options.model_dump(mode="json")) == options
+
+
+@pytest.mark.parametrize(
+    ("raw", "field", "value"),
+    [
+        ({"\ud800": "1"}, "options.?", "1"),
+        ({"model": "\ud800"}, "options.model", "?"),
+        ({"model": ""}, "options.model", ""),
+        ({"crop": "\u202etrue"}, "options.crop", "\u202etrue"),
+        ({"background_color": "#ffffff\n"}, "options.background_color", "#ffffff\n"),
+        ({"quality": 10**5000}, "options.quality", "a very large int"),
+        ({"quality": math.nan}, "options.quality", "nan"),
+        ({"format": "x" * 10**6}, "options.format", "x" * (MAX_SHOWN_CHARS - 1) + "…"),
+        ({"x" * 10**6: 1}, "options." + "x" * (MAX_SHOWN_CHARS - 9) + "…", 1),
+    ],
+    ids=[
+        "half a pair",
+        "half a pair as value",
+        "empty",
+        "right to left",
+        "new line",
+        "digits",
+        "nan",
+        "long",
+        "long name",
+    ],
+)
+def test_a_hostile_option_is_repeated_short_and_as_text(raw: dict[str, object], field: str, value: object) -> None:
+    with pytest.raises(InvalidOptionsError) as caught:
+        Options.parse(raw)
+    assert (caught.value.field, caught.value.facts()["value"]) == (field, value)

@@ -1,10 +1,12 @@
+import contextlib
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.errors import InvalidRequestError
+from core.errors import InvalidOptionsError, InvalidRequestError
+from core.options import Options
 from functions.validate.upload import Upload, options_in, read_upload
 from tests.conftest import ROOT
 
@@ -31,6 +33,8 @@ def test_a_request_names_an_object_and_its_options() -> None:
         ({"source": {"bucket": "uploads", "key": "a", "version": "1"}}, "source.version"),
         ({"detail": {"bucket": {"name": "uploads"}}}, "detail.object"),
         ({"source": "s3://uploads/a.jpg"}, "source"),
+        ({"source": {"bucket": "uploads", "key": "\ud800"}}, "source.key"),
+        ({"detail": {"bucket": {"name": "uploads"}, "object": {"key": "\udc00"}}}, "detail.object.key"),
     ],
 )
 def test_anything_else_is_refused_by_the_field_at_fault(event: dict[str, object], field: str) -> None:
@@ -39,19 +43,44 @@ def test_anything_else_is_refused_by_the_field_at_fault(event: dict[str, object]
     assert caught.value.field == field
 
 
+any_text = st.text(st.characters(codec=None, exclude_categories=()))
 json_values = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.text(),
-    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats() | any_text | st.just("x" * 10**6),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(any_text, children, max_size=3),
     max_leaves=8,
+)
+sources = st.fixed_dictionaries({"bucket": json_values, "key": json_values}, optional={"version_id": json_values})
+details = st.fixed_dictionaries(
+    {
+        "bucket": json_values | st.fixed_dictionaries({"name": json_values}),
+        "object": json_values
+        | st.fixed_dictionaries({"key": json_values}, optional={"version-id": json_values, "etag": json_values}),
+    }
+)
+events = st.fixed_dictionaries(
+    {},
+    optional={"source": json_values | sources, "detail": json_values | details, "options": json_values, "x": any_text},
 )
 
 
-@given(st.dictionaries(st.sampled_from(["source", "detail", "options", "x"]), json_values))
+@settings(max_examples=500)
+@given(events)
 def test_no_input_breaks_the_reader(event: dict[str, object]) -> None:
     try:
-        read_upload(event)
+        upload = read_upload(event)
     except InvalidRequestError as error:
-        json.dumps(error.facts())
+        facts = error.facts()
+        assert facts["field"] and facts["remedy"]
+        assert len(json.dumps(facts, allow_nan=False, ensure_ascii=False).encode()) < 3000
+    else:
+        assert upload.bucket.encode() and upload.key.encode()
+        assert (upload.version_id or "").encode() == (upload.version_id or "").encode("utf-8", "replace")
+
+
+@given(st.dictionaries(st.text(), st.text()), st.text())
+def test_any_metadata_are_options_or_named(metadata: dict[str, str], value: str) -> None:
+    with contextlib.suppress(InvalidOptionsError):
+        Options.parse(options_in(metadata | {"PBR-Quality": value}))
 
 
 def test_options_are_the_metadata_that_start_with_our_prefix() -> None:
