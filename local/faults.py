@@ -2,6 +2,7 @@
 
 import io
 import json
+import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -106,6 +107,11 @@ def _refuse(request: Request, refusal: Refusal, start_response: Callable[..., An
     else:
         kind, text = "application/json", json.dumps({"__type": refusal.code, "message": said})
     data = b"" if request.method == "HEAD" else text.encode()
-    headers = [("Content-Type", kind), ("Content-Length", str(len(data))), ("x-amzn-ErrorType", refusal.code)]
-    start_response(f"{refusal.status} {refusal.code}", headers)
+    headers = {
+        "Content-Type": kind,
+        "Content-Length": str(len(data)),
+        "x-amzn-ErrorType": refusal.code,
+        "x-amzn-RequestId": str(uuid.uuid4()),
+    }
+    start_response(f"{refusal.status} {refusal.code}", list(headers.items()))
     return [data]

@@ -1,5 +1,6 @@
 """ECS: moto counts tasks; here they run."""
 
+import uuid
 from typing import Any
 
 from moto.ecs.models import EC2ContainerServiceBackend
@@ -56,5 +57,7 @@ def _container(facts: dict[str, Any]) -> Container:
         command=tuple(command[2:]),
         environment={item["name"]: str(item["value"]) for item in facts.get("environment", [])},
         stop_timeout_s=float(facts.get("stopTimeout", STOP_TIMEOUT_S)),
-        log=running().open_log(group, f"{options.get('awslogs-stream-prefix', 'ecs')}/{facts['name']}"),
+        log=running().open_log(
+            group, f"{options.get('awslogs-stream-prefix', 'ecs')}/{facts['name']}/{uuid.uuid4().hex}"
+        ),
     )
