@@ -5,6 +5,8 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -12,7 +14,7 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from typer.core import TyperGroup
 
-from client import embedded, history, models, screen
+from client import dead_letters, embedded, history, models, redrive, screen
 from client.batch import STDIN, Picture, process, process_all
 from client.errors import StackUnavailableError, UsageError
 from client.jobs import Jobs
@@ -72,6 +74,17 @@ StackName = Annotated[
 Region = Annotated[
     str | None, typer.Option("--region", envvar="AWS_REGION", help="Its AWS region.", show_default="the SDK's")
 ]
+
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+
+
+class Queue(StrEnum):
+    """A dead-letter queue."""
+
+    UPLOADS = "uploads"
+    SETTLE = "settle"
+    SEGMENTATION = "segmentation"
 
 
 @app.command("process")
@@ -290,6 +303,86 @@ def show_history(
         screen.print_data(OUT, table)
 
 
+@app.command("redrive")
+def redrive_executions(
+    executions: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="EXECUTIONS",
+            help="Executions: ARN, name, the start of a name, or the key of an upload that has a report.",
+            show_default=False,
+        ),
+    ] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All that ended without success since --since.")] = False,
+    since: Annotated[str | None, typer.Option(help="How long ago, as 30m, 1h or 2d.", show_default="1h")] = None,
+    dry_run: DryRun = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for how they end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="All facts, for scripts.")] = False,
+    stack: StackName = None,
+    region: Region = None,
+) -> None:
+    """Bring failed executions back to life: where they stopped if Step Functions can, else as new ones.
+
+    A new execution has the same input, and a name made of the old one's, so that none is started twice. What would
+    fail again is skipped, unless it is named: the upload's own faults, uploads that were replaced or deleted since.
+    """
+    if bool(executions) == failed:
+        raise UsageError(
+            "Which executions is not clear", field="EXECUTIONS", value=None, remedy="Name some, or give --failed."
+        )
+    if since and not failed:
+        raise UsageError("Only --failed asks since when", field="--since", value=since, remedy="Give --failed with it.")
+    ago = redrive.duration(since or "1h")
+    where = _stack(stack, region)
+    if executions:
+        arns = [redrive.find(where, execution) for execution in executions]
+    else:
+        arns = redrive.failed_since(where, datetime.now(UTC) - ago)
+    recoveries = redrive.plan(where, arns, named=not failed)
+    if not dry_run:
+        recoveries = list(redrive.carry_out(where, recoveries))
+        if wait:
+            recoveries = list(redrive.follow(where, recoveries))
+    if as_json:
+        OUT.print_json(data=[recovery.facts() for recovery in recoveries])
+    elif recoveries:
+        OUT.print(screen.recoveries_table(recoveries, followed=wait and not dry_run), soft_wrap=False)
+    else:
+        OUT.print("No execution has failed in that time.")
+    if any(recovery.how == "refused" or recovery.failed_again for recovery in recoveries):
+        raise typer.Exit(1)
+
+
+@app.command("replay-dlq")
+def replay_dead_letters(
+    queue: Annotated[Queue | None, typer.Argument(help="Which one.", show_default="all")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="How many messages of each.", show_default="all")] = None,
+    purge: Annotated[bool, typer.Option("--purge", help="Delete what there is nothing to be done for.")] = False,
+    dry_run: DryRun = False,
+    as_json: Annotated[bool, typer.Option("--json", help="All facts, for scripts.")] = False,
+    stack: StackName = None,
+    region: Region = None,
+) -> None:
+    """Deliver again what EventBridge could not deliver, and explain jobs that no worker answered.
+
+    A message is deleted once its delivery is confirmed; what needs none any more, with --purge.
+    """
+    where = _stack(stack, region)
+    letters = [
+        letter
+        for one in ([queue] if queue else Queue)
+        for letter in dead_letters.go_through(where, one.value, limit=limit, dry_run=dry_run, purge=purge)
+    ]
+    if as_json:
+        OUT.print_json(data=[letter.facts() for letter in letters])
+    elif letters:
+        OUT.print(screen.letters_table(letters), soft_wrap=False)
+    else:
+        OUT.print("There are no messages.")
+    if any(letter.fate == "refused" for letter in letters):
+        raise typer.Exit(1)
+
+
 @app.command()
 def status(stack: StackName = None, region: Region = None) -> None:
     """Show which cloud is in use, what it consists of, and what it is doing."""
@@ -297,10 +390,7 @@ def status(stack: StackName = None, region: Region = None) -> None:
     cloud = embedded.running(embedded.state_directory())
     kind = f"embedded at {where.endpoint_url}" if where.endpoint_url else f"AWS, {where.region}"
     pid = f", process {cloud.pid}" if cloud and cloud.endpoint_url == where.endpoint_url else ""
-    queue = where.sqs.get_queue_attributes(
-        QueueUrl=where.outputs["QueueUrl"],
-        AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
-    )["Attributes"]
+    waiting, in_work = _messages(where, "QueueUrl")
     facts = {
         "cloud": f"{where.name}, {kind}{pid}",
         "uploads": f"s3://{where.outputs['UploadsBucket']}",
@@ -313,8 +403,12 @@ def status(stack: StackName = None, region: Region = None) -> None:
             f"{_count(where, status)} {status.lower().replace('_', ' ')}"
             for status in ("RUNNING", "SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")
         ),
-        "worker's queue": f"{queue['ApproximateNumberOfMessages']} waiting, "
-        f"{queue['ApproximateNumberOfMessagesNotVisible']} in work",
+        "worker's queue": f"{waiting} waiting, {in_work} in work",
+        "dead letters": ", ".join(
+            f"{_messages(where, output)[0]} {queue}"
+            for queue in Queue
+            if (output := f"{queue.title()}DeadLetterQueueUrl") in where.outputs
+        ),
     }
     for name, fact in facts.items():
         OUT.print(f"{name:<15} {fact}")
@@ -413,6 +507,15 @@ def _count(stack: Stack, status: Any) -> str:
     )
     count = sum(len(page["executions"]) for page in pages)
     return f"{count}+" if count == _COUNTED else str(count)
+
+
+def _messages(stack: Stack, output: str) -> tuple[int, int]:
+    """Count the messages of the queue that an output names: those that wait, and those that somebody has taken."""
+    counted = stack.sqs.get_queue_attributes(
+        QueueUrl=stack.outputs[output],
+        AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+    )["Attributes"]
+    return int(counted["ApproximateNumberOfMessages"]), int(counted["ApproximateNumberOfMessagesNotVisible"])
 
 
 def _tell(error: str) -> None:

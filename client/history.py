@@ -17,6 +17,9 @@ _STAGE_TYPES: Final = ("Task", "Wait", "Parallel")
 _ATTEMPT_FAILED: Final = ("TaskFailed", "TaskTimedOut", "TaskStartFailed", "TaskSubmitFailed")
 _ENDED: Final = ("ExecutionSucceeded", "ExecutionFailed", "ExecutionAborted", "ExecutionTimedOut")
 
+LONGEST_S: Final = 28_800.0
+"""What an execution may take: the state machine's TimeoutSeconds."""
+
 _LOOKED_THROUGH: Final = 1000
 _AT_ONCE: Final = 8
 
@@ -100,6 +103,14 @@ def events_of(stack: Stack, execution_arn: str, *, with_data: bool) -> list[Mapp
         executionArn=execution_arn, includeExecutionData=with_data, PaginationConfig={"PageSize": 1000}
     )
     return [event for page in pages for event in page["events"]]
+
+
+def ended_in_fail_state(stack: Stack, execution_arn: str) -> bool:
+    """Return whether a failed execution was ended by a Fail state, and not by an error that nothing caught."""
+    last = stack.stepfunctions.get_execution_history(
+        executionArn=execution_arn, reverseOrder=True, maxResults=2, includeExecutionData=False
+    )["events"]
+    return any(event["type"] == "FailStateEntered" for event in last)
 
 
 @dataclass(frozen=True)
@@ -207,6 +218,14 @@ def describe(stack: Stack, execution_arn: str) -> Execution:
         cache_hit=output.get("cache", {}).get("hit"),
         error=found.get("error"),
     )
+
+
+def description(stack: Stack, execution_arn: str) -> Mapping[str, Any] | None:
+    """Return what Step Functions says of an execution; None if it knows none of that name."""
+    try:
+        return stack.stepfunctions.describe_execution(executionArn=execution_arn)
+    except stack.stepfunctions.exceptions.ExecutionDoesNotExist:
+        return None
 
 
 def recent(stack: Stack, limit: int) -> list[Execution]:

@@ -12,10 +12,8 @@ from email.utils import parsedate_to_datetime
 from textwrap import shorten
 from typing import Any, Final
 
-from botocore.exceptions import ClientError
-
 from client.errors import FailureReport, JobFailedError, JobTimeoutError
-from client.history import StageEvent, StageReader, events_of
+from client.history import LONGEST_S, StageEvent, StageReader, events_of
 from client.stack import Stack
 from core.keys import failure_key
 from core.limits import check_bytes
@@ -23,7 +21,6 @@ from core.options import Options
 from functions.failure.report import source_of
 
 _START_S: Final = 60.0
-_FINISH_S: Final = 3600.0  # the state machine's own limit
 _LAG_S: Final = 10.0
 _CAUSE_CHARS: Final = 300  # it may quote whole stack traces
 # S3 tells the time of an upload in whole seconds, and Step Functions' clock is another one.
@@ -108,7 +105,7 @@ class Jobs:
             time.sleep(self._stack.poll_s)
         return arn
 
-    def follow(self, execution_arn: str, *, timeout_s: float = _FINISH_S) -> Iterator[StageEvent]:
+    def follow(self, execution_arn: str, *, timeout_s: float = LONGEST_S) -> Iterator[StageEvent]:
         """Yield what happens to an execution's stages, from its first one, until it ends.
 
         Raises:
@@ -192,14 +189,7 @@ class Jobs:
     def _report(self, found: Mapping[str, Any]) -> FailureReport:
         """Read the execution's own report; where it could not leave one, make do with what Step Functions says."""
         key = failure_key(source_of(json.loads(found["input"]))["key"], found["name"])
-        try:
-            body = self._stack.s3.get_object(Bucket=self._stack.outputs["ResultsBucket"], Key=key)["Body"].read()
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in ("NoSuchKey", "404", "AccessDenied"):
-                raise
-            report = {}
-        else:
-            report = json.loads(body)
+        report = self._stack.document(key) or {}
         if report.get("execution", {}).get("id") == found["executionArn"]:
             names = ("stage", "error", "message", "field", "value", "remedy")
             return FailureReport(**{name: report[name] for name in names}, key=key)

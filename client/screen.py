@@ -21,14 +21,18 @@ from rich.table import Table
 from rich.text import Text
 
 from client.batch import Delivery
+from client.dead_letters import Letter
 from client.errors import FailureReport, JobFailedError
 from client.history import Execution, Row, StageEvent
 from client.models import Entry
+from client.redrive import Recovery
 from core.errors import BackgroundRemoverError
 from core.models import CLASSICAL
 
 _NO_TERMINAL_COLUMNS = 200
 _STATUS_STYLE = {"SUCCEEDED": "green", "FAILED": "red", "TIMED_OUT": "red", "ABORTED": "yellow"}
+_HOW_STYLE = {"redriven": "green", "new": "green", "skipped": "dim", "refused": "red"}
+_FATE_STYLE = {"replayed": "green", "deleted": "green", "refused": "red", "left": "yellow"}
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -230,6 +234,47 @@ def print_data(console: Console, rows: Sequence[Row]) -> None:
             console.print(f"\n{row.id} {row.type} {row.state}", style="bold")
             text = json.dumps(row.data, indent=2, ensure_ascii=False)
             console.print(Syntax(text, "json", background_color="default", word_wrap=True), soft_wrap=False)
+
+
+def recoveries_table(recoveries: Sequence[Recovery], *, followed: bool) -> Table:
+    """Lay out failed executions and how they are brought back, one a line; ``followed`` with how that ended."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("execution", "picture", "failed with", "brought back", "because"):
+        table.add_column(name, overflow="fold")
+    if followed:
+        table.add_column("ended", overflow="fold")
+    for recovery in recoveries:
+        as_what = f"as {_name(recovery.runs_as)}" if recovery.how == "new" and recovery.runs_as else recovery.how
+        cells = [
+            Text(_name(recovery.arn)),
+            Text(recovery.key or "-"),
+            Text(recovery.error),
+            Text(as_what, style=_HOW_STYLE[recovery.how]),
+            Text(recovery.because),
+        ]
+        if followed:
+            ended = f"{recovery.status or '-'} {recovery.failed_again or ''}".rstrip()
+            cells.append(Text(ended, style=_STATUS_STYLE.get(recovery.status or "", "")))
+        table.add_row(*cells)
+    return table
+
+
+def letters_table(letters: Sequence[Letter]) -> Table:
+    """Lay out messages of dead-letter queues, one a line."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("queue", no_wrap=True)
+    table.add_column("picture", overflow="fold")
+    table.add_column("why it is there", overflow="fold")
+    table.add_column("message")
+    table.add_column("because", overflow="fold")
+    for letter in letters:
+        fate = Text(letter.fate, style=_FATE_STYLE.get(letter.fate, ""))
+        table.add_row(letter.queue, Text(letter.key or letter.message_id), Text(letter.why), fate, Text(letter.because))
+    return table
+
+
+def _name(execution_arn: str) -> str:
+    return execution_arn.rpartition(":")[2]
 
 
 def models_table(entries: Sequence[Entry]) -> Table:

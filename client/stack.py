@@ -1,5 +1,6 @@
 """A deployed stack: where it is, what it consists of, and the SDK's clients to talk to it."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -12,11 +13,14 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from client.errors import StackUnavailableError, UsageError
 
 if TYPE_CHECKING:
+    from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_stepfunctions import SFNClient
 
 _EMBEDDED_KEY: Final = "local"
+# AccessDenied is for who may not list the bucket, KeyTooLongError for what no stage would have written.
+_ABSENT: Final = ("NoSuchKey", "404", "AccessDenied", "KeyTooLongError")
 _LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
 _NEEDED: Final = ("UploadsBucket", "ResultsBucket", "WorkBucket", "StateMachineArn", "QueueUrl")
 
@@ -53,6 +57,7 @@ class Stack:
     s3: "S3Client"
     stepfunctions: "SFNClient"
     sqs: "SQSClient"
+    functions: "LambdaClient"
     poll_s: float = _AWS_POLL_S
 
     @classmethod
@@ -101,8 +106,20 @@ class Stack:
             s3=client("s3"),
             stepfunctions=client("stepfunctions"),
             sqs=client("sqs"),
+            functions=client("lambda"),
             poll_s=_EMBEDDED_POLL_S if is_local(endpoint_url) else _AWS_POLL_S,
         )
+
+    def document(self, key: str) -> dict[str, Any] | None:
+        """Return a JSON object of the results bucket, a sidecar or a report; None if there is none."""
+        try:
+            body = self.s3.get_object(Bucket=self.outputs["ResultsBucket"], Key=key)["Body"].read()
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in _ABSENT:
+                raise
+            return None
+        found: dict[str, Any] = json.loads(body)
+        return found
 
 
 def is_local(endpoint_url: str | None) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from io import BytesIO
+from types import SimpleNamespace
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -20,6 +21,12 @@ OUTPUTS = {
     "StateMachineArn": MACHINE,
     "QueueUrl": "https://queue",
 }
+RECOVERY_OUTPUTS = {
+    "UploadsDeadLetterQueueUrl": "https://uploads-dlq",
+    "SettleDeadLetterQueueUrl": "https://settle-dlq",
+    "SegmentationDeadLetterQueueUrl": "https://segmentation-dlq",
+    "SettleFunction": "settle",
+}
 
 
 class Buckets:
@@ -28,6 +35,7 @@ class Buckets:
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], bytes] = {}
         self.puts: list[dict[str, Any]] = []
+        self.newest: dict[str, str] = {}
 
     def put_object(self, **request: Any) -> dict[str, Any]:
         self.puts.append(request)
@@ -41,14 +49,34 @@ class Buckets:
             raise ClientError({"Error": {"Code": "NoSuchKey", "Message": "no such key"}}, "GetObject")
         return {"Body": BytesIO(self.objects[place])}
 
+    def head_object(self, **request: Any) -> dict[str, Any]:
+        if version := self.newest.get(request["Key"]):
+            return {"VersionId": version}
+        raise ClientError({"Error": {"Code": "404", "Message": "Not Found"}}, "HeadObject")
+
+
+def _refusal(name: str) -> Any:
+    return type(name, (ClientError,), {})({"Error": {"Code": name, "Message": "no"}}, "")
+
+
+_REFUSALS = {
+    name: _refusal(name) for name in ("ExecutionAlreadyExists", "ExecutionDoesNotExist", "ExecutionNotRedrivable")
+}
+
 
 class Executions:
-    """Step Functions. ``histories`` gives an execution's events, one list for each time they are asked for."""
+    """Step Functions. ``histories`` gives an execution's events, one list for each time they are asked for.
+
+    What is started or redriven runs until it is told to end; ``calls`` are the names of both, in order.
+    """
+
+    exceptions = SimpleNamespace(**{name: type(refusal) for name, refusal in _REFUSALS.items()})
 
     def __init__(self) -> None:
         self.known: dict[str, dict[str, Any]] = {}
         self.histories: dict[str, list[list[dict[str, Any]]]] = {}
         self.described: list[str] = []
+        self.calls: list[tuple[str, str]] = []
 
     def add(self, name: str, execution_input: dict[str, Any], *, after_s: float = 0, **facts: Any) -> str:
         arn = f"{MACHINE.replace('stateMachine', 'execution')}:{name}"
@@ -64,7 +92,33 @@ class Executions:
 
     def describe_execution(self, **request: Any) -> dict[str, Any]:
         self.described.append(request["executionArn"])
+        if request["executionArn"] not in self.known:
+            raise _REFUSALS["ExecutionDoesNotExist"]
         return self.known[request["executionArn"]]
+
+    def get_execution_history(self, **request: Any) -> dict[str, Any]:
+        [events] = self.histories.get(request["executionArn"], [[]])
+        return {"events": events[::-1][: request["maxResults"]]}
+
+    def start_execution(self, **request: Any) -> dict[str, Any]:
+        arn = f"{MACHINE.replace('stateMachine', 'execution')}:{request['name']}"
+        if arn in self.known and self.known[arn]["status"] != "RUNNING":
+            raise _REFUSALS["ExecutionAlreadyExists"]
+        if arn not in self.known:
+            self.calls.append(("start", request["name"]))
+            self.add(request["name"], json.loads(request["input"]))
+        return {"executionArn": arn}
+
+    def redrive_execution(self, **request: Any) -> dict[str, Any]:
+        found = self.known[request["executionArn"]]
+        if found["status"] == "RUNNING":
+            raise _REFUSALS["ExecutionNotRedrivable"]
+        self.calls.append(("redrive", found["name"]))
+        found |= {"status": "RUNNING", "redriveCount": found.get("redriveCount", 0) + 1}
+        return {}
+
+    def end(self, name: str, status: str, **facts: Any) -> None:
+        self.known[f"{MACHINE.replace('stateMachine', 'execution')}:{name}"] |= {"status": status, **facts}
 
     def get_paginator(self, operation: str) -> "_Pages":
         return _Pages(self, operation)
@@ -81,7 +135,9 @@ class _Pages:
             for start in range(0, len(events), 3):
                 yield {"events": events[start : start + 3]}
         else:
-            newest_first = sorted(self._executions.known.values(), key=lambda found: found["startDate"], reverse=True)
+            status = request.get("statusFilter")
+            known = [found for found in self._executions.known.values() if status in (None, found["status"])]
+            newest_first = sorted(known, key=lambda found: found["startDate"], reverse=True)
             for execution in newest_first[: request["PaginationConfig"].get("MaxItems")]:
                 yield {"executions": [execution]}
 
@@ -91,16 +147,19 @@ def uploaded(key: str, version: str, bucket: str = "uploads") -> dict[str, Any]:
     return {"source": "aws.s3", "detail": {"bucket": {"name": bucket}, "object": {"key": key, "version-id": version}}}
 
 
-def stack(executions: Executions | None = None, buckets: Buckets | None = None) -> Stack:
+def stack(
+    executions: Executions | None = None, buckets: Buckets | None = None, sqs: Any = None, functions: Any = None
+) -> Stack:
     return Stack(
         name="pbr",
         region="eu-west-1",
         endpoint_url=None,
-        outputs=OUTPUTS,
+        outputs={**OUTPUTS, **RECOVERY_OUTPUTS},
         parameters={},
         s3=buckets or Buckets(),
         stepfunctions=executions or Executions(),
-        sqs=None,
+        sqs=sqs,
+        functions=functions,
         poll_s=0.001,
     )
 

@@ -32,6 +32,12 @@ def pbr(*arguments: str) -> Result:
         (["process"], "FILES"),
         (["up", "--model", "nosuch"], "birefnet-general"),
         (["demo", "nosuch.jpg"], "nosuch.jpg"),
+        (["redrive"], "--failed"),
+        (["redrive", "6f3a", "--failed"], "--failed"),
+        (["redrive", "--failed", "--since", "1w"], "30m, 1h, 2d"),
+        (["redrive", "6f3a", "--since", "1h"], "--failed"),
+        (["replay-dlq", "nosuch"], "segmentation"),
+        (["replay-dlq", "--limit", "0"], "--limit"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -41,9 +47,9 @@ def test_wrong_use_is_told_before_anything_is_done(arguments: list[str], says: s
     assert says in result.stderr and "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("command", ["history", "status"])
+@pytest.mark.parametrize("command", ["history", "status", "redrive --failed", "replay-dlq"])
 def test_without_a_cloud_it_is_told_how_to_get_one(command: str) -> None:
-    result = pbr(command)
+    result = pbr(*command.split())
     assert result.exit_code == 1
     assert re.fullmatch(r"error: .*pbr up.*\n", result.stderr), "one line, with the remedy"
 
@@ -55,5 +61,6 @@ def test_down_without_a_cloud_is_no_error() -> None:
 
 def test_help_tells_every_command_and_the_exit_codes() -> None:
     text = pbr("--help").stdout
-    assert all(command in text for command in ("process", "demo", "up", "down", "models", "history", "status"))
+    commands = ("process", "demo", "up", "down", "models", "history", "redrive", "replay-dlq", "status")
+    assert all(command in text for command in commands)
     assert "Exit codes" in text

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.errors import ExecutionNotFoundError
-from client.history import StageReader, find, recent, rows
+from client.history import LONGEST_S, StageReader, find, recent, rows
+from tests.state_machine import DEFINITION
 from tests.unit.stack_in_memory import NOW, Executions, History, stack, uploaded
 
 
@@ -157,3 +158,7 @@ def test_the_start_of_a_name_finds_an_execution_if_it_is_the_only_one() -> None:
         find(deployed, "a")
     with pytest.raises(ExecutionNotFoundError, match="No execution"):
         find(deployed, "x")
+
+
+def test_an_execution_is_given_the_time_that_the_state_machine_gives_it() -> None:
+    assert DEFINITION["TimeoutSeconds"] == LONGEST_S

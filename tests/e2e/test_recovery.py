@@ -1,0 +1,193 @@
+"""Failed executions and dead letters, brought back by the command line on an embedded cloud where things go wrong."""
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from client.cli import app
+from local.cloud import EmbeddedCloud
+from local.faults import Blow, Refusal, Request
+from tests.conftest import ROOT, client, disc
+
+
+class Trouble:
+    """A role that may not read pictures, and a Refine that does not come to an end, as long as each lasts."""
+
+    def __init__(self) -> None:
+        self.denied = False
+        self.refine_goes_on = threading.Event()
+        self.refine_goes_on.set()
+
+    def request(self, request: Request) -> Refusal | None:
+        reads_pictures = request.service == "s3" and request.method == "GET" and "-uploadsbucket-" in request.path
+        return Refusal(403, "AccessDenied") if self.denied and reads_pictures else None
+
+    def invocation(self, function: str, _event: str) -> Blow | None:
+        if "RefineFunction" in function:
+            self.refine_goes_on.wait(60)
+        return None
+
+
+class Deployed:
+    """The stack as a person has it who operates it."""
+
+    def __init__(self, cloud: EmbeddedCloud, trouble: Trouble) -> None:
+        self.outputs, self.trouble, self._endpoint_url = cloud.outputs, trouble, cloud.endpoint_url
+        self.s3, self.sfn, self.sqs, self.events = (
+            client(service, cloud.endpoint_url, cloud.region) for service in ("s3", "stepfunctions", "sqs", "events")
+        )
+
+    def pbr(self, *arguments: str, status: int = 0) -> list[dict[str, Any]]:
+        """Run a command with --json and return what it says."""
+        done = CliRunner().invoke(app, [*arguments, "--json"], env={"AWS_ENDPOINT_URL": self._endpoint_url})
+        assert done.exit_code == status, done.output
+        said: list[dict[str, Any]] = json.loads(done.stdout)
+        return said
+
+    def upload(self, key: str, data: bytes) -> str:
+        return str(self.s3.put_object(Bucket=self.outputs["UploadsBucket"], Key=key, Body=data)["VersionId"])
+
+    def executions(self, key: str) -> list[dict[str, Any]]:
+        """Return the descriptions of all executions for this key, newest first."""
+        listed = self.sfn.list_executions(stateMachineArn=self.outputs["StateMachineArn"])["executions"]
+        found = [self.sfn.describe_execution(executionArn=one["executionArn"]) for one in listed]
+        return [one for one in found if json.loads(one["input"])["detail"]["object"]["key"] == key]
+
+    def ended(self, key: str) -> dict[str, Any]:
+        """Wait for the end of the execution that an upload started, and describe it."""
+        return until(lambda: next((one for one in self.executions(key) if one["status"] != "RUNNING"), None))
+
+    def states(self, execution_arn: str) -> list[str]:
+        pages = self.sfn.get_paginator("get_execution_history").paginate(executionArn=execution_arn)
+        details = [event.get("stateEnteredEventDetails") for page in pages for event in page["events"]]
+        return [entered["name"] for entered in details if entered]
+
+    def lies_in_results(self, key: str) -> bool:
+        listed = self.s3.list_objects_v2(Bucket=self.outputs["ResultsBucket"], Prefix=key).get("Contents", [])
+        return any(found["Key"] == key for found in listed)
+
+    def waiting(self, queue: str) -> int:
+        url = self.outputs[f"{queue}DeadLetterQueueUrl"]
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        attributes = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+        return sum(int(count) for count in attributes.values())
+
+
+def until(look: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 60
+    while not (found := look()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Deployed]:
+    trouble = Trouble()
+    with (
+        EmbeddedCloud(ROOT / "template.yaml", {"DefaultModel": "classical"}, retry_pace=0.01, faults=trouble) as cloud,
+        pytest.MonkeyPatch.context() as environment,
+    ):
+        environment.delenv("PBR_STACK", raising=False)
+        yield Deployed(cloud, trouble)
+
+
+def test_a_stopped_execution_goes_on_where_it_was(stack: Deployed) -> None:
+    stack.trouble.refine_goes_on.clear()
+    stack.upload("stopped.png", disc(seed=61))
+    [running] = until(lambda: stack.executions("stopped.png"))
+    until(lambda: "Refine" in stack.states(running["executionArn"]))
+    stack.sfn.stop_execution(executionArn=running["executionArn"], error="Mine", cause="to be gone on with")
+    [recovery] = stack.pbr("redrive", running["name"])
+    assert (recovery["how"], recovery["error"]) == ("redriven", "Mine")
+    stack.trouble.refine_goes_on.set()
+
+    assert stack.ended("stopped.png")["status"] == "SUCCEEDED"
+    states = stack.states(running["executionArn"])
+    assert (states.count("Validate"), states.count("Refine"), states.count("Done")) == (1, 2, 1)
+    assert len(stack.executions("stopped.png")) == 1
+    assert stack.lies_in_results("results/stopped.png")
+
+
+def test_what_failed_is_started_anew_once_the_cause_is_mended(stack: Deployed) -> None:
+    stack.trouble.denied = True
+    stack.upload("denied.png", disc(seed=62))
+    failed = stack.ended("denied.png")
+    assert failed["error"] == "StorageDeniedError" and stack.lies_in_results("failed/denied.png.json")
+    stack.trouble.denied = False
+
+    def of_denied(said: list[dict[str, Any]]) -> dict[str, Any]:
+        [recovery] = [one for one in said if one["arn"] == failed["executionArn"]]
+        return recovery
+
+    planned = of_denied(stack.pbr("redrive", "--failed", "--since", "10m", "--dry-run"))
+    assert planned["how"] == "new" and len(stack.executions("denied.png")) == 1, "nothing is done yet"
+    done = of_denied(stack.pbr("redrive", "--failed", "--since", "10m", "--wait"))
+    assert (done["status"], done["runs_as"]) == ("SUCCEEDED", f"{failed['executionArn']}-retry-1")
+    assert stack.lies_in_results("results/denied.png")
+
+    again = of_denied(stack.pbr("redrive", "--failed", "--since", "10m"))
+    assert (again["how"], len(stack.executions("denied.png"))) == ("skipped", 2), "it is not started twice"
+
+
+def test_what_fails_by_its_upload_is_tried_again_only_when_it_is_named(stack: Deployed) -> None:
+    stack.upload("corrupt.png", disc(seed=63)[:2000])
+    failed = stack.ended("corrupt.png")
+    [skipped] = [one for one in stack.pbr("redrive", "--failed") if one["arn"] == failed["executionArn"]]
+    assert (skipped["how"], skipped["error"]) == ("skipped", "CorruptImageError")
+    [tried] = stack.pbr("redrive", "corrupt.png", "--wait", status=1)
+    assert (tried["how"], tried["failed_again"]) == ("new", "CorruptImageError")
+
+
+def test_an_undelivered_upload_is_delivered_and_what_is_none_is_left(stack: Deployed) -> None:
+    [rule] = [rule["Name"] for rule in stack.events.list_rules()["Rules"] if "Upload" in rule["Name"]]
+    stack.events.disable_rule(Name=rule)
+    version = stack.upload("undelivered.png", disc(seed=64))
+    stack.events.enable_rule(Name=rule)
+    event = {
+        "version": "0",
+        "id": str(uuid.uuid4()),
+        "detail-type": "Object Created",
+        "source": "aws.s3",
+        "detail": {
+            "bucket": {"name": stack.outputs["UploadsBucket"]},
+            "object": {"key": "undelivered.png", "version-id": version},
+        },
+    }
+    why = {"DataType": "String", "StringValue": "NO_PERMISSIONS"}
+    for body in (json.dumps(event), json.dumps(event), "no event"):
+        stack.sqs.send_message(
+            QueueUrl=stack.outputs["UploadsDeadLetterQueueUrl"], MessageBody=body, MessageAttributes={"ERROR_CODE": why}
+        )
+    looked = stack.pbr("replay-dlq", "uploads", "--dry-run")
+    assert sorted(letter["fate"] for letter in looked) == ["left", "replay", "replay"]
+    assert (stack.waiting("Uploads"), stack.executions("undelivered.png")) == (3, [])
+
+    replayed = stack.pbr("replay-dlq", "uploads")
+    assert sorted(letter["fate"] for letter in replayed) == ["left", "replayed", "replayed"]
+    assert {letter["why"] for letter in replayed} == {"NO_PERMISSIONS"}
+    assert stack.ended("undelivered.png")["status"] == "SUCCEEDED"
+    assert (stack.waiting("Uploads"), len(stack.executions("undelivered.png"))) == (1, 1)
+
+
+def test_a_job_that_nobody_waits_for_is_explained_and_then_deleted(stack: Deployed) -> None:
+    stack.upload("unanswered.png", disc(seed=65))
+    execution = stack.ended("unanswered.png")
+    given = next(
+        json.loads(event["taskScheduledEventDetails"]["parameters"])["Payload"]
+        for event in stack.sfn.get_execution_history(executionArn=execution["executionArn"], maxResults=1000)["events"]
+        if "segment" in event.get("taskScheduledEventDetails", {}).get("parameters", "").lower()
+    )
+    url = stack.outputs["SegmentationDeadLetterQueueUrl"]
+    stack.sqs.send_message(QueueUrl=url, MessageBody=json.dumps({"token": "gone", "job": given}))
+    [explained] = stack.pbr("replay-dlq", "segmentation")
+    assert (explained["fate"], explained["key"]) == ("explained", "unanswered.png")
+    assert execution["name"] in explained["because"] and "lambda" in explained["because"]
+    [deleted] = stack.pbr("replay-dlq", "segmentation", "--purge")
+    assert (deleted["fate"], stack.waiting("Segmentation")) == ("deleted", 0)
