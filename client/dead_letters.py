@@ -24,6 +24,8 @@ _LEASE_S: Final = 300  # messages that are looked at are hidden meanwhile, and s
 _POLL_S: Final = 2  # a long poll asks all of SQS's servers: an empty answer is an empty queue
 _BATCH: Final = 10
 
+_REASONS: Final = ("ERROR_CODE", "ERROR_MESSAGE", "ErrorMessage")  # EventBridge's attributes, and Lambda's
+
 # The sources of the events that this stack's rules deliver.
 _UPLOADS: Final = "aws.s3"
 _EXECUTIONS: Final = "aws.states"
@@ -104,9 +106,9 @@ def go_through(stack: Stack, queue: str, *, limit: int | None, dry_run: bool, pu
 
 
 def _read_event(queue: str, stack: Stack, message: "MessageTypeDef") -> Letter:
-    """Read what EventBridge could not deliver: the event, and in its attributes why."""
+    """Read what EventBridge or Lambda could not deliver: the event, and in its attributes why."""
     told = {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()}
-    why = ": ".join(told[name] for name in ("ERROR_CODE", "ERROR_MESSAGE") if name in told) or "not told"
+    why = ": ".join(told[name] for name in _REASONS if name in told) or "not told"
     event = _json_object(message["Body"])
     letter = Letter(queue, message["MessageId"], None, why, "left", "it is no event of this stack", message["Body"])
     if event.get("source") == _EXECUTIONS and isinstance(event.get("detail"), dict):
@@ -158,7 +160,7 @@ def _act(stack: Stack, letter: Letter, pace: Pace, *, purge: bool) -> Letter:
 def _deliver(stack: Stack, letter: Letter) -> Letter:
     """Do with an event what its rule would have done: once, however often it is tried."""
     if json.loads(letter.event)["source"] == _EXECUTIONS:
-        answer = stack.functions.invoke(FunctionName=_output(stack, "SettleFunction"), Payload=letter.event)
+        answer = stack.functions.invoke(FunctionName=_output(stack, "SettleFunctionArn"), Payload=letter.event)
         if "FunctionError" in answer:
             return replace(letter, fate="refused", because=answer["Payload"].read().decode())
         return replace(letter, fate="replayed", because="SettleFunction has settled it")

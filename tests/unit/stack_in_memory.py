@@ -25,7 +25,7 @@ RECOVERY_OUTPUTS = {
     "UploadsDeadLetterQueueUrl": "https://uploads-dlq",
     "SettleDeadLetterQueueUrl": "https://settle-dlq",
     "SegmentationDeadLetterQueueUrl": "https://segmentation-dlq",
-    "SettleFunction": "settle",
+    "SettleFunctionArn": "settle",
 }
 
 
