@@ -6,7 +6,7 @@ UV     := 0.13.9
 IMAGE  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-containers lint format typecheck bench bench-matting bench-speed bench-encode bench-foreground bench-segmentation bench-worker-memory lock clean
+.PHONY: help setup demo test test-containers lint format typecheck bench bench-matting bench-speed bench-encode bench-foreground bench-segmentation bench-worker-memory load capacity lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -57,6 +57,12 @@ format: setup  ## let ruff put the code into shape
 
 bench: setup  ## what the orchestration adds to the work of its stages
 	$(BIN)/python -m bench.overhead
+
+load: setup $(VENV)/.compiled  ## uploads at a fixed rate, and what becomes of them: make load [RATE=0.5] [SECONDS=60] [HOST=ecs] [MEGAPIXELS=2] [STACK=name REGION=r]
+	$(BIN)/python -m bench.load $(if $(RATE),--rate $(RATE)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(HOST),--host $(HOST)) $(if $(MEGAPIXELS),--megapixels $(MEGAPIXELS)) $(if $(STACK),--stack $(STACK)) $(if $(REGION),--region $(REGION))
+
+capacity: setup $(VENV)/.compiled  ## which of an AWS account's limits is met first, at 1 to 10,000 uploads a second: make capacity [CHECK=out/load/lambda.json]
+	$(BIN)/python -m bench.capacity $(if $(CHECK),--check $(CHECK))
 
 bench-matting: setup $(VENV)/.compiled  ## errors of alpha against rembg and pymatting: make bench-matting [DATASET=folder] [PICTURES="GT01 GT04"] [SIDES="96 320"] [FAULTS=clean] [METHODS="rembg high"]
 	$(BIN)/python -m bench.matting $(if $(DATASET),--dataset $(DATASET)) $(if $(PICTURES),--pictures $(PICTURES)) $(if $(SIDES),--sides $(SIDES)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(METHODS),--methods $(METHODS))
