@@ -56,17 +56,24 @@ def cache_key(
 
 def result_keys(source_key: str, cache_key: str, options: Options) -> ResultKeys:
     """Return where the job's files go: ``photos/a.jpg`` becomes ``results/photos/a.png`` with a ``.json`` beside it."""
-    folder, slash, name = source_key.rpartition("/")
-    stem = name.rpartition(".")[0] or name
-    base = f"results/{folder}{slash}{stem}"
-    extension = options.format.extension
+    base, extension = _base(source_key), options.format.extension
     return ResultKeys(
         mask=f"work/{cache_key}/mask.png",
         alpha=f"work/{cache_key}/alpha.png",
         cached=f"cache/{cache_key}.{extension}",
         result=f"{base}.{extension}",
-        sidecar=f"{base}.json",
+        sidecar=sidecar_key(source_key),
     )
+
+
+def sidecar_key(source_key: str) -> str:
+    """Return where the facts of a result go, whatever its format: ``photos/a.jpg`` becomes ``results/photos/a.json``."""
+    return f"{_base(source_key)}.json"
+
+
+def _base(source_key: str) -> str:
+    folder, slash, name = source_key.rpartition("/")
+    return f"results/{folder}{slash}{name.rpartition('.')[0] or name}"
 
 
 def second_attempt_keys(cache_key: str) -> tuple[str, str]:

@@ -7,7 +7,13 @@ from typing import Any
 import boto3
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
+
+settings.register_profile(
+    "untimed", deadline=None
+)  # how long an example takes says more of the machine than of the code
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
 

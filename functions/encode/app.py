@@ -11,6 +11,7 @@ from core.types import Rgb
 from functions.shared.config import Config
 from functions.shared.job import RefinedJob
 from functions.shared.observe import stage
+from functions.shared.outcome import MADE_BY, Outcomes, Subject
 from functions.shared.store import Store
 
 
@@ -23,19 +24,22 @@ class EncodeConfig(Config):
 
 CONFIG = EncodeConfig()
 STORE = Store()
+OUTCOMES = Outcomes(STORE, CONFIG.results_bucket)
 
 
 @stage(RefinedJob)
 def handler(job: RefinedJob) -> dict[str, Any]:
-    """Return the result's sidecar."""
+    """Return the result's sidecar. From its writing on the upload has its result, and no failure any more."""
     started = time.perf_counter()
     picture = STORE.picture(job.source)
     alpha = STORE.plane(CONFIG.work_bucket, job.attempts[job.kept].refine.alpha.key)
     encoded = pipeline.finish(picture, alpha, job.options, background(job))
     STORE.put(CONFIG.work_bucket, job.keys.cached, encoded.data, encoded.content_type)
-    STORE.put(CONFIG.results_bucket, job.keys.result, encoded.data, encoded.content_type)
+    made_by = {MADE_BY: job.execution.name}
+    STORE.put(CONFIG.results_bucket, job.keys.result, encoded.data, encoded.content_type, made_by)
     document = describe(job, encoded, time.perf_counter() - started)
     STORE.put(CONFIG.results_bucket, job.keys.sidecar, json.dumps(document, indent=2).encode(), "application/json")
+    OUTCOMES.take_back_report(Subject(**job.source.model_dump()), job.execution.name)
     return document
 
 

@@ -12,6 +12,12 @@ _CLOUD_ERRORS: Final = {
     "Sandbox.Timedout": ("The function ran out of time", "Try again; if it repeats, send a smaller picture."),
     "Runtime.ExitError": ("The function's process died", "Most likely it ran out of memory: give it more."),
     "Lambda.Unknown": ("The function's process died", "Most likely it ran out of memory: give it more."),
+    "States.Runtime": (
+        "The state machine could not read what a stage had answered",
+        "Look at the execution's last events, and report it.",
+    ),
+    "ExecutionTimedOut": ("The execution took longer than it may", "Bring it back with pbr redrive."),
+    "ExecutionAborted": ("The execution was stopped", "If that was a mistake, bring it back with pbr redrive."),
     "Lambda.TooManyRequestsException": (
         "Lambda throttled the stage",
         "Try again; raise the concurrency limit.",

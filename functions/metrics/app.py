@@ -2,13 +2,21 @@
 
 from typing import Any
 
-from aws_lambda_powertools import single_metric
 from aws_lambda_powertools.metrics import MetricUnit
 from pydantic import BaseModel
 
 from functions.metrics.buckets import image_size
+from functions.shared.config import Config
 from functions.shared.job import Execution
-from functions.shared.observe import logger, stage
+from functions.shared.observe import count, logger, measure, stage
+from functions.shared.outcome import Outcomes, Subject
+from functions.shared.store import Store
+
+
+class MetricsConfig(Config):
+    """Where the outcomes lie."""
+
+    results_bucket: str
 
 
 class FinalState(BaseModel):
@@ -27,43 +35,46 @@ class MetricsRequest(BaseModel):
     execution: Execution
 
 
+CONFIG = MetricsConfig()
+OUTCOMES = Outcomes(Store(), CONFIG.results_bucket)
+
+
 @stage(MetricsRequest)
 def handler(request: MetricsRequest) -> dict[str, Any]:
-    """Publish and return nothing that the state needs."""
-    final = request.state
+    """Publish and return nothing that the state needs.
+
+    An upload that failed in an earlier execution and is served from the cache has no failure any more; where the result
+    is made anew, Encode sees to that.
+    """
+    publish(request.state)
+    document = request.state.done and request.state.done["document"]
+    if document and document["cache"]["hit"] and not request.state.failure:
+        OUTCOMES.take_back_report(Subject(**document["source"]), request.execution.name)
+    return {}
+
+
+def publish(final: FinalState) -> None:
+    """Publish what became of an execution, and what failed in it without failing it."""
     for name, caught in {**final.fallback, **final.degraded}.items():
         logger.error("degraded", extra={"state": name, "caught": caught})
         count("Degraded", {"Stage": name})
     if final.failure:
         count("Failed", {"Stage": final.failure["stage"], "Error": final.failure["error"]})
     elif final.done:
-        publish(final.done["document"])
-    return {}
+        publish_result(final.done["document"])
 
 
-def publish(document: dict[str, Any]) -> None:
+def publish_result(document: dict[str, Any]) -> None:
     """Publish the metrics of a finished job; a cache hit has timings of its own and no quality of its own."""
     hit = document["cache"]["hit"]
     size = image_size(document["source"]["width"], document["source"]["height"])
     for stage_name, seconds in document["timings_s"].items():
         dimensions = {"Stage": stage_name, "ImageSize": size}
-        put("ProcessingTime", MetricUnit.Milliseconds, seconds * 1000, dimensions)
+        measure("ProcessingTime", MetricUnit.Milliseconds, seconds * 1000, dimensions)
     count("CacheHit" if hit else "Processed", {"ImageSize": size})
     if not hit:
         dimensions = {"Model": document["model"]["name"], "ImageSize": size}
-        put("QualityScore", MetricUnit.NoUnit, document["quality"]["score"], dimensions)
-        put("Review", MetricUnit.Count, float(document["quality"]["review"]), dimensions)
+        measure("QualityScore", MetricUnit.NoUnit, document["quality"]["score"], dimensions)
+        measure("Review", MetricUnit.Count, float(document["quality"]["review"]), dimensions)
         if escalation := document["escalation"]:
             count("Escalated", {"Kept": escalation["kept"]})
-
-
-def count(name: str, dimensions: dict[str, str]) -> None:
-    """Publish one occurrence."""
-    put(name, MetricUnit.Count, 1, dimensions)
-
-
-def put(name: str, unit: MetricUnit, value: float, dimensions: dict[str, str]) -> None:
-    """Publish one value under all of its dimensions together."""
-    with single_metric(name=name, unit=unit, value=value) as metric:
-        for dimension, text in dimensions.items():
-            metric.add_dimension(name=dimension, value=text)

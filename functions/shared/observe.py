@@ -1,9 +1,10 @@
-"""What makes a function a stage: its input parsed, its log lines tagged, its errors put on the wire."""
+"""What makes a function a stage: its input parsed, its log lines tagged, its errors put on the wire; and metrics."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from aws_lambda_powertools import Logger, Tracer
+from aws_lambda_powertools import Logger, Tracer, single_metric
+from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import BaseModel, ValidationError
 
@@ -62,3 +63,15 @@ def parse(request: type[Request], event: dict[str, Any]) -> Request:
             value=first["input"],
             remedy="Compare it with the function's file in events/.",
         ) from None
+
+
+def count(name: str, dimensions: dict[str, str]) -> None:
+    """Publish one occurrence."""
+    measure(name, MetricUnit.Count, 1, dimensions)
+
+
+def measure(name: str, unit: MetricUnit, value: float, dimensions: dict[str, str]) -> None:
+    """Publish one value under all of its dimensions together."""
+    with single_metric(name=name, unit=unit, value=value) as metric:
+        for dimension, text in dimensions.items():
+            metric.add_dimension(name=dimension, value=text)

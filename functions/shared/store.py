@@ -43,6 +43,14 @@ class StoredFile:
         return hashlib.sha256(self.data).hexdigest()
 
 
+@dataclass(frozen=True)
+class StoredVersion:
+    """A version of an object, and its user metadata."""
+
+    version_id: str | None
+    metadata: Mapping[str, str]
+
+
 class Store:
     """Pictures, masks and alphas in S3.
 
@@ -98,10 +106,30 @@ class Store:
         """Write a mask or an alpha, with the 8 bits that decode_plane gives back."""
         self.put(bucket, key, encode.encode_plane(plane), "image/png")
 
-    def put(self, bucket: str, key: str, data: bytes, content_type: str) -> None:
-        """Write one object, whole or not at all."""
+    def put(
+        self, bucket: str, key: str, data: bytes, content_type: str, metadata: Mapping[str, str] | None = None
+    ) -> str | None:
+        """Write one object, whole or not at all, and return its version."""
         with _errors_of(bucket, key):
-            self._s3.put_object(Bucket=bucket, Key=key, Body=data, ContentType=content_type)
+            answer = self._s3.put_object(
+                Bucket=bucket, Key=key, Body=data, ContentType=content_type, Metadata=metadata or {}
+            )
+            return answer.get("VersionId")
+
+    def newest(self, bucket: str, key: str) -> StoredVersion | None:
+        """Return which version of an object is there; None if there is none."""
+        try:
+            with _errors_of(bucket, key):
+                head = self._s3.head_object(Bucket=bucket, Key=key)
+        except SourceNotFoundError:
+            return None
+        return StoredVersion(head.get("VersionId"), head["Metadata"])
+
+    def delete(self, bucket: str, key: str, version_id: str | None) -> None:
+        """Delete one version for good: what it replaced is there again."""
+        version = {"VersionId": version_id} if version_id else {}
+        with _errors_of(bucket, key):
+            self._s3.delete_object(Bucket=bucket, Key=key, **version)  # type: ignore[arg-type]
 
 
 @contextmanager

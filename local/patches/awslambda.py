@@ -29,9 +29,10 @@ def run_the_function(_original: Any, self: Any, event: Any = None) -> tuple[str,
 
 @around(LambdaFunction, "create_from_cloudformation_json")
 def keep_the_image(original: Any, cls: Any, name: str, resource: Any, *args: Any, **kwargs: Any) -> Any:
-    """AWS keeps an image's handler and the function's log group; moto drops them."""
+    """AWS keeps an image's handler, the function's log group and its dead-letter queue; moto drops them."""
     function, properties = original(cls, name, resource, *args, **kwargs), resource["Properties"]
     function.package_type = properties.get("PackageType", "Zip")
     function.image_config = ImageConfig(properties.get("ImageConfig", {}))
+    function.dead_letter_arn = properties.get("DeadLetterConfig", {}).get("TargetArn")
     function.logs_group_name = properties.get("LoggingConfig", {}).get("LogGroup", function.logs_group_name)
     return function

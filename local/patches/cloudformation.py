@@ -45,16 +45,12 @@ WITHOUT_EFFECT = {
         "ContainerDefinitions.ReadonlyRootFilesystem": "tasks run as the user who started the cloud",
         "ContainerDefinitions.User": "tasks run as the user who started the cloud",
     },
-    "AWS::Events::Rule": {
-        "Targets.RetryPolicy": "an event is delivered once",
-        "Targets.DeadLetterConfig": "an undelivered event is lost",
-    },
+    "AWS::Events::Rule": {"Targets.RetryPolicy": "an event is tried for two minutes at most"},
     "AWS::IAM::Role": {"": "kept, but no call is ever denied"},
     "AWS::Lambda::Function": {
         "MemorySize": "not limited",
         "Architectures": "functions run on this machine's architecture",
         "TracingConfig": "nothing is traced",
-        "DeadLetterConfig": "a failed asynchronous call is lost",
         "VpcConfig": "functions share this machine's network",
         "EphemeralStorage": "not limited",
     },

@@ -1,48 +1,93 @@
 """EventBridge: the targets that moto lacks."""
 
 import copy
+import itertools
 import json
 import re
 import threading
+import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
+from botocore.exceptions import ClientError
 from jsonpath_ng.parser import parse
 from moto.awslambda.utils import get_backend as lambda_backend
 from moto.events.models import Rule
-from moto.stepfunctions.responses import get_backend as stepfunctions_backend
 
 from local.patches.around import around
+from local.patches.host import running
 
 NAME = re.compile(r"<([^<>]+)>")
 JSON_STRING_OR_NAME = re.compile(r'"(?:[^"\\]|\\.)*"|<[^<>]+>')
 
 
+_DELAYS_S = [2.0**attempt for attempt in range(7)]  # AWS goes on for hours
+_ASYNCHRONOUS_DELAYS_S = [60.0, 120.0]
+_TRANSIENT = {"ThrottlingException", "TooManyRequestsException", "ServiceException", "InternalFailure"}
+
+
 @around(Rule, "send_to_targets")
 def start_machines_and_functions(original: Any, self: Any, event: Any, transform_input: bool = True) -> None:
-    """AWS starts state machines and functions too, shaping the event, each target on its own; moto refuses them."""
+    """AWS starts state machines and functions too, shaping the event, each target on its own; moto refuses them.
+
+    It tries again what was throttled, as often as the target's RetryPolicy says, and then hands the event to the
+    target's dead-letter queue.
+    """
     if self.state == "DISABLED" or not self.event_pattern.matches_event(event):
         return
     deliveries = {"states": _start_machine, "lambda": _call_function}
     others = copy.copy(self)
     others.targets = []
     for target in self.targets:
-        arn = target["Arn"].split(":")
-        if arn[2] in deliveries:
-            delivery = (self.account_id, arn[3], target["Arn"], json.dumps(_shape(target, event)))
-            threading.Thread(target=deliveries[arn[2]], args=delivery, daemon=True).start()
+        service = target["Arn"].split(":")[2]
+        if service in deliveries:
+            delivery = (deliveries[service], self.arn, target, json.dumps(_shape(target, event)))
+            threading.Thread(target=_deliver, args=delivery, daemon=True).start()
         else:
             others.targets.append(target)
     if others.targets:
         original(others, event, transform_input)
 
 
-def _start_machine(account_id: str, region: str, arn: str, payload: str) -> None:
-    stepfunctions_backend(account_id, region).start_execution(arn, str(uuid.uuid4()), payload)
+def _deliver(deliver: Callable[[str, str], None], rule_arn: str, target: dict[str, Any], payload: str) -> None:
+    delays_s = _DELAYS_S[: target.get("RetryPolicy", {}).get("MaximumRetryAttempts", len(_DELAYS_S))]
+    for attempt in itertools.count():
+        try:
+            return deliver(target["Arn"], payload)
+        except ClientError as error:
+            code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
+        if code not in _TRANSIENT or attempt == len(delays_s):
+            break
+        time.sleep(delays_s[attempt] * running().retry_pace)
+    if "DeadLetterConfig" in target:
+        facts = {"RULE_ARN": rule_arn, "TARGET_ARN": target["Arn"], "ERROR_CODE": code, "ERROR_MESSAGE": message}
+        _bury(target["DeadLetterConfig"]["Arn"], payload, {**facts, "RETRY_ATTEMPTS": str(attempt)})
 
 
-def _call_function(account_id: str, region: str, arn: str, payload: str) -> None:
-    lambda_backend(account_id, region).invoke(arn, None, payload, {"x-amz-invocation-type": "Event"}, {})
+def _start_machine(arn: str, payload: str) -> None:
+    running().client("stepfunctions").start_execution(stateMachineArn=arn, name=str(uuid.uuid4()), input=payload)
+
+
+def _call_function(arn: str, payload: str) -> None:
+    """Do as Lambda does with asynchronous calls: two more attempts, then the function's own dead-letter queue."""
+    for delay_s in (*_ASYNCHRONOUS_DELAYS_S, None):
+        answer = running().client("lambda").invoke(FunctionName=arn, Payload=payload)
+        if "FunctionError" not in answer:
+            return
+        if delay_s is not None:
+            time.sleep(delay_s * running().retry_pace)
+    _, _, _, region, account_id, *_ = arn.split(":")
+    if queue_arn := lambda_backend(account_id, region).get_function(arn).dead_letter_arn:
+        message = json.loads(answer["Payload"].read()).get("errorMessage", "none")
+        _bury(queue_arn, payload, {"ErrorCode": "200", "ErrorMessage": message[:1024]})
+
+
+def _bury(queue_arn: str, body: str, facts: dict[str, str]) -> None:
+    sqs = running().client("sqs")
+    queue_url = sqs.get_queue_url(QueueName=queue_arn.rpartition(":")[2])["QueueUrl"]
+    attributes = {name: {"DataType": "String", "StringValue": value} for name, value in facts.items()}
+    sqs.send_message(QueueUrl=queue_url, MessageBody=body, MessageAttributes=attributes)
 
 
 def _shape(target: dict[str, Any], event: Any) -> Any:

@@ -5,23 +5,17 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("POWERTOOLS_METRICS_NAMESPACE", "PrecisionBackgroundRemover")
+os.environ.setdefault("RESULTS_BUCKET", "results")
 
-from functions.metrics.app import handler
+from functions.metrics.app import FinalState, publish
 from functions.metrics.buckets import image_size
 from tests.conftest import ROOT
 
 EVENT = json.loads((ROOT / "events/metrics.json").read_text())
 
 
-class Context:
-    function_name = "metrics"
-    memory_limit_in_mb = 512
-    invoked_function_arn = "arn:aws:lambda:eu-west-1:123456789012:function:metrics"
-    aws_request_id = "6f3a"
-
-
 def published(event: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    handler(event, Context())  # type: ignore[arg-type]
+    publish(FinalState.model_validate(event["state"]))
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     return [line for line in lines if "_aws" in line]
 
