@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-settings.register_profile(
+settings.register_profile("untimed", deadline=None)  # how long an example takes tells of the machine, not of the code
     "untimed", deadline=None
 )  # how long an example takes says more of the machine than of the code
 settings.load_profile("untimed")
