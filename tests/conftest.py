@@ -10,9 +10,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-settings.register_profile("untimed", deadline=None)  # how long an example takes tells of the machine, not of the code
-    "untimed", deadline=None
-)  # how long an example takes says more of the machine than of the code
+settings.register_profile("untimed", deadline=None)  # an example's time tells of the machine, not of the code
 settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
