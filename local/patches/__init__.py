@@ -28,4 +28,15 @@ def _load() -> None:
     # The interpreter of state machines recurses once per item of an inline Map: 500 items on one worker hang it.
     sys.setrecursionlimit(max(RECURSION_LIMIT, sys.getrecursionlimit()))
     # Importing a module of patches is what applies it.
-    from local.patches import awslambda, cloudformation, dynamodb, ecs, events, s3, sagemaker, stepfunctions, tasks  # noqa: F401
+    from local.patches import (  # noqa: F401
+        awslambda,
+        cloudformation,
+        dynamodb,
+        ecs,
+        events,
+        s3,
+        sagemaker,
+        server,
+        stepfunctions,
+        tasks,
+    )
