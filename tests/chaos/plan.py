@@ -1,11 +1,11 @@
-"""What is uploaded in a chaos run, what strikes it, and how each upload has to end: all by the seed and nothing else."""
+"""What is uploaded in a chaos run, what strikes it, and how each upload has to end: all of it by the seed."""
 
 import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image

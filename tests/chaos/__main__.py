@@ -1,0 +1,72 @@
+"""A chaos run by hand: ``python -m tests.chaos --uploads 500 --faults 0.15 --seed 7``; 1 if it does not add up."""
+
+import argparse
+import sys
+from collections import Counter
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.chaos.run import Run, kind_of, run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--uploads", type=int, default=500)
+    parser.add_argument("--faults", type=float, default=0.15)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    done = run(arguments.uploads, arguments.faults, arguments.seed)
+    console = Console()
+    for table in (strikes(done), account(done)):
+        console.print(table)
+    for wrong in done.discrepancies:
+        console.print(f"[red]{wrong.rule}[/red] {wrong.subject}: {wrong.what}", highlight=False)
+    sys.exit(1 if done.discrepancies else 0)
+
+
+def strikes(done: Run) -> Table:
+    """What was struck, and how it ended."""
+    table = Table(title=f"{len(done.expected)} uploads in {done.seconds:.0f} s")
+    for column in ("struck by", "uploads", "attempts struck", "results", "reports"):
+        table.add_column(column, justify="left" if column == "struck by" else "right")
+    attempts: Counter[str] = Counter()
+    for (_, fault), times in done.strikes.struck.items():
+        attempts[fault.kind] += times
+    ends: dict[str, Counter[bool]] = {}
+    for upload in done.expected:
+        ends.setdefault(upload.why.partition(",")[0] or "nothing", Counter())[kind_of(upload.outcome) == "result"] += 1
+    for kind, counts in sorted(ends.items()):
+        row = (sum(counts.values()), attempts[kind], counts[True], counts[False])
+        table.add_row(kind, *map(str, row))
+    return table
+
+
+def account(done: Run) -> Table:
+    """What is there."""
+    found = done.found
+    statuses = Counter(execution.status for execution in found.executions)
+    rows = {
+        "uploads": len(done.expected),
+        "results": len(found.results),
+        "of these served from the cache": sum(result.hit for result in found.results),
+        "of these degraded (Lambda stood in)": sum(result.degraded for result in found.results),
+        "reports": len(found.reports),
+        "executions": ", ".join(f"{count} {status}" for status, count in sorted(statuses.items())),
+        "contents": len(done.plan.contents),
+        "masks made": sum(found.masks.values()),
+        "claims left": len(found.claims),
+        "objects in the work bucket": len(found.work),
+        "messages left in the queue": found.waiting,
+        "dead letters": ", ".join(f"{len(bodies)} in {queue}" for queue, bodies in found.dead.items()),
+        "discrepancies": len(done.discrepancies),
+        "digest of all outcomes": done.digest,
+    }
+    table = Table(title="The account", show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    return table
+
+
+if __name__ == "__main__":
+    main()

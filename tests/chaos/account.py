@@ -1,0 +1,181 @@
+"""Whether everything adds up: what a run was to come to, against what is there. Nothing here asks a service."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from tests.chaos.inventory import Inventory
+from tests.chaos.plan import Report
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A result as it is made where nothing goes wrong."""
+
+    sha256: str
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """How an upload has to end.
+
+    Attributes:
+        key: of the upload.
+        version: of the upload.
+        cache_key: what its work is known by.
+        outcome: one of the two.
+        why: what struck it; empty if nothing did.
+    """
+
+    key: str
+    version: str
+    cache_key: str
+    outcome: Picture | Report
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Struck:
+    """What of the faults explains work that was done more than once, and messages that came to nothing.
+
+    Attributes:
+        masks: by cache key, how many answers of segmentation were lost or may have been.
+        workers: how often the workers were killed.
+        rubbish: messages that the run itself put into the segmentation queue.
+    """
+
+    masks: Mapping[str, int] = field(default_factory=dict)
+    workers: int = 0
+    rubbish: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, order=True)
+class Discrepancy:
+    """One thing that does not add up."""
+
+    rule: str
+    subject: str
+    what: str
+
+
+ENDED = {"SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"}
+
+
+def discrepancies(expected: list[Expected], found: Inventory, struck: Struck) -> list[Discrepancy]:
+    """Return all that does not add up; nothing if everything does."""
+    rules = (_outcomes, _contents, _reports, _executions, _claims, _work, _paid, _queues)
+    return sorted({one for rule in rules for one in rule(expected, found, struck)})
+
+
+def _outcomes(expected: list[Expected], found: Inventory, _struck: Struck) -> Iterator[Discrepancy]:
+    results = Counter((result.key, result.version) for result in found.results)
+    reports = Counter((report["source"]["key"], report["source"]["version_id"]) for report in found.reports)
+    for upload in expected:
+        match results.pop((upload.key, upload.version), 0), reports.pop((upload.key, upload.version), 0):
+            case 0, 0:
+                yield Discrepancy("lost", upload.key, f"neither result nor report: {upload.why or 'unstruck'}")
+            case 1, 0:
+                if isinstance(upload.outcome, Report):
+                    yield Discrepancy("outcome", upload.key, f"a result in spite of {upload.why}")
+            case 0, 1:
+                if isinstance(upload.outcome, Picture):
+                    yield Discrepancy(
+                        "outcome", upload.key, f"a report of what has to succeed: {upload.why or 'unstruck'}"
+                    )
+            case count:
+                yield Discrepancy("both", upload.key, f"{count[0]} results and {count[1]} reports: {upload.why}")
+    for key, version in [*results, *reports]:
+        yield Discrepancy("nobody's", str(key), f"version {version} was never uploaded")
+    for key in found.strays:
+        yield Discrepancy("stray", key, "a result without a sidecar")
+
+
+def _contents(expected: list[Expected], found: Inventory, _struck: Struck) -> Iterator[Discrepancy]:
+    wanted = {(upload.key, upload.version): upload.outcome for upload in expected}
+    for result in found.results:
+        picture = wanted.get((result.key, result.version))
+        if not isinstance(picture, Picture):
+            continue
+        if result.size is None:
+            yield Discrepancy("wrong result", result.key, "cannot be decoded")
+        elif result.size != picture.size:
+            yield Discrepancy("wrong result", result.key, f"{result.size} and not {picture.size} pixels")
+        elif result.sha256 != picture.sha256:
+            yield Discrepancy("wrong result", result.key, "other bytes than without faults")
+        if result.said_sha256 != result.sha256:
+            yield Discrepancy("wrong result", result.key, "other bytes than its sidecar says")
+
+
+def _reports(expected: list[Expected], found: Inventory, _struck: Struck) -> Iterator[Discrepancy]:
+    wanted = {(upload.key, upload.version): upload for upload in expected}
+    for report in found.reports:
+        upload = wanted.get((report["source"]["key"], report["source"]["version_id"]))
+        if upload is None or not isinstance(upload.outcome, Report):
+            continue
+        if report["stage"] not in upload.outcome.stages or report["error"] != upload.outcome.error:
+            what = f"{report['stage']}, {report['error']} is not what {upload.why or 'nothing'} makes"
+            yield Discrepancy("unjustified report", upload.key, what)
+        for part in ("error", "message", "remedy"):
+            if not report.get(part):
+                yield Discrepancy("unjustified report", upload.key, f"no {part}")
+
+
+def _executions(expected: list[Expected], found: Inventory, _struck: Struck) -> Iterator[Discrepancy]:
+    uploads = {(upload.key, upload.version) for upload in expected}
+    started = {(execution.key, execution.version) for execution in found.executions}
+    for key, _version in uploads - started:
+        yield Discrepancy("execution", key, "none was started")
+    for execution in found.executions:
+        if execution.status not in ENDED:
+            yield Discrepancy("execution", str(execution.key), f"{execution.arn} is {execution.status}")
+
+
+def _claims(_expected: list[Expected], found: Inventory, _struck: Struck) -> Iterator[Discrepancy]:
+    statuses = {execution.arn: execution.status for execution in found.executions}
+    for cache_key, owner in found.claims.items():
+        yield Discrepancy("claim", cache_key, f"left by {owner}, which is {statuses.get(owner, 'unknown')}")
+
+
+def _work(expected: list[Expected], found: Inventory, _struck: Struck) -> Iterator[Discrepancy]:
+    known = {execution.cache_key for execution in found.executions}
+    for key in found.work:
+        if not any(key.startswith(prefix) for prefix in found.lifecycle):
+            yield Discrepancy("orphan", key, "no rule of the lifecycle ever deletes it")
+        if key.partition("/")[2].partition("/")[0].partition(".")[0] not in known:
+            yield Discrepancy("orphan", key, "no execution worked on it")
+
+
+def _paid(expected: list[Expected], found: Inventory, struck: Struck) -> Iterator[Discrepancy]:
+    """See that nobody works on what another works on or has finished, and that no mask is made without need."""
+    owners: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
+    retaken: Counter[str] = Counter()
+    for execution in found.executions:
+        if execution.cache_key and execution.owned:
+            owners[execution.cache_key] += 1
+            failed[execution.cache_key] += execution.status != "SUCCEEDED"
+            retaken[execution.cache_key] += max(0, found.takings[execution.arn.rsplit(":", 1)[1]] - 1)
+        if execution.owned > 1:
+            yield Discrepancy("paid twice", str(execution.key), f"claimed {execution.owned} times by {execution.arn}")
+        if execution.segmented > max(1, execution.owned):
+            yield Discrepancy("paid twice", str(execution.key), f"segmented {execution.segmented} times")
+    for cache_key, count in owners.items():
+        if count > failed[cache_key] + 1:
+            yield Discrepancy("paid twice", cache_key, f"{count} owners, of whom {failed[cache_key]} failed")
+        explained = count + struck.masks.get(cache_key, 0) + (retaken[cache_key] if struck.workers else 0)
+        if found.masks[cache_key] > explained:
+            yield Discrepancy("paid twice", cache_key, f"{found.masks[cache_key]} masks, {explained} explained")
+    for cache_key in found.masks.keys() - owners.keys():
+        yield Discrepancy("paid twice", cache_key, "a mask that nobody had claimed")
+
+
+def _queues(expected: list[Expected], found: Inventory, struck: Struck) -> Iterator[Discrepancy]:
+    if found.waiting:
+        yield Discrepancy("queue", "segmentation", f"{found.waiting} messages are left")
+    for queue, bodies in found.dead.items():
+        for body in bodies:
+            if body not in struck.rubbish:
+                yield Discrepancy("dead letter", queue, f"{body[:200]}")
+    for body in struck.rubbish - set(found.dead.get("SegmentationDeadLetterQueue", [])):
+        yield Discrepancy("dead letter", "segmentation", f"never came: {body}")

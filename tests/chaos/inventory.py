@@ -1,0 +1,201 @@
+"""What is there when a run is over, as an operator finds it: through the services' own APIs and nothing else."""
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from functions.failure.report import source_of
+from local.cloud import EmbeddedCloud
+from tests.conftest import client
+
+CLAIMING = {"ClaimWork", "TakeOverClaim"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A result: what its sidecar says it is made of, and what lies there. ``size`` is None of what is no picture."""
+
+    key: str
+    version: str | None
+    said_sha256: str
+    sha256: str
+    size: tuple[int, int] | None
+    degraded: bool = False
+    hit: bool = False
+
+
+@dataclass(frozen=True)
+class Execution:
+    """An execution that was started for an upload.
+
+    Attributes:
+        owned: how often it got the claim.
+        segmented: how often it was told of a mask.
+    """
+
+    arn: str
+    status: str
+    key: str | None
+    version: str | None
+    cache_key: str | None
+    owned: int
+    segmented: int
+
+
+@dataclass
+class Inventory:
+    """All that is there.
+
+    Attributes:
+        results: of every sidecar.
+        strays: objects under ``results/`` that no sidecar names.
+        reports: the documents under ``failed/``.
+        claims: owner by cache key, of what is IN_PROGRESS.
+        work: keys of the work bucket.
+        lifecycle: prefixes of the work bucket whose objects expire.
+        masks: by cache key, how often a host of segmentation said that it had made the mask.
+        takings: by execution, how often a worker took the job.
+        waiting: messages in the segmentation queue, visible or not.
+        dead: bodies of the messages in dead-letter queues, by queue.
+    """
+
+    results: list[Found] = field(default_factory=list)
+    strays: list[str] = field(default_factory=list)
+    reports: list[Mapping[str, Any]] = field(default_factory=list)
+    executions: list[Execution] = field(default_factory=list)
+    claims: dict[str, str] = field(default_factory=dict)
+    work: list[str] = field(default_factory=list)
+    lifecycle: list[str] = field(default_factory=list)
+    masks: Counter[str] = field(default_factory=Counter)
+    takings: Counter[str] = field(default_factory=Counter)
+    waiting: int = 0
+    dead: dict[str, list[str]] = field(default_factory=dict)
+
+
+def take(cloud: EmbeddedCloud) -> Inventory:
+    """Look at everything."""
+    s3, dynamodb, sqs, sfn, logs = (
+        client(service, cloud.endpoint_url, cloud.region)
+        for service in ("s3", "dynamodb", "sqs", "stepfunctions", "logs")
+    )
+    outputs = cloud.outputs
+    found = Inventory()
+
+    def document(key: str) -> Any:
+        return json.loads(s3.get_object(Bucket=outputs["ResultsBucket"], Key=key)["Body"].read())
+
+    results = set(_keys(s3, outputs["ResultsBucket"], "results/"))
+    for key in sorted(results):
+        if key.endswith(".json"):
+            sidecar = document(key)
+            body = s3.get_object(Bucket=outputs["ResultsBucket"], Key=sidecar["result"]["key"])["Body"].read()
+            found.results.append(_result(sidecar, body))
+            results -= {key, sidecar["result"]["key"]}
+    found.strays = sorted(results)
+    found.reports = [document(key) for key in _keys(s3, outputs["ResultsBucket"], "failed/")]
+
+    pages = sfn.get_paginator("list_executions").paginate(stateMachineArn=outputs["StateMachineArn"])
+    arns = [(execution["executionArn"], execution["status"]) for page in pages for execution in page["executions"]]
+    with ThreadPoolExecutor(4) as pool:
+        found.executions = list(pool.map(lambda one: _execution(sfn, *one), arns))
+
+    for page in dynamodb.get_paginator("scan").paginate(TableName=outputs["CacheTable"], ConsistentRead=True):
+        for item in page["Items"]:
+            if item["status"]["S"] == "IN_PROGRESS":
+                found.claims[item["cache_key"]["S"]] = item["owner"]["S"]
+
+    found.work = list(_keys(s3, outputs["WorkBucket"], ""))
+    rules = s3.get_bucket_lifecycle_configuration(Bucket=outputs["WorkBucket"])["Rules"]
+    expiring = [rule for rule in rules if rule["Status"] == "Enabled" and "Expiration" in rule]
+    found.lifecycle = [rule.get("Filter", rule)["Prefix"] for rule in expiring]
+
+    cache_keys = {execution.arn.rsplit(":", 1)[1]: execution.cache_key for execution in found.executions}
+    for job, message in _said(logs, f"/aws/lambda/{cloud.stack_name}-segment"):
+        if message == "stage done":
+            found.masks[cache_keys.get(job) or job] += 1
+        elif message == "job taken":
+            found.takings[job] += 1
+
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    counts = sqs.get_queue_attributes(QueueUrl=outputs["QueueUrl"], AttributeNames=names)["Attributes"]
+    found.waiting = sum(int(counts[name]) for name in names)
+    for queue in ("SegmentationDeadLetterQueue", "UploadsDeadLetterQueue"):
+        found.dead[queue] = list(_messages(sqs, outputs[f"{queue}Url"]))
+    return found
+
+
+def _keys(s3: Any, bucket: str, prefix: str) -> Iterator[str]:
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        for entry in page.get("Contents", []):
+            yield entry["Key"]
+
+
+def _result(sidecar: Mapping[str, Any], body: bytes) -> Found:
+    try:
+        picture = Image.open(io.BytesIO(body))
+        picture.load()
+        size = picture.size
+    except OSError:
+        size = None
+    return Found(
+        key=sidecar["source"]["key"],
+        version=sidecar["source"]["version_id"],
+        said_sha256=sidecar["image"]["sha256"],
+        sha256=hashlib.sha256(body).hexdigest(),
+        size=size,
+        degraded=sidecar["degraded"],
+        hit=sidecar["cache"]["hit"],
+    )
+
+
+def _execution(sfn: Any, arn: str, status: str) -> Execution:
+    source, cache_key, owned, segmented = source_of({}), None, 0, 0
+    for page in sfn.get_paginator("get_execution_history").paginate(
+        executionArn=arn, PaginationConfig={"PageSize": 1000}
+    ):
+        for event in page["events"]:
+            if started := event.get("executionStartedEventDetails"):
+                source = source_of(json.loads(started["input"]))
+            exited = event.get("stateExitedEventDetails", {})
+            name, output = exited.get("name", ""), json.loads(exited.get("output", "{}"))
+            if name == "Validate":
+                cache_key = output.get("cache_key")
+            elif name in CLAIMING:
+                owned += "lost_race" not in output and name not in output.get("failed", {})
+            elif name in ("SegmentOnEcs", "SegmentOnLambda"):
+                segmented += name not in output.get("failed", {}) and name not in output.get("fallback", {})
+    return Execution(arn, status, source["key"], source["version_id"], cache_key, owned, segmented)
+
+
+def _said(logs: Any, group: str) -> Iterator[tuple[str, str]]:
+    """Yield whose job each line of a log is about, and what it says."""
+    for page in logs.get_paginator("describe_log_streams").paginate(logGroupName=group):
+        for stream in page["logStreams"]:
+            yield from _lines(logs, group, stream["logStreamName"])
+
+
+def _lines(logs: Any, group: str, stream: str) -> Iterator[tuple[str, str]]:
+    token: dict[str, str] = {}
+    while True:
+        page = logs.get_log_events(logGroupName=group, logStreamName=stream, startFromHead=True, **token)
+        for event in page["events"]:
+            if event["message"].startswith("{"):
+                line = json.loads(event["message"])
+                if "job_id" in line:
+                    yield line["job_id"], line.get("message", "")
+        if not page["events"] or page["nextForwardToken"] == token.get("nextToken"):
+            return
+        token = {"nextToken": page["nextForwardToken"]}
+
+
+def _messages(sqs: Any, url: str) -> Iterator[str]:
+    while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+        for message in messages:
+            yield message["Body"]
