@@ -5,7 +5,11 @@ from typing import Any
 
 import yaml
 
+from core.errors import BackgroundRemoverError
+from functions.shared import errors as cloud_errors
 from tests.conftest import ROOT
+
+assert cloud_errors  # its classes are among those that ``leaves`` finds
 
 DEFINITION = yaml.safe_load((ROOT / "statemachine/remove_background.asl.yaml").read_text())
 
@@ -22,3 +26,19 @@ TASKS = {name: state for name, state in STATES.items() if state["Type"] == "Task
 
 ANSWERABLE = {name: outer for name, outer, _ in _all(DEFINITION["States"])}
 """Per state the one whose Catch takes its errors: itself, or the Parallel that it is a part of."""
+
+
+def leaves(base: type[BackgroundRemoverError]) -> set[str]:
+    """The names of the error classes of ours that have no subclass, of one kind."""
+    found: set[str] = set()
+    for child in base.__subclasses__():
+        found |= leaves(child) if child.__subclasses__() else {child.__name__}
+    return found
+
+
+def waits_s(retrier: dict[str, Any]) -> list[float]:
+    """The longest that each wait of a retrier can be. With full jitter it is half as long on average."""
+    return [
+        min(retrier["IntervalSeconds"] * retrier["BackoffRate"] ** attempt, retrier["MaxDelaySeconds"])
+        for attempt in range(retrier["MaxAttempts"])
+    ]

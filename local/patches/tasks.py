@@ -7,6 +7,7 @@ from typing import Any
 
 import botocore.session
 from botocore import xform_name
+from botocore.exceptions import BotoCoreError, ClientError
 from moto.stepfunctions.parser import models as _models  # noqa: F401  imports every user of boto_client_for
 from moto.stepfunctions.parser.api import HistoryEventType
 from moto.stepfunctions.parser.asl.component.common.error_name.error_equals_decl import ErrorEqualsDecl
@@ -29,7 +30,9 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_dynamodb import (
     StateTaskServiceDynamoDB,
 )
+from moto.stepfunctions.parser.asl.component.state.fail import state_fail
 from moto.stepfunctions.parser.asl.eval.callback.callback import CallbackEndpoint, HeartbeatTimeoutError
+from moto.stepfunctions.parser.asl.eval.environment import Environment
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.utils import boto_client
 from moto.stepfunctions.parser.asl.utils.encoding import to_json_str
@@ -125,9 +128,11 @@ def name_the_error(_original: Any, prefix: str, error: Any) -> str:
 
 
 @around(StateTaskServiceDynamoDB, "_from_error")
-def keep_the_name_of_a_failure(original: Any, self: Any, env: Any, ex: Exception) -> Any:
-    """AWS names a failure that DynamoDB did not cause, such as a mocked one; moto calls all AmazonDynamoDBException."""
-    return ex.failure_event if isinstance(ex, FailureEventException) else original(self, env=env, ex=ex)
+def blame_dynamodb_for_its_own_errors(original: Any, self: Any, env: Any, ex: Exception) -> Any:
+    """AWS names a timeout, a missing path or a mocked error for what it is; moto calls all AmazonDynamoDBException."""
+    if isinstance(ex, ClientError | BotoCoreError):
+        return original(self, env=env, ex=ex)
+    return super(StateTaskServiceDynamoDB, self)._from_error(env=env, ex=ex)
 
 
 @around(mock_eval_utils, "_eval_mocked_response_throw")
@@ -140,6 +145,15 @@ def throw_what_the_service_throws(original: Any, env: Any, mocked_response: Any)
         name = StatesErrorName(StatesErrorNameType.from_name(mocked_response.error))
         event = EventDetails(taskFailedEventDetails=details)
         raise FailureEventException(FailureEvent(env, name, HistoryEventType.TaskFailed, event)) from None
+
+
+@around(Environment, "is_mocked_mode")
+def run_what_the_case_does_not_mock(original: Any, self: Any) -> bool:
+    """Run an attempt that the mocked case does not name, as a state that it does not name; moto fails it."""
+    if not original(self):
+        return False
+    mocked = self.mock_test_case.state_mocked_responses[self.next_state_name].mocked_responses
+    return self.states.context_object.context_object_data["State"]["RetryCount"] < len(mocked)
 
 
 @around(StateTaskServiceCallback, "_eval_execution")
@@ -183,8 +197,12 @@ def retry_at_the_cloud_s_pace(original: Any, self: Any, env: Any) -> None:
 
 
 @around(branches_decl, "CustomErrorName")
-def name_what_ended_a_branch(original: Any, error_name: str) -> Any:
-    """AWS hands a Parallel its branch's error by name; moto none that begins with States, such as a timeout's."""
+@around(state_fail, "CustomErrorName")
+def name_what_ended_a_branch_or_all(original: Any, error_name: str) -> Any:
+    """AWS hands a Parallel its branch's error by name, and lets a Fail state end with any.
+
+    Moto does neither with a name that begins with States, such as a timeout's.
+    """
     if error_name.startswith("States."):
         return StatesErrorName(StatesErrorNameType.from_name(error_name))
     return original(error_name=error_name)

@@ -383,6 +383,23 @@ def test_an_error_mocked_at_dynamodb_keeps_its_name(cloud: EmbeddedCloud, machin
     assert machines.end(machines.start(f"{machine}#Throttled"))["error"] == "DynamoDB.ThrottlingException"
 
 
+def test_an_attempt_that_no_mock_is_for_runs(cloud: EmbeddedCloud, machines: Machines) -> None:
+    retry = [{"ErrorEquals": ["Lambda.ServiceException"], "IntervalSeconds": 1, "MaxAttempts": 3}]
+    machine = machines.create({"Ask": invoke(cloud.outputs["Echo"], {"real": True}, Retry=retry)}, "mocked-once")
+    result = machines.end(machines.start(f"{machine}#RealSecondTry"))
+    assert json.loads(result["output"])["Payload"]["real"] is True
+
+
+@pytest.mark.parametrize("error", ["States.Timeout", "NoSubjectError"])
+def test_a_fail_state_ends_with_any_error(machines: Machines, error: str) -> None:
+    assert machines.run({"Failed": {"Type": "Fail", "ErrorPath": "$.error"}}, {"error": error})["error"] == error
+
+
+def test_what_is_not_dynamodb_s_fault_is_not_named_after_it(machines: Machines) -> None:
+    key = {"TableName": "any", "Key": {"key": {"S.$": "$.missing"}}}
+    assert machines.run({"Get": task("dynamodb:getItem", key)})["error"] == "States.Runtime"
+
+
 def test_the_history_comes_in_pages_and_in_reverse(machines: Machines) -> None:
     execution = machines.start(machines.create({"Pass": {"Type": "Pass", "End": True}}))
     machines.end(execution)

@@ -5,22 +5,11 @@ from typing import Any
 
 import pytest
 
-from core.errors import BackgroundRemoverError, PermanentError, TransientError
-from functions.shared import errors as cloud_errors
-from tests.conftest import ROOT
-from tests.state_machine import ANSWERABLE, DEFINITION, STATES, TASKS
+from core.errors import PermanentError, TransientError
+from tests.state_machine import ANSWERABLE, DEFINITION, STATES, TASKS, leaves, waits_s
 
 CATCHING = {name: state for name, state in STATES.items() if "Catch" in state}
 LAMBDA_TASKS = {name: state for name, state in TASKS.items() if state["Resource"].endswith("lambda:invoke")}
-
-assert cloud_errors  # its classes are among the subclasses below
-
-
-def leaves(base: type[BackgroundRemoverError]) -> set[str]:
-    found: set[str] = set()
-    for child in base.__subclasses__():
-        found |= leaves(child) if child.__subclasses__() else {child.__name__}
-    return found
 
 
 def names_in(clauses: list[dict[str, Any]]) -> set[str]:
@@ -83,27 +72,12 @@ def test_a_throttled_function_is_waited_for_through_a_burst_and_a_resting_one_un
     assert {"Lambda.CodeArtifactUserPendingException", "Lambda.ResourceConflictException"} <= set(
         patient["ErrorEquals"]
     )
-    waits_s = [
-        min(patient["IntervalSeconds"] * patient["BackoffRate"] ** n, patient["MaxDelaySeconds"])
-        for n in range(patient["MaxAttempts"])
-    ]
-    assert sum(waits_s) / 2 > 300, "full jitter waits half as long on average"
+    assert sum(waits_s(patient)) / 2 > 300, "full jitter waits half as long on average"
 
 
 def test_who_waits_for_an_owner_survives_a_throttled_question() -> None:
     [catcher] = [c for c in TASKS["CheckOwner"]["Catch"] if "Sfn.SfnException" in c["ErrorEquals"]]
     assert catcher["Next"] == "WaitedBefore?"
-
-
-def test_the_task_outlives_the_function_that_it_waits_for() -> None:
-    template = (ROOT / "template.yaml").read_text()
-    for name, task in LAMBDA_TASKS.items():
-        reference = task["Parameters"]["FunctionName"]
-        function = re.fullmatch(r"\$\{(\w+)Arn\}", reference)
-        assert function, f"{name}: {reference}"
-        block = template.split(f"\n  {function[1]}:\n")[1]
-        timeout = int(re.search(r"Timeout: (\d+)", block)[1])  # type: ignore[index]
-        assert task["TimeoutSeconds"] > timeout, name
 
 
 def test_no_state_is_left_over() -> None:

@@ -1,0 +1,253 @@
+"""Every Task state of the machine, every fault that it can meet, and what the definition makes of it.
+
+``python -m tests.fault_matrix`` writes the matrix into docs/reliability.md.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from core.errors import PermanentError
+from tests.conftest import ROOT
+from tests.state_machine import ANSWERABLE, DEFINITION, STATES, TASKS, leaves, waits_s
+
+DOCUMENT = ROOT / "docs/reliability.md"
+BEGIN, END = "<!-- fault matrix: make reliability-tables -->", "<!-- end of the fault matrix -->"
+
+UNKNOWN = "ZeroDivisionError"
+"""An error that no list of the definition names."""
+
+READ_PICTURES = ("Validate", "SegmentOnEcs", "AwaitMask", "SegmentOnLambda", "Refine", "Encode")
+"""The states that can meet every permanent error of ours; the other functions can only be refused."""
+
+REFUSED = ("InvalidRequestError", "StorageDeniedError")
+
+NO_SUBJECT = ("SegmentOnLambda", "UnknownForegroundError")
+"""What fails the job where a state only runs for jobs that fail."""
+
+FOR_FAILED_JOBS = ("RecordFailure", "ReleaseClaim")
+
+Outcome = Literal["result", "report", "settled"]
+"""``settled``: the execution ends without a report of its own, and SettleFunction writes it."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A state's task throws ``error`` in its first attempt, or in all of them if ``lasting``.
+
+    Where there is an ``answer``, JSON text, the task succeeds with that instead.
+    """
+
+    state: str
+    error: str
+    lasting: bool = True
+    answer: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.state}-{self.error}{self.answer}-{'lasting' if self.lasting else 'once'}"
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What becomes of the job.
+
+    Attributes:
+        attempts: how often the task is tried.
+        wait_s: how long the state waits between them at most, all waits together.
+        then: the state that catches the error; "" where nothing is to be caught, or nothing catches it.
+        outcome: how the upload ends.
+        failed: of a report: its stage and its error.
+    """
+
+    attempts: int
+    wait_s: float
+    then: str
+    outcome: Outcome
+    failed: tuple[str, str] | None = None
+
+    @property
+    def degraded(self) -> bool:
+        """Whether the metrics say that something failed that has not failed the job."""
+        return self.then in {"SegmentOnLambda", "PublishMetrics"}
+
+
+MALFORMED: dict[str, list[tuple[Any, Outcome, tuple[str, str]]]] = {
+    "Validate": [
+        ({"Payload": {}}, "settled", ("Validate", "States.Runtime")),
+        ({"Payload": "done"}, "settled", ("Validate", "States.Runtime")),
+    ],
+    "LookUpCache": [({"Item": {}}, "settled", ("CheckOwner", "States.Runtime"))],
+    "CheckOwner": [({"Name": "unknown"}, "settled", ("CheckOwner", "States.Runtime"))],
+    "SegmentOnEcs": [({"unknown": 1}, "report", ("Refine", "InvalidRequestError"))],
+    "SegmentOnSageMaker": [
+        ({"Body": "{}"}, "report", ("Refine", "InvalidRequestError")),
+        ({"Body": "done"}, "settled", ("SegmentOnSageMaker", "States.Runtime")),
+    ],
+    "AwaitMask": [({"unknown": 1}, "report", ("Refine", "InvalidRequestError"))],
+    "SegmentOnLambda": [
+        ({"Payload": {}}, "report", ("Refine", "InvalidRequestError")),
+        ({"Payload": "done"}, "report", ("Refine", "InvalidRequestError")),
+    ],
+    "Refine": [
+        ({"Payload": {}}, "report", ("Encode", "InvalidRequestError")),
+        ({"Payload": "done"}, "report", ("Encode", "InvalidRequestError")),
+    ],
+    "Encode": [
+        ({"Payload": {}}, "settled", ("Encode", "States.Runtime")),
+        ({"Payload": "done"}, "settled", ("Encode", "States.Runtime")),
+    ],
+    "RecordFailure": [({"Payload": {}}, "settled", NO_SUBJECT)],
+}
+"""Per state whose answer is read: answers without what is read of them, and who notices first, by which error.
+
+A function says by its own error what it misses. A path that leads nowhere fails the execution, and no Catch sees it.
+"""
+
+_OUTCOMES: dict[str, Outcome] = {
+    "RecordFailure": "report",
+    "SecondAttempt?": "report",
+    "SegmentOnLambda": "result",
+    "TakeOverClaim": "result",
+    "WaitedBefore?": "result",
+    "NameUnrecordedFailure": "settled",
+}
+"""What a state that catches makes of the job. One that is not here goes on as if nothing had happened."""
+
+
+def retrier_of(state: str, error: str) -> dict[str, Any] | None:
+    """The first of a state's retriers that names the error. A missed heartbeat is a timeout, too."""
+    names = {error, "States.Timeout"} if error == "States.HeartbeatTimeout" else {error}
+    return next((r for r in TASKS[state]["Retry"] if names & set(r["ErrorEquals"])), None)
+
+
+def catcher_of(state: str, error: str) -> str:
+    """The state that takes an error over: from the first that names it, or any."""
+    return next(c["Next"] for c in STATES[ANSWERABLE[state]]["Catch"] if {error, "States.ALL"} & set(c["ErrorEquals"]))
+
+
+def fate_of(fault: Fault) -> Fate:
+    """What the definition promises."""
+    usual: Outcome = "report" if fault.state in FOR_FAILED_JOBS else "result"
+    usual_failure = NO_SUBJECT if usual == "report" else None
+    if fault.answer:
+        outcome, failed = next((o, f) for answer, o, f in MALFORMED[fault.state] if json.dumps(answer) == fault.answer)
+        return Fate(1, 0, "", outcome, failed)
+    retrier = retrier_of(fault.state, fault.error)
+    waits = waits_s(retrier) if retrier else []
+    if not fault.lasting:
+        return Fate(2, waits[0], "", usual, usual_failure)
+    then = catcher_of(fault.state, fault.error)
+    outcome = _OUTCOMES.get(then, usual)
+    failed = (ANSWERABLE[fault.state], fault.error) if outcome == "report" and usual == "result" else usual_failure
+    return Fate(1 + len(waits), sum(waits), then, outcome, failed)
+
+
+def faults() -> Iterator[Fault]:
+    """Every fault of every state, each once."""
+    for state in TASKS:
+        retried = [error for retrier in TASKS[state]["Retry"] for error in retrier["ErrorEquals"]]
+        for error in retried:
+            yield Fault(state, error, lasting=False)
+        for error in [*retried, *sorted(not_retried(state))]:
+            yield Fault(state, error)
+        for answer, _, _ in MALFORMED.get(state, []):
+            yield Fault(state, "", answer=json.dumps(answer))
+
+
+def not_retried(state: str) -> set[str]:
+    """The errors that a state can meet and gives up at."""
+    task, errors = TASKS[state], {UNKNOWN, "States.Timeout"}
+    errors |= {error for catcher in STATES[ANSWERABLE[state]]["Catch"] for error in catcher["ErrorEquals"]}
+    errors |= {"States.HeartbeatTimeout"} if task["Resource"].endswith("waitForTaskToken") else set()
+    if state in READ_PICTURES:
+        errors |= leaves(PermanentError)
+    elif task["Resource"].endswith("lambda:invoke"):
+        errors |= set(REFUSED)
+    if ANSWERABLE[state] != state and state not in READ_PICTURES:
+        errors -= leaves(PermanentError)  # of the branch beside it
+    return {error for error in errors - {"States.ALL"} if not retrier_of(state, error)}
+
+
+def is_answer_read(state: str) -> bool:
+    """Whether anything of what a task answers decides what happens next."""
+    task, outer = TASKS[state], STATES[ANSWERABLE[state]]
+    if "ResultSelector" in task:
+        return ".$'" in str(task["ResultSelector"])
+    if branches := outer.get("Branches"):
+        number = next(n for n, branch in enumerate(branches) if state in branch["States"])
+        return bool(task.get("End")) and f"$[{number}]" in str(outer["ResultSelector"])
+    if "ResultPath" not in task:
+        return True
+    where = re.escape(task["ResultPath"]) + r"(?!\w)"
+    return len(re.findall(where, str(DEFINITION))) > len(re.findall(rf"'ResultPath': '{where}'", str(DEFINITION)))
+
+
+# ---- The table
+
+
+def table() -> str:
+    """The matrix for people: the states and errors of one fate share a row."""
+    lines = [
+        "| State | Error | Attempts | Waits, at most | Then |",
+        "|---|---|---|---|---|",
+    ]
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for state in TASKS:
+        for fate, errors in _fates_of(state):
+            attempts, wait = str(fate.attempts), f"{fate.wait_s:.0f} s" if fate.wait_s else ""
+            states = rows.setdefault((_named(errors), attempts, wait, _told(fate)), [])
+            states.append(state)
+    for (errors, attempts, wait, then), states in rows.items():
+        lines.append(f"| {', '.join(states)} | {errors} | {attempts} | {wait} | {then} |")
+    return "\n".join(lines)
+
+
+def _fates_of(state: str) -> Iterator[tuple[Fate, list[str]]]:
+    found: dict[Fate, list[str]] = {}
+    for fault in faults():
+        if fault.state != state or not fault.lasting:
+            continue
+        fate = fate_of(fault)
+        if fate.failed and fate.failed[1] == fault.error:
+            fate = Fate(fate.attempts, fate.wait_s, fate.then, fate.outcome)
+        found.setdefault(fate, []).append(f"answers `{fault.answer}`" if fault.answer else fault.error)
+    yield from found.items()
+
+
+def _named(errors: list[str]) -> str:
+    permanent = leaves(PermanentError)
+    others = [error for error in errors if error not in permanent and error != UNKNOWN]
+    if len(permanent & set(errors)) > len(permanent) / 2:
+        missing = sorted(permanent - set(errors))
+        others.append("any permanent error" + (f" but {', '.join(missing)}" if missing else ""))
+    else:
+        others += sorted(permanent & set(errors))
+    return ", ".join([*others, *(["any other"] if UNKNOWN in errors else [])])
+
+
+def _told(fate: Fate) -> str:
+    if fate.outcome == "settled":
+        return f"the execution fails; settled as {' '.join(fate.failed or ())}"
+    if fate.failed and not fate.then:
+        return f"report of {' '.join(fate.failed)}"
+    return {
+        "RecordFailure": "report",
+        "SecondAttempt?": "report, or the first attempt's result",
+        "SegmentOnLambda": "Lambda stands in",
+        "TakeOverClaim": "the work is claimed and done anew",
+        "WaitedBefore?": "waits, and looks into the cache again",
+        "PublishMetrics": "goes on, counted as degraded",
+        "Outcome?": "goes on",
+    }[fate.then]
+
+
+def write() -> None:
+    """Put the table where the document has it."""
+    before, rest = DOCUMENT.read_text().split(BEGIN)
+    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{table()}\n\n{END}{rest.split(END)[1]}")
+
+
+if __name__ == "__main__":
+    write()

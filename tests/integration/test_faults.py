@@ -1,0 +1,343 @@
+"""The fault matrix, played: every fault of every Task state, in an execution of its own on the project's own template.
+
+What a case does not mock runs for real: the table, the buckets, the functions that encode, report, settle and measure.
+"""
+
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.cloud import EmbeddedCloud
+from tests.conftest import ROOT, client, disc
+from tests.fault_matrix import FOR_FAILED_JOBS, NO_SUBJECT, Fate, Fault, fate_of, faults
+from tests.integration.machine.conftest import Deployed, Ended
+
+SIDE_BY_SIDE = 12
+SIZE = {"width": 64, "height": 48}
+HOSTS = {"SegmentOnEcs": "ecs", "SegmentOnSageMaker": "sagemaker", "SegmentOnSageMakerAsync": "sagemaker"}
+BRANCHES = ("AwaitMask", "FindRequest", "InvokeEndpoint")
+SERVED = ("ServeCached", "SaveSidecar")
+CLAIMED = ("CheckOwner", "TakeOverClaim")
+
+FAULTS = list(faults())
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fault in an execution of its own, which has its name."""
+
+    number: int
+    fault: Fault
+
+    @property
+    def name(self) -> str:
+        return re.sub(r"\W", "", f"{self.number}{self.fault}")[:60]
+
+    @property
+    def key(self) -> str:
+        return f"backgrounds/{self.name}.png"  # where an upload starts no execution by itself
+
+
+@dataclass(frozen=True)
+class Played:
+    """What there is to see of a case once its execution has ended."""
+
+    ended: Ended
+    sidecar: dict[str, Any] | None
+    report: dict[str, Any] | None
+
+    @cached_property
+    def attempts(self) -> Counter[str]:
+        """How often the task of each state was scheduled."""
+        by_id = {event["id"]: event for event in self.ended.events}
+
+        def state_of(event: dict[str, Any]) -> str:
+            while "stateEnteredEventDetails" not in event:
+                event = by_id[event["previousEventId"]]
+            return str(event["stateEnteredEventDetails"]["name"])
+
+        return Counter(state_of(event) for event in self.ended.events if event["type"] == "TaskScheduled")
+
+
+class Stage:
+    """Plays cases on a deployed stack."""
+
+    def __init__(self, stack: Deployed, mocks: Path) -> None:
+        self._stack, self._mocks = stack, mocks
+        region, endpoint = stack.cloud.region, stack.cloud.endpoint_url
+        self._lambda, self._logs = client("lambda", endpoint, region), client("logs", endpoint, region)
+        self._machine_arn = stack.outputs["StateMachineArn"]
+        functions = [f["FunctionName"] for f in self._lambda.list_functions()["Functions"]]
+        [self._validate] = [name for name in functions if "Validate" in name]
+        [self._metrics_group] = [
+            group["logGroupName"]
+            for group in self._logs.describe_log_groups()["logGroups"]
+            if group["logGroupName"].endswith("-metrics")
+        ]
+        pilot = stack.process("pilot.png", disc(**SIZE, seed=0))
+        assert pilot.status == "SUCCEEDED", pilot.cause
+        self._pilot, self._arn = pilot, pilot.output["execution"]["id"]
+        [encode] = [e["stateEnteredEventDetails"] for e in pilot.events if _enters(e, "Encode")]
+        job = json.loads(encode["input"])
+        self._mask, self._alpha = job["segment"]["mask"], job["refine"]["alpha"]
+        self._cached_key = job["keys"]["cached"]
+
+    def play(self, cases: list[Case]) -> dict[Fault, Played]:
+        """Play cases side by side."""
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+            prepared = dict(zip(cases, pool.map(self._prepare, cases), strict=True))
+            self._mocks.write_text(json.dumps(mock_file(self._machine_arn.rsplit(":", 1)[1], prepared)))
+            return dict(zip((case.fault for case in cases), pool.map(self._run, cases), strict=True))
+
+    def claims(self) -> set[str]:
+        """Return the names of the executions that hold a claim, once SettleFunction had its time."""
+        expected = {self._arn_of(Case(n, fault)) for n, fault in enumerate(FAULTS) if leaves_its_claim(fault)}
+
+        def held() -> set[str]:
+            claims = [item["owner"]["S"] for item in self._stack.cached() if item["status"]["S"] == "IN_PROGRESS"]
+            return {owner for owner in claims if owner != self._arn}
+
+        _until(lambda: held() <= expected, 20)
+        return {owner.rpartition(":")[2] for owner in held()}
+
+    def metrics(self) -> dict[str, list[dict[str, Any]]]:
+        """Read the metrics that each execution published, by its name: what a process logs up to a job's last line."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        group = {"logGroupName": self._metrics_group}
+        for stream in self._logs.describe_log_streams(**group)["logStreams"]:
+            of_process = {**group, "logStreamName": stream["logStreamName"], "startFromHead": True, "limit": 10_000}
+            pages = self._logs.get_log_events(**of_process)
+            published: list[dict[str, Any]] = []
+            for entry in map(_json, (event["message"] for event in pages["events"])):
+                if "_aws" in entry:
+                    published.append(entry)
+                elif entry.get("message") in ("stage done", "stage failed"):
+                    found.setdefault(entry["job_id"], []).extend(published)
+                    published = []
+        return found
+
+    def _prepare(self, case: Case) -> dict[str, Any]:
+        """Upload the case's picture, lay ready what its state needs to be reached, and return its mocked responses."""
+        state, picture = case.fault.state, disc(**SIZE, seed=1 + case.number)
+        version = self._stack.upload(case.key, picture)
+        mocked: dict[str, Any] = {
+            "SegmentOnLambda": _answers({"Payload": self._mask}),
+            "Refine": _answers({"Payload": self._alpha}),
+        }
+        if case.fault.answer and fate_of(case.fault).failed == ("Refine", "InvalidRequestError"):
+            del mocked["Refine"]
+        host = HOSTS.get("SegmentOnSageMakerAsync" if state in BRANCHES else state)
+        if host or state in (*SERVED, *CLAIMED):
+            job = self._job(case, version)
+            if host:
+                job |= {"host": host, "sagemaker_mode": "async" if state in BRANCHES else "realtime"}
+                good = {"Body": json.dumps(self._mask)} if state == "SegmentOnSageMaker" else self._mask
+                mocked |= {"Validate": _answers({"Payload": job}), state: _answers(good)}
+                if state in BRANCHES:
+                    mocked |= {name: _answers(self._mask if name == "AwaitMask" else {}) for name in BRANCHES}
+            else:
+                self._own(job["cache_key"], done=job if state in SERVED else None)
+        if state in FOR_FAILED_JOBS:
+            mocked["SegmentOnLambda"] = _throws(NO_SUBJECT[1], times=1)
+        mocked[state] = _faulty(case.fault, mocked.get(state, {}))
+        return mocked
+
+    def _job(self, case: Case, version: str) -> dict[str, Any]:
+        execution = {"id": self._arn_of(case), "name": case.name, "started_at": "2026-01-05T10:00:00Z"}
+        event = {"input": self._input(case, version), "execution": execution}
+        answer = self._lambda.invoke(FunctionName=self._validate, Payload=json.dumps(event))
+        job: dict[str, Any] = json.load(answer["Payload"])
+        assert "cache_key" in job, job
+        return job
+
+    def _input(self, case: Case, version: str | None = None) -> dict[str, Any]:
+        source = {"bucket": self._stack.outputs["UploadsBucket"], "key": case.key}
+        return {"source": {**source, "version_id": version} if version else source, "options": {}}
+
+    def _arn_of(self, case: Case) -> str:
+        return f"{self._machine_arn.replace(':stateMachine:', ':execution:')}:{case.name}"
+
+    def _own(self, cache_key: str, *, done: dict[str, Any] | None) -> None:
+        """Have the pilot's execution, which has ended, own a key of the cache: with a result to serve, or without."""
+        item = {"cache_key": cache_key, "owner": self._arn, "status": "DONE" if done else "IN_PROGRESS"}
+        if done:
+            item["document"] = json.dumps(self._pilot.output)
+            bucket = self._stack.outputs["WorkBucket"]
+            source = {"Bucket": bucket, "Key": self._cached_key}
+            self._stack.s3.copy_object(Bucket=bucket, Key=done["keys"]["cached"], CopySource=source)
+        typed = {name: {"S": value} for name, value in item.items()}
+        self._stack.dynamodb.put_item(
+            TableName=self._stack.outputs["CacheTable"], Item={**typed, "expires_at": {"N": "2000000000"}}
+        )
+
+    def _run(self, case: Case) -> Played:
+        fate = fate_of(case.fault)
+        arn = self._stack.sfn.start_execution(
+            stateMachineArn=f"{self._machine_arn}#{case.name}", name=case.name, input=json.dumps(self._input(case))
+        )["executionArn"]
+        if fate.then == "WaitedBefore?":
+            self._finish_meanwhile(arn)
+        ended = self._wait(arn)
+        report_key = f"failed/{case.key}.json"
+        if fate.outcome == "settled":
+            _until(lambda: self._read(report_key) is not None)
+        sidecar = self._read(f"results/{case.key.removesuffix('.png')}.json")
+        return Played(ended, sidecar, self._read(report_key))
+
+    def _wait(self, arn: str) -> Ended:
+        _until(lambda: self._stack.sfn.describe_execution(executionArn=arn)["status"] != "RUNNING")
+        return self._stack.wait(arn)
+
+    def _finish_meanwhile(self, arn: str) -> None:
+        """Play the owner that the execution waits for: it has its result in the cache before the next look."""
+
+        def waits() -> list[dict[str, Any]]:
+            events = self._stack.sfn.get_execution_history(executionArn=arn, maxResults=1000)["events"]
+            return [e["stateEnteredEventDetails"] for e in events if _enters(e, "WaitForOwner")]
+
+        [details, *_] = _until(waits)
+        job = json.loads(details["input"])
+        self._own(job["cache_key"], done=job)
+
+    def _read(self, key: str) -> dict[str, Any] | None:
+        try:
+            return json.loads(self._stack.result(key))
+        except self._stack.s3.exceptions.NoSuchKey:
+            return None
+
+
+def _until(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
+    """Wait for a condition, gently: many wait side by side, and what they wait for shares their processors."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()) and time.monotonic() < deadline:
+        time.sleep(0.25)
+    return value
+
+
+def _enters(event: dict[str, Any], state: str) -> bool:
+    return event.get("stateEnteredEventDetails", {}).get("name") == state
+
+
+def _json(line: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return {}
+    return entry if isinstance(entry, dict) else {}
+
+
+def leaves_its_claim(fault: Fault) -> bool:
+    """Whether the claim stays: the result is delivered, and the table that would say so cannot be written."""
+    return fault.state == "SaveCache" and fault.lasting
+
+
+def mock_file(machine: str, mocked: dict[Case, dict[str, Any]]) -> dict[str, Any]:
+    """Return the mock configuration with these cases."""
+    cases = {case.name: {state: f"{case.name}{state}" for state in states} for case, states in mocked.items()}
+    responses = {f"{case.name}{state}": given for case, states in mocked.items() for state, given in states.items()}
+    return {"StateMachines": {machine: {"TestCases": cases}}, "MockedResponses": responses}
+
+
+def _answers(answer: Any) -> dict[str, Any]:
+    return {"0": {"Return": answer}}
+
+
+def _throws(error: str, times: int) -> dict[str, Any]:
+    facts = {"error": error, "message": "It was to fail", "field": "test", "value": error, "remedy": "Let it be."}
+    cause = json.dumps(facts) if "." not in error else "It was to fail"
+    return {f"0-{times - 1}" if times > 1 else "0": {"Throw": {"Error": error, "Cause": cause}}}
+
+
+def _faulty(fault: Fault, good: dict[str, Any]) -> dict[str, Any]:
+    if fault.answer:
+        return _answers(json.loads(fault.answer))
+    if fault.lasting:
+        return _throws(fault.error, fate_of(fault).attempts + 2)  # more than there are to be
+    return {**_throws(fault.error, 1), **({"1": good["0"]} if good else {})}
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """The stack, with retries that hardly wait."""
+    mocks = tmp_path_factory.mktemp("mocks") / "MockConfigFile.json"
+    parameters = {"DefaultModel": "classical"}
+    with EmbeddedCloud(ROOT / "template.yaml", parameters, mock_config=mocks, retry_pace=0.0005) as cloud:
+        yield Stage(Deployed(cloud), mocks)
+
+
+@pytest.fixture(scope="module")
+def played(stage: Stage, request: pytest.FixtureRequest) -> dict[Fault, Played]:
+    """The cases that were asked for."""
+    asked = {item.callspec.params["fault"] for item in request.session.items if hasattr(item, "callspec")}
+    return stage.play([Case(number, fault) for number, fault in enumerate(FAULTS) if fault in asked])
+
+
+@pytest.fixture(scope="module")
+def claims(stage: Stage, played: dict[Fault, Played]) -> set[str]:
+    """Which executions hold a claim in the end."""
+    return stage.claims()
+
+
+@pytest.fixture(scope="module")
+def metrics(stage: Stage, played: dict[Fault, Played]) -> dict[str, list[dict[str, Any]]]:
+    """What the executions published."""
+    return stage.metrics()
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_a_fault_ends_as_the_definition_promises(
+    fault: Fault, played: dict[Fault, Played], claims: set[str], metrics: dict[str, list[dict[str, Any]]]
+) -> None:
+    seen, fate = played[fault], fate_of(fault)
+    assert seen.attempts[fault.state] == fate.attempts
+    states = seen.ended.states
+    if fate.then:
+        assert states.count(fate.then) >= 1
+    if fate.outcome == "result":
+        assert seen.ended.status == "SUCCEEDED", seen.ended.cause
+        assert (seen.report, bool(seen.sidecar)) == (None, True)
+    else:
+        assert seen.ended.status == "FAILED"
+        check_report(seen, fate)
+    name = Case(FAULTS.index(fault), fault).name
+    assert (name in claims) == leaves_its_claim(fault)
+    check_metrics(fault, fate, metrics.get(name, []))
+
+
+def check_report(seen: Played, fate: Fate) -> None:
+    """See that there is a report and no result, and that the report says what failed and what to do."""
+    assert seen.report, seen.ended.cause
+    assert seen.sidecar is None
+    assert (seen.report["stage"], seen.report["error"]) == fate.failed
+    assert seen.report["message"] and seen.report["remedy"]
+    if fate.outcome == "report":
+        assert seen.ended.error == fate.failed[1]
+
+
+def check_metrics(fault: Fault, fate: Fate, published: list[dict[str, Any]]) -> None:
+    """See that the metrics count the job once, by how it ended, and what failed without failing it."""
+    names = Counter(name for entry in published for name in entry if name in {"Failed", "Processed", "CacheHit"})
+    degraded = [entry["Stage"] for entry in published if "Degraded" in entry]
+    if fault.state == "PublishMetrics" and fault.lasting:
+        assert not published
+        return
+    if fate.then == "NameUnrecordedFailure":
+        [failed] = [entry for entry in published if "Failed" in entry]
+        assert (failed["Stage"], failed["Error"]) == ("RecordFailure", "FailureNotRecordedError")
+    elif fate.outcome == "report":
+        [failed] = [entry for entry in published if "Failed" in entry]
+        assert (failed["Stage"], failed["Error"]) == fate.failed
+    elif fate.outcome == "settled":
+        assert not published
+    else:
+        assert names.total() == 1 and "Failed" not in names
+    assert bool(degraded) == fate.degraded
