@@ -8,12 +8,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from local.cloud import EmbeddedCloud
+from local.faults import Refusal, Request
 from tests import conftest
 
 TEMPLATE = Path(__file__).parent / "embedded" / "template.yaml"
@@ -104,19 +107,97 @@ def test_a_closed_cloud_leaves_no_execution_at_work() -> None:
     assert not children_of(os.getpid())
 
 
-def test_retries_come_at_the_cloud_s_pace() -> None:
-    with EmbeddedCloud(TEMPLATE, {"WorkerCount": "0"}, retry_pace=0.0001) as cloud:
-        machines = client("stepfunctions", cloud.environment)
-        call: dict[str, Any] = {"Type": "Task", "Resource": "arn:aws:states:::lambda:invoke", "End": True}
-        call["Parameters"] = {"FunctionName": "missing", "Payload": {}}
-        call["Retry"] = [{"ErrorEquals": ["States.ALL"], "IntervalSeconds": 600, "MaxAttempts": 3}]
-        definition = json.dumps({"StartAt": "Call", "States": {"Call": call}})
-        role = "arn:aws:iam::123456789012:role/tests"
-        machine = machines.create_state_machine(name="hasty", definition=definition, roleArn=role)["stateMachineArn"]
-        execution = machines.start_execution(stateMachineArn=machine)["executionArn"]
-        deadline = time.monotonic() + 10
-        while machines.describe_execution(executionArn=execution)["status"] == "RUNNING":
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        events = machines.get_execution_history(executionArn=execution)["events"]
-        assert sum(event["type"] == "TaskScheduled" for event in events) == 4
+class Refusals:
+    """Refuses what it is told to, so many times."""
+
+    def __init__(self) -> None:
+        self.left: dict[str, int] = {}
+
+    def request(self, request: Request) -> Refusal | None:
+        if not self.left.get(request.operation):
+            return None
+        self.left[request.operation] -= 1
+        return Refusal(400, "ThrottlingException")
+
+    def invocation(self, function: str, event: str) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def refusals() -> Refusals:
+    return Refusals()
+
+
+@pytest.fixture(scope="module")
+def hasty(refusals: Refusals) -> Iterator[EmbeddedCloud]:
+    """A cloud that waits for next to nothing."""
+    with EmbeddedCloud(TEMPLATE, {"WorkerCount": "0"}, retry_pace=0.0001, faults=refusals) as cloud:
+        yield cloud
+
+
+def failing_execution(cloud: EmbeddedCloud) -> str:
+    """Run to its end an execution that tries four times, and return its ARN."""
+    machines = client("stepfunctions", cloud.environment)
+    call: dict[str, Any] = {"Type": "Task", "Resource": "arn:aws:states:::lambda:invoke", "End": True}
+    call["Parameters"] = {"FunctionName": "missing", "Payload": {}}
+    call["Retry"] = [{"ErrorEquals": ["States.ALL"], "IntervalSeconds": 600, "MaxAttempts": 3}]
+    definition = json.dumps({"StartAt": "Call", "States": {"Call": call}})
+    role = "arn:aws:iam::123456789012:role/tests"
+    machine = machines.create_state_machine(name=uuid4().hex, definition=definition, roleArn=role)["stateMachineArn"]
+    execution = machines.start_execution(stateMachineArn=machine, input='{"what": "ever"}')["executionArn"]
+    deadline = time.monotonic() + 10
+    while machines.describe_execution(executionArn=execution)["status"] == "RUNNING":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return str(execution)
+
+
+def dead_letter(cloud: EmbeddedCloud) -> tuple[dict[str, Any], dict[str, str]]:
+    """Wait for a message of the dead-letter queue, and return its body and its attributes."""
+    sqs = client("sqs", cloud.environment)
+    [message] = sqs.receive_message(
+        QueueUrl=cloud.outputs["DeadLettersUrl"], MessageAttributeNames=["All"], WaitTimeSeconds=20
+    )["Messages"]
+    sqs.delete_message(QueueUrl=cloud.outputs["DeadLettersUrl"], ReceiptHandle=message["ReceiptHandle"])
+    attributes = {name: value["StringValue"] for name, value in message["MessageAttributes"].items()}
+    return json.loads(message["Body"]), attributes
+
+
+def test_retries_come_at_the_cloud_s_pace(hasty: EmbeddedCloud) -> None:
+    machines = client("stepfunctions", hasty.environment)
+    events = machines.get_execution_history(executionArn=failing_execution(hasty))["events"]
+    assert sum(event["type"] == "TaskScheduled" for event in events) == 4
+    dead_letter(hasty)
+
+
+def test_how_an_execution_ends_is_told_and_a_function_that_fails_at_it_has_a_dead_letter(hasty: EmbeddedCloud) -> None:
+    execution = failing_execution(hasty)
+    event, why = dead_letter(hasty)
+    assert (event["source"], event["resources"]) == ("aws.states", [execution])
+    assert (event["detail"]["executionArn"], event["detail"]["status"]) == (execution, "FAILED")
+    assert json.loads(event["detail"]["input"]) == {"what": "ever"}
+    assert event["detail"]["error"] and event["detail"]["startDate"] <= event["detail"]["stopDate"]
+    assert json.loads(why["ErrorMessage"]) == {"field": "source.key"}
+    logs = client("logs", hasty.environment).filter_log_events(
+        logGroupName=f"/aws/lambda/{hasty.outputs['Raise']}", filterPattern="START"
+    )["events"]
+    starts = [line for line in logs if line["message"].startswith("START")]
+    assert len(starts) % 3 == 0, "three attempts for each event"
+
+
+def test_an_event_that_reaches_no_target_is_a_dead_letter(hasty: EmbeddedCloud) -> None:
+    client("s3", hasty.environment).put_object(Bucket=hasty.outputs["Bucket"], Key="lost/it.txt", Body=b"it")
+    event, why = dead_letter(hasty)
+    assert event["detail"]["object"]["key"] == "lost/it.txt"
+    assert (why["ERROR_CODE"], why["RETRY_ATTEMPTS"]) == ("StateMachineDoesNotExist", "0")
+    assert why["TARGET_ARN"].endswith(":stateMachine:missing") and ":rule/" in why["RULE_ARN"]
+
+
+def test_a_throttled_target_is_tried_again(hasty: EmbeddedCloud, refusals: Refusals) -> None:
+    refusals.left["StartExecution"] = 2
+    client("s3", hasty.environment).put_object(Bucket=hasty.outputs["Bucket"], Key="in/late.txt", Body=b"it")
+    machines, deadline = client("stepfunctions", hasty.environment), time.monotonic() + 10
+    while not machines.list_executions(stateMachineArn=hasty.outputs["MachineArn"])["executions"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert refusals.left["StartExecution"] == 0
