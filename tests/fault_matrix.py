@@ -75,8 +75,8 @@ class Fate:
 
 MALFORMED: dict[str, list[tuple[Any, Outcome, tuple[str, str]]]] = {
     "Validate": [
-        ({"Payload": {}}, "settled", ("Validate", "States.Runtime")),
-        ({"Payload": "done"}, "settled", ("Validate", "States.Runtime")),
+        ({"Payload": {}}, "settled", ("LookUpCache", "States.Runtime")),
+        ({"Payload": "done"}, "settled", ("LookUpCache", "States.Runtime")),
     ],
     "LookUpCache": [({"Item": {}}, "settled", ("CheckOwner", "States.Runtime"))],
     "CheckOwner": [({"Name": "unknown"}, "settled", ("CheckOwner", "States.Runtime"))],

@@ -21,6 +21,8 @@ from tests.conftest import ROOT, client, disc
 from tests.fault_matrix import FOR_FAILED_JOBS, NO_SUBJECT, Fate, Fault, fate_of, faults
 from tests.integration.machine.conftest import Deployed, Ended
 
+pytestmark = pytest.mark.timeout(900)  # the first test plays the cases of all
+
 SIDE_BY_SIDE = 12
 SIZE = {"width": 64, "height": 48}
 HOSTS = {"SegmentOnEcs": "ecs", "SegmentOnSageMaker": "sagemaker", "SegmentOnSageMakerAsync": "sagemaker"}
@@ -217,9 +219,10 @@ class Stage:
 
 def _until(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
     """Wait for a condition, gently: many wait side by side, and what they wait for shares their processors."""
-    deadline = time.monotonic() + timeout_s
+    pause_s, deadline = 0.05, time.monotonic() + timeout_s
     while not (value := condition()) and time.monotonic() < deadline:
-        time.sleep(0.25)
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 1)
     return value
 
 
