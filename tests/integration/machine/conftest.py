@@ -2,13 +2,15 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from local.cloud import EmbeddedCloud
+from local.faults import Blow, Ending, Refusal, Request
 from tests.conftest import ROOT, client
 from tests.integration.machine.mocks import all_mocks
 
@@ -27,11 +29,24 @@ class Ended:
     events: list[dict[str, Any]]
 
 
+@dataclass
+class Crashes:
+    """Functions whose processes die of events that hold a text: (part of the function's name, text)."""
+
+    of: set[tuple[str, str]] = field(default_factory=set)
+
+    def request(self, request: Request) -> Refusal | None:
+        return None
+
+    def invocation(self, function: str, event: str) -> Blow | None:
+        return Blow(Ending.CRASH) if any(name in function and text in event for name, text in self.of) else None
+
+
 class Deployed:
     """A deployed stack, as a user has it."""
 
-    def __init__(self, cloud: EmbeddedCloud) -> None:
-        self.cloud, self.outputs = cloud, cloud.outputs
+    def __init__(self, cloud: EmbeddedCloud, crashes: Crashes | None = None) -> None:
+        self.cloud, self.outputs, self.crashes = cloud, cloud.outputs, crashes or Crashes()
         self.s3, self.sfn, self.dynamodb, self.sqs, self.sns = (
             client(service, cloud.endpoint_url, cloud.region)
             for service in ("s3", "stepfunctions", "dynamodb", "sqs", "sns")
@@ -93,9 +108,46 @@ class Deployed:
         """Read the report of a failure."""
         return json.loads(self.result(f"failed/{source_key}.json"))
 
+    def is_reported(self, source_key: str) -> bool:
+        """Whether the failure of an upload is reported."""
+        listed = self.s3.list_objects_v2(Bucket=self.outputs["ResultsBucket"], Prefix=f"failed/{source_key}.json")
+        return bool(listed["KeyCount"])
+
+    def states_of(self, execution_arn: str) -> list[str]:
+        """Return the names of the states that an execution has entered by now."""
+        events = self.sfn.get_execution_history(executionArn=execution_arn, maxResults=1000)["events"]
+        return [e["stateEnteredEventDetails"]["name"] for e in events if "stateEnteredEventDetails" in e]
+
+    def receive_token(self) -> str:
+        """Take a job off the queue, as a worker does, and return its task token."""
+        [message] = self.sqs.receive_message(QueueUrl=self.outputs["QueueUrl"], WaitTimeSeconds=20)["Messages"]
+        self.sqs.delete_message(QueueUrl=self.outputs["QueueUrl"], ReceiptHandle=message["ReceiptHandle"])
+        return json.loads(message["Body"])["token"]
+
+    @contextmanager
+    def no_workers(self) -> Iterator[None]:
+        """Stop the workers for a while."""
+        ecs = client("ecs", self.cloud.endpoint_url, self.cloud.region)
+        [cluster] = ecs.list_clusters()["clusterArns"]
+        [service] = ecs.list_services(cluster=cluster)["serviceArns"]
+        [described] = ecs.describe_services(cluster=cluster, services=[service])["services"]
+        ecs.update_service(cluster=cluster, service=service, desiredCount=0)
+        try:
+            yield
+        finally:
+            ecs.update_service(cluster=cluster, service=service, desiredCount=described["desiredCount"])
+
     def cached(self) -> list[dict[str, Any]]:
         """Read the whole cache table."""
         return self.dynamodb.scan(TableName=self.outputs["CacheTable"], ConsistentRead=True)["Items"]
+
+
+def until(condition: Callable[[], object], *, timeout_s: float = 60) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass in time"
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="package")
@@ -110,5 +162,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
         "WorkerSecurityGroups": "sg-0a1b2c3d",
         "SageMakerImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/background-remover:1",
     }
-    with EmbeddedCloud(ROOT / "template.yaml", parameters, mock_config=mocks) as cloud:
-        yield Deployed(cloud)
+    crashes = Crashes()
+    with EmbeddedCloud(ROOT / "template.yaml", parameters, mock_config=mocks, faults=crashes) as cloud:
+        yield Deployed(cloud, crashes)

@@ -3,15 +3,13 @@
 import hashlib
 import io
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import client, disc, file_of
+from tests.conftest import disc, file_of
 from tests.integration.machine.conftest import Deployed
 
 STAGES = ["Validate", "LookUpCache", "CacheHit?", "ClaimWork", "ChooseSegmenter"]
@@ -136,14 +134,11 @@ def test_other_hosts_segment_as_lambda_does(stack: Deployed, host: str, state: s
 
 def test_lambda_stands_in_for_workers_that_die_of_a_job_and_the_sidecar_says_so(stack: Deployed) -> None:
     data = disc(seed=15)
-    with no_workers(stack):
+    with stack.no_workers():
         execution = stack.execution_of(
             "crash/1.png", stack.upload("crash/1.png", data, {"pbr-segmentation-host": "ecs"})
         )
-        [message] = stack.sqs.receive_message(QueueUrl=stack.outputs["QueueUrl"], WaitTimeSeconds=20)["Messages"]
-        stack.sqs.delete_message(QueueUrl=stack.outputs["QueueUrl"], ReceiptHandle=message["ReceiptHandle"])
-        token = json.loads(message["Body"])["token"]
-        stack.sfn.send_task_failure(taskToken=token, error="WorkerCrashedError", cause="{}")
+        stack.sfn.send_task_failure(taskToken=stack.receive_token(), error="WorkerCrashedError", cause="{}")
         ended = stack.wait(execution)
     assert ended.status == "SUCCEEDED", ended.cause
     assert ended.states[5:7] == ["SegmentOnEcs", "SegmentOnLambda"]
@@ -151,20 +146,6 @@ def test_lambda_stands_in_for_workers_that_die_of_a_job_and_the_sidecar_says_so(
     assert any("SegmentOnEcs" in said and "WorkerCrashedError" in said for said in ended.output["warnings"])
     again = stack.process("crash/2.png", data)
     assert again.output["cache"]["hit"] is True and again.output["degraded"] is False, "nobody stood in this time"
-
-
-@contextmanager
-def no_workers(stack: Deployed) -> Iterator[None]:
-    """Stop the workers for a while."""
-    ecs = client("ecs", stack.cloud.endpoint_url, stack.cloud.region)
-    [cluster] = ecs.list_clusters()["clusterArns"]
-    [service] = ecs.list_services(cluster=cluster)["serviceArns"]
-    [described] = ecs.describe_services(cluster=cluster, services=[service])["services"]
-    ecs.update_service(cluster=cluster, service=service, desiredCount=0)
-    try:
-        yield
-    finally:
-        ecs.update_service(cluster=cluster, service=service, desiredCount=described["desiredCount"])
 
 
 def test_the_version_that_was_uploaded_is_the_one_that_is_processed(stack: Deployed) -> None:
