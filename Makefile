@@ -6,7 +6,7 @@ UV     := 0.13.9
 IMAGE  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-containers lint format typecheck bench bench-matting bench-speed bench-encode bench-foreground bench-segmentation bench-worker-memory load capacity lock clean
+.PHONY: help setup demo test test-containers chaos lint format typecheck bench bench-matting bench-speed bench-encode bench-foreground bench-segmentation bench-worker-memory load capacity lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -31,6 +31,10 @@ demo: setup  ## one photograph through the whole pipeline: make demo [IMAGE=phot
 test: setup $(VENV)/.compiled  ## all tests, fast ones first
 	$(BIN)/python -m pytest --numprocesses auto tests/unit
 	$(BIN)/python -m pytest tests/integration tests/e2e
+	$(BIN)/python -m pytest tests/chaos
+
+chaos: setup $(VENV)/.compiled  ## uploads of which a share is struck by faults, and their account: make chaos [N=500] [FAULTS=0.15] [SEED=1]
+	@$(BIN)/python -m tests.chaos $(if $(N),--uploads $(N)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
 
 test-containers: setup $(VENV)/.compiled  ## the image in Docker: every function, the worker, the endpoint: make test-containers [GPU=1]
 	$(if $(GPU),PBR_TEST_GPU=1) $(BIN)/python -m pytest --timeout 1200 tests/containers

@@ -117,7 +117,7 @@ def take(cloud: EmbeddedCloud) -> Inventory:
     found.lifecycle = [rule.get("Filter", rule)["Prefix"] for rule in expiring]
 
     cache_keys = {execution.arn.rsplit(":", 1)[1]: execution.cache_key for execution in found.executions}
-    for job, message in _said(logs, f"/aws/lambda/{cloud.stack_name}-segment"):
+    for job, message in said(logs, f"/aws/lambda/{cloud.stack_name}-segment"):
         if message == "stage done":
             found.masks[cache_keys.get(job) or job] += 1
         elif message == "job taken":
@@ -174,7 +174,7 @@ def _execution(sfn: Any, arn: str, status: str) -> Execution:
     return Execution(arn, status, source["key"], source["version_id"], cache_key, owned, segmented)
 
 
-def _said(logs: Any, group: str) -> Iterator[tuple[str, str]]:
+def said(logs: Any, group: str) -> Iterator[tuple[str, str]]:
     """Yield whose job each line of a log is about, and what it says."""
     for page in logs.get_paginator("describe_log_streams").paginate(logGroupName=group):
         for stream in page["logStreams"]:

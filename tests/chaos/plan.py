@@ -208,6 +208,15 @@ def _deleted() -> Iterator[Fault]:
     yield Fault("deleted", "Metrics", own_content=True)
 
 
+def _stopped() -> Iterator[Fault]:
+    for stage in ("Validate", "Segment", "Refine"):
+        hosts = LAMBDA if stage == "Segment" else LAMBDA | ECS
+        report = _report(stage, "ExecutionAborted")
+        yield Fault("stopped", stage, report=report, hosts=hosts, own_content=stage != "Validate")
+    for stage in ("Encode", "Metrics"):  # what runs already runs on, and the result is there
+        yield Fault("stopped", stage, own_content=True)
+
+
 FAULTS: Mapping[str, tuple[Fault, ...]] = {
     "killed": tuple(_killed()),
     "lambda throttle": tuple(_throttled()),
@@ -215,11 +224,13 @@ FAULTS: Mapping[str, tuple[Fault, ...]] = {
     "dynamodb throttle": tuple(_dynamodb_throttled()),
     "worker kill": tuple(_worker_killed()),
     "deleted": tuple(_deleted()),
+    "stopped": tuple(_stopped()),
     "duplicate event": (Fault("duplicate event", "Validate"),),
     "broken picture": (
         Fault("broken picture", "nowhere", own_content=True),
         Fault("broken picture", "Failure", 1, ending=Ending.CRASH, own_content=True),
         Fault("broken picture", "Failure", 2, ending=Ending.TIMEOUT, answered=True, own_content=True),
+        Fault("broken picture", "Failure", FOREVER, ending=Ending.CRASH, own_content=True),
         Fault("broken picture", "Failure", 4, code="TooManyRequestsException", own_content=True),
         Fault("broken picture", "report", 5, code="SlowDown", own_content=True),
     ),
@@ -291,8 +302,8 @@ def _contents(number: int, faults: float, seed: int) -> Iterator[Content]:
 
 def _picture(seed: int, name: str, fault: Fault | None = None) -> Content:
     number = int(share(seed, name, "picture") * 2**32)
-    side = pick((64, 72, 80, 96), seed, name, "side")
-    data = disc(width=side + 16, height=side, seed=number)
+    side = pick((32, 36, 40), seed, name, "side") if share(seed, name, "large") < 0.95 else 96
+    data = disc(width=side + 8, height=side, seed=number)
     if share(seed, name, "photograph") < 0.05:
         photograph = Image.fromarray(getattr(photographs, pick(PHOTOGRAPHS, seed, name, "which"))())
         photograph.thumbnail((128, 128))

@@ -8,7 +8,7 @@ content computes it, how many jobs a killed worker had in hand, and so how many 
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from core.networks import Networks
 from core.options import Options
 from local.cloud import EmbeddedCloud
 from tests.chaos.account import Discrepancy, Expected, Picture, Struck, discrepancies
-from tests.chaos.inventory import Inventory, take
+from tests.chaos.inventory import Inventory, said, take
 from tests.chaos.plan import Content, Plan, Report, Upload, plan
 from tests.chaos.strikes import Strikes
 from tests.conftest import ROOT, client
@@ -127,9 +127,9 @@ class _Flood:
     """Uploads to a cloud, and what is still to be done for them."""
 
     def __init__(self, cloud: EmbeddedCloud) -> None:
-        self._outputs = cloud.outputs
-        self._s3, self._sqs, self._sfn = (
-            client(service, cloud.endpoint_url, cloud.region) for service in ("s3", "sqs", "stepfunctions")
+        self._outputs, self._settling = cloud.outputs, f"/aws/lambda/{cloud.stack_name}-settle"
+        self._s3, self._sqs, self._sfn, self._logs = (
+            client(service, cloud.endpoint_url, cloud.region) for service in ("s3", "sqs", "stepfunctions", "logs")
         )
 
     def send(self, uploads: Sequence[Upload]) -> dict[str, str]:
@@ -149,16 +149,26 @@ class _Flood:
         return versions
 
     def wait_until_quiet(self) -> None:
-        """Wait until no execution runs and no message waits: what still does in the end, the account tells."""
+        """Wait until no execution runs or is to be settled, and no message waits; the account tells what still does."""
         deadline = time.monotonic() + QUIET_S
         quiet = 0
         while quiet < 3 and time.monotonic() < deadline:  # what an event starts begins a moment later
             time.sleep(0.5)
-            quiet = 0 if self._running() or self._waiting() else quiet + 1
+            quiet = 0 if self._running() or self._waiting() or self._unsettled() else quiet + 1
 
     def _running(self) -> int:
-        machine = self._outputs["StateMachineArn"]
-        return len(self._sfn.list_executions(stateMachineArn=machine, statusFilter="RUNNING")["executions"])
+        return len(list(self._with_status("RUNNING")))
+
+    def _unsettled(self) -> set[str]:
+        """Return which executions ended badly and were not looked at yet by the function that settles them."""
+        settled = {job for job, message in said(self._logs, self._settling) if message == "stage done"}
+        return {name for status in ("FAILED", "ABORTED", "TIMED_OUT") for name in self._with_status(status)} - settled
+
+    def _with_status(self, status: str) -> Iterator[str]:
+        machine = {"stateMachineArn": self._outputs["StateMachineArn"], "statusFilter": status}
+        for page in self._sfn.get_paginator("list_executions").paginate(**machine):
+            for execution in page["executions"]:
+                yield execution["name"]
 
     def _waiting(self) -> int:
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]

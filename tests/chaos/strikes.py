@@ -91,6 +91,8 @@ class Strikes:
         if fault.kind == "deleted":
             source = source_of(event.get("input") or event.get("state") or event)
             self._s3.delete_object(Bucket=source["bucket"], Key=source["key"], VersionId=source["version_id"])
+        elif fault.kind == "stopped":
+            self._sfn.stop_execution(executionArn=event["execution"]["id"])
         elif fault.kind == "duplicate event" and self._cloud:
             again = {"stateMachineArn": self._cloud.outputs["StateMachineArn"], "input": json.dumps(event["input"])}
             after_s = DUPLICATE_WITHIN_S * share(self._seed, again["input"], "again")

@@ -1,0 +1,13 @@
+"""Three hundred uploads, of which every seventh is struck: each ends with its result or its report, and all adds up."""
+
+import pytest
+
+from tests.chaos.run import run
+
+
+@pytest.mark.timeout(900)
+def test_nothing_is_lost_whatever_strikes() -> None:
+    done = run(300, 0.15, 7)
+    assert done.discrepancies == []
+    assert len(done.found.results) + len(done.found.reports) == 300
+    assert done.found.reports and sum(done.strikes.struck.values()) > 40, "there was something to survive"

@@ -1,0 +1,191 @@
+"""The account of the chaos run finds what does not add up: an inventory that does, and each way to spoil it."""
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+from tests.chaos.account import Expected, Picture, Struck, discrepancies
+from tests.chaos.inventory import Execution, Found, Inventory
+from tests.chaos.plan import FAULTS, FOREVER, GROUP_FAULTS, Report, plan
+
+GOOD, BAD = "a" * 64, "b" * 64
+CUT_OUT = Picture("c" * 64, (40, 32))
+KILLED = Report(frozenset({"Refine"}), "Runtime.ExitError")
+EXPECTED = [
+    Expected("chaos/1.png", "v1", GOOD, CUT_OUT),
+    Expected("chaos/2.png", "v2", GOOD, CUT_OUT),
+    Expected("chaos/3.png", "v3", BAD, KILLED, "crash"),
+]
+
+
+def result(key: str = "chaos/1.png", version: str = "v1") -> Found:
+    return Found(key, version, CUT_OUT.sha256, CUT_OUT.sha256, CUT_OUT.size)
+
+
+def report(key: str = "chaos/3.png", version: str = "v3", **facts: Any) -> dict[str, Any]:
+    told = {"stage": "Refine", "error": "Runtime.ExitError", "message": "It died", "remedy": "Give it more memory."}
+    return {**told, **facts, "source": {"bucket": "uploads", "key": key, "version_id": version}}
+
+
+def inventory() -> Inventory:
+    """Two uploads of one content, of which one was served from the cache, and one that failed."""
+    return Inventory(
+        results=[result(), result("chaos/2.png", "v2")],
+        reports=[report()],
+        executions=[
+            Execution("arn:1", "SUCCEEDED", "chaos/1.png", "v1", GOOD, owned=1, segmented=1),
+            Execution("arn:2", "SUCCEEDED", "chaos/2.png", "v2", GOOD, owned=0, segmented=0),
+            Execution("arn:3", "FAILED", "chaos/3.png", "v3", BAD, owned=1, segmented=1),
+        ],
+        work=[f"work/{GOOD}/mask.png", f"cache/{GOOD}.png", f"work/{BAD}/mask.png"],
+        lifecycle=["work/", "cache/"],
+        masks=Counter({GOOD: 1, BAD: 1}),
+        dead={"SegmentationDeadLetterQueue": [], "UploadsDeadLetterQueue": []},
+    )
+
+
+def rules(found: Inventory, struck: Struck | None = None) -> list[tuple[str, str]]:
+    return [(wrong.rule, wrong.subject) for wrong in discrepancies(EXPECTED, found, struck or Struck())]
+
+
+def test_what_adds_up_has_no_discrepancy() -> None:
+    assert rules(inventory()) == []
+
+
+def test_a_lost_upload_is_found() -> None:
+    found = inventory()
+    del found.results[0]
+    assert rules(found) == [("lost", "chaos/1.png")]
+
+
+def test_an_upload_with_a_result_and_a_report_is_found() -> None:
+    found = inventory()
+    found.reports.append(report("chaos/1.png", "v1"))
+    assert rules(found) == [("both", "chaos/1.png")]
+
+
+def test_a_result_of_another_version_is_none_of_this_upload() -> None:
+    found = inventory()
+    found.results[0] = result(version="v0")
+    assert rules(found) == [("lost", "chaos/1.png"), ("nobody's", "chaos/1.png")]
+
+
+def test_a_wrong_result_is_found() -> None:
+    for spoilt in (
+        {"sha256": "d" * 64, "said_sha256": "d" * 64},
+        {"said_sha256": "d" * 64},
+        {"size": (32, 40)},
+        {"size": None},
+    ):
+        found = inventory()
+        found.results[0] = replace(found.results[0], **spoilt)
+        assert rules(found) == [("wrong result", "chaos/1.png")], spoilt
+
+
+def test_a_result_without_its_sidecar_is_found() -> None:
+    found = inventory()
+    found.strays.append("results/chaos/3.png")
+    assert rules(found) == [("stray", "results/chaos/3.png")]
+
+
+def test_a_report_that_nothing_explains_is_found() -> None:
+    found = inventory()
+    found.results.pop(0)
+    found.reports.append(report("chaos/1.png", "v1"))
+    assert rules(found) == [("outcome", "chaos/1.png")]
+
+
+def test_a_report_of_another_stage_or_error_than_what_struck_is_found() -> None:
+    for spoilt in ({"stage": "Encode"}, {"error": "States.Timeout"}, {"remedy": ""}, {"message": ""}):
+        found = inventory()
+        found.reports = [report(**spoilt)]
+        assert rules(found) == [("unjustified report", "chaos/3.png")], spoilt
+
+
+def test_a_result_in_spite_of_a_fault_that_stays_is_found() -> None:
+    found = inventory()
+    found.reports = []
+    found.results.append(result("chaos/3.png", "v3"))
+    assert rules(found) == [("outcome", "chaos/3.png")]
+
+
+def test_an_upload_that_started_nothing_and_an_execution_that_runs_on_are_found() -> None:
+    found = inventory()
+    found.executions[0] = replace(found.executions[0], status="RUNNING")
+    del found.executions[1]
+    assert rules(found) == [("execution", "chaos/1.png"), ("execution", "chaos/2.png")]
+
+
+def test_a_claim_that_is_left_is_found() -> None:
+    found = inventory()
+    found.claims[BAD] = "arn:3"
+    [wrong] = discrepancies(EXPECTED, found, Struck())
+    assert (wrong.rule, wrong.subject, wrong.what) == ("claim", BAD, "left by arn:3, which is FAILED")
+
+
+def test_objects_that_nothing_deletes_or_nobody_knows_are_found() -> None:
+    found = inventory()
+    found.work += [f"elsewhere/{GOOD}", f"work/{'e' * 64}/mask.png"]
+    assert rules(found) == [("orphan", f"elsewhere/{GOOD}"), ("orphan", f"work/{'e' * 64}/mask.png")]
+
+
+def test_work_that_two_claimed_is_found_unless_the_first_failed() -> None:
+    found = inventory()
+    found.masks[GOOD] = 2
+    found.executions[1] = replace(found.executions[1], owned=1, segmented=1)
+    assert rules(found) == [("paid twice", GOOD)]
+    found.executions[1] = replace(found.executions[1], status="ABORTED")
+    assert rules(found) == []
+
+
+def test_a_mask_more_than_was_needed_is_found_unless_a_lost_answer_explains_it() -> None:
+    found = inventory()
+    found.masks[GOOD] = 2
+    assert rules(found) == [("paid twice", GOOD)]
+    assert rules(found, Struck(masks={GOOD: 1})) == []
+
+
+def test_a_job_that_workers_took_twice_is_explained_by_a_kill_alone() -> None:
+    found = inventory()
+    found.masks[GOOD] = 2
+    found.takings["1"] = 2
+    found.executions[0] = replace(found.executions[0], arn="arn:1")
+    assert rules(found) == [("paid twice", GOOD)]
+    assert rules(found, Struck(workers=1)) == []
+
+
+def test_messages_that_are_left_or_that_nobody_explains_are_found() -> None:
+    found = inventory()
+    found.waiting = 1
+    found.dead["UploadsDeadLetterQueue"].append("an event")
+    assert rules(found) == [("dead letter", "UploadsDeadLetterQueue"), ("queue", "segmentation")]
+    found = inventory()
+    found.dead["SegmentationDeadLetterQueue"].append("rubbish")
+    assert rules(found, Struck(rubbish=frozenset({"rubbish"}))) == []
+
+
+def test_a_message_that_should_be_a_dead_letter_and_is_none_is_found() -> None:
+    assert rules(inventory(), Struck(rubbish=frozenset({"rubbish"}))) == [("dead letter", "segmentation")]
+
+
+def test_a_plan_depends_on_its_seed_alone() -> None:
+    assert plan(60, 0.5, 7) == plan(60, 0.5, 7)
+    assert plan(60, 0.5, 7) != plan(60, 0.5, 8)
+
+
+def test_a_plan_strikes_about_the_share_that_it_is_told_and_leaves_no_kind_out() -> None:
+    struck = [upload.fault for upload in plan(2000, 0.15, 7).uploads if upload.fault]
+    assert 0.13 < len(struck) / 2000 < 0.17
+    kinds = {fault.kind for choices in FAULTS.values() for fault in choices}
+    assert {fault.kind for fault in struck} == kinds
+
+
+def test_who_shares_a_content_is_struck_only_where_it_does_not_matter_who_works_on_it() -> None:
+    uploads = plan(2000, 0.5, 7).uploads
+    shared = {key for key, count in Counter(upload.content.cache_key for upload in uploads).items() if count > 1}
+    for upload in uploads:
+        if upload.fault and upload.content.cache_key in shared:
+            assert not upload.fault.own_content
+        if upload.fault and upload.fault.times == FOREVER and upload.fault.kind != "broken picture":
+            assert upload.report or upload.fault.where in ("Metrics", "Encode"), upload.fault
+    assert all(fault.by_content for fault in GROUP_FAULTS)
