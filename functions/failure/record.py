@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 import boto3
 
 from functions.failure.report import explain, source_of
-from functions.shared.config import Config
+from functions.shared.config import SDK, Config
 from functions.shared.job import Execution
 from functions.shared.outcome import Outcomes, Subject
 from functions.shared.store import Store
@@ -36,7 +36,7 @@ class Recorder:
     def __init__(self, config: FailureConfig, *, store: Store | None = None, topic: "SNSClient | None" = None) -> None:
         self._config = config
         self._outcomes = Outcomes(store or Store(), config.results_bucket)
-        self._topic = topic or boto3.client("sns")
+        self._topic = topic or boto3.client("sns", config=SDK)
 
     def record(self, state: dict[str, Any], execution: Execution, stage: str, caught: dict[str, str]) -> dict[str, Any]:
         """Report a failure, unless the upload has a result: of another execution, or of this one before it failed.

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from functions.failure.record import FailureConfig, Recorder
 from functions.failure.report import gave_up
+from functions.shared.config import SDK
 from functions.shared.job import Execution
 from functions.shared.observe import count, logger, stage
 
@@ -49,8 +50,8 @@ _LATEST: Final = 200
 
 CONFIG = SettleConfig()
 RECORDER = Recorder(CONFIG)
-STEP_FUNCTIONS = boto3.client("stepfunctions")
-DYNAMODB = boto3.client("dynamodb")
+STEP_FUNCTIONS = boto3.client("stepfunctions", config=SDK)
+DYNAMODB = boto3.client("dynamodb", config=SDK)
 
 
 @stage(SettleRequest)

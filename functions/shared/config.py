@@ -3,14 +3,18 @@
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
+from botocore.config import Config as SdkConfig
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.models import Model, ModelSource, with_custom
 from core.networks import Device, Networks
 from functions.shared.weights import open_url
+
+SDK: Final = SdkConfig(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 4})
+"""How a stage calls AWS. A call that nobody answers fails by its own name, before its function's time is up."""
 
 
 class Config(BaseSettings):

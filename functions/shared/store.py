@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import boto3
-from botocore.config import Config
 from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
 from botocore.exceptions import ConnectionError as NoConnectionError
 
@@ -18,6 +17,7 @@ from core import decode, encode
 from core.errors import SourceChangedError, SourceNotFoundError
 from core.limits import check_bytes
 from core.types import Alpha, Mask, Picture
+from functions.shared.config import SDK
 from functions.shared.errors import StorageDeniedError, StorageUnavailableError, is_overload
 from functions.shared.job import StoredObject
 
@@ -59,7 +59,7 @@ class Store:
     """
 
     def __init__(self, s3_client: S3Client | None = None) -> None:
-        self._s3 = s3_client or boto3.client("s3", config=Config(retries={"mode": "standard", "total_max_attempts": 4}))
+        self._s3 = s3_client or boto3.client("s3", config=SDK)
 
     def fetch(self, bucket: str, key: str, *, version_id: str | None = None, etag: str | None = None) -> StoredFile:
         """Read one object, and exactly the version that is named.
