@@ -124,7 +124,7 @@ class Site:
         stack_name = name or EmbeddedCloud.stack_name
         stack = Stack.connect(stack_name, region=session.region_name, endpoint_url=endpoint_url, client=client)
         listed = client("cloudformation").describe_stack_resources(StackName=stack_name)["StackResources"]
-        ids = {entry["LogicalResourceId"]: entry["PhysicalResourceId"] for entry in listed}
+        ids = {entry["LogicalResourceId"]: entry.get("PhysicalResourceId", "") for entry in listed}
         service = None
         if "WorkerService" in ids:
             service = {"cluster": ids["WorkerCluster"], "service": ids["WorkerService"]}
