@@ -6,8 +6,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from client.stack import Stack
-from core.keys import result_keys
-from core.options import Options
+from core.keys import sidecar_key
 from functions.failure.report import source_of
 
 
@@ -39,7 +38,7 @@ def look_up(stack: Stack, execution_input: Any) -> UploadedObject | None:
         return None
     newest_id = _newest_version(stack, key)
     version_id = source["version_id"] or newest_id
-    sidecar = stack.document(result_keys(key, "", Options()).sidecar) or {}
+    sidecar = stack.document(sidecar_key(key)) or {}
     has_result = source_of(sidecar) == {**source, "version_id": version_id}
     return UploadedObject(
         key=key,

@@ -5,6 +5,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -72,6 +73,14 @@ class Deployed:
         listed = self.s3.list_objects_v2(Bucket=self.outputs["ResultsBucket"], Prefix=key).get("Contents", [])
         return any(found["Key"] == key for found in listed)
 
+    @contextmanager
+    def without_rule(self, logical_id: str) -> Iterator[None]:
+        """Have one of EventBridge's rules deliver nothing meanwhile."""
+        [name] = [rule["Name"] for rule in self.events.list_rules()["Rules"] if logical_id in rule["Name"]]
+        self.events.disable_rule(Name=name)
+        yield
+        self.events.enable_rule(Name=name)
+
     def waiting(self, queue: str) -> int:
         url = self.outputs[f"{queue}DeadLetterQueueUrl"]
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
@@ -104,6 +113,7 @@ def test_a_stopped_execution_goes_on_where_it_was(stack: Deployed) -> None:
     [running] = until(lambda: stack.executions("stopped.png"))
     until(lambda: "Refine" in stack.states(running["executionArn"]))
     stack.sfn.stop_execution(executionArn=running["executionArn"], error="Mine", cause="to be gone on with")
+    until(lambda: stack.lies_in_results("failed/stopped.png.json"))
     [recovery] = stack.pbr("redrive", running["name"])
     assert (recovery["how"], recovery["error"]) == ("redriven", "Mine")
     stack.trouble.refine_goes_on.set()
@@ -112,7 +122,7 @@ def test_a_stopped_execution_goes_on_where_it_was(stack: Deployed) -> None:
     states = stack.states(running["executionArn"])
     assert (states.count("Validate"), states.count("Refine"), states.count("Done")) == (1, 2, 1)
     assert len(stack.executions("stopped.png")) == 1
-    assert stack.lies_in_results("results/stopped.png")
+    assert stack.lies_in_results("results/stopped.png") and not stack.lies_in_results("failed/stopped.png.json")
 
 
 def test_what_failed_is_started_anew_once_the_cause_is_mended(stack: Deployed) -> None:
@@ -130,7 +140,7 @@ def test_what_failed_is_started_anew_once_the_cause_is_mended(stack: Deployed) -
     assert planned["how"] == "new" and len(stack.executions("denied.png")) == 1, "nothing is done yet"
     done = of_denied(stack.pbr("redrive", "--failed", "--since", "10m", "--wait"))
     assert (done["status"], done["runs_as"]) == ("SUCCEEDED", f"{failed['executionArn']}-retry-1")
-    assert stack.lies_in_results("results/denied.png")
+    assert stack.lies_in_results("results/denied.png") and not stack.lies_in_results("failed/denied.png.json")
 
     again = of_denied(stack.pbr("redrive", "--failed", "--since", "10m"))
     assert (again["how"], len(stack.executions("denied.png"))) == ("skipped", 2), "it is not started twice"
@@ -146,10 +156,8 @@ def test_what_fails_by_its_upload_is_tried_again_only_when_it_is_named(stack: De
 
 
 def test_an_undelivered_upload_is_delivered_and_what_is_none_is_left(stack: Deployed) -> None:
-    [rule] = [rule["Name"] for rule in stack.events.list_rules()["Rules"] if "Upload" in rule["Name"]]
-    stack.events.disable_rule(Name=rule)
-    version = stack.upload("undelivered.png", disc(seed=64))
-    stack.events.enable_rule(Name=rule)
+    with stack.without_rule("RemoveBackgroundUpload"):
+        version = stack.upload("undelivered.png", disc(seed=64))
     event = {
         "version": "0",
         "id": str(uuid.uuid4()),
@@ -174,6 +182,23 @@ def test_an_undelivered_upload_is_delivered_and_what_is_none_is_left(stack: Depl
     assert {letter["why"] for letter in replayed} == {"NO_PERMISSIONS"}
     assert stack.ended("undelivered.png")["status"] == "SUCCEEDED"
     assert (stack.waiting("Uploads"), len(stack.executions("undelivered.png"))) == (1, 1)
+
+
+def test_an_ending_that_was_not_told_is_settled(stack: Deployed) -> None:
+    stack.trouble.refine_goes_on.clear()
+    stack.upload("untold.png", disc(seed=66))
+    [running] = until(lambda: stack.executions("untold.png"))
+    until(lambda: "Refine" in stack.states(running["executionArn"]))
+    detail = {"executionArn": running["executionArn"], "name": running["name"], "input": running["input"]}
+    url = stack.outputs["SettleDeadLetterQueueUrl"]
+    with stack.without_rule("SettleFunctionEnded"):
+        stack.sfn.stop_execution(executionArn=running["executionArn"])
+        stack.trouble.refine_goes_on.set()
+        stack.sqs.send_message(QueueUrl=url, MessageBody=json.dumps({"source": "aws.states", "detail": detail}))
+        assert not stack.lies_in_results("failed/untold.png.json")
+        [replayed] = stack.pbr("replay-dlq", "settle")
+    assert (replayed["fate"], replayed["key"], stack.waiting("Settle")) == ("replayed", "untold.png", 0)
+    assert stack.lies_in_results("failed/untold.png.json")
 
 
 def test_a_job_that_nobody_waits_for_is_explained_and_then_deleted(stack: Deployed) -> None:
