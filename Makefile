@@ -6,7 +6,7 @@ UV     := 0.13.9
 IMAGE  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-containers chaos lint format typecheck bench bench-matting bench-speed bench-encode bench-foreground bench-segmentation bench-worker-memory load capacity lock clean
+.PHONY: help setup demo test test-containers chaos lint format typecheck bench bench-matting bench-speed bench-encode bench-foreground bench-segmentation bench-worker-memory load capacity reliability-tables lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -95,6 +95,9 @@ SHARED  = rembg|onnxruntime|numpy|scipy|pymatting|numba|opencv-python-headless
 
 bench-worker-memory: setup  ## the ECS worker's memory over many pictures: make bench-worker-memory [IMAGES=10000] [MODELS=1] [BATCH=4]
 	@$(BIN)/python -m bench.worker_memory $(if $(IMAGES),--images $(IMAGES)) $(if $(MODELS),--models $(MODELS)) $(if $(BATCH),--batch $(BATCH))
+
+reliability-tables: setup  ## the fault matrix in docs/reliability.md, anew from the state machine
+	@$(BIN)/python -m tests.fault_matrix
 
 lock: setup  ## resolve the pinned dependencies anew from pyproject.toml
 	$(COMPILE) --extra local --extra dev pyproject.toml --output-file requirements/dev.lock

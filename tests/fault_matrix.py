@@ -217,17 +217,23 @@ def _fates_of(state: str) -> Iterator[tuple[Fate, list[str]]]:
 
 
 def _named(errors: list[str]) -> str:
-    permanent = leaves(PermanentError)
-    others = [error for error in errors if error not in permanent and error != UNKNOWN]
-    if len(permanent & set(errors)) > len(permanent) / 2:
-        missing = sorted(permanent - set(errors))
-        others.append("any permanent error" + (f" but {', '.join(missing)}" if missing else ""))
-    else:
-        others += sorted(permanent & set(errors))
-    return ", ".join([*others, *(["any other"] if UNKNOWN in errors else [])])
+    permanent, answers = leaves(PermanentError), [error for error in errors if error.startswith("answers")]
+    services: dict[str, list[str]] = {}
+    for error in sorted(set(errors) - permanent - {UNKNOWN, *answers}, key=errors.index):
+        service, _, name = error.rpartition(".")
+        services.setdefault(service, []).append(name.removesuffix("Exception"))
+    services = {service + ("." if len(names) == 1 else ": "): names for service, names in services.items()}
+    named = [f"{service}{', '.join(names)}".lstrip(".: ") for service, names in services.items()]
+    ours = sorted(permanent & set(errors))
+    if len(ours) > len(permanent) / 2:
+        missing = sorted(permanent - set(ours))
+        ours = ["any permanent error" + (f" but {', '.join(missing)}" if missing else "")]
+    return "; ".join([*named, *ours, *answers, *(["any other"] if UNKNOWN in errors else [])])
 
 
 def _told(fate: Fate) -> str:
+    if fate.outcome == "settled" and fate.failed == NO_SUBJECT:
+        return "the execution fails; settled with the error that was to be reported"
     if fate.outcome == "settled":
         return f"the execution fails; settled as {' '.join(fate.failed or ())}"
     if fate.failed and not fate.then:
