@@ -12,7 +12,7 @@ import pytest
 from local.cloud import EmbeddedCloud
 from local.faults import Blow, Ending, Refusal, Request
 from tests.conftest import ROOT, client
-from tests.integration.machine.mocks import all_mocks
+from tests.integration.machine.mocks import MOCK_FILE
 
 ENDED = {"SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"}
 
@@ -151,10 +151,8 @@ def until(condition: Callable[[], object], *, timeout_s: float = 60) -> None:
 
 
 @pytest.fixture(scope="package")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+def stack() -> Iterator[Deployed]:
     """All three hosts of segmentation, the segmenter that needs no weights, and the mocks for who names a case."""
-    mocks = tmp_path_factory.mktemp("mocks") / "MockConfigFile.json"
-    mocks.write_text(json.dumps(all_mocks()))
     parameters = {
         "DefaultModel": "classical",
         "WorkerImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/background-remover:1",
@@ -163,5 +161,5 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
         "SageMakerImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/background-remover:1",
     }
     crashes = Crashes()
-    with EmbeddedCloud(ROOT / "template.yaml", parameters, mock_config=mocks, faults=crashes) as cloud:
+    with EmbeddedCloud(ROOT / "template.yaml", parameters, mock_config=MOCK_FILE, faults=crashes) as cloud:
         yield Deployed(cloud, crashes)
