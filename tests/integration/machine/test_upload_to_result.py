@@ -172,6 +172,18 @@ def test_a_claim_whose_owner_was_stopped_is_taken_over(stack: Deployed) -> None:
     assert after.states[2:6] == ["CacheHit?", "CheckOwner", "OwnerAtWork?", "TakeOverClaim"]
 
 
+def test_a_cached_item_without_its_sidecar_is_made_anew(stack: Deployed) -> None:
+    data = disc(seed=32)
+    ended = stack.process("half/1.png", data)
+    [item] = [item for item in stack.cached() if item["cache_key"]["S"] == ended.output["cache"]["key"]]
+    del item["document"]
+    stack.dynamodb.put_item(TableName=stack.outputs["CacheTable"], Item=item)
+
+    after = stack.process("half/2.png", data)
+    assert after.status == "SUCCEEDED", after.cause
+    assert after.states[2:6] == ["CacheHit?", "CheckOwner", "OwnerAtWork?", "TakeOverClaim"]
+
+
 def test_a_cached_copy_that_expired_before_its_item_is_made_anew(stack: Deployed) -> None:
     data = disc(seed=31)
     key = stack.process("expired/1.png", data).output["cache"]["key"]
