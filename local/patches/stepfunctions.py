@@ -274,12 +274,15 @@ def add_no_late_event(original: Any, self: Any, context: Any, *args: Any, **kwar
 
 
 def _endpoint(response: Any) -> Any:
-    """AWS tells tokens that were never issued from those of tasks that are over; moto fails on both."""
+    """AWS tells tokens that were never issued from those of tasks that are over; moto fails on both.
+
+    AWS's tasks are over with their first answer; moto's take another until they notice.
+    """
     token = response._get_param("taskToken")
     for machine in response.stepfunction_backend.state_machines:
         for execution in machine.executions:
             if (env := execution.exec_worker.env) and (endpoint := env.callback_pool_manager.get(token)):
-                if endpoint.consumer_error:
+                if endpoint.consumer_error or endpoint.get_outcome():
                     raise AWSError("Task Timed Out: 'Provided task does not exist anymore'", "TaskTimedOut")
                 return endpoint
     raise AWSError("Invalid Token: 'Invalid token'", "InvalidToken")
