@@ -1,0 +1,119 @@
+"""What a plan of faults does to the embedded cloud: callers are told what AWS would tell them."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from local.cloud import EmbeddedCloud
+from local.faults import Blow, Ending, Refusal, Request
+
+TEMPLATE = Path(__file__).parent / "embedded" / "template.yaml"
+REFUSALS = {
+    "s3": Refusal(503, "SlowDown"),
+    "dynamodb": Refusal(400, "ProvisionedThroughputExceededException"),
+    "lambda": Refusal(429, "TooManyRequestsException"),
+}
+
+
+class Wishes:
+    """Refuses each request whose body or path holds ``refuse me``, and ends invocations as their event asks."""
+
+    def request(self, request: Request) -> Refusal | None:
+        asked = "refuse me" in request.path or b"refuse me" in request.body
+        return REFUSALS.get(request.service) if asked else None
+
+    def invocation(self, _function: str, event: str) -> Blow | None:
+        wish = json.loads(event).get("end")
+        return Blow(Ending(wish["as"]), wish["answered"]) if wish else None
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[EmbeddedCloud]:
+    with EmbeddedCloud(TEMPLATE, faults=Wishes()) as running:
+        yield running
+
+
+def client(cloud: EmbeddedCloud, service: str) -> Any:
+    session: Any = boto3.session.Session("local", "local", region_name=cloud.region)
+    return session.client(service, endpoint_url=cloud.endpoint_url, config=Config(retries={"total_max_attempts": 1}))
+
+
+def keys(cloud: EmbeddedCloud) -> set[str]:
+    listed = client(cloud, "s3").list_objects_v2(Bucket=cloud.outputs["Bucket"])
+    return {entry["Key"] for entry in listed.get("Contents", [])}
+
+
+@pytest.mark.parametrize(("service", "call", "request_", "status"), [
+    ("s3", "put_object", {"Bucket": "Bucket", "Key": "refuse me", "Body": b"1"}, 503),
+    ("dynamodb", "get_item", {"TableName": "Table", "Key": {"id": {"S": "refuse me"}}}, 400),
+    ("lambda", "invoke", {"FunctionName": "Echo", "Payload": '"refuse me"'}, 429),
+])  # fmt: skip
+def test_a_refusal_has_the_services_own_code_and_status(
+    cloud: EmbeddedCloud, service: str, call: str, request_: dict[str, Any], status: int
+) -> None:
+    named = {
+        name: cloud.outputs.get(value, value) if isinstance(value, str) else value for name, value in request_.items()
+    }
+    with pytest.raises(ClientError) as refused:
+        getattr(client(cloud, service), call)(**named)
+    assert refused.value.response["Error"]["Code"] == REFUSALS[service].code
+    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == status
+    assert "refuse me" not in keys(cloud)
+
+
+@pytest.mark.parametrize("ending", list(Ending))
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_function_that_is_killed_ends_as_lambda_says_and_the_next_call_starts_anew(
+    cloud: EmbeddedCloud, ending: Ending, answered: bool
+) -> None:
+    lambdas, echo = client(cloud, "lambda"), cloud.outputs["Echo"]
+    before = json.loads(lambdas.invoke(FunctionName=echo, Payload="{}")["Payload"].read())
+    wish = json.dumps({"end": {"as": ending, "answered": answered}})
+    killed = lambdas.invoke(FunctionName=echo, Payload=wish)
+    assert killed["FunctionError"]
+    assert json.loads(killed["Payload"].read())["errorType"] == ending
+    after = json.loads(lambdas.invoke(FunctionName=echo, Payload="{}")["Payload"].read())
+    assert after["process"] != before["process"] and after["calls"] == 1
+
+
+def started(cloud: EmbeddedCloud) -> set[str]:
+    return {key for key in keys(cloud) if key.endswith("/started")}
+
+
+def grown(cloud: EmbeddedCloud, former: set[str]) -> set[str]:
+    deadline = time.monotonic() + 30
+    while not (new := started(cloud) - former):
+        assert time.monotonic() < deadline, "no task was started"
+        time.sleep(0.1)
+    return new
+
+
+def test_a_task_that_is_killed_does_not_drain_and_is_started_again(cloud: EmbeddedCloud) -> None:
+    first = grown(cloud, set())
+    cloud.kill_tasks()
+    grown(cloud, first)
+    assert not any(key.endswith("/drained") for key in keys(cloud))
+
+
+def test_a_service_follows_another_task_definition(cloud: EmbeddedCloud) -> None:
+    ecs, former = client(cloud, "ecs"), started(cloud)
+    [name] = ecs.list_task_definitions()["taskDefinitionArns"]
+    definition = ecs.describe_task_definition(taskDefinition=name)["taskDefinition"]
+    [container] = definition["containerDefinitions"]
+    container["environment"].append({"name": "GREETING", "value": "hello again"})
+    container.setdefault("memory", 512)
+    made = ecs.register_task_definition(family=definition["family"], containerDefinitions=[container])
+    ecs.update_service(
+        cluster=cloud.outputs["Cluster"],
+        service=cloud.outputs["Service"],
+        taskDefinition=made["taskDefinition"]["taskDefinitionArn"],
+    )
+    grown(cloud, former)
+    assert any(key.endswith("/drained") for key in keys(cloud))
