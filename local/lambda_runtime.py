@@ -5,6 +5,7 @@ import os
 import queue
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -195,6 +196,11 @@ class _RuntimeApi(ThreadingHTTPServer):
         self.events: queue.Queue[tuple[str, float, bytes] | None] = queue.Queue()
         self.outcomes: queue.Queue[tuple[str | int, bool]] = queue.Queue()  # a JSON text or the exit status; failed
         threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a process that was killed in the middle of a sentence."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
     def exited(self, status: int) -> None:
         self.outcomes.put((status, True))

@@ -21,7 +21,7 @@ def main() -> None:
     for table in (strikes(done), account(done)):
         console.print(table)
     for wrong in done.discrepancies:
-        console.print(f"[red]{wrong.rule}[/red] {wrong.subject}: {wrong.what}", highlight=False)
+        console.print(f"[red]{wrong.rule}[/red] {wrong.subject}: {wrong.what}", highlight=False, soft_wrap=True)
     sys.exit(1 if done.discrepancies else 0)
 
 

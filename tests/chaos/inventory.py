@@ -126,8 +126,9 @@ def take(cloud: EmbeddedCloud) -> Inventory:
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     counts = sqs.get_queue_attributes(QueueUrl=outputs["QueueUrl"], AttributeNames=names)["Attributes"]
     found.waiting = sum(int(counts[name]) for name in names)
-    for queue in ("SegmentationDeadLetterQueue", "UploadsDeadLetterQueue"):
-        found.dead[queue] = list(_messages(sqs, outputs[f"{queue}Url"]))
+    for output, url in outputs.items():
+        if output.endswith("DeadLetterQueueUrl"):
+            found.dead[output.removesuffix("Url")] = list(_messages(sqs, url))
     return found
 
 
