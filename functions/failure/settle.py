@@ -92,8 +92,10 @@ def state_at_the_end(events: Sequence["HistoryEventTypeDef"]) -> tuple[str, dict
         elif started := event.get("executionStartedEventDetails"):
             states.append(("Start", json.loads(started["input"])))
     # In a branch of a Parallel the newest was given a part of the state: the Parallel itself was given the whole. Where
-    # there is no job, what names the upload is the execution's own input.
-    return next((found for found in states if "cache_key" in found[1]), (states[0][0], states[-1][1]))
+    # there is no job, what names the upload is the execution's own input, and the newest tells what failed.
+    return next(
+        (found for found in states if "cache_key" in found[1]), (states[0][0], {**states[-1][1], **states[0][1]})
+    )
 
 
 def is_recorded(state: dict[str, Any]) -> bool:
