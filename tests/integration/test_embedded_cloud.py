@@ -586,6 +586,15 @@ def test_a_failure_report_keeps_its_cause(cloud: EmbeddedCloud, machines: Machin
     assert (result["error"], result["cause"]) == ("EmptyImageError", '{"field": "x"}')
 
 
+def test_a_task_takes_its_first_answer_and_no_other(cloud: EmbeddedCloud, machines: Machines) -> None:
+    execution = machines.start(machines.create({"Wait": wait_for_token(cloud.outputs["QueueUrl"])}))
+    token = receive_token(cloud)
+    machines.api.send_task_success(taskToken=token, output='{"answer": 1}')
+    with pytest.raises(ClientError, match="TaskTimedOut"):
+        machines.api.send_task_success(taskToken=token, output='{"answer": 2}')
+    assert json.loads(machines.end(execution)["output"]) == {"answer": 1}
+
+
 def test_every_attempt_has_a_token_of_its_own(cloud: EmbeddedCloud, machines: Machines) -> None:
     retry = [{"ErrorEquals": ["TransientError"], "IntervalSeconds": 1, "MaxAttempts": 1}]
     execution = machines.start(machines.create({"Wait": wait_for_token(cloud.outputs["QueueUrl"], Retry=retry)}))
