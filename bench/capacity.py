@@ -387,18 +387,18 @@ class Project:
 
 
 def measured(megapixels: float, project: Project) -> dict[str, list[float]]:
-    """Measure each stage on a picture of that size, and say what it takes with a function's share of processors."""
-    jobs = {
-        function: Job(_stage, (photograph(megapixels), function), _ROUNDS)
-        for function in REQUESTS
-        if function in _STAGES
-    }
+    """Measure each stage on a picture of that size, and return what its function takes, by function.
+
+    A stage takes as long as one core needs for it, or longer where its function has less than a core: CPU time is what
+    other work on the machine changes least.
+    """
+    jobs = {function: Job(_stage, (photograph(megapixels), function), _ROUNDS) for function in _STAGES}
     durations = {"MetricsFunction": [_METRICS_S + _CALL_S], "FailureFunction": [_METRICS_S + _CALL_S]}
     for function, cost in measure(jobs).items():
         if not isinstance(cost, Cost):
             raise RuntimeError(cost.reason)
         vcpus = project.memory_mb[function] / _MB_PER_VCPU
-        durations[function] = [max(cost.wall_s, cost.cpu_s / vcpus) + _CALL_S]
+        durations[function] = [cost.cpu_s / min(1.0, vcpus) + _CALL_S]
     return durations
 
 
@@ -536,7 +536,7 @@ def durations_table(pictures: Mapping[str, Durations]) -> str:
     """Return how long functions take."""
     heads = ["", *(function.removesuffix("Function") for function in _STAGES)]
     rows = [(name, *(f"{np.median(took[function]):.2f}" for function in _STAGES)) for name, took in pictures.items()]
-    return table("Seconds of each function, with the processors that its memory brings", heads, rows)
+    return table("Seconds of each function, on one core", heads, rows)
 
 
 def demand_table(project: Project) -> str:
@@ -554,21 +554,14 @@ def quota_table() -> str:
     def amount(long_run: float, burst: float) -> str:
         return f"{long_run:,.0f}" if burst == long_run else f"{long_run:,.0f}, {burst:,.0f} at once"
 
+    def known(source: str, verified: bool) -> str:
+        return source if verified else f"{source}; unverified"
+
     rows = [
-        (
-            quota.name,
-            *(amount(quota.per_second[a], quota.burst[a]) for a in Account),
-            quota.source,
-            _known(quota.verified),
-        )
-        for quota in QUOTAS
+        (q.name, *(amount(q.per_second[a], q.burst[a]) for a in Account), known(q.source, q.verified)) for q in QUOTAS
     ]
-    rows += [(name, value, "", "", source, _known(verified)) for name, value, source, verified in OTHERS]
-    return table("Default limits, per second", ["", *Account, "source", ""], rows)
-
-
-def _known(verified: bool) -> str:
-    return "" if verified else "unverified"
+    rows += [(name, value, "", "", known(source, verified)) for name, value, source, verified in OTHERS]
+    return table("Default limits, per second", ["", *Account, "source"], rows)
 
 
 def allowed(durations: Durations, project: Project, account: Account) -> dict[str, float]:

@@ -64,7 +64,7 @@ def _panel(
     series: Series,
 ) -> None:
     values = [value for line in lines.values() for _, value in line if not math.isnan(value)]
-    ticks = _ticks(max([*values, 1e-9]) * 1.05, 4)
+    ticks = _ticks(max([*values, 1e-9]) * 1.05, 6)
     highest = max(ticks[-1], *values, 1e-9)
     bottom = top + _PANEL_PX
 

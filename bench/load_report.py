@@ -92,11 +92,7 @@ def report(load: Load) -> str:
     """Return the tables."""
     parts = [
         f"Machine: {machine.describe()}.",
-        table(
-            f"{load.rate:g} uploads per second for {load.seconds:g} s, {load.megapixels:g} MP each",
-            ["", ""],
-            _outcome(load),
-        ),
+        table(title(load), ["", ""], _outcome(load)),
         table("Seconds", ["", "p50", "p95", "p99"], _latencies(load)),
     ]
     if load.cpu:
