@@ -2,12 +2,13 @@
 
 import argparse
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos.run import Run, kind_of, run
+from tests.chaos.account import Picture
+from tests.chaos.run import Run, run
 
 
 def main() -> None:
@@ -33,9 +34,9 @@ def strikes(done: Run) -> Table:
     attempts: Counter[str] = Counter()
     for (_, fault), times in done.strikes.struck.items():
         attempts[fault.kind] += times
-    ends: dict[str, Counter[bool]] = {}
+    ends: defaultdict[str, Counter[bool]] = defaultdict(Counter)
     for upload in done.expected:
-        ends.setdefault(upload.why.partition(",")[0] or "nothing", Counter())[kind_of(upload.outcome) == "result"] += 1
+        ends[upload.why.partition(",")[0] or "nothing"][isinstance(upload.outcome, Picture)] += 1
     for kind, counts in sorted(ends.items()):
         row = (sum(counts.values()), attempts[kind], counts[True], counts[False])
         table.add_row(kind, *map(str, row))

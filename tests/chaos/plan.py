@@ -87,7 +87,16 @@ class Fault:
 
 @dataclass(frozen=True)
 class Content:
-    """A file, and the options that it is always uploaded with; ``error`` is its own, if it is no picture."""
+    """A file, and the options that it is always uploaded with.
+
+    Attributes:
+        name: what is drawn by.
+        data: the file.
+        options: those that are not to have their defaults.
+        host: of segmentation.
+        report: how each upload of it ends, if it is no picture, or an empty one.
+        fault: what strikes whoever works on it first, or everybody who does.
+    """
 
     name: str
     data: bytes = field(repr=False)
@@ -122,11 +131,10 @@ class Upload:
 
     @property
     def report(self) -> Report | None:
-        """How it has to end: with this report, or with a result."""
-        if self.fault and self.fault.report and self.fault.where == "Validate":
-            return self.fault.report
-        faults = [self.content.fault, self.fault]
-        return self.content.report or next((fault.report for fault in faults if fault and fault.report), None)
+        """How it has to end: with this report, or with a result. What fails in Validate gets no further."""
+        faults = (self.content.fault, self.fault)
+        reports = [self.content.report, *(fault.report for fault in faults if fault)]
+        return min(filter(None, reports), key=lambda report: "Validate" not in report.stages, default=None)
 
 
 LAMBDA = frozenset({"lambda"})

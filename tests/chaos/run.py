@@ -21,7 +21,7 @@ from core.options import Options
 from local.cloud import EmbeddedCloud
 from tests.chaos.account import Discrepancy, Expected, Picture, Struck, discrepancies
 from tests.chaos.inventory import Inventory, said, take
-from tests.chaos.plan import Content, Plan, Report, Upload, plan
+from tests.chaos.plan import Content, Plan, Upload, plan
 from tests.chaos.strikes import Strikes
 from tests.conftest import ROOT, client
 
@@ -185,8 +185,3 @@ def _explanations(chaos: Plan, strikes: Strikes) -> Struck:
             masks[cache_keys.get(subject, subject)] += times
         workers += times if fault.kind == "worker kill" else 0
     return Struck(masks, workers, RUBBISH)
-
-
-def kind_of(outcome: Picture | Report) -> str:
-    """Return how an upload is to end, in a word."""
-    return "result" if isinstance(outcome, Picture) else outcome.error
