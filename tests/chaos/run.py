@@ -69,8 +69,7 @@ def run(number: int, faults: float, seed: int) -> Run:
         strikes.attach(cloud)
         flood = _Flood(cloud)
         versions = flood.send(chaos.uploads)
-        strikes.finish()
-        flood.wait_until_quiet()
+        flood.wait_until_quiet(strikes)
         found = take(cloud)
     expected = [
         Expected(
@@ -148,13 +147,14 @@ class _Flood:
             )["VersionId"]
         return versions
 
-    def wait_until_quiet(self) -> None:
+    def wait_until_quiet(self, strikes: Strikes) -> None:
         """Wait until no execution runs or is to be settled, and no message waits; the account tells what still does."""
         deadline = time.monotonic() + QUIET_S
         quiet = 0
         while quiet < 3 and time.monotonic() < deadline:  # what an event starts begins a moment later
             time.sleep(0.5)
-            quiet = 0 if self._running() or self._waiting() or self._unsettled() else quiet + 1
+            busy = strikes.pending or self._running() or self._waiting() or self._unsettled()
+            quiet = 0 if busy else quiet + 1
 
     def _running(self) -> int:
         return len(list(self._with_status("RUNNING")))

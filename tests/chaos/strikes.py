@@ -48,10 +48,10 @@ class Strikes:
         self._s3, self._sfn = (client(name, cloud.endpoint_url, cloud.region) for name in ("s3", "stepfunctions"))
         self._cloud = cloud
 
-    def finish(self) -> None:
-        """Wait until the events that come twice have come."""
-        for timer in self._timers:
-            timer.join()
+    @property
+    def pending(self) -> bool:
+        """Whether an event is still to come for the second time."""
+        return any(timer.is_alive() for timer in self._timers)
 
     def request(self, request: Request) -> Refusal | None:
         """See :class:`local.faults.Faults`."""
