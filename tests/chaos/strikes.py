@@ -95,7 +95,7 @@ class Strikes:
             self._sfn.stop_execution(executionArn=event["execution"]["id"])
         elif fault.kind == "duplicate event" and self._cloud:
             again = {"stateMachineArn": self._cloud.outputs["StateMachineArn"], "input": json.dumps(event["input"])}
-            after_s = DUPLICATE_WITHIN_S * share(self._seed, again["input"], "again")
+            after_s = DUPLICATE_WITHIN_S * share(self._seed, source_of(event["input"])["key"], "again")
             timer = threading.Timer(after_s, self._sfn.start_execution, kwargs=again)
             self._timers.append(timer)
             timer.start()
