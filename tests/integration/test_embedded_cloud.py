@@ -387,7 +387,7 @@ def test_an_attempt_that_no_mock_is_for_runs(cloud: EmbeddedCloud, machines: Mac
     retry = [{"ErrorEquals": ["Lambda.ServiceException"], "IntervalSeconds": 1, "MaxAttempts": 3}]
     machine = machines.create({"Ask": invoke(cloud.outputs["Echo"], {"real": True}, Retry=retry)}, "mocked-once")
     result = machines.end(machines.start(f"{machine}#RealSecondTry"))
-    assert json.loads(result["output"])["Payload"]["real"] is True
+    assert json.loads(result["output"])["Payload"]["event"] == {"real": True}
 
 
 @pytest.mark.parametrize("error", ["States.Timeout", "NoSubjectError"])
@@ -410,9 +410,12 @@ def test_the_history_comes_in_pages_and_in_reverse(machines: Machines) -> None:
 
 
 def test_an_execution_that_times_out_has_a_stop_date(machines: Machines) -> None:
-    result = machines.run({"Wait": {"Type": "Wait", "Seconds": 30, "End": True}}, TimeoutSeconds=1)
+    machine = machines.create({"Wait": {"Type": "Wait", "Seconds": 30, "End": True}}, TimeoutSeconds=1)
+    result = machines.end(machines.start(machine))
     assert result["status"] == "TIMED_OUT"
     assert result["stopDate"] > result["startDate"]
+    [listed] = machines.api.list_executions(stateMachineArn=machine, statusFilter="TIMED_OUT")["executions"]
+    assert listed["stopDate"] == result["stopDate"]
 
 
 def test_an_execution_that_times_out_ends_in_its_history_whatever_its_task_does(
@@ -442,17 +445,32 @@ def test_a_failed_execution_is_redriven_from_the_state_that_failed(cloud: Embedd
     first = {"Type": "Pass", "Result": {"id": {"S": "redriven"}}, "ResultPath": "$.key", "Next": "Get"}
     get = task("dynamodb:getItem", {"TableName": cloud.outputs["Table"], "Key.$": "$.key"}, OutputPath="$.Item.id")
     execution = machines.start(machines.create({"First": first, "Get": get}))
-    assert machines.end(execution)["status"] == "FAILED"
+    failed = machines.end(execution)
+    assert (failed["status"], failed["redriveStatus"]) == ("FAILED", "REDRIVABLE")
     client(cloud, "dynamodb").put_item(TableName=cloud.outputs["Table"], Item={"id": {"S": "redriven"}})
     machines.api.redrive_execution(executionArn=execution)
     result = machines.end(execution)
-    assert (result["status"], result["redriveCount"]) == ("SUCCEEDED", 1)
+    assert (result["status"], result["redriveCount"], result["redriveStatus"]) == ("SUCCEEDED", 1, "NOT_REDRIVABLE")
     entered = [
         e["stateEnteredEventDetails"]["name"] for e in machines.history(execution) if "stateEnteredEventDetails" in e
     ]
     assert entered == ["First", "Get", "Get"]
     with pytest.raises(ClientError, match="ExecutionNotRedrivable"):
         machines.api.redrive_execution(executionArn=execution)
+
+
+def test_what_a_stopped_execution_has_under_way_changes_nothing_of_its_redrive(
+    cloud: EmbeddedCloud, machines: Machines
+) -> None:
+    execution = machines.start(machines.create({"Sleep": invoke(cloud.outputs["Sleep"], {"seconds": 1})}))
+    until(lambda: machines.history(execution)[-1]["type"] == "TaskStarted")
+    machines.api.stop_execution(executionArn=execution)
+    time.sleep(0.5)  # so that the first call answers while the second one is at work
+    machines.api.redrive_execution(executionArn=execution)
+    result = machines.end(execution)
+    assert result["status"] == "SUCCEEDED", result
+    ends = [event["type"] for event in machines.history(execution) if event["type"].endswith(("Succeeded", "Exited"))]
+    assert ends == ["TaskSucceeded", "TaskStateExited", "ExecutionSucceeded"]
 
 
 def test_a_definition_is_parsed_once(cloud: EmbeddedCloud) -> None:
