@@ -59,7 +59,7 @@ QUOTAS: Final = (
         _by(18_750, 750),
         _by(18_750, 750),
         "request",
-        "EventBridge, quotas; the lowest of the other regions",
+        "EventBridge, quotas; the lowest of the other regions; for eu-west-1 not seen",
         verified=True,
     ),
     Quota(
