@@ -153,7 +153,8 @@ def run_what_the_case_does_not_mock(original: Any, self: Any) -> bool:
     if not original(self):
         return False
     mocked = self.mock_test_case.state_mocked_responses[self.next_state_name].mocked_responses
-    return self.states.context_object.context_object_data["State"]["RetryCount"] < len(mocked)
+    attempts: int = self.states.context_object.context_object_data["State"]["RetryCount"]
+    return attempts < len(mocked)
 
 
 @around(StateTaskServiceCallback, "_eval_execution")
