@@ -85,7 +85,7 @@ def state_at_the_end(events: Sequence["HistoryEventTypeDef"]) -> tuple[str, dict
     Args:
         events: the execution's history, newest first.
     """
-    states: list[tuple[str, dict[str, Any]]] = []
+    states: list[tuple[str, Any]] = []
     for event in events:
         if entered := event.get("stateEnteredEventDetails"):
             states.append((entered["name"], json.loads(entered["input"])))
@@ -93,9 +93,9 @@ def state_at_the_end(events: Sequence["HistoryEventTypeDef"]) -> tuple[str, dict
             states.append(("Start", json.loads(started["input"])))
     # In a branch of a Parallel the newest was given a part of the state: the Parallel itself was given the whole. Where
     # there is no job, what names the upload is the execution's own input, and the newest tells what failed.
-    return next(
-        (found for found in states if "cache_key" in found[1]), (states[0][0], {**states[-1][1], **states[0][1]})
-    )
+    (newest, state), (_, given) = states[0], states[-1]
+    without_job = (newest, {**given, **state} if isinstance(state, dict) else given)
+    return next((found for found in states if "cache_key" in found[1]), without_job)
 
 
 def is_recorded(state: dict[str, Any]) -> bool:

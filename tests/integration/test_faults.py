@@ -130,16 +130,16 @@ class Stage:
     def _prepare(self, case: Case) -> dict[str, Any]:
         """Upload the case's picture, lay ready what its state needs to be reached, and return its mocked responses."""
         state, picture = case.fault.state, disc(**SIZE, seed=1 + case.number)
-        version = self._stack.upload(case.key, picture)
+        self._stack.upload(case.key, picture)
         mocked: dict[str, Any] = {
             "SegmentOnLambda": _answers({"Payload": self._mask}),
             "Refine": _answers({"Payload": self._alpha}),
         }
         if case.fault.answer and fate_of(case.fault).failed == ("Refine", "InvalidRequestError"):
-            del mocked["Refine"]
+            del mocked["Refine"]  # it is to notice
         host = HOSTS.get("SegmentOnSageMakerAsync" if state in BRANCHES else state)
         if host or state in (*SERVED, *CLAIMED):
-            job = self._job(case, version)
+            job = self._job(case)
             if host:
                 job |= {"host": host, "sagemaker_mode": "async" if state in BRANCHES else "realtime"}
                 good = {"Body": json.dumps(self._mask)} if state == "SegmentOnSageMaker" else self._mask
@@ -153,17 +153,16 @@ class Stage:
         mocked[state] = _faulty(case.fault, mocked.get(state, {}))
         return mocked
 
-    def _job(self, case: Case, version: str) -> dict[str, Any]:
+    def _job(self, case: Case) -> dict[str, Any]:
         execution = {"id": self._arn_of(case), "name": case.name, "started_at": "2026-01-05T10:00:00Z"}
-        event = {"input": self._input(case, version), "execution": execution}
+        event = {"input": self._input(case), "execution": execution}
         answer = self._lambda.invoke(FunctionName=self._validate, Payload=json.dumps(event))
         job: dict[str, Any] = json.load(answer["Payload"])
         assert "cache_key" in job, job
         return job
 
-    def _input(self, case: Case, version: str | None = None) -> dict[str, Any]:
-        source = {"bucket": self._stack.outputs["UploadsBucket"], "key": case.key}
-        return {"source": {**source, "version_id": version} if version else source, "options": {}}
+    def _input(self, case: Case) -> dict[str, Any]:
+        return {"source": {"bucket": self._stack.outputs["UploadsBucket"], "key": case.key}, "options": {}}
 
     def _arn_of(self, case: Case) -> str:
         return f"{self._machine_arn.replace(':stateMachine:', ':execution:')}:{case.name}"
@@ -219,7 +218,7 @@ class Stage:
 
 def _until(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
     """Wait for a condition, gently: many wait side by side, and what they wait for shares their processors."""
-    pause_s, deadline = 0.05, time.monotonic() + timeout_s
+    pause_s, deadline = 0.2, time.monotonic() + timeout_s
     while not (value := condition()) and time.monotonic() < deadline:
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, 1)
@@ -280,7 +279,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 @pytest.fixture(scope="module")
 def played(stage: Stage, request: pytest.FixtureRequest) -> dict[Fault, Played]:
     """The cases that were asked for."""
-    asked = {item.callspec.params["fault"] for item in request.session.items if hasattr(item, "callspec")}
+    asked = {item.callspec.params["fault"] for item in request.session.items if item.path == request.path}
     return stage.play([Case(number, fault) for number, fault in enumerate(FAULTS) if fault in asked])
 
 
@@ -303,11 +302,11 @@ def test_a_fault_ends_as_the_definition_promises(
     seen, fate = played[fault], fate_of(fault)
     assert seen.attempts[fault.state] == fate.attempts
     states = seen.ended.states
-    if fate.then:
-        assert states.count(fate.then) >= 1
+    assert not fate.then or fate.then in states
     if fate.outcome == "result":
         assert seen.ended.status == "SUCCEEDED", seen.ended.cause
-        assert (seen.report, bool(seen.sidecar)) == (None, True)
+        assert seen.report is None
+        assert seen.sidecar and seen.sidecar["source"] == seen.ended.output["source"]
     else:
         assert seen.ended.status == "FAILED"
         check_report(seen, fate)
@@ -328,19 +327,10 @@ def check_report(seen: Played, fate: Fate) -> None:
 
 def check_metrics(fault: Fault, fate: Fate, published: list[dict[str, Any]]) -> None:
     """See that the metrics count the job once, by how it ended, and what failed without failing it."""
-    names = Counter(name for entry in published for name in entry if name in {"Failed", "Processed", "CacheHit"})
-    degraded = [entry["Stage"] for entry in published if "Degraded" in entry]
-    if fault.state == "PublishMetrics" and fault.lasting:
+    if (fault.state == "PublishMetrics" and fault.lasting) or (fate.outcome == "settled" and not fate.then):
         assert not published
         return
-    if fate.then == "NameUnrecordedFailure":
-        [failed] = [entry for entry in published if "Failed" in entry]
-        assert (failed["Stage"], failed["Error"]) == ("RecordFailure", "FailureNotRecordedError")
-    elif fate.outcome == "report":
-        [failed] = [entry for entry in published if "Failed" in entry]
-        assert (failed["Stage"], failed["Error"]) == fate.failed
-    elif fate.outcome == "settled":
-        assert not published
-    else:
-        assert names.total() == 1 and "Failed" not in names
-    assert bool(degraded) == fate.degraded
+    [end] = [entry for entry in published if entry.keys() & {"Failed", "Processed", "CacheHit"}]
+    failed = ("RecordFailure", "FailureNotRecordedError") if fate.then == "NameUnrecordedFailure" else fate.failed
+    assert ((end["Stage"], end["Error"]) if "Failed" in end else None) == failed
+    assert any("Degraded" in entry for entry in published) == fate.degraded
