@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Final
@@ -49,6 +50,7 @@ _WARM_UPS: Final = 8
 _ALONE: Final = 5
 _SAMPLES_PER_PERIOD: Final = 5
 _AWS_SAMPLE_S: Final = 10.0
+_CLOCKS_S: Final = 5.0  # this machine's and Step Functions' are not the same one
 _FINISH_S: Final = 1800.0
 _COUNT: Final = re.compile(r"\d+")
 _REST_S: Final = 40.0  # in which the workers' number may fall again
@@ -151,10 +153,10 @@ class Site:
         )["Attributes"]
         return int(found["ApproximateNumberOfMessages"]), int(found["ApproximateNumberOfMessagesNotVisible"])
 
-    def executions(self, **selection: Any) -> Iterator[Mapping[str, Any]]:
+    def executions(self) -> Iterator[Mapping[str, Any]]:
         """Yield the state machine's executions, newest first."""
         pages = self.stack.stepfunctions.get_paginator("list_executions").paginate(
-            stateMachineArn=self.stack.outputs["StateMachineArn"], **selection
+            stateMachineArn=self.stack.outputs["StateMachineArn"]
         )
         return (execution for page in pages for execution in page["executions"])
 
@@ -322,7 +324,7 @@ def ended(site: Site, arrived: Sequence[Arrival], origin: float) -> list[Run]:
     stepfunctions = site.stack.stepfunctions
     while len(runs) < len(wanted) and time.time() < deadline:
         time.sleep(site.stack.poll_s)
-        listed = [entry for entry in site.executions() if entry["startDate"].timestamp() > origin - 5]
+        listed = list(takewhile(lambda entry: entry["startDate"].timestamp() > origin - _CLOCKS_S, site.executions()))
         fresh = [entry for entry in listed if entry["status"] != "RUNNING" and entry["executionArn"] not in described]
         if not fresh and len(listed) < len(wanted) and all(entry["status"] != "RUNNING" for entry in listed):
             deadline = min(deadline, time.time() + 60.0)  # some started nothing: a last chance
