@@ -245,13 +245,14 @@ def test_an_answer_after_the_execution_was_stopped_leaves_its_report(stack: Depl
 
 def test_a_message_that_reaches_two_workers_is_answered_once_and_neither_is_troubled(stack: Deployed) -> None:
     line = Line(stack)
-    executions = [line.start(f"both-{number}", disc(seed=number)) for number in range(3)]
-    messages = stack.sqs.receive_message(QueueUrl=line.queue_url, MaxNumberOfMessages=10, VisibilityTimeout=0)[
-        "Messages"
-    ]
-    assert len(messages) == 3
-    for message in messages:
-        stack.sqs.send_message(QueueUrl=line.queue_url, MessageBody=message["Body"])
+    executions, bodies = [], []
+    for number in range(3):
+        executions.append(line.start(f"both-{number}", disc(seed=number)))
+        [message] = stack.sqs.receive_message(QueueUrl=line.queue_url, WaitTimeSeconds=20)["Messages"]
+        stack.sqs.delete_message(QueueUrl=line.queue_url, ReceiptHandle=message["ReceiptHandle"])
+        bodies.append(message["Body"])
+    for body in bodies + bodies:
+        stack.sqs.send_message(QueueUrl=line.queue_url, MessageBody=body)
     with ExitStack() as workers:
         both = [workers.enter_context(Process(line.environment())) for _ in range(2)]
         for execution in executions:
