@@ -49,8 +49,8 @@ def explain(caught: dict[str, str]) -> dict[str, Any]:
             ``errorMessage``, or any text.
     """
     name, cause = caught.get("Error", "Unknown"), caught.get("Cause", "")
-    answer = _json_object(cause)
-    facts = _json_object(answer.get("errorMessage", "")) or answer
+    answer = json_object(cause)
+    facts = json_object(answer.get("errorMessage", "")) or answer
     if {"error", "message", "field", "value", "remedy"} <= facts.keys():
         return facts
     message, remedy = _CLOUD_ERRORS.get(name, _UNEXPECTED)
@@ -87,7 +87,8 @@ def _object_at(value: Any, *path: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _json_object(text: str) -> dict[str, Any]:
+def json_object(text: str) -> dict[str, Any]:
+    """Return the object that a text is; an empty one where it is none."""
     try:
         value = json.loads(text)
     except ValueError:

@@ -4,7 +4,6 @@ An execution that is stopped, or takes too long, or fails in a way that no Catch
 ReleaseClaim. Step Functions tells EventBridge how every execution ends, and that is where this begins.
 """
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +11,7 @@ import boto3
 from pydantic import BaseModel, Field
 
 from functions.failure.record import FailureConfig, Recorder
-from functions.failure.report import gave_up
+from functions.failure.report import gave_up, json_object
 from functions.shared.config import SDK
 from functions.shared.job import Execution
 from functions.shared.observe import count, logger, stage
@@ -85,17 +84,16 @@ def state_at_the_end(events: Sequence["HistoryEventTypeDef"]) -> tuple[str, dict
     Args:
         events: the execution's history, newest first.
     """
-    states: list[tuple[str, Any]] = []
+    states: list[tuple[str, dict[str, Any]]] = []
     for event in events:
         if entered := event.get("stateEnteredEventDetails"):
-            states.append((entered["name"], json.loads(entered["input"])))
+            states.append((entered["name"], json_object(entered["input"])))
         elif started := event.get("executionStartedEventDetails"):
-            states.append(("Start", json.loads(started["input"])))
+            states.append(("Start", json_object(started["input"])))
     # In a branch of a Parallel the newest was given a part of the state: the Parallel itself was given the whole. Where
     # there is no job, what names the upload is the execution's own input, and the newest tells what failed.
     (newest, state), (_, given) = states[0], states[-1]
-    without_job = (newest, {**given, **state} if isinstance(state, dict) else given)
-    return next((found for found in states if "cache_key" in found[1]), without_job)
+    return next((found for found in states if "cache_key" in found[1]), (newest, {**given, **state}))
 
 
 def is_recorded(state: dict[str, Any]) -> bool:

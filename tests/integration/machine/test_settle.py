@@ -113,6 +113,16 @@ def test_an_execution_that_no_catch_saw_fail_is_settled(stack: Deployed, by_hand
     assert (report["stage"], report["error"]) == ("Look", "States.Runtime") and report["remedy"]
 
 
+@pytest.mark.parametrize("given", ["null", "7", "[]", '"text"'])
+def test_an_execution_whose_input_is_no_object_has_a_report_under_its_own_name(stack: Deployed, given: str) -> None:
+    started = stack.sfn.start_execution(stateMachineArn=stack.outputs["StateMachineArn"], input=given)
+    assert stack.wait(started["executionArn"]).status == "FAILED"
+    key = f"failed/executions/{started['executionArn'].rpartition(':')[2]}.json"
+    eventually(lambda: versions(stack, key))
+    report = json.loads(stack.result(key))
+    assert report["error"] and report["remedy"] and report["source"]["key"] is None
+
+
 def test_a_late_execution_of_an_upload_that_has_its_result_reports_nothing(stack: Deployed, by_hand: Any) -> None:
     source = by_hand("late.png", disc(seed=63))
     assert stack.wait(stack.start(source)).status == "SUCCEEDED"
