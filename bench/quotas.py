@@ -1,6 +1,6 @@
 """What an AWS account may do by default, per region; facts with the name of their source.
 
-Read on 2026-11-23 in stored copies of AWS's documentation; ``verified`` says whether a copy had that very figure.
+Service Quotas shows an account's own. ``verified`` says whether the source was seen to have that very figure.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class Quota:
         burst: what it allows at once beyond that; by account.
         raised: whether it can be raised, and how.
         source: document.
-        verified: whether a copy of that document had this figure.
+        verified: whether that document was seen to have all of these figures.
     """
 
     limit: str
@@ -60,7 +60,7 @@ QUOTAS: Final = (
         _by(18_750, 750),
         "request",
         "EventBridge, quotas; the lowest of the other regions; for eu-west-1 not seen",
-        verified=True,
+        verified=False,
     ),
     Quota(
         "starts",
@@ -68,7 +68,7 @@ QUOTAS: Final = (
         _by(300, 150),
         _by(1_300, 800),
         "request",
-        _STATES,
+        f"{_STATES}, an older edition",
         verified=True,
     ),
     Quota(
@@ -77,7 +77,7 @@ QUOTAS: Final = (
         _by(5_000, 800),
         _by(5_000, 800),
         "request",
-        f"{_STATES}; an older copy has refill rates of 1,500 and 500, and new accounts have less",
+        f"{_STATES}; an older edition has refill rates of 1,500 and 500, and new accounts have less",
         verified=False,
     ),
     Quota(
@@ -86,7 +86,7 @@ QUOTAS: Final = (
         _by(15, 10),
         _by(300, 250),
         "request",
-        _STATES,
+        f"{_STATES}, an older edition",
         verified=True,
     ),
     Quota(
@@ -105,7 +105,7 @@ QUOTAS: Final = (
         _by(1_000, 1_000, 10),
         "request",
         "Lambda, quotas; that a new account has 10 is not in it",
-        verified=True,
+        verified=False,
     ),
     Quota(
         "invocations",
@@ -157,6 +157,6 @@ OTHERS: Final = (
     ("SQS standard queue", "nearly unlimited; 120,000 messages in flight", "SQS, quotas", True),
     ("Fargate", "100 tasks at once, then 20 per second; 500 a minute for one service", "ECS, throttling; quotas", True),
     ("Step Functions, open executions", "1,000,000", _STATES, True),
-    ("SNS, e-mail", "10 per second and subscription; beyond, the subscription is ended", "SNS, quotas", True),
+    ("SNS, e-mail", "10 per second and subscription; beyond, the subscription is ended", "SNS, AWS re:Post", True),
 )
 """Limits that are not simulated, since none of them is met before those above: what, how much, source, verified."""
