@@ -6,7 +6,7 @@ UV     := 0.13.9
 IMAGE  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-containers chaos lint format typecheck bench bench-matting bench-speed bench-encode bench-foreground bench-segmentation bench-worker-memory load capacity reliability-tables lock clean
+.PHONY: help setup demo test test-containers chaos fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-foreground bench-segmentation bench-worker-memory load capacity reliability-tables lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -29,7 +29,7 @@ demo: setup  ## one photograph through the whole pipeline: make demo [IMAGE=phot
 	@$(BIN)/pbr demo $(IMAGE)
 
 test: setup $(VENV)/.compiled  ## all tests, fast ones first
-	$(BIN)/python -m pytest --numprocesses auto tests/unit
+	$(BIN)/python -m pytest --numprocesses auto tests/unit tests/hostile
 	$(BIN)/python -m pytest tests/integration tests/e2e
 	$(BIN)/python -m pytest tests/chaos
 
@@ -38,6 +38,9 @@ chaos: setup $(VENV)/.compiled  ## uploads of which a share is struck by faults,
 
 test-containers: setup $(VENV)/.compiled  ## the image in Docker: every function, the worker, the endpoint: make test-containers [GPU=1]
 	$(if $(GPU),PBR_TEST_GPU=1) $(BIN)/python -m pytest --timeout 1200 tests/containers
+
+fuzz: setup $(VENV)/.compiled  ## damaged files through decoding, kept in out/fuzz if one ends badly: make fuzz [N=20000] [SEED=0]
+	$(BIN)/python -m tests.hostile.fuzz $(if $(N),--files $(N)) $(if $(SEED),--seed $(SEED))
 
 lint: setup node_modules/.ready typecheck  ## style, types, imports, templates, state machine
 	$(BIN)/ruff check .
