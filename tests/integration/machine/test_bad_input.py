@@ -1,16 +1,19 @@
 """Whatever is wrong with an upload: a FAILED execution, a report with field, value and remedy, and the topic told."""
 
+import hashlib
 import io
 import json
 import struct
 import time
 import zlib
 from collections.abc import Callable
+from email.header import Header
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from core.limits import MAX_KEY_BYTES
 from tests.conftest import disc, file_of
 from tests.integration.machine.conftest import Deployed
 
@@ -43,6 +46,41 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "moving.gif": (animated, "AnimatedImageError"),
     "blank.png": (lambda: file_of(Image.new("RGB", (200, 200), "white"), "PNG"), "UnknownForegroundError"),
 }
+
+
+LONG = "é" * ((MAX_KEY_BYTES - len("tricks/.png")) // 2)
+KEYS = {
+    "composed": ("tricks/n\xe4me.png", "tricks/n\xe4me"),
+    "decomposed": ("tricks/na\u0308me.png", "tricks/na\u0308me"),
+    "emoji": (
+        "tricks/\U0001f468\u200d\U0001f469\u200d\U0001f467.png",
+        "tricks/\U0001f468\u200d\U0001f469\u200d\U0001f467",
+    ),
+    "right to left": ("tricks/\u202egpj.exe\u200f.png", "tricks/\u202egpj.exe\u200f"),
+    "spaces": (" tricks/ a  b .png ", " tricks/ a  b "),
+    "plus": ("tricks/a+b c.png", "tricks/a+b c"),
+    "percent": ("tricks/100%.png", "tricks/100%"),
+    "encoded slash": ("tricks%2Fa.png", "tricks%2Fa"),
+    "encoded twice": ("tricks/%252e%252e/a.png", "tricks/%252e%252e/a"),
+    "query": ("tricks/a?versionId=b&x=#c;d=e.png", "tricks/a?versionId=b&x=#c;d=e"),
+    "quotes": ("tricks/\"a\" 'b' `c`.png", "tricks/\"a\" 'b' `c`"),
+    "backslashes": ("..\\tricks\\a.png", "..\\tricks\\a"),
+    "braces": ("tricks/{}{0}$.keys[*]\\{.png", "tricks/{}{0}$.keys[*]\\{"),
+    "markup": ("tricks/<a>&amp;]]>.png", "tricks/<a>&amp;]]>"),
+    "dots": ("tricks/a/../../b.png", "tricks/a/../../b"),
+    "slashes": ("tricks//a///b.png", "tricks//a///b"),
+    "leading slash": ("/tricks/c.png", "/tricks/c"),
+    "trailing dot": ("tricks/d.", "tricks/d"),
+    "only an extension": ("tricks/.png", "tricks/.png"),
+    "no extension": ("tricks/e", "tricks/e"),
+    "a result's name": ("results/tricks/g.json", "results/tricks/g"),
+    "a report's name": ("failed/tricks/h.png.json", "failed/tricks/h.png"),
+    "another's sidecar": ("tricks/i.json", "tricks/i"),
+    "tab": ("tricks/j\tk.png", "tricks/j\tk"),
+    "control characters": ("tricks/\x01\x1b[31m\x7f.png", "tricks/\x01\x1b[31m\x7f"),
+    "longest": (f"tricks/{LONG}.png", f"tricks/{LONG}"),
+}
+"""Keys of uploads, and what their results' keys begin with, behind ``results/``."""
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -100,6 +138,35 @@ def test_a_key_too_long_to_name_a_result_after_is_refused_and_reported(stack: De
     arn = stack.execution_of("k" * 1020, version)
     assert stack.wait(arn).error == "InvalidRequestError"
     assert stack.report(f"executions/{arn.rsplit(':', 1)[1]}")["field"] == "source.key"
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_a_key_of_any_characters_names_its_result_and_its_report(stack: Deployed, name: str) -> None:
+    """The result is made once, so that all keys but the first are served from the cache: S3 copies it to its name."""
+    key, base = KEYS[name]
+    ended = stack.process(key, disc(seed=43))
+    assert ended.status == "SUCCEEDED", ended.cause
+    sidecar = json.loads(stack.result(f"results/{base}.json"))
+    assert (sidecar["source"]["key"], sidecar["result"]["key"]) == (key, f"results/{base}.png")
+    assert hashlib.sha256(stack.result(f"results/{base}.png")).hexdigest() == sidecar["image"]["sha256"]
+
+    assert stack.process(key, b"no picture").error == "UnsupportedFormatError"
+    assert stack.report(key)["source"]["key"] == key
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["w\tebp", "\x1b[31mwebp", "wébp", "\u202epbew", "x" * 1500],
+    ids=["tab", "escape", "é", "right to left", "long"],
+)
+def test_an_option_of_any_characters_is_named_with_what_it_was(stack: Deployed, value: str) -> None:
+    """S3 hands out metadata that are not ASCII as RFC 2047 has them."""
+    key = f"options/{len(value)}-{ord(value[0])}.png"
+    as_s3_has_it = value if value.isascii() else Header(value, "utf-8", maxlinelen=998).encode()
+    assert stack.process(key, disc(seed=44), {"pbr-format": as_s3_has_it}).error == "InvalidOptionsError"
+    report = stack.report(key)
+    assert report["field"] == "options.format"
+    assert report["value"] == as_s3_has_it or (len(value) > 300 and report["value"] == "x" * 299 + "…")
 
 
 def test_a_failure_releases_the_claim_so_that_the_next_upload_tries_itself(stack: Deployed) -> None:
