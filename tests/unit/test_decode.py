@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pillow_heif
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
@@ -19,6 +19,7 @@ from core.decode import decode, decode_plane
 from core.encode import encode_plane
 from core.types import ImageInfo
 from tests.conftest import file_of
+from tests.hostile.handmade import DISPLAY_P3, cmyk_profile, png, png_chunk, profile_with, xyz
 
 pillow_heif.register_heif_opener()
 
@@ -49,17 +50,6 @@ def close(found: list[tuple[int, ...]], expected: list[tuple[int, ...]], levels:
     return bool(np.abs(np.subtract(found, expected)).max() <= levels)
 
 
-def png_chunk(name: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-
-def png(width: int, height: int, bits: int, colour_type: int, rows: bytes, *extra: bytes) -> bytes:
-    """A PNG made by hand: ``rows`` carry their filter byte, ``extra`` are chunks ahead of the pixels."""
-    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0))
-    pixels = png_chunk(b"IDAT", zlib.compress(rows))
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + pixels + png_chunk(b"IEND", b"")
-
-
 def tiff(order: str, bits: int, photometric: int, pixels: bytes, *, subfile_type: int = 0) -> bytes:
     """A grey TIFF made by hand, of WIDTH x HEIGHT, with its pixels in one strip behind the directory."""
     tags = [(254, subfile_type), (256, WIDTH), (257, HEIGHT), (258, bits), (259, 1), (262, photometric)]
@@ -67,43 +57,6 @@ def tiff(order: str, bits: int, photometric: int, pixels: bytes, *, subfile_type
     directory = b"".join(struct.pack(order + "HHII", tag, 4, 1, value) for tag, value in tags)
     start = {"<": b"II", ">": b"MM"}[order] + struct.pack(order + "HI", 42, 8)
     return start + struct.pack(order + "H", len(tags)) + directory + b"\0\0\0\0" + pixels
-
-
-def profile_with(**tags: bytes) -> bytes:
-    """The sRGB profile with the contents of some tags, such as ``rXYZ``, replaced."""
-    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    for i in range(struct.unpack_from(">I", data, 128)[0]):
-        name, offset, size = struct.unpack_from(">4sII", data, 132 + 12 * i)
-        if new := tags.get(name.decode()):
-            data[offset : offset + size] = new.ljust(size, b"\0")
-    return bytes(data)
-
-
-def xyz(x: float, y: float, z: float) -> bytes:
-    return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(v * 65536)) for v in (x, y, z))
-
-
-DISPLAY_P3 = profile_with(
-    rXYZ=xyz(0.51512, 0.24120, -0.00105), gXYZ=xyz(0.29198, 0.69225, 0.04189), bXYZ=xyz(0.15710, 0.06657, 0.78407)
-)
-
-
-def cmyk_profile() -> bytes:
-    """A CMYK profile in which ink K alone makes paper (Lab 100, 0, 0) dark (Lab 0, 0, 0), and C, M, Y do nothing."""
-    ramp8 = bytes(range(256))
-    grid = b"".join(bytes((0 if k else 255, 128, 128)) for _cmy in range(8) for k in (0, 1))
-    matrix = struct.pack(">9i", *(65536 * v for v in (1, 0, 0, 0, 1, 0, 0, 0, 1)))
-    table = b"mft1\0\0\0\0" + bytes((4, 3, 2, 0)) + matrix + ramp8 * 4 + grid + ramp8 * 3
-    white = xyz(0.9642, 1.0, 0.8249)
-    tags = [(b"A2B0", table), (b"wtpt", white)]
-    offset, directory, body = 128 + 4 + 12 * len(tags), b"", b""
-    for name, content in tags:
-        content = content.ljust(-(-len(content) // 4) * 4, b"\0")
-        directory += struct.pack(">4sII", name, offset + len(body), len(content))
-        body += content
-    header = struct.pack(">I4sI4s4s4s", offset + len(body), b"test", 0x02400000, b"prtr", b"CMYK", b"Lab ")
-    header += struct.pack(">6H4s", 2000, 1, 1, 0, 0, 0, b"acsp") + bytes(28) + white[8:]
-    return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + directory + body
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -552,45 +505,6 @@ def test_a_tiff_directory_that_points_at_itself_ends():
     data = bytearray(tiff("<", 8, 1, bytes(WIDTH * HEIGHT)))
     data[8 + 2 + 12 * 10 : 8 + 2 + 12 * 10 + 4] = struct.pack("<I", 8)
     assert decode(bytes(data)).info.format == "tiff"
-
-
-def seeds() -> dict[str, bytes]:
-    noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    picture = Image.fromarray(noise)
-    rich = {"exif": exif, "icc_profile": DISPLAY_P3}
-    files = {name: file_of(picture, FORMATS[name], **({} if name in {"bmp", "gif"} else rich)) for name in FORMATS}
-    files["png palette"] = file_of(picture.quantize(8), "PNG", transparency=b"\0\x80\xff")
-    files["tiff lzw"] = file_of(picture, "TIFF", compression="tiff_lzw")
-    files["tiff 16"] = tiff("<", 16, 1, ramp(65536).astype("<u2").tobytes())
-    files["jpeg cmyk"] = file_of(picture.convert("CMYK"), "JPEG", icc_profile=cmyk_profile())
-    files["webp lossless"] = file_of(picture, "WEBP", lossless=True)
-    return files
-
-
-SEEDS = seeds()
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize("name", SEEDS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(draw=st.data())
-def test_damaged_files_end_in_a_picture_or_a_typed_error(name, draw):
-    data = bytearray(SEEDS[name])
-    # Half of all damage goes into the first bytes, where the structure is.
-    place = st.integers(0, min(len(data), 200) - 1) | st.integers(0, len(data) - 1)
-    for position, value in draw.draw(st.lists(st.tuples(place, st.integers(0, 255)), max_size=6)):
-        data[position] = value
-    end = draw.draw(st.just(len(data)) | st.integers(0, len(data)))
-    at_least_px = draw.draw(st.none() | st.integers(1, 40))
-    try:
-        picture = decode(bytes(data[:end]), at_least_px=at_least_px)
-    except errors.BackgroundRemoverError as error:
-        assert error.facts()["remedy"]
-    else:
-        if at_least_px is None:
-            assert picture.rgb.shape == (picture.info.height, picture.info.width, 3)
 
 
 @given(draw=st.binary(max_size=200))
