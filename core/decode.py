@@ -280,7 +280,7 @@ def _check_sums(data: bytes) -> None:
     """Refuse a PNG of which a checksum says that its pixels are damaged: Pillow does not ask those."""
     at, parts = len(b"\x89PNG\r\n\x1a\n"), memoryview(data)
     for _ in range(MAX_READS):
-        length, name = int.from_bytes(parts[at : at + 4], "big"), parts[at + 4 : at + 8]
+        length, name = int.from_bytes(parts[at : at + 4], "big"), bytes(parts[at + 4 : at + 8])
         after = at + 8 + length
         if name == b"IDAT" and zlib_ng.crc32(parts[at + 4 : after]) != int.from_bytes(parts[after : after + 4], "big"):
             raise ValueError(f"wrong checksum at byte {after}")

@@ -67,7 +67,7 @@ def result_keys(source_key: str, cache_key: str, options: Options) -> ResultKeys
 
 
 def sidecar_key(source_key: str) -> str:
-    """Return where the facts of a result go, whatever its format: ``photos/a.jpg`` becomes ``results/photos/a.json``."""
+    """Return where a result's facts go, whatever its format: ``photos/a.jpg`` becomes ``results/photos/a.json``."""
     return f"{_base(source_key)}.json"
 
 
