@@ -28,10 +28,10 @@ $(VENV)/.compiled: $(VENV)/.ready  # a minute, which would else be spent by each
 demo: setup  ## one photograph through the whole pipeline: make demo [IMAGE=photo.jpg]
 	@$(BIN)/pbr demo $(IMAGE)
 
+# In the slow part each process has clouds of its own, with functions and workers as further processes: two are enough.
 test: setup $(VENV)/.compiled  ## all tests, fast ones first
 	$(BIN)/python -m pytest --numprocesses auto tests/unit tests/hostile
-	$(BIN)/python -m pytest tests/integration tests/e2e
-	$(BIN)/python -m pytest tests/chaos
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/chaos tests/integration tests/e2e
 
 chaos: setup $(VENV)/.compiled  ## uploads of which a share is struck by faults, and their account: make chaos [N=500] [FAULTS=0.15] [SEED=1]
 	@$(BIN)/python -m tests.chaos $(if $(N),--uploads $(N)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))

@@ -5,7 +5,6 @@ import itertools
 import json
 import re
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +15,7 @@ from moto.awslambda.utils import get_backend as lambda_backend
 from moto.events.models import Rule
 
 from local.patches.around import around
-from local.patches.host import running
+from local.patches.host import Host, running
 
 NAME = re.compile(r"<([^<>]+)>")
 JSON_STRING_OR_NAME = re.compile(r'"(?:[^"\\]|\\.)*"|<[^<>]+>')
@@ -42,7 +41,7 @@ def start_machines_and_functions(original: Any, self: Any, event: Any, transform
     for target in self.targets:
         service = target["Arn"].split(":")[2]
         if service in deliveries:
-            delivery = (deliveries[service], self.arn, target, json.dumps(_shape(target, event)))
+            delivery = (running(), deliveries[service], self.arn, target, json.dumps(_shape(target, event)))
             threading.Thread(target=_deliver, args=delivery, daemon=True).start()
         else:
             others.targets.append(target)
@@ -50,41 +49,44 @@ def start_machines_and_functions(original: Any, self: Any, event: Any, transform
         original(others, event, transform_input)
 
 
-def _deliver(deliver: Callable[[str, str], None], rule_arn: str, target: dict[str, Any], payload: str) -> None:
+def _deliver(
+    host: Host, deliver: Callable[[Host, str, str], None], rule_arn: str, target: dict[str, Any], payload: str
+) -> None:
     delays_s = _DELAYS_S[: target.get("RetryPolicy", {}).get("MaximumRetryAttempts", len(_DELAYS_S))]
     for attempt in itertools.count():
         try:
-            return deliver(target["Arn"], payload)
+            return deliver(host, target["Arn"], payload)
         except ClientError as error:
             code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
         if code not in _TRANSIENT or attempt == len(delays_s):
             break
-        time.sleep(delays_s[attempt] * running().retry_pace)
+        if not host.wait(delays_s[attempt]):
+            return
     if "DeadLetterConfig" in target:
         facts = {"RULE_ARN": rule_arn, "TARGET_ARN": target["Arn"], "ERROR_CODE": code, "ERROR_MESSAGE": message}
-        _bury(target["DeadLetterConfig"]["Arn"], payload, {**facts, "RETRY_ATTEMPTS": str(attempt)})
+        _bury(host, target["DeadLetterConfig"]["Arn"], payload, {**facts, "RETRY_ATTEMPTS": str(attempt)})
 
 
-def _start_machine(arn: str, payload: str) -> None:
-    running().client("stepfunctions").start_execution(stateMachineArn=arn, name=str(uuid.uuid4()), input=payload)
+def _start_machine(host: Host, arn: str, payload: str) -> None:
+    host.client("stepfunctions").start_execution(stateMachineArn=arn, name=str(uuid.uuid4()), input=payload)
 
 
-def _call_function(arn: str, payload: str) -> None:
+def _call_function(host: Host, arn: str, payload: str) -> None:
     """Do as Lambda does with asynchronous calls: two more attempts, then the function's own dead-letter queue."""
     for delay_s in (*_ASYNCHRONOUS_DELAYS_S, None):
-        answer = running().client("lambda").invoke(FunctionName=arn, Payload=payload)
+        answer = host.client("lambda").invoke(FunctionName=arn, Payload=payload)
         if "FunctionError" not in answer:
             return
-        if delay_s is not None:
-            time.sleep(delay_s * running().retry_pace)
+        if delay_s is not None and not host.wait(delay_s):
+            return
     _, _, _, region, account_id, *_ = arn.split(":")
     if queue_arn := lambda_backend(account_id, region).get_function(arn).dead_letter_arn:
         message = json.loads(answer["Payload"].read()).get("errorMessage", "none")
-        _bury(queue_arn, payload, {"ErrorCode": "200", "ErrorMessage": message[:1024]})
+        _bury(host, queue_arn, payload, {"ErrorCode": "200", "ErrorMessage": message[:1024]})
 
 
-def _bury(queue_arn: str, body: str, facts: dict[str, str]) -> None:
-    sqs = running().client("sqs")
+def _bury(host: Host, queue_arn: str, body: str, facts: dict[str, str]) -> None:
+    sqs = host.client("sqs")
     queue_url = sqs.get_queue_url(QueueName=queue_arn.rpartition(":")[2])["QueueUrl"]
     attributes = {name: {"DataType": "String", "StringValue": value} for name, value in facts.items()}
     sqs.send_message(QueueUrl=queue_url, MessageBody=body, MessageAttributes=attributes)

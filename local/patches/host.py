@@ -32,6 +32,7 @@ class Host:
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     _clients: dict[str, Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _closed: threading.Event = field(default_factory=threading.Event)
 
     def client(self, service: str) -> Any:
         """Return the boto3 client of a service of this cloud. There is one, to be shared between threads."""
@@ -55,8 +56,13 @@ class Host:
         client.meta.events.unregister("before-parameter-build.s3.CopyObject", handle_copy_source_param)
         return client
 
+    def wait(self, seconds: float) -> bool:
+        """Let the time before another attempt pass; whether the cloud still runs then."""
+        return not self._closed.wait(seconds * self.retry_pace)
+
     def close(self) -> None:
         """End every process: first those that drain, then those that they may still call."""
+        self._closed.set()
         for service in self.services.values():
             service.scale(0)
         for endpoint in self.endpoints.values():

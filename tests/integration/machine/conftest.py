@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from functions.failure.report import source_of
 from local.cloud import EmbeddedCloud
 from local.faults import Blow, Ending, Refusal, Request
 from tests.conftest import ROOT, client
@@ -70,8 +71,8 @@ class Deployed:
         while time.monotonic() < deadline:
             for execution in self.sfn.list_executions(stateMachineArn=self.outputs["StateMachineArn"])["executions"]:
                 described = self.sfn.describe_execution(executionArn=execution["executionArn"])
-                detail = json.loads(described["input"]).get("detail", {})
-                if detail.get("object", {}).get("key") == key and detail["object"]["version-id"] == version:
+                source = source_of(json.loads(described["input"]))
+                if (source["key"], source["version_id"]) == (key, version):
                     return execution["executionArn"]
             time.sleep(0.1)
         raise TimeoutError(f"no execution for {key}")
