@@ -175,6 +175,13 @@ def stop_with_error_and_cause(_original: Any, self: Any) -> Any:
     return ActionResult({"stopDate": execution.stop_date})
 
 
+@around(Execution, "__init__")
+def run_from_the_beginning(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
+    """AWS's executions run as soon as they are listed; moto's have no status at first, and who lists them then fails."""
+    original(self, *args, **kwargs)
+    self.exec_status = ExecutionStatus.RUNNING
+
+
 @around(BaseExecutionWorkerCommunication, "terminated")
 def announce_the_end(original: Any, self: Any) -> None:
     """AWS tells EventBridge how each execution ends; moto tells nobody."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from moto.stepfunctions.parser.backend.execution import Execution
 
 from local.cloud import EmbeddedCloud
 from local.deploy import create_stack
@@ -360,6 +361,21 @@ def test_many_uploads_at_once_start_as_many_executions(cloud: EmbeddedCloud, mac
 def test_executions_without_a_name_do_not_clash(machines: Machines) -> None:
     machine = machines.create({"Pass": {"Type": "Pass", "End": True}})
     assert machines.start(machine) != machines.start(machine)
+
+
+def test_an_execution_that_is_listed_has_a_status(
+    cloud: EmbeddedCloud, machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, seen, start = machines.create({"Pass": {"Type": "Pass", "End": True}}), [], Execution.start
+
+    def look_and_start(execution: Execution) -> None:
+        [listed] = client(cloud, "stepfunctions").list_executions(stateMachineArn=machine)["executions"]
+        seen.append(listed["status"])
+        start(execution)
+
+    monkeypatch.setattr(Execution, "start", look_and_start)
+    machines.start(machine)
+    assert seen == ["RUNNING"]
 
 
 def test_a_test_case_of_the_mock_configuration_runs(cloud: EmbeddedCloud, machines: Machines) -> None:
