@@ -177,7 +177,7 @@ def stop_with_error_and_cause(_original: Any, self: Any) -> Any:
 
 @around(Execution, "__init__")
 def run_from_the_beginning(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
-    """AWS's executions run as soon as they are listed; moto's have no status at first, and who lists them then fails."""
+    """AWS's executions run as soon as they are listed; moto's have no status at first, and listing them fails."""
     original(self, *args, **kwargs)
     self.exec_status = ExecutionStatus.RUNNING
 
