@@ -174,7 +174,7 @@ class Pipeline:
         seed: int = 0,
     ) -> None:
         self._site, self._engine, self._definition = site, site.engine, project.definition
-        self._durations, self._event_retries, self._choices = durations, project.event_retries, choices
+        self._durations, self._delivery, self._choices = durations, project.delivery, choices
         self._workers, self._rng = workers, Random(seed)  # noqa: S311  no secret
         self._way = walk(project.definition, choices)
         self._tasks = {step.name: _Task.of(step) for step in self._way}
@@ -196,13 +196,17 @@ class Pipeline:
             tally.finished_s.append(engine.now)
 
     def _deliver(self) -> Generator[float, None, bool]:
-        """EventBridge starts the execution, or tries again later."""
+        """EventBridge starts the execution, or tries again until its attempts or the event's time are spent."""
         first_s, longest_s = _EVENT_RETRY_S
+        last_s = self._engine.now + self._delivery.age_s
         yield self._site.reserve("events", 1)
-        for retry in range(self._event_retries + 1):
+        for retry in range(self._delivery.retries + 1):
             if self._site.take("starts"):
                 return True
-            yield self._rng.random() * min(longest_s, first_s * 2**retry)
+            pause_s = self._rng.random() * min(longest_s, first_s * 2**retry)
+            if self._engine.now + pause_s > last_s:
+                break
+            yield pause_s
         return False
 
     def _execute(self, way: Sequence[Step], started_s: float) -> Generator[float | None, None, str]:
@@ -213,7 +217,7 @@ class Pipeline:
             if failure is None:
                 continue
             follows = step.catches(failure)
-            if follows in ("SecondAttempt?", "RecordFailure"):
+            if follows in ("SecondAttempt?", "SetInputAside", "RecordFailure"):
                 return (yield from self._fail(started_s))
             self._site.tally.stood_in += 1
             return (yield from self._execute(self._rest(follows), started_s))
@@ -361,19 +365,27 @@ def _scaling(engine: Engine, scaler: Autoscaler, workers: Servers, tally: Tally)
 
 
 @dataclass(frozen=True)
+class Delivery:
+    """How often EventBridge tries an event again, and how old it may become; whichever ends first."""
+
+    retries: int
+    age_s: float
+
+
+@dataclass(frozen=True)
 class Project:
     """What the project's own files say: definition, memory of each function, EventBridge's retries, scaling."""
 
     definition: Mapping[str, Any]
     memory_mb: Mapping[str, int]
-    event_retries: int
+    delivery: Delivery
     policies: Policies
 
     @classmethod
     def read(cls) -> "Project":
         """Read them."""
         resources = yaml_parse(TEMPLATE.read_text())["Resources"]
-        upload = resources["RemoveBackground"]["Properties"]["Events"]["Upload"]["Properties"]
+        retries = resources["RemoveBackground"]["Properties"]["Events"]["Upload"]["Properties"]["RetryPolicy"]
         return cls(
             definition=yaml.safe_load(DEFINITION.read_text()),
             memory_mb={
@@ -381,7 +393,7 @@ class Project:
                 for name, resource in resources.items()
                 if resource["Type"] == "AWS::Serverless::Function"
             },
-            event_retries=upload["RetryPolicy"]["MaximumRetryAttempts"],
+            delivery=Delivery(retries["MaximumRetryAttempts"], retries["MaximumEventAgeInSeconds"]),
             policies=Policies.read(TEMPLATE),
         )
 

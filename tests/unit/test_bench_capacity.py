@@ -1,12 +1,13 @@
 """The simulation against what is known in closed form, and what it reads against the project."""
 
 import math
+from dataclasses import replace
 from random import Random
 
 import pytest
 import yaml
 
-from bench.capacity import DEFINITION, LOAD_S, Pipeline, Project, Site, allowed, poisson, simulate
+from bench.capacity import DEFINITION, LOAD_S, Delivery, Pipeline, Project, Site, allowed, poisson, simulate
 from bench.quotas import QUOTAS, Account
 from bench.simulation import Cores, Engine, Process, Servers, TokenBucket
 from bench.ways import COMPUTED, REQUESTS, WAYS, Retrier, demand, walk
@@ -155,6 +156,30 @@ def test_lambda_that_is_far_too_small_makes_pictures_fail(project: Project) -> N
     tally = simulate(20, Account.NEW, DURATIONS, project)
     assert tally.refused["concurrency"]
     assert tally.ends["report"] + tally.ends["left to settle"] > 0
+
+
+class Shut(Site):
+    """An account where nothing ever starts."""
+
+    def take(self, limit: str, tokens: float = 1.0) -> bool:
+        return limit != "starts" and super().take(limit, tokens)
+
+
+def given_up_after_s(project: Project) -> float:
+    engine = Engine()
+    site = Shut(engine, Account.LARGE)
+    engine.start(Pipeline(site, project, DURATIONS).upload())
+    engine.run()
+    assert site.tally.ends == {"dead-letter queue": 1}
+    return engine.now
+
+
+def test_an_event_is_given_up_at_the_end_of_its_six_hours_and_not_of_its_attempts(project: Project) -> None:
+    assert 6 * 3600 - 600 < given_up_after_s(project) <= 6 * 3600  # no wait is longer than 600 s
+
+
+def test_an_event_is_given_up_at_the_end_of_its_attempts_if_that_is_first(project: Project) -> None:
+    assert given_up_after_s(replace(project, delivery=Delivery(retries=5, age_s=6 * 3600))) < 2**6
 
 
 @pytest.mark.parametrize("name", sorted(WAYS))
