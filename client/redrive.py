@@ -21,11 +21,10 @@ from core.keys import failure_key
 
 _AT_ONCE: Final = 8
 _PER_S: Final = 10  # a small part of StartExecution's quota, which uploads need too
-_LONGEST: Final = timedelta(seconds=history.LONGEST_S)
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
 
 # A redrive works on what earlier states left, and the work bucket keeps masks and alphas for two days.
-_INTERMEDIATES_LAST: Final = timedelta(days=2) - 2 * _LONGEST
+_INTERMEDIATES_LAST: Final = timedelta(days=2) - 2 * timedelta(seconds=history.LONGEST_S)
 
 _NAME_CHARS: Final = 80
 _STEM_CHARS: Final = _NAME_CHARS - len("-retry-999")
@@ -37,6 +36,8 @@ _OF_THE_UPLOAD: Final = {
     for error in errors.PermanentError.__subclasses__()
     if error.__module__ == errors.__name__ and error is not errors.WeightsHashMismatchError
 }
+
+_OF_BRANCHES: Final = 100  # more events than a Parallel's branches have, all their attempts counted
 
 How = Literal["redriven", "new", "skipped", "refused"]
 
@@ -110,8 +111,11 @@ def find(stack: Stack, execution: str) -> str:
 
     Raises:
         ExecutionNotFoundError: none is meant, or several are.
+        StorageDeniedError: whether there is such a report is not to be seen with one's rights.
     """
-    if not execution.startswith("arn:") and (report := stack.document(failure_key(execution, execution))):
+    if not execution.startswith("arn:") and (
+        report := stack.document(failure_key(execution, execution), must_know=True)
+    ):
         return str(report["execution"]["id"])
     return history.find(stack, execution)
 
@@ -125,11 +129,8 @@ def failed_since(stack: Stack, since: datetime) -> list[str]:
             statusFilter=status,
             PaginationConfig={"PageSize": 1000},
         )
-        for execution in (execution for page in pages for execution in page["executions"]):
-            if execution["startDate"] < since - _LONGEST:  # they come by their start, newest first
-                break
-            if execution["stopDate"] >= since:
-                found.append(execution)
+        # All of the 90 days that Step Functions keeps, a page for each thousand: what was redriven began at any time.
+        found += [execution for page in pages for execution in page["executions"] if execution["stopDate"] >= since]
     return [execution["executionArn"] for execution in sorted(found, key=_started, reverse=True)]
 
 
@@ -139,7 +140,11 @@ def plan(stack: Stack, execution_arns: Sequence[str], *, named: bool) -> list[Re
     Args:
         stack: where they ran.
         execution_arns: which ones.
-        named: whether a person named them one by one: then what failed by its upload is tried again too.
+        named: whether a person named them one by one: then what failed by its upload is tried again too, and what was
+            ordered of an upload that has its result, with other options perhaps.
+
+    Raises:
+        StorageDeniedError: whether an upload has its result is not to be seen with one's rights.
     """
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         found = list(pool.map(lambda arn: stack.stepfunctions.describe_execution(executionArn=arn), execution_arns))
@@ -221,12 +226,8 @@ def _decide(
         return skip("it succeeded")
     if superseded:
         return skip("a later execution of the same upload failed too")
-    if upload and upload.result_by:
-        return skip(f"the upload has its result, by {upload.result_by}")
-    if not named and error in _OF_THE_UPLOAD:
-        return skip("the upload itself is at fault; name it to try again all the same")
-    if not named and upload and not upload.newest:
-        return skip("the upload was replaced or deleted since; name it to try again all the same")
+    if not named and (why := _needs_a_person(error, upload)):
+        return skip(f"{why}; name it to try again all the same")
     cannot_go_on = _cannot_go_on(stack, found)
     if cannot_go_on is None:
         because = "goes on at the state that did not succeed"
@@ -240,19 +241,43 @@ def _decide(
     return Recovery(arn, key, error, "new", cannot_go_on, runs_as=again, input=found["input"])
 
 
+def _needs_a_person(error: str, upload: UploadedObject | None) -> str | None:
+    """Return why only a person can want this tried again; None if it is to be tried in any case."""
+    if upload and upload.result_by:
+        return f"the upload has its result, by {upload.result_by}"
+    if error in _OF_THE_UPLOAD:
+        return "the upload itself is at fault"
+    if upload and not upload.newest:
+        return "the upload was replaced or deleted since"
+    return None
+
+
 def _cannot_go_on(stack: Stack, found: Mapping[str, Any]) -> str | None:
     """Return why a redrive would be of no use; None if it is of use."""
     if found.get("redriveStatus") != "REDRIVABLE":
         return found.get("redriveStatusReason") or "Step Functions cannot redrive it"
     if found["startDate"] < datetime.now(UTC) - _INTERMEDIATES_LAST:
         return "what its states left is deleted"
-    if found["status"] != "FAILED":
-        return None
-    if history.ended_in_fail_state(stack, found["executionArn"]):
-        return "it was ended by a Fail state, which a redrive would run again"
-    if found.get("redriveCount"):  # by the definition that it was started with, whatever that is today
-        return "a redrive failed too"
+    if found["status"] == "FAILED":
+        if history.ended_in_fail_state(stack, found["executionArn"]):
+            return "it was ended by a Fail state, which a redrive would run again"
+        if found.get("redriveCount"):  # by the definition that it was started with, whatever that is today
+            return "a redrive failed too"
+    if _ended_among_branches(stack, found["executionArn"]):
+        return "an asynchronous endpoint had its request, which a redrive would not repeat"
     return None
+
+
+def _ended_among_branches(stack: Stack, execution_arn: str) -> bool:
+    """Return whether an execution ended while a Parallel's branches ran, those that ask an asynchronous endpoint.
+
+    A redrive runs only the branch that has not succeeded: it would wait with a token that nobody gives to the endpoint.
+    """
+    latest = stack.stepfunctions.get_execution_history(
+        executionArn=execution_arn, reverseOrder=True, maxResults=_OF_BRANCHES, includeExecutionData=False
+    )["events"]
+    of_parallel = (event["type"] for event in latest if event["type"].startswith("ParallelState"))
+    return next(of_parallel, "ParallelStateExited") != "ParallelStateExited"
 
 
 def _bring_back(stack: Stack, recovery: Recovery, runs_as: str) -> Recovery:

@@ -11,6 +11,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from client.errors import StackUnavailableError, UsageError
+from functions.shared.errors import StorageDeniedError
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient
 
 _EMBEDDED_KEY: Final = "local"
-# AccessDenied is for who may not list the bucket, KeyTooLongError for what no stage would have written.
-_ABSENT: Final = ("NoSuchKey", "404", "AccessDenied", "KeyTooLongError")
+_DENIED: Final = "AccessDenied"  # also of what is not there, for who may not list the bucket
+_ABSENT: Final = ("NoSuchKey", "404", "KeyTooLongError")  # the last of what no stage would have written
 _LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
 _NEEDED: Final = ("UploadsBucket", "ResultsBucket", "WorkBucket", "StateMachineArn", "QueueUrl")
 
@@ -110,12 +111,29 @@ class Stack:
             poll_s=_EMBEDDED_POLL_S if is_local(endpoint_url) else _AWS_POLL_S,
         )
 
-    def document(self, key: str) -> dict[str, Any] | None:
-        """Return a JSON object of the results bucket, a sidecar or a report; None if there is none."""
+    def document(self, key: str, *, must_know: bool = False) -> dict[str, Any] | None:
+        """Return a JSON object of the results bucket, a sidecar or a report; None if there is none.
+
+        Args:
+            key: where it lies.
+            must_know: whether something is done because there is none: then None never means that one may not look.
+
+        Raises:
+            StorageDeniedError: one may not look, and has to know.
+        """
+        bucket = self.outputs["ResultsBucket"]
         try:
-            body = self.s3.get_object(Bucket=self.outputs["ResultsBucket"], Key=key)["Body"].read()
+            body = self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
         except ClientError as error:
-            if error.response["Error"]["Code"] not in _ABSENT:
+            code = error.response["Error"]["Code"]
+            if code == _DENIED and must_know:
+                raise StorageDeniedError(
+                    "S3 does not say whether there is a result or a report",
+                    field="ResultsBucket",
+                    value=f"s3://{bucket}/{key}",
+                    remedy="Have s3:GetObject and s3:ListBucket on the results bucket granted to you.",
+                ) from error
+            if code != _DENIED and code not in _ABSENT:
                 raise
             return None
         found: dict[str, Any] = json.loads(body)

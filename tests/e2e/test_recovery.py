@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from client.cli import app
+from functions.failure.report import source_of
 from local.cloud import EmbeddedCloud
 from local.faults import Blow, Refusal, Request
 from tests.conftest import ROOT, client, disc
@@ -58,7 +59,15 @@ class Deployed:
         """Return the descriptions of all executions for this key, newest first."""
         listed = self.sfn.list_executions(stateMachineArn=self.outputs["StateMachineArn"])["executions"]
         found = [self.sfn.describe_execution(executionArn=one["executionArn"]) for one in listed]
-        return [one for one in found if json.loads(one["input"])["detail"]["object"]["key"] == key]
+        return [one for one in found if source_of(json.loads(one["input"]))["key"] == key]
+
+    def order(self, key: str, **options: Any) -> str:
+        """Start an execution as a person does, wait for its end, and return its ARN."""
+        asked = {"source": {"bucket": self.outputs["UploadsBucket"], "key": key}, "options": options}
+        machine = self.outputs["StateMachineArn"]
+        arn = str(self.sfn.start_execution(stateMachineArn=machine, input=json.dumps(asked))["executionArn"])
+        until(lambda: self.sfn.describe_execution(executionArn=arn)["status"] != "RUNNING")
+        return arn
 
     def ended(self, key: str) -> dict[str, Any]:
         """Wait for the end of the execution that an upload started, and describe it."""
@@ -155,6 +164,25 @@ def test_what_fails_by_its_upload_is_tried_again_only_when_it_is_named(stack: De
     assert (tried["how"], tried["failed_again"]) == ("new", "CorruptImageError")
 
 
+def test_an_order_for_an_upload_that_has_a_result_is_tried_again_when_it_is_named(stack: Deployed) -> None:
+    stack.upload("ordered.png", disc(seed=67))
+    assert stack.ended("ordered.png")["status"] == "SUCCEEDED"
+    stack.trouble.denied = True
+    failed = stack.order("ordered.png", format="webp")
+    stack.trouble.denied = False
+    [skipped] = [one for one in stack.pbr("redrive", "--failed", "--dry-run") if one["arn"] == failed]
+    [tried] = stack.pbr("redrive", failed, "--wait")
+    assert (skipped["how"], tried["status"]) == ("skipped", "SUCCEEDED")
+    assert stack.lies_in_results("results/ordered.webp")
+
+
+@pytest.mark.parametrize("key", ["", "k" * 1025], ids=["none", "too long"])
+def test_a_key_that_no_object_can_have_is_let_be(stack: Deployed, key: str) -> None:
+    failed = stack.order(key)
+    [skipped] = [one for one in stack.pbr("redrive", "--failed", "--dry-run") if one["arn"] == failed]
+    assert (skipped["how"], skipped["error"]) == ("skipped", "InvalidRequestError")
+
+
 def test_an_undelivered_upload_is_delivered_and_what_is_none_is_left(stack: Deployed) -> None:
     with stack.without_rule("RemoveBackgroundUpload"):
         version = stack.upload("undelivered.png", disc(seed=64))
@@ -189,7 +217,12 @@ def test_an_ending_that_was_not_told_is_settled(stack: Deployed) -> None:
     stack.upload("untold.png", disc(seed=66))
     [running] = until(lambda: stack.executions("untold.png"))
     until(lambda: "Refine" in stack.states(running["executionArn"]))
-    detail = {"executionArn": running["executionArn"], "name": running["name"], "input": running["input"]}
+    detail = {
+        "executionArn": running["executionArn"],
+        "name": running["name"],
+        "startDate": int(running["startDate"].timestamp() * 1000),
+        "input": running["input"],
+    }
     url = stack.outputs["SettleDeadLetterQueueUrl"]
     with stack.without_rule("SettleFunctionEnded"):
         stack.sfn.stop_execution(executionArn=running["executionArn"])

@@ -8,7 +8,7 @@ from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ParamValidationError
 
 from client.stack import Stack
 
@@ -36,6 +36,7 @@ class Buckets:
         self.objects: dict[tuple[str, str], bytes] = {}
         self.puts: list[dict[str, Any]] = []
         self.newest: dict[str, str] = {}
+        self.denied = False
 
     def put_object(self, **request: Any) -> dict[str, Any]:
         self.puts.append(request)
@@ -45,11 +46,17 @@ class Buckets:
 
     def get_object(self, **request: Any) -> dict[str, Any]:
         place = request["Bucket"], request["Key"]
+        if self.denied:
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "Access Denied"}}, "GetObject")
         if place not in self.objects:
             raise ClientError({"Error": {"Code": "NoSuchKey", "Message": "no such key"}}, "GetObject")
         return {"Body": BytesIO(self.objects[place])}
 
     def head_object(self, **request: Any) -> dict[str, Any]:
+        if not request["Key"]:
+            raise ParamValidationError(report="Invalid length for parameter Key, value: 0, valid min length: 1")
+        if request["Key"].startswith("../"):
+            raise ClientError({"Error": {"Code": "400", "Message": "Bad Request"}}, "HeadObject")
         if version := self.newest.get(request["Key"]):
             return {"VersionId": version}
         raise ClientError({"Error": {"Code": "404", "Message": "Not Found"}}, "HeadObject")
@@ -78,7 +85,7 @@ class Executions:
         self.described: list[str] = []
         self.calls: list[tuple[str, str]] = []
 
-    def add(self, name: str, execution_input: dict[str, Any], *, after_s: float = 0, **facts: Any) -> str:
+    def add(self, name: str, execution_input: Any, *, after_s: float = 0, **facts: Any) -> str:
         arn = f"{MACHINE.replace('stateMachine', 'execution')}:{name}"
         self.known[arn] = {
             "executionArn": arn,

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from client.errors import ExecutionNotFoundError, UsageError
 from client.redrive import Recovery, carry_out, duration, failed_since, find, follow, plan, retry_name
 from client.stack import Stack
-from core.errors import CorruptImageError, WeightsHashMismatchError
+from core.errors import CorruptImageError, InvalidRequestError, WeightsHashMismatchError
+from functions.shared.errors import StorageDeniedError
 from tests.unit.stack_in_memory import NOW, Buckets, Executions, History, stack, uploaded
 
 ENDED_BY_FAIL = History().enter("Failed", "Fail").add("ExecutionFailed").events
@@ -104,6 +105,27 @@ def test_what_cannot_go_on_is_started_anew(facts: dict[str, Any]) -> None:
     assert cloud.executions.calls == [("start", "one-retry-1")]
 
 
+@pytest.mark.parametrize("status", ["FAILED", "TIMED_OUT", "ABORTED"])
+def test_what_waited_for_an_asynchronous_endpoint_is_started_anew(status: str) -> None:
+    asked = History().enter("SegmentOnSageMakerAsync", "Parallel").add("ParallelStateStarted").enter("AwaitMask")
+    asked.attempt().task("FindRequest").task("InvokeEndpoint").add("ExecutionAborted")
+    cloud = Cloud()
+    arn = cloud.failed("one", status=status)
+    cloud.executions.histories[arn] = [asked.events]
+    cloud.recover(arn)
+    assert cloud.executions.calls == [("start", "one-retry-1")]
+
+
+def test_what_had_its_mask_of_an_asynchronous_endpoint_goes_on() -> None:
+    answered = History().enter("SegmentOnSageMakerAsync", "Parallel").add("ParallelStateStarted").task("AwaitMask")
+    answered.add("ParallelStateSucceeded").exit("SegmentOnSageMakerAsync", "Parallel").enter("Refine")
+    cloud = Cloud()
+    arn = cloud.failed("one", status="ABORTED")
+    cloud.executions.histories[arn] = [answered.add("ExecutionAborted").events]
+    cloud.recover(arn)
+    assert cloud.executions.calls == [("redrive", "one")]
+
+
 def test_nothing_is_started_twice_however_often_it_is_asked_for() -> None:
     cloud = Cloud()
     arn = cloud.failed("one")
@@ -140,12 +162,36 @@ def test_what_runs_or_succeeded_is_let_be(status: str) -> None:
     assert recovery.how == "skipped" and not cloud.executions.calls
 
 
-@pytest.mark.parametrize("named", [False, True])
-def test_an_upload_that_has_its_result_is_let_be(named: bool) -> None:
+def test_an_upload_that_has_its_result_is_tried_again_only_by_name() -> None:
     cloud = Cloud()
     cloud.put_sidecar("a.jpg", "v1")
-    [recovery] = cloud.recover(cloud.failed("one"), named=named)
-    assert recovery.because == "the upload has its result, by winner" and not cloud.executions.calls
+    arn = cloud.failed("with other options")
+    [skipped], [named] = cloud.plan(arn), cloud.plan(arn, named=True)
+    assert (skipped.how, named.how) == ("skipped", "new")
+    assert skipped.because == "the upload has its result, by winner; name it to try again all the same"
+
+
+def test_who_may_not_see_the_results_is_told_what_to_ask_for() -> None:
+    cloud = Cloud()
+    cloud.put_sidecar("a.jpg", "v1")
+    cloud.buckets.denied = True
+    arn = cloud.failed("one")
+    with pytest.raises(StorageDeniedError, match=r"s3:GetObject and s3:ListBucket"):
+        cloud.plan(arn)
+    with pytest.raises(StorageDeniedError):
+        find(cloud.stack, "a.jpg")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [uploaded("", "v1"), uploaded("../a.jpg", "v1"), uploaded("k" * 1025, "v1"), "a.jpg", ["a.jpg"], None],
+    ids=["no key", "no key of S3's", "too long", "text", "list", "nothing"],
+)
+def test_an_input_that_can_name_no_object_does_not_keep_others_from_being_brought_back(given: Any) -> None:
+    cloud = Cloud()
+    refused = cloud.executions.add("refused", given, status="FAILED", error=InvalidRequestError.__name__, **JUST)
+    [skipped, _] = cloud.recover(refused, cloud.failed("one"))
+    assert skipped.how == "skipped" and cloud.executions.calls == [("start", "one-retry-1")]
 
 
 @pytest.mark.parametrize(("name", "version"), [("a.jpg", "v0"), ("a.png", "v1")])
@@ -161,7 +207,7 @@ def test_an_input_without_a_version_means_the_newest() -> None:
     cloud.put_sidecar("a.jpg", "v1")
     arn = cloud.executions.add("asked", {"source": {"bucket": "uploads", "key": "a.jpg"}}, status="FAILED", **JUST)
     [recovery] = cloud.plan(arn)
-    assert recovery.because == "the upload has its result, by winner"
+    assert recovery.because.startswith("the upload has its result, by winner")
 
 
 @pytest.mark.parametrize("newest", [{"a.jpg": "v2"}, {}], ids=["replaced", "deleted"])
@@ -237,10 +283,11 @@ def test_all_that_ended_badly_since_then_is_found_whenever_it_began() -> None:
     add("recent", "FAILED", 10, 9)
     add("long", "TIMED_OUT", 490, 20)
     add("stopped", "ABORTED", 35, 29)
+    add("redriven", "FAILED", 1500, 10)
     add("before", "FAILED", 40, 31)
     add("good", "SUCCEEDED", 5, 4)
     found = failed_since(stack(executions), NOW - timedelta(minutes=30))
-    assert [arn.rpartition(":")[2] for arn in found] == ["recent", "stopped", "long"]
+    assert [arn.rpartition(":")[2] for arn in found] == ["recent", "stopped", "long", "redriven"]
 
 
 def test_an_execution_is_found_by_the_key_of_its_upload() -> None:
