@@ -14,7 +14,7 @@ from client import history, uploads
 from client.errors import StackUnavailableError
 from client.redrive import Pace, start_once
 from client.stack import Stack
-from functions.failure.report import source_of
+from functions.failure.report import json_object, source_of
 from functions.shared.job import Execution, StoredObject
 
 if TYPE_CHECKING:
@@ -109,10 +109,10 @@ def _read_event(queue: str, stack: Stack, message: "MessageTypeDef") -> Letter:
     """Read what EventBridge or Lambda could not deliver: the event, and in its attributes why."""
     told = {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()}
     why = ": ".join(told[name] for name in _REASONS if name in told) or "not told"
-    event = _json_object(message["Body"])
+    event = json_object(message["Body"])
     letter = Letter(queue, message["MessageId"], None, why, "left", "it is no event of this stack", message["Body"])
     if event.get("source") == _EXECUTIONS and isinstance(event.get("detail"), dict):
-        source = source_of(_json_object(event["detail"].get("input") or "{}"))
+        source = source_of(json_object(str(event["detail"].get("input"))))
         return replace(letter, key=source["key"], fate="replay", because="SettleFunction was not told")
     upload = uploads.look_up(stack, event) if event.get("source") == _UPLOADS else None
     if upload is None:
@@ -170,8 +170,13 @@ def _deliver(stack: Stack, letter: Letter) -> Letter:
 
 
 def _messages(stack: Stack, url: str, limit: int | None) -> "Iterator[MessageTypeDef]":
+    """Yield each message once, although those that stay are shown again while a long queue is being read.
+
+    No message comes twice within its lease, so as many known ones in a row as there are known are all that there are.
+    """
     seen: set[str] = set()
-    while limit is None or len(seen) < limit:
+    known_in_a_row = 0
+    while (limit is None or len(seen) < limit) and known_in_a_row <= len(seen):
         received = stack.sqs.receive_message(
             QueueUrl=url,
             MaxNumberOfMessages=_BATCH if limit is None else min(_BATCH, limit - len(seen)),
@@ -180,11 +185,12 @@ def _messages(stack: Stack, url: str, limit: int | None) -> "Iterator[MessageTyp
             MessageAttributeNames=["All"],
             MessageSystemAttributeNames=["ApproximateReceiveCount"],
         ).get("Messages", [])
-        fresh = [message for message in received if message["MessageId"] not in seen]
-        if not fresh:
+        if not received:
             return
+        fresh = [message for message in received if message["MessageId"] not in seen]
         yield from fresh
         seen |= {message["MessageId"] for message in fresh}
+        known_in_a_row = 0 if fresh else known_in_a_row + len(received)
 
 
 def _show_again(stack: Stack, url: str, receipt_handles: Sequence[str]) -> None:
@@ -209,11 +215,3 @@ def _output(stack: Stack, name: str) -> str:
             remedy="It was deployed by an earlier template.yaml: deploy it again.",
         )
     return stack.outputs[name]
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}

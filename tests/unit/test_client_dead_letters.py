@@ -180,10 +180,11 @@ def test_what_is_no_message_of_this_stack_is_left(body: Any) -> None:
     assert not cloud.queues.deleted and not cloud.executions.known
 
 
-def test_an_upload_to_another_bucket_is_left() -> None:
+@pytest.mark.parametrize("place", [("a.jpg", "v1", "elsewhere"), ("", "v1")], ids=["another bucket", "no key"])
+def test_what_is_no_object_of_the_uploads_bucket_is_left(place: tuple[str, ...]) -> None:
     cloud = Cloud()
-    cloud.queues.put("uploads", json.dumps(uploaded("a.jpg", "v1", "elsewhere")))
-    assert [letter.fate for letter in cloud.go_through()] == ["left"]
+    cloud.queues.put("uploads", json.dumps(uploaded(*place)), event("a.jpg"))
+    assert [letter.fate for letter in cloud.go_through()] == ["left", "replayed"]
 
 
 def test_a_dry_run_changes_nothing_and_hides_nothing() -> None:
@@ -199,12 +200,50 @@ def test_no_more_messages_are_read_than_asked_for() -> None:
     assert len(cloud.go_through(limit=6, dry_run=True)) == 6
 
 
+def test_messages_that_are_shown_again_meanwhile_hide_no_others() -> None:
+    class Slow(Queues):
+        """Takes so long that the lease of the first messages has ended before the second look."""
+
+        looks = 0
+
+        def receive_message(self, **request: Any) -> dict[str, Any]:
+            self.looks += 1
+            if self.looks == 2:
+                self.hidden.clear()
+            return super().receive_message(**request)
+
+    cloud = Cloud()
+    cloud.queues = Slow()
+    cloud.queues.put("uploads", *(event("a.jpg", number=number) for number in range(9)))
+    letters = cloud.go_through(dry_run=True)
+    assert [letter.message_id for letter in letters] == [f"m{number}" for number in range(9)]
+
+
+def test_messages_that_are_shown_again_for_ever_are_read_once() -> None:
+    class Unleased(Queues):
+        def receive_message(self, **request: Any) -> dict[str, Any]:
+            self.hidden.clear()
+            return super().receive_message(**request)
+
+    cloud = Cloud()
+    cloud.queues = Unleased()
+    cloud.queues.put("uploads", "no event", "none either")
+    assert [letter.message_id for letter in cloud.go_through()] == ["m0", "m1"]
+
+
 def test_an_ending_that_was_not_told_is_settled() -> None:
     cloud = Cloud()
     cloud.queues.put("settle", ended("ABORTED"))
     [letter] = cloud.go_through("settle")
     assert cloud.functions.invoked == [("settle", ended("ABORTED"))]
     assert (letter.fate, letter.key, cloud.queues.deleted) == ("replayed", "a.jpg", {"m0"})
+
+
+@pytest.mark.parametrize("given", [None, "[", '["a.jpg"]', ["a.jpg"]])
+def test_an_ending_is_settled_whatever_its_execution_was_started_with(given: Any) -> None:
+    cloud = Cloud()
+    cloud.queues.put("settle", json.dumps({"source": "aws.states", "detail": {"input": given}}))
+    assert [(letter.fate, letter.key) for letter in cloud.go_through("settle")] == [("replayed", None)]
 
 
 def test_an_ending_that_cannot_be_settled_is_kept() -> None:
