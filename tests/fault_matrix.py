@@ -106,6 +106,7 @@ A function says by its own error what it misses. A path that leads nowhere fails
 """
 
 _OUTCOMES: dict[str, Outcome] = {
+    "SetInputAside": "report",
     "RecordFailure": "report",
     "SecondAttempt?": "report",
     "SegmentOnLambda": "result",
@@ -239,6 +240,7 @@ def _told(fate: Fate) -> str:
     if fate.failed and not fate.then:
         return f"report of {' '.join(fate.failed)}"
     return {
+        "SetInputAside": "report",
         "RecordFailure": "report",
         "SecondAttempt?": "report, or the first attempt's result",
         "SegmentOnLambda": "Lambda stands in",

@@ -11,7 +11,7 @@ from core.types import Rgb
 from functions.shared.config import Config
 from functions.shared.job import RefinedJob
 from functions.shared.observe import stage
-from functions.shared.outcome import MADE_BY, Outcomes, Subject
+from functions.shared.outcome import Outcomes, Subject, made_by
 from functions.shared.store import Store
 
 
@@ -35,11 +35,10 @@ def handler(job: RefinedJob) -> dict[str, Any]:
     alpha = STORE.plane(CONFIG.work_bucket, job.attempts[job.kept].refine.alpha.key)
     encoded = pipeline.finish(picture, alpha, job.options, background(job))
     STORE.put(CONFIG.work_bucket, job.keys.cached, encoded.data, encoded.content_type)
-    made_by = {MADE_BY: job.execution.name}
-    STORE.put(CONFIG.results_bucket, job.keys.result, encoded.data, encoded.content_type, made_by)
+    STORE.put(CONFIG.results_bucket, job.keys.result, encoded.data, encoded.content_type, made_by(job.execution))
     document = describe(job, encoded, time.perf_counter() - started)
     STORE.put(CONFIG.results_bucket, job.keys.sidecar, json.dumps(document, indent=2).encode(), "application/json")
-    OUTCOMES.take_back_report(Subject(**job.source.model_dump()), job.execution.name)
+    OUTCOMES.take_back_report(Subject(**job.source.model_dump()), job.execution)
     return document
 
 

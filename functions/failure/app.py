@@ -24,4 +24,5 @@ RECORDER = Recorder(FailureConfig())
 def handler(request: FailureRequest) -> dict[str, Any]:
     """Return what :meth:`functions.failure.record.Recorder.record` returns."""
     RECORDER.take_back_result(request.state, request.execution)
-    return RECORDER.record(request.state, request.execution, *gave_up(request.state))
+    [(stage_name, caught)] = gave_up(request.state)
+    return RECORDER.record(request.state, request.execution, stage_name, caught)

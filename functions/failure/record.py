@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import boto3
 
-from functions.failure.report import explain, source_of
+from functions.failure.report import explain, options_of, source_of
 from functions.shared.config import SDK, Config
 from functions.shared.job import Execution
 from functions.shared.outcome import Outcomes, Subject
@@ -41,8 +41,10 @@ class Recorder:
     def record(self, state: dict[str, Any], execution: Execution, stage: str, caught: dict[str, str]) -> dict[str, Any]:
         """Report a failure, unless the upload has a result: of another execution, or of this one before it failed.
 
+        The topic is told, but not of an execution that was to make once more what lies there.
+
         Args:
-            state: the state when the stage gave up, or the execution's own input.
+            state: the job when the stage gave up; of what never became one, ``input`` is that of the execution.
             execution: whose it is.
             stage: the state of the machine that gave up.
             caught: its ``{"Error", "Cause"}``.
@@ -50,18 +52,16 @@ class Recorder:
         Returns:
             stage, error and cause, as the machine's Failed state shows them, and the report's key, None without report.
         """
-        subject, failure = Subject.model_validate(source_of(state)), explain(caught)
-        facts = {
-            "status": "FAILED",
-            "stage": stage,
-            **failure,
-            "options": state.get("options", {}),
-            "execution": execution.model_dump(),
-        }
-        report_key = self._outcomes.report(subject, execution.name, facts)
-        if report_key:
-            message = json.dumps({**facts, "source": subject.model_dump()})
+        given = state.get("input", state)
+        subject, failure = Subject.model_validate(source_of(given)), explain(caught)
+        validated = {} if "input" in state else options_of(state)  # others may be too long for a message
+        facts = {"status": "FAILED", "stage": stage, **failure, "options": validated}
+        report_key = self._outcomes.report(subject, execution, facts)
+        standing = None if report_key else self._outcomes.result_of(subject)
+        if standing is None or not standing.options.items() >= options_of(given).items():
+            message = json.dumps({**facts, "execution": execution.model_dump(), "source": subject.model_dump()})
             self._topic.publish(TopicArn=self._config.topic_arn, Subject=headline(subject, stage), Message=message)
+        if report_key:
             place = f"Report: s3://{self._config.results_bucket}/{report_key}"
         else:
             place = "The upload has its result, which stands, and gets no report"
@@ -73,15 +73,17 @@ class Recorder:
         }
 
     def take_back_result(self, state: dict[str, Any], execution: Execution) -> None:
-        """Take away a result that no sidecar describes. Whoever wrote it must not be at work any more.
+        """Take away a result that its execution did not come to describe. It must not be at work any more.
 
         Args:
             state: of a job, or of what never became one.
             execution: which was to make it.
         """
-        subject = Subject.model_validate(source_of(state))
-        if "keys" in state and self._outcomes.result_of(subject) is None:
-            self._outcomes.take_back_result(state["keys"]["result"], execution.name)
+        if "keys" not in state:
+            return
+        standing = self._outcomes.result_of(Subject.model_validate(source_of(state)))
+        if standing is None or standing.execution.id != execution.id:
+            self._outcomes.take_back_result(state["keys"]["result"], execution)
 
 
 def headline(subject: Subject, stage: str) -> str:

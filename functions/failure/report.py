@@ -26,19 +26,20 @@ _CLOUD_ERRORS: Final = {
 _MAX_DETAIL_CHARS: Final = 2000
 """The machine's Failed state takes a cause of 32,768 characters, and a caught cause alone may have as many."""
 
+_MAX_NAME_BYTES: Final = 1024
+
 _UNEXPECTED: Final = (
     "The stage failed in a way that it does not know",
     "Look at the stage's log, and report it.",
 )
 
 
-def gave_up(state: dict[str, Any]) -> tuple[str, dict[str, str]]:
-    """Return the stage that failed the job, and what a Catch caught there.
+def gave_up(state: dict[str, Any]) -> list[tuple[str, dict[str, str]]]:
+    """Return the stage that failed the job, if one did, and what a Catch caught there.
 
     A second attempt's failure stands in ``failed`` too; it did not fail the job, and ``degraded`` says so.
     """
-    [(stage, caught)] = [item for item in state["failed"].items() if item[0] not in _object_at(state, "degraded")]
-    return stage, caught
+    return [item for item in state.get("failed", {}).items() if item[0] not in state.get("degraded", {})]
 
 
 def explain(caught: dict[str, str]) -> dict[str, Any]:
@@ -65,11 +66,11 @@ def explain(caught: dict[str, str]) -> dict[str, Any]:
 
 
 def source_of(state: Any) -> dict[str, str | None]:
-    """Return bucket, key and version of the picture, each None where the state does not tell.
+    """Return bucket, key and version of the picture, each None where nothing tells it that could be one of S3's.
 
     Args:
-        state: of a validated job, or the execution's own input: S3's event, whose ``source`` is the sender's name, or a
-            request that Validate may have refused for this very part.
+        state: of a validated job, or an execution's own input, which may be anything: S3's event, whose ``source`` is
+            the sender's name, or a request that Validate may have refused for this very part.
     """
     event_object = _object_at(state, "detail", "object")
     source = _object_at(state, "source") or {
@@ -77,8 +78,20 @@ def source_of(state: Any) -> dict[str, str | None]:
         "key": event_object.get("key"),
         "version_id": event_object.get("version-id"),
     }
-    told = {name: source.get(name) for name in ("bucket", "key", "version_id")}
-    return {name: value if isinstance(value, str) else None for name, value in told.items()}
+    return {name: _name(source.get(name)) for name in ("bucket", "key", "version_id")}
+
+
+def options_of(state: Any) -> dict[str, Any]:
+    """Return the options of a validated job, or those that an execution's own input asks for."""
+    return _object_at(state, "options")
+
+
+def _name(value: Any) -> str | None:
+    """Return a name as S3 has them; JSON can hold longer ones, and halves of surrogate pairs, which are no text."""
+    try:
+        return value if isinstance(value, str) and len(value.encode()) <= _MAX_NAME_BYTES else None
+    except UnicodeEncodeError:
+        return None
 
 
 def _object_at(value: Any, *path: str) -> dict[str, Any]:

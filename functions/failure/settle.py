@@ -4,7 +4,9 @@ An execution that is stopped, or takes too long, or fails in a way that no Catch
 ReleaseClaim. Step Functions tells EventBridge how every execution ends, and that is where this begins.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import boto3
@@ -31,6 +33,7 @@ class Ended(BaseModel):
 
     arn: str = Field(alias="executionArn")
     name: str
+    started_at: datetime = Field(alias="startDate")
 
 
 class SettleRequest(BaseModel):
@@ -39,7 +42,11 @@ class SettleRequest(BaseModel):
     detail: Ended
 
 
-_SETTLED_HERE: Final = {"FAILED", "TIMED_OUT", "ABORTED"}
+class HistoryBehindError(Exception):
+    """The history does not tell of the end yet. Lambda calls again, a minute later and two more after that."""
+
+
+_STATUS: Final = {"ExecutionFailed": "FAILED", "ExecutionTimedOut": "TIMED_OUT", "ExecutionAborted": "ABORTED"}
 _NAMES: Final = {"TIMED_OUT": "ExecutionTimedOut", "ABORTED": "ExecutionAborted"}
 NOT_RECORDED: Final = "FailureNotRecordedError"
 """What the machine calls a failure that RecordFailure failed at."""
@@ -55,45 +62,59 @@ DYNAMODB = boto3.client("dynamodb", config=SDK)
 
 @stage(SettleRequest)
 def handler(request: SettleRequest) -> dict[str, Any]:
-    """Release the execution's claim, if it still holds one, and record its failure unless it did so itself."""
-    logger.append_keys(job_id=request.detail.name)
-    described = STEP_FUNCTIONS.describe_execution(executionArn=request.detail.arn)
-    if described["status"] not in _SETTLED_HERE:
-        return {"status": described["status"], "claim_released": False, "report_key": None}  # it was redriven
-    execution = Execution(
-        id=described["executionArn"], name=described["name"], started_at=described["startDate"].isoformat()
-    )
-    history = STEP_FUNCTIONS.get_execution_history(executionArn=execution.id, reverseOrder=True, maxResults=_LATEST)
-    stage_name, state = state_at_the_end(history["events"])
+    """Release the execution's claim, if it still holds one, and record its failure unless it did so itself.
+
+    One call tells all: failures come in floods, and the quota of each call is some tens a second.
+    """
+    ended = request.detail
+    logger.append_keys(job_id=ended.name)
+    execution = Execution(id=ended.arn, name=ended.name, started_at=ended.started_at.isoformat())
+    events = STEP_FUNCTIONS.get_execution_history(executionArn=ended.arn, reverseOrder=True, maxResults=_LATEST)[
+        "events"
+    ]
+    status = _STATUS.get(events[0]["type"])
+    if status is None:
+        if any(event["type"] == "ExecutionRedriven" for event in events):
+            return {"status": "redriven", "claim_released": False, "report_key": None}
+        raise HistoryBehindError(f"{ended.name}: the newest event is {events[0]['type']}")
+    stage_name, state = state_at_the_end(events)
     released = release_claim(state.get("cache_key"), execution.id)
     if is_recorded(state):
-        return {"status": described["status"], "claim_released": released, "report_key": None}
-    if state.get("failed"):
-        stage_name, caught = gave_up(state)
-    else:
-        caught = {"Error": _NAMES.get(described["status"]) or described["error"], "Cause": described.get("cause", "")}
+        return {"status": status, "claim_released": released, "report_key": None}
+    if status == "FAILED" or stage_name != "Encode":  # that of a stopped execution may still be at work
+        RECORDER.take_back_result(state, execution)
+    stage_name, caught = next(iter(gave_up(state)), (stage_name, end_of(events[0], status)))
     recorded = RECORDER.record(state, execution, stage_name, caught)
-    if recorded["report_key"]:
+    if recorded["report_key"] and "failure" not in state:  # else PublishMetrics has counted it
         count("Failed", {"Stage": stage_name, "Error": recorded["error"]})
-    return {"status": described["status"], "claim_released": released, "report_key": recorded["report_key"]}
+    return {"status": status, "claim_released": released, "report_key": recorded["report_key"]}
 
 
 def state_at_the_end(events: Sequence["HistoryEventTypeDef"]) -> tuple[str, dict[str, Any]]:
     """Return the name of the state that an execution ended in, and what it was given.
 
+    What Validate and the execution itself were given is anybody's words: it stands in ``input``, as it does where
+    Validate refuses it. In a branch of a Parallel a state was given a part; the Parallel itself was given the whole.
+
     Args:
         events: the execution's history, newest first.
     """
-    states: list[tuple[str, dict[str, Any]]] = []
+    newest = None
     for event in events:
         if entered := event.get("stateEnteredEventDetails"):
-            states.append((entered["name"], json_object(entered["input"])))
+            newest = newest or entered["name"]
+            state = json_object(entered["input"])
+            if entered["name"] != "Validate" and state.keys() & {"cache_key", "input"}:
+                return entered["name"], state
         elif started := event.get("executionStartedEventDetails"):
-            states.append(("Start", json_object(started["input"])))
-    # In a branch of a Parallel the newest was given a part of the state: the Parallel itself was given the whole. Where
-    # there is no job, what names the upload is the execution's own input, and the newest tells what failed.
-    (newest, state), (_, given) = states[0], states[-1]
-    return next((found for found in states if "cache_key" in found[1]), (newest, {**given, **state}))
+            return newest or "Start", {"input": json.loads(started["input"])}
+    return newest or "Start", {}
+
+
+def end_of(event: Mapping[str, Any], status: str) -> dict[str, str]:
+    """Return the ``{"Error", "Cause"}`` of an execution's last event."""
+    details: Mapping[str, Any] = next((value for name, value in event.items() if name.endswith("EventDetails")), {})
+    return {"Error": _NAMES.get(status) or details["error"], "Cause": details.get("cause", "")}
 
 
 def is_recorded(state: dict[str, Any]) -> bool:

@@ -49,7 +49,7 @@ def handler(request: MetricsRequest) -> dict[str, Any]:
     publish(request.state)
     document = request.state.done and request.state.done["document"]
     if document and document["cache"]["hit"] and not request.state.failure:
-        OUTCOMES.take_back_report(Subject(**document["source"]), request.execution.name)
+        OUTCOMES.take_back_report(Subject(**document["source"]), request.execution)
     return {}
 
 

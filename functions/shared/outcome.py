@@ -3,18 +3,17 @@
 A result is one when its sidecar, which is written last, names the uploaded version. A report names its version too.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from core.errors import SourceNotFoundError
 from core.keys import failure_key, sidecar_key
+from functions.shared.job import Execution
 from functions.shared.store import Store
-
-MADE_BY: Final = "pbr-execution"
-"""The user metadata of a result that names its execution."""
 
 
 class Subject(BaseModel):
@@ -24,9 +23,23 @@ class Subject(BaseModel):
     key: str | None
     version_id: str | None
 
+    def is_of(self, other: "Subject") -> bool:
+        """Whether both are of one upload. Who names no version means the newest, whichever that was at the time."""
+        versions = {self.version_id, other.version_id}
+        return (self.bucket, self.key) == (other.bucket, other.key) and (len(versions) == 1 or None in versions)
 
-class _Document(BaseModel):
+
+class Word(BaseModel):
+    """What a sidecar or a report says: of which upload, by which execution, and what was asked for."""
+
     source: Subject
+    execution: Execution
+    options: dict[str, Any]
+
+
+def made_by(execution: Execution) -> dict[str, str]:
+    """Return the user metadata of a result: whose it is, as S3 takes it. Names of executions may have any letters."""
+    return {"pbr-execution": hashlib.sha256(execution.id.encode()).hexdigest()}
 
 
 @dataclass(frozen=True)
@@ -36,45 +49,47 @@ class Outcomes:
     store: Store
     bucket: str
 
-    def result_of(self, subject: Subject) -> str | None:
-        """Return the key of the sidecar that names this upload; None as long as it has no result."""
-        key = subject.key and sidecar_key(subject.key)
-        return key if key and self._names(key, subject) else None
+    def result_of(self, subject: Subject) -> Word | None:
+        """Return what the sidecar of this upload says; None as long as the upload has no result."""
+        word = subject.key and self._read(sidecar_key(subject.key))
+        return word[0] if word and word[0].source.is_of(subject) else None
 
-    def report(self, subject: Subject, execution: str, facts: dict[str, Any]) -> str | None:
+    def report(self, subject: Subject, execution: Execution, facts: dict[str, Any]) -> str | None:
         """Write the report of a failure and return its key; None where the upload has its result, which then stands.
 
         Two executions of one upload may end at the same moment. Each writes its own word before it looks for the
-        other's, so at least one of them sees both, and the report goes.
+        other's, so at least one of them sees both, and the report goes. So does one that should have gone before.
 
         Args:
             subject: the upload that failed.
-            execution: name of the execution that it failed in.
-            facts: what the report says beside the upload's name.
+            execution: what it failed in.
+            facts: what the report says beside these two.
         """
-        if self.result_of(subject):
-            return None
-        key = failure_key(subject.key, execution)
-        data = json.dumps({**facts, "source": subject.model_dump()}, indent=2).encode()
-        version_id = self.store.put(self.bucket, key, data, "application/json")
-        if self.result_of(subject):
-            self.store.delete(self.bucket, key, version_id)
-            return None
-        return key
+        key = failure_key(subject.key, execution.name)
+        if self.result_of(subject) is None:
+            document = {**facts, "execution": execution.model_dump(), "source": subject.model_dump()}
+            self.store.put(self.bucket, key, json.dumps(document, indent=2).encode(), "application/json")
+            if self.result_of(subject) is None:
+                return key
+        self.take_back_report(subject, execution)
+        return None
 
-    def take_back_report(self, subject: Subject, execution: str) -> None:
-        """Delete what earlier executions reported of an upload that has its result."""
-        key = failure_key(subject.key, execution)
-        while (newest := self.store.newest(self.bucket, key)) and self._names(key, subject):
-            self.store.delete(self.bucket, key, newest.version_id)
+    def take_back_report(self, subject: Subject, execution: Execution) -> None:
+        """Delete what executions up to this one reported of an upload that has its result."""
+        key = failure_key(subject.key, execution.name)
+        while (read := self._read(key)) and read[0].source.is_of(subject):
+            self.store.delete(self.bucket, key, read[1])
 
-    def take_back_result(self, key: str, execution: str) -> None:
+    def take_back_result(self, key: str, execution: Execution) -> None:
         """Delete a result that an execution wrote and did not come to describe, as often as it wrote it."""
-        while (newest := self.store.newest(self.bucket, key)) and newest.metadata.get(MADE_BY) == execution:
+        mark = made_by(execution)
+        while (newest := self.store.newest(self.bucket, key)) and newest.metadata.items() >= mark.items():
             self.store.delete(self.bucket, key, newest.version_id)
 
-    def _names(self, key: str, subject: Subject) -> bool:
+    def _read(self, key: str) -> tuple[Word, str | None] | None:
+        """Return a sidecar or a report, and its version; None for what is neither."""
         try:
-            return _Document.model_validate_json(self.store.fetch(self.bucket, key).data).source == subject
+            file = self.store.fetch(self.bucket, key)
+            return Word.model_validate_json(file.data), file.version_id
         except (SourceNotFoundError, ValidationError):
-            return False
+            return None

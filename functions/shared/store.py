@@ -24,7 +24,7 @@ from functions.shared.job import StoredObject
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_ABSENT: Final = {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "MethodNotAllowed", "404"}
+_ABSENT: Final = {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "MethodNotAllowed", "KeyTooLongError", "404"}
 _CHANGED: Final = {"PreconditionFailed", "412"}
 
 

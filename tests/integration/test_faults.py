@@ -54,6 +54,7 @@ class Played:
     """What there is to see of a case once its execution has ended."""
 
     ended: Ended
+    has_result: bool
     sidecar: dict[str, Any] | None
     report: dict[str, Any] | None
 
@@ -80,11 +81,6 @@ class Stage:
         self._machine_arn = stack.outputs["StateMachineArn"]
         functions = [f["FunctionName"] for f in self._lambda.list_functions()["Functions"]]
         [self._validate] = [name for name in functions if "Validate" in name]
-        [self._metrics_group] = [
-            group["logGroupName"]
-            for group in self._logs.describe_log_groups()["logGroups"]
-            if group["logGroupName"].endswith("-metrics")
-        ]
         pilot = stack.process("pilot.png", disc(**SIZE, seed=0))
         assert pilot.status == "SUCCEEDED", pilot.cause
         self._pilot, self._arn = pilot, pilot.output["execution"]["id"]
@@ -93,12 +89,12 @@ class Stage:
         self._mask, self._alpha = job["segment"]["mask"], job["refine"]["alpha"]
         self._cached_key = job["keys"]["cached"]
 
-    def play(self, cases: list[Case]) -> dict[Fault, Played]:
-        """Play cases side by side."""
+    def play(self, cases: list[Case]) -> dict[Fault, Played | Exception]:
+        """Play cases side by side; what goes wrong with the playing of one is that one's."""
         with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
             prepared = dict(zip(cases, pool.map(self._prepare, cases), strict=True))
             self._mocks.write_text(json.dumps(mock_file(self._machine_arn.rsplit(":", 1)[1], prepared)))
-            return dict(zip((case.fault for case in cases), pool.map(self._run, cases), strict=True))
+            return dict(zip((case.fault for case in cases), pool.map(self._play, cases), strict=True))
 
     def claims(self) -> set[str]:
         """Return the names of the executions that hold a claim, once SettleFunction had its time."""
@@ -112,19 +108,14 @@ class Stage:
         return {owner.rpartition(":")[2] for owner in held()}
 
     def metrics(self) -> dict[str, list[dict[str, Any]]]:
-        """Read the metrics that each execution published, by its name: what a process logs up to a job's last line."""
+        """Read the metrics that were published of each execution, by its name."""
         found: dict[str, list[dict[str, Any]]] = {}
-        group = {"logGroupName": self._metrics_group}
-        for stream in self._logs.describe_log_streams(**group)["logStreams"]:
-            of_process = {**group, "logStreamName": stream["logStreamName"], "startFromHead": True, "limit": 10_000}
-            pages = self._logs.get_log_events(**of_process)
-            published: list[dict[str, Any]] = []
-            for entry in map(_json, (event["message"] for event in pages["events"])):
-                if "_aws" in entry:
-                    published.append(entry)
-                elif entry.get("message") in ("stage done", "stage failed"):
-                    found.setdefault(entry["job_id"], []).extend(published)
-                    published = []
+        for function in ("metrics", "settle"):
+            group = {"logGroupName": f"/aws/lambda/{self._stack.cloud.stack_name}-{function}"}
+            for stream in self._logs.describe_log_streams(**group)["logStreams"]:
+                of_process = {**group, "logStreamName": stream["logStreamName"], "startFromHead": True, "limit": 10_000}
+                for name, published in _published(self._logs.get_log_events(**of_process)["events"]):
+                    found.setdefault(name, []).extend(published)
         return found
 
     def _prepare(self, case: Case) -> dict[str, Any]:
@@ -142,10 +133,11 @@ class Stage:
             job = self._job(case)
             if host:
                 job |= {"host": host, "sagemaker_mode": "async" if state in BRANCHES else "realtime"}
-                good = {"Body": json.dumps(self._mask)} if state == "SegmentOnSageMaker" else self._mask
+                mask = {**self._mask, "host": host}
+                good = {"Body": json.dumps(mask)} if state == "SegmentOnSageMaker" else mask
                 mocked |= {"Validate": _answers({"Payload": job}), state: _answers(good)}
                 if state in BRANCHES:
-                    mocked |= {name: _answers(self._mask if name == "AwaitMask" else {}) for name in BRANCHES}
+                    mocked |= {name: _answers(mask if name == "AwaitMask" else {}) for name in BRANCHES}
             else:
                 self._own(job["cache_key"], done=job if state in SERVED else None)
         if state in FOR_FAILED_JOBS:
@@ -180,6 +172,12 @@ class Stage:
             TableName=self._stack.outputs["CacheTable"], Item={**typed, "expires_at": {"N": "2000000000"}}
         )
 
+    def _play(self, case: Case) -> Played | Exception:
+        try:
+            return self._run(case)
+        except Exception as error:
+            return error
+
     def _run(self, case: Case) -> Played:
         fate = fate_of(case.fault)
         arn = self._stack.sfn.start_execution(
@@ -191,8 +189,11 @@ class Stage:
         report_key = f"failed/{case.key}.json"
         if fate.outcome == "settled":
             _until(lambda: self._read(report_key) is not None)
+        listed = self._stack.s3.list_objects_v2(
+            Bucket=self._stack.outputs["ResultsBucket"], Prefix=f"results/{case.key}"
+        )
         sidecar = self._read(f"results/{case.key.removesuffix('.png')}.json")
-        return Played(ended, sidecar, self._read(report_key))
+        return Played(ended, bool(listed["KeyCount"]), sidecar, self._read(report_key))
 
     def _wait(self, arn: str) -> Ended:
         _until(lambda: self._stack.sfn.describe_execution(executionArn=arn)["status"] != "RUNNING")
@@ -223,6 +224,17 @@ def _until(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, 1)
     return value
+
+
+def _published(events: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Yield the name of each execution that a process was called for, and the metrics that it logged meanwhile."""
+    published: list[dict[str, Any]] = []
+    for entry in map(_json, (event["message"] for event in events)):
+        if "_aws" in entry:
+            published.append(entry)
+        elif entry.get("message") in ("stage done", "stage failed"):
+            yield entry["job_id"], published
+            published = []
 
 
 def _enters(event: dict[str, Any], state: str) -> bool:
@@ -277,36 +289,39 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 @pytest.fixture(scope="module")
-def played(stage: Stage, request: pytest.FixtureRequest) -> dict[Fault, Played]:
+def played(stage: Stage, request: pytest.FixtureRequest) -> dict[Fault, Played | Exception]:
     """The cases that were asked for."""
     asked = {item.callspec.params["fault"] for item in request.session.items if item.path == request.path}
     return stage.play([Case(number, fault) for number, fault in enumerate(FAULTS) if fault in asked])
 
 
 @pytest.fixture(scope="module")
-def claims(stage: Stage, played: dict[Fault, Played]) -> set[str]:
+def claims(stage: Stage, played: dict[Fault, Played | Exception]) -> set[str]:
     """Which executions hold a claim in the end."""
     return stage.claims()
 
 
 @pytest.fixture(scope="module")
-def metrics(stage: Stage, played: dict[Fault, Played]) -> dict[str, list[dict[str, Any]]]:
+def metrics(stage: Stage, played: dict[Fault, Played | Exception]) -> dict[str, list[dict[str, Any]]]:
     """What the executions published."""
     return stage.metrics()
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 def test_a_fault_ends_as_the_definition_promises(
-    fault: Fault, played: dict[Fault, Played], claims: set[str], metrics: dict[str, list[dict[str, Any]]]
+    fault: Fault, played: dict[Fault, Played | Exception], claims: set[str], metrics: dict[str, list[dict[str, Any]]]
 ) -> None:
     seen, fate = played[fault], fate_of(fault)
+    if isinstance(seen, Exception):
+        raise seen
     assert seen.attempts[fault.state] == fate.attempts
     states = seen.ended.states
     assert not fate.then or fate.then in states
     if fate.outcome == "result":
         assert seen.ended.status == "SUCCEEDED", seen.ended.cause
         assert seen.report is None
-        assert seen.sidecar and seen.sidecar["source"] == seen.ended.output["source"]
+        assert seen.has_result and seen.sidecar and seen.sidecar["source"] == seen.ended.output["source"]
+        assert seen.sidecar["degraded"] == (fate.then == "SegmentOnLambda")
     else:
         assert seen.ended.status == "FAILED"
         check_report(seen, fate)
@@ -318,7 +333,7 @@ def test_a_fault_ends_as_the_definition_promises(
 def check_report(seen: Played, fate: Fate) -> None:
     """See that there is a report and no result, and that the report says what failed and what to do."""
     assert seen.report, seen.ended.cause
-    assert seen.sidecar is None
+    assert seen.sidecar is None and not seen.has_result
     assert (seen.report["stage"], seen.report["error"]) == fate.failed
     assert seen.report["message"] and seen.report["remedy"]
     if fate.outcome == "report":
@@ -327,7 +342,7 @@ def check_report(seen: Played, fate: Fate) -> None:
 
 def check_metrics(fault: Fault, fate: Fate, published: list[dict[str, Any]]) -> None:
     """See that the metrics count the job once, by how it ended, and what failed without failing it."""
-    if (fault.state == "PublishMetrics" and fault.lasting) or (fate.outcome == "settled" and not fate.then):
+    if fault.state == "PublishMetrics" and fault.lasting:
         assert not published
         return
     [end] = [entry for entry in published if entry.keys() & {"Failed", "Processed", "CacheHit"}]

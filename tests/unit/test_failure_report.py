@@ -50,13 +50,14 @@ def test_whatever_was_caught_can_be_told(error: str, cause: str) -> None:
 
 def test_what_failed_the_job_is_told_from_what_failed_a_second_attempt() -> None:
     second, fatal = {"Error": "Runtime.ExitError"}, {"Error": "StorageDeniedError"}
-    assert gave_up({"failed": {"Encode": fatal}}) == ("Encode", fatal)
+    assert gave_up({"failed": {"Encode": fatal}}) == [("Encode", fatal)]
     failed = {"Refine": second, "Encode": fatal}
-    assert gave_up({"failed": failed, "degraded": {"Refine": second}}) == ("Encode", fatal)
+    assert gave_up({"failed": failed, "degraded": {"Refine": second}}) == [("Encode", fatal)]
+    assert gave_up({"failed": {"Refine": second}, "degraded": {"Refine": second}}) == gave_up({}) == []
 
 
 def test_an_upload_that_validate_refused_is_named_from_the_event() -> None:
-    assert source_of(STATE) == {"bucket": "uploads", "key": "photos/cup.png", "version_id": None}
+    assert source_of(STATE["input"]) == {"bucket": "uploads", "key": "photos/cup.png", "version_id": None}
 
 
 def test_a_validated_job_is_named_from_its_source() -> None:
@@ -67,6 +68,11 @@ def test_a_validated_job_is_named_from_its_source() -> None:
 JSON = st.recursive(
     st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
 )
+
+
+@pytest.mark.parametrize("key", ["k" * 1025, "é" * 513, "\ud800", 7, None], ids=repr)
+def test_what_s3_cannot_have_as_a_name_is_none(key: Any) -> None:
+    assert source_of({"source": {"bucket": "uploads", "key": key}})["key"] is None
 
 
 @given(JSON, JSON)

@@ -2,10 +2,11 @@
 
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -14,6 +15,8 @@ from local.cloud import EmbeddedCloud
 from local.faults import Blow, Ending, Refusal, Request
 from tests.conftest import ROOT, client
 from tests.integration.machine.mocks import MOCK_FILE
+
+Found = TypeVar("Found")
 
 ENDED = {"SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"}
 
@@ -138,17 +141,36 @@ class Deployed:
         finally:
             ecs.update_service(cluster=cluster, service=service, desiredCount=described["desiredCount"])
 
+    @contextmanager
+    def listener(self) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+        """Listen to the topic; yields what waits a moment and returns what came since it was last asked."""
+        queue = self.sqs.create_queue(QueueName=f"listener-{uuid.uuid4().hex}")["QueueUrl"]
+        arn = self.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        topic = self.outputs["FailuresTopicArn"]
+        subscription = self.sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)["SubscriptionArn"]
+
+        def heard() -> list[dict[str, Any]]:
+            found = self.sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=1, MaxNumberOfMessages=10)
+            return [json.loads(message["Body"]) for message in found.get("Messages", [])]
+
+        try:
+            yield heard
+        finally:
+            self.sns.unsubscribe(SubscriptionArn=subscription)
+            self.sqs.delete_queue(QueueUrl=queue)
+
     def cached(self) -> list[dict[str, Any]]:
         """Read the whole cache table."""
         return self.dynamodb.scan(TableName=self.outputs["CacheTable"], ConsistentRead=True)["Items"]
 
 
-def until(condition: Callable[[], object], *, timeout_s: float = 60) -> None:
-    """Wait until a condition holds."""
+def until(condition: Callable[[], Found], *, timeout_s: float = 60) -> Found:
+    """Wait until a condition holds, and return what it found."""
     deadline = time.monotonic() + timeout_s
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline, "it did not come to pass in time"
         time.sleep(0.05)
+    return found
 
 
 @pytest.fixture(scope="package")

@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import struct
-import time
 import zlib
 from collections.abc import Callable
 from email.header import Header
@@ -181,12 +180,8 @@ def test_a_failure_releases_the_claim_so_that_the_next_upload_tries_itself(stack
 
 
 def test_the_topic_is_told(stack: Deployed) -> None:
-    queue = stack.sqs.create_queue(QueueName="listener")["QueueUrl"]
-    arn = stack.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    stack.sns.subscribe(TopicArn=stack.outputs["FailuresTopicArn"], Protocol="sqs", Endpoint=arn)
-    stack.process("told/näme.jpg", b"")
-    time.sleep(0.2)
-    [message] = stack.sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=5)["Messages"]
-    told = json.loads(message["Body"])
+    with stack.listener() as heard:
+        stack.process("told/näme.jpg", b"")
+        [told] = heard()
     assert told["Subject"] == "Background removal failed in Validate: told/n?me.jpg"
     assert json.loads(told["Message"]) == stack.report("told/näme.jpg")
