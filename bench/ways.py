@@ -65,7 +65,7 @@ WAYS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "WaitedBefore?": ["WaitBriefly"],
         "Outcome?": ["Done"],
     },
-    "refused by Validate": {"Validate": ["RecordFailure"], "HoldsClaim?": ["PublishMetrics"], "Outcome?": ["Failed"]},
+    "refused by Validate": {"Validate": ["SetInputAside"], "HoldsClaim?": ["PublishMetrics"], "Outcome?": ["Failed"]},
 }
 """What is chosen where there is a choice, in order of the visits; of a task that fails, the state that catches it."""
 
