@@ -324,7 +324,8 @@ def redrive_executions(
     """Bring failed executions back to life: where they stopped if Step Functions can, else as new ones.
 
     A new execution has the same input, and a name made of the old one's, so that none is started twice. What would
-    fail again is skipped, unless it is named: the upload's own faults, uploads that were replaced or deleted since.
+    fail again or is not needed is skipped, unless it is named: the upload's own faults, uploads that have their result,
+    or were replaced or deleted since.
     """
     if bool(executions) == failed:
         raise UsageError(
