@@ -5,6 +5,7 @@ process, never takes more memory or time than is stated here, and never does dam
 """
 
 import argparse
+import ctypes
 import io
 import json
 import multiprocessing
@@ -17,7 +18,8 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -29,7 +31,7 @@ from PIL import Image
 from bench.measure import peak_bytes, resident_bytes
 from core import limits, metadata
 from core.decode import decode
-from core.errors import BackgroundRemoverError, PermanentError
+from core.errors import PermanentError
 from core.models import CLASSICAL, ModelSource
 from core.networks import Networks
 from core.options import Options
@@ -39,27 +41,39 @@ from tests.conftest import ROOT
 from tests.hostile import corpus
 from tests.hostile.mutations import Mutant, mutant
 
-MEMORY_BYTES: Final = 64_000_000
 MEMORY_BYTES_PER_FILE_BYTE: Final = 4
 MEMORY_BYTES_PER_PIXEL: Final = 16
-"""The sum of these is what a file may add to its process; the pixels are its header's, if they are in the limits."""
-
-HARD_MEMORY_BYTES: Final = 1_900_000_000
-"""No allocation gets beyond it: what Validate has on AWS, less the interpreter."""
-
-GUARD_S: Final = 90
-"""A file that takes longer hangs. It is no promise about time, which other work on the machine would break."""
-
 MAX_FACTS_BYTES: Final = 3000
 _SCALES_PX: Final = (None, 640, 1)
 _JPEG: Final = b"\xff\xd8\xff"
 
-_WITHOUT_CHECKSUM: Final = (_JPEG, b"II", b"MM")
-"""Damaged data of a JPEG or a fax decode to something; libjpeg and libtiff say so to stderr, and to nobody else."""
+_TIFF_COMPRESSION: Final = 259
+_FAX_OR_JPEG: Final = (2, 3, 4, 7)
 
 _PIPELINE_EVERY: Final = 25
 _PIPELINE_PIXELS: Final = 300_000
+_LIBC: Final = ctypes.CDLL(None)
 _CONTEXT: Final = multiprocessing.get_context("spawn")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a file may take of its process.
+
+    Attributes:
+        memory_bytes: that it may add, besides those for each of its own and for each pixel that its header has within
+            the limits.
+        limit_bytes: no allocation gets beyond them: what Validate has on AWS, less the interpreter.
+        guard_s: a file that takes longer hangs. It is no promise about time, which other work on the machine would
+            break.
+    """
+
+    memory_bytes: int = 64_000_000
+    limit_bytes: int = 1_900_000_000
+    guard_s: float = 90.0
+
+
+_BOUNDS: Final = Bounds()
 
 
 @dataclass(frozen=True)
@@ -87,18 +101,19 @@ def _seeds() -> dict[str, bytes]:
     return corpus.seeds()
 
 
-def examine(make: Callable[[Any], Mutant], keys: Sequence[Any]) -> Iterator[Outcome]:
+def examine(make: Callable[[Any], Mutant], keys: Sequence[Any], bounds: Bounds = _BOUNDS) -> Iterator[Outcome]:
     """Decode the file of each key; one that kills or holds up its process is an outcome too, and the others go on."""
     remaining = list(keys)
     while remaining:
         pipe, theirs = _CONTEXT.Pipe()
-        process = _CONTEXT.Process(target=_work, args=(theirs, make, remaining), daemon=True)
+        process = _CONTEXT.Process(target=_work, args=(theirs, make, remaining, bounds), daemon=True)
         process.start()
         theirs.close()
         try:
+            pipe.recv()  # it has started; from here on a file is the cause
             while remaining:
-                if not pipe.poll(GUARD_S):
-                    yield Outcome(remaining.pop(0), "", "hung", f"nothing came for {GUARD_S} s", GUARD_S, 0)
+                if not pipe.poll(bounds.guard_s):
+                    yield Outcome(remaining.pop(0), "", "hung", f"nothing came for {bounds.guard_s:g} s", 0, 0)
                     break
                 outcome = pipe.recv()
                 remaining.pop(0)
@@ -112,61 +127,82 @@ def examine(make: Callable[[Any], Mutant], keys: Sequence[Any]) -> Iterator[Outc
             pipe.close()
 
 
-def _work(pipe: Connection, make: Callable[[Any], Mutant], keys: Sequence[Any]) -> None:
+def _work(pipe: Connection, make: Callable[[Any], Mutant], keys: Sequence[Any], bounds: Bounds) -> None:
     warnings.simplefilter("ignore")
     for data in _seeds().values():  # libraries load, and pools start, before anything is measured
         decode(data)
     with tempfile.TemporaryFile() as said:
         os.dup2(said.fileno(), sys.stderr.fileno())
+        pipe.send(None)
         for i, key in enumerate(keys):
             made = make(key)
+            heard = said.seek(0, io.SEEK_END)
+            _LIBC.malloc_trim(0)  # what earlier files left would hide what this one takes
             _forget_peak()
             before, cpu = resident_bytes(), time.process_time()
-            soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-            resource.setrlimit(resource.RLIMIT_DATA, (_data_bytes() + HARD_MEMORY_BYTES, hard))
-            heard = said.tell()
-            try:
-                ended, wrong = _decoded(made.data, whole=i % _PIPELINE_EVERY == 0)
-            except Exception as error:
-                ended, wrong = type(error).__name__, f"untyped: {error!r}"
-            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+            with _limited(bounds.limit_bytes):
+                end = _decoded(made.data, whole=i % _PIPELINE_EVERY == 0)
             cpu_s, added = time.process_time() - cpu, max(0, peak_bytes() - before)
-            allowed = MEMORY_BYTES + MEMORY_BYTES_PER_FILE_BYTE * len(made.data)
+            wrong = end.wrong
+            allowed = bounds.memory_bytes + MEMORY_BYTES_PER_FILE_BYTE * len(made.data)
             if added > allowed and added > allowed + MEMORY_BYTES_PER_PIXEL * _announced(made.data):
                 wrong = wrong or f"it took {added / 1e6:.0f} MB"
-            is_heard = os.fstat(said.fileno()).st_size > heard
-            if is_heard and ended == "picture" and not made.data.startswith(_WITHOUT_CHECKSUM):
+            is_heard = said.seek(0, io.SEEK_END) > heard
+            if is_heard and end.name == "picture" and not _has_scars(made.data):
                 wrong = wrong or "what is wrong with it was said on stderr only"
-            said.seek(0, io.SEEK_END)
-            pipe.send(Outcome(key, made.description, ended, wrong, cpu_s, added))
+            if _ended(made.data, None) != end:  # of an allocation that failed, each library says what it likes
+                wrong = wrong or f"it wants more than {bounds.limit_bytes} bytes"
+            pipe.send(Outcome(key, made.description, end.name, wrong, cpu_s, added))
 
 
-def _decoded(data: bytes, *, whole: bool) -> tuple[str, str | None]:
+@contextmanager
+def _limited(more_bytes: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (_data_bytes() + more_bytes, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+@dataclass(frozen=True)
+class _End:
+    name: str
+    said: str
+    wrong: str | None = field(compare=False)
+
+
+def _decoded(data: bytes, *, whole: bool) -> _End:
     """Return how a file ends, and what is wrong with that; if ``whole``, a small picture goes through all stages."""
     ends = [_ended(data, at_least_px) for at_least_px in (_SCALES_PX if data.startswith(_JPEG) else (None,))]
-    ended, wrong = ends[0]
-    if len({name for name, _ in ends}) > 1:
+    wrong = next((end.wrong for end in ends if end.wrong), None)
+    if len({end.name for end in ends}) > 1:
         wrong = wrong or f"one scale ends otherwise than another: {ends}"
-    if whole and ended == "picture" and wrong is None and _announced(data) <= _PIPELINE_PIXELS:
-        options = Options(model=CLASSICAL, precision_level=Precision.DRAFT)
-        try:
-            remove_background(data, options, networks=Networks(ModelSource((Path("nowhere"),))))
-        except PermanentError as error:
-            wrong = _broken_promise(error)
-    return ended, wrong or next((wrong for _, wrong in ends if wrong), None)
+    if whole and ends[0].name == "picture" and _announced(data) <= _PIPELINE_PIXELS:
+        wrong = wrong or _broken_pipeline(data)
+    return replace(ends[0], wrong=wrong)
 
 
-def _ended(data: bytes, at_least_px: int | None) -> tuple[str, str | None]:
+def _ended(data: bytes, at_least_px: int | None) -> _End:
     try:
         picture = decode(data, at_least_px=at_least_px)
-    except PermanentError as error:
-        return type(error).__name__, _broken_promise(error)
-    return "picture", _broken_picture(picture, at_least_px)
+    except Exception as error:
+        return _End(type(error).__name__, str(error), _broken_promise(error))
+    return _End("picture", str(picture.warnings), _broken_picture(picture, at_least_px))
 
 
-def _broken_promise(error: BackgroundRemoverError) -> str | None:
+def _broken_pipeline(data: bytes) -> str | None:
+    options = Options(model=CLASSICAL, precision_level=Precision.DRAFT)
+    try:
+        remove_background(data, options, networks=Networks(ModelSource((Path("nowhere"),))))
+    except Exception as error:
+        return _broken_promise(error)
+    return None
+
+
+def _broken_promise(error: Exception) -> str | None:
+    if not isinstance(error, PermanentError):
+        return f"untyped: {error!r}"
     if isinstance(error.__cause__, MemoryError):
-        return f"it wants more than {HARD_MEMORY_BYTES} bytes"
+        return "an allocation failed"
     facts = error.facts()
     if not (facts["field"] and facts["remedy"] and facts["value"] is not None):
         return f"its error does not say all: {facts}"
@@ -190,6 +226,14 @@ def _broken_picture(picture: Picture, at_least_px: int | None) -> str | None:
     }
     broken = [name for name, is_sound in sound.items() if not is_sound]
     return f"wrong {', '.join(broken)}: {rgb.shape}, {info}" if broken else None
+
+
+def _has_scars(data: bytes) -> bool:
+    """Tell whether damaged pixels decode to something: libjpeg and libtiff say so to stderr, and to nobody else."""
+    if data.startswith(_JPEG):
+        return True
+    with Image.open(io.BytesIO(data)) as image:
+        return getattr(image, "tag_v2", {}).get(_TIFF_COMPRESSION) in _FAX_OR_JPEG
 
 
 def _announced(data: bytes) -> int:
