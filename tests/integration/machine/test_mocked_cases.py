@@ -59,8 +59,8 @@ CASES = {
     ],
     "SoundAtOnce": [*CLAIMED, "SegmentOnLambda", *REFINED],
     "NoSubject": [*CLAIMED, "SegmentOnLambda", "SecondAttempt?", *REPORTED[:2], "ReleaseClaim", *REPORTED[2:]],
-    "NotAPicture": ["Validate", *REPORTED],
-    "FailureCannotBeRecorded": ["Validate", "RecordFailure", "NameUnrecordedFailure", *REPORTED[1:]],
+    "NotAPicture": ["Validate", "SetInputAside", *REPORTED],
+    "FailureCannotBeRecorded": ["Validate", "SetInputAside", "RecordFailure", "NameUnrecordedFailure", *REPORTED[1:]],
     "CacheCannotBeSaved": [*CLAIMED, "SegmentOnLambda", *REFINED],
     "MetricsFail": [*CLAIMED, "SegmentOnLambda", *REFINED],
 }
@@ -105,5 +105,5 @@ def test_a_failure_that_cannot_be_recorded_still_names_stage_and_error(sfn: Any,
 def test_a_hit_merges_this_execution_s_facts_over_the_cached_ones(sfn: Any, machine_arn: str) -> None:
     described, _ = run_case(sfn, machine_arn, "ServedFromCache")
     output = json.loads(described["output"])
-    assert output["quality"] == {"score": 0.9}
+    assert (output["quality"], output["options"]) == ({"score": 0.9}, {"format": "png"})
     assert output["cache"]["hit"] is True and output["result"]["key"] == "results/a.png"
