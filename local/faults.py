@@ -77,9 +77,10 @@ class Faults(Protocol):
 
 def front(app: Wsgi, faults: Faults) -> Wsgi:
     """Return the cloud's HTTP application with a plan before it."""
+    from werkzeug.wsgi import get_input_stream
 
     def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        body = get_input_stream(environ).read()
         environ["wsgi.input"] = io.BytesIO(body)
         request = Request(
             service=_signed_for(environ.get("HTTP_AUTHORIZATION", "")),

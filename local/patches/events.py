@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from jsonpath_ng.parser import parse
 from moto.awslambda.utils import get_backend as lambda_backend
 from moto.events.models import Rule
@@ -23,15 +23,16 @@ JSON_STRING_OR_NAME = re.compile(r'"(?:[^"\\]|\\.)*"|<[^<>]+>')
 
 _DELAYS_S = [2.0**attempt for attempt in range(7)]  # AWS goes on for hours
 _ASYNCHRONOUS_DELAYS_S = [60.0, 120.0]
-_TRANSIENT = {"ThrottlingException", "TooManyRequestsException", "ServiceException", "InternalFailure"}
+_UNANSWERED = "SDK_CLIENT_ERROR"  # as EventBridge writes it
+_TRANSIENT = {_UNANSWERED, "ThrottlingException", "TooManyRequestsException", "ServiceException", "InternalFailure"}
 
 
 @around(Rule, "send_to_targets")
 def start_machines_and_functions(original: Any, self: Any, event: Any, transform_input: bool = True) -> None:
     """AWS starts state machines and functions too, shaping the event, each target on its own; moto refuses them.
 
-    It tries again what was throttled, as often as the target's RetryPolicy says, and then hands the event to the
-    target's dead-letter queue.
+    It tries again what was throttled or not answered, as often as the target's RetryPolicy says, and then hands the
+    event to the target's dead-letter queue.
     """
     if self.state == "DISABLED" or not self.event_pattern.matches_event(event):
         return
@@ -58,11 +59,13 @@ def _deliver(
             return deliver(host, target["Arn"], payload)
         except ClientError as error:
             code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
+        except BotoCoreError as error:
+            code, message = _UNANSWERED, str(error)
         if code not in _TRANSIENT or attempt == len(delays_s):
             break
         if not host.wait(delays_s[attempt]):
             return
-    if "DeadLetterConfig" in target:
+    if "DeadLetterConfig" in target and host.wait(0):
         facts = {"RULE_ARN": rule_arn, "TARGET_ARN": target["Arn"], "ERROR_CODE": code, "ERROR_MESSAGE": message}
         _bury(host, target["DeadLetterConfig"]["Arn"], payload, {**facts, "RETRY_ATTEMPTS": str(attempt)})
 

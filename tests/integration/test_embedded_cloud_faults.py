@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib import request as http
 
 import boto3
 import pytest
@@ -66,6 +67,15 @@ def test_a_refusal_has_the_services_own_code_and_status(
     assert refused.value.response["Error"]["Code"] == REFUSALS[service].code
     assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == status
     assert "refuse me" not in keys(cloud)
+
+
+def test_a_body_in_chunks_passes_whole(cloud: EmbeddedCloud) -> None:
+    s3, where = client(cloud, "s3"), {"Bucket": cloud.outputs["Bucket"], "Key": "in chunks"}
+    url = s3.generate_presigned_url("put_object", where)
+    with http.urlopen(
+        http.Request(url, iter([b"one, ", b"two, ", b"three"]), {"Content-Type": "text/plain"}, method="PUT")
+    ):
+        assert s3.get_object(**where)["Body"].read() == b"one, two, three"
 
 
 @pytest.mark.parametrize("ending", list(Ending))

@@ -107,20 +107,28 @@ def test_a_closed_cloud_leaves_no_execution_at_work() -> None:
     assert not children_of(os.getpid())
 
 
+THROTTLED = Refusal(400, "ThrottlingException")
+DROPPED = SystemExit()
+"""Ends the server's thread, and with it the connection, unanswered."""
+of_ended_threads = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
+
 class Refusals:
-    """Refuses what it is told to, so many times."""
+    """Refuses what it is told to, or drops its connection, so many times; knows the events of all invocations."""
 
     def __init__(self) -> None:
-        self.left: dict[str, int] = {}
+        self.left: dict[str, list[Refusal | SystemExit]] = {}
+        self.invoked: list[str] = []
 
     def request(self, request: Request) -> Refusal | None:
-        if not self.left.get(request.operation):
-            return None
-        self.left[request.operation] -= 1
-        return Refusal(400, "ThrottlingException")
+        left = self.left.get(request.operation)
+        end = left.pop() if left else None
+        if isinstance(end, SystemExit):
+            raise end
+        return end
 
     def invocation(self, function: str, event: str) -> None:
-        pass
+        self.invoked.append(event)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +178,9 @@ def test_retries_come_at_the_cloud_s_pace(hasty: EmbeddedCloud) -> None:
     dead_letter(hasty)
 
 
-def test_how_an_execution_ends_is_told_and_a_function_that_fails_at_it_has_a_dead_letter(hasty: EmbeddedCloud) -> None:
+def test_how_an_execution_ends_is_told_and_a_function_that_fails_at_it_has_a_dead_letter(
+    hasty: EmbeddedCloud, refusals: Refusals
+) -> None:
     execution = failing_execution(hasty)
     event, why = dead_letter(hasty)
     assert (event["source"], event["resources"]) == ("aws.states", [execution])
@@ -178,11 +188,7 @@ def test_how_an_execution_ends_is_told_and_a_function_that_fails_at_it_has_a_dea
     assert json.loads(event["detail"]["input"]) == {"what": "ever"}
     assert event["detail"]["error"] and event["detail"]["startDate"] <= event["detail"]["stopDate"]
     assert json.loads(why["ErrorMessage"]) == {"field": "source.key"}
-    logs = client("logs", hasty.environment).filter_log_events(
-        logGroupName=f"/aws/lambda/{hasty.outputs['Raise']}", filterPattern="START"
-    )["events"]
-    starts = [line for line in logs if line["message"].startswith("START")]
-    assert len(starts) % 3 == 0, "three attempts for each event"
+    assert sum(execution in event for event in refusals.invoked) == 3
 
 
 def test_an_event_that_reaches_no_target_is_a_dead_letter(hasty: EmbeddedCloud) -> None:
@@ -193,11 +199,25 @@ def test_an_event_that_reaches_no_target_is_a_dead_letter(hasty: EmbeddedCloud) 
     assert why["TARGET_ARN"].endswith(":stateMachine:missing") and ":rule/" in why["RULE_ARN"]
 
 
-def test_a_throttled_target_is_tried_again(hasty: EmbeddedCloud, refusals: Refusals) -> None:
-    refusals.left["StartExecution"] = 2
+@of_ended_threads
+@pytest.mark.parametrize("end", [THROTTLED, DROPPED], ids=["throttled", "dropped"])
+def test_a_target_that_is_throttled_or_does_not_answer_is_tried_again(
+    hasty: EmbeddedCloud, refusals: Refusals, end: Refusal | SystemExit
+) -> None:
+    machines, machine = client("stepfunctions", hasty.environment), hasty.outputs["MachineArn"]
+    before = len(machines.list_executions(stateMachineArn=machine)["executions"])
+    refusals.left["StartExecution"] = [end, end]
     client("s3", hasty.environment).put_object(Bucket=hasty.outputs["Bucket"], Key="in/late.txt", Body=b"it")
-    machines, deadline = client("stepfunctions", hasty.environment), time.monotonic() + 10
-    while not machines.list_executions(stateMachineArn=hasty.outputs["MachineArn"])["executions"]:
+    deadline = time.monotonic() + 10
+    while len(machines.list_executions(stateMachineArn=machine)["executions"]) == before:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert refusals.left["StartExecution"] == 0
+    assert not refusals.left["StartExecution"]
+
+
+@of_ended_threads
+def test_an_event_that_is_never_answered_is_a_dead_letter(hasty: EmbeddedCloud, refusals: Refusals) -> None:
+    refusals.left["StartExecution"] = [DROPPED] * 8
+    client("s3", hasty.environment).put_object(Bucket=hasty.outputs["Bucket"], Key="lost/it.txt", Body=b"it")
+    _event, why = dead_letter(hasty)
+    assert (why["ERROR_CODE"], why["RETRY_ATTEMPTS"]) == ("SDK_CLIENT_ERROR", "7")
