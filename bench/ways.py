@@ -24,7 +24,10 @@ REQUESTS: Final[Mapping[str, Mapping[tuple[Bucket, Literal["get", "put"]], int]]
         ("results", "put"): 2,
         ("results", "get"): 1,  # is there a report of an earlier failure?
     },
-    "FailureFunction": {("results", "get"): 4, ("results", "put"): 1},
+    "FailureFunction": {
+        ("results", "get"): 4,  # is there a result; one without a sidecar; before and after the report, a result?
+        ("results", "put"): 1,
+    },
     "MetricsFunction": {},
 }
 """S3 requests of one call of each function, on a picture without a background and without a second attempt."""
@@ -33,6 +36,7 @@ _WORKER: Final = "SegmentFunction"  # a worker does on S3 what the function does
 _NATIVE: Final[Mapping[str, Mapping[tuple[Bucket, Literal["get", "put"]], int]]] = {
     "ServeCached": {("work", "get"): 1, ("results", "put"): 1},
     "SaveSidecar": {("results", "put"): 1, ("results", "get"): 1},  # PublishMetrics looks for an earlier report
+    "SetInputAside": {("results", "get"): -2},  # RecordFailure knows of no result that could be taken back
 }
 _ITEM_KB: Final = 4
 """Of a finished item, rounded up: it holds a sidecar, and the README's has 2.3 kB."""

@@ -1,16 +1,38 @@
 """The simulation against what is known in closed form, and what it reads against the project."""
 
+import json
 import math
+import os
+from collections import Counter
 from dataclasses import replace
 from random import Random
+from typing import Any, Final
 
 import pytest
 import yaml
+from botocore.exceptions import ClientError
 
-from bench.capacity import DEFINITION, LOAD_S, Delivery, Pipeline, Project, Site, allowed, poisson, simulate
+from bench.capacity import (
+    DEFINITION,
+    LOAD_S,
+    Delivery,
+    Pipeline,
+    Project,
+    Site,
+    allowed,
+    check,
+    poisson,
+    scale_of,
+    simulate,
+    simulate_machine,
+)
 from bench.quotas import QUOTAS, Account
 from bench.simulation import Cores, Engine, Process, Servers, TokenBucket
 from bench.ways import COMPUTED, REQUESTS, WAYS, Retrier, demand, walk
+from functions.failure.record import FailureConfig, Recorder
+from functions.shared.job import Execution
+from functions.shared.store import Store
+from tests.conftest import ROOT
 
 MACHINE = yaml.safe_load(DEFINITION.read_text())
 DURATIONS = {name: [0.4] for name in REQUESTS}
@@ -127,9 +149,18 @@ def test_littles_law_holds_for_the_pipeline(project: Project) -> None:
 
 @pytest.mark.parametrize("rate", [1, 100, 3_000])
 def test_every_upload_ends_once(project: Project, rate: int) -> None:
-    tally = simulate(rate, Account.LARGE, DURATIONS, project)
-    assert tally.running == 0
-    assert tally.ends["result"] == len(tally.latencies_s) > 0
+    engine, sent = Engine(), list[Process]()
+    site = Site(engine, Account.LARGE, scale_of(rate))
+    uploads = Pipeline(site, project, DURATIONS)
+
+    def upload() -> Process:
+        sent.append(uploads.upload())
+        return sent[-1]
+
+    engine.start(poisson(engine, rate / scale_of(rate), LOAD_S, upload, seed=1))
+    engine.run()
+    assert site.tally.running == 0
+    assert site.tally.ends.total() == len(sent) > 0
 
 
 def test_the_same_seed_gives_the_same_figures(project: Project) -> None:
@@ -182,6 +213,41 @@ def test_an_event_is_given_up_at_the_end_of_its_attempts_if_that_is_first(projec
     assert given_up_after_s(replace(project, delivery=Delivery(retries=5, age_s=6 * 3600))) < 2**6
 
 
+ALONE_S: Final = 2.16  # four stages of half a second, 13 states of 10 ms, three calls of the table of 10 ms
+
+
+def load_of(uploads: int, gap_s: float, took_s: float = ALONE_S) -> dict[str, Any]:
+    """What the bench of load keeps, of uploads that each took so long, and of stages that use one core."""
+    moments = [gap_s * number for number in range(uploads)]
+    return {
+        "rate": 1 / max(gap_s, 1.0),
+        "seconds": gap_s * uploads,
+        "megapixels": 2.0,
+        "alone": {"timings_s": dict.fromkeys(("validate", "segment", "refine", "encode"), 0.5), "states": 13},
+        "cpu": {"cloud": 0.13 * uploads, "stages": 2.0 * uploads},
+        "runs": [
+            {"due_s": at_s, "sent_s": at_s, "stopped_s": at_s + took_s, "status": "SUCCEEDED"} for at_s in moments
+        ],
+    }
+
+
+def test_on_an_idle_machine_an_upload_takes_as_long_as_its_work(project: Project) -> None:
+    tally = simulate_machine(load_of(5, gap_s=60.0), project)
+    assert tally.latencies_s == pytest.approx([ALONE_S] * 5)
+
+
+def test_uploads_that_come_at_once_take_as_long_as_the_machines_cores_need_for_all(project: Project) -> None:
+    cores = os.cpu_count() or 1
+    tally = simulate_machine(load_of(20 * cores, gap_s=0.0), project)
+    assert max(tally.finished_s) == pytest.approx(20 * 2.13, rel=0.1)
+
+
+@pytest.mark.parametrize(("took_s", "answers"), [(ALONE_S, ["yes", "yes", "yes"]), (2 * ALONE_S, ["yes", "no", "no"])])
+def test_the_check_tells_what_the_simulation_foresaw(took_s: float, answers: list[str]) -> None:
+    rows = check(load_of(10, gap_s=60.0, took_s=took_s)).splitlines()[-3:]
+    assert [row.split("|")[-2].strip() for row in rows] == answers
+
+
 @pytest.mark.parametrize("name", sorted(WAYS))
 def test_each_way_is_one_of_the_definition(name: str) -> None:
     steps = walk(MACHINE, WAYS[name])
@@ -197,6 +263,46 @@ def test_a_way_that_the_definition_lacks_is_refused() -> None:
 def test_the_requests_of_every_function_of_the_machine_are_known() -> None:
     called = {step.function for way in WAYS.values() for step in walk(MACHINE, way) if step.function}
     assert called == set(REQUESTS)
+
+
+class EmptyS3:
+    """Stands for the client where nothing lies, and counts."""
+
+    def __init__(self) -> None:
+        self.asked = Counter[str]()
+
+    def get_object(self, **_: Any) -> None:
+        self.asked["get"] += 1
+        raise ClientError({"Error": {"Code": "NoSuchKey"}}, "GetObject")
+
+    head_object = get_object
+
+    def put_object(self, **_: Any) -> dict[str, Any]:
+        self.asked["put"] += 1
+        return {}
+
+
+class Topic:
+    """Stands for SNS."""
+
+    def publish(self, **_: Any) -> None: ...
+
+
+REFUSED: Final = json.loads((ROOT / "events/failure.json").read_text())["state"]
+GAVE_UP: Final = {"source": {"bucket": "uploads", "key": "a.jpg"}, "options": {}, "keys": {"result": "a.png"}}
+
+
+@pytest.mark.parametrize(("state", "before"), [(REFUSED, ["SetInputAside"]), (GAVE_UP, [])])
+def test_a_failure_asks_s3_as_often_as_is_counted(state: dict[str, Any], before: list[str]) -> None:
+    s3 = EmptyS3()
+    config = FailureConfig(results_bucket="results", topic_arn="topic")
+    recorder = Recorder(config, store=Store(s3), topic=Topic())  # type: ignore[arg-type]
+    execution = Execution(id="arn", name="name", started_at="2026-01-01T00:00:00Z")
+    recorder.take_back_result(state, execution)
+    recorder.record(state, execution, "Stage", {"Error": "Boom", "Cause": ""})
+    way = WAYS["refused by Validate"]
+    counted = demand([step for step in walk(MACHINE, way) if step.name in ("RecordFailure", *before)])
+    assert s3.asked == {"get": counted["results get"], "put": counted["results put"]}
 
 
 def test_a_demand_is_counted_against_a_limit_that_exists() -> None:
