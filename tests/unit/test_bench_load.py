@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from bench.autoscaling import Autoscaler, Decision, Policies
 from bench.load import arrivals, numbered, photograph
 from bench.load_chart import Series, draw
-from bench.load_report import Run, at_once
+from bench.load_report import Alone, Load, Run, at_once, report
+from bench.measure import Cost
 from core import decode
 from tests.conftest import ROOT
 
@@ -100,6 +101,25 @@ def test_no_queue_leads_beyond_the_limits(policies: Policies, queue: list[tuple[
 def test_executions_at_once_are_counted_at_each_start_and_stop() -> None:
     runs = [Run(0, 0, start, stop, "SUCCEEDED", "", {}) for start, stop in ((0.0, 5.0), (1.0, 2.0), (3.0, None))]
     assert at_once(runs) == [1, 2, 1, 2, 1]
+
+
+@pytest.mark.parametrize("uploads", [99, 100])
+def test_only_a_hundred_results_have_a_99th_percentile(uploads: int) -> None:
+    load = Load(
+        rate=1.0,
+        seconds=float(uploads),
+        host="lambda",
+        megapixels=2.0,
+        seed=1,
+        alone=Alone(1.0, {"refine": 0.5}, 13),
+        one_process=Cost(1.0, 1.0, 0, None),
+        runs=[Run(at_s, at_s, at_s, at_s + 1.0, "SUCCEEDED", "", {"refine": 0.5}) for at_s in range(uploads)],
+        samples=[],
+        decisions=[],
+        cpu=None,
+        reports=0,
+    )
+    assert ("p99" in report(load)) == (uploads == 100)
 
 
 def test_a_chart_has_a_panel_for_each_set_of_lines() -> None:
