@@ -1,11 +1,11 @@
 """Whether everything adds up: what a run was to come to, against what is there. Nothing here asks a service."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tests.chaos.inventory import Inventory
-from tests.chaos.plan import Report
+from tests.chaos.plan import Fault, Report
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class Struck:
 
     Attributes:
         masks: by cache key, how many answers of segmentation were lost or may have been.
-        workers: how often the workers were killed.
         rubbish: messages that the run itself put into the segmentation queue.
+        never: what did not strike though it had to, and whom.
     """
 
     masks: Mapping[str, int] = field(default_factory=dict)
-    workers: int = 0
     rubbish: frozenset[str] = frozenset()
+    never: Collection[tuple[str, Fault]] = ()
 
 
 @dataclass(frozen=True, order=True)
@@ -64,7 +64,7 @@ ENDED = {"SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"}
 
 def discrepancies(expected: list[Expected], found: Inventory, struck: Struck) -> list[Discrepancy]:
     """Return all that does not add up; nothing if everything does."""
-    rules = (_outcomes, _contents, _reports, _executions, _claims, _work, _paid, _queues)
+    rules = (_outcomes, _contents, _reports, _executions, _claims, _work, _paid, _queues, _struck)
     return sorted({one for rule in rules for one in rule(expected, found, struck)})
 
 
@@ -155,7 +155,7 @@ def _paid(expected: list[Expected], found: Inventory, struck: Struck) -> Iterato
         if execution.cache_key and execution.owned:
             owners[execution.cache_key] += 1
             failed[execution.cache_key] += execution.status != "SUCCEEDED"
-            retaken[execution.cache_key] += max(0, found.takings[execution.arn.rsplit(":", 1)[1]] - 1)
+            retaken[execution.cache_key] += found.retaken[execution.arn.rsplit(":", 1)[1]]
         if execution.owned > 1:
             yield Discrepancy("paid twice", str(execution.key), f"claimed {execution.owned} times by {execution.arn}")
         if execution.segmented > max(1, execution.owned):
@@ -163,7 +163,7 @@ def _paid(expected: list[Expected], found: Inventory, struck: Struck) -> Iterato
     for cache_key, count in owners.items():
         if count > failed[cache_key] + 1:
             yield Discrepancy("paid twice", cache_key, f"{count} owners, of whom {failed[cache_key]} failed")
-        explained = count + struck.masks.get(cache_key, 0) + (retaken[cache_key] if struck.workers else 0)
+        explained = count + struck.masks.get(cache_key, 0) + retaken[cache_key]
         if found.masks[cache_key] > explained:
             yield Discrepancy("paid twice", cache_key, f"{found.masks[cache_key]} masks, {explained} explained")
     for cache_key in found.masks.keys() - owners.keys():
@@ -179,3 +179,8 @@ def _queues(expected: list[Expected], found: Inventory, struck: Struck) -> Itera
                 yield Discrepancy("dead letter", queue, f"{body[:200]}")
     for body in struck.rubbish - set(found.dead.get("SegmentationDeadLetterQueue", [])):
         yield Discrepancy("dead letter", "segmentation", f"never came: {body}")
+
+
+def _struck(_expected: list[Expected], _found: Inventory, struck: Struck) -> Iterator[Discrepancy]:
+    for subject, fault in struck.never:
+        yield Discrepancy("never struck", subject, f"{fault.kind}, {fault.where}")

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,8 @@ from local.cloud import EmbeddedCloud
 from tests.conftest import client
 
 CLAIMING = {"ClaimWork", "TakeOverClaim"}
+KILLED = "The container ended with signal: killed"
+"""What the log says of a worker between its own last words and the next one's first."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Inventory:
         work: keys of the work bucket.
         lifecycle: prefixes of the work bucket whose objects expire.
         masks: by cache key, how often a host of segmentation said that it had made the mask.
-        takings: by execution, how often a worker took the job.
+        retaken: by execution, how often a worker took the job anew from one that was killed.
         waiting: messages in the segmentation queue, visible or not.
         dead: bodies of the messages in dead-letter queues, by queue.
     """
@@ -74,7 +76,7 @@ class Inventory:
     work: list[str] = field(default_factory=list)
     lifecycle: list[str] = field(default_factory=list)
     masks: Counter[str] = field(default_factory=Counter)
-    takings: Counter[str] = field(default_factory=Counter)
+    retaken: Counter[str] = field(default_factory=Counter)
     waiting: int = 0
     dead: dict[str, list[str]] = field(default_factory=dict)
 
@@ -117,11 +119,9 @@ def take(cloud: EmbeddedCloud) -> Inventory:
     found.lifecycle = [rule.get("Filter", rule)["Prefix"] for rule in expiring]
 
     cache_keys = {execution.arn.rsplit(":", 1)[1]: execution.cache_key for execution in found.executions}
-    for job, message in said(logs, f"/aws/lambda/{cloud.stack_name}-segment"):
-        if message == "stage done":
-            found.masks[cache_keys.get(job) or job] += 1
-        elif message == "job taken":
-            found.takings[job] += 1
+    lines = list(said(logs, f"/aws/lambda/{cloud.stack_name}-segment"))
+    found.masks = Counter(cache_keys.get(job) or job for job, message in lines if message == "stage done")
+    found.retaken = retaken(lines)
 
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     counts = sqs.get_queue_attributes(QueueUrl=outputs["QueueUrl"], AttributeNames=names)["Attributes"]
@@ -169,14 +169,28 @@ def _execution(sfn: Any, arn: str, status: str) -> Execution:
             if name == "Validate":
                 cache_key = output.get("cache_key")
             elif name in CLAIMING:
-                owned += "lost_race" not in output and name not in output.get("failed", {})
+                owned += "claim" in output
             elif name in ("SegmentOnEcs", "SegmentOnLambda"):
                 segmented += name not in output.get("failed", {}) and name not in output.get("fallback", {})
     return Execution(arn, status, source["key"], source["version_id"], cache_key, owned, segmented)
 
 
+def retaken(lines: Iterable[tuple[str, str]]) -> Counter[str]:
+    """Count, by job, how often a worker took one that another had in hand when it was killed."""
+    again, in_hand, lost = Counter[str](), set[str](), set[str]()
+    for job, message in lines:
+        if message.startswith(KILLED):
+            lost |= in_hand
+            in_hand.clear()
+        elif message == "job taken":
+            again[job] += job in lost
+            lost.discard(job)
+            in_hand.add(job)
+    return again
+
+
 def said(logs: Any, group: str) -> Iterator[tuple[str, str]]:
-    """Yield whose job each line of a log is about, and what it says."""
+    """Yield whose job each line of a log is about, empty if nobody's, and what it says."""
     for page in logs.get_paginator("describe_log_streams").paginate(logGroupName=group):
         for stream in page["logStreams"]:
             yield from _lines(logs, group, stream["logStreamName"])
@@ -187,10 +201,9 @@ def _lines(logs: Any, group: str, stream: str) -> Iterator[tuple[str, str]]:
     while True:
         page = logs.get_log_events(logGroupName=group, logStreamName=stream, startFromHead=True, **token)
         for event in page["events"]:
-            if event["message"].startswith("{"):
-                line = json.loads(event["message"])
-                if "job_id" in line:
-                    yield line["job_id"], line.get("message", "")
+            text = event["message"]
+            line = json.loads(text) if text.startswith("{") else {"message": text}
+            yield line.get("job_id", ""), line.get("message", "")
         if not page["events"] or page["nextForwardToken"] == token.get("nextToken"):
             return
         token = {"nextToken": page["nextForwardToken"]}

@@ -17,6 +17,7 @@ from local.faults import Ending
 from tests.conftest import disc, file_of
 
 FOREVER = 1_000_000
+MET_BY_ALL = ("Validate", "upload")
 COPIED = 0.55  # share of the uploads whose content others have too
 ON_ECS = 0.3
 IN_LARGEST = 0.1
@@ -135,6 +136,14 @@ class Upload:
         faults = (self.content.fault, self.fault)
         reports = [self.content.report, *(fault.report for fault in faults if fault)]
         return min(filter(None, reports), key=lambda report: "Validate" not in report.stages, default=None)
+
+    @property
+    def faults(self) -> Iterator[tuple[str, Fault]]:
+        """What goes wrong with it, and the subject that each strikes: its stem, or the content's cache key."""
+        if self.content.fault:
+            yield self.content.cache_key, self.content.fault
+        if self.fault:
+            yield self.content.cache_key if self.fault.by_content else self.stem, self.fault
 
 
 LAMBDA = frozenset({"lambda"})
@@ -260,6 +269,17 @@ class Plan:
     def contents(self) -> dict[str, Content]:
         """The contents by cache key."""
         return {upload.content.cache_key: upload.content for upload in self.uploads}
+
+    @cached_property
+    def certain(self) -> set[tuple[str, Fault]]:
+        """The faults, with their subjects, that strike whatever the order: an upload meets them before it ends."""
+        return {
+            (subject, fault)
+            for upload in self.uploads
+            for subject, fault in upload.faults
+            if fault.where in MET_BY_ALL
+            or (fault.where != "nowhere" and upload.report in (None, fault.report, upload.content.report))
+        }
 
 
 def plan(number: int, faults: float, seed: int) -> Plan:

@@ -179,9 +179,7 @@ class _Flood:
 def _explanations(chaos: Plan, strikes: Strikes) -> Struck:
     cache_keys = {upload.stem: upload.content.cache_key for upload in chaos.uploads}
     masks: Counter[str] = Counter()
-    workers = 0
     for (subject, fault), times in strikes.struck.items():
         if fault.where == "Segment" and fault.ending:
             masks[cache_keys.get(subject, subject)] += times
-        workers += times if fault.kind == "worker kill" else 0
-    return Struck(masks, workers, RUBBISH)
+    return Struck(masks, RUBBISH, chaos.certain - strikes.struck.keys())

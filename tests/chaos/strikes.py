@@ -32,11 +32,8 @@ class Strikes:
     def __init__(self, plan: Plan, seed: int) -> None:
         self._seed = seed
         self._faults: dict[str, list[Fault]] = defaultdict(list)
-        for cache_key, content in plan.contents.items():
-            self._faults[cache_key] += [content.fault] if content.fault else []
-        for upload in plan.uploads:
-            if fault := upload.fault:
-                self._faults[upload.content.cache_key if fault.by_content else upload.stem].append(fault)
+        for subject, fault in dict.fromkeys(pair for upload in plan.uploads for pair in upload.faults):
+            self._faults[subject].append(fault)
         self.struck: Counter[tuple[str, Fault]] = Counter()
         self._attempts: Counter[tuple[str, Fault]] = Counter()
         self._timers: list[threading.Timer] = []

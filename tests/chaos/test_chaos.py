@@ -10,4 +10,4 @@ def test_nothing_is_lost_whatever_strikes() -> None:
     done = run(300, 0.15, 7)
     assert done.discrepancies == []
     assert len(done.found.results) + len(done.found.reports) == 300
-    assert done.found.reports and sum(done.strikes.struck.values()) > 40, "there was something to survive"
+    assert done.found.reports and done.plan.certain, "there was something to survive"

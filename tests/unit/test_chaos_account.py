@@ -1,11 +1,12 @@
 """The account of the chaos run finds what does not add up: an inventory that does, and each way to spoil it."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 from tests.chaos.account import Expected, Picture, Struck, discrepancies
-from tests.chaos.inventory import Execution, Found, Inventory
+from tests.chaos.inventory import Execution, Found, Inventory, _execution, retaken
 from tests.chaos.plan import FAULTS, FOREVER, GROUP_FAULTS, Report, plan
 
 GOOD, BAD = "a" * 64, "b" * 64
@@ -145,13 +146,58 @@ def test_a_mask_more_than_was_needed_is_found_unless_a_lost_answer_explains_it()
     assert rules(found, Struck(masks={GOOD: 1})) == []
 
 
-def test_a_job_that_workers_took_twice_is_explained_by_a_kill_alone() -> None:
+def test_a_mask_more_is_explained_by_a_job_that_was_taken_anew_from_a_killed_worker() -> None:
     found = inventory()
     found.masks[GOOD] = 2
-    found.takings["1"] = 2
-    found.executions[0] = replace(found.executions[0], arn="arn:1")
+    found.retaken["1"] = 1
+    assert rules(found) == []
+
+
+def test_a_job_that_comes_back_is_taken_anew_only_if_its_worker_was_killed_with_it() -> None:
+    taken, killed = ("1", "job taken"), ("", "The container ended with signal: killed: it is started again")
+    assert retaken([taken, killed, taken])["1"] == 1
+    assert retaken([taken, killed, taken, taken])["1"] == 1
+    assert retaken([killed, taken, taken])["1"] == 0
+
+
+def test_work_that_was_claimed_or_done_twice_by_one_is_found() -> None:
+    for twice in ({"owned": 2}, {"segmented": 2}):
+        found = inventory()
+        found.executions[0] = replace(found.executions[0], **twice)
+        assert rules(found) == [("paid twice", "chaos/1.png")], twice
+
+
+def test_a_mask_that_nobody_claimed_is_found() -> None:
+    found = inventory()
+    found.executions[0] = replace(found.executions[0], owned=0)
     assert rules(found) == [("paid twice", GOOD)]
-    assert rules(found, Struck(workers=1)) == []
+
+
+class Histories:
+    """Step Functions, as it tells of one execution what each state that it left handed on."""
+
+    def __init__(self, *exited: tuple[str, dict[str, Any]]) -> None:
+        self._events = [
+            {"stateExitedEventDetails": {"name": name, "output": json.dumps(output)}} for name, output in exited
+        ]
+
+    def get_paginator(self, _call: str) -> "Histories":
+        return self
+
+    def paginate(self, **_which: Any) -> list[dict[str, Any]]:
+        return [{"events": self._events}]
+
+
+def test_who_lost_a_race_owns_what_it_claims_later() -> None:
+    lost = {"cache_key": GOOD, "lost_race": {"Error": "DynamoDB.ConditionalCheckFailedException"}}
+    for won in ("ClaimWork", "TakeOverClaim"):
+        histories = Histories(("ClaimWork", lost), (won, {**lost, "claim": {"held": True}}))
+        assert _execution(histories, "arn:1", "SUCCEEDED").owned == 1
+
+
+def test_a_fault_that_never_struck_is_found() -> None:
+    [fault] = FAULTS["duplicate event"]
+    assert rules(inventory(), Struck(never=[("chaos/1", fault)])) == [("never struck", "chaos/1")]
 
 
 def test_messages_that_are_left_or_that_nobody_explains_are_found() -> None:
@@ -171,6 +217,18 @@ def test_a_message_that_should_be_a_dead_letter_and_is_none_is_found() -> None:
 def test_a_plan_depends_on_its_seed_alone() -> None:
     assert plan(60, 0.5, 7) == plan(60, 0.5, 7)
     assert plan(60, 0.5, 7) != plan(60, 0.5, 8)
+
+
+def test_all_that_is_planned_strikes_but_who_ended_before_and_who_is_broken_by_itself() -> None:
+    for number, seed in ((300, 7), (500, 1)):
+        chaos = plan(number, 0.15, seed)
+        others = {
+            (upload.content.fault is not None, fault.where)
+            for upload in chaos.uploads
+            for subject, fault in upload.faults
+            if (subject, fault) not in chaos.certain
+        }
+        assert others <= {(False, "nowhere"), (True, "result"), (True, "sidecar")}
 
 
 def test_a_plan_strikes_about_the_share_that_it_is_told_and_leaves_no_kind_out() -> None:
