@@ -65,7 +65,7 @@ def _deliver(
             break
         if not host.wait(delays_s[attempt]):
             return
-    if "DeadLetterConfig" in target and host.wait(0):
+    if "DeadLetterConfig" in target and host.wait(0):  # a closed cloud has no queue
         facts = {"RULE_ARN": rule_arn, "TARGET_ARN": target["Arn"], "ERROR_CODE": code, "ERROR_MESSAGE": message}
         _bury(host, target["DeadLetterConfig"]["Arn"], payload, {**facts, "RETRY_ATTEMPTS": str(attempt)})
 
