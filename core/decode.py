@@ -14,7 +14,7 @@ from typing import Any, Final
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from zlib_ng import zlib_ng
 
 from core import metadata
@@ -27,7 +27,7 @@ from core.errors import (
     TooManyPixelsError,
     UnsupportedFormatError,
 )
-from core.limits import MAX_PIXELS, MAX_READS, MAX_SCANS, MAX_TAG_BYTES, MIN_SIDE_PX, check_bytes
+from core.limits import MAX_PIXELS, MAX_READS, MAX_RUNS_BYTES, MAX_SCANS, MAX_TAG_BYTES, MIN_SIDE_PX, check_bytes
 from core.options import Metadata
 from core.types import Alpha, ImageInfo, Picture, Rgb
 
@@ -52,6 +52,21 @@ TiffImagePlugin.ImageFileDirectory_v2._load_dispatch = {
     type_: (size, load if type_ in _BYTES_TEXT_UNDEFINED else _bounded(load))
     for type_, (size, load) in TiffImagePlugin.ImageFileDirectory_v2._load_dispatch.items()
 }
+
+_EXIF_MARK: Final = b"Exif\0\0"  # JPEG's; some writers put it into other formats too, or twice
+_MAX_EXIF_SEGMENTS: Final = 64
+
+
+def _read_app1(image: Any, marker: int) -> None:
+    """Read one of the segments that may hold a JPEG's EXIF data; Pillow joins them one by one, so there is a limit."""
+    JpegImagePlugin.APP(image, marker)
+    image.exif_segments = getattr(image, "exif_segments", 0) + image.app["APP1"].startswith(_EXIF_MARK)
+    if image.exif_segments > _MAX_EXIF_SEGMENTS:
+        raise ValueError(f"more than {_MAX_EXIF_SEGMENTS} segments of EXIF data")
+
+
+# Here and not by a search of the file: Pillow reads no segment behind the first scan, and a search would count them.
+JpegImagePlugin.MARKER[0xFFE1] = ("APP1", "EXIF data or XMP", _read_app1)  # type: ignore[assignment]  # it is no method
 
 _PILLOW_NAMES: Final = {
     "jpeg": "JPEG",
@@ -119,9 +134,8 @@ _REDUCED: Final = {
 _BAND_PIXELS: Final = 4_000_000
 
 _TIFF_SUBFILE_TYPE, _TIFF_BITS, _TIFF_PHOTOMETRIC = 254, 258, 262
-_EXIF_MARK: Final = b"Exif\0\0"  # JPEG's; some writers put it into other formats too, or twice
-_MAX_EXIF_MARKS: Final = 64  # a JPEG that holds further pictures has one for each
 _JPEG_MARKER: Final = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # in a scan's data \xff is none if 0 or RST follows
+_BMP_RUNS: Final = {1, 2}  # RLE8 and RLE4
 _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
 _NCLX_HDR_TRANSFERS: Final = {16: "PQ", 18: "HLG"}
 
@@ -231,7 +245,10 @@ def _open(data: bytes) -> _File:
             _check_scans(data)
         elif format_name == "png":
             _check_sums(data)
-        image = Image.open(_Reader(data), formats=[_PILLOW_NAMES[format_name]])
+        reader = io.BytesIO(data) if format_name == "bmp" else _Reader(data)  # two reads a run, bounded by bytes
+        image = Image.open(reader, formats=[_PILLOW_NAMES[format_name]])
+        if image.info.get("compression") in _BMP_RUNS and len(data) > MAX_RUNS_BYTES:
+            raise ValueError(f"more than {MAX_RUNS_BYTES} bytes of runs")
         _check_frames(image, format_name)
         orientation, warnings = _orientation(image, format_name)
         width, height = image.size
@@ -262,18 +279,20 @@ def _check_scans(data: bytes) -> None:
 
     Each scan of a progressive one goes over the whole picture, however few bytes it has.
     """
-    if data.count(_EXIF_MARK) > _MAX_EXIF_MARKS:  # Pillow joins them one by one
-        raise ValueError(f"more than {_MAX_EXIF_MARKS} segments of EXIF data")
     if data.count(bytes((0xFF, _START_OF_SCAN))) <= MAX_SCANS:  # as good as always; what follows is slow
         return
     at, scans = 0, 0
-    while (found := _JPEG_MARKER.search(data, at)) and (marker := found[1][0]) != _END_OF_IMAGE:
+    for _ in range(MAX_READS):
+        found = _JPEG_MARKER.search(data, at)
+        if not found or (marker := found[1][0]) == _END_OF_IMAGE:
+            return
         scans += marker == _START_OF_SCAN
         if scans > MAX_SCANS:
             raise ValueError(f"more than {MAX_SCANS} scans")
         at = found.end()
         if marker != _START_OF_IMAGE:
             at += int.from_bytes(data[at : at + 2], "big")
+    raise ValueError(f"more than {MAX_READS} segments")
 
 
 def _check_sums(data: bytes) -> None:

@@ -16,6 +16,9 @@ MAX_KEY_BYTES: Final = 1000
 MAX_READS: Final = 1_000_000
 """Most reads that a parser may make of a file. 100 MiB of GIF, which comes in blocks of 256 bytes, take 820,000."""
 
+MAX_RUNS_BYTES: Final = 32 * 1024 * 1024
+"""Largest BMP that is compressed to runs. Pillow takes them one by one: a million of two bytes each in 0.9 s."""
+
 MAX_SCANS: Final = 100
 """Most scans of a JPEG. Encoders write about ten."""
 

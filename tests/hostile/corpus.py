@@ -26,6 +26,7 @@ from tests.conftest import file_of
 from tests.hostile.handmade import (
     BODY,
     DISPLAY_P3,
+    bmp_of_runs,
     cmyk_profile,
     exif,
     grey,
@@ -64,6 +65,12 @@ def noise(bits: int, channels: int, width: int = SIDE_PX) -> bytes:
     row_bytes = -(-width * bits * channels // 8)
     pixels = np.random.default_rng(4).integers(0, 256, (SIDE_PX, row_bytes), np.uint8)
     return b"".join(bytes([i % 5]) + row.tobytes() for i, row in enumerate(pixels))
+
+
+def runs() -> bytes:
+    """Rows of a BMP with every code that there is: run, pixels as they are, end of line, jump, end of the picture."""
+    row = b"\x10\x35\0\4\1\2\3\4\0\2\4\0" + b"\x08\x77" * 2
+    return (row + b"\0\0") * SIDE_PX + b"\0\1"
 
 
 def seeds() -> dict[str, bytes]:
@@ -108,6 +115,8 @@ def seeds() -> dict[str, bytes]:
         "bmp": file_of(picture(), "BMP"),
         "bmp 1 bit": file_of(picture("1"), "BMP"),
         "bmp 32 bit": file_of(picture("RGBA"), "BMP"),
+        "bmp runs": bmp_of_runs(SIDE_PX, SIDE_PX, runs()),
+        "bmp runs 4 bit": bmp_of_runs(SIDE_PX, SIDE_PX, runs(), bits=4),
         "tiff": file_of(picture(), "TIFF", **rich),
         "tiff cmyk": file_of(cmyk, "TIFF", icc_profile=cmyk_profile()),
         "tiff tiles": tiff(tiles, bytes(range(256)) * 16),
@@ -397,6 +406,7 @@ def _corrupt() -> dict[str, Callable[[], bytes]]:
         "gif, a flood of comments": lambda: _gif(b"\x21\xfe\1a\0" * (_CROWD // 5)),
         "gif, a comment in single bytes": lambda: _gif(b"\x21\xfe" + b"\1a" * (_CROWD // 2) + b"\0"),
         "bmp of 0 x 48": lambda: _bmp(0, 48),
+        "bmp, a flood of runs": lambda: bmp_of_runs(7000, 7000, b"\1\x35" * (_CROWD // 2)),
         "bmp, runs that never end": lambda: _bmp(9000, 9000, bits=8, compression=1),
         "tiff, 12 million resolutions": lambda: tiff(
             grey(64, 64, 4096) | {X_RESOLUTION: (RATIONAL, _CROWD // 8, BODY)}, bytes(_CROWD)
@@ -451,6 +461,7 @@ def _harmless() -> dict[str, Callable[[], bytes]]:
         "jpeg and zip": lambda: _jpeg() + _archive(),
         "jpeg with a film behind": lambda: _jpeg() + np.random.default_rng(0).bytes(20_000_000),
         "jpeg with 90 MB of comments": lambda: _jpeg(segment(0xFE, bytes(65_000)) * 1_400),
+        "bmp, a run for each pixel of 900 x 700": lambda: bmp_of_runs(900, 700, (b"\1\x35" * 900 + b"\0\0") * 700),
         "gif and script": lambda: _gif(b"\x21\xfe\x20*/=1;/*" + bytes(25) + b"\0") + b"*/=1;alert(1)//",
         "gif of a screen smaller than its picture": lambda: _gif_screen(16, 16),
         "png, pixels for a tenth of its rows": lambda: png(SIDE_PX, 10 * SIDE_PX, 8, 0, noise(8, 1)),

@@ -64,6 +64,14 @@ def grey(
     return tags | {named[name]: value for name, value in more.items()}
 
 
+def bmp_of_runs(width: int, height: int, runs: bytes, bits: int = 8) -> bytes:
+    """A BMP compressed as RLE8 or RLE4, of which each number of the palette is another colour."""
+    palette = b"".join(bytes((i, 255 - i, i * 7 % 256, 0)) for i in range(2**bits))
+    start = 14 + 40 + len(palette)
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, {8: 1, 4: 2}[bits], len(runs), 0, 0, 0, 0)
+    return struct.pack("<2sIII", b"BM", start + len(runs), 0, start) + header + palette + runs
+
+
 def segment(marker: int, body: bytes) -> bytes:
     """A JPEG's segment."""
     return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body

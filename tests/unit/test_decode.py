@@ -19,7 +19,17 @@ from core.decode import decode, decode_plane
 from core.encode import encode_plane
 from core.types import ImageInfo
 from tests.conftest import file_of
-from tests.hostile.handmade import DISPLAY_P3, cmyk_profile, png, png_chunk, profile_with, xyz
+from tests.hostile.handmade import (
+    DISPLAY_P3,
+    bmp_of_runs,
+    cmyk_profile,
+    jpeg_segments,
+    png,
+    png_chunk,
+    profile_with,
+    segment,
+    xyz,
+)
 
 pillow_heif.register_heif_opener()
 
@@ -479,6 +489,53 @@ def test_further_pictures_in_a_telephones_jpeg_are_no_frames():
     picture = decode(file_of(quarters(), "MPO", save_all=True, append_images=[other]))
     assert picture.info.format == "jpeg"
     assert close(corners(picture.rgb), [RED, GREEN, BLUE, GREY])
+
+
+def jpeg_with(*segments: bytes) -> bytes:
+    start, *rest = jpeg_segments(file_of(quarters(), "JPEG"))
+    return b"".join([start, *segments, *rest])
+
+
+def with_exif_segments(count: int) -> bytes:
+    return jpeg_with(*[segment(0xE1, b"Exif\0\0II*\0\x08\0\0\0" + bytes(6))] * count)
+
+
+def test_a_jpeg_may_be_followed_by_any_number_of_others_with_exif_data():
+    assert decode(with_exif_segments(1) * 71).info.format == "jpeg"
+
+
+def test_a_jpeg_of_more_than_64_segments_of_exif_data_is_corrupt():
+    assert decode(with_exif_segments(64)).info.format == "jpeg"
+    with pytest.raises(errors.CorruptImageError) as caught:
+        decode(with_exif_segments(65))
+    assert caught.value.value == "jpeg: more than 64 segments of EXIF data"
+
+
+def test_the_search_for_scans_gives_up_a_flood_of_segments():
+    with pytest.raises(errors.CorruptImageError) as caught:
+        decode(jpeg_with(segment(0xE5, b"") * limits.MAX_READS, segment(0xFE, b"\xff\xda" * 200)))
+    assert caught.value.value == f"jpeg: more than {limits.MAX_READS} segments"
+
+
+def test_a_bmp_may_have_a_run_for_each_pixel():
+    numbers = np.random.default_rng(0).integers(0, 256, (700, 900), np.uint8)
+    runs = np.stack([np.ones_like(numbers), numbers], axis=-1).reshape(700, 1800)
+    rows = b"\0\0".join(row.tobytes() for row in runs)
+    rgb = decode(bmp_of_runs(900, 700, rows + b"\0\1")).rgb
+    assert np.array_equal(rgb[::-1, :, 1], 255 - numbers)
+
+
+def test_the_runs_of_a_bmp_that_end_before_its_pixels_are_corrupt():
+    row = b"\x60\1\0\0"
+    for runs in (row * 63, row * 63 + b"\0\1", row * 63 + b"\x30\1\0"):
+        with pytest.raises(errors.CorruptImageError):
+            decode(bmp_of_runs(WIDTH, HEIGHT, runs))
+
+
+def test_more_runs_than_can_be_read_in_seconds_are_refused_unread():
+    with pytest.raises(errors.CorruptImageError) as caught:
+        decode(bmp_of_runs(5000, 5000, b"\1\1" * (limits.MAX_RUNS_BYTES // 2)))
+    assert caught.value.value == f"bmp: more than {limits.MAX_RUNS_BYTES} bytes of runs"
 
 
 @pytest.mark.parametrize("name", FORMATS)
