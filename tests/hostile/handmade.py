@@ -121,6 +121,7 @@ def scans_of_nothing(side_px: int, scans: int) -> bytes:
 def profile_with(**tags: bytes) -> bytes:
     """The sRGB profile with the contents of some tags, such as ``rXYZ``, replaced."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    data[24:36] = bytes(12)  # when it was made: the same seed is to make the same files
     for i in range(struct.unpack_from(">I", data, 128)[0]):
         name, offset, size = struct.unpack_from(">4sII", data, 132 + 12 * i)
         if new := tags.get(name.decode()):
