@@ -69,5 +69,5 @@ class Cloud:
         data = self._files[Key]
         return {"Body": io.BytesIO(data), "ContentLength": len(data), "ETag": '"etag"', "Metadata": {}}
 
-    def put_object(self, **_: Any) -> None:  # noqa: D102
-        pass
+    def put_object(self, **_: Any) -> dict[str, Any]:  # noqa: D102
+        return {}
