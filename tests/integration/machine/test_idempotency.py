@@ -159,12 +159,14 @@ def invocations(ended: Ended) -> list[dict[str, Any]]:
 
 
 def written(stack: Deployed) -> dict[str, Any]:
-    """Return every object by its key. What a sidecar says of an attempt is how long it took."""
+    """Return intermediates, results and reports by their keys. What a sidecar says of an attempt is how long it took."""
     objects: dict[str, Any] = {}
     for bucket in (stack.outputs["WorkBucket"], stack.outputs["ResultsBucket"]):
         for page in stack.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
             for listed in page.get("Contents", []):
                 key = listed["Key"]
+                if bucket == stack.outputs["ResultsBucket"] and "/attempts/" not in key:
+                    continue
                 objects[key] = stack.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
                 if key.startswith("results/") and key.endswith(".json"):
                     objects[key] = json.loads(objects[key])

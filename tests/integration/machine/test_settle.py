@@ -57,7 +57,8 @@ def test_a_stopped_execution_gets_a_report_and_keeps_no_claim(stack: Deployed) -
     with stack.no_workers():
         version = stack.upload("mistake.png", disc(seed=61), {"pbr-segmentation_host": "ecs"})
         execution_arn = stack.execution_of("mistake.png", version)
-        until(lambda: claims(stack, execution_arn))
+        until(lambda: "SegmentOnEcs" in stack.states_of(execution_arn))
+        assert claims(stack, execution_arn)
         stack.sfn.stop_execution(executionArn=execution_arn, error="Mistake", cause="the wrong bucket")
         report = until(lambda: versions(stack, "failed/mistake.png.json") and stack.report("mistake.png"))
     assert (report["stage"], report["error"]) == ("SegmentOnEcs", "ExecutionAborted")
