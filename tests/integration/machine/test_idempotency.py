@@ -159,7 +159,7 @@ def invocations(ended: Ended) -> list[dict[str, Any]]:
 
 
 def written(stack: Deployed) -> dict[str, Any]:
-    """Return intermediates, results and reports by their keys. What a sidecar says of an attempt is how long it took."""
+    """Return intermediates, results, reports by their keys. What a sidecar says of an attempt is how long it took."""
     objects: dict[str, Any] = {}
     for bucket in (stack.outputs["WorkBucket"], stack.outputs["ResultsBucket"]):
         for page in stack.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
