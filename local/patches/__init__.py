@@ -29,6 +29,7 @@ def _load() -> None:
     sys.setrecursionlimit(max(RECURSION_LIMIT, sys.getrecursionlimit()))
     # Importing a module of patches is what applies it.
     from local.patches import (  # noqa: F401
+        applicationautoscaling,
         awslambda,
         cloudformation,
         dynamodb,

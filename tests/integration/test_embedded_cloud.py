@@ -705,6 +705,11 @@ def worker_notes(cloud: EmbeddedCloud, what: str) -> set[str]:
     return {item["Key"].split("/")[1] for item in listed if item["Key"].endswith(what)}
 
 
+def test_nothing_has_been_scaled(cloud: EmbeddedCloud) -> None:
+    scaling = client(cloud, "application-autoscaling")
+    assert scaling.describe_scaling_activities(ServiceNamespace="ecs")["ScalingActivities"] == []
+
+
 def test_a_service_that_names_no_count_has_one_task(cloud: EmbeddedCloud) -> None:
     ecs, bucket = client(cloud, "ecs"), cloud.outputs["PlainBucket"]
     container = {"Name": "worker", "Image": "w", "Memory": 512, "Command": ["python", "-m", "worker"]}
