@@ -391,6 +391,8 @@ def _corrupt() -> dict[str, Callable[[], bytes]]:
         ),
         "png, a flood of chunks": lambda: _png(png_chunk(b"prVt", b"") * (_CROWD // 12)),
         "png, a flood of empty pixels": lambda: png_around(SIDE_PX, SIDE_PX, 8, 0, empty_idat * (_CROWD // 12)),
+        "avif that says 60,000 x 60,000": lambda: _isobmff("AVIF", 60_000, 60_000),
+        "heic that says 60,000 x 60,000": lambda: _isobmff("HEIF", 60_000, 60_000),
         "png, wrong checksum of header": lambda: _bad_crc(b"IHDR"),
         "png, wrong checksum of pixels": lambda: _bad_crc(b"IDAT"),
         "png of 0 x 48": lambda: png(0, 48, 8, 0, b""),
