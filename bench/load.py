@@ -145,14 +145,6 @@ class Site:
         if self.service is not None:
             self.client("ecs").update_service(**self.service, desiredCount=desired)
 
-    def queue(self) -> tuple[int, int]:
-        """Return the messages of the segmentation queue: those that wait, those in flight."""
-        found = self.stack.sqs.get_queue_attributes(
-            QueueUrl=self.stack.outputs["QueueUrl"],
-            AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
-        )["Attributes"]
-        return int(found["ApproximateNumberOfMessages"]), int(found["ApproximateNumberOfMessagesNotVisible"])
-
     def executions(self) -> Iterator[Mapping[str, Any]]:
         """Yield the state machine's executions, newest first."""
         pages = self.stack.stepfunctions.get_paginator("list_executions").paginate(
@@ -244,7 +236,7 @@ class _Watch:
         pause_s = 60.0 / PACE / _SAMPLES_PER_PERIOD if self.site.cloud else _AWS_SAMPLE_S
         with ThreadPoolExecutor(1) as scaling:  # stopping a worker waits until it has drained
             while not self.over.wait(pause_s):
-                waiting, held = self.site.queue()
+                waiting, held = self.site.stack.messages("QueueUrl")
                 sample = Sample(time.time() - self.origin, waiting, held, self.site.workers())
                 self.samples.append(sample)
                 if self.scaler and (

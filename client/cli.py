@@ -391,7 +391,7 @@ def status(stack: StackName = None, region: Region = None) -> None:
     cloud = embedded.running(embedded.state_directory())
     kind = f"embedded at {where.endpoint_url}" if where.endpoint_url else f"AWS, {where.region}"
     pid = f", process {cloud.pid}" if cloud and cloud.endpoint_url == where.endpoint_url else ""
-    waiting, in_work = _messages(where, "QueueUrl")
+    waiting, in_work = where.messages("QueueUrl")
     facts = {
         "cloud": f"{where.name}, {kind}{pid}",
         "uploads": f"s3://{where.outputs['UploadsBucket']}",
@@ -406,7 +406,7 @@ def status(stack: StackName = None, region: Region = None) -> None:
         ),
         "worker's queue": f"{waiting} waiting, {in_work} in work",
         "dead letters": ", ".join(
-            f"{_messages(where, output)[0]} {queue}"
+            f"{where.messages(output)[0]} {queue}"
             for queue in Queue
             if (output := f"{queue.title()}DeadLetterQueueUrl") in where.outputs
         ),
@@ -508,15 +508,6 @@ def _count(stack: Stack, status: Any) -> str:
     )
     count = sum(len(page["executions"]) for page in pages)
     return f"{count}+" if count == _COUNTED else str(count)
-
-
-def _messages(stack: Stack, output: str) -> tuple[int, int]:
-    """Count the messages of the queue that an output names: those that wait, and those that somebody has taken."""
-    counted = stack.sqs.get_queue_attributes(
-        QueueUrl=stack.outputs[output],
-        AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
-    )["Attributes"]
-    return int(counted["ApproximateNumberOfMessages"]), int(counted["ApproximateNumberOfMessagesNotVisible"])
 
 
 def _tell(error: str) -> None:

@@ -188,17 +188,15 @@ def follow(stack: Stack, recoveries: Iterable[Recovery]) -> Iterator[Recovery]:
             time.sleep(stack.poll_s)
 
 
-def start_once(stack: Stack, name: str, execution_input: str) -> str | None:
-    """Start an execution under this name and return its ARN; None if one of this name has ended already.
-
-    Who starts it a second time while it runs gets the one that runs.
-    """
+def start_once(stack: Stack, name: str, execution_input: str) -> bool:
+    """Start an execution under this name, unless one runs; return whether one runs: it may have ended already."""
     try:
-        return stack.stepfunctions.start_execution(
+        stack.stepfunctions.start_execution(
             stateMachineArn=stack.outputs["StateMachineArn"], name=name, input=execution_input
-        )["executionArn"]
+        )
     except stack.stepfunctions.exceptions.ExecutionAlreadyExists:
-        return None
+        return False
+    return True
 
 
 def retry_name(name: str) -> str:
@@ -284,7 +282,7 @@ def _bring_back(stack: Stack, recovery: Recovery, runs_as: str) -> Recovery:
     try:
         if recovery.how == "redriven":
             stack.stepfunctions.redrive_execution(executionArn=runs_as)
-        elif start_once(stack, runs_as.rpartition(":")[2], recovery.input) is None:
+        elif not start_once(stack, runs_as.rpartition(":")[2], recovery.input):
             return replace(recovery, how="skipped", because="it was tried again at this moment", runs_as=None)
     except stack.stepfunctions.exceptions.ExecutionNotRedrivable:
         return replace(recovery, how="skipped", because="it was redriven at this moment", runs_as=None)

@@ -111,6 +111,14 @@ class Stack:
             poll_s=_EMBEDDED_POLL_S if is_local(endpoint_url) else _AWS_POLL_S,
         )
 
+    def messages(self, output: str) -> tuple[int, int]:
+        """Count the messages of the queue that an output names: those that wait, and those that somebody has taken."""
+        counted = self.sqs.get_queue_attributes(
+            QueueUrl=self.outputs[output],
+            AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+        )["Attributes"]
+        return int(counted["ApproximateNumberOfMessages"]), int(counted["ApproximateNumberOfMessagesNotVisible"])
+
     def document(self, key: str, *, must_know: bool = False) -> dict[str, Any] | None:
         """Return a JSON object of the results bucket, a sidecar or a report; None if there is none.
 

@@ -123,9 +123,7 @@ def take(cloud: EmbeddedCloud) -> Inventory:
     found.masks = Counter(cache_keys.get(job) or job for job, message in lines if message == "stage done")
     found.retaken = retaken(lines)
 
-    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-    counts = sqs.get_queue_attributes(QueueUrl=outputs["QueueUrl"], AttributeNames=names)["Attributes"]
-    found.waiting = sum(int(counts[name]) for name in names)
+    found.waiting = waiting(sqs, outputs["QueueUrl"])
     for output, url in outputs.items():
         if output.endswith("DeadLetterQueueUrl"):
             found.dead[output.removesuffix("Url")] = list(_messages(sqs, url))
@@ -207,6 +205,13 @@ def _lines(logs: Any, group: str, stream: str) -> Iterator[tuple[str, str]]:
         if not page["events"] or page["nextForwardToken"] == token.get("nextToken"):
             return
         token = {"nextToken": page["nextForwardToken"]}
+
+
+def waiting(sqs: Any, queue_url: str) -> int:
+    """Count the messages of a queue, visible or not."""
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    counts = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=names)["Attributes"]
+    return sum(int(counts[name]) for name in names)
 
 
 def _messages(sqs: Any, url: str) -> Iterator[str]:

@@ -20,7 +20,7 @@ from core.networks import Networks
 from core.options import Options
 from local.cloud import EmbeddedCloud
 from tests.chaos.account import Discrepancy, Expected, Picture, Struck, discrepancies
-from tests.chaos.inventory import Inventory, said, take
+from tests.chaos.inventory import Inventory, said, take, waiting
 from tests.chaos.plan import Content, Plan, Upload, plan
 from tests.chaos.strikes import Strikes
 from tests.conftest import ROOT, client
@@ -153,7 +153,8 @@ class _Flood:
         quiet = 0
         while quiet < 3 and time.monotonic() < deadline:  # what an event starts begins a moment later
             time.sleep(0.5)
-            busy = strikes.pending or self._running() or self._waiting() or self._unsettled()
+            left = waiting(self._sqs, self._outputs["QueueUrl"])
+            busy = left or strikes.pending or self._running() or self._unsettled()
             quiet = 0 if busy else quiet + 1
 
     def _running(self) -> int:
@@ -169,11 +170,6 @@ class _Flood:
         for page in self._sfn.get_paginator("list_executions").paginate(**machine):
             for execution in page["executions"]:
                 yield execution["name"]
-
-    def _waiting(self) -> int:
-        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        queue = self._sqs.get_queue_attributes(QueueUrl=self._outputs["QueueUrl"], AttributeNames=names)
-        return sum(int(queue["Attributes"][name]) for name in names)
 
 
 def _explanations(chaos: Plan, strikes: Strikes) -> Struck:
