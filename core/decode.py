@@ -239,7 +239,7 @@ def _open(data: bytes) -> _File:
     if not data:
         raise EmptyImageError("The file is empty", field="source.bytes", value=0, remedy="Upload it again.")
     check_bytes(len(data))
-    format_name = _sniff(data)
+    format_name = sniff(data)
     with _reading(format_name):
         if format_name == "jpeg":
             _check_scans(data)
@@ -309,8 +309,12 @@ def _check_sums(data: bytes) -> None:
     raise ValueError(f"more than {MAX_READS} chunks")
 
 
-def _sniff(data: bytes) -> str:
-    """Return the name of the format that the first bytes announce."""
+def sniff(data: bytes) -> str:
+    """Return the name of the format that the first bytes announce.
+
+    Raises:
+        UnsupportedFormatError, AnimatedImageError: it is none that is read.
+    """
     for signature, name in _SIGNATURES:
         if data.startswith(signature):
             return name

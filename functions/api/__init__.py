@@ -1,0 +1,1 @@
+"""The HTTP API: its own routes, and those of remove.bg and rembg."""
