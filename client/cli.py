@@ -23,6 +23,7 @@ from core.errors import BackgroundRemoverError, InvalidOptionsError
 from core.models import Model, check_name, names, with_custom
 from core.options import Host, Metadata, Options, Output, OutputFormat
 from core.types import Precision
+from functions.shared.history import rows
 from local.cloud import DEFAULT_REGION, EmbeddedCloud
 
 OUT = screen.console()
@@ -297,7 +298,7 @@ def show_history(
         OUT.print(screen.executions_table(history.recent(where, limit)), soft_wrap=False)
         return
     events = history.events_of(where, history.find(where, execution), with_data=inputs)
-    table = history.rows(events)
+    table = rows(events)
     OUT.print(screen.events_table(table), soft_wrap=False)
     if inputs:
         screen.print_data(OUT, table)

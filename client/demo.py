@@ -11,11 +11,12 @@ from client import embedded
 from client.batch import Picture, process, write
 from client.compare import before_and_after
 from client.errors import UsageError
-from client.history import events_of, rows
+from client.history import events_of
 from client.jobs import Jobs
 from client.screen import Lines, events_table, facts_of, warnings_of
 from client.stack import Stack
 from core.options import Host
+from functions.shared.history import rows
 
 PHOTO: Final = "coffee.png"
 _TIMEOUT_S: Final = 600.0

@@ -1,7 +1,7 @@
-"""An execution's history, read: what happened to the stages while it runs, and all of its events afterwards."""
+"""Executions: which there are, and what happens to their stages while they run."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from client.errors import ExecutionNotFoundError
 from client.stack import Stack
 from functions.failure.report import source_of
+from functions.shared.history import error_of
 
 # Choices and Passes take no time: they show in the table of events, not as stages. A Parallel is one stage; what its
 # branches do side by side shows there too.
@@ -77,7 +78,7 @@ class StageReader:
             yield self._event("failed" if self._failure else "finished", at)
             self._failure = ""
         elif kind in _ATTEMPT_FAILED:
-            self._failure = _error(event) or kind
+            self._failure = error_of(event) or kind
         elif kind == "TaskScheduled" and self._failure:
             yield self._event("retried", at)
             self._failure = ""
@@ -111,71 +112,6 @@ def ended_in_fail_state(stack: Stack, execution_arn: str) -> bool:
         executionArn=execution_arn, reverseOrder=True, maxResults=2, includeExecutionData=False
     )["events"]
     return any(event["type"] == "FailStateEntered" for event in last)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One event: ``ms`` since the first, the state it belongs to, and what it says; ``data`` is JSON in or out."""
-
-    id: int
-    ms: int
-    type: str
-    state: str
-    detail: str
-    data: Any
-
-
-def rows(events: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """Lay out a whole history, oldest event first."""
-    states: dict[int, str] = {}
-    table = []
-    for event in events:
-        entered, exited = event.get("stateEnteredEventDetails"), event.get("stateExitedEventDetails")
-        previous = event.get("previousEventId", 0)
-        inherits = states.get(previous, "") if not event["type"].startswith("Execution") else ""
-        states[event["id"]] = (entered or exited or {}).get("name", inherits)
-        text = (entered or {}).get("input") or (exited or {}).get("output")
-        table.append(
-            Row(
-                id=event["id"],
-                ms=round((event["timestamp"] - events[0]["timestamp"]).total_seconds() * 1000),
-                type=event["type"],
-                state=states[event["id"]],
-                detail=_error(event) or _resource(event),
-                data=json.loads(text) if text else None,
-            )
-        )
-        # What follows a state's exit is no longer in it.
-        if exited:
-            states[event["id"]] = ""
-    return table
-
-
-def _details(event: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what an event says beyond its type: Step Functions has a field of its own for each type."""
-    return next((value for key, value in event.items() if key.endswith("EventDetails")), {})
-
-
-def _error(event: Mapping[str, Any]) -> str:
-    details = _details(event)
-    return ": ".join(_plain(details[name]) for name in ("error", "cause") if details.get(name))
-
-
-def _plain(cause: str) -> str:
-    """Return a cause in words: a function's is JSON around the JSON of our own error."""
-    try:
-        answer = json.loads(cause)
-        inner = answer.get("errorMessage", cause)
-    except (ValueError, AttributeError):
-        return cause
-    if inner is not cause:
-        return _plain(inner)
-    return f"{answer['message']}. {answer['remedy']}" if {"message", "remedy"} <= answer.keys() else cause
-
-
-def _resource(event: Mapping[str, Any]) -> str:
-    details = _details(event)
-    return f"{details['resourceType']}:{details['resource']}" if "resourceType" in details else ""
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,12 @@ from rich.text import Text
 from client.batch import Delivery
 from client.dead_letters import Letter
 from client.errors import FailureReport, JobFailedError
-from client.history import Execution, Row, StageEvent
+from client.history import Execution, StageEvent
 from client.models import Entry
 from client.redrive import Recovery
 from core.errors import BackgroundRemoverError
 from core.models import CLASSICAL
+from functions.shared.history import Row
 
 _NO_TERMINAL_COLUMNS = 200
 _STATUS_STYLE = {"SUCCEEDED": "green", "FAILED": "red", "TIMED_OUT": "red", "ABORTED": "yellow"}

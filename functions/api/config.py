@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any
 
+from core.outbound import Policy
 from pydantic import field_validator
 from pydantic_settings import NoDecode
 
-from core.outbound import Policy
 from functions.shared.config import CatalogueConfig
 
 Names = Annotated[tuple[str, ...], NoDecode]

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as member
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -34,7 +35,7 @@ _TRANSIENT_NAMES: Final = {error.__name__ for error in TransientError.__subclass
 
 
 @dataclass(eq=False)  # not frozen: Python itself writes to exceptions
-class Problem(Exception):
+class Problem(Exception):  # noqa: N818  the term of RFC 9457
     """An answer other than the one that was hoped for.
 
     Attributes:
@@ -54,8 +55,8 @@ class Problem(Exception):
     field: str | None = None
     value: Any = None
     remedy: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = member(default_factory=dict)
+    facts: Mapping[str, Any] = member(default_factory=dict)
 
     @property
     def title(self) -> str:

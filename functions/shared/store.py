@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import boto3
+from botocore.config import Config as SdkConfig
 from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
 from botocore.exceptions import ConnectionError as NoConnectionError
 
@@ -23,6 +24,8 @@ from functions.shared.job import StoredObject
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+_S3: Final = SDK.merge(SdkConfig(signature_version="s3v4"))  # addresses signed the old way are refused by newer regions
 
 _ABSENT: Final = {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "MethodNotAllowed", "KeyTooLongError", "404"}
 _CHANGED: Final = {"PreconditionFailed", "412"}
@@ -59,7 +62,7 @@ class Store:
     """
 
     def __init__(self, s3_client: S3Client | None = None) -> None:
-        self._s3 = s3_client or boto3.client("s3", config=SDK)
+        self._s3 = s3_client or boto3.client("s3", config=_S3)
 
     def fetch(self, bucket: str, key: str, *, version_id: str | None = None, etag: str | None = None) -> StoredFile:
         """Read one object, and exactly the version that is named.
@@ -130,6 +133,29 @@ class Store:
         version = {"VersionId": version_id} if version_id else {}
         with _errors_of(bucket, key):
             self._s3.delete_object(Bucket=bucket, Key=key, **version)  # type: ignore[arg-type]
+
+    def delete_all(self, bucket: str, key: str) -> None:
+        """Delete all versions of one object for good."""
+        with _errors_of(bucket, key):
+            pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=key)
+            for page in pages:
+                for version in (*page.get("Versions", []), *page.get("DeleteMarkers", [])):
+                    if version["Key"] == key:
+                        self._s3.delete_object(Bucket=bucket, Key=key, VersionId=version["VersionId"])
+
+    def url(self, bucket: str, key: str, seconds: int) -> str:
+        """Return an address where anybody can read one object for a while, at most as long as our credentials live."""
+        return self._s3.generate_presigned_url("get_object", {"Bucket": bucket, "Key": key}, ExpiresIn=seconds)
+
+    def upload_form(self, bucket: str, key: str, content_type: str, max_bytes: int, seconds: int) -> dict[str, Any]:
+        """Return ``url`` and ``fields`` of a form by which anybody can put one object of this type and size."""
+        return self._s3.generate_presigned_post(
+            bucket,
+            key,
+            Fields={"Content-Type": content_type},
+            Conditions=[{"Content-Type": content_type}, ["content-length-range", 1, max_bytes]],
+            ExpiresIn=seconds,
+        )
 
 
 @contextmanager

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.errors import ExecutionNotFoundError
-from client.history import LONGEST_S, StageReader, find, recent, rows
+from client.history import LONGEST_S, StageReader, find, recent
+from functions.shared.history import rows
 from tests.state_machine import DEFINITION
 from tests.unit.stack_in_memory import NOW, Executions, History, stack, uploaded
 
