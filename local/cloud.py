@@ -27,11 +27,12 @@ class EmbeddedCloud:
         template: the SAM template; modules are imported from its folder.
         parameters: values of the template's parameters.
         port: port of the endpoint on localhost; 0: any free one.
-        address: where the endpoint listens; 0.0.0.0 lets containers reach it, and whoever else can reach this machine.
+        address: where both listen; 0.0.0.0 lets containers reach it, and whoever else can reach this machine.
         mock_config: MockConfigFile.json of AWS Step Functions Local; the ``stateMachineArn#TestCase`` of
             StartExecution then runs a case of it.
         retry_pace: factor on the waits between the attempts of a state, 0 or more; 1: as the state machine says.
         faults: what goes wrong; None: nothing that is not really wrong.
+        api_port: port of the HTTP API on localhost; 0: any free one.
 
     Attributes:
         region: AWS_DEFAULT_REGION, else eu-west-1.
@@ -52,6 +53,7 @@ class EmbeddedCloud:
         address: str = LOOPBACK,
         retry_pace: float = 1.0,
         faults: Faults | None = None,
+        api_port: int = 0,
     ) -> None:
         self.region = os.environ.get("AWS_DEFAULT_REGION", DEFAULT_REGION)
         self.endpoint_url = ""
@@ -59,6 +61,7 @@ class EmbeddedCloud:
         self.outputs: dict[str, str] = {}
         self.skipped: list[tuple[str, str, str]] = []
         self._template, self._parameters = template.resolve(), dict(parameters or {})
+        self._api_port = api_port
         self._port, self._mock_config, self._address = port, mock_config, address
         self._retry_pace, self._faults = retry_pace, faults
 
@@ -66,7 +69,7 @@ class EmbeddedCloud:
         """Start the server and deploy the template.
 
         Raises:
-            OSError: the port is in use.
+            OSError: a port is in use.
             RuntimeError: another cloud runs in this process.
         """
         from local import patches
@@ -77,6 +80,7 @@ class EmbeddedCloud:
 
         from local.patches import host
 
+        _free_port(self._address, self._api_port)
         port = _free_port(self._address, self._port)
         self.endpoint_url = f"http://localhost:{port}"  # a bare address will not do for `aws cloudformation deploy`
         self.environment = {
@@ -98,6 +102,8 @@ class EmbeddedCloud:
             functions=functions,
             skipped=self.skipped,
             retry_pace=self._retry_pace,
+            address=self._address,
+            api_port=self._api_port,
         )
         host.start(self._host)
         moto_api_backend.reset()
@@ -162,6 +168,9 @@ def _free_port(address: str, wanted: int) -> int:
     """Bind the port once: moto ends the process when it cannot."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((address, wanted))
+        try:
+            probe.bind((address, wanted))
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror}: port {wanted}") from None
         port: int = probe.getsockname()[1]
         return port

@@ -262,4 +262,4 @@ def _size(payload: Any) -> int:
 
 
 def _message(status: int, message: str) -> Response:
-    return Response(json.dumps({"message": message}), status, mimetype="application/json")
+    return Response(f'{{"message":"{message}"}}', status, mimetype="application/json")

@@ -1,7 +1,7 @@
 """CloudFormation: resource types and properties that moto drops in silence."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from moto.cloudformation import parsing
@@ -10,11 +10,16 @@ from moto.core.common_models import CloudFormationModel
 from moto.dynamodb.models.table import Table
 from moto.s3.models import FakeBucket
 
+from local.patches import apigateway
 from local.patches.around import around
 from local.patches.host import running
 
 # What stays without effect, by type and property ("": the type as a whole), and why.
 WITHOUT_EFFECT = {
+    "AWS::ApiGatewayV2::Stage": {
+        "AccessLogSettings": "requests are not logged",
+        "DefaultRouteSettings": "nothing is throttled and nothing is measured",
+    },
     "AWS::ApplicationAutoScaling::ScalableTarget": {"": "nothing scales: the number of processes stays as it is"},
     "AWS::ApplicationAutoScaling::ScalingPolicy": {"": "nothing scales: the number of processes stays as it is"},
     "AWS::AutoScaling::AutoScalingGroup": {"": "kept, but tasks run on this machine"},
@@ -59,6 +64,7 @@ WITHOUT_EFFECT = {
     "AWS::Logs::MetricFilter": {"": "kept, but it counts nothing"},
     "AWS::S3::Bucket": {
         "BucketEncryption": "kept, but objects lie unencrypted in memory",
+        "CorsConfiguration": "every origin may read and write",
         "LifecycleConfiguration": "kept, but objects never expire",
         "OwnershipControls": "objects have no owners",
     },
@@ -71,6 +77,7 @@ WITHOUT_EFFECT = {
         "PrimaryContainer.ModelDataUrl": "there are no files of the model's own",
         "VpcConfig": "the endpoint's container shares this machine's network",
     },
+    "AWS::SecretsManager::Secret": {"KmsKeyId": "it lies unencrypted in memory"},
     "AWS::SNS::Topic": {"KmsMasterKeyId": "messages are not encrypted"},
     "AWS::SQS::Queue": {
         "KmsMasterKeyId": "messages are not encrypted",
@@ -82,6 +89,41 @@ WITHOUT_EFFECT = {
         "TracingConfiguration": "kept, but nothing is traced",
     },
 }
+
+
+class _Resource:
+    """A resource of a type that moto has no model of.
+
+    Args:
+        name: what a Ref to it is.
+        attributes: those of its attributes that mean something here.
+    """
+
+    def __init__(self, name: str, attributes: Mapping[str, str] | None = None) -> None:
+        self.physical_resource_id = name
+        self._attributes = attributes or {}
+
+    def get_cfn_attribute(self, attribute: str) -> str:
+        return self._attributes.get(attribute, f"{self.physical_resource_id}.{attribute}")
+
+    def is_created(self) -> bool:
+        return True
+
+    def delete(self, *_args: Any) -> None:
+        pass
+
+
+def _api(_client: Any, name: str, properties: dict[str, Any]) -> _Resource:
+    return _Resource(name, {"ApiEndpoint": apigateway.serve(properties["Body"])})
+
+
+def _secret(client: Any, name: str, properties: dict[str, Any]) -> _Resource:
+    wanted = dict(properties.get("GenerateSecretString", {}))
+    template, key = wanted.pop("SecretStringTemplate", None), wanted.pop("GenerateStringKey", None)
+    text = properties.get("SecretString") or client.get_random_password(**wanted)["RandomPassword"]
+    if template:
+        text = json.dumps({**json.loads(template), key: text})
+    return _Resource(client.create_secret(Name=properties.get("Name", name), SecretString=text)["ARN"])
 
 
 def _alarm(client: Any, name: str, properties: dict[str, Any]) -> None:
@@ -112,39 +154,24 @@ def _subscription(client: Any, _name: str, properties: dict[str, Any]) -> None:
     client.subscribe(TopicArn=properties["TopicArn"], Protocol=properties["Protocol"], Endpoint=properties["Endpoint"])
 
 
-Make = Callable[[Any, str, dict[str, Any]], None]
+Make = Callable[[Any, str, dict[str, Any]], _Resource | None]
 ADDED_TYPES: dict[str, tuple[str, Make]] = {
+    "AWS::ApiGatewayV2::Api": ("apigatewayv2", _api),
     "AWS::CloudWatch::Alarm": ("cloudwatch", _alarm),
     "AWS::Lambda::EventInvokeConfig": ("lambda", _event_invoke_config),
     "AWS::Logs::MetricFilter": ("logs", _metric_filter),
+    "AWS::SecretsManager::Secret": ("secretsmanager", _secret),
     "AWS::SNS::Subscription": ("sns", _subscription),
     "AWS::SQS::QueuePolicy": ("sqs", _queue_policy),
 }
-
-
-class _Resource:
-    """A resource of a type that moto has no model of."""
-
-    def __init__(self, name: str) -> None:
-        self.physical_resource_id = name
-
-    def get_cfn_attribute(self, attribute: str) -> str:
-        return f"{self.physical_resource_id}.{attribute}"
-
-    def is_created(self) -> bool:
-        return True
-
-    def delete(self, *_args: Any) -> None:
-        pass
 
 
 def _add_model(resource_type: str) -> None:
     service, make = ADDED_TYPES.get(resource_type, ("", None))
 
     def create(_cls: Any, name: str, resource: Any, *_args: Any, **_kwargs: Any) -> _Resource:
-        if make:
-            make(running().client(service), name, resource["Properties"])
-        return _Resource(name)
+        made = make(running().client(service), name, resource["Properties"]) if make else None
+        return made or _Resource(name)
 
     model = {
         "cloudformation_type": staticmethod(lambda: resource_type),
@@ -227,6 +254,8 @@ def _lifecycle_rule(rule: dict[str, Any]) -> dict[str, Any]:
     made = {"ID": rule["Id"], "Status": rule["Status"], "Filter": {"Prefix": rule.get("Prefix", "")}}
     if "ExpirationInDays" in rule:
         made["Expiration"] = {"Days": int(rule["ExpirationInDays"])}
+    if "ExpiredObjectDeleteMarker" in rule:
+        made["Expiration"] = {"ExpiredObjectDeleteMarker": rule["ExpiredObjectDeleteMarker"]}
     for same in ("AbortIncompleteMultipartUpload", "NoncurrentVersionExpiration"):
         if same in rule:
             made[same] = {key: int(days) for key, days in rule[same].items()}

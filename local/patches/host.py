@@ -10,6 +10,7 @@ from boto3.session import Session
 from botocore.config import Config
 from botocore.handlers import handle_copy_source_param
 
+from local.gateway import Gateway, Server
 from local.lambda_runtime import LambdaRuntime
 from local.processes import Endpoint, Log, Service
 
@@ -28,6 +29,9 @@ class Host:
     functions: LambdaRuntime
     skipped: list[tuple[str, str, str]]
     retry_pace: float
+    address: str
+    api_port: int
+    apis: list[tuple[Gateway, Server]] = field(default_factory=list)
     services: dict[str, Service] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     _clients: dict[str, Any] = field(default_factory=dict)
@@ -56,6 +60,12 @@ class Host:
         client.meta.events.unregister("before-parameter-build.s3.CopyObject", handle_copy_source_param)
         return client
 
+    def serve(self, api: Gateway) -> str:
+        """Serve an HTTP API on the port that is wanted, a second one on any, and return its address."""
+        server = Server(api, self.address, 0 if self.apis else self.api_port)
+        self.apis.append((api, server))
+        return f"http://localhost:{server.port}"
+
     def wait(self, seconds: float) -> bool:
         """Let the time before another attempt pass; whether the cloud still runs then."""
         return not self._closed.wait(seconds * self.retry_pace)
@@ -63,6 +73,9 @@ class Host:
     def close(self) -> None:
         """End every process: first those that drain, then those that they may still call."""
         self._closed.set()
+        for api, server in self.apis:
+            server.close()
+            api.close()
         for service in self.services.values():
             service.scale(0)
         for endpoint in self.endpoints.values():
