@@ -14,6 +14,7 @@ from client.errors import StackUnavailableError, UsageError
 from functions.shared.errors import StorageDeniedError
 
 if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
@@ -59,6 +60,7 @@ class Stack:
     stepfunctions: "SFNClient"
     sqs: "SQSClient"
     functions: "LambdaClient"
+    dynamodb: "DynamoDBClient"
     poll_s: float = _AWS_POLL_S
 
     @classmethod
@@ -108,6 +110,7 @@ class Stack:
             stepfunctions=client("stepfunctions"),
             sqs=client("sqs"),
             functions=client("lambda"),
+            dynamodb=client("dynamodb"),
             poll_s=_EMBEDDED_POLL_S if is_local(endpoint_url) else _AWS_POLL_S,
         )
 

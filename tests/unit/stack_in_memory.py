@@ -155,7 +155,11 @@ def uploaded(key: str, version: str, bucket: str = "uploads") -> dict[str, Any]:
 
 
 def stack(
-    executions: Executions | None = None, buckets: Buckets | None = None, sqs: Any = None, functions: Any = None
+    executions: Executions | None = None,
+    buckets: Buckets | None = None,
+    sqs: Any = None,
+    functions: Any = None,
+    dynamodb: Any = None,
 ) -> Stack:
     return Stack(
         name="pbr",
@@ -167,6 +171,7 @@ def stack(
         stepfunctions=executions or Executions(),
         sqs=sqs,
         functions=functions,
+        dynamodb=dynamodb,
         poll_s=0.001,
     )
 
