@@ -1,4 +1,4 @@
-"""The stack's dead-letter queues: undelivered events are delivered, jobs that no worker answered are explained."""
+"""The stack's dead-letter queues: what was not delivered is delivered, jobs that no worker answered are explained."""
 
 import hashlib
 import json
@@ -8,14 +8,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from client import history, uploads
 from client.errors import StackUnavailableError
 from client.redrive import Pace, start_once
 from client.stack import Stack
-from functions.failure.report import json_object, source_of
+from functions.failure.report import explain, json_object, source_of
 from functions.shared.job import Execution, StoredObject
+from functions.shared.notice import Notice
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
@@ -44,14 +45,26 @@ class _Request(BaseModel):
     job: _Job
 
 
+class _Caught(BaseModel):
+    error: str = Field(alias="Error")
+    cause: str = Field(alias="Cause", default="")
+
+
+class _Undelivered(BaseModel):
+    """What the queue of webhooks carries: see statemachine/webhook.asl.yaml."""
+
+    notice: Notice
+    failed: _Caught
+
+
 @dataclass(frozen=True)
 class Letter:
     """A message of a dead-letter queue, and what becomes of it.
 
     Attributes:
-        queue: ``uploads``, ``settle`` or ``segmentation``.
+        queue: ``uploads``, ``settle``, ``segmentation`` or ``webhooks``.
         message_id: SQS's name of it.
-        key: the picture it is about; None where it names none.
+        key: the picture it is about, or the job that a webhook tells of; None where it names none.
         why: why it lies there.
         fate: ``replay`` and ``explained`` are what can be done, deliver it again or delete it, ``replayed`` and
             ``deleted`` what was done; ``left`` is neither, ``refused`` what AWS did not let be done.
@@ -80,7 +93,7 @@ def go_through(stack: Stack, queue: str, *, limit: int | None, dry_run: bool, pu
 
     Args:
         stack: whose queue.
-        queue: ``uploads``, ``settle`` or ``segmentation``.
+        queue: ``uploads``, ``settle``, ``segmentation`` or ``webhooks``.
         limit: at most so many messages; None for all.
         dry_run: only look.
         purge: delete what is explained and needs nothing.
@@ -89,7 +102,7 @@ def go_through(stack: Stack, queue: str, *, limit: int | None, dry_run: bool, pu
         StackUnavailableError: the stack's template is older than its dead-letter queues' outputs.
     """
     url, pace = _output(stack, f"{queue.title()}DeadLetterQueueUrl"), Pace()
-    read = _read_job if queue == "segmentation" else partial(_read_event, queue)
+    read = {"segmentation": _read_job, "webhooks": _read_webhook}.get(queue, partial(_read_event, queue))
     shown_again: list[str] = []
     try:
         for message in _messages(stack, url, limit):
@@ -145,6 +158,20 @@ def _read_job(stack: Stack, message: "MessageTypeDef") -> Letter:
     return replace(letter, fate="explained", because=f"{name} succeeded, segmented on {host}")
 
 
+def _read_webhook(_stack: Stack, message: "MessageTypeDef") -> Letter:
+    """Read what its receiver did not take."""
+    letter = Letter("webhooks", message["MessageId"], None, "not told", "left", "it is no webhook")
+    try:
+        said = _Undelivered.model_validate_json(message["Body"])
+    except ValidationError:
+        return letter
+    why = f"{said.failed.error}: {explain(said.failed.model_dump(by_alias=True))['message']}"
+    because = f"{said.notice.webhook.url} was not told that it {said.notice.outcome}"
+    return replace(
+        letter, key=said.notice.job_id, why=why, fate="replay", because=because, event=said.notice.model_dump_json()
+    )
+
+
 def _act(stack: Stack, letter: Letter, pace: Pace, *, purge: bool) -> Letter:
     if letter.fate == "explained" and purge:
         return replace(letter, fate="deleted")
@@ -158,14 +185,18 @@ def _act(stack: Stack, letter: Letter, pace: Pace, *, purge: bool) -> Letter:
 
 
 def _deliver(stack: Stack, letter: Letter) -> Letter:
-    """Do with an event what its rule would have done: once, however often it is tried."""
+    """Do with an event what its rule would have done, or deliver a webhook: once, however often it is tried."""
+    if letter.queue == "webhooks":
+        name = f"replay-{letter.message_id}"
+        start_once(stack, _output(stack, "WebhookMachineArn"), name, letter.event)
+        return replace(letter, fate="replayed", because=f"{name} delivers it")
     if json.loads(letter.event)["source"] == _EXECUTIONS:
         answer = stack.functions.invoke(FunctionName=_output(stack, "SettleFunctionArn"), Payload=letter.event)
         if "FunctionError" in answer:
             return replace(letter, fate="refused", because=answer["Payload"].read().decode())
         return replace(letter, fate="replayed", because="SettleFunction has settled it")
     name = f"replay-{hashlib.sha256(letter.event.encode()).hexdigest()[:32]}"
-    start_once(stack, name, letter.event)
+    start_once(stack, stack.outputs["StateMachineArn"], name, letter.event)
     return replace(letter, fate="replayed", because=f"{name} processes it")
 
 

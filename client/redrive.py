@@ -18,6 +18,7 @@ from client.stack import Stack
 from client.uploads import UploadedObject
 from core import errors
 from core.keys import failure_key
+from functions.shared.notice import RETRY
 
 _AT_ONCE: Final = 8
 _PER_S: Final = 10  # a small part of StartExecution's quota, which uploads need too
@@ -28,7 +29,6 @@ _INTERMEDIATES_LAST: Final = timedelta(days=2) - 2 * timedelta(seconds=history.L
 
 _NAME_CHARS: Final = 80
 _STEM_CHARS: Final = _NAME_CHARS - len("-retry-999")
-_RETRY: Final = re.compile(r"-retry-(\d+)$")
 
 # Errors of the upload itself: it fails again as it is. Weights are the stack's.
 _OF_THE_UPLOAD: Final = {
@@ -188,12 +188,10 @@ def follow(stack: Stack, recoveries: Iterable[Recovery]) -> Iterator[Recovery]:
             time.sleep(stack.poll_s)
 
 
-def start_once(stack: Stack, name: str, execution_input: str) -> bool:
+def start_once(stack: Stack, machine_arn: str, name: str, execution_input: str) -> bool:
     """Start an execution under this name, unless one runs; return whether one runs: it may have ended already."""
     try:
-        stack.stepfunctions.start_execution(
-            stateMachineArn=stack.outputs["StateMachineArn"], name=name, input=execution_input
-        )
+        stack.stepfunctions.start_execution(stateMachineArn=machine_arn, name=name, input=execution_input)
     except stack.stepfunctions.exceptions.ExecutionAlreadyExists:
         return False
     return True
@@ -201,7 +199,7 @@ def start_once(stack: Stack, name: str, execution_input: str) -> bool:
 
 def retry_name(name: str) -> str:
     """Name the execution that tries again what this one failed at: always the same name, of at most 80 characters."""
-    match = _RETRY.search(name)
+    match = RETRY.search(name)
     stem = name[: match.start()] if match else name
     if len(stem) > _STEM_CHARS:
         digest = hashlib.sha256(stem.encode()).hexdigest()[:8]
@@ -282,7 +280,7 @@ def _bring_back(stack: Stack, recovery: Recovery, runs_as: str) -> Recovery:
     try:
         if recovery.how == "redriven":
             stack.stepfunctions.redrive_execution(executionArn=runs_as)
-        elif not start_once(stack, runs_as.rpartition(":")[2], recovery.input):
+        elif not start_once(stack, stack.outputs["StateMachineArn"], runs_as.rpartition(":")[2], recovery.input):
             return replace(recovery, how="skipped", because="it was tried again at this moment", runs_as=None)
     except stack.stepfunctions.exceptions.ExecutionNotRedrivable:
         return replace(recovery, how="skipped", because="it was redriven at this moment", runs_as=None)

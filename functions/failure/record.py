@@ -50,7 +50,8 @@ class Recorder:
             caught: its ``{"Error", "Cause"}``.
 
         Returns:
-            stage, error and cause, as the machine's Failed state shows them, and the report's key, None without report.
+            stage, error and cause, as the machine's Failed state shows them; the report's key, None without report; and
+            as ``facts`` what is told to who ordered the job.
         """
         given = state.get("input", state)
         subject, failure = Subject.model_validate(source_of(given)), explain(caught)
@@ -70,6 +71,7 @@ class Recorder:
             "error": failure["error"],
             "cause": f"{stage}: {failure['message']}. {failure['remedy']} {place}",
             "report_key": report_key,
+            "facts": {"stage": stage, **failure},
         }
 
     def take_back_result(self, state: dict[str, Any], execution: Execution) -> None:

@@ -1,21 +1,23 @@
 """Settle: the last word on executions that ended without one of their own.
 
 An execution that is stopped, or takes too long, or fails in a way that no Catch sees, passes neither RecordFailure nor
-ReleaseClaim. Step Functions tells EventBridge how every execution ends, and that is where this begins.
+ReleaseClaim nor NotifyCaller. Step Functions tells EventBridge how every execution ends, and that is where this begins.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import boto3
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from functions.failure.record import FailureConfig, Recorder
 from functions.failure.report import gave_up, json_object
 from functions.shared.config import SDK
 from functions.shared.job import Execution
+from functions.shared.notice import Notice, Webhook
 from functions.shared.observe import count, logger, stage
 
 if TYPE_CHECKING:
@@ -23,17 +25,19 @@ if TYPE_CHECKING:
 
 
 class SettleConfig(FailureConfig):
-    """Where claims are, beside what all failures need."""
+    """Where claims are and who delivers webhooks, beside what all failures need."""
 
     cache_table: str
+    delivery_machine_arn: str
 
 
 class Ended(BaseModel):
-    """What EventBridge tells of an execution."""
+    """What EventBridge tells of an execution; ``input`` is JSON text, and None where it is too long for an event."""
 
     arn: str = Field(alias="executionArn")
     name: str
     started_at: datetime = Field(alias="startDate")
+    input: str | None = None
 
 
 class SettleRequest(BaseModel):
@@ -62,7 +66,7 @@ DYNAMODB = boto3.client("dynamodb", config=SDK)
 
 @stage(SettleRequest)
 def handler(request: SettleRequest) -> dict[str, Any]:
-    """Release the execution's claim, if it still holds one, and record its failure unless it did so itself.
+    """Release the execution's claim, if it still holds one, record its failure unless it did so itself, and tell of it.
 
     One call tells all: failures come in floods, and the quota of each call is some tens a second.
     """
@@ -80,6 +84,7 @@ def handler(request: SettleRequest) -> dict[str, Any]:
     stage_name, state = state_at_the_end(events)
     released = release_claim(state.get("cache_key"), execution.id)
     if is_recorded(state):
+        tell(ended, execution, "failed", state["failure"]["facts"])
         return {"status": status, "claim_released": released, "report_key": None}
     if status == "FAILED" or stage_name != "Encode":  # that of a stopped execution may still be at work
         RECORDER.take_back_result(state, execution)
@@ -87,6 +92,10 @@ def handler(request: SettleRequest) -> dict[str, Any]:
     recorded = RECORDER.record(state, execution, stage_name, caught)
     if recorded["report_key"] and "failure" not in state:  # else PublishMetrics has counted it
         count("Failed", {"Stage": stage_name, "Error": recorded["error"]})
+    if recorded["report_key"] is None and "done" in state:  # it was stopped with its work done
+        tell(ended, execution, "succeeded", state["done"]["document"])
+    else:
+        tell(ended, execution, "failed", recorded["facts"])
     return {"status": status, "claim_released": released, "report_key": recorded["report_key"]}
 
 
@@ -120,6 +129,25 @@ def end_of(event: Mapping[str, Any], status: str) -> dict[str, str]:
 def is_recorded(state: dict[str, Any]) -> bool:
     """Return whether RecordFailure has done its work."""
     return "failure" in state and state["failure"]["error"] != NOT_RECORDED
+
+
+def tell(ended: Ended, execution: Execution, outcome: Literal["succeeded", "failed"], data: dict[str, Any]) -> None:
+    """Have it delivered how an execution ended, if it was started with a webhook; once, whoever tells it."""
+    try:
+        webhook = Webhook.model_validate(json_object(ended.input or "").get("webhook"))
+    except ValidationError:
+        return
+    notice = Notice(
+        webhook=webhook,
+        execution=execution,
+        outcome=outcome,
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        data=data,
+    )
+    with suppress(STEP_FUNCTIONS.exceptions.ExecutionAlreadyExists):
+        STEP_FUNCTIONS.start_execution(
+            stateMachineArn=CONFIG.delivery_machine_arn, name=notice.delivery, input=notice.model_dump_json()
+        )
 
 
 def release_claim(cache_key: str | None, execution_arn: str) -> bool:

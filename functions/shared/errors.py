@@ -21,6 +21,18 @@ class WorkerCrashedError(PermanentError):
     """Each worker that took this job died of it, or was taken away."""
 
 
+class SecretUnavailableError(TransientError):
+    """Secrets Manager throttles, fails or refuses, and the SDK's own retries are spent."""
+
+
+class WebhookUnansweredError(TransientError):
+    """The receiver of a webhook cannot be reached, or says that it cannot take it for the moment."""
+
+
+class WebhookRefusedError(PermanentError):
+    """The receiver of a webhook says that it will not have it, or its URL may not be opened."""
+
+
 def is_overload(answer: Mapping[str, Any]) -> bool:
     """Return whether S3 refuses for a reason that passes; ``answer`` is a ClientError's ``response``."""
     return answer["Error"]["Code"] in _THROTTLED or answer["ResponseMetadata"]["HTTPStatusCode"] >= 500

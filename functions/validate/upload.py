@@ -5,6 +5,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.errors import InvalidRequestError
+from functions.shared.notice import Webhook
 from functions.shared.observe import parse
 
 _METADATA_PREFIX = "pbr-"
@@ -38,6 +39,7 @@ class _Request(BaseModel):
 
     source: _Named
     options: dict[str, Any] = {}
+    webhook: Webhook | None = None
 
 
 class _EventBucket(BaseModel):
