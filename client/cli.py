@@ -86,6 +86,7 @@ class Queue(StrEnum):
     UPLOADS = "uploads"
     SETTLE = "settle"
     SEGMENTATION = "segmentation"
+    WEBHOOKS = "webhooks"
 
 
 @app.command("process")
@@ -365,7 +366,7 @@ def replay_dead_letters(
     stack: StackName = None,
     region: Region = None,
 ) -> None:
-    """Deliver again what EventBridge could not deliver, and explain jobs that no worker answered.
+    """Deliver again what could not be delivered, events and webhooks, and explain jobs that no worker answered.
 
     A message is deleted once its delivery is confirmed; what needs none any more, with --purge.
     """
