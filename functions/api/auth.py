@@ -165,13 +165,13 @@ class Gate:
                 remedy="Wait for the next month, which begins at midnight UTC, or have the quota raised.",
             )
 
-    def refund(self, caller: Caller) -> None:
+    def refund(self, caller_id: str) -> None:
         """Take back the charge for a picture that came to nothing.
 
         Raises:
             Problem: ``unavailable``.
         """
-        self._update(quota_meter(caller.id, self._now()), "ADD used :less", "used > :zero", less=-1, zero=0)
+        self._update(quota_meter(caller_id, self._now()), "ADD used :less", "used > :zero", less=-1, zero=0)
 
     def usage(self, caller: Caller) -> Usage:
         """Return how this month's quota stands.

@@ -1,25 +1,20 @@
 """Configuration of the API."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from core.outbound import Policy
 from pydantic import field_validator
-from pydantic_settings import NoDecode
 
 from functions.shared.config import CatalogueConfig
+from functions.shared.urls import Names, UrlConfig
 
-Names = Annotated[tuple[str, ...], NoDecode]
 
-
-class ApiConfig(CatalogueConfig):
+class ApiConfig(CatalogueConfig, UrlConfig):
     """What the API works on, and its limits.
 
     Attributes:
         segmentation_queue_url: what the ECS worker reads; ``GET /ready`` looks whether it is there.
         job_days: how long a job of the API, its pictures included, is kept.
         cors_origins: the web origins whose pages may call the API; none if empty.
-        url_schemes: of URLs that callers name.
-        url_networks: networks that such URLs may lead to although they are private.
         rate_per_minute: how many requests a minute a caller has that has no limit of its own.
         monthly_quota: how many pictures a month a caller has that has no quota of its own.
     """
@@ -33,17 +28,10 @@ class ApiConfig(CatalogueConfig):
     jobs_table: str
     job_days: int
     cors_origins: Names = ()
-    url_schemes: Names = ("https",)
-    url_networks: Names = ()
     rate_per_minute: int
     monthly_quota: int
 
-    @field_validator("cors_origins", "url_schemes", "url_networks", mode="before")
+    @field_validator("cors_origins", mode="before")
     @classmethod
-    def _split(cls, value: Any) -> Any:
+    def _split_origins(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-    @property
-    def outbound(self) -> Policy:
-        """What URLs that callers name may lead to."""
-        return Policy(schemes=self.url_schemes, networks=self.url_networks)

@@ -5,13 +5,11 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from urllib.parse import unquote, urlsplit
-
-from core.outbound import Fetched
 
 from core import decode
 from core.errors import SourceNotFoundError
@@ -19,6 +17,7 @@ from core.keys import failure_key, sidecar_key
 from core.limits import check_bytes
 from core.models import check_name
 from core.options import Options
+from core.outbound import Fetched
 from functions.api.auth import Caller, Gate
 from functions.api.config import ApiConfig
 from functions.api.problems import Problem
@@ -35,14 +34,17 @@ URL_S: Final = 3600
 _PREFIX: Final = "api"
 _FIRST_LOOK_S: Final = 0.2
 _LONGEST_LOOK_S: Final = 1.0
-_DOWNLOAD_S: Final = 10.0
 _MAX_NAME_CHARS: Final = 100
 _MAX_IDEMPOTENCY_KEY_CHARS: Final = 255
 _SECONDS_PER_DAY: Final = 86_400
 _MOST_EVENTS: Final = 1000
 
-Fetch = Callable[[str, float], Fetched]
-"""Fetches a URL that a caller named, within so many seconds."""
+
+class Fetch(Protocol):
+    """Fetches a URL that a caller named; ``field`` is the input that it came in."""
+
+    def __call__(self, url: str, *, field: str) -> Fetched:
+        """Return what lies there; fails as :func:`core.outbound.get`."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,8 @@ class Jobs:
                 self._store.delete_all(self._config.results_bucket, state.sidecar["result"]["key"])
             for key in (sidecar_key(job.source_key), failure_key(job.source_key, job.id)):
                 self._store.delete_all(self._config.results_bucket, key)
-            self._store.delete_all(self._config.uploads_bucket, job.source_key)
+            for key in (job.source_key, _background_key(job)):
+                self._store.delete_all(self._config.uploads_bucket, key)
         self._forget(job)
 
     def upload_form(self, caller: Caller, name: str | None, content_type: str, max_bytes: int) -> dict[str, Any]:
@@ -264,7 +267,7 @@ class Jobs:
         if options.model != "auto":
             check_name(options.model, self._config.registry)
         if order.webhook_url is not None:
-            self._config.outbound.check(order.webhook_url)
+            self._config.outbound.check(order.webhook_url, field="webhook_url")
 
     def _claim(self, caller: Caller, order: Order | ObjectOrder, job_id: str) -> tuple[Job, bool]:
         """Enter a job in the table, and return it and whether it was not there."""
@@ -308,7 +311,7 @@ class Jobs:
             version_id = order.version_id
         else:
             if order.background is not None:
-                options["background_key"] = f"backgrounds/{job.source_key}"
+                options["background_key"] = _background_key(job)
                 self._put(options["background_key"], order.background, "background_url")
             version_id = self._put(job.source_key, order.image, "image_url")
         source = {"bucket": self._config.uploads_bucket, "key": job.source_key}
@@ -324,7 +327,7 @@ class Jobs:
 
     def _put(self, key: str, image: bytes | str, field: str) -> str | None:
         """Put a picture into the uploads bucket, from wherever it comes; what is clearly none is refused here."""
-        data = image if isinstance(image, bytes) else self._fetch(image, _DOWNLOAD_S).data
+        data = image if isinstance(image, bytes) else self._fetch(image, field=field).data
         check_bytes(len(data))
         decode.sniff(data)
         return self._store.put(self._config.uploads_bucket, key, data, "application/octet-stream")
@@ -387,6 +390,10 @@ def file_name(name: str | None) -> str:
     """Return a file's name as a key can end: ASCII, no folders, not too long."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", (name or "").replace("\\", "/").rpartition("/")[2]).strip("._")
     return safe[-_MAX_NAME_CHARS:] or "image"
+
+
+def _background_key(job: Job) -> str:
+    return f"backgrounds/{job.source_key}"
 
 
 def _name_in(url: str) -> str:

@@ -7,14 +7,14 @@ from dataclasses import field as member
 from http import HTTPStatus
 from typing import Any, Final
 
-from core import errors
-from core.errors import BackgroundRemoverError, PermanentError, TransientError
+from core import errors, outbound
+from core.errors import BackgroundRemoverError, TransientError
 from functions.shared import errors as _cloud  # noqa: F401  TransientError has subclasses there
 
 CONTENT_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 5
 
-_OF_THE_INPUT: Final[Mapping[type[PermanentError], tuple[int, str]]] = {
+_OF_THE_INPUT: Final[Mapping[type[BackgroundRemoverError], tuple[int, str]]] = {
     errors.InvalidRequestError: (400, "invalid_request"),
     errors.InvalidOptionsError: (400, "invalid_option"),
     errors.SourceNotFoundError: (404, "source_not_found"),
@@ -27,6 +27,13 @@ _OF_THE_INPUT: Final[Mapping[type[PermanentError], tuple[int, str]]] = {
     errors.TooManyPixelsError: (413, "too_many_pixels"),
     errors.ImageTooSmallError: (422, "image_too_small"),
     errors.UnknownForegroundError: (422, "unknown_foreground"),
+    outbound.UrlRefusedError: (400, "url_refused"),
+    outbound.UrlUntrustedError: (422, "download_failed"),
+    outbound.UrlUnreachableError: (422, "download_failed"),
+    outbound.UrlTimeoutError: (422, "download_failed"),
+    outbound.UrlBusyError: (422, "download_failed"),
+    outbound.UrlAnswerError: (422, "download_failed"),
+    outbound.UrlTooLargeError: (413, "file_too_large"),
 }
 """The errors that a caller can mend. Whatever else goes wrong is the stack's own business."""
 

@@ -32,11 +32,13 @@ class Scope(StrEnum):
 
     Attributes:
         PROCESS: make jobs, and upload what they work on.
+        BUCKET: make jobs of any object in the uploads bucket, whoever put it there.
         READ: look at jobs, their steps and results, and at the account.
         DELETE: delete jobs and what they made.
     """
 
     PROCESS = "process"
+    BUCKET = "bucket"
     READ = "read"
     DELETE = "delete"
 

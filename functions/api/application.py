@@ -1,0 +1,116 @@
+"""All routes together, and what is answered when one of them fails."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, CORSConfig, Response
+from aws_lambda_powertools.event_handler.exceptions import NotFoundError
+from aws_lambda_powertools.event_handler.openapi.exceptions import (
+    RequestUnsupportedContentType,
+    RequestValidationError,
+)
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from botocore.exceptions import BotoCoreError, ClientError
+
+from core.errors import MAX_SHOWN_CHARS, BackgroundRemoverError
+from functions.api import native
+from functions.api.problems import CONTENT_TYPE, RETRY_AFTER_S, Problem, problem_of
+from functions.api.services import Services
+from functions.shared.errors import is_overload
+from functions.shared.observe import count, logger, tracer
+
+_CORS_S = 3600
+_HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "X-API-Key"]
+_EXPOSED = [
+    "Location",
+    "Retry-After",
+    "X-Request-Id",
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+]
+
+Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
+
+
+def resolver(services: Services) -> APIGatewayHttpResolver:
+    """Return the API's routes with what answers their failures."""
+    app = APIGatewayHttpResolver(
+        cors=_cors(services.config.cors_origins), strip_prefixes=["/iam"], enable_validation=True
+    )
+    app.include_router(native.routes(services))
+
+    def answer(problem: Problem) -> Response[str]:
+        request_id = app.current_event.request_context.request_id
+        headers = {**problem.headers, "X-Request-Id": request_id}
+        return Response(problem.status, CONTENT_TYPE, problem.body(request_id), headers=dict(headers))
+
+    @app.exception_handler(Exception)
+    def explain(error: Exception) -> Response[str]:
+        problem = problem_for(error)
+        if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            logger.exception("request failed")
+            count("ApiError", {"Code": problem.code})
+        else:
+            logger.info("request refused", extra={"code": problem.code, "field": problem.field})
+        return answer(problem)
+
+    return app
+
+
+def handler(services: Services) -> Handler:
+    """Return the Lambda handler of the API."""
+    app = resolver(services)
+
+    @logger.inject_lambda_context(clear_state=True)
+    @tracer.capture_lambda_handler(capture_response=False)
+    def handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+        return app.resolve(event, context)
+
+    return handle
+
+
+def problem_for(error: Exception) -> Problem:
+    """Return what is answered to whatever a route raises."""
+    match error:
+        case Problem():
+            return error
+        case BackgroundRemoverError():
+            return problem_of(error)
+        case NotFoundError():
+            return Problem(
+                404,
+                "not_found",
+                "There is no such route.",
+                remedy="docs/openapi.json has all routes and their methods.",
+            )
+        case RequestUnsupportedContentType():
+            return Problem(415, "unsupported_media_type", "The body is not JSON.", field="content-type")
+        case RequestValidationError():
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"][1:]) or "body"
+            return Problem(400, "invalid_request", f"{first['msg']}.", field=where, value=_text(first.get("input")))
+        case ClientError() if is_overload(error.response):
+            return _unavailable()
+        case BotoCoreError():
+            return _unavailable()
+    return Problem(500, "internal_error")
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None or isinstance(value, (dict, list)) else str(value)[:MAX_SHOWN_CHARS]
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None or isinstance(value, (dict, list)) else str(value)[:MAX_SHOWN_CHARS]
+
+
+def _unavailable() -> Problem:
+    return Problem(503, "unavailable", headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+def _cors(origins: tuple[str, ...]) -> CORSConfig | None:
+    if not origins:
+        return None
+    return CORSConfig(origins[0], list(origins[1:]), allow_headers=_HEADERS, expose_headers=_EXPOSED, max_age=_CORS_S)

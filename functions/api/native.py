@@ -1,0 +1,281 @@
+"""The API's own routes."""
+
+import base64
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Annotated, Any, Final
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.openapi.params import Header, Path
+from aws_lambda_powertools.event_handler.router import Router
+from pydantic import BaseModel
+
+from functions.api import body
+from functions.api.auth import Admission
+from functions.api.jobs import ObjectOrder, Order, State
+from functions.api.models import (
+    Accepted,
+    Health,
+    JobDocument,
+    JobRequest,
+    Metrics,
+    ProblemDocument,
+    ProcessAnswer,
+    Ready,
+    Result,
+    Step,
+    Steps,
+    UploadForm,
+    UploadRequest,
+)
+from functions.api.openapi import described
+from functions.api.problems import Problem, of_report
+from functions.api.services import Services
+from functions.shared.api_keys import Scope
+
+MAX_INLINE_BYTES: Final = 4_400_000
+"""Largest result that is answered in base64: Lambda answers 6 MiB, which hold that and the metrics."""
+
+ANSWER_WITHIN_S: Final = 26.0
+"""API Gateway waits 30 s; by then a result has to be read and sent."""
+
+_JSON: Final = "application/json"
+_ASK_AGAIN_S: Final = 2
+
+IdempotencyKey = Annotated[
+    str | None, Header(alias="Idempotency-Key", description="sent again, it starts no second job")
+]
+JobId = Annotated[str, Path(description="as POST /process and POST /jobs answer it")]
+
+
+def routes(services: Services) -> Router:
+    """Return the API's own routes."""
+    router = Router()
+
+    def admit(scope: Scope) -> Admission:
+        return services.gate.admit(router.current_event, scope)
+
+    @router.post("/process", **described("Cut a picture out, and wait for it", {200: ProcessAnswer, 202: Accepted}))
+    def process(idempotency_key: IdempotencyKey = None) -> Response[Any]:
+        """Send a picture and have its cut-out.
+
+        What is not done within the gateway's time is answered with 202 and the job's address.
+        """
+        admission = admit(Scope.PROCESS)
+        order, wants_url = process_order(body.read(router.current_event))
+        state = services.jobs.run(
+            admission.caller,
+            order,
+            idempotency_key=idempotency_key,
+            deadline=router.current_event.request_context.time_epoch / 1000 + ANSWER_WITHIN_S,
+        )
+        if state.status in ("queued", "running"):
+            return _accepted(admission, state)
+        if state.report is not None:
+            raise of_report(state.report, job_id=state.job.id)
+        return _answer(HTTPStatus.OK, process_answer(services, state, wants_url), admission)
+
+    @router.post("/uploads", **described("Get a form to upload a picture with", {201: UploadForm}))
+    def uploads(request: UploadRequest) -> Response[Any]:
+        """Have S3 take a picture of up to 100 MiB, straight from a browser. The form lives for an hour."""
+        admission = admit(Scope.PROCESS)
+        form = services.jobs.upload_form(admission.caller, request.name, request.content_type, request.max_bytes)
+        return _answer(HTTPStatus.CREATED, UploadForm(**form), admission)
+
+    @router.post("/jobs", **described("Start a job and do not wait for it", {202: Accepted}))
+    def start(request: JobRequest, idempotency_key: IdempotencyKey = None) -> Response[Any]:
+        """Process an object of the uploads bucket, or what lies at a URL."""
+        admission = admit(Scope.PROCESS)
+        job = services.jobs.submit(admission.caller, job_order(request, admission), idempotency_key=idempotency_key)
+        return _accepted(admission, State(job, "queued"))
+
+    @router.get("/jobs/<job_id>", **described("See what has become of a job", {200: JobDocument}))
+    def show(job_id: JobId) -> Response[Any]:
+        """Return status, stage, timings, and the result or what went wrong."""
+        admission = admit(Scope.READ)
+        state = services.jobs.state(services.jobs.find(admission.caller, job_id))
+        request_id = router.current_event.request_context.request_id
+        return _answer(HTTPStatus.OK, job_document(services, state, request_id), admission)
+
+    @router.get("/jobs/<job_id>/events", **described("See each step of a job", {200: Steps}))
+    def events(job_id: JobId) -> Response[Any]:
+        """Return the events of the job's execution, oldest first."""
+        admission = admit(Scope.READ)
+        steps = services.jobs.events(services.jobs.find(admission.caller, job_id))
+        answer = Steps(events=[Step(**{name: getattr(row, name) for name in Step.model_fields}) for row in steps])
+        return _answer(HTTPStatus.OK, answer, admission)
+
+    @router.delete("/jobs/<job_id>", **described("Stop and forget a job, and delete its pictures", {204: None}))
+    def delete(job_id: JobId) -> Response[Any]:
+        """Stop the job if it runs, and delete what was uploaded for it and all that was made of it."""
+        admission = admit(Scope.DELETE)
+        services.jobs.delete(services.jobs.find(admission.caller, job_id))
+        return Response(HTTPStatus.NO_CONTENT.value, headers=_headers(admission))
+
+    @router.get("/health", **described("Whether the API answers", {200: Health}, is_open=True))
+    def health() -> Response[Any]:
+        """Answer at once, and look at nothing."""
+        return _answer(HTTPStatus.OK, Health())
+
+    @router.get("/ready", **described("Whether a job would be done", {200: Ready, 503: Ready}, is_open=True))
+    def ready() -> Response[Any]:
+        """Look whether buckets, tables, state machine and queue are there; the answer is ten seconds old at most."""
+        found = services.readiness.look()
+        return _answer(HTTPStatus.OK if found.ready else HTTPStatus.SERVICE_UNAVAILABLE, found)
+
+    return router
+
+
+def process_order(said: body.Body) -> tuple[Order, bool]:
+    """Return what a request to process asks for, and whether it wants a URL and not the result itself.
+
+    Raises:
+        Problem: it has no picture or several, or a member of another kind than it should be.
+    """
+    fields = dict(said.fields)
+    image = _one_of(said, fields, "image", "image_url")
+    background = _one_of(said, fields, "background", "background_url", optional=True)
+    wanted = _text(fields, "delivery") or "inline"
+    if wanted not in ("inline", "url"):
+        raise _wrong("delivery", wanted, "Allowed are inline and url.")
+    uploaded = said.files.get("image")
+    order = Order(
+        image=image,
+        name=_text(fields, "name") or (uploaded.name if uploaded else None),
+        background=background,
+        webhook_url=_text(fields, "webhook_url"),
+        options=fields,
+    )
+    if unknown := sorted(set(said.files) - {"image", "background"}):
+        raise _wrong(unknown[0], None, "Files are image and background.")
+    return order, wanted == "url"
+
+
+def job_order(request: JobRequest, admission: Admission) -> Order | ObjectOrder:
+    """Return what a request for a job asks for.
+
+    Raises:
+        Problem: it names no picture or two, or one that is not the caller's to process.
+    """
+    if (request.source is None) == (request.image_url is None):
+        raise _wrong("source", None, "Give source or image_url, and not both.")
+    if request.source is None:
+        return Order(request.image_url or "", request.options, webhook_url=request.webhook_url)
+    caller = admission.caller
+    if not request.source.key.startswith(f"api/{caller.id}/") and Scope.BUCKET not in caller.scopes:
+        raise Problem(
+            403,
+            "scope_missing",
+            "The key may process what was uploaded with it, and no other objects of the bucket.",
+            field="source.key",
+            value=request.source.key,
+            remedy="Upload through POST /uploads, or use a key with the scope bucket.",
+        )
+    return ObjectOrder(request.source.key, request.source.version_id, request.options, request.webhook_url)
+
+
+def process_answer(services: Services, state: State, wants_url: bool) -> ProcessAnswer:
+    """Return the answer to a request whose picture is finished."""
+    sidecar = _sidecar(state)
+    is_inline = not wants_url and sidecar["image"]["bytes"] <= MAX_INLINE_BYTES
+    return ProcessAnswer(
+        job_id=state.job.id,
+        content_type=sidecar["image"]["content_type"],
+        image=base64.b64encode(services.jobs.result(state)).decode() if is_inline else None,
+        result_url=None if is_inline else services.jobs.result_url(state),
+        metrics=metrics_of(sidecar),
+    )
+
+
+def job_document(services: Services, state: State, request_id: str) -> JobDocument:
+    """Return all that is known of a job."""
+    failure = state.report and of_report(state.report, job_id=state.job.id).document(request_id)
+    result = None
+    if state.sidecar:
+        image = state.sidecar["image"]
+        kept = {name: image[name] for name in ("content_type", "width", "height", "bytes")}
+        result = Result(url=services.jobs.result_url(state), key=state.sidecar["result"]["key"], **kept)
+    return JobDocument(
+        job_id=state.job.id,
+        status=state.status,
+        created_at=state.job.created_at,
+        source_key=state.job.source_key,
+        stage=state.stage,
+        result=result,
+        metrics=metrics_of(state.sidecar) if state.sidecar else None,
+        error=ProblemDocument(**failure) if failure else None,
+    )
+
+
+def metrics_of(sidecar: Mapping[str, Any]) -> Metrics:
+    """Return what a sidecar tells of the work."""
+    return Metrics(
+        timings_s=sidecar["timings_s"],
+        model=sidecar["model"],
+        quality=sidecar["quality"],
+        source={name: sidecar["source"][name] for name in ("format", "bytes", "width", "height")},
+        cache_hit=sidecar["cache"]["hit"],
+        degraded=sidecar["degraded"],
+        warnings=sidecar["warnings"],
+    )
+
+
+def _sidecar(state: State) -> Mapping[str, Any]:
+    assert state.sidecar is not None  # noqa: S101  whoever asks has looked at the status
+    return state.sidecar
+
+
+def _one_of(said: body.Body, fields: dict[str, Any], name: str, url_name: str, *, optional: bool = False) -> Any:
+    """Take a picture out of a body: a file, base64, or a URL."""
+    inline, url = fields.pop(name, None), fields.pop(url_name, None)
+    given = [part for part in (said.files.get(name), inline, url) if part is not None]
+    if len(given) > 1 or not (given or optional):
+        raise _wrong(name, None, f"Give {name}, as a file or in base64, or {url_name}, and only one of them.")
+    if not given:
+        return None
+    if url is not None:
+        return _text({url_name: url}, url_name)
+    return given[0].data if isinstance(given[0], body.UploadedFile) else body.from_base64(name, inline)
+
+
+def _text(fields: dict[str, Any], name: str) -> str | None:
+    """Take a text out of a body's fields."""
+    value = fields.pop(name, None)
+    if value is not None and not (isinstance(value, str) and value):
+        raise _wrong(name, value, "Send text.")
+    return value
+
+
+def _wrong(name: str, value: Any, remedy: str) -> Problem:
+    return Problem(
+        400,
+        "invalid_request",
+        "The member is missing, or not what it should be.",
+        field=name,
+        value=value,
+        remedy=remedy,
+    )
+
+
+def _accepted(admission: Admission, state: State) -> Response[Any]:
+    location = f"/jobs/{state.job.id}"
+    answer = Accepted(
+        job_id=state.job.id, status="queued" if state.status == "queued" else "running", location=location
+    )
+    headers = {"Location": location, "Retry-After": str(_ASK_AGAIN_S)}
+    return _answer(HTTPStatus.ACCEPTED, answer, admission, headers)
+
+
+def _answer(
+    status: HTTPStatus, answer: BaseModel, admission: Admission | None = None, headers: Mapping[str, str] | None = None
+) -> Response[Any]:
+    return Response(
+        status.value,
+        _JSON,
+        answer.model_dump_json(exclude_none=True),
+        headers={**_headers(admission), **(headers or {})},
+    )
+
+
+def _headers(admission: Admission | None) -> dict[str, str]:
+    return dict(admission.rate.headers) if admission else {}
