@@ -12,7 +12,7 @@ def main() -> None:
     """Serve until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
     parser.add_argument("--port", type=int, default=5555)
-    parser.add_argument("--api-port", type=int, default=8080, help="of the HTTP API; 0: any free one")
+    parser.add_argument("--api-port", type=int, default=0, help="of the HTTP API; 0: any free one")
     parser.add_argument("--template", type=Path, default=Path("template.yaml"))
     parser.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE", help="of the template")
     parser.add_argument("--mock-config", type=Path, help="MockConfigFile.json of AWS Step Functions Local")

@@ -4,6 +4,8 @@ import json
 import os
 import sys
 import time
+import urllib.error
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -113,8 +115,9 @@ def test_buckets_keep_their_configuration(cloud: EmbeddedCloud) -> None:
     s3, bucket = client(cloud, "s3"), cloud.outputs["Bucket"]
     assert s3.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
     assert s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]["BlockPublicAcls"]
-    expiry, unfinished = s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+    expiry, deleted, unfinished = s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
     assert (expiry["Filter"], expiry["Expiration"]) == ({"Prefix": "old/"}, {"Days": 3})
+    assert deleted["Expiration"] == {"ExpiredObjectDeleteMarker": True}
     assert unfinished["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
 
 
@@ -166,8 +169,15 @@ def test_resources_of_types_unknown_to_moto_are_made(cloud: EmbeddedCloud) -> No
     assert retries["MaximumRetryAttempts"] == 1
 
 
+def test_a_secret_is_generated(cloud: EmbeddedCloud) -> None:
+    secret = client(cloud, "secretsmanager").get_secret_value(SecretId=cloud.outputs["Secret"])["SecretString"]
+    assert len(secret) == 40
+    assert secret.isalnum()
+
+
 def test_what_has_no_effect_is_said(cloud: EmbeddedCloud) -> None:
     skipped = {(logical_id, what): why for logical_id, what, why in cloud.skipped}
+    assert ("ApiApiGatewayDefaultStage", "DefaultRouteSettings") in skipped
     assert "TLS-only" in skipped["BucketPolicy", "AWS::S3::BucketPolicy"]
     assert skipped["WebAcl", "AWS::WAFv2::WebACL"] == "moto has no such type"
     assert ("MachineUpload", "Targets.RetryPolicy") in skipped
@@ -182,6 +192,38 @@ def test_a_machine_keeps_its_substitutions_and_configuration(cloud: EmbeddedClou
     assert machine["type"] == "STANDARD"
     assert machine["loggingConfiguration"]["level"] == "ALL"
     assert machine["tracingConfiguration"] == {"enabled": True}
+
+
+# ---- API Gateway
+
+
+def ask(cloud: EmbeddedCloud, path: str, **headers: str) -> tuple[int, Any]:
+    request = urllib.request.Request(cloud.outputs["ApiUrl"] + path, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as refusal:
+        return refusal.code, json.load(refusal)
+
+
+def test_an_http_api_is_served_with_its_functions_behind_it(cloud: EmbeddedCloud) -> None:
+    status, answer = ask(cloud, "/echo/a%20b?size=1", Accept="text/plain")
+    assert status == 200
+    event = answer["event"]
+    assert (event["routeKey"], event["pathParameters"]) == ("ANY /echo/{proxy+}", {"proxy": "a b"})
+    assert (event["queryStringParameters"], event["headers"]["accept"]) == ({"size": "1"}, "text/plain")
+    assert ask(cloud, "/elsewhere") == (404, {"message": "Not Found"})
+
+
+def test_a_signed_route_tells_the_function_who_signed(cloud: EmbeddedCloud) -> None:
+    signature = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20261123/eu-west-1/execute-api/aws4_request, Signature=0"
+    _, answer = ask(cloud, "/signed/7", Authorization=signature)
+    assert answer["event"]["requestContext"]["authorizer"]["iam"]["accessKey"] == "AKIDEXAMPLE"
+    assert ask(cloud, "/signed/7") == (403, {"message": "Forbidden"})
+
+
+def test_a_function_that_fails_behind_an_api_is_an_internal_server_error(cloud: EmbeddedCloud) -> None:
+    assert ask(cloud, "/fail") == (500, {"message": "Internal Server Error"})
 
 
 # ---- Lambda
