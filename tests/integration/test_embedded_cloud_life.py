@@ -80,11 +80,13 @@ def test_a_cloud_follows_another_at_the_same_port_and_knows_nothing_of_it() -> N
                 pass
 
 
-def test_a_port_in_use_is_said() -> None:
+@pytest.mark.parametrize("argument", ["port", "api_port"])
+def test_a_port_in_use_is_said(argument: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(OSError, match="in use"), EmbeddedCloud(TEMPLATE, port=taken.getsockname()[1]):
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"in use: port {port}"), EmbeddedCloud(TEMPLATE, **{argument: port}):
             pass
 
 
