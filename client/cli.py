@@ -101,20 +101,40 @@ def process_files(
             "--format", help="Of the result; jpeg is on white unless there is a background.", show_default="png"
         ),
     ] = None,
-    quality: Annotated[int | None, typer.Option(help="Of webp, avif and jpeg, 1 to 100.", show_default="90")] = None,
+    quality: Annotated[
+        int | None, typer.Option(help="Of webp, avif, jpeg and zip, 1 to 100.", show_default="90")
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help=f"One of: {', '.join(names())}, or the stack's own.", show_default="the stack's"),
     ] = None,
     background_color: Annotated[
-        str | None, typer.Option(help="Put the subject on this colour, #rrggbb.", show_default=False)
+        str | None,
+        typer.Option(help="Put the subject on this colour, #rrggbb, or translucent #rrggbbaa.", show_default=False),
     ] = None,
     background_image: Annotated[
         Path | None, typer.Option(help="Put the subject on this picture.", show_default=False)
     ] = None,
     crop: Annotated[bool, typer.Option("--crop", help="Crop to the subject.")] = False,
     crop_margin: Annotated[
-        float | None, typer.Option(help="Room around it, as a share of its longer side.", show_default="0")
+        str | None,
+        typer.Option(help='Room around it: 0 to 1 of its longer side, or as CSS: "10% 20px".', show_default="0"),
+    ] = None,
+    scale: Annotated[
+        str | None, typer.Option(help="Size of the subject in the result, 10% to 100%.", show_default="original")
+    ] = None,
+    position: Annotated[
+        str | None,
+        typer.Option(
+            help='Where it lies: original, center, or "20% 100%".', show_default="original; with a scale center"
+        ),
+    ] = None,
+    max_megapixels: Annotated[
+        float | None, typer.Option(help="Scale the result down to at most so many.", show_default=False)
+    ] = None,
+    roi: Annotated[
+        str | None,
+        typer.Option(help='Look for a subject in this region only: "10% 0px 90% 800px".', show_default=False),
     ] = None,
     metadata: Annotated[
         Metadata | None, typer.Option(help="EXIF data that the result carries.", show_default="no_location")
@@ -147,6 +167,10 @@ def process_files(
         "background_key": str(background_image) if background_image else None,
         "crop": crop or None,
         "crop_margin": crop_margin,
+        "scale": scale,
+        "position": position,
+        "max_megapixels": max_megapixels,
+        "roi": roi,
         "metadata": metadata,
         "output": Output.MASK if mask_only else None,
         "segmentation_host": host,

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from numbers import Rational
@@ -13,13 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, features
 from PIL.ExifTags import Base
 
-from core import png
+from core import layout, png
 from core.errors import InvalidOptionsError
 from core.options import Options, Output, OutputFormat
+from core.tiles import shrink
 from core.types import Alpha, Mask, Rgb
-
-_VISIBLE: Final = 0.02
-"""Alpha above which a pixel counts as subject for cropping: fainter ones are noise to the eye."""
 
 _WEBP_METHOD: Final = 2
 """As fast as 1 and smaller; 4, the default, takes 1.7 times as long for a hundredth less.
@@ -41,7 +41,14 @@ _MAX_SIDE_PX: Final = {
     OutputFormat.WEBP_LOSSLESS: 16_383,
     OutputFormat.AVIF: 32_768,  # the format holds 65,536, but libavif, which browsers use, reads no more
     OutputFormat.JPEG: 65_500,  # libjpeg's own limit, just below the format's 65,535
+    OutputFormat.ZIP: 65_500,  # it holds a JPEG
 }
+
+_JPEG_BLOCK_PX: Final = 8
+_READABLE: Final = 0o644 << 16
+
+_LEAST: Final = np.float32(1e-6)
+"""What a share is divided by where there is nothing to share."""
 
 _JPEG_EXIF_PREFIX: Final = b"Exif\0\0"
 _METRES_PER_INCH: Final = 0.0254
@@ -53,13 +60,18 @@ _MAX_DENSITY: Final = 65_535
 
 @dataclass(frozen=True)
 class Encoded:
-    """A result file; ``width`` and ``height`` are in pixels, after cropping."""
+    """A result file.
+
+    ``width`` and ``height`` are the result's, in pixels; ``foreground`` is where in the source picture the subject is
+    visible, None if it is nowhere.
+    """
 
     data: bytes
     content_type: str
     format: str
     width: int
     height: int
+    foreground: layout.Box | None
 
 
 def encode(
@@ -68,14 +80,16 @@ def encode(
     """Encode the result that the options ask for.
 
     A cut-out has straight (not premultiplied) alpha, and its colour is zero where alpha is, which halves time
-    and size. On a background it is opaque; JPEG, which has no alpha, takes white where no background is given.
-    All colour files are tagged as sRGB; a mask, which is no colour, is not tagged.
+    and size. On a background it is as opaque as that; JPEG, which has no alpha, takes white where no background is
+    given. A ZIP holds ``color.jpg`` and ``alpha.png``. All colour files are tagged as sRGB; a mask, which is no
+    colour, is not tagged.
 
     The subject is blended with a background on sRGB values, not on linear light: that is how the camera's
     pixels at the edge were taken apart into alpha and foreground, so on its own background the subject gives
     the photograph back, and it is what browsers do with the transparent file.
 
-    PNG takes little memory beyond the file's own size; the others need the whole result, and their encoders more.
+    PNG takes little memory beyond the file's own size, unless the subject is scaled or moved; the others need the whole
+    result, and their encoders more.
 
     Args:
         rgb: H x W x 3 uint8 sRGB, the subject's own colour, free of the old background.
@@ -91,31 +105,40 @@ def encode(
     Raises:
         InvalidOptionsError: the format cannot hold a picture of this size, or cannot be written here.
     """
-    if options.crop:
-        rows, columns = _subject(alpha, options.crop_margin)
-        rgb, alpha = rgb[rows, columns], alpha[rows, columns]
+    foreground = layout.visible(alpha)
+    rgb, alpha = layout.lay_out(foreground, alpha.shape[1], alpha.shape[0], options).arrange(rgb, alpha)
     height, width = alpha.shape
     _check(options.format, max(height, width))
     is_mask = options.output is Output.MASK
     behind = None if is_mask else _background(options, background, width, height)
+    opacity = options.background_opacity
 
     def pixels(top: int, bottom: int) -> NDArray[np.uint8]:
-        """Make some rows of the result: H x W of a mask, H x W x 3 on a background, else H x W x 4."""
+        """Make some rows of the result: H x W of a mask, H x W x 3 on an opaque background, else H x W x 4."""
         part = alpha[top:bottom]
         if is_mask:
             return _to_8_bits(part)
-        if behind is not None:
-            under = np.ascontiguousarray(behind[top:bottom])
-            return np.asarray(cv2.blendLinear(rgb[top:bottom], under, part, 1 - part), np.uint8)
-        return _with_alpha(rgb[top:bottom], _to_8_bits(part))
+        if behind is None:
+            return _with_alpha(rgb[top:bottom], _to_8_bits(part))
+        under = np.ascontiguousarray(behind[top:bottom])
+        if opacity == 1:
+            return _blended(rgb[top:bottom], under, part)
+        covered: Alpha = part + np.float32(opacity) * (1 - part)
+        share: Alpha = np.divide(part, np.maximum(covered, _LEAST), dtype=np.float32)
+        return _with_alpha(_blended(rgb[top:bottom], under, share), _to_8_bits(covered))
 
-    if options.format is OutputFormat.PNG:
-        channels = 1 if is_mask else 3 if behind is not None else 4
-        density = _pixels_per_metre(exif)
-        data = png.write(pixels, height, width, channels, srgb=not is_mask, pixels_per_metre=density, exif=exif)
-    else:
-        data = _by_pillow(pixels(0, height), options, exif)
-    return Encoded(data, options.format.content_type, options.format.value, width, height)
+    match options.format:
+        case OutputFormat.PNG:
+            channels = 1 if is_mask else 3 if behind is not None and opacity == 1 else 4
+            density = _pixels_per_metre(exif)
+            data = png.write(pixels, height, width, channels, srgb=not is_mask, pixels_per_metre=density, exif=exif)
+        case OutputFormat.ZIP:
+            colours = _opaque(rgb, _to_8_bits(alpha))
+            jpeg = _by_pillow(colours, OutputFormat.JPEG, options.quality, exif)
+            data = _archive({"color.jpg": jpeg, "alpha.png": encode_plane(alpha)})
+        case _:
+            data = _by_pillow(pixels(0, height), options.format, options.quality, exif)
+    return Encoded(data, options.format.content_type, options.format.value, width, height, foreground)
 
 
 def encode_plane(plane: Alpha | Mask) -> bytes:
@@ -133,20 +156,6 @@ def encode_plane(plane: Alpha | Mask) -> bytes:
 
 def _to_8_bits(plane: Alpha) -> NDArray[np.uint8]:
     return np.asarray(cv2.convertScaleAbs(plane, alpha=255), np.uint8)  # rounds to nearest
-
-
-def _subject(alpha: Alpha, margin: float) -> tuple[slice, slice]:
-    """Return the rows and columns of the visible subject with its margin; all of them if nothing is visible."""
-    visible = alpha > _VISIBLE
-    rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
-    if not rows.size:
-        return slice(None), slice(None)
-    margin_px = round(margin * max(np.ptp(rows) + 1, np.ptp(columns) + 1))
-    return _widened(rows, margin_px), _widened(columns, margin_px)
-
-
-def _widened(indices: NDArray[np.intp], margin_px: int) -> slice:
-    return slice(max(int(indices[0]) - margin_px, 0), int(indices[-1]) + 1 + margin_px)
 
 
 def _check(format_: OutputFormat, side_px: int) -> None:
@@ -174,7 +183,7 @@ def _background(options: Options, picture: Rgb | None, width: int, height: int) 
     colour = options.background_color or ("#ffffff" if options.format is OutputFormat.JPEG else None)
     if colour is None:
         return None
-    return np.broadcast_to(np.frombuffer(bytes.fromhex(colour[1:]), np.uint8), (height, width, 3))
+    return np.broadcast_to(np.frombuffer(bytes.fromhex(colour[1:7]), np.uint8), (height, width, 3))
 
 
 def _cover(picture: Rgb, width: int, height: int) -> Rgb:
@@ -188,6 +197,10 @@ def _cover(picture: Rgb, width: int, height: int) -> Rgb:
     return np.asarray(cv2.resize(cut, (width, height), interpolation=interpolation), np.uint8)
 
 
+def _blended(rgb: Rgb, under: Rgb, share: Alpha) -> Rgb:
+    return np.asarray(cv2.blendLinear(rgb, under, share, 1 - share), np.uint8)
+
+
 def _with_alpha(rgb: Rgb, plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Join colour and alpha to H x W x 4, with the colour zero where the alpha is."""
     visible = cv2.copyTo(rgb, plane)  # what the mask leaves out is zero
@@ -196,10 +209,39 @@ def _with_alpha(rgb: Rgb, plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return rgba
 
 
-def _by_pillow(pixels: NDArray[np.uint8], options: Options, exif: bytes | None) -> bytes:
-    parameters: dict[str, Any] = {"quality": options.quality}
+def _opaque(rgb: Rgb, plane: NDArray[np.uint8]) -> Rgb:
+    """Give what is transparent the mean colour of what is visible in its block: black would bleed into the edge.
+
+    JPEG codes each block by itself, so that one without the subject may as well be black.
+    """
+    height, width = plane.shape
+    hidden = (plane == 0).view(np.uint8)
+    shown = np.maximum(1 - shrink(hidden.astype(np.float32), _JPEG_BLOCK_PX), _LEAST)
+    colours = np.array(cv2.copyTo(rgb, plane), np.uint8)
+    for channel in range(3):
+        visible = cv2.extractChannel(colours, channel)
+        means = cv2.convertScaleAbs(shrink(visible.astype(np.float32), _JPEG_BLOCK_PX) / shown)
+        size = means.shape[1] * _JPEG_BLOCK_PX, means.shape[0] * _JPEG_BLOCK_PX
+        everywhere = np.asarray(cv2.resize(means, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+        cv2.insertChannel(cv2.copyTo(everywhere[:height, :width], hidden, visible), colours, channel)
+    return colours
+
+
+def _archive(files: Mapping[str, bytes]) -> bytes:
+    """Put files into a ZIP as they are: they are compressed already."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in files.items():
+            entry = zipfile.ZipInfo(name)  # dated 1980-01-01, so that the same files make the same bytes
+            entry.external_attr = _READABLE
+            archive.writestr(entry, data)
+    return buffer.getvalue()
+
+
+def _by_pillow(pixels: NDArray[np.uint8], format_: OutputFormat, quality: int, exif: bytes | None) -> bytes:
+    parameters: dict[str, Any] = {"quality": quality}
     is_colour = pixels.ndim == 3
-    match options.format:
+    match format_:
         case OutputFormat.WEBP:
             parameters["method"] = _WEBP_METHOD
         case OutputFormat.WEBP_LOSSLESS:
@@ -210,15 +252,15 @@ def _by_pillow(pixels: NDArray[np.uint8], options: Options, exif: bytes | None) 
             parameters |= {"speed": _AVIF_SPEED, "max_threads": threads, "autotiling": False}
         case OutputFormat.JPEG:
             parameters["dpi"] = _dots_per_inch(exif) or (0, 0)
-    if is_colour and options.format in (OutputFormat.AVIF, OutputFormat.JPEG):
+    if is_colour and format_ in (OutputFormat.AVIF, OutputFormat.JPEG):
         # Colour at full resolution: the subject's edge on its new background is a colour edge.
         parameters["subsampling"] = "4:4:4"
-    if is_colour and options.format is not OutputFormat.AVIF:  # it says sRGB in a few bytes of its own
+    if is_colour and format_ is not OutputFormat.AVIF:  # it says sRGB in a few bytes of its own
         parameters["icc_profile"] = _srgb_profile()
     if exif:
-        parameters["exif"] = _JPEG_EXIF_PREFIX + exif if options.format is OutputFormat.JPEG else exif
+        parameters["exif"] = _JPEG_EXIF_PREFIX + exif if format_ is OutputFormat.JPEG else exif
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, options.format.content_type.removeprefix("image/"), **parameters)
+    Image.fromarray(pixels).save(buffer, format_.content_type.removeprefix("image/"), **parameters)
     return buffer.getvalue()
 
 

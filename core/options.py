@@ -2,12 +2,26 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.errors import InvalidOptionsError
 from core.types import Precision
+
+ORIGINAL: Final = "original"
+"""Of ``scale`` and ``position``: as the picture has it."""
+
+CENTER: Final = "center"
+
+REGION_EXCEEDS_PICTURE: Final = "The region exceeds the picture"
+"""What the message begins with that refuses a ``roi`` for the picture's size, and not for its own form."""
+
+_DECIMALS: Final = r"(\.[0-9]{1,6})?"
+_SHARE: Final = rf"(100(\.0{{1,6}})?|[0-9]{{1,2}}{_DECIMALS})%"
+_SCALE: Final = rf"(100(\.0{{1,6}})?|[1-9][0-9]{_DECIMALS})%"
+_COORDINATE: Final = rf"[0-9]{{1,6}}{_DECIMALS}(px|%)"
+_MARGIN: Final = rf"((500(\.0{{1,6}})?|[0-4]?[0-9]{{1,2}}{_DECIMALS})px|(50(\.0{{1,6}})?|[0-4]?[0-9]{_DECIMALS})%)"
 
 
 class OutputFormat(StrEnum):
@@ -18,6 +32,7 @@ class OutputFormat(StrEnum):
     WEBP_LOSSLESS = "webp_lossless"
     AVIF = "avif"
     JPEG = "jpeg"
+    ZIP = "zip"
 
     @property
     def extension(self) -> str:
@@ -27,7 +42,7 @@ class OutputFormat(StrEnum):
     @property
     def content_type(self) -> str:
         """MIME type."""
-        return "image/webp" if self is OutputFormat.WEBP_LOSSLESS else f"image/{self.value}"
+        return {"webp_lossless": "image/webp", "zip": "application/zip"}.get(self.value, f"image/{self.value}")
 
 
 class Output(StrEnum):
@@ -71,19 +86,46 @@ class Options(BaseModel):
     output: Output = Field(default=Output.CUTOUT, description="cutout, or mask: the alpha alone, as a grey picture")
     format: OutputFormat = Field(
         default=OutputFormat.PNG,
-        description="png, webp, webp_lossless, avif, or jpeg (on white unless a background is given)",
+        description="png, webp, webp_lossless, avif, jpeg (on white unless a background is given), "
+        "or zip: the colours as color.jpg and the alpha as alpha.png",
     )
-    quality: Annotated[int, Field(ge=1, le=100)] = Field(default=90, description="1 to 100, of webp, avif and jpeg")
-    background_color: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] | None = Field(
-        default=None, description="#rrggbb, a colour to put the subject on; jpeg takes white if none is given"
+    quality: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=90, description="1 to 100, of webp, avif, jpeg and the jpeg in a zip"
+    )
+    background_color: Annotated[str, Field(pattern=r"^#([0-9a-fA-F]{6}|[0-9a-fA-F]{8})$")] | None = Field(
+        default=None,
+        description="#rrggbb, a colour to put the subject on, or #rrggbbaa, a translucent one; jpeg takes white if "
+        "none is given",
     )
     background_key: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(
         default=None,
         description="a key in the uploads bucket: a picture to put the subject on; best under backgrounds/",
     )
     crop: bool = Field(default=False, description="true or false, whether to crop to the subject")
-    crop_margin: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.0, description="0 to 1, the room that crop leaves around the subject as a share of its longer side"
+    crop_margin: (
+        Annotated[float, Field(ge=0, le=1)]
+        | Annotated[str, Field(pattern=rf"^{_MARGIN}( {_MARGIN}|( {_MARGIN}){{3}})?$")]
+    ) = Field(
+        default=0.0,
+        union_mode="left_to_right",
+        description="0 to 1, the room that crop leaves around the subject as a share of its longer side; or 1, 2 or 4 "
+        "lengths in the order of CSS, each 0px to 500px, or 0% to 50% of the subject's width or height",
+    )
+    scale: Annotated[str, Field(pattern=rf"^({ORIGINAL}|{_SCALE})$")] = Field(
+        default=ORIGINAL, description="10% to 100%, the size of the subject as a share of the result, or original"
+    )
+    position: Annotated[str, Field(pattern=rf"^({ORIGINAL}|{CENTER}|{_SHARE}( {_SHARE})?)$")] | None = Field(
+        default=None,
+        description="original, center, or one or two of 0% to 100%, where the subject lies across and down; with a "
+        "scale it is center unless given",
+    )
+    max_megapixels: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="a number above 0, the most megapixels that the result has; it is scaled down to them"
+    )
+    roi: Annotated[str, Field(pattern=rf"^{_COORDINATE}( {_COORDINATE}){{3}}$")] | None = Field(
+        default=None,
+        description="left, top, right and bottom of the only region in which a subject is looked for, each in px or "
+        "in % of the upright picture",
     )
     metadata: Metadata = Field(
         default=Metadata.NO_LOCATION,
@@ -109,29 +151,56 @@ class Options(BaseModel):
             options = cls.model_validate(dict(raw))
         except ValidationError as error:
             raise _explain(error) from None
-        if options.background_color and options.background_key:
+        options._check_agreement()
+        return options
+
+    def _check_agreement(self) -> None:
+        background = self.background_color or self.background_key
+        if self.background_color and self.background_key:
             raise InvalidOptionsError(
                 "A result has one background",
                 field="options.background_key",
-                value=options.background_key,
+                value=self.background_key,
                 remedy="Give background_color or background_key, not both.",
             )
-        if options.output is Output.MASK and (background := options.background_color or options.background_key):
+        if self.output is Output.MASK and background:
             raise InvalidOptionsError(
                 "A mask has no background",
                 field="options.output",
                 value=f"mask, with the background {background}",
                 remedy="Leave the background out, or ask for output=cutout.",
             )
-        return options
+        if self.format is OutputFormat.ZIP and (background or self.output is Output.MASK):
+            raise InvalidOptionsError(
+                "A zip holds colours and alpha, apart from each other",
+                field="options.format",
+                value=f"zip, with {f'the background {background}' if background else 'output=mask'}",
+                remedy="Leave background and output out, or ask for png.",
+            )
+        if self.format is OutputFormat.JPEG and self.background_opacity < 1:
+            raise InvalidOptionsError(
+                "A jpeg cannot be translucent",
+                field="options.background_color",
+                value=self.background_color,
+                remedy="Give the colour as #rrggbb, or ask for png, webp or avif.",
+            )
+
+    @property
+    def background_opacity(self) -> float:
+        """Opacity of the background, 0 to 1; 1 where none is given."""
+        return int((self.background_color or "")[7:] or "ff", 16) / 255
 
 
 def _explain(error: ValidationError) -> InvalidOptionsError:
     """Turn pydantic's first complaint into ours."""
-    first = error.errors(include_url=False)[0]
+    complaints = error.errors(include_url=False)
+    first = complaints[0]
     name = str(first["loc"][0])
+    # Where a pattern is not met, that would tell the regular expression; the remedy says the same in words.
+    by_pattern = any(one["loc"][0] == name and one["type"] == "string_pattern_mismatch" for one in complaints)
+    why = "" if by_pattern else f": {first['msg'][:1].lower()}{first['msg'][1:]}"
     return InvalidOptionsError(
-        f"This value is not allowed: {first['msg'][:1].lower()}{first['msg'][1:]}",
+        f"This value is not allowed{why}",
         field=f"options.{name}",
         value=first["input"],
         remedy=f"Allowed is: {Options.model_fields[name].description}.",

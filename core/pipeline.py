@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from core import decode, encode, foreground, matting, metadata, quality, segment
+from core import decode, encode, foreground, layout, matting, metadata, quality, segment
 from core.networks import Networks
 from core.options import Options, Output
 from core.types import Alpha, Mask, Picture, Precision, Rgb, Segmentation
@@ -39,15 +39,27 @@ class Cutout:
     warnings: tuple[str, ...]
 
 
-def refine_edge(picture: Picture, mask: Mask, precision: Precision) -> Edge:
+def refine_edge(picture: Picture, mask: Mask, precision: Precision, roi: str | None = None) -> Edge:
     """Solve for alpha at the picture's size and judge it; transparency that the file had stays transparent.
+
+    Args:
+        picture: at its full size.
+        mask: h x w float32 in [0, 1], of the region if there is one: a subject that goes on beyond the region's border
+            has no edge there, so it is solved for and judged as if the region were the picture.
+        precision: how much work goes into the edge.
+        roi: ``options.roi``; outside of it alpha is 0.
 
     Raises:
         UnknownForegroundError: the mask holds no certain foreground.
+        InvalidOptionsError: see :func:`core.layout.region`.
     """
-    matte = matting.refine(picture.rgb, mask, precision=precision)
+    height, width = picture.rgb.shape[:2]
+    region = layout.region(roi, width, height)
+    matte = matting.refine(region.cut(picture.rgb), mask, precision=precision)
     assessed = quality.assess(mask, matte)
-    alpha = matte.alpha if picture.alpha is None else np.minimum(matte.alpha, picture.alpha)
+    alpha = region.put_back(matte.alpha)
+    if picture.alpha is not None:
+        alpha = np.minimum(alpha, picture.alpha)
     return Edge(alpha=alpha, report=matte.report, quality=assessed)
 
 
@@ -83,9 +95,10 @@ def remove_background(data: bytes, options: Options, *, networks: Networks, back
 
     picture = decode.decode(data)
     clock("decode")
-    segmentation = segment.segment(picture.rgb, options.model, networks)
+    region = layout.region(options.roi, picture.info.width, picture.info.height)
+    segmentation = segment.segment(region.cut(picture.rgb), options.model, networks)
     clock("segment")
-    edge = refine_edge(picture, segmentation.mask, options.precision_level)
+    edge = refine_edge(picture, segmentation.mask, options.precision_level, options.roi)
     clock("refine")
     encoded = finish(picture, edge.alpha, options, background)
     clock("encode")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from dataclasses import asdict
 from typing import Any
 
 from core import pipeline
@@ -63,6 +64,7 @@ def describe(job: RefinedJob, encoded: Encoded, seconds: float) -> dict[str, Any
             "height": encoded.height,
             "bytes": len(encoded.data),
             "sha256": hashlib.sha256(encoded.data).hexdigest(),
+            "foreground": encoded.foreground and asdict(encoded.foreground),
         },
         "model": {"name": mask.model, "weights_sha256": mask.weights_sha256, "host": mask.host},
         "degraded": mask.host != job.host,

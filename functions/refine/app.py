@@ -26,7 +26,7 @@ def handler(job: SegmentedJob) -> dict[str, Any]:
     started = time.perf_counter()
     picture = STORE.picture(job.source)
     mask = STORE.plane(CONFIG.work_bucket, job.segment.mask.key)
-    edge = pipeline.refine_edge(picture, mask, job.options.precision_level)
+    edge = pipeline.refine_edge(picture, mask, job.options.precision_level, job.options.roi)
     STORE.put_plane(CONFIG.work_bucket, job.alpha_key, edge.alpha)
     return {
         "key": job.alpha_key,

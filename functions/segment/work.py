@@ -3,6 +3,7 @@
 import time
 from typing import Any, Literal
 
+from core import layout
 from core.models import CLASSICAL
 from core.networks import Networks
 from core.segment import Prepared, finish, predict, prepare, sufficient_px
@@ -26,10 +27,11 @@ def segment_job(job: Job, store: Store, work_bucket: str, networks: Networks, *,
 
 
 def load(job: Job, store: Store, networks: Networks) -> Prepared:
-    """Read the job's picture, no larger than its model can use, and prepare it."""
+    """Read the job's picture, no larger than its model can use, and prepare the region that is looked at."""
     registry = networks.source.registry
-    picture = store.picture(job.source, at_least_px=sufficient_px(job.model, registry))
-    return prepare(picture.rgb, job.model, registry)
+    region = layout.region(job.options.roi, job.source.width, job.source.height)
+    picture = store.picture(job.source, at_least_px=region.at_least_px(sufficient_px(job.model, registry)))
+    return prepare(region.cut(picture.rgb), job.model, registry)
 
 
 def deliver(

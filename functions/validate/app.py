@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, field_validator
 from pydantic_settings import NoDecode
 
-from core import decode, keys, models
+from core import decode, keys, layout, models
 from core.errors import InvalidOptionsError, InvalidRequestError, PermanentError
 from core.limits import MAX_KEY_BYTES
 from core.options import Host, Options
@@ -67,6 +67,7 @@ def handler(request: ValidateRequest) -> dict[str, Any]:
     options, second_model = resolve(requested, CONFIG), escalation_model(requested, CONFIG)
     background = fetch_background(options)  # ahead of the picture, so that only one of them is in memory at a time
     picture = decode.decode(file.data, at_least_px=1)  # every byte is checked at any scale
+    layout.region(options.roi, picture.info.width, picture.info.height)  # which refuses one that is not within it
     cache_key = keys.cache_key(
         file.sha256,
         options,

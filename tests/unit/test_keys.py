@@ -24,6 +24,10 @@ def test_whatever_changes_the_pixels_changes_the_cache_key() -> None:
         "background_color": "#ffffff",
         "crop": True,
         "crop_margin": 0.1,
+        "scale": "80%",
+        "position": "center",
+        "max_megapixels": 0.25,
+        "roi": "0% 0% 50% 100%",
         "metadata": Metadata.ALL,
     }
     assert Options.model_fields.keys() - changes.keys() == {"segmentation_host", "background_key"}

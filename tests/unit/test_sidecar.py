@@ -8,13 +8,16 @@ os.environ.setdefault("WORK_BUCKET", "work")
 os.environ.setdefault("RESULTS_BUCKET", "results")
 
 from core.encode import Encoded
+from core.layout import Box
 from functions.encode.app import describe
 from functions.shared.job import Job, RefinedJob
 from tests.conftest import ROOT
 
 STATE = json.loads((ROOT / "events/encode.json").read_text())
 ESCALATION = {"model": "birefnet-general", "mask_key": "work/second/mask.png", "alpha_key": "work/second/alpha.png"}
-ENCODED = Encoded(data=b"png", format="png", content_type="image/png", width=600, height=400)
+ENCODED = Encoded(
+    data=b"png", format="png", content_type="image/png", width=600, height=400, foreground=Box(10, 20, 300, 200)
+)
 
 
 def attempt(score: float, *, model: str = "classical", host: str = "lambda", seconds: float = 0.2) -> dict[str, Any]:
