@@ -220,10 +220,14 @@ def demo(
 @app.command()
 def up(
     port: Annotated[int, typer.Option(help="Port on localhost; 0: any free one.")] = 5555,
+    api_port: Annotated[int, typer.Option(help="Port of the HTTP API; 0: any free one.")] = 8080,
     model: Annotated[
         str | None, typer.Option(help="Default model.", show_default="the best whose weights can be had")
     ] = None,
     host: Annotated[Host, typer.Option(help="Default host of segmentation; uploads can ask for any.")] = Host.LAMBDA,
+    parameter: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the template; as often as needed.")
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List each thing that has no effect here.")] = False,
 ) -> None:
     """Run an embedded cloud: template.yaml deployed on this machine, for any AWS SDK or CLI. Ctrl-C stops it.
@@ -231,13 +235,14 @@ def up(
     Weights are looked for in PBR_MODEL_DIR, then fetched from PBR_MODEL_MIRROR or from rembg's releases.
     """
     _check_model(model, models.registry())
+    given = embedded.parse_parameters(parameter or [])
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
     with embedded.registered(embedded.state_directory()) as enter:
         chosen = embedded.choose_model(model)
-        parameters = embedded.parameters(chosen, host, all_hosts=True)
-        with EmbeddedCloud(embedded.template(), parameters, port=port) as cloud:
+        parameters = {**embedded.parameters(chosen, host, all_hosts=True), **given}
+        with EmbeddedCloud(embedded.template(), parameters, port=port, api_port=api_port) as cloud:
             enter(embedded.Cloud(cloud.endpoint_url, cloud.region, cloud.stack_name, os.getpid(), chosen))
             _introduce(cloud, chosen, verbose=verbose)
             stop.wait()
@@ -521,7 +526,9 @@ def _introduce(cloud: EmbeddedCloud, model: embedded.Model, *, verbose: bool) ->
     uploads, results = cloud.outputs["UploadsBucket"], cloud.outputs["ResultsBucket"]
     OUT.print(
         f"aws s3 cp photo.jpg s3://{uploads}/photos/photo.jpg --metadata pbr-format=png\n"
-        f"aws s3 cp s3://{results}/results/photos/photo.png ."
+        f"aws s3 cp s3://{results}/results/photos/photo.png .\n"
+        "pbr keys create my-key    # prints a key: export it as KEY\n"
+        f'curl -H "X-API-Key: $KEY" -F image=@photo.jpg {cloud.outputs["ApiUrl"]}/process'
     )
 
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +16,11 @@ from typing import IO, Final
 import platformdirs
 
 from client import models
-from client.errors import EmbeddedCloudError
+from client.errors import EmbeddedCloudError, UsageError
 from client.models import APP
 from core.models import CLASSICAL, best_available
 from core.options import Host
+from local.deploy import parameter_names
 
 ROOT: Final = Path(__file__).parent.parent
 
@@ -114,6 +115,26 @@ def parameters(model: Model, host: Host, *, all_hosts: bool) -> dict[str, str]:
     return values
 
 
+def parse_parameters(given: Iterable[str]) -> dict[str, str]:
+    """Return the values of the template's parameters that are given as ``NAME=VALUE``.
+
+    Raises:
+        UsageError: one is written otherwise, or is no parameter of the template.
+    """
+    values = {}
+    for text in given:
+        name, is_pair, value = text.partition("=")
+        if not is_pair or name not in (known := parameter_names(template())):
+            raise UsageError(
+                "The template has no such parameter" if is_pair else "A parameter has a name and a value",
+                field="--parameter",
+                value=text,
+                remedy=f"Give NAME=VALUE with one of: {', '.join(known)}." if is_pair else "Give NAME=VALUE.",
+            )
+        values[name] = value
+    return values
+
+
 def state_directory() -> Path:
     """Return where the running cloud is registered and where its log is."""
     return platformdirs.user_state_path(APP)
@@ -176,7 +197,7 @@ def start(directory: Path) -> Cloud:
     path = directory / "cloud.log"
     with path.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "client.cli", "up", "--port", "0"],
+            [sys.executable, "-m", "client.cli", "up", "--port", "0", "--api-port", "0"],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -8,6 +8,13 @@ from typing import Any
 import yaml
 
 
+def parameter_names(template: Path) -> list[str]:
+    """Return the names of a SAM template's parameters."""
+    from samtranslator.yaml_helper import yaml_parse
+
+    return list(yaml_parse(template.read_text())["Parameters"])
+
+
 def translate(template: Path, parameters: Mapping[str, str], region: str) -> dict[str, Any]:
     """Return the template as plain CloudFormation. Nothing is built, packaged or fetched.
 

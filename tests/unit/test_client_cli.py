@@ -31,6 +31,8 @@ def pbr(*arguments: str) -> Result:
         (["process", "a.jpg", "--format", "tiff"], "webp_lossless"),
         (["process"], "FILES"),
         (["up", "--model", "nosuch"], "birefnet-general"),
+        (["up", "--parameter", "Nosuch=1"], "CacheDays"),
+        (["up", "--parameter", "CacheDays"], "NAME=VALUE"),
         (["demo", "nosuch.jpg"], "nosuch.jpg"),
         (["redrive"], "--failed"),
         (["redrive", "6f3a", "--failed"], "--failed"),
