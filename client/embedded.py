@@ -121,15 +121,15 @@ def parse_parameters(given: Iterable[str]) -> dict[str, str]:
     Raises:
         UsageError: one is written otherwise, or is no parameter of the template.
     """
-    values = {}
+    known, values = parameter_names(template()), {}
     for text in given:
         name, is_pair, value = text.partition("=")
-        if not is_pair or name not in (known := parameter_names(template())):
+        if not is_pair or name not in known:
             raise UsageError(
-                "The template has no such parameter" if is_pair else "A parameter has a name and a value",
+                "The template has no such parameter, or it has no value",
                 field="--parameter",
                 value=text,
-                remedy=f"Give NAME=VALUE with one of: {', '.join(known)}." if is_pair else "Give NAME=VALUE.",
+                remedy=f"Give NAME=VALUE, with one of: {', '.join(known)}.",
             )
         values[name] = value
     return values
