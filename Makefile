@@ -49,6 +49,7 @@ lint: setup node_modules/.ready typecheck  ## style, types, imports, templates, 
 	$(BIN)/cfn-lint template.yaml
 	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=eu-west-1 $(BIN)/sam validate --lint
 	node_modules/.bin/asl-validator --yaml-path statemachine/remove_background.asl.yaml
+	node_modules/.bin/asl-validator --yaml-path statemachine/webhook.asl.yaml
 
 node_modules/.ready: package-lock.json
 	@command -v npm >/dev/null || { echo "make lint needs Node.js with npm: asl-validator is an npm package"; exit 1; }

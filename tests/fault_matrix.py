@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from core.errors import PermanentError
 from tests.conftest import ROOT
-from tests.state_machine import ANSWERABLE, DEFINITION, STATES, TASKS, leaves, waits_s
+from tests.state_machine import ANSWERABLE, DEFINITION, STATES, TASKS, of_a_job, waits_s
 
 DOCUMENT = ROOT / "docs/reliability.md"
 BEGIN, END = "<!-- fault matrix: make reliability-tables -->", "<!-- end of the fault matrix -->"
@@ -163,11 +163,11 @@ def not_retried(state: str) -> set[str]:
     errors |= {error for catcher in STATES[ANSWERABLE[state]]["Catch"] for error in catcher["ErrorEquals"]}
     errors |= {"States.HeartbeatTimeout"} if task["Resource"].endswith("waitForTaskToken") else set()
     if state in READ_PICTURES:
-        errors |= leaves(PermanentError)
+        errors |= of_a_job(PermanentError)
     elif task["Resource"].endswith("lambda:invoke"):
         errors |= set(REFUSED)
     if ANSWERABLE[state] != state and state not in READ_PICTURES:
-        errors -= leaves(PermanentError)  # of the branch beside it
+        errors -= of_a_job(PermanentError)  # of the branch beside it
     return {error for error in errors - {"States.ALL"} if not retrier_of(state, error)}
 
 
@@ -218,7 +218,7 @@ def _fates_of(state: str) -> Iterator[tuple[Fate, list[str]]]:
 
 
 def _named(errors: list[str]) -> str:
-    permanent, answers = leaves(PermanentError), [error for error in errors if error.startswith("answers")]
+    permanent, answers = of_a_job(PermanentError), [error for error in errors if error.startswith("answers")]
     services: dict[str, list[str]] = {}
     for error in sorted(set(errors) - permanent - {UNKNOWN, *answers}, key=errors.index):
         service, _, name = error.rpartition(".")
@@ -248,6 +248,8 @@ def _told(fate: Fate) -> str:
         "WaitedBefore?": "waits, and looks into the cache again",
         "PublishMetrics": "goes on, counted as degraded",
         "Outcome?": "goes on",
+        "BuryNotice": "the webhook is a dead letter",
+        "Told?": "goes on",
     }[fate.then]
 
 

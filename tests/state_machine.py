@@ -1,4 +1,4 @@
-"""The definition of the state machine, with the states inside its branches laid open."""
+"""The definitions of the state machines, with the states inside their branches laid open."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 assert cloud_errors  # its classes are among those that ``leaves`` finds
 
 DEFINITION = yaml.safe_load((ROOT / "statemachine/remove_background.asl.yaml").read_text())
+DELIVERY = yaml.safe_load((ROOT / "statemachine/webhook.asl.yaml").read_text())
 
 
 def _all(states: dict[str, Any], inside: str | None = None) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -27,6 +28,13 @@ TASKS = {name: state for name, state in STATES.items() if state["Type"] == "Task
 ANSWERABLE = {name: outer for name, outer, _ in _all(DEFINITION["States"])}
 """Per state the one whose Catch takes its errors: itself, or the Parallel that it is a part of."""
 
+STATES_OF_BOTH = {**STATES, **DELIVERY["States"]}
+TASKS_OF_BOTH = {name: state for name, state in STATES_OF_BOTH.items() if state["Type"] == "Task"}
+assert len(STATES_OF_BOTH) == len(STATES) + len(DELIVERY["States"])  # a name tells which machine's state is meant
+
+OF_A_DELIVERY = {"WebhookRefusedError", "WebhookUnansweredError", "SecretUnavailableError"}
+"""Errors that no job meets."""
+
 
 def leaves(base: type[BackgroundRemoverError]) -> set[str]:
     """The names of the error classes of ours that have no subclass, of one kind."""
@@ -34,6 +42,11 @@ def leaves(base: type[BackgroundRemoverError]) -> set[str]:
     for child in base.__subclasses__():
         found |= leaves(child) if child.__subclasses__() else {child.__name__}
     return found
+
+
+def of_a_job(base: type[BackgroundRemoverError]) -> set[str]:
+    """The names of those that a job can meet."""
+    return leaves(base) - OF_A_DELIVERY
 
 
 def waits_s(retrier: dict[str, Any]) -> list[float]:

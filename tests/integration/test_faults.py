@@ -18,7 +18,7 @@ import pytest
 
 from local.cloud import EmbeddedCloud
 from tests.conftest import ROOT, client, disc
-from tests.fault_matrix import FOR_FAILED_JOBS, NO_SUBJECT, Fate, Fault, fate_of, faults
+from tests.fault_matrix import FOR_FAILED_JOBS, NO_SUBJECT, UNKNOWN, Fate, Fault, fate_of, faults
 from tests.integration.machine.conftest import Deployed, Ended
 
 pytestmark = pytest.mark.timeout(900)  # the first test plays the cases of all
@@ -29,6 +29,7 @@ HOSTS = {"SegmentOnEcs": "ecs", "SegmentOnSageMaker": "sagemaker", "SegmentOnSag
 BRANCHES = ("AwaitMask", "FindRequest", "InvokeEndpoint")
 SERVED = ("ServeCached", "SaveSidecar")
 CLAIMED = ("CheckOwner", "TakeOverClaim")
+TELLING = ("NotifyCaller", "BuryNotice")
 
 FAULTS = list(faults())
 
@@ -142,6 +143,8 @@ class Stage:
                 self._own(job["cache_key"], done=job if state in SERVED else None)
         if state in FOR_FAILED_JOBS:
             mocked["SegmentOnLambda"] = _throws(NO_SUBJECT[1], times=1)
+        if state in TELLING:
+            mocked["NotifyCaller"] = _answers({}) if state == "NotifyCaller" else _throws(UNKNOWN, times=1)
         mocked[state] = _faulty(case.fault, mocked.get(state, {}))
         return mocked
 
@@ -154,7 +157,9 @@ class Stage:
         return job
 
     def _input(self, case: Case) -> dict[str, Any]:
-        return {"source": {"bucket": self._stack.outputs["UploadsBucket"], "key": case.key}, "options": {}}
+        order = {"source": {"bucket": self._stack.outputs["UploadsBucket"], "key": case.key}, "options": {}}
+        webhook = {"webhook": {"url": "https://example.com/told", "key_id": "k1"}}
+        return {**order, **(webhook if case.fault.state in TELLING else {})}
 
     def _arn_of(self, case: Case) -> str:
         return f"{self._machine_arn.replace(':stateMachine:', ':execution:')}:{case.name}"

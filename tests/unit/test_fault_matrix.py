@@ -15,7 +15,7 @@ THROTTLES = {
 }
 """Per service what Step Functions calls it when it throttles."""
 
-DELIVERED = ("SaveCache", "PublishMetrics")
+DELIVERED = ("SaveCache", "PublishMetrics", "NotifyCaller", "BuryNotice")
 HOSTS = ("SegmentOnEcs", "SegmentOnSageMaker", "AwaitMask", "FindRequest", "InvokeEndpoint")
 
 

@@ -13,8 +13,9 @@ import yaml
 from client.history import LONGEST_S
 from functions.segment.worker import WorkerConfig
 from functions.shared.config import SDK
+from functions.webhook.message import ANSWER_S
 from tests.conftest import ROOT
-from tests.state_machine import ANSWERABLE, DEFINITION, STATES, TASKS, waits_s
+from tests.state_machine import ANSWERABLE, DEFINITION, DELIVERY, STATES, STATES_OF_BOTH, TASKS, TASKS_OF_BOTH, waits_s
 
 LAMBDA_START_S = 10
 """What Lambda gives a process to start, which its Timeout does not count."""
@@ -55,7 +56,7 @@ def _argument(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
 RESOURCES = yaml.load((ROOT / "template.yaml").read_text(), _Template)["Resources"]
 FUNCTION_OF = {
     name: match[1]
-    for name, task in TASKS.items()
+    for name, task in TASKS_OF_BOTH.items()
     if (match := re.fullmatch(r"\$\{(\w+)Arn\}", str(task["Parameters"].get("FunctionName"))))
 }
 FUNCTIONS = [name for name, resource in RESOURCES.items() if resource["Type"] == "AWS::Serverless::Function"]
@@ -64,7 +65,7 @@ TOKENS = [name for name, task in TASKS.items() if task["Resource"].endswith("wai
 
 def worst_case_s(name: str) -> float:
     """The longest that a state can take, retries and all."""
-    state = STATES[name]
+    state = STATES_OF_BOTH[name]
     if branches := state.get("Branches"):
         return max(sum(map(worst_case_s, branch["States"])) for branch in branches)
     retriers = state.get("Retry", [])
@@ -79,7 +80,7 @@ Place = tuple[str, bool]
 def ways(place: Place) -> Iterator[Place]:
     """Where it goes on from a state. Of waiting for an owner there is none."""
     name, second = place
-    state = STATES[name]
+    state = STATES_OF_BOTH[name]
     for way in [state, *state.get("Choices", []), *state.get("Catch", [])]:
         for following in {way.get("Next"), way.get("Default")} - {None, "WaitedBefore?"}:
             if following != "Escalate":
@@ -98,15 +99,19 @@ def longest_s(place: Place, known: dict[Place, float]) -> float:
 @pytest.mark.parametrize("name", FUNCTION_OF)
 def test_a_state_outlives_the_function_that_it_waits_for_and_that_function_s_start(name: str) -> None:
     function = RESOURCES[FUNCTION_OF[name]]["Properties"]
-    assert function["Timeout"] + LAMBDA_START_S <= TASKS[name]["TimeoutSeconds"]
+    assert function["Timeout"] + LAMBDA_START_S <= TASKS_OF_BOTH[name]["TimeoutSeconds"]
+
+
+def call_s() -> float:
+    """The longest that a call of the SDK can take."""
+    attempts = SDK.retries["total_max_attempts"]
+    waits = [2.0**attempt for attempt in range(attempts - 1)]
+    return float(attempts * (SDK.connect_timeout + SDK.read_timeout) + sum(waits))
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_function_outlives_the_sdk_s_own_attempts_at_a_call_that_nobody_answers(name: str) -> None:
-    attempts = SDK.retries["total_max_attempts"]
-    waits = [2.0**attempt for attempt in range(attempts - 1)]
-    call_s = attempts * (SDK.connect_timeout + SDK.read_timeout) + sum(waits)
-    assert call_s < RESOURCES[name]["Properties"]["Timeout"]
+    assert call_s() < RESOURCES[name]["Properties"]["Timeout"]
 
 
 def test_a_state_outlives_the_endpoint_that_it_waits_for() -> None:
@@ -139,8 +144,13 @@ def test_no_state_outlives_the_execution(name: str) -> None:
     assert worst_case_s(name) < DEFINITION["TimeoutSeconds"]
 
 
-def test_no_path_outlives_the_execution() -> None:
-    assert longest_s((DEFINITION["StartAt"], False), {}) < DEFINITION["TimeoutSeconds"]
+@pytest.mark.parametrize("definition", [DEFINITION, DELIVERY], ids=["job", "delivery"])
+def test_no_path_outlives_the_execution(definition: dict[str, Any]) -> None:
+    assert longest_s((definition["StartAt"], False), {}) < definition["TimeoutSeconds"]
+
+
+def test_a_webhook_is_posted_and_its_secret_read_within_the_function_s_time() -> None:
+    assert call_s() + ANSWER_S < RESOURCES["WebhookFunction"]["Properties"]["Timeout"]
 
 
 def test_a_client_follows_an_execution_to_its_end() -> None:

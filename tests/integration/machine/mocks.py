@@ -5,33 +5,40 @@ import time
 from typing import Any
 
 from tests.conftest import ROOT
-from tests.state_machine import DEFINITION
+from tests.state_machine import DEFINITION, DELIVERY
 
 MOCK_FILE = ROOT / "statemachine/MockConfigFile.json"
 
 
-def create_machine(sfn: Any) -> str:
-    """Create the machine that the mocks are for, and return its ARN. A mocked task calls nothing, so any name does."""
-    text = json.dumps(DEFINITION)
-    for stage in ("Validate", "Segment", "Refine", "Encode", "Metrics", "Failure"):
+MACHINES = {"RemoveBackground": DEFINITION, "DeliverWebhook": DELIVERY}
+"""The machines that the file has cases for."""
+
+ORDER = {"source": {"bucket": "uploads", "key": "a.jpg"}}
+WEBHOOK = {"url": "https://example.com/told", "key_id": "k1"}
+
+
+def create_machine(sfn: Any, name: str) -> str:
+    """Create a machine that the mocks are for, and return its ARN. A mocked task calls nothing, so any name does."""
+    text = json.dumps(MACHINES[name])
+    for stage in ("Validate", "Segment", "Refine", "Encode", "Metrics", "Failure", "Webhook"):
         text = text.replace(f"${{{stage}FunctionArn}}", "arn:aws:lambda:eu-west-1:123456789012:function:stage")
-    text = text.replace("${SegmentationQueueUrl}", "https://sqs.eu-west-1.amazonaws.com/123456789012/queue")
+    for queue in ("SegmentationQueueUrl", "WebhooksDeadLetterQueueUrl"):
+        text = text.replace(f"${{{queue}}}", "https://sqs.eu-west-1.amazonaws.com/123456789012/queue")
+    text = text.replace("${DeliverWebhookArn}", "arn:aws:states:eu-west-1:123456789012:stateMachine:DeliverWebhook")
     for name in ("CacheTable", "WorkBucket", "ResultsBucket", "SageMakerEndpointName"):
         text = text.replace(f"${{{name}}}", name.lower())
     assert "${" not in text
     created = sfn.create_state_machine(
-        name="RemoveBackground",
+        name=name,
         definition=text,
         roleArn="arn:aws:iam::123456789012:role/machine",
     )
     return created["stateMachineArn"]
 
 
-def run_case(sfn: Any, machine_arn: str, case: str) -> tuple[dict[str, Any], list[str]]:
+def run_case(sfn: Any, machine_arn: str, case: str, given: dict[str, Any] = ORDER) -> tuple[dict[str, Any], list[str]]:
     """Run one case; return the execution's description and the states that it entered."""
-    arn = sfn.start_execution(
-        stateMachineArn=f"{machine_arn}#{case}", input='{"source": {"bucket": "uploads", "key": "a.jpg"}}'
-    )["executionArn"]
+    arn = sfn.start_execution(stateMachineArn=f"{machine_arn}#{case}", input=json.dumps(given))["executionArn"]
     deadline = time.monotonic() + 120
     while (described := sfn.describe_execution(executionArn=arn))["status"] == "RUNNING":
         assert time.monotonic() < deadline, f"{case} runs on"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import client
-from tests.integration.machine.mocks import MOCK_FILE, create_machine, run_case
+from tests.integration.machine.mocks import MACHINES, MOCK_FILE, ORDER, WEBHOOK, create_machine, run_case
 from tests.state_machine import ANSWERABLE
 
 START = ["Validate", "LookUpCache", "CacheHit?"]
@@ -19,6 +19,7 @@ CLAIMED = [*START, "ClaimWork", "ChooseSegmenter"]
 REFINED = ["Refine", "Doubtful?", "Encode", "SaveCache", "PublishMetrics", "Outcome?", "Done"]
 SERVED = ["ServeCached", "DescribeHit", "ComposeSidecar", "SaveSidecar", "PublishMetrics", "Outcome?", "Done"]
 REPORTED = ["RecordFailure", "HoldsClaim?", "PublishMetrics", "Outcome?", "Failed"]
+TOLD = [*SERVED[:-1], "TellOfResult", "NotifyCaller"]
 
 CASES = {
     "Processed": [*CLAIMED, "SegmentOnLambda", *REFINED],
@@ -64,6 +65,27 @@ CASES = {
     "CacheCannotBeSaved": [*CLAIMED, "SegmentOnLambda", *REFINED],
     "MetricsFail": [*CLAIMED, "SegmentOnLambda", *REFINED],
 }
+WITH_WEBHOOK = {
+    "ToldOfResult": [*START, *TOLD, "Told?", "Done"],
+    "ToldBefore": [*START, *TOLD, "Told?", "Done"],
+    "ToldOfFailure": ["Validate", "SetInputAside", *REPORTED[:-1], "TellOfFailure", "NotifyCaller", "Told?", "Failed"],
+    "LeftToSettle": ["Validate", "SetInputAside", "RecordFailure", "NameUnrecordedFailure", *REPORTED[1:]],
+    "NoticeIsBuried": [*START, *TOLD, "BuryNotice", "Told?", "Done"],
+    "NoticeIsLost": [*START, *TOLD, "BuryNotice", "Told?", "Done"],
+}
+DELIVERIES = {
+    "Delivered": ["Deliver", "Delivered"],
+    "DeliveredAtLast": ["Deliver", "Delivered"],
+    "ReceiverRefuses": ["Deliver", "Bury", "Undelivered"],
+    "RefusedAndNotBuried": ["Deliver", "Bury", "Undelivered"],
+}
+NOTICE = {
+    "webhook": WEBHOOK,
+    "execution": {"id": "arn", "name": "mocked", "started_at": "2026-01-05T10:00:00Z"},
+    "outcome": "failed",
+    "created_at": "2026-01-05T10:00:01Z",
+    "data": {"error": "CorruptImageError"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +98,14 @@ def sfn(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(scope="module")
 def machine_arn(sfn: Any) -> str:
-    return create_machine(sfn)
+    return create_machine(sfn, "RemoveBackground")
 
 
 def test_every_case_of_the_file_is_expected_here() -> None:
-    assert set(json.loads(MOCK_FILE.read_text())["StateMachines"]["RemoveBackground"]["TestCases"]) == set(CASES)
+    machines = json.loads(MOCK_FILE.read_text())["StateMachines"]
+    assert {name: set(machine["TestCases"]) for name, machine in machines.items()} == dict(
+        zip(MACHINES, ({*CASES, *WITH_WEBHOOK}, set(DELIVERIES)), strict=True)
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -89,6 +114,31 @@ def test_a_mocked_case_takes_its_way(sfn: Any, machine_arn: str, case: str) -> N
     outside_branches = [state for state in states if ANSWERABLE[state] == state]
     assert outside_branches == CASES[case]
     assert described["status"] == ("FAILED" if states[-1] == "Failed" else "SUCCEEDED")
+
+
+@pytest.mark.parametrize("case", WITH_WEBHOOK)
+def test_who_ordered_with_a_webhook_is_told_and_the_job_ends_as_it_would_have(
+    sfn: Any, machine_arn: str, case: str
+) -> None:
+    described, states = run_case(sfn, machine_arn, case, {**ORDER, "webhook": WEBHOOK})
+    assert states == WITH_WEBHOOK[case]
+    assert described["status"] == ("FAILED" if states[-1] == "Failed" else "SUCCEEDED")
+
+
+@pytest.fixture(scope="module")
+def delivery_arn(sfn: Any) -> str:
+    return create_machine(sfn, "DeliverWebhook")
+
+
+@pytest.mark.parametrize("case", DELIVERIES)
+def test_a_mocked_delivery_takes_its_way(sfn: Any, delivery_arn: str, case: str) -> None:
+    described, states = run_case(sfn, delivery_arn, case, NOTICE)
+    assert states == DELIVERIES[case]
+    if states[-1] == "Delivered":
+        assert json.loads(described["output"]) == {"status": 204}
+    else:
+        assert (described["status"], described["error"]) == ("FAILED", "WebhookRefusedError")
+        assert "410" in described["cause"]
 
 
 def test_a_failure_carries_the_recorded_error_into_the_console(sfn: Any, machine_arn: str) -> None:
