@@ -11,7 +11,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel, Field, ValidationError
 
 from client import history, uploads
-from client.errors import StackUnavailableError
 from client.redrive import Pace, start_once
 from client.stack import Stack
 from functions.failure.report import explain, json_object, source_of
@@ -101,7 +100,7 @@ def go_through(stack: Stack, queue: str, *, limit: int | None, dry_run: bool, pu
     Raises:
         StackUnavailableError: the stack's template is older than its dead-letter queues' outputs.
     """
-    url, pace = _output(stack, f"{queue.title()}DeadLetterQueueUrl"), Pace()
+    url, pace = stack.output(f"{queue.title()}DeadLetterQueueUrl"), Pace()
     read = {"segmentation": _read_job, "webhooks": _read_webhook}.get(queue, partial(_read_event, queue))
     shown_again: list[str] = []
     try:
@@ -188,10 +187,10 @@ def _deliver(stack: Stack, letter: Letter) -> Letter:
     """Do with an event what its rule would have done, or deliver a webhook: once, however often it is tried."""
     if letter.queue == "webhooks":
         name = f"replay-{letter.message_id}"
-        start_once(stack, _output(stack, "WebhookMachineArn"), name, letter.event)
+        start_once(stack, stack.output("WebhookMachineArn"), name, letter.event)
         return replace(letter, fate="replayed", because=f"{name} delivers it")
     if json.loads(letter.event)["source"] == _EXECUTIONS:
-        answer = stack.functions.invoke(FunctionName=_output(stack, "SettleFunctionArn"), Payload=letter.event)
+        answer = stack.functions.invoke(FunctionName=stack.output("SettleFunctionArn"), Payload=letter.event)
         if "FunctionError" in answer:
             return replace(letter, fate="refused", because=answer["Payload"].read().decode())
         return replace(letter, fate="replayed", because="SettleFunction has settled it")
@@ -235,14 +234,3 @@ def _show_again(stack: Stack, url: str, receipt_handles: Sequence[str]) -> None:
                 for number, handle in enumerate(handles)
             ],
         )
-
-
-def _output(stack: Stack, name: str) -> str:
-    if name not in stack.outputs:
-        raise StackUnavailableError(
-            f"The stack has no output {name}",
-            field="--stack",
-            value=stack.name,
-            remedy="It was deployed by an earlier template.yaml: deploy it again.",
-        )
-    return stack.outputs[name]

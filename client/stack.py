@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_secretsmanager import SecretsManagerClient
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_stepfunctions import SFNClient
 
@@ -61,6 +62,7 @@ class Stack:
     sqs: "SQSClient"
     functions: "LambdaClient"
     dynamodb: "DynamoDBClient"
+    secrets: "SecretsManagerClient"
     poll_s: float = _AWS_POLL_S
 
     @classmethod
@@ -111,8 +113,24 @@ class Stack:
             sqs=client("sqs"),
             functions=client("lambda"),
             dynamodb=client("dynamodb"),
+            secrets=client("secretsmanager"),
             poll_s=_EMBEDDED_POLL_S if is_local(endpoint_url) else _AWS_POLL_S,
         )
+
+    def output(self, name: str) -> str:
+        """Return an output that older templates do not have.
+
+        Raises:
+            StackUnavailableError: this stack's is such a one.
+        """
+        if name not in self.outputs:
+            raise StackUnavailableError(
+                f"The stack has no output {name}",
+                field="--stack",
+                value=self.name,
+                remedy="It was deployed by an earlier template.yaml: deploy it again.",
+            )
+        return self.outputs[name]
 
     def messages(self, output: str) -> tuple[int, int]:
         """Count the messages of the queue that an output names: those that wait, and those that somebody has taken."""

@@ -160,6 +160,7 @@ def stack(
     sqs: Any = None,
     functions: Any = None,
     dynamodb: Any = None,
+    secrets: Any = None,
 ) -> Stack:
     return Stack(
         name="pbr",
@@ -172,6 +173,7 @@ def stack(
         sqs=sqs,
         functions=functions,
         dynamodb=dynamodb,
+        secrets=secrets,
         poll_s=0.001,
     )
 
