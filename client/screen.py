@@ -38,7 +38,7 @@ _FATE_STYLE = {"replayed": "green", "deleted": "green", "refused": "red", "left"
 
 def console(*, stderr: bool = False) -> Console:
     """Return a console that prints text as it is; where it is no terminal, tables have room."""
-    made = Console(stderr=stderr, markup=False, highlight=False, soft_wrap=True)
+    made = Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
     if not made.is_terminal:
         made.width = _NO_TERMINAL_COLUMNS
     return made
