@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from client.screen import facts_of
+from client.screen import console, facts_of
 
 
 def sidecar(**facts: Any) -> dict[str, Any]:
@@ -13,6 +13,11 @@ def sidecar(**facts: Any) -> dict[str, Any]:
         "cache": {"hit": False},
         **facts,
     }
+
+
+def test_what_is_printed_is_what_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    console().print("arn:aws:secretsmanager:eu-west-1:123456789012:secret:[webhooks]")
+    assert capsys.readouterr().out == "arn:aws:secretsmanager:eu-west-1:123456789012:secret:[webhooks]\n"
 
 
 def test_a_result_in_a_few_words() -> None:
