@@ -364,7 +364,7 @@ def redrive_executions(
         )
     if since and not failed:
         raise UsageError("Only --failed asks since when", field="--since", value=since, remedy="Give --failed with it.")
-    ago = redrive.duration(since or "1h")
+    ago = redrive.duration(since or "1h", "--since")
     where = _stack(stack, region)
     if executions:
         arns = [redrive.find(where, execution) for execution in executions]

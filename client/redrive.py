@@ -89,8 +89,8 @@ class Pace:
         self._next = time.monotonic() + 1 / _PER_S
 
 
-def duration(text: str) -> timedelta:
-    """Read ``30m``, ``1h`` or ``2d``.
+def duration(text: str, option: str) -> timedelta:
+    """Read ``30m``, ``1h`` or ``2d``, the value of an option of the command line.
 
     Raises:
         UsageError: it is something else.
@@ -98,7 +98,7 @@ def duration(text: str) -> timedelta:
     if match := re.fullmatch(r"(\d{1,4})([mhd])", text):
         return timedelta(**{_UNITS[match[2]]: int(match[1])})
     raise UsageError(
-        "This is no duration", field="--since", value=text, remedy="Give minutes, hours or days: 30m, 1h, 2d."
+        "This is no duration", field=option, value=text, remedy="Give minutes, hours or days: 30m, 1h, 2d."
     )
 
 

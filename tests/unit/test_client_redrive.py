@@ -54,13 +54,13 @@ class Cloud:
     [("30m", timedelta(minutes=30)), ("1h", timedelta(hours=1)), ("2d", timedelta(days=2))],
 )
 def test_a_duration_is_a_number_and_a_unit(text: str, meant: timedelta) -> None:
-    assert duration(text) == meant
+    assert duration(text, "--since") == meant
 
 
 @pytest.mark.parametrize("text", ["", "1", "h", "-1h", "1 h", "1.5h", "1w", "99999d", "1h30m"])
 def test_what_is_no_duration_is_told(text: str) -> None:
     with pytest.raises(UsageError, match="30m, 1h, 2d"):
-        duration(text)
+        duration(text, "--since")
 
 
 def test_what_ended_at_a_fail_state_is_started_anew_with_its_input() -> None:
