@@ -9,14 +9,14 @@ import re
 import ssl
 import time
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import ClassVar, Final, TypeAlias
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 import httpcore
 import idna
@@ -210,7 +210,10 @@ def get(url: str, policy: Policy, *, limit_bytes: int, timeout_s: float, field: 
             location = _header(response, "location")
         if not location:
             raise target.failed(UrlAnswerError, "The server redirects, but does not say where to")
-        url = urljoin(url, location)
+        try:
+            url = urljoin(url, location)
+        except ValueError as error:
+            raise target.failed(UrlRefusedError, "The server redirects to what is no URL") from error
     raise target.failed(UrlAnswerError, f"There are more than {MAX_REDIRECTS} redirects")
 
 
@@ -265,7 +268,7 @@ def _target(url: str, policy: Policy, field: str) -> _Target:
         raise refused("The URL holds characters that no URL has")
     try:
         parts = urlsplit(url)
-        host, port = _host(parts.hostname or ""), parts.port
+        host, port = _host(parts), parts.port
     except ValueError as error:  # idna's errors and ipaddress' are such
         raise refused("The URL names no host that could be reached") from error
     if parts.scheme not in policy.schemes:
@@ -286,15 +289,16 @@ _IN_PATH: Final = "/%:@!$&'()*+,;=~"
 _IN_QUERY: Final = _IN_PATH + "?"
 
 
-def _host(text: str) -> str:
+def _host(parts: SplitResult) -> str:
     """Return a URL's host as it is looked up: an address in its one usual form, or a name in ASCII, lower-case.
 
     Raises:
         ValueError: it is neither. ``127.1``, ``0x7f000001`` and ``2130706433`` are addresses to some and names to
             others, and so to nobody here.
     """
-    if ":" in text:
-        return str(IPv6Address(text if "%" not in text else ""))
+    text = parts.hostname or ""
+    if "[" in parts.netloc:
+        return str(_unmapped(IPv6Address(text if "%" not in text else "")))
     name = text if text.isascii() else idna.encode(text, uts46=True).decode()
     name = name.removesuffix(".")
     if not _HOST_NAME.fullmatch(name):
@@ -347,9 +351,9 @@ def _exchange(
         raise target.failed(UrlRefusedError, _NOT_PUBLIC) from error
     except httpcore.TimeoutException as error:
         raise target.failed(UrlTimeoutError, "The server did not answer in time") from error
+    except _UntrustedError as error:
+        raise target.failed(UrlUntrustedError, "The server's certificate is not valid for its name") from error
     except (httpcore.NetworkError, httpcore.RemoteProtocolError) as error:
-        if isinstance(error.__cause__, ssl.SSLCertVerificationError):
-            raise target.failed(UrlUntrustedError, "The server's certificate is not valid for its name") from error
         raise target.failed(UrlUnreachableError, "No server answers there, or it breaks off") from error
 
 
@@ -400,6 +404,10 @@ class _NotPublicError(Exception):
     """A host has no address, or one that may not be reached. Which of the two, and which address, nobody is told."""
 
 
+class _UntrustedError(Exception):
+    """A server cannot show that it is who it says."""
+
+
 class _CheckedNetwork(httpcore.NetworkBackend):
     """Connects to addresses that the policy allows and to no others, until a moment of ``time.monotonic``."""
 
@@ -417,17 +425,14 @@ class _CheckedNetwork(httpcore.NetworkBackend):
         addresses = _literal(host) or _resolve(host, self._ends_at)
         if not addresses or not all(self._policy.allows(address) for address in addresses):
             raise _NotPublicError
-        tried = [str(_unmapped(ip_address(address))) for address in addresses[:_MAX_CONNECTS]]
-        while True:
-            address = tried.pop(0)
-            share_s = _left_s(self._ends_at) / (1 + len(tried))
-            try:
-                stream = self._sockets.connect_tcp(address, port, share_s, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                if not tried:
-                    raise
-            else:
-                return _TimedStream(stream, self._ends_at)
+        *others, last = addresses[:_MAX_CONNECTS]
+        for left, address in zip(range(len(others), 0, -1), others, strict=True):
+            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                return self._connect(address, port, _left_s(self._ends_at) / (1 + left))
+        return self._connect(last, port, _left_s(self._ends_at))
+
+    def _connect(self, address: str, port: int, timeout_s: float) -> httpcore.NetworkStream:
+        return _TimedStream(self._sockets.connect_tcp(address, port, timeout_s), self._ends_at)
 
 
 class _TimedStream(httpcore.NetworkStream):
@@ -448,7 +453,13 @@ class _TimedStream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        return _TimedStream(self._stream.start_tls(ssl_context, server_hostname, _left_s(self._ends_at)), self._ends_at)
+        try:
+            secured = self._stream.start_tls(ssl_context, server_hostname, _left_s(self._ends_at))
+        except httpcore.ConnectError as error:
+            if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+                raise _UntrustedError from error
+            raise
+        return _TimedStream(secured, self._ends_at)
 
     def get_extra_info(self, info: str) -> object:
         return self._stream.get_extra_info(info)
@@ -469,7 +480,7 @@ def _resolve(name: str, ends_at: float) -> list[str]:
     try:
         for kind in ("A", "AAAA"):
             answer = dns.resolver.resolve(name, kind, lifetime=_left_s(ends_at), search=False, raise_on_no_answer=False)
-            addresses += [record.address for record in answer]
+            addresses += [str(_unmapped(ip_address(record.address))) for record in answer]
     except dns.resolver.NXDOMAIN:
         return []
     except dns.exception.Timeout as error:
