@@ -17,9 +17,9 @@ ORDER = {"source": {"bucket": "uploads", "key": "a.jpg"}}
 WEBHOOK = {"url": "https://example.com/told", "key_id": "k1"}
 
 
-def create_machine(sfn: Any, name: str) -> str:
+def create_machine(sfn: Any, machine: str) -> str:
     """Create a machine that the mocks are for, and return its ARN. A mocked task calls nothing, so any name does."""
-    text = json.dumps(MACHINES[name])
+    text = json.dumps(MACHINES[machine])
     for stage in ("Validate", "Segment", "Refine", "Encode", "Metrics", "Failure", "Webhook"):
         text = text.replace(f"${{{stage}FunctionArn}}", "arn:aws:lambda:eu-west-1:123456789012:function:stage")
     for queue in ("SegmentationQueueUrl", "WebhooksDeadLetterQueueUrl"):
@@ -29,7 +29,7 @@ def create_machine(sfn: Any, name: str) -> str:
         text = text.replace(f"${{{name}}}", name.lower())
     assert "${" not in text
     created = sfn.create_state_machine(
-        name=name,
+        name=machine,
         definition=text,
         roleArn="arn:aws:iam::123456789012:role/machine",
     )
