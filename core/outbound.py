@@ -35,6 +35,10 @@ _DAY_S: Final = 86_400.0
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 _REDIRECTS: Final = {301, 302, 303, 307, 308}
 
+_NOT_PUBLIC: Final = "The host has no public address, or has others as well"
+
+_IN_PATH: Final = "/%:@!$&'()*+,;=~"
+_IN_QUERY: Final = _IN_PATH + "?"
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _USER: Final = re.compile(r"^((?:[a-z0-9+.-]*:)?/+)?[^/]*@", re.IGNORECASE)
@@ -284,11 +288,6 @@ def _target(url: str, policy: Policy, field: str) -> _Target:
     return _Target(url, field, parts.scheme, host, own_port if port is None else port, path)
 
 
-_NOT_PUBLIC: Final = "The host has no public address, or has others as well"
-_IN_PATH: Final = "/%:@!$&'()*+,;=~"
-_IN_QUERY: Final = _IN_PATH + "?"
-
-
 def _host(parts: SplitResult) -> str:
     """Return a URL's host as it is looked up: an address in its one usual form, or a name in ASCII, lower-case.
 
@@ -368,13 +367,12 @@ def _file(response: httpcore.Response, target: _Target, limit_bytes: int) -> byt
     too_large = target.failed(UrlTooLargeError, f"The file is larger than {limit_bytes:,} bytes")
     if int(_header(response, "content-length") or 0) > limit_bytes:
         raise too_large
-    chunks, received = [], 0
+    data = bytearray()
     for chunk in response.iter_stream():
-        received += len(chunk)
-        if received > limit_bytes:
+        data += chunk
+        if len(data) > limit_bytes:
             raise too_large
-        chunks.append(chunk)
-    return b"".join(chunks)
+    return bytes(data)
 
 
 def _header(response: httpcore.Response, name: str) -> str:
