@@ -26,6 +26,14 @@ class JobTimeoutError(BackgroundRemoverError):
     """An upload started nothing, or its execution did not end, within the time allowed."""
 
 
+class KeyNotFoundError(BackgroundRemoverError):
+    """No API key has that id."""
+
+
+class KeyConflictError(BackgroundRemoverError):
+    """An API key is not, or not any more, what it has to be for what was asked."""
+
+
 @dataclass(frozen=True)
 class FailureReport:
     """Why a picture has no result: what ``failed/<key>.json`` says.

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnectionError
 
 from functions.api.problems import RETRY_AFTER_S, Problem
-from functions.shared.api_keys import ApiKey, KeyRecord, Scope, quota_meter, rate_meter
+from functions.shared.api_keys import KNOWN_FOR_S, ApiKey, KeyRecord, Scope, quota_meter, rate_meter
 from functions.shared.config import SDK
 from functions.shared.errors import is_overload
 from functions.shared.observe import logger
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
     _Item = Mapping[str, AttributeValueTypeDef]
-
-CACHE_S: Final = 30
-"""How long a key is known without a look at the table: its revocation takes effect within that time."""
 
 _MINUTE_MS: Final = 60_000
 _RATE_KEPT: Final = timedelta(hours=1)
@@ -212,7 +209,7 @@ class Gate:
         if item is None:
             return None
         record = KeyRecord.of_item(item)
-        self._known[key_id] = record, now + timedelta(seconds=CACHE_S)
+        self._known[key_id] = record, now + timedelta(seconds=KNOWN_FOR_S)
         return record
 
     def _count(self, caller: Caller) -> Rate:

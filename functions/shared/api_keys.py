@@ -17,6 +17,9 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
+KNOWN_FOR_S: Final = 30
+"""How long a function knows a key without a look at the table: its revocation takes effect within that time."""
+
 MAX_RATE_PER_MINUTE: Final = 60_000
 """Requests are counted by the millisecond."""
 

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from functions.api.auth import CACHE_S, Admission, Caller, Gate
+from functions.api.auth import Admission, Caller, Gate
 from functions.api.problems import Problem
-from functions.shared.api_keys import ApiKey, KeyRecord, Scope, SecretHash
+from functions.shared.api_keys import KNOWN_FOR_S, ApiKey, KeyRecord, Scope, SecretHash
 from functions.shared.observe import logger
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -233,7 +233,7 @@ class Counting:
 def test_a_key_is_read_once_in_half_a_minute(api: Api) -> None:
     dynamodb, key = Counting(api.dynamodb), api.key()
     gate = api.another_gate(dynamodb)
-    for seconds, reads in ((0, 1), (CACHE_S - 1, 1), (1, 2), (1, 2)):
+    for seconds, reads in ((0, 1), (KNOWN_FOR_S - 1, 1), (1, 2), (1, 2)):
         api.clock.wait(seconds)
         gate.admit(of(key), Scope.READ)
         assert dynamodb.reads == reads
@@ -243,7 +243,7 @@ def test_a_revocation_takes_effect_within_that_time(api: Api) -> None:
     key = api.key()
     api.gate.admit(of(key), Scope.READ)
     api.put(record_of(key, revoked_at=NOW))
-    api.clock.wait(CACHE_S)
+    api.clock.wait(KNOWN_FOR_S)
     assert refused(api.gate, of(key)).code == "auth_failed"
 
 
