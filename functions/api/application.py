@@ -14,7 +14,8 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.errors import MAX_SHOWN_CHARS, BackgroundRemoverError
-from functions.api import native
+from functions.api import native, rembg, removebg
+from functions.api.config import ApiConfig
 from functions.api.problems import CONTENT_TYPE, RETRY_AFTER_S, Problem, problem_of
 from functions.api.services import Services
 from functions.shared.errors import is_overload
@@ -29,7 +30,11 @@ _EXPOSED = [
     "X-RateLimit-Limit",
     "X-RateLimit-Remaining",
     "X-RateLimit-Reset",
+    "X-Warnings",
+    *removebg.HEADERS,
 ]
+_REFUSALS = {removebg.PATH: removebg.refusal, rembg.PATH: rembg.refusal}
+"""What words a failure for the callers of others' dialects, by the beginning of their paths."""
 
 Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
 
@@ -39,10 +44,15 @@ def resolver(services: Services) -> APIGatewayHttpResolver:
     app = APIGatewayHttpResolver(
         cors=_cors(services.config.cors_origins), strip_prefixes=["/iam"], enable_validation=True
     )
-    app.include_router(native.routes(services))
+    for dialect in (native, removebg, rembg):
+        app.include_router(dialect.routes(services))
 
     def answer(problem: Problem) -> Response[str]:
         request_id = app.current_event.request_context.request_id
+        path = app.current_event.raw_path.removeprefix("/iam")
+        for beginning, refusal in _REFUSALS.items():
+            if path.startswith(beginning):
+                return refusal(problem, request_id)
         headers = {**problem.headers, "X-Request-Id": request_id}
         return Response(problem.status, CONTENT_TYPE, problem.body(request_id), headers=dict(headers))
 
@@ -69,6 +79,24 @@ def handler(services: Services) -> Handler:
         return app.resolve(event, context)
 
     return handle
+
+
+def document() -> dict[str, Any]:
+    """Return the API's OpenAPI document. It is the same for every stack."""
+    nowhere = ApiConfig(
+        uploads_bucket="",
+        results_bucket="",
+        state_machine_arn="",
+        segmentation_queue_url="",
+        keys_table="",
+        usage_table="",
+        jobs_table="",
+        job_days=1,
+        rate_per_minute=1,
+        monthly_quota=1,
+    )
+    app = resolver(Services.connect(nowhere, client=lambda _service: object()))
+    return openapi.document(app, {"POST /process": openapi.process_body()})
 
 
 def problem_for(error: Exception) -> Problem:

@@ -1,0 +1,68 @@
+"""A job whose result is itself the answer, as remove.bg and rembg give it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
+
+from functions.api.auth import Caller
+from functions.api.jobs import Order
+from functions.api.native import ANSWER_WITHIN_S, MAX_INLINE_BYTES
+from functions.api.problems import RETRY_AFTER_S, Problem, of_report
+from functions.api.services import Services
+
+_MAX_WARNING_CHARS: Final = 1000
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A finished job: the ``sidecar``, and the ``result``, or, where that is too large for an answer, its ``url``."""
+
+    sidecar: Mapping[str, Any]
+    result: bytes | None
+    url: str | None
+
+    def picture(self, headers: Mapping[str, str]) -> Response[Any]:
+        """Return the answer that is the result, or that leads to it."""
+        if self.url is not None:
+            return Response(HTTPStatus.SEE_OTHER.value, headers={**headers, "Location": self.url})
+        return Response(HTTPStatus.OK.value, self.sidecar["image"]["content_type"], self.result, headers=dict(headers))
+
+
+def deliver(services: Services, event: APIGatewayProxyEventV2, caller: Caller, order: Order) -> Delivery:
+    """Submit an order, and wait for what it makes.
+
+    Raises:
+        Problem: as the job's report says; or ``not_done_yet``, after which the job goes on, and the same request is
+            answered from the cache.
+        BackgroundRemoverError: the order cannot be submitted.
+    """
+    state = services.jobs.run(
+        caller,
+        order,
+        idempotency_key=event.headers.get("idempotency-key"),
+        deadline=event.request_context.time_epoch / 1000 + ANSWER_WITHIN_S,
+    )
+    if state.report is not None:
+        raise of_report(state.report)
+    if state.sidecar is None:
+        raise Problem(503, "not_done_yet", headers={"Retry-After": str(RETRY_AFTER_S)})
+    if state.sidecar["image"]["bytes"] <= MAX_INLINE_BYTES:
+        return Delivery(state.sidecar, services.jobs.result(state), None)
+    return Delivery(state.sidecar, None, services.jobs.result_url(state))
+
+
+def warned(warnings: Iterable[str]) -> dict[str, str]:
+    """Return the header that says what was asked for in vain, or what else a caller should know of the result."""
+    text = "; ".join(warnings)
+    shown = "".join(char if char.isascii() and char.isprintable() else "?" for char in text[:_MAX_WARNING_CHARS])
+    return {"X-Warnings": shown} if shown else {}
+
+
+def sentence(message: str) -> str:
+    """Return what pydantic says of a value as a sentence."""
+    said = message.removeprefix("Value error, ")
+    return f"{said[:1].upper()}{said[1:]}."
