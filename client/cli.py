@@ -14,7 +14,7 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from typer.core import TyperGroup
 
-from client import dead_letters, embedded, history, models, redrive, screen
+from client import dead_letters, embedded, history, keys, models, redrive, screen
 from client.batch import STDIN, Picture, process, process_all
 from client.errors import StackUnavailableError, UsageError
 from client.jobs import Jobs
@@ -23,6 +23,7 @@ from core.errors import BackgroundRemoverError, InvalidOptionsError
 from core.models import Model, check_name, names, with_custom
 from core.options import Host, Metadata, Options, Output, OutputFormat
 from core.types import Precision
+from functions.shared.api_keys import KNOWN_FOR_S, MAX_RATE_PER_MINUTE, Scope
 from functions.shared.history import rows
 from local.cloud import DEFAULT_REGION, EmbeddedCloud
 
@@ -69,6 +70,9 @@ app = typer.Typer(
 models_app = typer.Typer(invoke_without_command=True)
 app.add_typer(models_app, name="models")
 
+keys_app = typer.Typer(no_args_is_help=True, help="Keys of the HTTP API: who may use it, for what, and how much.")
+app.add_typer(keys_app, name="keys")
+
 StackName = Annotated[
     str | None, typer.Option("--stack", envvar="PBR_STACK", help="A stack on AWS.", show_default="embedded cloud")
 ]
@@ -77,6 +81,7 @@ Region = Annotated[
 ]
 
 
+AsJson = Annotated[bool, typer.Option("--json", help="All facts, for scripts.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 
 
@@ -260,7 +265,7 @@ def down() -> None:
 def list_models(
     context: typer.Context,
     verify: Annotated[bool, typer.Option("--verify", help="Check the SHA-256 of what is here.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="All facts, for scripts.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the segmentation models: licence, what each one takes, and where its weights are or would come from.
 
@@ -348,7 +353,7 @@ def redrive_executions(
     since: Annotated[str | None, typer.Option(help="How long ago, as 30m, 1h or 2d.", show_default="1h")] = None,
     dry_run: DryRun = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for how they end.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="All facts, for scripts.")] = False,
+    as_json: AsJson = False,
     stack: StackName = None,
     region: Region = None,
 ) -> None:
@@ -391,7 +396,7 @@ def replay_dead_letters(
     limit: Annotated[int | None, typer.Option(min=1, help="How many messages of each.", show_default="all")] = None,
     purge: Annotated[bool, typer.Option("--purge", help="Delete what there is nothing to be done for.")] = False,
     dry_run: DryRun = False,
-    as_json: Annotated[bool, typer.Option("--json", help="All facts, for scripts.")] = False,
+    as_json: AsJson = False,
     stack: StackName = None,
     region: Region = None,
 ) -> None:
@@ -413,6 +418,90 @@ def replay_dead_letters(
         OUT.print("There are no messages.")
     if any(letter.fate == "refused" for letter in letters):
         raise typer.Exit(1)
+
+
+@keys_app.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="What people call it.", show_default=False)],
+    scopes: Annotated[
+        list[Scope] | None,
+        typer.Option("--scope", help="What it may be used for; again for more.", show_default="process, read"),
+    ] = None,
+    rate: Annotated[
+        int | None, typer.Option(min=1, max=MAX_RATE_PER_MINUTE, help="Requests a minute.", show_default="the stack's")
+    ] = None,
+    quota: Annotated[int | None, typer.Option(min=0, help="Pictures a month.", show_default="the stack's")] = None,
+    expires: Annotated[
+        str | None, typer.Option(help="How long it is good, as 12h or 90d.", show_default="no end")
+    ] = None,
+    as_json: AsJson = False,
+    stack: StackName = None,
+    region: Region = None,
+) -> None:
+    """Make a key. It is shown this once, alone on standard output.
+
+    So a script can take it: [bold]KEY=$(pbr keys create laptop)[/bold]
+    """
+    lifetime = redrive.duration(expires, "--expires") if expires else None
+    issued = keys.create(
+        _stack(stack, region),
+        name,
+        scopes or [Scope.PROCESS, Scope.READ],
+        rate_per_minute=rate,
+        monthly_quota=quota,
+        lifetime=lifetime,
+        now=_this_second(),
+    )
+    _print_issued(issued, as_json=as_json)
+
+
+@keys_app.command("list")
+def list_keys(as_json: AsJson = False, stack: StackName = None, region: Region = None) -> None:
+    """List the keys: what they may do, and what they have done this month."""
+    entries = keys.entries(_stack(stack, region), datetime.now(UTC))
+    if as_json:
+        OUT.print_json(data=[entry.facts() for entry in entries])
+    elif entries:
+        OUT.print(screen.keys_table(entries), soft_wrap=False)
+    else:
+        OUT.print("There are no keys. Make one with pbr keys create.")
+
+
+KeyId = Annotated[str, typer.Argument(metavar="ID", help="Its id, or the key itself.", show_default=False)]
+
+
+@keys_app.command("rotate")
+def rotate_key(
+    key: KeyId,
+    grace: Annotated[str, typer.Option(help="How long it still opens with its secret of today; 0m: no more.")] = "24h",
+    as_json: AsJson = False,
+    stack: StackName = None,
+    region: Region = None,
+) -> None:
+    """Give a key another secret, and show it as create does. Its id, its limits and its jobs stay."""
+    period = redrive.duration(grace, "--grace")
+    _print_issued(keys.rotate(_stack(stack, region), key, period, _this_second()), as_json=as_json)
+
+
+@keys_app.command("revoke")
+def revoke_key(key: KeyId, stack: StackName = None, region: Region = None) -> None:
+    """End a key for good."""
+    record = keys.revoke(_stack(stack, region), key, _this_second())
+    OUT.print(f"Revoked {record.key_id}, {record.name}. Where it was just used it is let in for up to {KNOWN_FOR_S} s.")
+
+
+def _print_issued(issued: keys.Issued, *, as_json: bool) -> None:
+    """Print a key, and nothing else where a script may take it."""
+    if as_json:
+        OUT.print_json(data=issued.facts())
+        return
+    OUT.print(issued.key.reveal())
+    for line in screen.about_key(issued):
+        SAY.print(line)
+
+
+def _this_second() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -70,7 +70,7 @@ class Issued:
 
     entry: Entry
     key: ApiKey
-    webhook_secret: str
+    webhook_secret: str = field(repr=False)
 
     def facts(self) -> dict[str, Any]:
         """Return it as a JSON object, for scripts, secrets and all."""
@@ -112,7 +112,7 @@ def create(
             rate_per_minute=rate_per_minute,
             monthly_quota=monthly_quota,
             created_at=now,
-            expires_at=now + lifetime if lifetime else None,
+            expires_at=None if lifetime is None else now + lifetime,
         )
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]

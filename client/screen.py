@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime
 from typing import Any, Self
 
 from rich.console import Console
@@ -24,6 +25,8 @@ from client.batch import Delivery
 from client.dead_letters import Letter
 from client.errors import FailureReport, JobFailedError
 from client.history import Execution, StageEvent
+from client.keys import Entry as KeyEntry
+from client.keys import Issued
 from client.models import Entry
 from client.redrive import Recovery
 from core.errors import BackgroundRemoverError
@@ -33,6 +36,7 @@ from functions.shared.history import Row
 _NO_TERMINAL_COLUMNS = 200
 _STATUS_STYLE = {"SUCCEEDED": "green", "FAILED": "red", "TIMED_OUT": "red", "ABORTED": "yellow"}
 _HOW_STYLE = {"redriven": "green", "new": "green", "skipped": "dim", "refused": "red"}
+_KEY_STYLE = {"active": "green", "expired": "dim", "revoked": "dim"}
 _FATE_STYLE = {"replayed": "green", "deleted": "green", "refused": "red", "left": "yellow"}
 
 
@@ -272,6 +276,55 @@ def letters_table(letters: Sequence[Letter]) -> Table:
         fate = Text(letter.fate, style=_FATE_STYLE.get(letter.fate, ""))
         table.add_row(letter.queue, Text(letter.key or letter.message_id), Text(letter.why), fate, Text(letter.because))
     return table
+
+
+def keys_table(entries: Sequence[KeyEntry]) -> Table:
+    """Lay out API keys, one a line."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("id", no_wrap=True)
+    table.add_column("name", overflow="fold")
+    table.add_column("status")
+    table.add_column("scopes")
+    table.add_column("a minute", justify="right")
+    table.add_column("this month", justify="right")
+    for name in ("created", "rotated", "expires"):
+        table.add_column(name, no_wrap=True)
+    for entry in entries:
+        table.add_row(
+            entry.record.key_id,
+            Text(entry.record.name),
+            Text(entry.status, style=_KEY_STYLE[entry.status]),
+            ", ".join(sorted(entry.record.scopes)),
+            f"{entry.rate_per_minute:,}",
+            f"{entry.used:,} of {entry.monthly_quota:,}",
+            _day(entry.record.created_at),
+            _day(entry.rotated_at),
+            _day(entry.record.expires_at),
+        )
+    return table
+
+
+def about_key(issued: Issued) -> list[str]:
+    """Return what is to be known of a key that was made or rotated, beside its text."""
+    entry, others = issued.entry, issued.entry.record.hashes[1:]
+    end = entry.record.expires_at
+    lines = [
+        f"Key {entry.record.key_id}, {entry.record.name}: {', '.join(sorted(entry.record.scopes))}; "
+        f"{entry.rate_per_minute:,} requests a minute, {entry.monthly_quota:,} pictures a month; "
+        f"{f'until {_moment(end)}' if end else 'no end'}.",
+        "It is shown this once, the stack keeps only a hash: put it where secrets are kept. Send it as X-API-Key.",
+        f"Its webhooks are signed with {issued.webhook_secret}",
+    ]
+    ends = [secret.expires_at for secret in others if secret.expires_at]
+    return [*lines, f"What opened it before does so until {_moment(max(ends))}."] if ends else lines
+
+
+def _day(moment: datetime | None) -> str:
+    return f"{moment.astimezone():%Y-%m-%d}" if moment else "-"
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}"
 
 
 def _name(execution_arn: str) -> str:
