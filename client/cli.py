@@ -422,7 +422,7 @@ def replay_dead_letters(
 
 @keys_app.command("create")
 def create_key(
-    name: Annotated[str, typer.Argument(help="What people call it.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What people call it.", show_default=False)],
     scopes: Annotated[
         list[Scope] | None,
         typer.Option("--scope", help="What it may be used for; again for more.", show_default="process, read"),
