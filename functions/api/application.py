@@ -14,7 +14,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.errors import MAX_SHOWN_CHARS, BackgroundRemoverError
-from functions.api import native, rembg, removebg
+from functions.api import native, openapi, rembg, removebg
 from functions.api.config import ApiConfig
 from functions.api.problems import CONTENT_TYPE, RETRY_AFTER_S, Problem, problem_of
 from functions.api.services import Services

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
@@ -10,6 +11,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Header, Path
 from aws_lambda_powertools.event_handler.router import Router
 from pydantic import BaseModel
 
+from core.errors import BackgroundRemoverError
 from functions.api import body
 from functions.api.auth import Admission
 from functions.api.jobs import ObjectOrder, Order, State
@@ -29,7 +31,7 @@ from functions.api.models import (
     UploadRequest,
 )
 from functions.api.openapi import described
-from functions.api.problems import Problem, of_report
+from functions.api.problems import Problem, of_report, problem_of
 from functions.api.services import Services
 from functions.shared.api_keys import Scope
 
@@ -63,16 +65,19 @@ def routes(services: Services) -> Router:
         """
         admission = admit(Scope.PROCESS)
         order, wants_url = process_order(body.read(router.current_event))
-        state = services.jobs.run(
-            admission.caller,
-            order,
-            idempotency_key=idempotency_key,
-            deadline=router.current_event.request_context.time_epoch / 1000 + ANSWER_WITHIN_S,
-        )
+        try:
+            state = services.jobs.run(
+                admission.caller,
+                order,
+                idempotency_key=idempotency_key,
+                deadline=router.current_event.request_context.time_epoch / 1000 + ANSWER_WITHIN_S,
+            )
+        except BackgroundRemoverError as error:
+            raise _as_sent(problem_of(error)) from error
         if state.status in ("queued", "running"):
             return _accepted(admission, state)
         if state.report is not None:
-            raise of_report(state.report, job_id=state.job.id)
+            raise _as_sent(of_report(state.report, job_id=state.job.id))
         return _answer(HTTPStatus.OK, process_answer(services, state, wants_url), admission)
 
     @router.post("/uploads", **described("Get a form to upload a picture with", {201: UploadForm}))
@@ -255,6 +260,11 @@ def _wrong(name: str, value: Any, remedy: str) -> Problem:
         value=value,
         remedy=remedy,
     )
+
+
+def _as_sent(problem: Problem) -> Problem:
+    """Name the field as it was sent: with /process, options stand beside the picture."""
+    return replace(problem, field=problem.field and problem.field.removeprefix("options."))
 
 
 def _accepted(admission: Admission, state: State) -> Response[Any]:

@@ -25,7 +25,8 @@ from functions.shared.job import StoredObject
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_S3: Final = SDK.merge(SdkConfig(signature_version="s3v4"))  # addresses signed the old way are refused by newer regions
+S3_SDK: Final = SDK.merge(SdkConfig(signature_version="s3v4"))
+"""Newer regions refuse addresses that are signed in S3's old way, which is boto3's default."""
 
 _ABSENT: Final = {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "MethodNotAllowed", "KeyTooLongError", "404"}
 _CHANGED: Final = {"PreconditionFailed", "412"}
@@ -62,7 +63,7 @@ class Store:
     """
 
     def __init__(self, s3_client: S3Client | None = None) -> None:
-        self._s3 = s3_client or boto3.client("s3", config=_S3)
+        self._s3 = s3_client or boto3.client("s3", config=S3_SDK)
 
     def fetch(self, bucket: str, key: str, *, version_id: str | None = None, etag: str | None = None) -> StoredFile:
         """Read one object, and exactly the version that is named.

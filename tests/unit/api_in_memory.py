@@ -1,10 +1,11 @@
-"""The API in this process: its handler behind the embedded gateway, moto's tables and buckets, and a machine by hand."""
+"""The API in this process: its handler behind the embedded gateway, moto's tables and buckets, a machine by hand."""
 
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from functions.api.application import handler
 from functions.api.config import ApiConfig
 from functions.api.services import Services
 from functions.shared.api_keys import ApiKey, KeyRecord, Scope, SecretHash
+from functions.shared.store import S3_SDK
 from local.gateway import Gateway
 
 ENVIRONMENT = {
@@ -58,12 +60,14 @@ class Machine:
         self.stopped: list[str] = []
         self.fate: Callable[[str, dict[str, Any]], None] = self.succeed
         self.result = RESULT
-        self.exceptions = SimpleNamespace(ExecutionAlreadyExists=_AlreadyExists, ExecutionDoesNotExist=_DoesNotExist)
+        self.exceptions = SimpleNamespace(
+            ExecutionAlreadyExists=AlreadyExistsError, ExecutionDoesNotExist=DoesNotExistError
+        )
 
-    def start_execution(self, *, stateMachineArn: str, name: str, input: str) -> None:  # noqa: A002, N803
+    def start_execution(self, *, stateMachineArn: str, name: str, input: str) -> None:  # noqa: N803
         assert stateMachineArn == MACHINE_ARN
         if name in self.inputs:
-            raise _AlreadyExists({"Error": {"Code": "ExecutionAlreadyExists"}}, "StartExecution")
+            raise AlreadyExistsError({"Error": {"Code": "ExecutionAlreadyExists"}}, "StartExecution")
         self.inputs[name] = json.loads(input)
         self.statuses[name] = "RUNNING"
         self.fate(name, self.inputs[name])
@@ -72,7 +76,7 @@ class Machine:
         name = executionArn.rpartition(":")[2]
         assert executionArn == f"arn:aws:states:eu-west-1:123456789012:execution:pbr:{name}"
         if name not in self.statuses:
-            raise _DoesNotExist({"Error": {"Code": "ExecutionDoesNotExist"}}, "DescribeExecution")
+            raise DoesNotExistError({"Error": {"Code": "ExecutionDoesNotExist"}}, "DescribeExecution")
         found = {"status": self.statuses[name], "name": name}
         if name in self.errors:
             found["error"] = self.errors[name]
@@ -136,11 +140,11 @@ class Machine:
         return fate
 
 
-class _AlreadyExists(ClientError):
+class AlreadyExistsError(ClientError):
     pass
 
 
-class _DoesNotExist(ClientError):
+class DoesNotExistError(ClientError):
     pass
 
 
@@ -157,6 +161,12 @@ class Web:
         return Fetched(found, url)
 
 
+@cache
+def client(service: str) -> Any:
+    """Return moto's client of a service. It works in every ``mock_aws``, and takes longer to make than a test."""
+    return boto3.client(service, config=S3_SDK if service == "s3" else None)  # type: ignore[call-overload]
+
+
 class Api:
     """The API.
 
@@ -166,8 +176,7 @@ class Api:
     """
 
     def __init__(self, **settings: Any) -> None:
-        self.s3: Any = boto3.client("s3")
-        self.dynamodb: Any = boto3.client("dynamodb")
+        self.s3, self.dynamodb = client("s3"), client("dynamodb")
         for bucket in ("uploads", "results"):
             self.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
             self.s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
@@ -178,7 +187,7 @@ class Api:
                 AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"}],
                 KeySchema=[{"AttributeName": key, "KeyType": "HASH"}],
             )
-        queue = boto3.client("sqs").create_queue(QueueName="queue")["QueueUrl"]
+        queue = client("sqs").create_queue(QueueName="queue")["QueueUrl"]
         config = {
             "uploads_bucket": "uploads",
             "results_bucket": "results",
@@ -191,7 +200,10 @@ class Api:
             **settings,
         }
         self.machine, self.web = Machine(self.s3), Web()
-        self.services = Services.connect(ApiConfig(**config), machine=self.machine, fetch=self.web)
+        by_hand = {"stepfunctions": self.machine}
+        self.services = Services.connect(
+            ApiConfig(**config), client=lambda service: by_hand.get(service) or client(service), fetch=self.web
+        )
         handle = handler(self.services)
         context = SimpleNamespace(
             function_name="api", memory_limit_in_mb=1024, invoked_function_arn="arn:api", aws_request_id="request"
