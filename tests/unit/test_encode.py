@@ -1,5 +1,6 @@
 import io
 import struct
+import zipfile
 
 import cv2
 import numpy as np
@@ -13,13 +14,14 @@ from PIL.TiffImagePlugin import IFDRational
 from core import errors
 from core.decode import decode, decode_plane
 from core.encode import encode, encode_plane
+from core.layout import Box
 from core.options import Options
 
 FORMATS = ["png", "webp", "webp_lossless", "avif", "jpeg"]
 LOSSLESS = ["png", "webp_lossless"]
 HEIGHT, WIDTH = 80, 120
 RED = (220, 30, 40)
-SIDES = {"webp": 16_383, "webp_lossless": 16_383, "avif": 32_768, "jpeg": 65_500}
+SIDES = {"webp": 16_383, "webp_lossless": 16_383, "avif": 32_768, "jpeg": 65_500, "zip": 65_500}
 
 
 def disc() -> np.ndarray:
@@ -194,6 +196,110 @@ def test_colour_and_background_are_cropped_with_the_alpha():
     assert np.array_equal(on_colour[0, 0], (0, 255, 0))
 
 
+@pytest.mark.parametrize("format_", [*FORMATS, "zip"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"position": "original", "crop_margin": "10% 20px"},
+        {"max_megapixels": HEIGHT * WIDTH / 1e6},
+        {"crop": True, "crop_margin": "500px"},
+    ],
+    ids=["original", "few pixels", "room for all"],
+)
+def test_a_layout_that_changes_nothing_makes_the_bytes_of_none(format_, given):
+    plainly = encode(photograph(), disc(), options(format=format_))
+    assert encode(photograph(), disc(), options(format=format_, **given)) == plainly
+
+
+@pytest.mark.parametrize("output", ["cutout", "mask"])
+def test_the_foreground_is_where_the_picture_shows_the_subject_whatever_the_result_shows(output):
+    alpha = np.zeros((HEIGHT, WIDTH), np.float32)
+    assert encode(plain(), alpha, options(output=output)).foreground is None
+    alpha[10:30, 20:60] = 1
+    for asked in ({}, {"crop": True}, {"scale": "20%"}, {"max_megapixels": 0.001}):
+        assert encode(plain(), alpha, options(output=output, **asked)).foreground == Box(20, 10, 40, 20)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_scaled_subject_lies_where_it_is_asked_for_in_every_format(format_):
+    asked = options(format=format_, scale="50%", position="100% 0%", max_megapixels=0.0024, output="mask")
+    encoded = encode(photograph(), disc(), asked)
+    mask = opened(encoded.data)
+    assert (encoded.width, encoded.height) == (60, 40) == mask.shape[1::-1]
+    grey = mask if mask.ndim == 2 else mask[..., 1]
+    inside = np.zeros((40, 60), bool)
+    inside[:20, 40:] = True
+    assert grey[10, 50] > 245 and grey[~inside].max() < 12
+
+
+def test_a_background_covers_the_result_and_is_not_scaled_with_the_subject():
+    encoded = encode(plain(), disc(), options(scale="50%", background_color="#0AC85a"))
+    rgb = opened(encoded.data)
+    assert np.array_equal(rgb[0, 0], (10, 200, 90)) and np.array_equal(rgb[HEIGHT // 2, WIDTH // 2], RED)
+    assert np.count_nonzero((rgb == RED).all(axis=2)) < np.count_nonzero(disc() == 1)
+
+
+@pytest.mark.parametrize("format_", LOSSLESS)
+@pytest.mark.parametrize("opacity", [0, 1, 128, 254])
+def test_on_a_translucent_background_what_lies_below_shows_through(format_, opacity):
+    encoded = encode(plain(), disc(), options(format=format_, background_color=f"#0ac85a{opacity:02X}"))
+    shown = opened(encoded.data).astype(np.float32)
+    alpha, share = disc()[..., None], opacity / 255
+    covered = alpha + share * (1 - alpha)
+    assert shown.shape == (HEIGHT, WIDTH, 4)
+    assert np.abs(shown[..., 3:] - 255 * covered).max() <= 0.51
+    below = np.float32((240, 240, 20))
+    seen = shown[..., :3] * shown[..., 3:] / 255 + below * (1 - shown[..., 3:] / 255)
+    behind = share * np.float32((10, 200, 90)) + (1 - share) * below
+    assert np.abs(seen - (alpha * np.float32(RED) + (1 - alpha) * behind)).max() <= 2
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_background_whose_opacity_is_said_to_be_full_is_opaque(format_):
+    said, plainly = (options(format=format_, background_color=colour) for colour in ("#0ac85aff", "#0ac85a"))
+    assert encode(photograph(), disc(), said) == encode(photograph(), disc(), plainly)
+
+
+def unzipped(encoded):
+    archive = zipfile.ZipFile(io.BytesIO(encoded.data))
+    assert archive.namelist() == ["color.jpg", "alpha.png"] and archive.testzip() is None
+    colour, alpha = (Image.open(io.BytesIO(archive.read(name))) for name in archive.namelist())
+    assert (colour.format, colour.mode, alpha.format, alpha.mode) == ("JPEG", "RGB", "PNG", "L")
+    return np.asarray(colour), np.asarray(alpha)
+
+
+def test_a_zip_holds_the_colours_and_the_alpha():
+    encoded = encode(photograph(), disc(), options(format="zip", quality=100))
+    colour, alpha = unzipped(encoded)
+    assert (encoded.content_type, encoded.format) == ("application/zip", "zip")
+    assert np.abs(alpha / 255 - disc()).max() <= 0.5 / 255 + 1e-6
+    assert np.abs(colour[disc() > 0.5].astype(int) - photograph()[disc() > 0.5]).mean() < 2
+
+
+def test_a_zip_is_the_same_each_time_and_its_files_can_be_read_by_who_unpacks_them():
+    encoded = encode(photograph(), disc(), options(format="zip"))
+    assert encode(photograph(), disc(), options(format="zip")) == encoded
+    for entry in zipfile.ZipFile(io.BytesIO(encoded.data)).infolist():
+        assert entry.date_time == (1980, 1, 1, 0, 0, 0) and entry.compress_type == zipfile.ZIP_STORED
+        assert entry.external_attr >> 16 == 0o644
+
+
+@pytest.mark.parametrize("quality", [50, 90])
+def test_the_colours_in_a_zip_have_no_dark_edge_and_nothing_of_what_was_removed(quality):
+    black = np.where((disc() > 0)[..., None], plain(), np.uint8(0))
+    colour, alpha = unzipped(encode(black, disc(), options(format="zip", quality=quality)))
+    assert np.abs(colour[alpha > 0].astype(int) - RED).max() <= 4
+    one, other = (np.where((disc() > 0)[..., None], plain(), np.uint8(value)) for value in (0, 255))
+    assert encode(one, disc(), options(format="zip")) == encode(other, disc(), options(format="zip"))
+
+
+def test_a_zip_is_laid_out_as_other_results_are():
+    encoded = encode(plain(), disc(), options(format="zip", crop=True, max_megapixels=0.0009))
+    colour, alpha = unzipped(encoded)
+    assert (encoded.width, encoded.height) == (30, 30) == alpha.shape == colour.shape[:2]
+    assert np.abs(colour[alpha > 0].astype(int) - RED).max() <= 4
+
+
 def test_without_crop_the_size_stays():
     alpha = np.zeros((HEIGHT, WIDTH), np.float32)
     alpha[10:30, 20:60] = 1
@@ -220,7 +326,7 @@ def test_a_side_that_the_format_cannot_hold_is_refused_with_a_way_out(format_, s
     assert "png" in caught.value.remedy
     longest = encode(rgb[:, 1:], alpha[:, 1:], options(format=format_))
     assert longest.width == side
-    assert opened(longest.data).shape[1] == side
+    assert (unzipped(longest)[0] if format_ == "zip" else opened(longest.data)).shape[1] == side
     assert encode(rgb, alpha, options(format="png")).width == side + 1
 
 

@@ -24,6 +24,7 @@ from core.errors import (
 )
 from core.models import CLASSICAL, ModelSource
 from core.networks import Networks
+from core.segment import segment
 from core.types import Mask, Picture
 from functions.segment.answer import Answers
 from functions.segment.inference import (
@@ -38,6 +39,7 @@ from functions.segment.inference import (
 )
 from functions.shared.job import Job, StoredObject
 from tests.conftest import ROOT, file_of
+from tests.unit import tiny_networks
 
 JOB = json.loads((ROOT / "events/segment.json").read_text())
 JSON, PNG = "application/json", "image/png"
@@ -75,11 +77,14 @@ class Shelf:
     def __init__(self, data: bytes | None) -> None:
         self.data = data
         self.masks: dict[str, Mask] = {}
+        self.scale: float | None = None  # what the picture was reduced by
 
     def picture(self, source: StoredObject, *, at_least_px: int | None = None) -> Picture:
         if self.data is None:
             raise SourceNotFoundError("Gone", field="source.key", value=source.key, remedy="Upload it again.")
-        return decode.decode(self.data, at_least_px=at_least_px)
+        picture = decode.decode(self.data, at_least_px=at_least_px)
+        self.scale = picture.info.width / picture.rgb.shape[1]
+        return picture
 
     def put_plane(self, _bucket: str, key: str, plane: Mask) -> None:
         self.masks[key] = plane
@@ -108,6 +113,26 @@ def test_a_job_is_done_and_answered_with_where_its_mask_is(disc_png: bytes) -> N
     assert media_type == JSON
     assert (part["host"], part["model"], part["key"]) == ("sagemaker", CLASSICAL, JOB["keys"]["mask"])
     assert shelf.masks[part["key"]].shape == (part["height"], part["width"])
+
+
+def test_a_job_with_a_region_gets_the_mask_of_that_region_however_small_the_picture_is_decoded(tmp_path: Path) -> None:
+    entry = tiny_networks.install(tmp_path, "brightness", tiny_networks.network())
+    networks = Networks(ModelSource((tmp_path,), registry={entry.name: entry}))
+    rgb = np.zeros((480, 1280, 3), np.uint8)
+    rgb[100:300, 100:200] = rgb[150:250, 900:1000] = 250
+    shelf = Shelf(file_of(Image.fromarray(rgb), "JPEG", quality=95))
+    job = {
+        **JOB,
+        "source": {**JOB["source"], "width": 1280, "height": 480},
+        "options": {**JOB["options"], "model": entry.name, "roi": "50% 100px 1280px 300px"},
+    }
+    model = Segmenter(networks, entry.name, Desk("work", shelf, Answers(Machine())))
+    body, _ = transform(model, json.dumps(job).encode(), JSON)
+    expected = segment(rgb[100:300, 640:], entry.name, networks).mask
+    found = shelf.masks[json.loads(body)["key"]]
+    assert shelf.scale == 2, "and not 4, which is enough for the whole picture alone"
+    assert found.shape == expected.shape == (10, 32)
+    assert np.abs(found - expected).max() < 0.03
 
 
 def test_a_task_token_is_answered_with_the_mask(disc_png: bytes) -> None:

@@ -32,6 +32,7 @@ def test_the_location_is_kept_on_request_only() -> None:
         ({"metadata": "gps"}, "options.metadata"),
         ({"background_color": "white"}, "options.background_color"),
         ({"background_color": "#fff"}, "options.background_color"),
+        ({"background_color": "#ffffff8"}, "options.background_color"),
         ({"background_key": ""}, "options.background_key"),
         ({"background_color": "#ffffff", "background_key": "backgrounds/a.jpg"}, "options.background_key"),
     ],
@@ -42,6 +43,60 @@ def test_a_bad_option_is_named_with_its_value_and_a_remedy(raw: dict[str, str], 
     assert caught.value.field == field
     assert caught.value.value in raw.values()
     assert caught.value.remedy.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("option", "texts"),
+    [
+        (
+            "crop_margin",
+            ["1.1", "10", "501px", "51%", "1px 2px 3px", "1% 2% 3% 4% 5%", "1px,2px", "-1px", "1em", " 1px"],
+        ),
+        ("scale", ["9%", "101%", "50", "center", "100.1%", ""]),
+        ("position", ["101%", "center center", "10% 20% 30%", "10px", "left", ""]),
+        ("max_megapixels", ["0", "-1", "inf", "nan", "4 MP"]),
+        (
+            "roi",
+            ["0 0 100 100", "0px 0px 10px", "0% 0% 100% 100% ", "-1px 0px 10px 10px", "1e3px 0px 1px 1px", "٣px " * 4],
+        ),
+    ],
+)
+def test_what_a_layout_cannot_be_is_refused_with_what_it_can_be(option: str, texts: list[str]) -> None:
+    for text in texts:
+        with pytest.raises(InvalidOptionsError) as caught:
+            Options.parse({option: text})
+        assert (caught.value.field, caught.value.value) == (f"options.{option}", text)
+        assert "[0-9]" not in caught.value.message, "no regular expression"
+
+
+@pytest.mark.parametrize(
+    ("option", "texts"),
+    [
+        ("crop_margin", ["0px", "500px", "50%", "5% 10px", "0.5% 499.9px 50.0% 1px"]),
+        ("scale", ["original", "10%", "99.9%", "100%", "100.0%"]),
+        ("position", ["original", "center", "0%", "33.3% 100%"]),
+        ("roi", ["0px 0px 500px 300px", "10% 20% 90% 100%", "0% 1.5px 50.25% 900px"]),
+    ],
+)
+def test_a_layout_is_kept_in_the_words_it_came_in(option: str, texts: list[str]) -> None:
+    for text in texts:
+        assert getattr(Options.parse({option: text}), option) == text
+
+
+def test_a_jpeg_has_no_translucent_background() -> None:
+    with pytest.raises(InvalidOptionsError) as caught:
+        Options.parse({"format": "jpeg", "background_color": "#ffffff80"})
+    assert caught.value.field == "options.background_color"
+    assert Options.parse({"format": "jpeg", "background_color": "#ffffffFF"}).background_opacity == 1
+
+
+@pytest.mark.parametrize(
+    "other", [{"output": "mask"}, {"background_color": "#ffffff"}, {"background_key": "backgrounds/a.jpg"}]
+)
+def test_a_zip_holds_a_subject_without_a_background(other: dict[str, str]) -> None:
+    with pytest.raises(InvalidOptionsError) as caught:
+        Options.parse({"format": "zip", **other})
+    assert caught.value.field == "options.format"
 
 
 @pytest.mark.parametrize("background", [{"background_color": "#ffffff"}, {"background_key": "backgrounds/a.jpg"}])

@@ -69,5 +69,42 @@ def test_what_could_not_be_honoured_is_said(disc_png: bytes) -> None:
     assert cut_out(disc_png).warnings == ()
 
 
+def two_discs(disc_png: bytes) -> bytes:
+    """The disc twice, side by side, with their centres at 160 and 480."""
+    once = Image.open(io.BytesIO(disc_png))
+    twice = Image.new("RGB", (640, 240))
+    twice.paste(once, (0, 0))
+    twice.paste(once, (320, 0))
+    return file_of(twice, "PNG")
+
+
+def test_outside_of_the_region_no_subject_is_looked_for_and_nothing_is_kept(disc_png: bytes) -> None:
+    data = two_discs(disc_png)
+    both, one = pixels(cut_out(data))[..., 3], cut_out(data, roi="50% 0px 100% 240px")
+    alpha = pixels(one)[..., 3]
+    assert both[120, 160] == both[120, 480] == alpha[120, 480] == 255
+    assert not alpha[:, :320].any()
+    assert np.array_equal(alpha[:, 320:], pixels(cut_out(disc_png))[..., 3]), "the region is cut out as a picture is"
+    assert one.encoded.foreground and one.encoded.foreground.left > 320 + 60
+
+
+def test_a_subject_is_opaque_up_to_the_border_of_the_region_that_cuts_it(disc_png: bytes) -> None:
+    alpha = pixels(cut_out(disc_png, roi="160px 0% 100% 100%"))[..., 3]
+    assert (alpha[100:140, 160:200] == 255).all() and not alpha[:, :160].any()
+
+
+def test_a_region_of_the_whole_picture_makes_the_bytes_of_none(disc_png: bytes) -> None:
+    assert cut_out(disc_png, roi="0% 0px 320px 100%").encoded == cut_out(disc_png).encoded
+
+
+def test_what_was_transparent_in_a_region_stays_so(disc_png: bytes) -> None:
+    picture = Image.open(io.BytesIO(disc_png))
+    half = Image.new("L", picture.size, 255)
+    half.paste(0, (0, 0, 320, 120))
+    picture.putalpha(half)
+    alpha = pixels(cut_out(file_of(picture, "PNG"), roi="10% 10% 90% 90%"))[..., 3]
+    assert not alpha[:120].any() and not alpha[:, :32].any() and alpha[150, 160] == 255
+
+
 def test_the_mask_is_the_alpha_of_the_cut_out(disc_png: bytes) -> None:
     np.testing.assert_array_equal(pixels(cut_out(disc_png, output="mask")), pixels(cut_out(disc_png))[..., 3])
