@@ -1,6 +1,7 @@
 """What no linter checks of the template: combinations of parameters, who may do what, and what the hosts are told."""
 
 import itertools
+import json
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from functions.api.config import ApiConfig
 from functions.segment.inference import InferenceConfig
 from functions.segment.worker import WorkerConfig
 from local.deploy import translate
@@ -480,3 +482,64 @@ def test_an_asynchronous_endpoint_may_read_requests_and_answer_for_them() -> Non
     [answers, _] = [str(policy) for policy in Stack(ASYNC)["EndpointRole"]["Policies"]]
     assert "states:SendTaskSuccess" in answers
     assert "states:SendTaskSuccess" not in str(Stack(REALTIME)["EndpointRole"])
+
+
+# ---- The HTTP API
+
+PREFIXES_OF_THE_API = {"UploadsBucket": ("api/", "backgrounds/api/"), "ResultsBucket": ("results/api/", "failed/api/")}
+LOGGED = {"requestTime", "requestId", "httpMethod", "path", "status", "responseLatency", "responseLength"}
+LOGGED |= {"integrationErrorMessage", "identity.userArn"}
+
+
+def test_the_api_can_be_configured_from_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = {"CorsOrigins": "https://a.example,https://b.example", "UrlSchemes": "http,https", "ApiJobDays": "3"}
+    for name, value in environment(Stack(parameters)["ApiFunction"]).items():
+        monkeypatch.setenv(name, value)
+    config = ApiConfig()
+    assert (config.uploads_bucket, config.keys_table, config.job_days) == ("<UploadsBucket>", "<ApiKeysTable>", 3)
+    assert config.cors_origins == ("https://a.example", "https://b.example")
+    assert config.url_schemes == ("http", "https")
+    assert config.url_networks == ()
+
+
+def test_every_route_is_the_function_s_and_those_under_iam_want_a_signature() -> None:
+    stack = Stack({})
+    operations = {
+        path: methods["x-amazon-apigateway-any-method"] for path, methods in stack["Api"]["Body"]["paths"].items()
+    }
+    signed = {path: operation.get("security", []) for path, operation in operations.items()}
+    assert signed == {"/{proxy+}": [], "/iam/{proxy+}": [{"AWS_IAM": []}]}
+    for operation in operations.values():
+        integration = operation["x-amazon-apigateway-integration"]
+        assert "/functions/<ApiFunction>.Arn/" in integration["uri"]
+        assert integration["timeoutInMillis"] == 1000 * stack["ApiFunction"]["Timeout"], "both end together"
+
+
+def test_the_access_log_has_no_headers_and_no_query_strings() -> None:
+    [stage] = Stack({}).of_type("AWS::ApiGatewayV2::Stage")
+    logged = json.loads(stage["AccessLogSettings"]["Format"]).values()
+    assert {value.removeprefix("$context.") for value in logged} == LOGGED
+
+
+def test_no_page_may_call_from_elsewhere_unless_its_origin_is_named() -> None:
+    buckets = ("UploadsBucket", "ResultsBucket")
+    assert not [name for name in buckets if "CorsConfiguration" in Stack({})[name]]
+    named = Stack({"CorsOrigins": "https://a.example,https://b.example"})
+    for name in buckets:
+        [rule] = named[name]["CorsConfiguration"]["CorsRules"]
+        assert rule["AllowedOrigins"] == ["https://a.example", "https://b.example"]
+
+
+def test_the_api_writes_and_deletes_only_what_is_its_own() -> None:
+    own = {f"<{bucket}>.Arn/{prefix}*" for bucket, prefixes in PREFIXES_OF_THE_API.items() for prefix in prefixes}
+    [policy] = Stack({})["ApiFunctionRole"]["Policies"]
+    changing = [s for s in policy["PolicyDocument"]["Statement"] if re.search("s3:(Put|Delete)", str(s["Action"]))]
+    assert {arn for statement in changing for arn in leaves_of(statement["Resource"])} == own
+
+
+def test_what_the_api_keeps_expires_with_its_jobs() -> None:
+    stack = Stack({"ApiJobDays": "3"})
+    for bucket, prefixes in PREFIXES_OF_THE_API.items():
+        rules = [r for r in stack[bucket]["LifecycleConfiguration"]["Rules"] if r.get("Prefix") in prefixes]
+        assert {rule["Prefix"] for rule in rules} == set(prefixes)
+        assert {rule["ExpirationInDays"] for rule in rules} == {"3"}
