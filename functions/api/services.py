@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import boto3
+from botocore.config import Config as SdkConfig
 
 from core import outbound
 from core.limits import MAX_BYTES
@@ -18,6 +19,9 @@ from functions.shared.store import S3_SDK, Store
 
 FETCH_S = 10.0
 """How long a picture that is named by its URL may take to come."""
+
+PATIENCE: Final = SdkConfig(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3})
+"""How long the API bears with a call to AWS that nobody answers: less than the gateway bears with the API."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Services:
             client: called with a service's name, returns its client; None for boto3's own.
             fetch: fetches what callers name by URL; None for the web.
         """
-        client = client or (lambda service: boto3.client(service, config=S3_SDK if service == "s3" else SDK))
+        client = client or _client
         s3, table, machine = client("s3"), client("dynamodb"), client("stepfunctions")
         gate = Gate(
             keys_table=config.keys_table,
@@ -52,3 +56,8 @@ class Services:
         fetch = fetch or partial(outbound.get, policy=config.outbound, limit_bytes=MAX_BYTES, timeout_s=FETCH_S)
         jobs = Jobs(config, gate=gate, store=Store(s3), table=table, machine=machine, fetch=fetch)
         return cls(config, gate, jobs, Readiness(config, s3=s3, table=table, machine=machine, queue=client("sqs")))
+
+
+def _client(service: str) -> Any:
+    sdk = S3_SDK if service == "s3" else SDK
+    return boto3.client(service, config=sdk.merge(PATIENCE))  # type: ignore[call-overload]
