@@ -26,6 +26,8 @@ RECOVERY_OUTPUTS = {
     "SettleDeadLetterQueueUrl": "https://settle-dlq",
     "SegmentationDeadLetterQueueUrl": "https://segmentation-dlq",
     "SettleFunctionArn": "settle",
+    "WebhooksDeadLetterQueueUrl": "https://webhooks-dlq",
+    "WebhookMachineArn": "arn:aws:states:eu-west-1:123456789012:stateMachine:pbr-webhooks",
 }
 
 
@@ -71,6 +73,10 @@ _REFUSALS = {
 }
 
 
+def _arn(machine: str, name: str) -> str:
+    return f"{machine.replace('stateMachine', 'execution')}:{name}"
+
+
 class Executions:
     """Step Functions. ``histories`` gives an execution's events, one list for each time they are asked for.
 
@@ -85,8 +91,8 @@ class Executions:
         self.described: list[str] = []
         self.calls: list[tuple[str, str]] = []
 
-    def add(self, name: str, execution_input: Any, *, after_s: float = 0, **facts: Any) -> str:
-        arn = f"{MACHINE.replace('stateMachine', 'execution')}:{name}"
+    def add(self, name: str, execution_input: Any, *, machine: str = MACHINE, after_s: float = 0, **facts: Any) -> str:
+        arn = _arn(machine, name)
         self.known[arn] = {
             "executionArn": arn,
             "name": name,
@@ -108,12 +114,12 @@ class Executions:
         return {"events": events[::-1][: request["maxResults"]]}
 
     def start_execution(self, **request: Any) -> dict[str, Any]:
-        arn = f"{MACHINE.replace('stateMachine', 'execution')}:{request['name']}"
+        arn = _arn(request["stateMachineArn"], request["name"])
         if arn in self.known and self.known[arn]["status"] != "RUNNING":
             raise _REFUSALS["ExecutionAlreadyExists"]
         if arn not in self.known:
             self.calls.append(("start", request["name"]))
-            self.add(request["name"], json.loads(request["input"]))
+            self.add(request["name"], json.loads(request["input"]), machine=request["stateMachineArn"])
         return {"executionArn": arn}
 
     def redrive_execution(self, **request: Any) -> dict[str, Any]:
@@ -125,7 +131,7 @@ class Executions:
         return {}
 
     def end(self, name: str, status: str, **facts: Any) -> None:
-        self.known[f"{MACHINE.replace('stateMachine', 'execution')}:{name}"] |= {"status": status, **facts}
+        self.known[_arn(MACHINE, name)] |= {"status": status, **facts}
 
     def get_paginator(self, operation: str) -> "_Pages":
         return _Pages(self, operation)

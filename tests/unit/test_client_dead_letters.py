@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from client.dead_letters import Letter, go_through
 from client.errors import StackUnavailableError
 from client.stack import Stack
+from tests.conftest import ROOT
 from tests.unit.stack_in_memory import Buckets, Executions, stack, uploaded
 
 
@@ -173,7 +174,7 @@ def test_an_upload_that_needs_nothing_any_more_is_explained_and_deleted_on_reque
 )
 def test_what_is_no_message_of_this_stack_is_left(body: Any) -> None:
     cloud = Cloud()
-    for queue in ("uploads", "segmentation"):
+    for queue in ("uploads", "segmentation", "webhooks"):
         cloud.queues.put(queue, json.dumps(body), "{")
         assert {letter.fate for letter in cloud.go_through(queue, purge=True)} == {"left"}
         cloud.queues.hidden.clear()
@@ -281,6 +282,32 @@ def test_a_job_whose_execution_is_forgotten_is_explained_too() -> None:
     cloud = Cloud()
     cloud.queues.put("segmentation", job("arn:aws:states:eu-west-1:123456789012:execution:pbr:one"))
     assert [letter.because for letter in cloud.go_through("segmentation")] == ["one is not known any more"]
+
+
+NOTICE = json.loads((ROOT / "events/webhook.json").read_text())
+REFUSED = {"Error": "WebhookRefusedError", "Cause": '{"errorMessage": "The receiver answers with status 410"}'}
+
+
+def test_a_webhook_is_delivered_again_once_for_each_message() -> None:
+    cloud = Cloud()
+    body = json.dumps({"notice": NOTICE, "failed": REFUSED})
+    cloud.queues.put("webhooks", body, body)
+    letters = cloud.go_through("webhooks")
+    assert {letter.fate for letter in letters} == {"replayed"} and cloud.queues.deleted == {"m0", "m1"}
+    assert "status 410" in letters[0].why and letters[0].key == NOTICE["execution"]["name"]
+    cloud.queues.deleted.clear()
+    cloud.queues.hidden.clear()
+    cloud.go_through("webhooks")
+    started = list(cloud.executions.known)
+    assert [arn.rpartition(":")[2] for arn in started] == ["replay-m0", "replay-m1"]
+    assert {json.loads(one["input"])["outcome"] for one in cloud.executions.known.values()} == {"succeeded"}
+    assert {arn.split(":")[6] for arn in started} == {"pbr-webhooks"}
+
+
+def test_what_timed_out_has_no_cause_and_is_delivered_again_all_the_same() -> None:
+    cloud = Cloud()
+    cloud.queues.put("webhooks", json.dumps({"notice": NOTICE, "failed": {"Error": "States.Timeout"}}))
+    assert [letter.fate for letter in cloud.go_through("webhooks", dry_run=True)] == ["replay"]
 
 
 def test_a_stack_without_the_outputs_is_told_to_be_deployed_again() -> None:

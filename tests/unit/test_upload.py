@@ -24,6 +24,15 @@ def test_a_request_names_an_object_and_its_options() -> None:
     assert read_upload(request) == Upload(bucket="uploads", key="a.jpg", options={"format": "webp"})
 
 
+def ordered(**more: object) -> dict[str, object]:
+    return {"source": {"bucket": "uploads", "key": "a.jpg"}, **more}
+
+
+def test_a_request_may_say_whom_to_tell() -> None:
+    request = ordered(webhook={"url": "https://example.com/told?of=it", "key_id": "iam0f"})
+    assert read_upload(request) == Upload(bucket="uploads", key="a.jpg")
+
+
 @pytest.mark.parametrize(
     ("event", "field"),
     [
@@ -34,6 +43,12 @@ def test_a_request_names_an_object_and_its_options() -> None:
         ({"detail": {"bucket": {"name": "uploads"}}}, "detail.object"),
         ({"source": "s3://uploads/a.jpg"}, "source"),
         ({"source": {"bucket": "uploads", "key": "\ud800"}}, "source.key"),
+        (ordered(webhook="https://example.com"), "webhook"),
+        (ordered(webhook={"url": "https://example.com"}), "webhook.key_id"),
+        (ordered(webhook={"url": "ftp://example.com", "key_id": "k1"}), "webhook.url"),
+        (ordered(webhook={"url": "https://\ud800", "key_id": "k1"}), "webhook.url"),
+        (ordered(webhook={"url": "https://example.com", "key_id": "../k1"}), "webhook.key_id"),
+        (ordered(webhook={"url": "https://example.com", "key_id": "k1", "secret": "s"}), "webhook.secret"),
         ({"detail": {"bucket": {"name": "uploads"}, "object": {"key": "\udc00"}}}, "detail.object.key"),
     ],
 )
