@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
+from core.outbound import Policy
 from functions.api.config import ApiConfig
 from functions.segment.inference import InferenceConfig
 from functions.segment.worker import WorkerConfig
+from functions.shared.urls import UrlConfig
 from local.deploy import translate
 from tests.conftest import ROOT
 
@@ -374,6 +376,61 @@ def test_a_pulling_role_can_pull_its_own_image_only() -> None:
         statements = [s for policy in stack[role]["Policies"] for s in policy["PolicyDocument"]["Statement"]]
         [pulled] = [s["Resource"] for s in statements if "ecr:BatchGetImage" in s["Action"]]
         assert pulled == f"arn:aws:ecr:{REGION}:123456789012:repository/pictures/background-remover"
+
+
+# ---- Webhooks
+
+
+def allowed(stack: Stack, role: str) -> set[tuple[str, str]]:
+    """Return which actions a role may take on which resources, but for those that IAM cannot narrow."""
+    statements = [s for policy in stack[role]["Policies"] for s in policy["PolicyDocument"]["Statement"]]
+    return {
+        (action, resource)
+        for statement in statements
+        for action in leaves_of(statement["Action"])
+        for resource in leaves_of(statement["Resource"])
+        if action not in WITHOUT_RESOURCES
+    }
+
+
+def test_a_delivery_may_read_the_secret_and_results_and_leave_a_dead_letter() -> None:
+    stack = Stack({})
+    assert allowed(stack, "WebhookFunctionRole") == {
+        ("secretsmanager:GetSecretValue", "<WebhookSecret>"),
+        ("s3:GetObject", "<ResultsBucket>.Arn/results/*"),
+    }
+    assert allowed(stack, "DeliverWebhookRole") == {
+        ("lambda:InvokeFunction", "<WebhookFunction>.Arn"),
+        ("sqs:SendMessage", "<WebhooksDeadLetterQueue>.Arn"),
+    }
+
+
+def test_deliveries_are_started_by_who_knows_how_a_job_ended_and_by_nobody_else() -> None:
+    stack = Stack({})
+    roles = [name for name, resource in stack.resources.items() if resource["Type"] == "AWS::IAM::Role"]
+    starting = {role for role in roles if ("states:StartExecution", "<DeliverWebhook>") in allowed(stack, role)}
+    assert starting == {"RemoveBackgroundRole", "SettleFunctionRole"}
+    assert environment(stack["SettleFunction"])["DELIVERY_MACHINE_ARN"] == "<DeliverWebhook>"
+    assert stack["RemoveBackground"]["DefinitionSubstitutions"]["DeliverWebhookArn"] == "<DeliverWebhook>"
+
+
+def test_webhooks_go_where_the_api_may_fetch_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = Stack({"UrlSchemes": "http,https", "UrlNetworks": "10.1.0.0/16"})
+    for name, value in environment(stack["WebhookFunction"]).items():
+        monkeypatch.setenv(name, value)
+    assert UrlConfig().outbound == Policy(("http", "https"), ("10.1.0.0/16",))
+
+
+def test_every_queue_is_reached_by_tls_only(stack: Stack) -> None:
+    queues = {f"<{name}>" for name, resource in stack.resources.items() if resource["Type"] == "AWS::SQS::Queue"}
+    guarded = {
+        queue
+        for policy in stack.of_type("AWS::SQS::QueuePolicy")
+        for queue in policy["Queues"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        if statement["Sid"] == "TlsOnly" and f"{queue}.Arn" in leaves_of(statement["Resource"])
+    }
+    assert guarded == queues
 
 
 # ---- The network
