@@ -4,9 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := 0.13.9
 IMAGE  ?=
+NPM    := $(shell command -v npm 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-containers chaos fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-foreground bench-segmentation bench-worker-memory load capacity reliability-tables lock clean
+.PHONY: help setup demo test test-containers chaos fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-foreground bench-segmentation bench-worker-memory load capacity openapi reliability-tables lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -29,7 +30,7 @@ demo: setup  ## one photograph through the whole pipeline: make demo [IMAGE=phot
 	@$(BIN)/pbr demo $(IMAGE)
 
 # In the slow part each process has clouds of its own, with functions and workers as further processes: two are enough.
-test: setup $(VENV)/.compiled  ## all tests, fast ones first
+test: setup $(VENV)/.compiled $(if $(NPM),node_modules/.ready)  ## all tests, fast ones first; with npm, those with a client in JavaScript, too
 	$(BIN)/python -m pytest --numprocesses auto tests/unit tests/hostile
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/chaos tests/integration tests/e2e
 
@@ -52,7 +53,7 @@ lint: setup node_modules/.ready typecheck  ## style, types, imports, templates, 
 	node_modules/.bin/asl-validator --yaml-path statemachine/webhook.asl.yaml
 
 node_modules/.ready: package-lock.json
-	@command -v npm >/dev/null || { echo "make lint needs Node.js with npm: asl-validator is an npm package"; exit 1; }
+	@test -n "$(NPM)" || { echo "make lint needs Node.js with npm: asl-validator is an npm package"; exit 1; }
 	npm ci --silent
 	@touch $@
 
@@ -99,6 +100,9 @@ SHARED  = rembg|onnxruntime|numpy|scipy|pymatting|numba|opencv-python-headless
 
 bench-worker-memory: setup  ## the ECS worker's memory over many pictures: make bench-worker-memory [IMAGES=10000] [MODELS=1] [BATCH=4]
 	@$(BIN)/python -m bench.worker_memory $(if $(IMAGES),--images $(IMAGES)) $(if $(MODELS),--models $(MODELS)) $(if $(BATCH),--batch $(BATCH))
+
+openapi: setup  ## docs/openapi.json, anew from the API's routes
+	$(BIN)/python -m functions.api > docs/openapi.json
 
 reliability-tables: setup  ## the fault matrix in docs/reliability.md, anew from the state machine
 	@$(BIN)/python -m tests.fault_matrix
