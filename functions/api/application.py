@@ -96,7 +96,7 @@ def document() -> dict[str, Any]:
         monthly_quota=1,
     )
     app = resolver(Services.connect(nowhere, client=lambda _service: object()))
-    return openapi.document(app, {"POST /process": openapi.process_body()})
+    return openapi.document(app, {**native.told(), **removebg.told(), **rembg.told()})
 
 
 def problem_for(error: Exception) -> Problem:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.limits import MAX_BYTES, MAX_KEY_BYTES
+from core.options import Options
 
 WebhookUrl = Annotated[str, Field(max_length=2048, description="where to post how the job has ended; signed")]
 
@@ -153,3 +154,15 @@ class Ready(_Answer):
     table: bool
     machine: bool
     queue: bool
+
+
+class ProcessBody(Options):
+    """What ``POST /process`` takes, for its document: options stand beside the picture."""
+
+    image: str | None = Field(default=None, description="the picture's file, in JSON as base64; or image_url")
+    image_url: str | None = Field(default=None, description="where the picture is fetched from")
+    background: str | None = Field(default=None, description="a picture to put the subject on; or background_url")
+    background_url: str | None = Field(default=None, description="where that is fetched from")
+    name: str | None = Field(default=None, description="the file's name, which the result is named after")
+    delivery: Literal["inline", "url"] = Field(default="inline", description="url: a URL even of a small result")
+    webhook_url: WebhookUrl | None = None

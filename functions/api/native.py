@@ -12,7 +12,7 @@ from aws_lambda_powertools.event_handler.router import Router
 from pydantic import BaseModel
 
 from core.errors import BackgroundRemoverError
-from functions.api import body
+from functions.api import body, openapi
 from functions.api.auth import Admission
 from functions.api.jobs import ObjectOrder, Order, State
 from functions.api.models import (
@@ -23,6 +23,7 @@ from functions.api.models import (
     Metrics,
     ProblemDocument,
     ProcessAnswer,
+    ProcessBody,
     Ready,
     Result,
     Step,
@@ -30,7 +31,6 @@ from functions.api.models import (
     UploadForm,
     UploadRequest,
 )
-from functions.api.openapi import described
 from functions.api.problems import Problem, of_report, problem_of
 from functions.api.services import Services
 from functions.shared.api_keys import Scope
@@ -41,13 +41,20 @@ MAX_INLINE_BYTES: Final = 4_400_000
 ANSWER_WITHIN_S: Final = 26.0
 """API Gateway waits 30 s; by then a result has to be read and sent."""
 
-_JSON: Final = "application/json"
+
 _ASK_AGAIN_S: Final = 2
 
 IdempotencyKey = Annotated[
     str | None, Header(alias="Idempotency-Key", description="sent again, it starts no second job")
 ]
 JobId = Annotated[str, Path(description="as POST /process and POST /jobs answer it")]
+
+
+def told() -> dict[str, openapi.Operation]:
+    """Return what the document says of the routes that they cannot say of themselves."""
+    return {
+        "POST /process": openapi.takes(ProcessBody, openapi.JSON, openapi.FORM, files=("image", "background")),
+    }
 
 
 def routes(services: Services) -> Router:
@@ -57,7 +64,9 @@ def routes(services: Services) -> Router:
     def admit(scope: Scope) -> Admission:
         return services.gate.admit(router.current_event, scope)
 
-    @router.post("/process", **described("Cut a picture out, and wait for it", {200: ProcessAnswer, 202: Accepted}))
+    @router.post(
+        "/process", **openapi.described("Cut a picture out, and wait for it", {200: ProcessAnswer, 202: Accepted})
+    )
     def process(idempotency_key: IdempotencyKey = None) -> Response[Any]:
         """Send a picture and have its cut-out.
 
@@ -80,21 +89,21 @@ def routes(services: Services) -> Router:
             raise _as_sent(of_report(state.report, job_id=state.job.id))
         return _answer(HTTPStatus.OK, process_answer(services, state, wants_url), admission)
 
-    @router.post("/uploads", **described("Get a form to upload a picture with", {201: UploadForm}))
+    @router.post("/uploads", **openapi.described("Get a form to upload a picture with", {201: UploadForm}))
     def uploads(request: UploadRequest) -> Response[Any]:
         """Have S3 take a picture of up to 100 MiB, straight from a browser. The form lives for an hour."""
         admission = admit(Scope.PROCESS)
         form = services.jobs.upload_form(admission.caller, request.name, request.content_type, request.max_bytes)
         return _answer(HTTPStatus.CREATED, UploadForm(**form), admission)
 
-    @router.post("/jobs", **described("Start a job and do not wait for it", {202: Accepted}))
+    @router.post("/jobs", **openapi.described("Start a job and do not wait for it", {202: Accepted}))
     def start(request: JobRequest, idempotency_key: IdempotencyKey = None) -> Response[Any]:
         """Process an object of the uploads bucket, or what lies at a URL."""
         admission = admit(Scope.PROCESS)
         job = services.jobs.submit(admission.caller, job_order(request, admission), idempotency_key=idempotency_key)
         return _accepted(admission, State(job, "queued"))
 
-    @router.get("/jobs/<job_id>", **described("See what has become of a job", {200: JobDocument}))
+    @router.get("/jobs/<job_id>", **openapi.described("See what has become of a job", {200: JobDocument}))
     def show(job_id: JobId) -> Response[Any]:
         """Return status, stage, timings, and the result or what went wrong."""
         admission = admit(Scope.READ)
@@ -102,7 +111,7 @@ def routes(services: Services) -> Router:
         request_id = router.current_event.request_context.request_id
         return _answer(HTTPStatus.OK, job_document(services, state, request_id), admission)
 
-    @router.get("/jobs/<job_id>/events", **described("See each step of a job", {200: Steps}))
+    @router.get("/jobs/<job_id>/events", **openapi.described("See each step of a job", {200: Steps}))
     def events(job_id: JobId) -> Response[Any]:
         """Return the events of the job's execution, oldest first."""
         admission = admit(Scope.READ)
@@ -110,19 +119,19 @@ def routes(services: Services) -> Router:
         answer = Steps(events=[Step(**{name: getattr(row, name) for name in Step.model_fields}) for row in steps])
         return _answer(HTTPStatus.OK, answer, admission)
 
-    @router.delete("/jobs/<job_id>", **described("Stop and forget a job, and delete its pictures", {204: None}))
+    @router.delete("/jobs/<job_id>", **openapi.described("Stop and forget a job, and delete its pictures", {204: None}))
     def delete(job_id: JobId) -> Response[Any]:
         """Stop the job if it runs, and delete what was uploaded for it and all that was made of it."""
         admission = admit(Scope.DELETE)
         services.jobs.delete(services.jobs.find(admission.caller, job_id))
         return Response(HTTPStatus.NO_CONTENT.value, headers=_headers(admission))
 
-    @router.get("/health", **described("Whether the API answers", {200: Health}, is_open=True))
+    @router.get("/health", **openapi.described("Whether the API answers", {200: Health}, is_open=True))
     def health() -> Response[Any]:
         """Answer at once, and look at nothing."""
         return _answer(HTTPStatus.OK, Health())
 
-    @router.get("/ready", **described("Whether a job would be done", {200: Ready, 503: Ready}, is_open=True))
+    @router.get("/ready", **openapi.described("Whether a job would be done", {200: Ready, 503: Ready}, is_open=True))
     def ready() -> Response[Any]:
         """Look whether buckets, tables, state machine and queue are there; the answer is ten seconds old at most."""
         found = services.readiness.look()
@@ -281,7 +290,7 @@ def _answer(
 ) -> Response[Any]:
     return Response(
         status.value,
-        _JSON,
+        openapi.JSON,
         answer.model_dump_json(exclude_none=True),
         headers={**_headers(admission), **(headers or {})},
     )

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Final
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, InstanceOf, ValidationError
 
 from core.errors import MAX_SHOWN_CHARS
 from core.types import Precision
-from functions.api import body
+from functions.api import body, openapi
 from functions.api.auth import Admission
 from functions.api.delivery import deliver, sentence, warned
 from functions.api.jobs import Order
@@ -84,6 +84,24 @@ class Parameters(BaseModel):
             for name, reason in reasons.items()
             if reason and name in self.model_fields_set
         ]
+
+
+class _Upload(Parameters):
+    file: InstanceOf[body.UploadedFile]
+
+
+def told() -> dict[str, openapi.Operation]:
+    """Return what the document says of the routes that they cannot say of themselves."""
+    return {
+        "GET /api/remove": {
+            **openapi.asks(Parameters, url="where the picture lies"),
+            **openapi.answers("image/png", description="The result."),
+        },
+        "POST /api/remove": {
+            **openapi.takes(_Upload, openapi.FORM, required=("file",)),
+            **openapi.answers("image/png", description="The result."),
+        },
+    }
 
 
 def parameters(given: Mapping[str, Any]) -> Parameters:

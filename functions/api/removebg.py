@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from core.errors import MAX_SHOWN_CHARS, InvalidOptionsError
 from core.options import REGION_EXCEEDS_PICTURE, Options
-from functions.api import body
+from functions.api import body, openapi
 from functions.api.auth import Usage
 from functions.api.delivery import Delivery, deliver, sentence, warned
 from functions.api.jobs import Order
@@ -188,6 +188,36 @@ class Parameters(BaseModel):
     def _max_megapixels(self) -> float:
         most = _MEGAPIXELS.get(self.size, _MEGAPIXELS_OF_OTHERS)
         return min(most, _MEGAPIXELS_OF_PNG) if self._format == "png" else most
+
+
+_ERRORS: Final = {
+    "type": "object",
+    "required": ["errors"],
+    "properties": {
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["title", "code", "detail"],
+                "properties": {name: {"type": "string"} for name in ("title", "code", "detail")},
+            },
+        }
+    },
+}
+_PICTURES: Final = ("image/png", "image/jpeg", "image/webp", "application/zip", openapi.JSON)
+
+
+def told() -> dict[str, openapi.Operation]:
+    """Return what the document says of the routes that they cannot say of themselves."""
+    return {
+        "POST /v1.0/removebg": {
+            **openapi.takes(Parameters, openapi.FORM, openapi.URLENCODED, openapi.JSON),
+            **openapi.answers(*_PICTURES, description="The result.", error=openapi.JSON, schema=_ERRORS),
+        },
+        "GET /v1.0/account": openapi.answers(
+            openapi.JSON, description="The balance.", error=openapi.JSON, schema=_ERRORS
+        ),
+    }
 
 
 def parameters(said: body.Body) -> Parameters:

@@ -1,0 +1,44 @@
+"""The API's document: as checked in, and complete."""
+
+import json
+from typing import Any
+
+from functions.api.application import document
+from tests.conftest import ROOT
+
+DOCUMENT = document()
+OPERATIONS = {
+    f"{method.upper()} {path}": operation
+    for path, operations in DOCUMENT["paths"].items()
+    for method, operation in operations.items()
+}
+
+
+def references(node: Any) -> set[str]:
+    if isinstance(node, list):
+        return {found for item in node for found in references(item)}
+    if not isinstance(node, dict):
+        return set()
+    own = {node["$ref"]} if "$ref" in node else set()
+    return own | {found for item in node.values() for found in references(item)}
+
+
+def test_the_document_is_checked_in_as_the_code_makes_it() -> None:
+    assert json.loads((ROOT / "docs/openapi.json").read_text()) == DOCUMENT, "run make openapi"
+
+
+def test_every_reference_leads_somewhere() -> None:
+    known = {f"#/components/schemas/{name}" for name in DOCUMENT["components"]["schemas"]}
+    assert references(DOCUMENT) <= known
+
+
+def test_every_route_but_two_asks_for_a_key() -> None:
+    assert {name for name, operation in OPERATIONS.items() if not operation["security"]} == {
+        "GET /health",
+        "GET /ready",
+    }
+
+
+def test_every_route_that_takes_a_body_says_which() -> None:
+    silent = {name for name, operation in OPERATIONS.items() if "requestBody" not in operation}
+    assert {name for name in silent if name.startswith("POST")} == set()
