@@ -287,7 +287,7 @@ def test_a_minute_s_requests_may_come_at_once_and_then_one_at_a_time(api: Api) -
     assert refused(api.gate, of(key)).status == 429
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=8)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=5)
 @given(st.integers(1, 8), st.lists(st.floats(0, 30), min_size=10, max_size=20))
 def test_no_stretch_of_time_has_more_than_a_full_bucket_and_what_flows_back(
     api: Api, limit: int, waits: list[float]

@@ -1,4 +1,3 @@
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -8,7 +7,7 @@ import boto3
 import pytest
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 from moto import mock_aws
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from client import keys
 from client.cli import app
@@ -18,100 +17,75 @@ from functions.api.auth import Caller, Gate
 from functions.api.problems import Problem
 from functions.shared.api_keys import ApiKey, Scope
 from functions.shared.webhook_signing import signing_secret
+from tests.unit import stack_in_memory
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
 
 
-def table(key: str) -> dict[str, Any]:
-    attribute = {"AttributeName": key, "AttributeType": "S"}
-    schema = {"AttributeName": key, "KeyType": "HASH"}
-    properties = {"AttributeDefinitions": [attribute], "KeySchema": [schema], "BillingMode": "PAY_PER_REQUEST"}
-    return {"Type": "AWS::DynamoDB::Table", "Properties": properties}
-
-
-TEMPLATE = {
-    "Parameters": {
-        "ApiRatePerMinute": {"Type": "Number", "Default": 60},
-        "ApiMonthlyQuota": {"Type": "Number", "Default": 10000},
-    },
-    "Resources": {
-        "Keys": table("key_id"),
-        "Usage": table("meter"),
-    },
-    "Outputs": {
-        "ApiKeysTable": {"Value": {"Ref": "Keys"}},
-        "ApiUsageTable": {"Value": {"Ref": "Usage"}},
-        "WebhookSecretArn": {"Value": "webhooks"},
-        **{
-            name: {"Value": name}
-            for name in ("UploadsBucket", "ResultsBucket", "WorkBucket", "StateMachineArn", "QueueUrl")
-        },
-    },
-}
-
-
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """A stack on moto's AWS, with what keys need of the project's own."""
+    """A stack that has keys, meters and a secret."""
     with mock_aws():
-        boto3.client("secretsmanager", "eu-west-1").create_secret(Name="webhooks", SecretString="master")
-        boto3.client("cloudformation", "eu-west-1").create_stack(StackName="keys", TemplateBody=json.dumps(TEMPLATE))
-        yield Stack.connect("keys", region="eu-west-1")
+        session = boto3.session.Session("local", "local", region_name="eu-west-1")
+        dynamodb, secrets = session.client("dynamodb"), session.client("secretsmanager")
+        for table, key in (("keys", "key_id"), ("usage", "meter")):
+            dynamodb.create_table(
+                TableName=table,
+                KeySchema=[{"AttributeName": key, "KeyType": "HASH"}],
+                AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"}],
+                BillingMode="PAY_PER_REQUEST",
+            )
+        secrets.create_secret(Name="webhooks", SecretString="master")
+        yield replace(
+            stack_in_memory.stack(dynamodb=dynamodb, secrets=secrets),
+            outputs={"ApiKeysTable": "keys", "ApiUsageTable": "usage", "WebhookSecretArn": "webhooks"},
+            parameters={"ApiRatePerMinute": "60", "ApiMonthlyQuota": "10000"},
+        )
 
 
-@pytest.fixture
-def pbr(stack: Stack) -> Callable[..., Result]:
-    def run(*arguments: str) -> Result:
-        return CliRunner().invoke(app, ["keys", *arguments, "--stack", "keys", "--region", "eu-west-1"])
-
-    return run
-
-
-def caller(stack: Stack, text: str, at: datetime | None = None) -> Caller:
-    """Return who a key's holder is to a function that has just started."""
-    request = APIGatewayProxyEventV2({"headers": {"x-api-key": text}, "requestContext": {}})
-    return gate(stack, at).admit(request, Scope.READ).caller
-
-
-def gate(stack: Stack, at: datetime | None = None) -> Gate:
+def gate(stack: Stack, at: datetime = NOW) -> Gate:
+    """Return the gate of a function that has just started."""
     return Gate(
-        keys_table=stack.outputs["ApiKeysTable"],
-        usage_table=stack.outputs["ApiUsageTable"],
+        keys_table="keys",
+        usage_table="usage",
         rate_per_minute=60,
         monthly_quota=10_000,
         dynamodb_client=stack.dynamodb,
-        clock=(at or datetime.now(UTC)).timestamp,
+        clock=at.timestamp,
     )
 
 
-def lets_in(stack: Stack, text: str, at: datetime | None = None) -> bool:
+def caller(stack: Stack, key: ApiKey, at: datetime = NOW) -> Caller:
+    request = APIGatewayProxyEventV2({"headers": {"x-api-key": key.reveal()}, "requestContext": {}})
+    return gate(stack, at).admit(request, Scope.READ).caller
+
+
+def lets_in(stack: Stack, key: ApiKey, at: datetime = NOW) -> bool:
     try:
-        return bool(caller(stack, text, at))
+        return bool(caller(stack, key, at))
     except Problem as problem:
         assert problem.code == "auth_failed"
         return False
 
 
-def make(stack: Stack, name: str = "laptop", **limits: Any) -> keys.Issued:
-    unlimited: dict[str, Any] = {"rate_per_minute": None, "monthly_quota": None, "lifetime": None}
-    return keys.create(stack, name, [Scope.READ], now=NOW, **unlimited | limits)
+def make(stack: Stack, name: str = "laptop", **asked: Any) -> keys.Issued:
+    given = {"scopes": [Scope.READ], "rate_per_minute": None, "monthly_quota": None, "lifetime": None, "now": NOW}
+    return keys.create(stack, name, **given | asked)
 
 
-def test_a_new_key_stands_alone_on_standard_output_and_opens_the_api(stack: Stack, pbr: Callable[..., Result]) -> None:
-    made = pbr("create", "laptop")
-    key = ApiKey.parse(made.stdout.removesuffix("\n"))
-    assert made.exit_code == 0 and key
-    assert caller(stack, key.reveal()) == Caller(key.key_id, frozenset({Scope.PROCESS, Scope.READ}), 60, 10_000)
-    assert "shown this once" in made.stderr and key.reveal() not in made.stderr
-    assert signing_secret("master", key.key_id) in made.stderr
+def test_a_key_has_the_scopes_and_limits_that_were_asked_for(stack: Stack) -> None:
+    scopes = {Scope.READ, Scope.DELETE}
+    key = make(stack, scopes=scopes, rate_per_minute=5, monthly_quota=7, lifetime=90 * DAY).key
+    assert caller(stack, key) == Caller(key.key_id, frozenset(scopes), 5, 7)
+    assert lets_in(stack, key, NOW + 89 * DAY) and not lets_in(stack, key, NOW + 90 * DAY)
 
 
-def test_a_key_has_the_scopes_and_limits_that_were_asked_for(stack: Stack, pbr: Callable[..., Result]) -> None:
-    asked = "--scope read --scope delete --rate 5 --quota 7 --expires 90d --json"
-    made, now = json.loads(pbr("create", "shop", *asked.split()).stdout), datetime.now(UTC)
-    assert caller(stack, made["key"]) == Caller(made["id"], frozenset({Scope.READ, Scope.DELETE}), 5, 7)
-    assert lets_in(stack, made["key"], now + 89 * DAY) and not lets_in(stack, made["key"], now + 90 * DAY)
+def test_a_key_without_limits_of_its_own_has_the_stack_s(stack: Stack) -> None:
+    entry = make(stack).entry
+    assert (entry.rate_per_minute, entry.monthly_quota) == (60, 10_000)
+    own = make(stack, rate_per_minute=5, monthly_quota=0).entry
+    assert (own.rate_per_minute, own.monthly_quota) == (5, 0)
 
 
 def test_scripts_get_all_facts_of_a_new_key(stack: Stack) -> None:
@@ -131,48 +105,52 @@ def test_scripts_get_all_facts_of_a_new_key(stack: Stack) -> None:
         "key": issued.key.reveal(),
         "webhook_secret": signing_secret("master", issued.key.key_id),
     }
-    assert issued.facts()["key"] not in repr(issued) and issued.webhook_secret not in repr(issued)
 
 
-def test_the_list_has_every_key_with_this_month_s_use_and_no_secrets(stack: Stack, pbr: Callable[..., Result]) -> None:
-    used, revoked, rotated = (make(stack, name).key for name in ("used", "revoked", "rotated"))
-    gate(stack).charge(caller(stack, used.reveal()))
+def test_the_list_has_every_key_newest_first_with_this_month_s_use(stack: Stack) -> None:
+    used, revoked, rotated = (make(stack, now=NOW + days * DAY, lifetime=9 * DAY).key for days in (1, 2, 3))
+    gate(stack).charge(caller(stack, used))
     keys.revoke(stack, revoked.key_id, NOW)
-    keys.rotate(stack, rotated.key_id, DAY, NOW + DAY)
-    text, facts = pbr("list").stdout, pbr("list", "--json").stdout
-    listed = {key["id"]: key for key in json.loads(facts)}
-    assert [(listed[key.key_id]["used"], listed[key.key_id]["status"]) for key in (used, revoked, rotated)] == [
-        (1, "active"),
-        (0, "revoked"),
-        (0, "active"),
+    keys.rotate(stack, rotated.key_id, DAY, NOW + 4 * DAY)
+    facts = [entry.facts() for entry in keys.entries(stack, NOW + 10 * DAY)]
+    assert [(key["id"], key["used"], key["status"]) for key in facts[:3]] == [
+        (rotated.key_id, 0, "active"),
+        (revoked.key_id, 0, "revoked"),
+        (used.key_id, 1, "expired"),
     ]
-    assert [listed[key.key_id]["rotated_at"] for key in (used, rotated)] == [None, "2026-03-02T12:00:00Z"]
-    assert "1 of 10,000" in text and all(key_id in text for key_id in listed)
-    stored = json.dumps(stack.dynamodb.scan(TableName=stack.outputs["ApiKeysTable"])["Items"])
-    told = text + facts + stored
-    assert not [key for key in (used, revoked, rotated) if key.secret.get_secret_value() in told or key.sha256 in facts]
+    assert [key["rotated_at"] for key in facts[:3]] == ["2026-03-05T12:00:00Z", None, None]
+    assert keys.entries(stack, datetime(2026, 4, 1, tzinfo=UTC))[2].used == 0
 
 
-def test_a_rotated_key_opens_with_both_secrets_for_a_day(stack: Stack, pbr: Callable[..., Result]) -> None:
-    old = make(stack).key.reveal()
-    rotated, now = pbr("rotate", old[4:20]), datetime.now(UTC)
-    new = rotated.stdout.strip()
-    assert new[4:20] == old[4:20] and "before does so until" in rotated.stderr
-    assert [lets_in(stack, key, now + 0.9 * DAY) for key in (old, new)] == [True, True]
-    assert [lets_in(stack, key, now + DAY) for key in (old, new)] == [False, True]
+def test_neither_the_table_nor_the_list_has_a_secret(stack: Stack) -> None:
+    first = make(stack)
+    issued = [first, keys.rotate(stack, first.key.key_id, DAY, NOW)]
+    stored = str(stack.dynamodb.scan(TableName="keys")["Items"])
+    listed = str([entry.facts() for entry in keys.entries(stack, NOW)])
+    for secret in (one.key.secret.get_secret_value() for one in issued):
+        assert secret not in stored + listed + repr(issued)
+    assert all(one.key.sha256 in stored and one.key.sha256 not in listed for one in issued)
+    assert first.webhook_secret not in repr(issued)
+
+
+def test_a_rotated_key_opens_with_both_secrets_until_the_grace_is_over(stack: Stack) -> None:
+    old = make(stack).key
+    new = keys.rotate(stack, old.key_id, DAY, NOW).key
+    assert new.key_id == old.key_id
+    assert [lets_in(stack, key, NOW + 0.9 * DAY) for key in (old, new)] == [True, True]
+    assert [lets_in(stack, key, NOW + DAY) for key in (old, new)] == [False, True]
 
 
 def test_a_key_that_leaked_is_rotated_without_grace(stack: Stack) -> None:
-    old = make(stack).key.reveal()
-    new = keys.rotate(stack, old, timedelta(0), NOW).key.reveal()
-    assert [lets_in(stack, key, NOW) for key in (old, new)] == [False, True]
+    old = make(stack).key
+    new = keys.rotate(stack, old.reveal(), timedelta(0), NOW).key
+    assert [lets_in(stack, key) for key in (old, new)] == [False, True]
 
 
-def test_a_revoked_key_lets_nobody_in(stack: Stack, pbr: Callable[..., Result]) -> None:
+def test_a_revoked_key_lets_nobody_in_and_is_not_rotated(stack: Stack) -> None:
     key = make(stack).key
-    revoked = pbr("revoke", key.key_id)
-    assert revoked.exit_code == 0 and revoked.stdout.startswith(f"Revoked {key.key_id}, laptop.")
-    assert not lets_in(stack, key.reveal())
+    keys.revoke(stack, key.key_id, NOW)
+    assert not lets_in(stack, key)
     with pytest.raises(KeyConflictError, match="revoked"):
         keys.rotate(stack, key.key_id, DAY, NOW)
 
@@ -188,11 +166,11 @@ def test_an_expired_key_is_not_rotated(stack: Stack) -> None:
         keys.rotate(stack, key, DAY, NOW + DAY)
 
 
-def test_a_key_that_is_not_there_is_named(stack: Stack, pbr: Callable[..., Result]) -> None:
-    result = pbr("revoke", "0123456789abcdef")
-    assert result.exit_code == 1 and result.stderr.startswith("error: No key has that id (ID: 0123456789abcdef).")
-    with pytest.raises(KeyNotFoundError):
-        keys.rotate(stack, "0123456789abcdef", DAY, NOW)
+def test_a_key_that_is_not_there_is_named(stack: Stack) -> None:
+    unknown = ApiKey.generate().key_id
+    for attempt in (lambda: keys.revoke(stack, unknown, NOW), lambda: keys.rotate(stack, unknown, DAY, NOW)):
+        with pytest.raises(KeyNotFoundError, match=unknown):
+            attempt()
 
 
 @pytest.mark.parametrize("key", [ApiKey.generate().reveal()[:-1], ""], ids=["cut off", "empty"])
@@ -221,7 +199,7 @@ def test_a_key_that_is_revoked_while_it_is_rotated_stays_revoked(stack: Stack) -
     overtaken: Any = Overtaken(stack.dynamodb, lambda: keys.revoke(stack, key_id, NOW))
     with pytest.raises(KeyConflictError):
         keys.rotate(replace(stack, dynamodb=overtaken), key_id, DAY, NOW)
-    assert not lets_in(stack, issued.key.reveal(), NOW)
+    assert not lets_in(stack, issued.key)
 
 
 def test_of_two_rotations_at_once_one_is_told_that_its_secret_opens_nothing(stack: Stack) -> None:
@@ -229,12 +207,12 @@ def test_of_two_rotations_at_once_one_is_told_that_its_secret_opens_nothing(stac
     overtaken: Any = Overtaken(stack.dynamodb, lambda: issued.append(keys.rotate(stack, key_id, DAY, NOW)))
     with pytest.raises(KeyConflictError):
         keys.rotate(replace(stack, dynamodb=overtaken), key_id, DAY, NOW)
-    assert lets_in(stack, issued[0].key.reveal(), NOW)
+    assert lets_in(stack, issued[0].key)
 
 
 def test_no_key_is_made_that_nobody_gets_to_see(stack: Stack) -> None:
     def count() -> int:
-        return stack.dynamodb.scan(TableName=stack.outputs["ApiKeysTable"])["Count"]
+        return stack.dynamodb.scan(TableName="keys")["Count"]
 
     before = count()
     with pytest.raises(stack.secrets.exceptions.ResourceNotFoundException):
@@ -266,6 +244,6 @@ def test_a_name_is_one_printable_line(stack: Stack, name: str) -> None:
         ("rotate a --grace soon", "--grace"),
     ],
 )
-def test_wrong_use_is_told(pbr: Callable[..., Result], arguments: str, says: str) -> None:
-    result = pbr(*arguments.split())
+def test_wrong_use_is_told_before_anything_is_done(arguments: str, says: str) -> None:
+    result = CliRunner().invoke(app, ["keys", *arguments.split()])
     assert result.exit_code == 2 and says in result.stderr
