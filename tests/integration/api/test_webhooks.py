@@ -1,0 +1,150 @@
+"""Webhooks on the embedded cloud: who ordered a job with one is told how it ended, whatever it takes."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from client.dead_letters import go_through
+from client.stack import Stack
+from functions.shared.webhook_signing import signing_secret, verify
+from local.cloud import EmbeddedCloud
+from tests.conftest import client, disc
+from tests.integration.machine.conftest import Deployed, until
+from tests.unit.strangers import Request, Web, page
+
+CALLER = "k1"
+TAKEN = page(status=204)
+
+
+@pytest.fixture(scope="module")
+def deployed(cloud: EmbeddedCloud) -> Deployed:
+    return Deployed(cloud)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Web]:
+    with Web() as web:
+        web.pages["127.0.0.1/told"] = TAKEN
+        yield web
+
+
+@pytest.fixture(scope="module")
+def secret(deployed: Deployed) -> str:
+    """What the caller verifies with."""
+    secrets = client("secretsmanager", deployed.cloud.endpoint_url, deployed.cloud.region)
+    return signing_secret(
+        secrets.get_secret_value(SecretId=deployed.outputs["WebhookSecretArn"])["SecretString"], CALLER
+    )
+
+
+def order(deployed: Deployed, receiver: Web, data: bytes) -> str:
+    """Start a job as the API does, and return its execution's ARN."""
+    job_id = str(uuid.uuid4())
+    key = f"api/{CALLER}/{job_id}/cup.png"
+    source = {
+        "bucket": deployed.outputs["UploadsBucket"],
+        "key": key,
+        "version_id": deployed.upload(key, data),
+    }
+    webhook = {"url": f"http://127.0.0.1:{receiver.port}/told", "key_id": CALLER}
+    return deployed.sfn.start_execution(
+        stateMachineArn=deployed.outputs["StateMachineArn"],
+        name=job_id,
+        input=json.dumps({"source": source, "options": {"precision_level": "draft"}, "webhook": webhook}),
+    )["executionArn"]
+
+
+def delivery(deployed: Deployed, name: str) -> str:
+    return f"{deployed.outputs['WebhookMachineArn'].replace(':stateMachine:', ':execution:')}:{name}"
+
+
+def told(receiver: Web, secret: str) -> dict[str, Any]:
+    """Wait for the one message that comes, verify it and read it."""
+    [request] = until(lambda: receiver.requests)
+    return read(request, secret)
+
+
+def read(request: Request, secret: str) -> dict[str, Any]:
+    headers = request.headers
+    assert verify(secret, headers["x-pbr-timestamp"], headers["x-pbr-signature"], request.body)
+    message: dict[str, Any] = json.loads(request.body)
+    assert message["id"] == headers["x-pbr-webhook-id"]
+    return message
+
+
+def test_a_result_is_told_and_can_be_fetched(deployed: Deployed, receiver: Web, secret: str) -> None:
+    ended = deployed.wait(order(deployed, receiver, disc(seed=900)))
+    assert ended.states[-5:] == ["Outcome?", "TellOfResult", "NotifyCaller", "Told?", "Done"], ended.cause
+    message = told(receiver, secret)
+    name = ended.output["execution"]["name"]
+    assert (message["type"], message["job_id"], message["data"]) == ("job.succeeded", name, ended.output)
+    assert httpx.get(message["result_url"]).content == deployed.result(ended.output["result"]["key"])
+    delivered = deployed.wait(delivery(deployed, f"{name}-succeeded"))
+    assert (delivered.status, delivered.output) == ("SUCCEEDED", {"status": 204})
+
+
+def test_a_failure_is_told_with_what_there_is_to_do(deployed: Deployed, receiver: Web, secret: str) -> None:
+    ended = deployed.wait(order(deployed, receiver, b"no picture"))
+    assert (ended.status, ended.error) == ("FAILED", "UnsupportedFormatError")
+    message = told(receiver, secret)
+    assert message["type"] == "job.failed" and "result_url" not in message
+    assert (message["data"]["stage"], message["data"]["error"]) == ("Validate", "UnsupportedFormatError")
+    assert message["data"]["message"] and message["data"]["remedy"]
+
+
+def test_a_job_that_is_stopped_is_told_of_by_settle_and_only_once(
+    deployed: Deployed, receiver: Web, secret: str
+) -> None:
+    execution_arn = order(deployed, receiver, disc(seed=901))
+    deployed.sfn.stop_execution(executionArn=execution_arn, error="Mistake", cause="the wrong picture")
+    message = told(receiver, secret)
+    assert (message["type"], message["data"]["error"]) == ("job.failed", "ExecutionAborted")
+    described = deployed.sfn.describe_execution(executionArn=execution_arn)
+    detail = {
+        "executionArn": execution_arn,
+        "name": described["name"],
+        "startDate": int(described["startDate"].timestamp() * 1000),
+        "input": described["input"],
+    }
+    deployed.wait(delivery(deployed, f"{described['name']}-failed"))
+    functions = client("lambda", deployed.cloud.endpoint_url, deployed.cloud.region)
+    answer = functions.invoke(
+        FunctionName=deployed.outputs["SettleFunctionArn"], Payload=json.dumps({"detail": detail})
+    )
+    assert "FunctionError" not in answer
+    assert len(receiver.requests) == 1
+
+
+def test_a_receiver_that_is_down_is_asked_again_with_the_same_message(
+    deployed: Deployed, receiver: Web, secret: str
+) -> None:
+    receiver.pages["127.0.0.1/told"] = page(status=503)
+    ended = deployed.wait(order(deployed, receiver, disc(seed=902)))
+    assert ended.status == "SUCCEEDED", "the job waits for nobody"
+    until(lambda: len(receiver.requests) >= 2)
+    receiver.pages["127.0.0.1/told"] = TAKEN
+    delivered = deployed.wait(delivery(deployed, f"{ended.output['execution']['name']}-succeeded"))
+    assert delivered.output == {"status": 204}
+    assert len({read(request, secret)["id"] for request in receiver.requests}) == 1
+
+
+def test_what_is_refused_is_a_dead_letter_and_can_be_delivered_later(
+    stack: Stack, deployed: Deployed, receiver: Web, secret: str
+) -> None:
+    receiver.pages["127.0.0.1/told"] = page(status=410)
+    ended = deployed.wait(order(deployed, receiver, disc(seed=903)))
+    name = ended.output["execution"]["name"]
+    refused = deployed.wait(delivery(deployed, f"{name}-succeeded"))
+    assert (refused.status, refused.error) == ("FAILED", "WebhookRefusedError")
+    assert refused.states == ["Deliver", "Bury", "Undelivered"] and len(receiver.requests) == 1
+    receiver.pages["127.0.0.1/told"] = TAKEN
+    [letter] = go_through(stack, "webhooks", limit=None, dry_run=False, purge=False)
+    assert (letter.fate, letter.key) == ("replayed", name) and "410" in letter.why
+    assert deployed.wait(delivery(deployed, f"replay-{letter.message_id}")).output == {"status": 204}
+    first, second = (read(request, secret) for request in receiver.requests)
+    assert first["id"] == second["id"] and first["data"] == second["data"]
+    assert stack.messages("WebhooksDeadLetterQueueUrl") == (0, 0)
