@@ -306,15 +306,17 @@ class Jobs:
         return _job_of(there), False
 
     def _start(self, job: Job, order: Order | ObjectOrder, caller: Caller) -> None:
+        source = {"bucket": self._config.uploads_bucket, "key": job.source_key}
         options = dict(order.options)
         if isinstance(order, ObjectOrder):
             version_id = order.version_id
         else:
+            image = self._picture(order.image, "image_url")
             if order.background is not None:
+                background = self._picture(order.background, "background_url")
                 options["background_key"] = _background_key(job)
-                self._put(options["background_key"], order.background, "background_url")
-            version_id = self._put(job.source_key, order.image, "image_url")
-        source = {"bucket": self._config.uploads_bucket, "key": job.source_key}
+                self._put(_background_key(job), background)
+            version_id = self._put(job.source_key, image)
         if version_id:
             source["version_id"] = version_id
         request: dict[str, Any] = {"source": source, "options": options}
@@ -325,11 +327,14 @@ class Jobs:
                 stateMachineArn=self._config.state_machine_arn, name=job.id, input=json.dumps(request)
             )
 
-    def _put(self, key: str, image: bytes | str, field: str) -> str | None:
-        """Put a picture into the uploads bucket, from wherever it comes; what is clearly none is refused here."""
+    def _picture(self, image: bytes | str, field: str) -> bytes:
+        """Return a picture's file, from wherever it comes; what is clearly none is refused here."""
         data = image if isinstance(image, bytes) else self._fetch(image, field=field).data
         check_bytes(len(data))
         decode.sniff(data)
+        return data
+
+    def _put(self, key: str, data: bytes) -> str | None:
         return self._store.put(self._config.uploads_bucket, key, data, "application/octet-stream")
 
     def _outcome(self, job: Job) -> State | None:
