@@ -36,7 +36,7 @@ NOBODY: Final = "993:990"
 
 READ_ONLY: Final[dict[str, Any]] = {"read_only": True, "tmpfs": {"/tmp": ""}}
 
-PIPELINE: Final = ("Validate", "Segment", "Refine", "Encode", "Metrics", "Failure")
+PIPELINE: Final = ("Validate", "Segment", "Refine", "Encode", "Metrics", "Failure", "Api")
 """The functions, each after those whose output its sample event takes for granted."""
 
 SAM: Final = str(Path(sys.executable).with_name("sam"))

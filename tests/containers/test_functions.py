@@ -27,6 +27,7 @@ ANSWERS: Final[dict[str, set[str]]] = {
     "Encode": {"result"},
     "Metrics": set(),
     "Failure": set(),
+    "Api": {"statusCode", "body"},
 }
 
 

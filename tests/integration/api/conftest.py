@@ -1,0 +1,69 @@
+"""The project's own template, deployed once for all tests of this folder, and a caller of its HTTP API."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from client import keys
+from client.stack import Stack
+from functions.shared.api_keys import ApiKey, Scope
+from local.cloud import EmbeddedCloud
+from tests.conftest import ROOT
+
+PARAMETERS = {
+    "DefaultModel": "classical",
+    "CorsOrigins": "https://shop.example",
+    "UrlSchemes": "http,https",  # the tests' own servers have no certificates,
+    "UrlNetworks": "127.0.0.0/8",  # and are on this machine
+}
+
+
+@pytest.fixture(scope="package")
+def cloud() -> Iterator[EmbeddedCloud]:
+    """The segmenter that needs no weights, on Lambda."""
+    with EmbeddedCloud(ROOT / "template.yaml", PARAMETERS, retry_pace=0.01) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="package")
+def stack(cloud: EmbeddedCloud) -> Stack:
+    return Stack.connect(cloud.stack_name, region=cloud.region, endpoint_url=cloud.endpoint_url)
+
+
+def make_key(stack: Stack, *scopes: Scope, rate_per_minute: int = 6000, monthly_quota: int | None = None) -> ApiKey:
+    """Make a key with these scopes; with all of them if none is named."""
+    return keys.create(
+        stack,
+        "tests",
+        scopes or Scope,
+        rate_per_minute=rate_per_minute,
+        monthly_quota=monthly_quota,
+        lifetime=None,
+        now=datetime.now(UTC),
+    ).key
+
+
+@pytest.fixture(scope="package")
+def key(stack: Stack) -> ApiKey:
+    """A key that may do everything."""
+    return make_key(stack)
+
+
+@pytest.fixture(scope="package")
+def api(cloud: EmbeddedCloud, key: ApiKey) -> Iterator[httpx.Client]:
+    """The HTTP API, called with that key."""
+    with httpx.Client(base_url=cloud.outputs["ApiUrl"], headers={"X-API-Key": key.reveal()}, timeout=40) as client:
+        yield client
+
+
+def ended(api: httpx.Client, location: str, timeout_s: float = 30) -> dict[str, Any]:
+    """Wait until a job has ended, and return what the API says of it."""
+    deadline = time.monotonic() + timeout_s
+    while (job := api.get(location).json())["status"] in ("queued", "running"):
+        assert time.monotonic() < deadline, f"{location} runs on"
+        time.sleep(0.1)
+    return dict(job)

@@ -1,0 +1,169 @@
+"""The HTTP API from one end to the other: over HTTP, through API Gateway, function and state machine, to the result."""
+
+import base64
+import io
+import json
+from typing import Any
+
+import httpx
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from PIL import Image
+from werkzeug.test import Client
+
+from client.stack import Stack
+from functions.shared.api_keys import ApiKey, Scope
+from local.cloud import EmbeddedCloud
+from local.gateway import Gateway
+from tests.conftest import disc
+from tests.integration.api.conftest import ended, make_key
+
+PICTURE = disc(seed=61)
+
+
+def opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data))
+
+
+def objects(stack: Stack, text: str) -> set[str]:
+    """The objects, deleted ones included, whose keys hold a text."""
+    return {
+        version["Key"]
+        for bucket in ("UploadsBucket", "ResultsBucket")
+        for version in stack.s3.list_object_versions(Bucket=stack.outputs[bucket]).get("Versions", [])
+        if text in version["Key"]
+    }
+
+
+def executions(stack: Stack) -> set[str]:
+    listed = stack.stepfunctions.list_executions(stateMachineArn=stack.outputs["StateMachineArn"])
+    return {execution["name"] for execution in listed["executions"]}
+
+
+@pytest.fixture(scope="module")
+def answer(api: httpx.Client) -> dict[str, Any]:
+    """The answer to one picture."""
+    response = api.post(
+        "/process", files={"image": ("photos/cup.png", PICTURE)}, data={"format": "webp", "crop": "true"}
+    )
+    assert response.status_code == 200, response.text
+    return dict(response.json())
+
+
+def test_a_picture_comes_back_cut_out(answer: dict[str, Any]) -> None:
+    cut = opened(base64.b64decode(answer["image"]))
+    assert (cut.format, answer["content_type"]) == ("WEBP", "image/webp")
+    assert cut.getchannel("A").getextrema() == (0, 255)
+    assert cut.width < 320 and cut.height < 240
+    assert answer["success"] is True
+    assert answer["metrics"]["source"]["width"] == 320
+
+
+def test_a_job_tells_its_result_and_its_steps(api: httpx.Client, answer: dict[str, Any]) -> None:
+    job = api.get(f"/jobs/{answer['job_id']}").json()
+    assert job["status"] == "succeeded"
+    assert job["source_key"].endswith(f"/{answer['job_id']}/cup.png")
+    assert opened(httpx.get(job["result"]["url"]).content).format == "WEBP"
+    steps = api.get(f"/jobs/{answer['job_id']}/events").json()["events"]
+    assert steps[0]["type"] == "ExecutionStarted"
+    assert {"Validate", "SegmentOnLambda", "Refine", "Encode"} <= {step["state"] for step in steps}
+
+
+def test_what_comes_for_the_api_starts_one_execution_and_no_other(stack: Stack, answer: dict[str, Any]) -> None:
+    started = [
+        json.loads(stack.stepfunctions.describe_execution(executionArn=execution["executionArn"])["input"])
+        for execution in stack.stepfunctions.list_executions(stateMachineArn=stack.outputs["StateMachineArn"])[
+            "executions"
+        ]
+    ]
+    assert len([given for given in started if answer["job_id"] in json.dumps(given)]) == 1
+
+
+def test_a_request_that_is_sent_again_starts_no_second_job(api: httpx.Client, stack: Stack) -> None:
+    before = executions(stack)
+    request = {"image": base64.b64encode(PICTURE).decode(), "name": "again.png"}
+    answers = [api.post("/process", json=request, headers={"Idempotency-Key": "order-1"}).json() for _ in range(2)]
+    assert answers[0]["job_id"] == answers[1]["job_id"]
+    assert answers[0]["image"] == answers[1]["image"]
+    assert executions(stack) - before == {answers[0]["job_id"]}
+
+
+def test_a_form_takes_an_upload_and_a_job_works_on_it(api: httpx.Client) -> None:
+    form = api.post("/uploads", json={"name": "cup.png", "content_type": "image/png"}).json()
+    assert httpx.post(form["url"], data=form["fields"], files={"file": PICTURE}).status_code == 204
+    accepted = api.post("/jobs", json={"source": {"key": form["key"]}, "options": {"output": "mask"}})
+    assert (accepted.status_code, accepted.json()["location"]) == (202, accepted.headers["Location"])
+    job = ended(api, accepted.headers["Location"])
+    assert opened(httpx.get(job["result"]["url"]).content).mode == "L"
+
+
+def test_what_is_not_done_in_time_is_answered_with_its_address(stack: Stack, api: httpx.Client, key: ApiKey) -> None:
+    [name] = [
+        f["FunctionName"] for f in stack.functions.list_functions()["Functions"] if "ApiFunction" in f["FunctionName"]
+    ]
+
+    def invoke_late(event: dict[str, Any]) -> Any:
+        event["requestContext"]["timeEpoch"] -= 30_000
+        return json.load(stack.functions.invoke(FunctionName=name, Payload=json.dumps(event))["Payload"])
+
+    request = {"image": base64.b64encode(PICTURE).decode(), "model": "classical"}
+    response = Client(Gateway(invoke_late)).post("/process", json=request, headers={"X-API-Key": key.reveal()})
+    assert (response.status_code, response.json["location"]) == (202, response.headers["Location"])
+    assert ended(api, response.headers["Location"])["status"] == "succeeded"
+
+
+def test_a_picture_that_fails_on_the_way_is_the_caller_s_problem(api: httpx.Client) -> None:
+    refused = api.post("/process", files={"image": ("half.png", PICTURE[: len(PICTURE) // 2])})
+    problem = refused.json()
+    assert (refused.status_code, refused.headers["Content-Type"]) == (422, "application/problem+json")
+    assert (problem["code"], problem["status"]) == ("corrupt_image", 422)
+    job = api.get(f"/jobs/{problem['job_id']}").json()
+    assert (job["status"], job["error"]["code"]) == ("failed", "corrupt_image")
+
+
+def test_a_deleted_job_leaves_nothing_behind(api: httpx.Client, stack: Stack, answer: dict[str, Any]) -> None:
+    other = api.post("/process", files={"image": ("gone.png", PICTURE)}).json()["job_id"]
+    assert len(objects(stack, other)) == 3, "picture, result, sidecar"
+    assert api.delete(f"/jobs/{other}").status_code == 204
+    assert objects(stack, other) == set()
+    assert api.get(f"/jobs/{other}").json()["code"] == "job_not_found"
+    assert api.get(f"/jobs/{answer['job_id']}").json()["status"] == "succeeded"
+
+
+def test_a_key_is_wanted_and_has_to_be_good_for_what_is_asked(cloud: EmbeddedCloud, stack: Stack) -> None:
+    url = f"{cloud.outputs['ApiUrl']}/uploads"
+    refused = httpx.post(url, json={})
+    assert (refused.status_code, refused.json()["code"]) == (401, "auth_failed")
+    reader = make_key(stack, Scope.READ).reveal()
+    refused = httpx.post(url, json={}, headers={"Authorization": f"Bearer {reader}"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "scope_missing")
+
+
+def test_who_signs_with_aws_credentials_needs_no_key_and_has_jobs_of_their_own(
+    cloud: EmbeddedCloud, answer: dict[str, Any]
+) -> None:
+    def signed(path: str) -> httpx.Response:
+        request = AWSRequest("GET", f"{cloud.outputs['ApiUrl']}/iam{path}")
+        SigV4Auth(Credentials("AKIDEXAMPLE", "secret"), "execute-api", cloud.region).add_auth(request)
+        return httpx.get(request.url, headers=dict(request.headers))
+
+    assert signed("/v1.0/account").status_code == 200
+    assert signed(f"/jobs/{answer['job_id']}").json()["code"] == "job_not_found"
+    assert httpx.get(f"{cloud.outputs['ApiUrl']}/iam/v1.0/account").status_code == 403
+
+
+def test_all_that_a_job_needs_is_there(api: httpx.Client) -> None:
+    response = api.get("/ready")
+    assert (response.status_code, set(response.json().values())) == (200, {True})
+
+
+def test_pages_of_named_origins_may_call(api: httpx.Client) -> None:
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"}
+    allowed = api.options("/process", headers={"Origin": "https://shop.example", **asked})
+    assert allowed.headers["Access-Control-Allow-Origin"] == "https://shop.example"
+    assert (
+        "Access-Control-Allow-Origin"
+        not in api.options("/process", headers={"Origin": "https://evil.example", **asked}).headers
+    )
