@@ -30,10 +30,10 @@ OUTSIDE, INSIDE = "127.0.0.1", "127.0.0.2"
 class Server:
     """A socketserver in a thread of its own, until the with statement ends."""
 
-    def __init__(self, server: socketserver.BaseServer) -> None:
+    def __init__(self, server: socketserver.UDPServer | socketserver.TCPServer) -> None:
         self._server = server
         self._thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.002})
-        self.port: int = server.server_address[1]
+        _, self.port = server.server_address
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -43,6 +43,10 @@ class Server:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class _Threads(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    daemon_threads, block_on_close = True, False
 
 
 class Names(Server):
@@ -150,12 +154,23 @@ class Web(Server):
                 for piece in web.pages[host + path]:
                     send(piece)
 
-        class Threads(socketserver.ThreadingMixIn, socketserver.TCPServer):
-            daemon_threads, block_on_close = True, False
-
-        super().__init__(Threads((address, 0), Handler))
+        super().__init__(_Threads((address, 0), Handler))
         self.pages: dict[str, Iterable[bytes]] = {}
         self.requests: list[Request] = []
+
+
+class Greeter(Server):
+    """A server of another protocol: it speaks first, if it speaks at all, and then waits for its client to leave."""
+
+    def __init__(self, greeting: bytes = b"") -> None:
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                self.request.sendall(greeting)
+                with suppress(OSError):
+                    while self.request.recv(1 << 16):
+                        pass
+
+        super().__init__(_Threads((OUTSIDE, 0), Handler))
 
 
 def page(body: bytes = b"", status: int = 200, **headers: str) -> list[bytes]:

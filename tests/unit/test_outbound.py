@@ -27,7 +27,7 @@ from core.outbound import (
     UrlUnreachableError,
     UrlUntrustedError,
 )
-from tests.unit.strangers import INSIDE, OUTSIDE, Authority, Names, Web, closed_port, page
+from tests.unit.strangers import INSIDE, OUTSIDE, Authority, Greeter, Names, Web, closed_port, page
 
 POLICY = Policy(schemes=("http",), networks=(OUTSIDE,))
 PICTURE = b"\x89PNG and more" * 1000
@@ -198,7 +198,7 @@ def test_a_url_of_a_public_server_is_accepted(url: str) -> None:
         "https://[photos.example]/",
         "https://[::1/",
         "https://[fe80::1%25eth0]/",
-        "https://[fe80::1%eth0]/",
+        "https://[2606:4700:4700::1111%eth0]/",
         "https://[v1.x]/",
         "https://localhost/",
         "https://LOCALHOST./",
@@ -400,7 +400,7 @@ def test_of_a_name_s_addresses_four_are_tried_and_those_of_ipv4_first(names: Nam
     *dead, mapped = "127.0.0.3", "127.0.0.4", "127.0.0.5", "127.0.0.6", f"::ffff:{OUTSIDE}"
     names.is_at("photos.test", [*dead[:3], mapped])
     names.is_at("many.test", [*dead, mapped])
-    web.pages["photos.test/"] = page(PICTURE)
+    web.pages |= dict.fromkeys(["photos.test/", "many.test/"], page(PICTURE))
     policy = Policy(schemes=("http",), networks=("127.0.0.0/8",))
     assert get(f"http://photos.test:{web.port}/", policy=policy).data == PICTURE
     with pytest.raises(UrlUnreachableError):
@@ -647,10 +647,14 @@ def test_a_redirect_may_not_leave_tls(names: Names, authority: Authority, monkey
         assert get(url, policy=Policy(schemes=("https", "http"), networks=(OUTSIDE,))).data == PICTURE
 
 
-def test_a_server_without_tls_is_unreachable_by_it(names: Names, web: Web) -> None:
-    web.pages["photos.test/"] = page(PICTURE)
-    with pytest.raises(UrlUnreachableError):
-        get(f"https://photos.test:{web.port}/", policy=Policy(networks=(OUTSIDE,)))
+def test_a_server_without_tls_is_unreachable_by_it(names: Names) -> None:
+    with Greeter(b"SSH-2.0-OpenSSH_9.9\r\n") as server, pytest.raises(UrlUnreachableError):
+        get(f"https://photos.test:{server.port}/", policy=Policy(networks=(OUTSIDE,)))
+
+
+def test_a_server_that_says_nothing_of_tls_is_left_when_the_time_is_up(names: Names) -> None:
+    with Greeter() as server, pytest.raises(UrlTimeoutError):
+        get(f"https://photos.test:{server.port}/", policy=Policy(networks=(OUTSIDE,)), timeout_s=0.1)
 
 
 # Messages.
