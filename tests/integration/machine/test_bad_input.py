@@ -108,6 +108,7 @@ def test_content_counts_and_the_name_does_not(stack: Deployed) -> None:
         ({"pbr-format": "gif"}, "options.format"),
         ({"pbr-model": "u3net"}, "options.model"),
         ({"pbr-background-key": "backgrounds/none.png"}, "options.background_key"),
+        ({"pbr-roi": "0px 0px 321px 240px"}, "options.roi"),
     ],
 )
 def test_a_bad_option_is_named(stack: Deployed, metadata: dict[str, str], field: str) -> None:

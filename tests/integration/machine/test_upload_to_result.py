@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -48,8 +49,9 @@ def test_an_upload_becomes_a_cut_out_with_a_sidecar(stack: Deployed) -> None:
         ({"pbr-background-color": "#00ff00"}, "results/o2/a.png", "PNG", "RGB", None),
         ({"pbr-output": "mask"}, "results/o3/a.png", "PNG", "L", None),
         ({"pbr-crop": "true", "pbr-precision-level": "draft"}, "results/o4/a.png", "PNG", "RGBA", (140, 170)),
+        ({"pbr-scale": "50%", "pbr-max-megapixels": "0.0192"}, "results/o5/a.png", "PNG", "RGBA", (119, 161)),
     ],
-    ids=["webp", "jpeg", "colour", "mask", "crop"],
+    ids=["webp", "jpeg", "colour", "mask", "crop", "scale"],
 )
 def test_options_ride_on_the_upload_as_metadata(
     stack: Deployed,
@@ -65,6 +67,17 @@ def test_options_ride_on_the_upload_as_metadata(
     assert (picture.format, picture.mode) == (format_, mode)
     if size:
         assert all(size[0] < side < size[1] for side in picture.size), "about the disc's diameter"
+
+
+def test_of_a_region_a_zip_holds_the_colours_and_an_alpha_that_is_nothing_outside(stack: Deployed) -> None:
+    asked = {"pbr-roi": "50% 0px 320px 100%", "pbr-format": "zip", "pbr-precision-level": "draft"}
+    ended = stack.process("region/a.png", disc(seed=2), asked)
+    assert ended.status == "SUCCEEDED", ended.cause
+    archive = zipfile.ZipFile(io.BytesIO(stack.result("results/region/a.zip")))
+    alpha = np.asarray(Image.open(io.BytesIO(archive.read("alpha.png"))))
+    assert not alpha[:, :160].any() and alpha[120, 160] == 255
+    assert ended.output["image"]["content_type"] == "application/zip"
+    assert ended.output["image"]["foreground"]["left"] == 160
 
 
 def test_a_background_comes_from_the_uploads_bucket_and_neither_it_nor_a_folder_starts_anything(
