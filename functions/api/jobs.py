@@ -86,9 +86,14 @@ class Job:
     created_at: str
 
     @property
-    def owns_its_picture(self) -> bool:
+    def came_with_its_picture(self) -> bool:
         """Whether the picture was put there for this job, so that whatever became of it is this job's."""
         return self.source_key.startswith(f"{_PREFIX}/{self.owner}/{self.id}/")
+
+    @property
+    def is_of_the_callers_own(self) -> bool:
+        """Whether the caller put the picture there through the API."""
+        return self.source_key.startswith(f"{_PREFIX}/{self.owner}/")
 
 
 @dataclass(frozen=True)
@@ -224,15 +229,15 @@ class Jobs:
     def delete(self, job: Job) -> None:
         """Stop a job that runs, forget it, and delete its picture and all that was made of it.
 
-        What was not uploaded for this job stays, as does the cached copy, which has no name that leads to anybody.
+        What did not come through the API stays, as does the cached copy, which no name leads to.
         """
         found = self._describe(job)
         if found is not None and found["status"] == "RUNNING":
             self._machine.stop_execution(executionArn=self._arn(job), error="JobDeleted", cause="DELETE /jobs/{id}")
-        if job.owns_its_picture:
-            state = self._outcome(job)
-            if state and state.sidecar:
-                self._store.delete_all(self._config.results_bucket, state.sidecar["result"]["key"])
+        if job.is_of_the_callers_own:
+            sidecar = self._read(sidecar_key(job.source_key))
+            if sidecar is not None:
+                self._store.delete_all(self._config.results_bucket, sidecar["result"]["key"])
             for key in (sidecar_key(job.source_key), failure_key(job.source_key, job.id)):
                 self._store.delete_all(self._config.results_bucket, key)
             for key in (job.source_key, _background_key(job)):
@@ -346,12 +351,17 @@ class Jobs:
         return None
 
     def _document(self, job: Job, key: str) -> Mapping[str, Any] | None:
+        document = self._read(key)
+        if document is None or job.came_with_its_picture or document["execution"]["name"] == job.id:
+            return document
+        return None
+
+    def _read(self, key: str) -> Mapping[str, Any] | None:
         try:
-            document = json.loads(self._store.fetch(self._config.results_bucket, key).data)
+            document: Mapping[str, Any] = json.loads(self._store.fetch(self._config.results_bucket, key).data)
         except SourceNotFoundError:
             return None
-        is_this_jobs = job.owns_its_picture or document["execution"]["name"] == job.id
-        return document if is_this_jobs else None
+        return document
 
     def _failed(self, job: Job, report: Mapping[str, Any]) -> State:
         self._refund_once(job)

@@ -121,7 +121,7 @@ def routes(services: Services) -> Router:
 
     @router.delete("/jobs/<job_id>", **openapi.described("Stop and forget a job, and delete its pictures", {204: None}))
     def delete(job_id: JobId) -> Response[Any]:
-        """Stop the job if it runs, and delete what was uploaded for it and all that was made of it."""
+        """Stop the job if it runs; delete its picture, if that came through the API, and all that was made of it."""
         admission = admit(Scope.DELETE)
         services.jobs.delete(services.jobs.find(admission.caller, job_id))
         return Response(HTTPStatus.NO_CONTENT.value, headers=_headers(admission))

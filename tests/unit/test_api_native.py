@@ -349,6 +349,22 @@ def test_a_deleted_job_leaves_no_picture_behind(api: Api) -> None:
     assert api.machine.stopped == []
 
 
+def test_a_deleted_job_takes_the_upload_with_it(api: Api) -> None:
+    key = api.call("POST", "/uploads", json={}).get_json()["key"]
+    api.s3.put_object(Bucket="uploads", Key=key, Body=PNG)
+    name = api.call("POST", "/jobs", json={"source": {"key": key}}).get_json()["job_id"]
+    assert api.call("DELETE", f"/jobs/{name}").status_code == 204
+    assert (api.keys_in("uploads"), api.keys_in("results")) == ([], [])
+
+
+def test_a_deleted_job_leaves_objects_that_did_not_come_through_the_api(api: Api) -> None:
+    api.s3.put_object(Bucket="uploads", Key="photos/a.png", Body=PNG)
+    name = api.call("POST", "/jobs", json={"source": {"key": "photos/a.png"}}).get_json()["job_id"]
+    assert api.call("DELETE", f"/jobs/{name}").status_code == 204
+    assert api.keys_in("uploads") == ["photos/a.png"] and len(api.keys_in("results")) == 2
+    assert api.call("GET", f"/jobs/{name}").status_code == 404
+
+
 def test_a_running_job_is_stopped_when_it_is_deleted(api: Api) -> None:
     api.machine.fate = api.machine.run_on
     key = api.call("POST", "/uploads", json={}).get_json()["key"]
