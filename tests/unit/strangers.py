@@ -33,7 +33,7 @@ class Server:
     def __init__(self, server: socketserver.UDPServer | socketserver.TCPServer) -> None:
         self._server = server
         self._thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.002})
-        _, self.port = server.server_address
+        self.port: int = server.socket.getsockname()[1]
 
     def __enter__(self) -> Self:
         self._thread.start()
