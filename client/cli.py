@@ -490,6 +490,24 @@ def revoke_key(key: KeyId, stack: StackName = None, region: Region = None) -> No
     OUT.print(f"Revoked {record.key_id}, {record.name}. Where it was just used it is let in for up to {KNOWN_FOR_S} s.")
 
 
+@keys_app.command("webhook-secret")
+def show_webhook_secret(
+    caller: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="A key's id, the key itself, or for a caller with AWS credentials the ARN that "
+            "aws sts get-caller-identity has.",
+            show_default=False,
+        ),
+    ],
+    stack: StackName = None,
+    region: Region = None,
+) -> None:
+    """Show what a caller's webhooks are signed with."""
+    OUT.print(keys.webhook_secret(_stack(stack, region), caller))
+
+
 def _print_issued(issued: keys.Issued, *, as_json: bool) -> None:
     """Print a key, and nothing else where a script may take it."""
     if as_json:

@@ -1,8 +1,9 @@
-"""The API keys of a stack: made, listed, rotated, revoked."""
+"""The API keys of a stack: made, listed, rotated, revoked; and what webhooks are signed with."""
 
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 
 from client.errors import KeyConflictError, KeyNotFoundError, UsageError
 from client.stack import Stack
-from functions.shared.api_keys import ApiKey, KeyRecord, Scope, SecretHash, quota_meter
+from functions.shared.api_keys import ApiKey, KeyRecord, Scope, SecretHash, principal_id, quota_meter
 from functions.shared.webhook_signing import signing_secret
 
 _AT_ONCE: Final = 8
@@ -65,16 +66,14 @@ class Issued:
     Attributes:
         entry: the key.
         key: its text, which nobody can find out again.
-        webhook_secret: what its webhooks are signed with; a rotation leaves it as it is.
     """
 
     entry: Entry
     key: ApiKey
-    webhook_secret: str = field(repr=False)
 
     def facts(self) -> dict[str, Any]:
-        """Return it as a JSON object, for scripts, secrets and all."""
-        return {**self.entry.facts(), "key": self.key.reveal(), "webhook_secret": self.webhook_secret}
+        """Return it as a JSON object, for scripts, secret and all."""
+        return {**self.entry.facts(), "key": self.key.reveal()}
 
 
 def create(
@@ -122,7 +121,7 @@ def create(
             value=fault["input"],
             remedy="Names have 1 to 100 printable characters; pbr keys create --help tells the rest.",
         ) from None
-    issued = _issued(stack, record, key, now)
+    issued = Issued(_entry(stack, record, now), key)  # before it is written: no key is made that nobody gets to see
     stack.dynamodb.put_item(TableName=stack.output("ApiKeysTable"), Item=record.item())
     return issued
 
@@ -155,24 +154,20 @@ def rotate(stack: Stack, key: str, grace: timedelta, now: datetime) -> Issued:
         StackUnavailableError: the stack has no API.
     """
     key_id = _key_id(key)
-    table, place = stack.output("ApiKeysTable"), {"key_id": {"S": key_id}}
-    item = stack.dynamodb.get_item(TableName=table, Key=place, ConsistentRead=True).get("Item")
-    if item is None:
-        raise _not_found(key_id)
-    before = KeyRecord.of_item(item)
+    before = _record(stack, key_id)
     if (status := before.status(now)) != "active":
         raise KeyConflictError(
             f"The key is {status}", field="ID", value=key_id, remedy="Make another: pbr keys create."
         )
     record, newest = before.rotated(now, grace)
-    issued = _issued(stack, record, newest, now)
+    issued = Issued(_entry(stack, record, now), newest)
     try:
         stack.dynamodb.update_item(
-            TableName=table,
-            Key=place,
+            TableName=stack.output("ApiKeysTable"),
+            Key={"key_id": {"S": key_id}},
             UpdateExpression="SET hashes = :new",
             ConditionExpression="hashes = :old AND attribute_not_exists(revoked_at)",
-            ExpressionAttributeValues={":new": record.item()["hashes"], ":old": item["hashes"]},
+            ExpressionAttributeValues={":new": record.item()["hashes"], ":old": before.item()["hashes"]},
         )
     except stack.dynamodb.exceptions.ConditionalCheckFailedException:
         raise KeyConflictError(
@@ -211,6 +206,39 @@ def revoke(stack: Stack, key: str, now: datetime) -> KeyRecord:
     return KeyRecord.of_item(answer["Attributes"])
 
 
+def webhook_secret(stack: Stack, caller: str) -> str:
+    """Return what a caller's webhooks are signed with.
+
+    Args:
+        stack: whose webhooks.
+        caller: a key's id, or its text; or the ARN of a caller without a key, see
+            :func:`functions.shared.api_keys.principal_id`.
+
+    Raises:
+        KeyNotFoundError: there is no such key.
+        UsageError: the ARN is none that calls have.
+        StackUnavailableError: the stack has no API.
+    """
+    if caller.startswith("arn:"):
+        if not re.match(r"arn:[^:]*:(iam::\d+:(user/|root$)|sts::\d+:(assumed-role|federated-user)/)", caller):
+            raise UsageError(
+                "Nobody calls by this ARN", field="ID", value=caller, remedy="aws sts get-caller-identity has yours."
+            )
+        caller_id = principal_id(caller)
+    else:
+        caller_id = _record(stack, _key_id(caller)).key_id
+    master = stack.secrets.get_secret_value(SecretId=stack.output("WebhookSecretArn"))["SecretString"]
+    return signing_secret(master, caller_id)
+
+
+def _record(stack: Stack, key_id: str) -> KeyRecord:
+    table, place = stack.output("ApiKeysTable"), {"key_id": {"S": key_id}}
+    item = stack.dynamodb.get_item(TableName=table, Key=place, ConsistentRead=True).get("Item")
+    if item is None:
+        raise _not_found(key_id)
+    return KeyRecord.of_item(item)
+
+
 def _key_id(key: str) -> str:
     if parsed := ApiKey.parse(key):
         return parsed.key_id
@@ -234,9 +262,3 @@ def _entry(stack: Stack, record: KeyRecord, now: datetime) -> Entry:
         used=int(used["used"]["N"]) if used else 0,
         status=record.status(now),
     )
-
-
-def _issued(stack: Stack, record: KeyRecord, key: ApiKey, now: datetime) -> Issued:
-    """Put together what is told of a key; before it is written, so that no key is made that nobody gets to see."""
-    master = stack.secrets.get_secret_value(SecretId=stack.output("WebhookSecretArn"))["SecretString"]
-    return Issued(_entry(stack, record, now), key, signing_secret(master, record.key_id))

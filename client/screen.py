@@ -313,7 +313,7 @@ def about_key(issued: Issued) -> list[str]:
         f"{entry.rate_per_minute:,} requests a minute, {entry.monthly_quota:,} pictures a month; "
         f"{f'until {_moment(end)}' if end else 'no end'}.",
         "It is shown this once, the stack keeps only a hash: put it where secrets are kept. Send it as X-API-Key.",
-        f"Its webhooks are signed with {issued.webhook_secret}",
+        f"Its webhooks are signed with what pbr keys webhook-secret {entry.record.key_id} shows.",
     ]
     ends = [secret.expires_at for secret in others if secret.expires_at]
     return [*lines, f"What opened it before does so until {_moment(max(ends))}."] if ends else lines

@@ -1,6 +1,5 @@
 """Who calls, what they may do, and how much of it."""
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +14,7 @@ from botocore.exceptions import ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnectionError
 
 from functions.api.problems import RETRY_AFTER_S, Problem
-from functions.shared.api_keys import KNOWN_FOR_S, ApiKey, KeyRecord, Scope, quota_meter, rate_meter
+from functions.shared.api_keys import KNOWN_FOR_S, ApiKey, KeyRecord, Scope, principal_id, quota_meter, rate_meter
 from functions.shared.config import SDK
 from functions.shared.errors import is_overload
 from functions.shared.observe import logger
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 _MINUTE_MS: Final = 60_000
 _RATE_KEPT: Final = timedelta(hours=1)
 _QUOTA_KEPT: Final = timedelta(days=62)
-_PRINCIPAL_DIGITS: Final = 32
 _THROTTLED: Final = {"ProvisionedThroughputExceededException", "RequestLimitExceeded"}  # DynamoDB's own words for it
 
 
@@ -181,7 +179,7 @@ class Gate:
 
     def _authenticate(self, event: APIGatewayProxyEventV2) -> Caller:
         if arn := event.request_context.authorizer.iam.user_arn:  # only the gateway writes there
-            return Caller(_id_of_principal(arn), frozenset(Scope), self._rate_per_minute, self._monthly_quota)
+            return Caller(principal_id(arn), frozenset(Scope), self._rate_per_minute, self._monthly_quota)
         key = ApiKey.parse(_credential(event.headers))
         if key is None:
             raise _auth_failed("no key, or a malformed one")
@@ -296,13 +294,6 @@ def _auth_failed(why: str, key_id: str | None = None) -> Problem:
         remedy="Send a key as X-API-Key, or as Authorization: Bearer.",
         headers={"WWW-Authenticate": "Bearer"},
     )
-
-
-def _id_of_principal(arn: str) -> str:
-    """Return an IAM principal's id. A role is one caller: whoever assumes it names its sessions as they like."""
-    if arn.split(":")[5].startswith("assumed-role/"):
-        arn = arn.rpartition("/")[0]
-    return f"iam{hashlib.sha256(arn.encode()).hexdigest()[:_PRINCIPAL_DIGITS]}"
 
 
 def _number(item: "_Item", name: str) -> int:

@@ -25,6 +25,7 @@ MAX_RATE_PER_MINUTE: Final = 60_000
 
 _ID_BYTES: Final = 8
 _SECRET_BYTES: Final = 32
+_PRINCIPAL_DIGITS: Final = 32
 _TEXT: Final = re.compile(r"(pbr_([0-9a-f]{16})_([0-9a-f]{64}))([0-9a-f]{8})")
 _SERIALIZER: Final = TypeSerializer()
 _DESERIALIZER: Final = TypeDeserializer()
@@ -191,3 +192,16 @@ def rate_meter(caller_id: str) -> str:
 def quota_meter(caller_id: str, now: datetime) -> str:
     """Return the key of the item that counts a caller's pictures of this month, which begins and ends in UTC."""
     return f"quota#{caller_id}#{now.astimezone(UTC):%Y-%m}"
+
+
+def principal_id(arn: str) -> str:
+    """Return the caller that an IAM principal is: ``iam`` and 32 digits, which no key's id begins with.
+
+    A role is one caller: whoever assumes it names its sessions as they like.
+
+    Args:
+        arn: of a user or of a role's session, as ``aws sts get-caller-identity`` has it.
+    """
+    if arn.split(":")[5].startswith("assumed-role/"):
+        arn = arn.rpartition("/")[0]
+    return f"iam{hashlib.sha256(arn.encode()).hexdigest()[:_PRINCIPAL_DIGITS]}"

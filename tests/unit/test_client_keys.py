@@ -103,7 +103,6 @@ def test_scripts_get_all_facts_of_a_new_key(stack: Stack) -> None:
         "rotated_at": None,
         "status": "active",
         "key": issued.key.reveal(),
-        "webhook_secret": signing_secret("master", issued.key.key_id),
     }
 
 
@@ -130,7 +129,6 @@ def test_neither_the_table_nor_the_list_has_a_secret(stack: Stack) -> None:
     for secret in (one.key.secret.get_secret_value() for one in issued):
         assert secret not in stored + listed + repr(issued)
     assert all(one.key.sha256 in stored and one.key.sha256 not in listed for one in issued)
-    assert first.webhook_secret not in repr(issued)
 
 
 def test_a_rotated_key_opens_with_both_secrets_until_the_grace_is_over(stack: Stack) -> None:
@@ -168,7 +166,11 @@ def test_an_expired_key_is_not_rotated(stack: Stack) -> None:
 
 def test_a_key_that_is_not_there_is_named(stack: Stack) -> None:
     unknown = ApiKey.generate().key_id
-    for attempt in (lambda: keys.revoke(stack, unknown, NOW), lambda: keys.rotate(stack, unknown, DAY, NOW)):
+    for attempt in (
+        lambda: keys.revoke(stack, unknown, NOW),
+        lambda: keys.rotate(stack, unknown, DAY, NOW),
+        lambda: keys.webhook_secret(stack, unknown),
+    ):
         with pytest.raises(KeyNotFoundError, match=unknown):
             attempt()
 
@@ -211,20 +213,43 @@ def test_of_two_rotations_at_once_one_is_told_that_its_secret_opens_nothing(stac
 
 
 def test_no_key_is_made_that_nobody_gets_to_see(stack: Stack) -> None:
-    def count() -> int:
-        return stack.dynamodb.scan(TableName="keys")["Count"]
-
-    before = count()
-    with pytest.raises(stack.secrets.exceptions.ResourceNotFoundException):
-        make(replace(stack, outputs={**stack.outputs, "WebhookSecretArn": "nosuch"}))
-    assert count() == before
+    before = len(keys.entries(stack, NOW))
+    with pytest.raises(stack.dynamodb.exceptions.ResourceNotFoundException):
+        make(replace(stack, outputs={**stack.outputs, "ApiUsageTable": "nosuch"}))
+    assert len(keys.entries(stack, NOW)) == before
 
 
-@pytest.mark.parametrize("output", ["ApiKeysTable", "ApiUsageTable", "WebhookSecretArn"])
-def test_a_stack_without_the_api_is_told_to_be_deployed_again(stack: Stack, output: str) -> None:
-    outputs = {name: value for name, value in stack.outputs.items() if name != output}
-    with pytest.raises(StackUnavailableError, match=f"no output {output} .*deploy it again"):
-        make(replace(stack, outputs=outputs))
+def test_a_key_s_webhooks_are_signed_with_a_secret_that_outlives_rotations(stack: Stack) -> None:
+    key = make(stack).key
+    before = keys.webhook_secret(stack, key.key_id)
+    newest = keys.rotate(stack, key.key_id, DAY, NOW).key
+    assert before == keys.webhook_secret(stack, newest.reveal()) == signing_secret("master", key.key_id)
+
+
+def test_callers_without_a_key_find_their_webhooks_secret_by_who_they_are(stack: Stack) -> None:
+    session = "arn:aws:sts::123456789012:assumed-role/shop/one"
+    request = APIGatewayProxyEventV2({"headers": {}, "requestContext": {"authorizer": {"iam": {"userArn": session}}}})
+    caller_id = gate(stack).admit(request, Scope.READ).caller.id
+    assert keys.webhook_secret(stack, session) == signing_secret("master", caller_id)
+
+
+@pytest.mark.parametrize("arn", ["arn:", "arn:aws:iam::123456789012:role/shop", "arn:aws:s3:::bucket"])
+def test_an_arn_that_nobody_calls_by_has_no_webhooks(stack: Stack, arn: str) -> None:
+    with pytest.raises(UsageError, match="get-caller-identity"):
+        keys.webhook_secret(stack, arn)
+
+
+def test_a_stack_without_the_api_is_told_to_be_deployed_again(stack: Stack) -> None:
+    key_id, older = make(stack).key.key_id, replace(stack, outputs={})
+    for attempt in (
+        lambda: make(older),
+        lambda: keys.entries(older, NOW),
+        lambda: keys.rotate(older, key_id, DAY, NOW),
+        lambda: keys.revoke(older, key_id, NOW),
+        lambda: keys.webhook_secret(older, key_id),
+    ):
+        with pytest.raises(StackUnavailableError, match="deploy it again"):
+            attempt()
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "x" * 101], ids=["none", "two lines", "long"])
