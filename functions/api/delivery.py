@@ -8,6 +8,7 @@ from typing import Any, Final
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 
+from functions.api import openapi
 from functions.api.auth import Caller
 from functions.api.jobs import Order
 from functions.api.native import ANSWER_WITHIN_S, MAX_INLINE_BYTES
@@ -53,6 +54,13 @@ def deliver(services: Services, event: APIGatewayProxyEventV2, caller: Caller, o
     if state.sidecar["image"]["bytes"] <= MAX_INLINE_BYTES:
         return Delivery(state.sidecar, services.jobs.result(state), None)
     return Delivery(state.sidecar, None, services.jobs.result_url(state))
+
+
+def answers(*kinds: str, **errors: Any) -> openapi.Operation:
+    """Return what the document says of an answer that is the result, or that leads to it."""
+    told = openapi.answers(*kinds, description="The result.", **errors)
+    told["responses"]["303"] = {"description": "The result is too large for an answer; Location leads to it."}
+    return told
 
 
 def warned(warnings: Iterable[str]) -> dict[str, str]:

@@ -21,7 +21,7 @@ from core.errors import MAX_SHOWN_CHARS, InvalidOptionsError
 from core.options import REGION_EXCEEDS_PICTURE, Options
 from functions.api import body, openapi
 from functions.api.auth import Usage
-from functions.api.delivery import Delivery, deliver, sentence, warned
+from functions.api.delivery import Delivery, answers, deliver, sentence, warned
 from functions.api.jobs import Order
 from functions.api.problems import Problem
 from functions.api.services import Services
@@ -212,7 +212,7 @@ def told() -> dict[str, openapi.Operation]:
     return {
         "POST /v1.0/removebg": {
             **openapi.takes(Parameters, openapi.FORM, openapi.URLENCODED, openapi.JSON),
-            **openapi.answers(*_PICTURES, description="The result.", error=openapi.JSON, schema=_ERRORS),
+            **answers(*_PICTURES, error=openapi.JSON, schema=_ERRORS),
         },
         "GET /v1.0/account": openapi.answers(
             openapi.JSON, description="The balance.", error=openapi.JSON, schema=_ERRORS
@@ -370,9 +370,9 @@ def routes(services: Services) -> APIGatewayHttpRouter:
     """Return remove.bg's routes."""
     router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
-    @router.post("/v1.0/removebg", enable_validation=False)
+    @router.post("/v1.0/removebg", summary="Cut a picture out, as remove.bg does", enable_validation=False)
     def removebg() -> Response[Any]:
-        """Cut a picture out, as remove.bg does."""
+        """Take remove.bg's parameters, and answer with the picture, or in JSON if nothing else is accepted."""
         event = router.current_event
         admission = services.gate.admit(event, Scope.PROCESS)
         asked = parameters(body.read(event))
@@ -382,9 +382,9 @@ def routes(services: Services) -> APIGatewayHttpRouter:
             return _json(document(delivery), told)
         return delivery.picture(told)
 
-    @router.get("/v1.0/account", enable_validation=False)
+    @router.get("/v1.0/account", summary="Tell the balance, as remove.bg does", enable_validation=False)
     def balance() -> Response[Any]:
-        """Tell how many pictures are left this month, as remove.bg does."""
+        """Tell how many pictures are left this month; a credit is a picture."""
         admission = services.gate.admit(router.current_event, Scope.READ)
         return _json(account(services.gate.usage(admission.caller)), admission.rate.headers)
 

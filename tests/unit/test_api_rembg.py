@@ -1,5 +1,6 @@
 """rembg's dialect: from its parameters to an order, and what is said of those that have no effect."""
 
+import io
 import json
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,12 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.options import Options
+from core.outbound import UrlAnswerError
 from functions.api import rembg
 from functions.api.body import Body, UploadedFile
 from functions.api.jobs import Order
 from functions.api.problems import Problem
+from tests.unit.api_in_memory import RESULT, api_in_memory
 
 PHOTO = UploadedFile("cup.jpg", b"\xff\xd8photo")
+PNG = b"\x89PNG\r\n\x1a\npicture"
 URL = "https://example.com/cup.jpg"
 NAMES = ["model", "a", "af", "ab", "ae", "om", "ppm", "dc", "vm", "bgc", "extras"]
 
@@ -152,3 +156,27 @@ def test_whatever_is_asked_for_makes_options_that_exist_or_is_refused(query):
     else:
         Options.parse(order.options)
         assert len(warnings) <= len(query)
+
+
+def test_an_answer_is_a_png_with_warnings():
+    with api_in_memory() as api:
+        api.web.files[URL] = PNG
+        fetched = api.call("GET", f"/api/remove?url={URL}&om=true&af=200")
+        assert (fetched.status_code, fetched.content_type, fetched.data) == (200, "image/png", RESULT)
+        assert fetched.headers["X-Warnings"].startswith("af has no effect")
+        form = {"file": (io.BytesIO(PNG), "cup.png"), "a": "true"}
+        assert api.call("POST", "/api/remove?bgc=1,2,3,255", data=form).data == RESULT
+        assert [request["options"] for request in api.machine.inputs.values()] == [
+            {"model": "auto", "precision_level": "standard", "output": "mask"},
+            {"model": "auto", "precision_level": "high", "output": "cutout", "background_color": "#010203ff"},
+        ]
+
+
+def test_failures_name_the_parameters_that_were_sent():
+    with api_in_memory() as api:
+        api.web.files[URL] = UrlAnswerError("The server answers with status 404", url=URL, field="image_url")
+        missing = api.call("GET", f"/api/remove?url={URL}")
+        assert (missing.status_code, missing.get_json()["field"]) == (422, "url")
+        unknown = api.call("POST", "/api/remove", data={"file": (io.BytesIO(PNG), "cup.png"), "model": "u3net"})
+        assert (unknown.status_code, unknown.get_json()["field"]) == (400, "model")
+        assert api.call("POST", "/api/remove", key=None).status_code == 401

@@ -1,7 +1,9 @@
 """remove.bg's dialect: from its parameters to an order, and from what became of it to its answers."""
 
 import base64
+import io
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,14 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.options import REGION_EXCEEDS_PICTURE, Options
-from functions.api import removebg
+from functions.api import delivery, removebg
 from functions.api.auth import Usage
 from functions.api.body import Body, UploadedFile
 from functions.api.delivery import Delivery
 from functions.api.jobs import Order
+from functions.api.native import MAX_INLINE_BYTES
 from functions.api.problems import Problem, of_report
+from functions.shared.api_keys import Scope
+from tests.unit.api_in_memory import RESULT, UNKNOWN_FOREGROUND, Api, api_in_memory
 
 PHOTO = UploadedFile("cup.jpg", b"\xff\xd8photo")
+PNG = b"\x89PNG\r\n\x1a\npicture"
 URL = "https://example.com/cup.jpg"
 
 CODES = {  # of remove.bg's own description, but for the last two lines
@@ -367,3 +373,83 @@ def test_whatever_comes_makes_options_that_exist_or_an_error_that_is_documented(
     else:
         Options.parse(order.options)
         assert isinstance(order.image, bytes | str)
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[Api]:
+    with api_in_memory() as api:
+        yield api
+
+
+def send(api: Api, accept: str | None = None, **fields: Any) -> Any:
+    form = {"image_file": (io.BytesIO(PNG), "cup.png"), **fields}
+    return api.call("POST", "/v1.0/removebg", data=form, headers={"Accept": accept} if accept else {})
+
+
+def test_an_answer_is_the_picture(api: Api):
+    answer = send(api, format="webp")
+    assert (answer.status_code, answer.content_type, answer.data) == (200, "image/webp", RESULT)
+    assert (answer.headers["X-Width"], answer.headers["X-Credits-Charged"]) == ("320", "1")
+    assert int(answer.headers["X-RateLimit-Remaining"]) < int(answer.headers["X-RateLimit-Limit"])
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/json; charset=utf-8"])
+def test_who_accepts_json_and_nothing_else_is_answered_in_json(api: Api, accept):
+    answer = send(api, accept)
+    assert answer.content_type == "application/json"
+    assert base64.b64decode(answer.get_json()["data"]["result_b64"]) == RESULT
+
+
+@pytest.mark.parametrize(
+    "accept", ["application/json, text/plain, */*", "application/json;q=0.9, image/*", "image/png"]
+)
+def test_who_accepts_json_among_others_is_answered_with_the_picture(api: Api, accept):
+    assert send(api, accept).data == RESULT
+
+
+def test_a_result_that_no_answer_can_hold_is_led_to(api: Api, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(api.machine, "result", bytes(MAX_INLINE_BYTES + 1))
+    answer = send(api)
+    assert (answer.status_code, answer.headers["X-Width"], answer.data) == (303, "320", b"")
+    assert "X-Amz-Signature" in answer.headers["Location"]
+    data = send(api, "application/json").get_json()["data"]
+    assert "X-Amz-Signature" in data["result_url"]
+    assert "result_b64" not in data
+
+
+def test_what_is_not_done_in_time_is_to_be_asked_for_again(api: Api, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(delivery, "ANSWER_WITHIN_S", 0.0)
+    monkeypatch.setattr(api.machine, "fate", api.machine.run_on)
+    answer = send(api)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert answer.get_json()["errors"][0]["code"] == "not_done_yet"
+
+
+def test_a_job_that_failed_is_told_in_remove_bgs_words(api: Api, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(api.machine, "fate", api.machine.fail(UNKNOWN_FOREGROUND))
+    answer = send(api)
+    assert (answer.status_code, answer.get_json()["errors"][0]["code"]) == (400, "unknown_foreground")
+
+
+def test_whatever_fails_under_remove_bgs_paths_is_told_in_its_words(api: Api):
+    signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE/20260101/eu-west-1/execute-api/aws4_request"}
+    for path, headers, status in (
+        ("/v1.0/account", {}, 403),
+        ("/v1.0/improve", {}, 404),
+        ("/iam/v1.0/improve", signed, 404),
+    ):
+        answer = api.call("GET", path, key=None, headers=headers)
+        assert (answer.status_code, list(answer.get_json())) == (status, ["errors"])
+    poor = api.make_key(Scope.PROCESS, monthly_quota=1)
+    codes = []
+    for _ in range(2):
+        form = {"image_file": (io.BytesIO(PNG), "cup.png")}
+        answer = api.call("POST", "/v1.0/removebg", key=poor, data=form)
+        codes.append((answer.status_code, (answer.get_json(silent=True) or {}).get("errors", [{}])[0].get("code")))
+    assert codes == [(200, None), (402, "insufficient_credits")]
+
+
+def test_an_account_is_answered_to_keys_that_may_read(api: Api):
+    reader = api.make_key(Scope.READ, monthly_quota=7)
+    answer = api.call("GET", "/v1.0/account", key=reader)
+    assert answer.get_json()["data"]["attributes"]["credits"]["total"] == 7
