@@ -22,6 +22,7 @@ from functions.api.auth import Caller, Gate
 from functions.api.config import ApiConfig
 from functions.api.problems import Problem
 from functions.shared.history import Row, newest_stage, rows
+from functions.shared.outcome import DELETED
 from functions.shared.store import Store
 
 if TYPE_CHECKING:
@@ -229,11 +230,12 @@ class Jobs:
     def delete(self, job: Job) -> None:
         """Stop a job that runs, forget it, and delete its picture and all that was made of it.
 
-        What did not come through the API stays, as does the cached copy, which no name leads to.
+        What did not come through the API stays, as does the cached copy, which no name leads to. A stage that was at work
+        when the job was stopped may still write what it made; that goes when the job would have gone.
         """
         found = self._describe(job)
         if found is not None and found["status"] == "RUNNING":
-            self._machine.stop_execution(executionArn=self._arn(job), error="JobDeleted", cause="DELETE /jobs/{id}")
+            self._machine.stop_execution(executionArn=self._arn(job), error=DELETED, cause="DELETE /jobs/{id}")
         if job.is_of_the_callers_own:
             sidecar = self._read(sidecar_key(job.source_key))
             if sidecar is not None:

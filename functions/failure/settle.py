@@ -19,6 +19,7 @@ from functions.shared.config import SDK
 from functions.shared.job import Execution
 from functions.shared.notice import Notice, Webhook
 from functions.shared.observe import count, logger, stage
+from functions.shared.outcome import DELETED
 
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions.type_defs import HistoryEventTypeDef
@@ -83,6 +84,9 @@ def handler(request: SettleRequest) -> dict[str, Any]:
         raise HistoryBehindError(f"{ended.name}: the newest event is {events[0]['type']}")
     stage_name, state = state_at_the_end(events)
     released = release_claim(state.get("cache_key"), execution.id)
+    if events[0].get("executionAbortedEventDetails", {}).get("error") == DELETED:
+        RECORDER.take_back_result(state, execution)
+        return {"status": status, "claim_released": released, "report_key": None}
     if is_recorded(state):
         tell(ended, execution, "failed", state["failure"]["facts"])
         return {"status": status, "claim_released": released, "report_key": None}

@@ -6,7 +6,7 @@ A result is one when its sidecar, which is written last, names the uploaded vers
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
@@ -14,6 +14,10 @@ from core.errors import SourceNotFoundError
 from core.keys import failure_key, sidecar_key
 from functions.shared.job import Execution
 from functions.shared.store import Store
+
+
+DELETED: Final = "JobDeleted"
+"""The error that an execution is stopped with because its job was deleted: nobody is told of that end."""
 
 
 class Subject(BaseModel):
