@@ -230,8 +230,8 @@ class Jobs:
     def delete(self, job: Job) -> None:
         """Stop a job that runs, forget it, and delete its picture and all that was made of it.
 
-        What did not come through the API stays, as does the cached copy, which no name leads to. A stage that was at work
-        when the job was stopped may still write what it made; that goes when the job would have gone.
+        What did not come through the API stays, as does the cached copy, which no name leads to. A stage that was at
+        work when the job was stopped may still write what it made; that goes when the job would have gone.
         """
         found = self._describe(job)
         if found is not None and found["status"] == "RUNNING":

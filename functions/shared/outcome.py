@@ -15,7 +15,6 @@ from core.keys import failure_key, sidecar_key
 from functions.shared.job import Execution
 from functions.shared.store import Store
 
-
 DELETED: Final = "JobDeleted"
 """The error that an execution is stopped with because its job was deleted: nobody is told of that end."""
 
