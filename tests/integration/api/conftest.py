@@ -1,6 +1,7 @@
 """The project's own template, deployed once for all tests of this folder, and a caller of its HTTP API."""
 
 import time
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -60,7 +61,15 @@ def api(cloud: EmbeddedCloud, key: ApiKey) -> Iterator[httpx.Client]:
         yield client
 
 
-def ended(api: httpx.Client, location: str, timeout_s: float = 30) -> dict[str, Any]:
+def process(api: httpx.Client, **request: Any) -> httpx.Response:
+    """Send a picture until its job has ended: on a busy machine that may take longer than the gateway waits."""
+    headers = {"Idempotency-Key": str(uuid.uuid4())}
+    while (response := api.post("/process", headers=headers, **request)).status_code == 202:
+        pass
+    return response
+
+
+def ended(api: httpx.Client, location: str, timeout_s: float = 60) -> dict[str, Any]:
     """Wait until a job has ended, and return what the API says of it."""
     deadline = time.monotonic() + timeout_s
     while (job := api.get(location).json())["status"] in ("queued", "running"):

@@ -17,8 +17,9 @@ from client.stack import Stack
 from functions.shared.api_keys import ApiKey, Scope
 from local.cloud import EmbeddedCloud
 from local.gateway import Gateway
-from tests.conftest import disc
-from tests.integration.api.conftest import ended, make_key
+from tests.conftest import client, disc
+from tests.integration.api.conftest import ended, make_key, process
+from tests.integration.machine.conftest import until
 
 PICTURE = disc(seed=61)
 
@@ -45,9 +46,7 @@ def executions(stack: Stack) -> set[str]:
 @pytest.fixture(scope="module")
 def answer(api: httpx.Client) -> dict[str, Any]:
     """The answer to one picture."""
-    response = api.post(
-        "/process", files={"image": ("photos/cup.png", PICTURE)}, data={"format": "webp", "crop": "true"}
-    )
+    response = process(api, files={"image": ("photos/cup.png", PICTURE)}, data={"format": "webp", "crop": "true"})
     assert response.status_code == 200, response.text
     return dict(response.json())
 
@@ -115,7 +114,7 @@ def test_what_is_not_done_in_time_is_answered_with_its_address(stack: Stack, api
 
 
 def test_a_picture_that_fails_on_the_way_is_the_caller_s_problem(api: httpx.Client) -> None:
-    refused = api.post("/process", files={"image": ("half.png", PICTURE[: len(PICTURE) // 2])})
+    refused = process(api, files={"image": ("half.png", PICTURE[: len(PICTURE) // 2])})
     problem = refused.json()
     assert (refused.status_code, refused.headers["Content-Type"]) == (422, "application/problem+json")
     assert (problem["code"], problem["status"]) == ("corrupt_image", 422)
@@ -124,12 +123,29 @@ def test_a_picture_that_fails_on_the_way_is_the_caller_s_problem(api: httpx.Clie
 
 
 def test_a_deleted_job_leaves_nothing_behind(api: httpx.Client, stack: Stack, answer: dict[str, Any]) -> None:
-    other = api.post("/process", files={"image": ("gone.png", PICTURE)}).json()["job_id"]
+    other = process(api, files={"image": ("gone.png", PICTURE)}).json()["job_id"]
     assert len(objects(stack, other)) == 3, "picture, result, sidecar"
     assert api.delete(f"/jobs/{other}").status_code == 204
     assert objects(stack, other) == set()
     assert api.get(f"/jobs/{other}").json()["code"] == "job_not_found"
     assert api.get(f"/jobs/{answer['job_id']}").json()["status"] == "succeeded"
+
+
+def test_nobody_is_told_of_a_job_that_was_deleted_while_it_ran(
+    api: httpx.Client, cloud: EmbeddedCloud, stack: Stack
+) -> None:
+    form = api.post("/uploads", json={"name": "big.png", "content_type": "image/png"}).json()
+    httpx.post(form["url"], data=form["fields"], files={"file": disc(width=1600, height=1200)}).raise_for_status()
+    job = api.post("/jobs", json={"source": {"key": form["key"]}}).json()
+    assert api.delete(job["location"]).status_code == 204
+    logs, group = client("logs", cloud.endpoint_url, cloud.region), f"/aws/lambda/{cloud.stack_name}-settle"
+
+    def is_settled() -> bool:
+        lines = [event["message"] for event in logs.filter_log_events(logGroupName=group)["events"]]
+        return any(job["job_id"] in line and "stage done" in line for line in lines)
+
+    until(is_settled)
+    assert not objects(stack, f"failed/{form['key']}")
 
 
 def test_a_key_is_wanted_and_has_to_be_good_for_what_is_asked(cloud: EmbeddedCloud, stack: Stack) -> None:
