@@ -38,18 +38,21 @@ def deliver(services: Services, event: APIGatewayProxyEventV2, caller: Caller, o
 
     Raises:
         Problem: as the job's report says; or ``not_done_yet``, after which the job goes on, and the same request is
-            answered from the cache.
+            answered from the cache. Neither is charged.
         BackgroundRemoverError: the order cannot be submitted.
     """
+    key = event.headers.get("idempotency-key")
     state = services.jobs.run(
         caller,
         order,
-        idempotency_key=event.headers.get("idempotency-key"),
+        idempotency_key=key,
         deadline=event.request_context.time_epoch / 1000 + ANSWER_WITHIN_S,
     )
     if state.report is not None:
         raise of_report(state.report)
     if state.sidecar is None:
+        if key is None:  # with one, the same request has this job's result
+            services.jobs.refund_once(state.job)
         raise Problem(503, "not_done_yet", headers={"Retry-After": str(RETRY_AFTER_S)})
     if state.sidecar["image"]["bytes"] <= MAX_INLINE_BYTES:
         return Delivery(state.sidecar, services.jobs.result(state), None)

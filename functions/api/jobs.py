@@ -162,7 +162,7 @@ class Jobs:
             self._start(job, order, caller)
         except Exception:
             if is_fresh:
-                self._refund_once(job)
+                self.refund_once(job)
                 self._forget(job)
             raise
         return job
@@ -251,6 +251,20 @@ class Jobs:
         key = f"{_PREFIX}/{caller.id}/{uuid.uuid4()}/{file_name(name)}"
         form = self._store.upload_form(self._config.uploads_bucket, key, content_type, max_bytes, URL_S)
         return {"key": key, **form}
+
+    def refund_once(self, job: Job) -> None:
+        """Give back what a job was counted that made nothing for its caller, the first time that this is seen."""
+        try:
+            self._table.update_item(
+                TableName=self._config.jobs_table,
+                Key={"job_id": {"S": job.id}},
+                UpdateExpression="SET refunded = :yes",
+                ConditionExpression="attribute_exists(job_id) AND attribute_not_exists(refunded)",
+                ExpressionAttributeValues={":yes": {"BOOL": True}},
+            )
+        except self._table.exceptions.ConditionalCheckFailedException:
+            return
+        self._gate.refund(job.owner)
 
     def result(self, state: State) -> bytes:
         """Read the result of a job that has one."""
@@ -366,7 +380,7 @@ class Jobs:
         return document
 
     def _failed(self, job: Job, report: Mapping[str, Any]) -> State:
-        self._refund_once(job)
+        self.refund_once(job)
         return State(job, "failed", report=report)
 
     def _describe(self, job: Job) -> Mapping[str, Any] | None:
@@ -384,20 +398,6 @@ class Jobs:
         except Problem:
             self._forget(job)
             raise
-
-    def _refund_once(self, job: Job) -> None:
-        """Give back what a job that made nothing was counted, the first time that this is seen."""
-        try:
-            self._table.update_item(
-                TableName=self._config.jobs_table,
-                Key={"job_id": {"S": job.id}},
-                UpdateExpression="SET refunded = :yes",
-                ConditionExpression="attribute_exists(job_id) AND attribute_not_exists(refunded)",
-                ExpressionAttributeValues={":yes": {"BOOL": True}},
-            )
-        except self._table.exceptions.ConditionalCheckFailedException:
-            return
-        self._gate.refund(job.owner)
 
     def _forget(self, job: Job) -> None:
         self._table.delete_item(TableName=self._config.jobs_table, Key={"job_id": {"S": job.id}})

@@ -420,9 +420,22 @@ def test_a_result_that_no_answer_can_hold_is_led_to(api: Api, monkeypatch: pytes
 def test_what_is_not_done_in_time_is_to_be_asked_for_again(api: Api, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(delivery, "ANSWER_WITHIN_S", 0.0)
     monkeypatch.setattr(api.machine, "fate", api.machine.run_on)
+    used = api.used()
     answer = send(api)
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
     assert answer.get_json()["errors"][0]["code"] == "not_done_yet"
+    assert api.used() == used, "the request that finds the result is charged"
+
+
+def test_a_job_that_the_same_request_finds_again_is_charged_at_once(api: Api, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(delivery, "ANSWER_WITHIN_S", 0.0)
+    monkeypatch.setattr(api.machine, "fate", api.machine.run_on)
+    used = api.used()
+    for _ in range(2):
+        form = {"image_file": (io.BytesIO(PNG), "cup.png")}
+        answer = api.call("POST", "/v1.0/removebg", data=form, headers={"Idempotency-Key": "once"})
+        assert answer.status_code == 503
+    assert api.used() == used + 1
 
 
 def test_a_job_that_failed_is_told_in_remove_bgs_words(api: Api, monkeypatch: pytest.MonkeyPatch):
