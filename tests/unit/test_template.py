@@ -581,9 +581,9 @@ def test_the_access_log_has_no_headers_and_no_query_strings() -> None:
 def test_no_page_may_call_from_elsewhere_unless_its_origin_is_named() -> None:
     buckets = ("UploadsBucket", "ResultsBucket")
     assert not [name for name in buckets if "CorsConfiguration" in Stack({})[name]]
-    named = Stack({"CorsOrigins": "https://a.example,https://b.example"})
+    stack = Stack({"CorsOrigins": "https://a.example,https://b.example"})
     for name in buckets:
-        [rule] = named[name]["CorsConfiguration"]["CorsRules"]
+        [rule] = stack[name]["CorsConfiguration"]["CorsRules"]
         assert rule["AllowedOrigins"] == ["https://a.example", "https://b.example"]
 
 
