@@ -634,7 +634,7 @@ def _introduce(cloud: EmbeddedCloud, model: embedded.Model, *, verbose: bool) ->
     OUT.print(
         f"aws s3 cp photo.jpg s3://{uploads}/photos/photo.jpg --metadata pbr-format=png\n"
         f"aws s3 cp s3://{results}/results/photos/photo.png .\n"
-        "pbr keys create my-key    # prints a key: export it as KEY\n"
+        "KEY=$(pbr keys create laptop)\n"
         f'curl -H "X-API-Key: $KEY" -F image=@photo.jpg {cloud.outputs["ApiUrl"]}/process'
     )
 
