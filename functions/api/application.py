@@ -130,10 +130,6 @@ def _text(value: Any) -> str | None:
     return None if value is None or isinstance(value, (dict, list)) else str(value)[:MAX_SHOWN_CHARS]
 
 
-def _text(value: Any) -> str | None:
-    return None if value is None or isinstance(value, (dict, list)) else str(value)[:MAX_SHOWN_CHARS]
-
-
 def _unavailable() -> Problem:
     return Problem(503, "unavailable", headers={"Retry-After": str(RETRY_AFTER_S)})
 
