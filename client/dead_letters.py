@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -103,8 +103,11 @@ def go_through(stack: Stack, queue: str, *, limit: int | None, dry_run: bool, pu
     url, pace = stack.output(f"{queue.title()}DeadLetterQueueUrl"), Pace()
     read = {"segmentation": _read_job, "webhooks": _read_webhook}.get(queue, partial(_read_event, queue))
     shown_again: list[str] = []
+    messages: "Iterable[MessageTypeDef]" = _messages(stack, url, limit)
+    if queue == "webhooks":
+        messages = list(messages)  # what a receiver refuses again meanwhile is a dead letter for the next time
     try:
-        for message in _messages(stack, url, limit):
+        for message in messages:
             letter = read(stack, message)
             if not dry_run:
                 letter = _act(stack, letter, pace, purge=purge)

@@ -304,6 +304,22 @@ def test_a_webhook_is_delivered_again_once_for_each_message() -> None:
     assert {arn.split(":")[6] for arn in started} == {"pbr-webhooks"}
 
 
+def test_a_webhook_that_is_refused_again_is_left_for_the_next_time() -> None:
+    class Refusing(Executions):
+        """Deliveries that end at once, with a dead letter."""
+
+        def start_execution(self, **request: Any) -> dict[str, Any]:
+            assert len(cloud.queues.bodies["https://webhooks-dlq"]) < 9, "it goes on and on"
+            cloud.queues.put("webhooks", body)
+            return super().start_execution(**request)
+
+    cloud, body = Cloud(), json.dumps({"notice": NOTICE, "failed": REFUSED})
+    cloud.executions = Refusing()
+    cloud.queues.put("webhooks", body, body)
+    assert [letter.message_id for letter in cloud.go_through("webhooks")] == ["m0", "m1"]
+    assert [letter.message_id for letter in cloud.go_through("webhooks", dry_run=True)] == ["m2", "m3"]
+
+
 def test_what_timed_out_has_no_cause_and_is_delivered_again_all_the_same() -> None:
     cloud = Cloud()
     cloud.queues.put("webhooks", json.dumps({"notice": NOTICE, "failed": {"Error": "States.Timeout"}}))
