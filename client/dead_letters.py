@@ -103,7 +103,7 @@ def go_through(stack: Stack, queue: str, *, limit: int | None, dry_run: bool, pu
     url, pace = stack.output(f"{queue.title()}DeadLetterQueueUrl"), Pace()
     read = {"segmentation": _read_job, "webhooks": _read_webhook}.get(queue, partial(_read_event, queue))
     shown_again: list[str] = []
-    messages: "Iterable[MessageTypeDef]" = _messages(stack, url, limit)
+    messages: Iterable[MessageTypeDef] = _messages(stack, url, limit)
     if queue == "webhooks":
         messages = list(messages)  # what a receiver refuses again meanwhile is a dead letter for the next time
     try:
