@@ -79,6 +79,7 @@ def test_a_key_has_the_scopes_and_limits_that_were_asked_for(stack: Stack) -> No
     key = make(stack, scopes=scopes, rate_per_minute=5, monthly_quota=7, lifetime=90 * DAY).key
     assert caller(stack, key) == Caller(key.key_id, frozenset(scopes), 5, 7)
     assert lets_in(stack, key, NOW + 89 * DAY) and not lets_in(stack, key, NOW + 90 * DAY)
+    assert not lets_in(stack, make(stack, lifetime=0 * DAY).key)
 
 
 def test_a_key_without_limits_of_its_own_has_the_stack_s(stack: Stack) -> None:
