@@ -6,17 +6,14 @@ from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, CORSConfig, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
-from aws_lambda_powertools.event_handler.openapi.exceptions import (
-    RequestUnsupportedContentType,
-    RequestValidationError,
-)
+from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.exceptions import BotoCoreError, ClientError
 
-from core.errors import MAX_SHOWN_CHARS, BackgroundRemoverError
+from core.errors import BackgroundRemoverError
 from functions.api import native, openapi, rembg, removebg
 from functions.api.config import ApiConfig
-from functions.api.problems import CONTENT_TYPE, RETRY_AFTER_S, Problem, problem_of
+from functions.api.problems import CONTENT_TYPE, RETRY_AFTER_S, Problem, of_validation, problem_of
 from functions.api.services import Services
 from functions.shared.errors import is_overload
 from functions.shared.observe import count, logger, tracer
@@ -113,21 +110,14 @@ def problem_for(error: Exception) -> Problem:
                 "There is no such route.",
                 remedy="docs/openapi.json has all routes and their methods.",
             )
-        case RequestUnsupportedContentType():
-            return Problem(415, "unsupported_media_type", "The body is not JSON.", field="content-type")
         case RequestValidationError():
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"][1:]) or "body"
-            return Problem(400, "invalid_request", f"{first['msg']}.", field=where, value=_text(first.get("input")))
+            return of_validation(first, first["loc"][1:])
         case ClientError() if is_overload(error.response):
             return _unavailable()
         case BotoCoreError():
             return _unavailable()
     return Problem(500, "internal_error")
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None or isinstance(value, (dict, list)) else str(value)[:MAX_SHOWN_CHARS]
 
 
 def _unavailable() -> Problem:

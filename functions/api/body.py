@@ -6,13 +6,16 @@ import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 from multipart import MultipartError, MultipartParser, parse_options_header
+from pydantic import BaseModel, ValidationError
 
-from functions.api.problems import Problem
+from functions.api.problems import Problem, of_validation
+
+Model = TypeVar("Model", bound=BaseModel)
 
 _MAX_BYTES: Final = 10 * 1024 * 1024
 """What API Gateway takes. All of it is in memory by the time that it is parsed."""
@@ -52,14 +55,23 @@ def read(event: APIGatewayProxyEventV2) -> Body:
             return Body(_once(_urlencoded(data)))
         case "multipart/form-data":
             return _multipart(data, options.get("boundary", ""))
-    raise Problem(
-        415,
-        "unsupported_media_type",
-        "The body is of a kind that is not read here.",
-        field="content-type",
-        value=content_type,
-        remedy=_REMEDY,
-    )
+    raise _unsupported(content_type, _REMEDY)
+
+
+def read_json(event: APIGatewayProxyEventV2, model: type[Model]) -> Model:
+    """Read the body of a request that is to be JSON, as a model.
+
+    Raises:
+        Problem: ``unsupported_media_type``, ``invalid_body`` or ``invalid_request``.
+    """
+    content_type, _ = parse_options_header(event.headers.get("content-type", ""))
+    if content_type != "application/json":
+        raise _unsupported(content_type, "Send application/json.")
+    try:
+        return model.model_validate(_json_object(raw(event)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise of_validation(first, first["loc"]) from error
 
 
 def raw(event: APIGatewayProxyEventV2) -> bytes:
@@ -126,6 +138,11 @@ def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 def _invalid(what: str, field_name: str, value: Any, remedy: str) -> Problem:
     return Problem(400, "invalid_body", f"{what}.", field=field_name, value=_short(value), remedy=remedy)
+
+
+def _unsupported(content_type: str, remedy: str) -> Problem:
+    what = "The body is of a kind that is not read here."
+    return Problem(415, "unsupported_media_type", what, field="content-type", value=_short(content_type), remedy=remedy)
 
 
 def _short(value: Any) -> Any:

@@ -8,12 +8,13 @@ from typing import Annotated, Any, Final
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Header, Path
-from aws_lambda_powertools.event_handler.router import Router
+from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 from pydantic import BaseModel
 
 from core.errors import BackgroundRemoverError
 from functions.api import body, openapi
 from functions.api.auth import Admission
+from functions.api.delivery import MAX_INLINE_BYTES, run
 from functions.api.jobs import ObjectOrder, Order, State
 from functions.api.models import (
     Accepted,
@@ -35,13 +36,6 @@ from functions.api.problems import Problem, of_report, problem_of
 from functions.api.services import Services
 from functions.shared.api_keys import Scope
 
-MAX_INLINE_BYTES: Final = 4_400_000
-"""Largest result that is answered in base64: Lambda answers 6 MiB, which hold that and the metrics."""
-
-ANSWER_WITHIN_S: Final = 26.0
-"""API Gateway waits 30 s; by then a result has to be read and sent."""
-
-
 _ASK_AGAIN_S: Final = 2
 
 IdempotencyKey = Annotated[
@@ -53,13 +47,15 @@ JobId = Annotated[str, Path(description="as POST /process and POST /jobs answer 
 def told() -> dict[str, openapi.Operation]:
     """Return what the document says of the routes that they cannot say of themselves."""
     return {
+        "POST /uploads": openapi.takes_json(UploadRequest),
+        "POST /jobs": openapi.takes_json(JobRequest),
         "POST /process": openapi.takes(ProcessBody, openapi.JSON, openapi.FORM, files=("image", "background")),
     }
 
 
-def routes(services: Services) -> Router:
+def routes(services: Services) -> APIGatewayHttpRouter:
     """Return the API's own routes."""
-    router = Router()
+    router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
     def admit(scope: Scope) -> Admission:
         return services.gate.admit(router.current_event, scope)
@@ -75,12 +71,7 @@ def routes(services: Services) -> Router:
         admission = admit(Scope.PROCESS)
         order, wants_url = process_order(body.read(router.current_event))
         try:
-            state = services.jobs.run(
-                admission.caller,
-                order,
-                idempotency_key=idempotency_key,
-                deadline=router.current_event.request_context.time_epoch / 1000 + ANSWER_WITHIN_S,
-            )
+            state = run(services, router.current_event, admission.caller, order, idempotency_key)
         except BackgroundRemoverError as error:
             raise _as_sent(problem_of(error)) from error
         if state.status in ("queued", "running"):
@@ -90,16 +81,18 @@ def routes(services: Services) -> Router:
         return _answer(HTTPStatus.OK, process_answer(services, state, wants_url), admission)
 
     @router.post("/uploads", **openapi.described("Get a form to upload a picture with", {201: UploadForm}))
-    def uploads(request: UploadRequest) -> Response[Any]:
+    def uploads() -> Response[Any]:
         """Have S3 take a picture of up to 100 MiB, straight from a browser. The form lives for an hour."""
         admission = admit(Scope.PROCESS)
+        request = body.read_json(router.current_event, UploadRequest)
         form = services.jobs.upload_form(admission.caller, request.name, request.content_type, request.max_bytes)
         return _answer(HTTPStatus.CREATED, UploadForm(**form), admission)
 
     @router.post("/jobs", **openapi.described("Start a job and do not wait for it", {202: Accepted}))
-    def start(request: JobRequest, idempotency_key: IdempotencyKey = None) -> Response[Any]:
+    def start(idempotency_key: IdempotencyKey = None) -> Response[Any]:
         """Process an object of the uploads bucket, or what lies at a URL."""
         admission = admit(Scope.PROCESS)
+        request = body.read_json(router.current_event, JobRequest)
         job = services.jobs.submit(admission.caller, job_order(request, admission), idempotency_key=idempotency_key)
         return _accepted(admission, State(job, "queued"))
 

@@ -63,6 +63,14 @@ def takes(
     return {"requestBody": {"required": True, "content": content}}
 
 
+def takes_json(model: type[BaseModel]) -> Operation:
+    """Return what a route takes that reads JSON as a model itself."""
+    schema = model.model_json_schema(ref_template=_SCHEMAS + "{model}")
+    definitions = {model.__name__: schema, **schema.pop("$defs", {})}
+    reference = {"$ref": _SCHEMAS + model.__name__, "$defs": definitions}
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": reference}}}}
+
+
 def asks(model: type[BaseModel], **more: str) -> Operation:
     """Return the query that a route takes: a model's fields, and required ones with their descriptions."""
     required = [

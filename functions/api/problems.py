@@ -1,14 +1,14 @@
 """What the API answers when it does not do what was asked: RFC 9457, with codes that stay."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as member
 from http import HTTPStatus
 from typing import Any, Final
 
 from core import errors, outbound
-from core.errors import BackgroundRemoverError, TransientError
+from core.errors import MAX_SHOWN_CHARS, BackgroundRemoverError, TransientError
 from functions.shared import errors as _cloud  # noqa: F401  TransientError has subclasses there
 
 CONTENT_TYPE: Final = "application/problem+json"
@@ -85,6 +85,19 @@ class Problem(Exception):  # noqa: N818  the term of RFC 9457
 def problem_of(error: BackgroundRemoverError) -> Problem:
     """Return the answer to an error of ours."""
     return of_report(error.facts())
+
+
+def of_validation(fault: Mapping[str, Any], where: Sequence[Any]) -> Problem:
+    """Return the answer to what pydantic finds wrong.
+
+    Args:
+        fault: one of its errors.
+        where: the member, from the outermost one that is the caller's to name.
+    """
+    said = fault.get("input")
+    value = None if said is None or isinstance(said, (dict, list)) else str(said)[:MAX_SHOWN_CHARS]
+    field_name = ".".join(str(part) for part in where) or "body"
+    return Problem(400, "invalid_request", f"{fault['msg']}.", field=field_name, value=value)
 
 
 def of_report(report: Mapping[str, Any], **facts: Any) -> Problem:
