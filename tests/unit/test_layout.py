@@ -83,6 +83,18 @@ def test_a_position_shares_out_the_room_beside_the_subject(
 
 
 @given(subjects(), layouts)
+@pytest.mark.parametrize(
+    ("options", "target"),
+    [
+        (Options(scale="50%", position="100%"), Box(5, 5, 6, 6)),
+        (Options(scale="10%", position="100%", max_megapixels=1e-6), Box(0, 0, 1, 1)),
+    ],
+    ids=["both halves", "less than one"],
+)
+def test_pixels_that_are_rounded_up_stay_within_the_result(options: Options, target: Box) -> None:
+    assert lay_out(Box(2, 2, 4, 4), 11, 11, options).target == target
+
+
 def test_a_scale_alone_puts_the_subject_in_the_middle(subject: tuple[Box, int, int], options: Options) -> None:
     assume(options.scale != "original")
     alone, centred, one, two = (
@@ -144,6 +156,8 @@ def test_the_thinnest_picture_keeps_within_its_megapixels() -> None:
     layout = lay_out(visible(alpha), 100_000, 16, Options(max_megapixels=0.005))
     assert (layout.width, layout.height) == (5000, 1)
     assert layout.arrange(rgb, alpha)[1].shape == (1, 5000)
+    upright = lay_out(None, 16, 100_000, Options(max_megapixels=0.005))
+    assert (upright.width, upright.height) == (1, 5000)
 
 
 def soft_disc(height: int = 90, width: int = 120) -> Alpha:
