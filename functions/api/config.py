@@ -13,6 +13,8 @@ class ApiConfig(CatalogueConfig, UrlConfig):
 
     Attributes:
         segmentation_queue_url: what the ECS worker reads; ``GET /ready`` looks whether it is there.
+        answer_within_s: how long a request waits for its result. API Gateway waits 30 s from the same moment on, and
+            by then the result has to be read and sent.
         job_days: how long a job of the API, its pictures included, is kept.
         cors_origins: the web origins whose pages may call the API; none if empty.
         rate_per_minute: how many requests a minute a caller has that has no limit of its own.
@@ -26,6 +28,7 @@ class ApiConfig(CatalogueConfig, UrlConfig):
     keys_table: str
     usage_table: str
     jobs_table: str
+    answer_within_s: float = 26.0
     job_days: int
     cors_origins: Names = ()
     rate_per_minute: int

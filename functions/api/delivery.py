@@ -1,4 +1,4 @@
-"""A job whose result is itself the answer, as remove.bg and rembg give it."""
+"""Jobs that are waited for; and those whose result is itself the answer, as remove.bg and rembg give it."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,10 +10,12 @@ from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 
 from functions.api import openapi
 from functions.api.auth import Caller
-from functions.api.jobs import Order
-from functions.api.native import ANSWER_WITHIN_S, MAX_INLINE_BYTES
+from functions.api.jobs import Order, State
 from functions.api.problems import RETRY_AFTER_S, Problem, of_report
 from functions.api.services import Services
+
+MAX_INLINE_BYTES: Final = 4_400_000
+"""Largest result that is answered itself: Lambda answers 6 MiB, which hold that in base64, and what is said of it."""
 
 _MAX_WARNING_CHARS: Final = 1000
 
@@ -33,6 +35,14 @@ class Delivery:
         return Response(HTTPStatus.OK.value, self.sidecar["image"]["content_type"], self.result, headers=dict(headers))
 
 
+def run(
+    services: Services, event: APIGatewayProxyEventV2, caller: Caller, order: Order, idempotency_key: str | None
+) -> State:
+    """Submit an order, and wait for what becomes of it as long as the gateway allows."""
+    deadline = event.request_context.time_epoch / 1000 + services.config.answer_within_s
+    return services.jobs.run(caller, order, idempotency_key=idempotency_key, deadline=deadline)
+
+
 def deliver(services: Services, event: APIGatewayProxyEventV2, caller: Caller, order: Order) -> Delivery:
     """Submit an order, and wait for what it makes.
 
@@ -42,12 +52,7 @@ def deliver(services: Services, event: APIGatewayProxyEventV2, caller: Caller, o
         BackgroundRemoverError: the order cannot be submitted.
     """
     key = event.headers.get("idempotency-key")
-    state = services.jobs.run(
-        caller,
-        order,
-        idempotency_key=key,
-        deadline=event.request_context.time_epoch / 1000 + ANSWER_WITHIN_S,
-    )
+    state = run(services, event, caller, order, key)
     if state.report is not None:
         raise of_report(state.report)
     if state.sidecar is None:

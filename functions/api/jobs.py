@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
 from core import decode
-from core.errors import SourceNotFoundError
+from core.errors import InvalidOptionsError, PermanentError, SourceNotFoundError
 from core.keys import failure_key, sidecar_key
 from core.limits import check_bytes
 from core.models import check_name
@@ -334,7 +334,7 @@ class Jobs:
         else:
             image = self._picture(order.image, "image_url")
             if order.background is not None:
-                background = self._picture(order.background, "background_url")
+                background = self._background(order.background)
                 options["background_key"] = _background_key(job)
                 self._put(_background_key(job), background)
             version_id = self._put(job.source_key, image)
@@ -354,6 +354,17 @@ class Jobs:
         check_bytes(len(data))
         decode.sniff(data)
         return data
+
+    def _background(self, background: bytes | str) -> bytes:
+        try:
+            return self._picture(background, "background_url")
+        except PermanentError as error:
+            raise InvalidOptionsError(
+                f"The background cannot be used: {error.message}",
+                field="background",
+                value=error.value,
+                remedy=error.remedy,
+            ) from error
 
     def _put(self, key: str, data: bytes) -> str | None:
         return self._store.put(self._config.uploads_bucket, key, data, "application/octet-stream")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -34,13 +35,12 @@ class Readiness:
         tables = (config.keys_table, config.usage_table, config.jobs_table)
         self._looks: dict[str, list[Callable[[], object]]] = {
             "bucket": [
-                lambda bucket=bucket: s3.head_bucket(Bucket=bucket)
-                for bucket in (config.uploads_bucket, config.results_bucket)
+                partial(s3.head_bucket, Bucket=bucket) for bucket in (config.uploads_bucket, config.results_bucket)
             ],
-            "table": [lambda name=name: table.describe_table(TableName=name) for name in tables],
-            "machine": [lambda: machine.describe_state_machine(stateMachineArn=config.state_machine_arn)],
+            "table": [partial(table.describe_table, TableName=name) for name in tables],
+            "machine": [partial(machine.describe_state_machine, stateMachineArn=config.state_machine_arn)],
             "queue": [
-                lambda: queue.get_queue_attributes(QueueUrl=config.segmentation_queue_url, AttributeNames=["QueueArn"])
+                partial(queue.get_queue_attributes, QueueUrl=config.segmentation_queue_url, AttributeNames=["QueueArn"])
             ],
         }
         self._found: Ready | None = None

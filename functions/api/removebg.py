@@ -303,7 +303,7 @@ def translated(problem: Problem) -> tuple[int, str]:
         return status, _CODES.get(code, code)
     # What an order's words could tell was refused before there was a job. What is left is in the pictures.
     match field:
-        case "options.background_key":
+        case "background" | "options.background_key":
             return status, "failed_to_read_image"
         case "options.roi":
             is_outside = (problem.detail or "").startswith(REGION_EXCEEDS_PICTURE)

@@ -12,7 +12,7 @@ import requests
 
 from core.errors import FileTooLargeError, PermanentError, TransientError
 from core.outbound import UrlAnswerError, UrlError, UrlRefusedError
-from functions.api import native
+from functions.api.delivery import MAX_INLINE_BYTES
 from functions.api.problems import of_report, problem_of
 from functions.shared.api_keys import Scope
 from functions.shared.errors import StorageDeniedError, StorageUnavailableError
@@ -81,36 +81,21 @@ def test_a_url_is_fetched_and_gives_the_result_its_name(api: Api) -> None:
 
 
 def test_a_large_result_is_answered_by_a_url_that_leads_to_it(api: Api) -> None:
-    api.machine.result = bytes(native.MAX_INLINE_BYTES + 1)
+    api.machine.result = bytes(MAX_INLINE_BYTES + 1)
     said = api.call("POST", "/process", json={"image": IMAGE}).get_json()
     assert "image" not in said
     assert requests.get(said["result_url"]).content == api.machine.result  # moto answers for S3
 
 
 def test_the_largest_result_that_is_sent_in_base64_fits_into_an_answer_of_lambda(api: Api) -> None:
-    api.machine.result = bytes(native.MAX_INLINE_BYTES)
+    api.machine.result = bytes(MAX_INLINE_BYTES)
     answer = api.call("POST", "/process", json={"image": IMAGE})
-    assert (answer.status_code, len(base64.b64decode(answer.get_json()["image"]))) == (200, native.MAX_INLINE_BYTES)
+    assert (answer.status_code, len(base64.b64decode(answer.get_json()["image"]))) == (200, MAX_INLINE_BYTES)
 
 
 def test_a_url_can_be_asked_for(api: Api) -> None:
     said = api.call("POST", "/process", json={"image": IMAGE, "delivery": "url"}).get_json()
     assert "image" not in said and requests.get(said["result_url"]).content == RESULT
-
-
-def test_what_is_not_done_in_time_is_accepted_and_found_later(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "ANSWER_WITHIN_S", 0.5)
-    api.machine.fate = api.machine.run_on
-    answer = api.call("POST", "/process", json={"image": IMAGE})
-    said = answer.get_json()
-    assert (answer.status_code, said["status"]) == (202, "running")
-    assert answer.headers["Location"] == said["location"] == f"/jobs/{said['job_id']}"
-    running = api.call("GET", said["location"]).get_json()
-    assert (running["status"], running["stage"]) == ("running", "Validate")
-    api.machine.succeed(said["job_id"], api.machine.inputs[said["job_id"]])
-    done = api.call("GET", said["location"]).get_json()
-    assert (done["status"], done["result"]["content_type"]) == ("succeeded", "image/png")
-    assert requests.get(done["result"]["url"]).content == RESULT
 
 
 def test_a_failure_is_answered_by_its_code_and_not_counted(api: Api) -> None:
@@ -145,6 +130,7 @@ def test_a_failure_is_answered_by_its_code_and_not_counted(api: Api) -> None:
         ({"image": IMAGE, "webhook_url": ["https://a.example/"]}, 400, "invalid_request", "webhook_url"),
         ({"image": base64.b64encode(b"GIF, or so I say").decode()}, 415, "unsupported_format", "image.format"),
         ({"image": ""}, 415, "unsupported_format", "image.format"),
+        ({"image": IMAGE, "background": "bm8gcGljdHVyZQ=="}, 400, "invalid_option", "background"),
     ],
 )
 def test_a_wrong_request_is_refused_by_field_and_starts_and_counts_nothing(

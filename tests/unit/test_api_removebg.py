@@ -11,12 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.options import REGION_EXCEEDS_PICTURE, Options
-from functions.api import delivery, removebg
+from functions.api import removebg
 from functions.api.auth import Usage
 from functions.api.body import Body, UploadedFile
-from functions.api.delivery import Delivery
+from functions.api.delivery import MAX_INLINE_BYTES, Delivery
 from functions.api.jobs import Order
-from functions.api.native import MAX_INLINE_BYTES
 from functions.api.problems import Problem, of_report
 from functions.shared.api_keys import Scope
 from tests.unit.api_in_memory import RESULT, UNKNOWN_FOREGROUND, Api, api_in_memory
@@ -415,27 +414,6 @@ def test_a_result_that_no_answer_can_hold_is_led_to(api: Api, monkeypatch: pytes
     data = send(api, "application/json").get_json()["data"]
     assert "X-Amz-Signature" in data["result_url"]
     assert "result_b64" not in data
-
-
-def test_what_is_not_done_in_time_is_to_be_asked_for_again(api: Api, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(delivery, "ANSWER_WITHIN_S", 0.0)
-    monkeypatch.setattr(api.machine, "fate", api.machine.run_on)
-    used = api.used()
-    answer = send(api)
-    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
-    assert answer.get_json()["errors"][0]["code"] == "not_done_yet"
-    assert api.used() == used, "the request that finds the result is charged"
-
-
-def test_a_job_that_the_same_request_finds_again_is_charged_at_once(api: Api, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(delivery, "ANSWER_WITHIN_S", 0.0)
-    monkeypatch.setattr(api.machine, "fate", api.machine.run_on)
-    used = api.used()
-    for _ in range(2):
-        form = {"image_file": (io.BytesIO(PNG), "cup.png")}
-        answer = api.call("POST", "/v1.0/removebg", data=form, headers={"Idempotency-Key": "once"})
-        assert answer.status_code == 503
-    assert api.used() == used + 1
 
 
 def test_a_job_that_failed_is_told_in_remove_bgs_words(api: Api, monkeypatch: pytest.MonkeyPatch):
