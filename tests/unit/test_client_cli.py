@@ -49,7 +49,7 @@ def test_wrong_use_is_told_before_anything_is_done(arguments: list[str], says: s
     assert says in result.stderr and "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("command", ["history", "status", "redrive --failed", "replay-dlq"])
+@pytest.mark.parametrize("command", ["history", "status", "redrive --failed", "replay-dlq", "keys list"])
 def test_without_a_cloud_it_is_told_how_to_get_one(command: str) -> None:
     result = pbr(*command.split())
     assert result.exit_code == 1
@@ -63,6 +63,6 @@ def test_down_without_a_cloud_is_no_error() -> None:
 
 def test_help_tells_every_command_and_the_exit_codes() -> None:
     text = pbr("--help").stdout
-    commands = ("process", "demo", "up", "down", "models", "history", "redrive", "replay-dlq", "status")
+    commands = ("process", "demo", "up", "down", "models", "history", "redrive", "replay-dlq", "keys", "status")
     assert all(command in text for command in commands)
     assert "Exit codes" in text
