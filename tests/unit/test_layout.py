@@ -82,7 +82,6 @@ def test_a_position_shares_out_the_room_beside_the_subject(
     assert abs(layout.target.top - (layout.height - layout.target.height) * down / 100) <= 1
 
 
-@given(subjects(), layouts)
 @pytest.mark.parametrize(
     ("options", "target"),
     [
@@ -95,6 +94,7 @@ def test_pixels_that_are_rounded_up_stay_within_the_result(options: Options, tar
     assert lay_out(Box(2, 2, 4, 4), 11, 11, options).target == target
 
 
+@given(subjects(), layouts)
 def test_a_scale_alone_puts_the_subject_in_the_middle(subject: tuple[Box, int, int], options: Options) -> None:
     assume(options.scale != "original")
     alone, centred, one, two = (
