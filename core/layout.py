@@ -198,8 +198,7 @@ def _at_most(width: int, height: int, megapixels: float | None) -> tuple[int, in
         return width, height
     pixels = max(1, int(megapixels * 1e6))
     factor = math.sqrt(pixels / (width * height))
-    width = min(max(1, int(width * factor)), pixels)
-    return width, min(max(1, int(height * factor)), pixels // width)
+    return min(max(1, int(width * factor)), pixels), min(max(1, int(height * factor)), pixels)
 
 
 def _placed(start: int, length: int, frame: int, canvas: int, factor: float, share: float | None) -> tuple[int, int]:
