@@ -37,7 +37,7 @@ _REPLACED: Final = {"cookie", "content-length", "transfer-encoding", "connection
 
 
 class FunctionError(Exception):
-    """The function raised an error, or its process ended."""
+    """The function raised an error, its process ended, or it could not be called."""
 
 
 @dataclass(frozen=True)

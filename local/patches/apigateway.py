@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from local.gateway import FunctionError, Gateway, Route
 from local.patches.host import running
 
@@ -27,7 +29,11 @@ def serve(definition: dict[str, Any]) -> str:
             routes.append(route)
 
     def invoke(event: dict[str, Any]) -> Any:
-        answer = running().client("lambda").invoke(FunctionName=functions[event["routeKey"]], Payload=json.dumps(event))
+        name = functions[event["routeKey"]]
+        try:
+            answer = running().client("lambda").invoke(FunctionName=name, Payload=json.dumps(event))
+        except (BotoCoreError, ClientError) as error:
+            raise FunctionError(str(error)) from error
         payload = json.load(answer["Payload"])
         if "FunctionError" in answer:
             raise FunctionError(payload)
