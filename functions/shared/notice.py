@@ -12,11 +12,14 @@ RETRY: Final = re.compile(r"-retry-(\d+)$")
 
 
 class Webhook(BaseModel):
-    """Where to tell of a job, and whose secret signs it; as an execution's input has it."""
+    """Where to tell of a job, and whose secret signs it; as an execution's input has it.
+
+    Whether the URL may be opened is seen when it is.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: Annotated[str, Field(max_length=8192, pattern=r"^https?://\S+$")]
+    url: Annotated[str, Field(max_length=8192, pattern=r"(?i)^https?://")]
     key_id: Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9]+$")]
 
 

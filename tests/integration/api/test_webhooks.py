@@ -14,6 +14,7 @@ from functions.shared.webhook_signing import signing_secret, verify
 from local.cloud import EmbeddedCloud
 from tests.conftest import client, disc
 from tests.integration.machine.conftest import Deployed, until
+from tests.integration.machine.test_settle import fail_unseen, settle
 from tests.unit.strangers import Request, Web, page
 
 CALLER = "k1"
@@ -104,19 +105,23 @@ def test_a_job_that_is_stopped_is_told_of_by_settle_and_only_once(
     message = told(receiver, secret)
     assert (message["type"], message["data"]["error"]) == ("job.failed", "ExecutionAborted")
     described = deployed.sfn.describe_execution(executionArn=execution_arn)
-    detail = {
-        "executionArn": execution_arn,
-        "name": described["name"],
-        "startDate": int(described["startDate"].timestamp() * 1000),
-        "input": described["input"],
-    }
     deployed.wait(delivery(deployed, f"{described['name']}-failed"))
-    functions = client("lambda", deployed.cloud.endpoint_url, deployed.cloud.region)
-    answer = functions.invoke(
-        FunctionName=deployed.outputs["SettleFunctionArn"], Payload=json.dumps({"detail": detail})
-    )
-    assert "FunctionError" not in answer
+    assert settle(deployed, execution_arn, name=described["name"], input=described["input"])["status"] == "ABORTED"
     assert len(receiver.requests) == 1
+
+
+def test_a_job_that_is_stopped_with_its_work_done_is_told_of_as_such(
+    deployed: Deployed, receiver: Web, secret: str
+) -> None:
+    ended = deployed.wait(order(deployed, receiver, disc(seed=904)))
+    state = {"cache_key": "none", "source": ended.output["source"], "done": {"document": ended.output}}
+    execution_arn = fail_unseen(deployed, state)
+    webhook = {"url": f"http://127.0.0.1:{receiver.port}/told", "key_id": CALLER}
+    name = execution_arn.rpartition(":")[2]
+    settle(deployed, execution_arn, name=name, input=json.dumps({"webhook": webhook}))
+    assert deployed.wait(delivery(deployed, f"{name}-succeeded")).output == {"status": 204}
+    first, second = (read(request, secret) for request in receiver.requests)
+    assert (first["data"], first["type"]) == (second["data"], second["type"]) and first["job_id"] != second["job_id"]
 
 
 def test_a_receiver_that_is_down_is_asked_again_with_the_same_message(

@@ -80,11 +80,11 @@ def test_an_execution_that_recorded_its_failure_is_left_as_it_is(stack: Deployed
     ]
 
 
-def settle(stack: Deployed, execution_arn: str) -> Any:
+def settle(stack: Deployed, execution_arn: str, **told: str) -> Any:
     """Tell SettleFunction of an end, and return its answer."""
-    event = {"detail": {"executionArn": execution_arn, "name": "told by hand", "startDate": 1767607200000}}
+    detail = {"executionArn": execution_arn, "name": "told by hand", "startDate": 1767607200000, **told}
     answer = client("lambda", stack.cloud.endpoint_url, stack.cloud.region).invoke(
-        FunctionName=stack.outputs["SettleFunctionArn"], Payload=json.dumps(event)
+        FunctionName=stack.outputs["SettleFunctionArn"], Payload=json.dumps({"detail": detail})
     )
     return json.loads(answer["Payload"].read())
 
