@@ -7,7 +7,7 @@ IMAGE  ?=
 NPM    := $(shell command -v npm 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-containers chaos fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-foreground bench-segmentation bench-worker-memory load capacity openapi reliability-tables lock clean
+.PHONY: help setup demo test test-containers chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-foreground bench-segmentation bench-worker-memory load capacity openapi reliability-tables lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -42,6 +42,9 @@ test-containers: setup $(VENV)/.compiled  ## the image in Docker: every function
 
 fuzz: setup $(VENV)/.compiled  ## damaged files through decoding, kept in out/fuzz if one ends badly: make fuzz [N=20000] [SEED=0]
 	$(BIN)/python -m tests.hostile.fuzz $(if $(N),--files $(N)) $(if $(SEED),--seed $(SEED))
+
+api-fuzz: setup $(VENV)/.compiled  ## requests made of docs/openapi.json, against the API on an embedded cloud: make api-fuzz [N=100] [SEED=1]
+	@$(BIN)/python -m tests.api_fuzz $(if $(N),--examples $(N)) $(if $(SEED),--seed $(SEED))
 
 lint: setup node_modules/.ready typecheck  ## style, types, imports, templates, state machine
 	$(BIN)/ruff check .

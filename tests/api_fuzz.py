@@ -1,0 +1,79 @@
+"""Requests that the API's document allows, and others, against the API: ``make api-fuzz``.
+
+The API runs on an embedded cloud and is called with a real key. What must not happen: a status of 500 or above, an
+answer that docs/openapi.json does not describe, a request that it forbids and that is accepted, and an answer without
+the key.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import httpx
+
+from client import keys
+from client.stack import Stack
+from functions.shared.api_keys import MAX_RATE_PER_MINUTE, Scope
+from local.cloud import EmbeddedCloud
+from tests.conftest import ROOT
+
+DOCUMENT: Final = ROOT / "docs/openapi.json"
+CONFIG: Final = ROOT / "tests/api_fuzz.toml"
+
+_MUCH: Final = 10**9
+_JOBS: Final = 20
+
+
+def main() -> int:
+    """Fuzz the API and return schemathesis' exit status; 1: it found something."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--examples", type=int, default=100, help="most requests per route and phase")
+    parser.add_argument("--seed", type=int, help="that an earlier run has printed: the same requests again")
+    arguments = parser.parse_args()
+    with EmbeddedCloud(ROOT / "template.yaml", {"DefaultModel": "classical"}, retry_pace=0.01) as cloud:
+        stack = Stack.connect(cloud.stack_name, region=cloud.region, endpoint_url=cloud.endpoint_url)
+        issued = keys.create(
+            stack,
+            "api-fuzz",
+            Scope,
+            rate_per_minute=MAX_RATE_PER_MINUTE,
+            monthly_quota=_MUCH,
+            lifetime=None,
+            now=datetime.now(UTC),
+        )
+        url, headers = cloud.outputs["ApiUrl"], {"X-API-Key": issued.key.reveal()}
+        with TemporaryDirectory() as folder:
+            config = Path(folder, "config.toml")
+            config.write_text(CONFIG.read_text() + _jobs(url, headers))
+            command = [
+                *(str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(config)),
+                *("run", str(DOCUMENT), "--url", url, "--header", f"X-API-Key: {headers['X-API-Key']}"),
+                *("--max-examples", str(arguments.examples)),
+                *(("--seed", str(arguments.seed)) if arguments.seed else ()),
+            ]
+            return subprocess.run(command, cwd=ROOT, check=False).returncode
+
+
+def _jobs(url: str, headers: Mapping[str, str]) -> str:
+    """Have some jobs done, for requests to ask for, and return their part of the configuration."""
+    [picture] = tomllib.loads(CONFIG.read_text())["dictionaries"]["pictures"]["values"]
+    order = {"image": picture, "model": "classical", "precision_level": "draft"}
+    answers = [httpx.post(f"{url}/process", json=order, headers=headers, timeout=40) for _ in range(_JOBS)]
+    job_ids = json.dumps([answer.raise_for_status().json()["job_id"] for answer in answers])
+    return f"""
+"path.job_id" = {{ dictionary = "jobs", probability = 0.5 }}
+
+[dictionaries.jobs]
+values = {job_ids}
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
