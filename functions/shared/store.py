@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -25,8 +26,10 @@ from functions.shared.job import StoredObject
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-S3_SDK: Final = SDK.merge(SdkConfig(signature_version="s3v4"))
-"""Newer regions refuse addresses that are signed in S3's old way, which is boto3's default."""
+_STYLE: Final = "path" if os.environ.get("AWS_ENDPOINT_URL") else "virtual"  # an endpoint of one's own has one name
+S3_SDK: Final = SDK.merge(SdkConfig(signature_version="s3v4", s3={"addressing_style": _STYLE}))
+"""Left to itself boto3 signs addresses in S3's old way, and for S3's global endpoint: newer regions refuse both, and
+from a new bucket in an older one callers are redirected, to where the signature does not hold."""
 
 _ABSENT: Final = {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "MethodNotAllowed", "KeyTooLongError", "404"}
 _CHANGED: Final = {"PreconditionFailed", "412"}

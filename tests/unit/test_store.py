@@ -10,7 +10,7 @@ from moto import mock_aws
 from core.errors import FileTooLargeError, SourceChangedError, SourceNotFoundError
 from core.limits import MAX_BYTES
 from functions.shared.errors import StorageDeniedError, StorageUnavailableError
-from functions.shared.store import Store
+from functions.shared.store import S3_SDK, Store
 
 
 @pytest.fixture
@@ -104,3 +104,11 @@ def test_an_endpoint_out_of_reach_is_worth_a_retry() -> None:
     )
     with pytest.raises(StorageUnavailableError):
         Store(client).fetch("uploads", "a")
+
+
+@pytest.mark.parametrize("region", ["eu-west-1", "eu-south-1"])
+def test_addresses_name_the_region_where_the_bucket_is(s3: Any, region: str) -> None:
+    store = Store(boto3.client("s3", region_name=region, config=S3_SDK))
+    place = f"https://results.s3.{region}.amazonaws.com/"
+    assert store.url("results", "a.png", 60).startswith(f"{place}a.png?X-Amz-Algorithm=AWS4-HMAC-SHA256&")
+    assert store.upload_form("results", "a.png", "image/png", 100, 60)["url"] == place
