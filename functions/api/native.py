@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from core.errors import BackgroundRemoverError
 from functions.api import body, openapi
-from functions.api.auth import Admission
+from functions.api.auth import Admission, Caller
 from functions.api.delivery import MAX_INLINE_BYTES, run
 from functions.api.jobs import ObjectOrder, Order, State
 from functions.api.models import (
@@ -70,6 +70,7 @@ def routes(services: Services) -> APIGatewayHttpRouter:
         """
         admission = admit(Scope.PROCESS)
         order, wants_url = process_order(body.read(router.current_event))
+        _check_background(admission.caller, order, "background_key")
         try:
             state = run(services, router.current_event, admission.caller, order, idempotency_key)
         except BackgroundRemoverError as error:
@@ -93,7 +94,9 @@ def routes(services: Services) -> APIGatewayHttpRouter:
         """Process an object of the uploads bucket, or what lies at a URL."""
         admission = admit(Scope.PROCESS)
         request = body.read_json(router.current_event, JobRequest)
-        job = services.jobs.submit(admission.caller, job_order(request, admission), idempotency_key=idempotency_key)
+        order = job_order(request, admission.caller)
+        _check_background(admission.caller, order, "options.background_key")
+        job = services.jobs.submit(admission.caller, order, idempotency_key=idempotency_key)
         return _accepted(admission, State(job, "queued"))
 
     @router.get("/jobs/<job_id>", **openapi.described("See what has become of a job", {200: JobDocument}))
@@ -158,7 +161,7 @@ def process_order(said: body.Body) -> tuple[Order, bool]:
     return order, wanted == "url"
 
 
-def job_order(request: JobRequest, admission: Admission) -> Order | ObjectOrder:
+def job_order(request: JobRequest, caller: Caller) -> Order | ObjectOrder:
     """Return what a request for a job asks for.
 
     Raises:
@@ -168,17 +171,27 @@ def job_order(request: JobRequest, admission: Admission) -> Order | ObjectOrder:
         raise _wrong("source", None, "Give source or image_url, and not both.")
     if request.source is None:
         return Order(request.image_url or "", request.options, webhook_url=request.webhook_url)
-    caller = admission.caller
-    if not request.source.key.startswith(f"api/{caller.id}/") and Scope.BUCKET not in caller.scopes:
+    _check_access(caller, request.source.key, "source.key")
+    return ObjectOrder(request.source.key, request.source.version_id, request.options, request.webhook_url)
+
+
+def _check_background(caller: Caller, order: Order | ObjectOrder, field: str) -> None:
+    key = order.options.get("background_key")
+    if isinstance(key, str):  # else the options are refused for it
+        _check_access(caller, key, field)
+
+
+def _check_access(caller: Caller, key: str, field: str) -> None:
+    """Refuse an object that is not the caller's to have in a picture."""
+    if not key.startswith(f"api/{caller.id}/") and Scope.BUCKET not in caller.scopes:
         raise Problem(
             403,
             "scope_missing",
             "The key may process what was uploaded with it, and no other objects of the bucket.",
-            field="source.key",
-            value=request.source.key,
+            field=field,
+            value=key,
             remedy="Upload through POST /uploads, or use a key with the scope bucket.",
         )
-    return ObjectOrder(request.source.key, request.source.version_id, request.options, request.webhook_url)
 
 
 def process_answer(services: Services, state: State, wants_url: bool) -> ProcessAnswer:

@@ -271,6 +271,19 @@ def test_other_objects_of_the_bucket_are_only_for_keys_with_that_scope(api: Api)
     assert api.call("POST", "/jobs", json=request).status_code == 202
 
 
+def test_backgrounds_of_the_bucket_are_only_for_keys_with_that_scope(api: Api) -> None:
+    key, others = api.make_key(Scope.PROCESS), "photos/a.png"
+    own = api.call("POST", "/uploads", key=key, json={}).get_json()["key"]
+    for path, request in (
+        ("/process", lambda background: {"image": IMAGE, "background_key": background}),
+        ("/jobs", lambda background: {"source": {"key": own}, "options": {"background_key": background}}),
+    ):
+        answer = api.call("POST", path, key=key, json=request(others))
+        assert (answer.status_code, answer.get_json()["code"]) == (403, "scope_missing")
+        assert api.call("POST", path, key=key, json=request(own)).status_code < 300
+    assert api.call("POST", "/process", json={"image": IMAGE, "background_key": others}).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [
