@@ -6,7 +6,6 @@ import re
 import time
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from urllib.parse import unquote, urlsplit
@@ -20,8 +19,9 @@ from core.options import Options
 from core.outbound import Fetched
 from functions.api.auth import Caller, Gate
 from functions.api.config import ApiConfig
-from functions.api.problems import Problem
+from functions.api.problems import RETRY_AFTER_S, Problem
 from functions.shared.history import Row, newest_stage, rows
+from functions.shared.notice import RETRY
 from functions.shared.outcome import DELETED
 from functions.shared.store import Store
 
@@ -85,11 +85,6 @@ class Job:
     owner: str
     source_key: str
     created_at: str
-
-    @property
-    def came_with_its_picture(self) -> bool:
-        """Whether the picture was put there for this job, so that whatever became of it is this job's."""
-        return self.source_key.startswith(f"{_PREFIX}/{self.owner}/{self.id}/")
 
     @property
     def is_of_the_callers_own(self) -> bool:
@@ -156,14 +151,18 @@ class Jobs:
         job, is_fresh = self._claim(caller, order, _job_id(caller, idempotency_key))
         if not is_fresh and self._describe(job) is not None:
             return job
-        if is_fresh:
-            self._charge(caller, job)
         try:
-            self._start(job, order, caller)
+            request = self._request(job, order, caller)
+            self._count_start(job)
+        except Exception:
+            if is_fresh:  # the same request, sent twice, may have got further with what failed here
+                self._withdraw(job, most_starts=0)
+            raise
+        try:
+            self._start(job, request)
         except Exception:
             if is_fresh:
-                self.refund_once(job)
-                self._forget(job)
+                self._withdraw(job, most_starts=1)
             raise
         return job
 
@@ -186,9 +185,7 @@ class Jobs:
         Raises:
             Problem: ``job_not_found``.
         """
-        item = self._table.get_item(
-            TableName=self._config.jobs_table, Key={"job_id": {"S": job_id}}, ConsistentRead=True
-        ).get("Item")
+        item = self._item(job_id)
         if item is None or item["owner"]["S"] != caller.id:
             raise Problem(
                 404,
@@ -291,7 +288,10 @@ class Jobs:
             self._config.outbound.check(order.webhook_url, field="webhook_url")
 
     def _claim(self, caller: Caller, order: Order | ObjectOrder, job_id: str) -> tuple[Job, bool]:
-        """Enter a job in the table, and return it and whether it was not there."""
+        """Count a job and enter it in the table, and return it and whether it was not there.
+
+        It is counted first: whoever finds it in the table may start it.
+        """
         if isinstance(order, ObjectOrder):
             source_key = order.key
         else:
@@ -306,16 +306,19 @@ class Jobs:
             "created_at": {"S": _iso(now)},
             "expires_at": {"N": str(int(now) + self._config.job_days * _SECONDS_PER_DAY)},
         }
-        try:
-            self._table.put_item(
-                TableName=self._config.jobs_table, Item=item, ConditionExpression="attribute_not_exists(job_id)"
-            )
-            return _job_of(item), True
-        except self._table.exceptions.ConditionalCheckFailedException:
-            pass
-        there = self._table.get_item(
-            TableName=self._config.jobs_table, Key={"job_id": {"S": job_id}}, ConsistentRead=True
-        )["Item"]
+        there = self._item(job_id)
+        if there is None:
+            self._gate.charge(caller)
+            try:
+                self._table.put_item(
+                    TableName=self._config.jobs_table, Item=item, ConditionExpression="attribute_not_exists(job_id)"
+                )
+                return _job_of(item), True
+            except self._table.exceptions.ConditionalCheckFailedException:
+                self._gate.refund(caller.id)
+            there = self._item(job_id)
+        if there is None:
+            raise _come_again()
         if there["fingerprint"] != item["fingerprint"]:
             raise Problem(
                 422,
@@ -326,7 +329,13 @@ class Jobs:
             )
         return _job_of(there), False
 
-    def _start(self, job: Job, order: Order | ObjectOrder, caller: Caller) -> None:
+    def _item(self, job_id: str) -> Mapping[str, Any] | None:
+        return self._table.get_item(
+            TableName=self._config.jobs_table, Key={"job_id": {"S": job_id}}, ConsistentRead=True
+        ).get("Item")
+
+    def _request(self, job: Job, order: Order | ObjectOrder, caller: Caller) -> dict[str, Any]:
+        """Lay down the pictures of a job, and return what its execution is started with."""
         source = {"bucket": self._config.uploads_bucket, "key": job.source_key}
         options = dict(order.options)
         if isinstance(order, ObjectOrder):
@@ -343,10 +352,50 @@ class Jobs:
         request: dict[str, Any] = {"source": source, "options": options}
         if order.webhook_url is not None:
             request["webhook"] = {"url": order.webhook_url, "key_id": caller.id}
-        with suppress(self._machine.exceptions.ExecutionAlreadyExists):  # of the same request, at the same time
+        return request
+
+    def _count_start(self, job: Job) -> None:
+        """Note that a job is about to be started: from here on it is not given back because another start fails."""
+        try:
+            self._table.update_item(
+                TableName=self._config.jobs_table,
+                Key={"job_id": {"S": job.id}},
+                UpdateExpression="ADD starts :one",
+                ConditionExpression="attribute_exists(job_id)",
+                ExpressionAttributeValues={":one": {"N": "1"}},
+            )
+        except self._table.exceptions.ConditionalCheckFailedException:
+            raise _come_again() from None
+
+    def _start(self, job: Job, request: Mapping[str, Any]) -> None:
+        try:
             self._machine.start_execution(
                 stateMachineArn=self._config.state_machine_arn, name=job.id, input=json.dumps(request)
             )
+        except self._machine.exceptions.ExecutionAlreadyExists:
+            there = self._item(job.id)
+            if there is not None and int(there["starts"]["N"]) > 1:  # that of the same request, at the same time
+                return
+            raise Problem(
+                422,
+                "idempotency_key_reused",
+                "This Idempotency-Key came with a job that is not kept any more.",
+                field="Idempotency-Key",
+                remedy="Send a key of its own with each request.",
+            ) from None
+
+    def _withdraw(self, job: Job, most_starts: int) -> None:
+        """Forget a job that was not started and give back what it was counted, unless it was tried more often."""
+        try:
+            self._table.delete_item(
+                TableName=self._config.jobs_table,
+                Key={"job_id": {"S": job.id}},
+                ConditionExpression="attribute_exists(job_id) AND (attribute_not_exists(starts) OR starts <= :most)",
+                ExpressionAttributeValues={":most": {"N": str(most_starts)}},
+            )
+        except self._table.exceptions.ConditionalCheckFailedException:
+            return
+        self._gate.refund(job.owner)
 
     def _picture(self, image: bytes | str, field: str) -> bytes:
         """Return a picture's file, from wherever it comes; what is clearly none is refused here."""
@@ -379,9 +428,7 @@ class Jobs:
 
     def _document(self, job: Job, key: str) -> Mapping[str, Any] | None:
         document = self._read(key)
-        if document is None or job.came_with_its_picture or document["execution"]["name"] == job.id:
-            return document
-        return None
+        return document if document and RETRY.sub("", document["execution"]["name"]) == job.id else None
 
     def _read(self, key: str) -> Mapping[str, Any] | None:
         try:
@@ -403,13 +450,6 @@ class Jobs:
     def _arn(self, job: Job) -> str:
         return f"{self._config.state_machine_arn.replace(':stateMachine:', ':execution:')}:{job.id}"
 
-    def _charge(self, caller: Caller, job: Job) -> None:
-        try:
-            self._gate.charge(caller)
-        except Problem:
-            self._forget(job)
-            raise
-
     def _forget(self, job: Job) -> None:
         self._table.delete_item(TableName=self._config.jobs_table, Key={"job_id": {"S": job.id}})
 
@@ -418,6 +458,11 @@ def file_name(name: str | None) -> str:
     """Return a file's name as a key can end: ASCII, no folders, not too long."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", (name or "").replace("\\", "/").rpartition("/")[2]).strip("._")
     return safe[-_MAX_NAME_CHARS:] or "image"
+
+
+def _come_again() -> Problem:
+    """Return the answer to a request that another one like it got in the way of."""
+    return Problem(503, "unavailable", headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
 def _background_key(job: Job) -> str:

@@ -12,6 +12,7 @@ import requests
 
 from core.errors import FileTooLargeError, PermanentError, TransientError
 from core.outbound import UrlAnswerError, UrlError, UrlRefusedError
+from functions.api.auth import Caller
 from functions.api.delivery import MAX_INLINE_BYTES
 from functions.api.problems import of_report, problem_of
 from functions.shared.api_keys import Scope
@@ -234,6 +235,55 @@ def test_a_request_that_broke_off_before_its_job_started_is_taken_up_again(api: 
     assert len(api.machine.inputs) == 1 and api.used() == 1
 
 
+def test_nothing_is_started_for_a_second_request_that_comes_before_the_first_is_counted(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send() -> Any:
+        return api.call("POST", "/process", key=key, json={"image": IMAGE}, headers={"Idempotency-Key": "1"})
+
+    def charge(caller: Caller) -> None:
+        monkeypatch.setattr(api.services.gate, "charge", counted)
+        answers.append(send())
+        counted(caller)
+
+    key, counted = api.make_key(Scope.PROCESS, monthly_quota=0), api.services.gate.charge
+    answers: list[Any] = []
+    monkeypatch.setattr(api.services.gate, "charge", charge)
+    answers.append(send())
+    assert [answer.status_code for answer in answers] == [402, 402]
+    assert not api.machine.inputs
+
+
+def test_a_job_that_a_second_request_got_further_with_is_not_given_back_by_the_first(api: Api) -> None:
+    class Server(dict[str, bytes | Exception]):
+        def __getitem__(self, url: str) -> bytes | Exception:
+            if answers:
+                return PNG
+            answers.append(None)
+            answers.append(send())
+            return UrlAnswerError("The server answers with status 404", url=url, field="image_url")
+
+    def send() -> Any:
+        request = {"image_url": "https://a.example/b.png"}
+        return api.call("POST", "/process", json=request, headers={"Idempotency-Key": "1"})
+
+    answers: list[Any] = []
+    api.web.files = Server()
+    assert send().status_code == 422
+    assert answers[1].status_code == 200
+    assert api.used() == 1
+
+
+def test_a_key_whose_job_was_deleted_is_refused_and_counts_nothing(api: Api) -> None:
+    def send() -> Any:
+        return api.call("POST", "/process", json={"image": IMAGE}, headers={"Idempotency-Key": "1"})
+
+    api.call("DELETE", f"/jobs/{send().get_json()['job_id']}")
+    answer = send()
+    assert (answer.status_code, answer.get_json()["code"]) == (422, "idempotency_key_reused")
+    assert api.used() == 1
+
+
 @pytest.mark.parametrize("key", ["", "k" * 256])
 def test_an_idempotency_key_has_a_length(api: Api, key: str) -> None:
     answer = api.call("POST", "/process", json={"image": IMAGE}, headers={"Idempotency-Key": key})
@@ -310,6 +360,24 @@ def test_a_second_job_of_one_object_does_not_pass_for_the_first(api: Api) -> Non
     api.machine.succeed(second, api.machine.inputs[second])
     states = [api.call("GET", f"/jobs/{name}").get_json()["status"] for name in (first, second)]
     assert states == ["running", "succeeded"]
+
+
+def test_the_failure_of_another_job_of_its_picture_does_not_give_a_job_back() -> None:
+    with api_in_memory(answer_within_s=0) as api:
+        api.machine.fate = api.machine.run_on
+        job = api.call("POST", "/process", json={"image": IMAGE}).get_json()["job_id"]
+        source = api.call("GET", f"/jobs/{job}").get_json()["source_key"]
+        api.machine.fate = api.machine.fail(UNKNOWN_FOREGROUND)
+        api.call("POST", "/jobs", json={"source": {"key": source}})
+        assert api.call("GET", f"/jobs/{job}").get_json()["status"] == "running"
+        assert api.used() == 2
+
+
+def test_a_job_that_was_brought_back_has_the_result_of_its_second_execution(api: Api) -> None:
+    api.machine.fate = api.machine.fail(UNKNOWN_FOREGROUND)
+    job = api.call("POST", "/process", json={"image": IMAGE}).get_json()["job_id"]
+    api.machine.succeed(f"{job}-retry-1", api.machine.inputs[job])
+    assert api.call("GET", f"/jobs/{job}").get_json()["status"] == "succeeded"
 
 
 def test_a_job_that_ended_without_a_report_has_failed_and_tells_no_more(api: Api) -> None:
