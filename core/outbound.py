@@ -11,8 +11,6 @@ import time
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import ClassVar, Final, TypeAlias
@@ -31,7 +29,6 @@ MIN_PORT: Final = 1024
 """Lowest port beside the scheme's own. Those below are of other services, mail for one."""
 
 _MAX_CONNECTS: Final = 4
-_DAY_S: Final = 86_400.0
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 _REDIRECTS: Final = {301, 302, 303, 307, 308}
 
@@ -178,19 +175,6 @@ class Fetched:
     url: str
 
 
-@dataclass(frozen=True)
-class Reply:
-    """What a server answered to a message.
-
-    Attributes:
-        status: of HTTP.
-        retry_after_s: how long it asks to be left alone, in seconds from now, a day at most; None if it does not say.
-    """
-
-    status: int
-    retry_after_s: float | None
-
-
 def get(url: str, policy: Policy, *, limit_bytes: int, timeout_s: float, field: str = "url") -> Fetched:
     """Fetch a file; up to ``MAX_REDIRECTS`` redirects are followed, each checked as the URL itself.
 
@@ -223,8 +207,8 @@ def get(url: str, policy: Policy, *, limit_bytes: int, timeout_s: float, field: 
 
 def post(
     url: str, body: bytes, headers: Mapping[str, str], policy: Policy, *, timeout_s: float, field: str = "url"
-) -> Reply:
-    """Send a message. What the answer holds is not read, and a redirect is an answer like others.
+) -> int:
+    """Send a message and return the status of the answer; no more of it is read, and a redirect is not followed.
 
     Args:
         url: where to.
@@ -239,7 +223,7 @@ def post(
     """
     target = _target(url, policy, field)
     with _exchange("POST", target, policy, time.monotonic() + timeout_s, headers, body) as response:
-        return Reply(response.status, _seconds(_header(response, "retry-after")))
+        return response.status
 
 
 @dataclass(frozen=True)
@@ -268,7 +252,7 @@ def _target(url: str, policy: Policy, field: str) -> _Target:
 
     if len(url) > MAX_URL_CHARS:
         raise refused(f"The URL is longer than {MAX_URL_CHARS} characters")
-    if not url.isprintable() or "\\" in url:
+    if not url.isprintable() or "\\" in url or url != url.strip():
         raise refused("The URL holds characters that no URL has")
     try:
         parts = urlsplit(url)
@@ -379,18 +363,6 @@ def _header(response: httpcore.Response, name: str) -> str:
     return next(
         (value.decode("utf-8", "replace") for key, value in response.headers if key.lower() == name.encode()), ""
     )
-
-
-def _seconds(retry_after: str) -> float | None:
-    """Return a ``Retry-After`` header in seconds from now, be it a number or a date; None if it is neither."""
-    try:
-        if retry_after.isdecimal():
-            seconds = float(retry_after)
-        else:
-            seconds = (parsedate_to_datetime(retry_after).astimezone(UTC) - datetime.now(UTC)).total_seconds()
-    except (ValueError, OverflowError):
-        return None
-    return min(max(seconds, 0.0), _DAY_S)
 
 
 def _without_secrets(url: str) -> str:
