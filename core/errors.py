@@ -23,7 +23,7 @@ class BackgroundRemoverError(Exception):
     retryable: ClassVar[bool]
 
     def __init__(self, message: str, *, field: str, value: object, remedy: str) -> None:
-        self.message, self.field, self.value, self.remedy = message, _text(field), _shown(value), remedy
+        self.message, self.field, self.value, self.remedy = message, _text(field), shown(value), remedy
         super().__init__(f"{message} ({self.field}: {self.value!r}). {remedy}")
 
     def facts(self) -> dict[str, Any]:
@@ -37,7 +37,7 @@ class BackgroundRemoverError(Exception):
         }
 
 
-def _shown(value: object) -> int | float | str | None:
+def shown(value: object) -> int | float | str | None:
     """Return what stands for a value, whatever it is, in an error: JSON, and short."""
     if value is None or (isinstance(value, int) and abs(value) <= _EXACT_IN_JSON):
         return value

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import codecs
 import io
 import json
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
-from multipart import MultipartError, MultipartParser, parse_options_header
+from multipart import MultipartError, MultipartParser, MultipartPart, parse_options_header
 from pydantic import BaseModel, ValidationError
 
 from functions.api.problems import Problem, of_validation
@@ -21,6 +22,9 @@ _MAX_BYTES: Final = 10 * 1024 * 1024
 """What API Gateway takes. All of it is in memory by the time that it is parsed."""
 
 _MAX_FIELDS: Final = 64
+_CHARSETS: Final = {"utf-8", "ascii", "iso8859-1", "cp1252"}
+"""What clients write forms in. Python knows others that take it a minute for a megabyte."""
+
 _REMEDY: Final = "Send application/json, multipart/form-data or application/x-www-form-urlencoded."
 
 
@@ -119,11 +123,18 @@ def _multipart(data: bytes, boundary: str) -> Body:
     )
     try:
         parts = list(parser)
-        fields = _once((part.name, part.value) for part in parts if part.filename is None)
+        fields = _once((part.name, _text_of(part)) for part in parts if part.filename is None)
     except (MultipartError, UnicodeDecodeError, LookupError) as error:
         raise _invalid(f"The multipart body cannot be read: {error}", "body", None, _REMEDY) from None
     files = _once((part.name, UploadedFile(part.filename, part.raw)) for part in parts if part.filename is not None)
     return Body(fields, files)
+
+
+def _text_of(part: MultipartPart) -> str:
+    if codecs.lookup(part.charset).name not in _CHARSETS:
+        raise LookupError(f"charset {part.charset}")
+    text: str = part.value
+    return text
 
 
 def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -137,14 +148,9 @@ def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _invalid(what: str, field_name: str, value: Any, remedy: str) -> Problem:
-    return Problem(400, "invalid_body", f"{what}.", field=field_name, value=_short(value), remedy=remedy)
+    return Problem(400, "invalid_body", f"{what}.", field=field_name, value=value, remedy=remedy)
 
 
 def _unsupported(content_type: str, remedy: str) -> Problem:
     what = "The body is of a kind that is not read here."
-    return Problem(415, "unsupported_media_type", what, field="content-type", value=_short(content_type), remedy=remedy)
-
-
-def _short(value: Any) -> Any:
-    """Return so much of a value as shows what it is."""
-    return value if value is None or not isinstance(value, str) else value[:60]
+    return Problem(415, "unsupported_media_type", what, field="content-type", value=content_type, remedy=remedy)

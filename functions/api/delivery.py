@@ -8,6 +8,7 @@ from typing import Any, Final
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 
+from core.errors import shown
 from functions.api import openapi
 from functions.api.auth import Caller
 from functions.api.jobs import Order, State
@@ -79,6 +80,6 @@ def warned(warnings: Iterable[str]) -> dict[str, str]:
 
 
 def sentence(message: str) -> str:
-    """Return what pydantic says of a value as a sentence."""
-    said = message.removeprefix("Value error, ")
+    """Return what pydantic says of a value, which it may repeat, as a sentence."""
+    said = str(shown(message.removeprefix("Value error, ")))
     return f"{said[:1].upper()}{said[1:]}."

@@ -36,6 +36,7 @@ _PREFIX: Final = "api"
 _FIRST_LOOK_S: Final = 0.2
 _LONGEST_LOOK_S: Final = 1.0
 _MAX_NAME_CHARS: Final = 100
+_MAX_ID_CHARS: Final = 36  # DynamoDB refuses long keys
 _MAX_IDEMPOTENCY_KEY_CHARS: Final = 255
 _SECONDS_PER_DAY: Final = 86_400
 _MOST_EVENTS: Final = 1000
@@ -185,7 +186,7 @@ class Jobs:
         Raises:
             Problem: ``job_not_found``.
         """
-        item = self._item(job_id)
+        item = self._item(job_id) if len(job_id) <= _MAX_ID_CHARS else None
         if item is None or item["owner"]["S"] != caller.id:
             raise Problem(
                 404,

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from core import errors, outbound
-from core.errors import MAX_SHOWN_CHARS, BackgroundRemoverError, TransientError
+from core.errors import MAX_SHOWN_CHARS, BackgroundRemoverError, TransientError, shown
 from functions.shared import errors as _cloud  # noqa: F401  TransientError has subclasses there
 
 CONTENT_TYPE: Final = "application/problem+json"
@@ -49,7 +49,7 @@ class Problem(Exception):  # noqa: N818  the term of RFC 9457
         status: of HTTP.
         code: what a program can rely on.
         detail: what is wrong here, one sentence; None of a status from 500 on, as the three that follow.
-        field: the input at fault, as the caller knows it.
+        field: the input at fault, as the caller knows it; of both so much as :func:`core.errors.shown` shows.
         value: what it was.
         remedy: what the caller can do, one sentence.
         headers: of the answer.
@@ -64,6 +64,9 @@ class Problem(Exception):  # noqa: N818  the term of RFC 9457
     remedy: str | None = None
     headers: Mapping[str, str] = member(default_factory=dict)
     facts: Mapping[str, Any] = member(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.field, self.value = None if self.field is None else str(shown(self.field)), shown(self.value)
 
     @property
     def title(self) -> str:

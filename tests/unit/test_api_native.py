@@ -21,6 +21,7 @@ from tests.unit.api_in_memory import RESULT, UNKNOWN_FOREGROUND, Api, api_in_mem
 
 PNG = b"\x89PNG\r\n\x1a\npicture"
 IMAGE = base64.b64encode(PNG).decode()
+PART = b'--x\r\nContent-Disposition: form-data; name="name"\r\nContent-Type: text/plain; charset=%s\r\n\r\n'
 
 
 @pytest.fixture
@@ -156,6 +157,9 @@ def test_a_wrong_request_is_refused_by_field_and_starts_and_counts_nothing(
         ("multipart/form-data; boundary=x", b"--y", 400, "invalid_body"),
         ("application/x-www-form-urlencoded", b"image=%ff", 400, "invalid_body"),
         ("application/x-www-form-urlencoded", b"a=1&a=2", 400, "invalid_body"),
+        ("multipart/form-data; boundary=x", PART % b"undefined" + b"a\r\n--x--\r\n", 400, "invalid_body"),
+        ("multipart/form-data; boundary=x", PART % b"punycode" + 10**6 * b"a" + b"\r\n--x--\r\n", 400, "invalid_body"),
+        ("application/json", b'{"image": "", "name": NaN}', 400, "invalid_request"),
     ],
 )
 def test_a_body_that_cannot_be_read_is_refused(
@@ -163,6 +167,23 @@ def test_a_body_that_cannot_be_read_is_refused(
 ) -> None:
     answer = api.call("POST", "/process", data=data, headers={"Content-Type": content_type})
     assert (answer.status_code, answer.get_json()["code"]) == (status, code)
+    assert b"NaN" not in answer.data
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/process", {"image": [3_000_000 * "é"]}),
+        ("/process", {"image": IMAGE, "delivery": 2_000_000 * "é"}),
+        ("/process", {"image": IMAGE, "name": [2_000_000 * "é"]}),
+        ("/v1.0/removebg", {"image_url": f"http://{1_500_000 * '℀'}"}),
+    ],
+)
+def test_an_answer_repeats_a_little_of_a_value_and_no_megabytes(api: Api, path: str, body: dict[str, Any]) -> None:
+    data = json.dumps(body, ensure_ascii=False).encode()
+    answer = api.call("POST", path, data=data, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert len(answer.data) < 10_000
 
 
 @pytest.mark.parametrize(
@@ -404,6 +425,16 @@ def test_nobody_sees_or_deletes_the_job_of_another(api: Api, method: str, path: 
     answer = api.call(method, f"/jobs/{name}{path}", key=api.make_key(*Scope))
     assert (answer.status_code, answer.get_json()["code"]) == (404, "job_not_found")
     assert api.call("GET", f"/jobs/{name}").status_code == 200
+
+
+def test_there_is_no_job_whose_name_is_longer_than_dynamodb_takes(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def get_item(**request: Any) -> Any:
+        assert all(len(value["S"]) <= 2048 for value in request["Key"].values())  # moto takes any
+        return found(**request)
+
+    found = api.dynamodb.get_item
+    monkeypatch.setattr(api.dynamodb, "get_item", get_item)
+    assert api.call("GET", f"/jobs/{'a' * 3000}").get_json()["code"] == "job_not_found"
 
 
 def test_a_deleted_job_leaves_no_picture_behind(api: Api) -> None:

@@ -169,6 +169,7 @@ def test_a_url_of_a_public_server_is_accepted(url: str) -> None:
         "data:image/png;base64,AAAA",
         "javascript:alert(1)",
         "https://user@photos.example/",
+        " https://photos.example/",
         "https://user:password@photos.example/",
         "https://@photos.example/",
         "https://photos.example:22/",
