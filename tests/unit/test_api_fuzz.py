@@ -42,7 +42,7 @@ def api() -> Iterator[Api]:
 
 
 @SCHEMA.parametrize()
-@settings(max_examples=10, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_the_document_describes_what_the_api_answers(case: schemathesis.Case, api: Api) -> None:
     case.call_and_validate(headers={"X-API-Key": api.key})
 
