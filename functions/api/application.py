@@ -1,6 +1,7 @@
 """All routes together, and what is answered when one of them fails."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
@@ -41,14 +42,16 @@ Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
 def resolver(services: Services) -> APIGatewayHttpResolver:
     """Return the API's routes with what answers their failures."""
     app = APIGatewayHttpResolver(
-        cors=_cors(services.config.cors_origins), strip_prefixes=["/iam"], enable_validation=True
+        cors=_cors(services.config.cors_origins), strip_prefixes=[native.IAM], enable_validation=True
     )
     for dialect in (native, removebg, rembg):
         app.include_router(dialect.routes(services))
 
     def answer(problem: Problem) -> Response[str]:
+        if rate := app.context.get("rate"):
+            problem = replace(problem, headers={**rate.headers, **problem.headers})
         request_id = app.current_event.request_context.request_id
-        path = app.current_event.raw_path.removeprefix("/iam")
+        path = app.current_event.raw_path.removeprefix(native.IAM)
         for beginning, refusal in _REFUSALS.items():
             if path.startswith(beginning):
                 return refusal(problem, request_id)

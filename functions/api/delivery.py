@@ -6,14 +6,16 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 
 from core.errors import shown
 from functions.api import openapi
-from functions.api.auth import Caller
+from functions.api.auth import Admission, Caller
 from functions.api.jobs import Order, State
 from functions.api.problems import RETRY_AFTER_S, Problem, of_report
 from functions.api.services import Services
+from functions.shared.api_keys import Scope
 
 MAX_INLINE_BYTES: Final = 4_400_000
 """Largest result that is answered itself: Lambda answers 6 MiB, which hold that in base64, and what is said of it."""
@@ -34,6 +36,13 @@ class Delivery:
         if self.url is not None:
             return Response(HTTPStatus.SEE_OTHER.value, headers={**headers, "Location": self.url})
         return Response(HTTPStatus.OK.value, self.sidecar["image"]["content_type"], self.result, headers=dict(headers))
+
+
+def admit(services: Services, router: APIGatewayHttpRouter, scope: Scope) -> Admission:
+    """Let a caller in, as :meth:`functions.api.auth.Gate.admit`, and have the answer say what they have left."""
+    admission = services.gate.admit(router.current_event, scope)
+    router.append_context(rate=admission.rate)  # type: ignore[no-untyped-call]
+    return admission
 
 
 def run(

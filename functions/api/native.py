@@ -9,12 +9,13 @@ from typing import Annotated, Any, Final
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Header, Path
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
+from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 from pydantic import BaseModel
 
 from core.errors import BackgroundRemoverError
 from functions.api import body, openapi
 from functions.api.auth import Admission, Caller
-from functions.api.delivery import MAX_INLINE_BYTES, run
+from functions.api.delivery import MAX_INLINE_BYTES, admit, run
 from functions.api.jobs import ObjectOrder, Order, State
 from functions.api.models import (
     Accepted,
@@ -35,6 +36,9 @@ from functions.api.models import (
 from functions.api.problems import Problem, of_report, problem_of
 from functions.api.services import Services
 from functions.shared.api_keys import Scope
+
+IAM: Final = "/iam"
+"""What the paths begin with that take requests signed with AWS credentials."""
 
 _ASK_AGAIN_S: Final = 2
 
@@ -57,9 +61,6 @@ def routes(services: Services) -> APIGatewayHttpRouter:
     """Return the API's own routes."""
     router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
-    def admit(scope: Scope) -> Admission:
-        return services.gate.admit(router.current_event, scope)
-
     @router.post(
         "/process", **openapi.described("Cut a picture out, and wait for it", {200: ProcessAnswer, 202: Accepted})
     )
@@ -68,7 +69,7 @@ def routes(services: Services) -> APIGatewayHttpRouter:
 
         What is not done within the gateway's time is answered with 202 and the job's address.
         """
-        admission = admit(Scope.PROCESS)
+        admission = admit(services, router, Scope.PROCESS)
         order, wants_url = process_order(body.read(router.current_event))
         _check_background(admission.caller, order, "background_key")
         try:
@@ -76,7 +77,7 @@ def routes(services: Services) -> APIGatewayHttpRouter:
         except BackgroundRemoverError as error:
             raise _as_sent(problem_of(error)) from error
         if state.status in ("queued", "running"):
-            return _accepted(admission, state)
+            return _accepted(admission, state, router.current_event)
         if state.report is not None:
             raise _as_sent(of_report(state.report, job_id=state.job.id))
         return _answer(HTTPStatus.OK, process_answer(services, state, wants_url), admission)
@@ -84,7 +85,7 @@ def routes(services: Services) -> APIGatewayHttpRouter:
     @router.post("/uploads", **openapi.described("Get a form to upload a picture with", {201: UploadForm}))
     def uploads() -> Response[Any]:
         """Have S3 take a picture of up to 100 MiB, straight from a browser. The form lives for an hour."""
-        admission = admit(Scope.PROCESS)
+        admission = admit(services, router, Scope.PROCESS)
         request = body.read_json(router.current_event, UploadRequest)
         form = services.jobs.upload_form(admission.caller, request.name, request.content_type, request.max_bytes)
         return _answer(HTTPStatus.CREATED, UploadForm(**form), admission)
@@ -92,17 +93,17 @@ def routes(services: Services) -> APIGatewayHttpRouter:
     @router.post("/jobs", **openapi.described("Start a job and do not wait for it", {202: Accepted}))
     def start(idempotency_key: IdempotencyKey = None) -> Response[Any]:
         """Process an object of the uploads bucket, or what lies at a URL."""
-        admission = admit(Scope.PROCESS)
+        admission = admit(services, router, Scope.PROCESS)
         request = body.read_json(router.current_event, JobRequest)
         order = job_order(request, admission.caller)
         _check_background(admission.caller, order, "options.background_key")
         job = services.jobs.submit(admission.caller, order, idempotency_key=idempotency_key)
-        return _accepted(admission, State(job, "queued"))
+        return _accepted(admission, State(job, "queued"), router.current_event)
 
     @router.get("/jobs/<job_id>", **openapi.described("See what has become of a job", {200: JobDocument}))
     def show(job_id: JobId) -> Response[Any]:
         """Return status, stage, timings, and the result or what went wrong."""
-        admission = admit(Scope.READ)
+        admission = admit(services, router, Scope.READ)
         state = services.jobs.state(services.jobs.find(admission.caller, job_id))
         request_id = router.current_event.request_context.request_id
         return _answer(HTTPStatus.OK, job_document(services, state, request_id), admission)
@@ -110,7 +111,7 @@ def routes(services: Services) -> APIGatewayHttpRouter:
     @router.get("/jobs/<job_id>/events", **openapi.described("See each step of a job", {200: Steps}))
     def events(job_id: JobId) -> Response[Any]:
         """Return the events of the job's execution, oldest first."""
-        admission = admit(Scope.READ)
+        admission = admit(services, router, Scope.READ)
         steps = services.jobs.events(services.jobs.find(admission.caller, job_id))
         answer = Steps(events=[Step(**{name: getattr(row, name) for name in Step.model_fields}) for row in steps])
         return _answer(HTTPStatus.OK, answer, admission)
@@ -118,7 +119,7 @@ def routes(services: Services) -> APIGatewayHttpRouter:
     @router.delete("/jobs/<job_id>", **openapi.described("Stop and forget a job, and delete its pictures", {204: None}))
     def delete(job_id: JobId) -> Response[Any]:
         """Stop the job if it runs; delete its picture, if that came through the API, and all that was made of it."""
-        admission = admit(Scope.DELETE)
+        admission = admit(services, router, Scope.DELETE)
         services.jobs.delete(services.jobs.find(admission.caller, job_id))
         return Response(HTTPStatus.NO_CONTENT.value, headers=_headers(admission))
 
@@ -282,8 +283,8 @@ def _as_sent(problem: Problem) -> Problem:
     return replace(problem, field=problem.field and problem.field.removeprefix("options."))
 
 
-def _accepted(admission: Admission, state: State) -> Response[Any]:
-    location = f"/jobs/{state.job.id}"
+def _accepted(admission: Admission, state: State, event: APIGatewayProxyEventV2) -> Response[Any]:
+    location = f"{IAM if event.raw_path.startswith(f'{IAM}/') else ''}/jobs/{state.job.id}"
     answer = Accepted(
         job_id=state.job.id, status="queued" if state.status == "queued" else "running", location=location
     )

@@ -17,7 +17,7 @@ from core.errors import MAX_SHOWN_CHARS
 from core.types import Precision
 from functions.api import body, openapi
 from functions.api.auth import Admission
-from functions.api.delivery import answers, deliver, sentence, warned
+from functions.api.delivery import admit, answers, deliver, sentence, warned
 from functions.api.jobs import Order
 from functions.api.problems import CONTENT_TYPE, Problem
 from functions.api.services import Services
@@ -172,14 +172,14 @@ def routes(services: Services) -> APIGatewayHttpRouter:
     @router.get(PATH, summary="Cut out what lies at a URL, as rembg's server does", enable_validation=False)
     def remove_from_url() -> Response[Any]:
         """Take rembg's parameters in the query, and answer with a PNG."""
-        admission = services.gate.admit(router.current_event, Scope.PROCESS)
+        admission = admit(services, router, Scope.PROCESS)
         return remove(*from_url(router.current_event.query_string_parameters), admission)
 
     @router.post(PATH, summary="Cut a picture out, as rembg's server does", enable_validation=False)
     def remove_from_upload() -> Response[Any]:
         """Take a form with rembg's parameters, and answer with a PNG."""
         event = router.current_event
-        admission = services.gate.admit(event, Scope.PROCESS)
+        admission = admit(services, router, Scope.PROCESS)
         return remove(*from_upload(event.query_string_parameters, body.read(event)), admission)
 
     return router

@@ -21,7 +21,7 @@ from core.errors import MAX_SHOWN_CHARS, InvalidOptionsError
 from core.options import REGION_EXCEEDS_PICTURE, Options
 from functions.api import body, openapi
 from functions.api.auth import Usage
-from functions.api.delivery import Delivery, answers, deliver, sentence, warned
+from functions.api.delivery import Delivery, admit, answers, deliver, sentence, warned
 from functions.api.jobs import Order
 from functions.api.problems import Problem
 from functions.api.services import Services
@@ -374,7 +374,7 @@ def routes(services: Services) -> APIGatewayHttpRouter:
     def removebg() -> Response[Any]:
         """Take remove.bg's parameters, and answer with the picture, or in JSON if nothing else is accepted."""
         event = router.current_event
-        admission = services.gate.admit(event, Scope.PROCESS)
+        admission = admit(services, router, Scope.PROCESS)
         asked = parameters(body.read(event))
         delivery = deliver(services, event, admission.caller, order(asked))
         told = {**headers(delivery.sidecar, asked), **admission.rate.headers}
@@ -385,7 +385,7 @@ def routes(services: Services) -> APIGatewayHttpRouter:
     @router.get("/v1.0/account", summary="Tell the balance, as remove.bg does", enable_validation=False)
     def balance() -> Response[Any]:
         """Tell how many pictures are left this month; a credit is a picture."""
-        admission = services.gate.admit(router.current_event, Scope.READ)
+        admission = admit(services, router, Scope.READ)
         return _json(account(services.gate.usage(admission.caller)), admission.rate.headers)
 
     return router

@@ -500,6 +500,23 @@ def test_iams_callers_have_the_same_routes_under_a_path_of_their_own(api: Api) -
     assert api.call("POST", "/process", key=None, json={"image": IMAGE}, headers=signed).status_code == 401
 
 
+def test_iams_callers_are_led_to_their_own_route() -> None:
+    signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE/20261123/eu-west-1/execute-api/aws4_request"}
+    with api_in_memory(answer_within_s=0) as api:
+        api.machine.fate = api.machine.run_on
+        answer = api.call("POST", "/iam/process", key=None, json={"image": IMAGE}, headers=signed)
+        assert answer.headers["Location"] == answer.get_json()["location"]
+        assert api.call("GET", answer.headers["Location"], key=None, headers=signed).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/process", "/v1.0/removebg", "/api/remove"])
+def test_a_refusal_says_how_the_callers_requests_stand(api: Api, path: str) -> None:
+    answer = api.call("POST", path, json={})
+    assert answer.status_code >= 400
+    assert answer.headers["X-RateLimit-Remaining"] == "999"
+    assert "X-RateLimit-Remaining" not in api.call("POST", path, key=None, json={}).headers
+
+
 def test_a_spent_quota_refuses_the_next_picture_and_leaves_nothing(api: Api) -> None:
     key = api.make_key(Scope.PROCESS, monthly_quota=1)
     answers = [api.call("POST", "/process", key=key, json={"image": IMAGE}) for _ in range(2)]
