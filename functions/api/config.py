@@ -1,11 +1,7 @@
 """Configuration of the API."""
 
-from typing import Any
-
-from pydantic import field_validator
-
-from functions.shared.config import CatalogueConfig
-from functions.shared.urls import Names, UrlConfig
+from functions.shared.config import CatalogueConfig, Names
+from functions.shared.urls import UrlConfig
 
 
 class ApiConfig(CatalogueConfig, UrlConfig):
@@ -33,8 +29,3 @@ class ApiConfig(CatalogueConfig, UrlConfig):
     cors_origins: Names = ()
     rate_per_minute: int
     monthly_quota: int
-
-    @field_validator("cors_origins", mode="before")
-    @classmethod
-    def _split_origins(cls, value: Any) -> Any:
-        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

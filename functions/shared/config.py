@@ -3,11 +3,11 @@
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 from botocore.config import Config as SdkConfig
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.models import Model, ModelSource, with_custom
 from core.networks import Device, Networks
@@ -15,6 +15,14 @@ from functions.shared.weights import open_url
 
 SDK: Final = SdkConfig(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 4})
 """How a stage calls AWS. A call that nobody answers fails by its own name, before its function's time is up."""
+
+
+def _split(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Names: TypeAlias = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""Names that an environment variable separates by commas."""
 
 
 class Config(BaseSettings):

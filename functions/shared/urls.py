@@ -1,15 +1,7 @@
 """Which URLs of strangers a function may open."""
 
-from typing import Annotated, Any, TypeAlias
-
-from pydantic import field_validator
-from pydantic_settings import NoDecode
-
 from core.outbound import Policy
-from functions.shared.config import Config
-
-Names: TypeAlias = Annotated[tuple[str, ...], NoDecode]
-"""Names that an environment variable separates by commas."""
+from functions.shared.config import Config, Names
 
 
 class UrlConfig(Config):
@@ -22,11 +14,6 @@ class UrlConfig(Config):
 
     url_schemes: Names = ("https",)
     url_networks: Names = ()
-
-    @field_validator("url_schemes", "url_networks", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @property
     def outbound(self) -> Policy:

@@ -1,16 +1,15 @@
 """Validate: read the request, check the picture, and lay down what all later stages work from."""
 
 import time
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, field_validator
-from pydantic_settings import NoDecode
+from pydantic import BaseModel
 
 from core import decode, keys, layout, models
 from core.errors import InvalidOptionsError, InvalidRequestError, PermanentError
 from core.limits import MAX_KEY_BYTES
 from core.options import Host, Options
-from functions.shared.config import CatalogueConfig
+from functions.shared.config import CatalogueConfig, Names
 from functions.shared.job import Execution
 from functions.shared.observe import stage
 from functions.shared.store import Store, StoredFile
@@ -35,14 +34,9 @@ class ValidateConfig(CatalogueConfig):
     default_model: str
     escalation_model: str | None = None
     segmentation_host: str
-    segmentation_hosts: Annotated[tuple[str, ...], NoDecode]
+    segmentation_hosts: Names
     sagemaker_mode: Literal["realtime", "async"] = "realtime"
     cache_days: int
-
-    @field_validator("segmentation_hosts", mode="before")
-    @classmethod
-    def _split(cls, value: str) -> list[str]:
-        return value.split(",")
 
 
 class ValidateRequest(BaseModel):
