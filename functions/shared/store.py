@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +32,7 @@ S3_SDK: Final = SDK.merge(SdkConfig(signature_version="s3v4", s3={"addressing_st
 from a new bucket in an older one callers are redirected, to where the signature does not hold."""
 
 _ABSENT: Final = {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "MethodNotAllowed", "KeyTooLongError", "404"}
+_NO_VERSION: Final = _ABSENT | {"InvalidArgument"}  # what S3 says of a version's name that it did not give
 _CHANGED: Final = {"PreconditionFailed", "412"}
 
 
@@ -88,7 +89,7 @@ class Store:
             request["VersionId"] = version_id
         elif etag:
             request["IfMatch"] = etag
-        with _errors_of(bucket, key):
+        with _errors_of(bucket, key, absent=_NO_VERSION if version_id else _ABSENT):
             answer = self._s3.get_object(**request)
             with closing(answer["Body"]) as body:
                 check_bytes(answer["ContentLength"])
@@ -163,13 +164,13 @@ class Store:
 
 
 @contextmanager
-def _errors_of(bucket: str, key: str) -> Iterator[None]:
+def _errors_of(bucket: str, key: str, absent: Set[str] = _ABSENT) -> Iterator[None]:
     where = f"s3://{bucket}/{key}"
     try:
         yield
     except ClientError as error:
         code = error.response["Error"]["Code"]
-        if code in _ABSENT:
+        if code in absent:
             raise SourceNotFoundError(
                 "There is no such object, or no longer this version of it",
                 field="source.key",

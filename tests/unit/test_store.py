@@ -93,6 +93,15 @@ def test_what_passes_is_told_from_what_stays(code: str, status: int, expected: t
         Store(AnsweringS3(ClientError(answer, "GetObject"))).fetch("uploads", "a")  # type: ignore[arg-type]
 
 
+def test_a_version_that_s3_never_named_is_not_there() -> None:
+    answer = {"Error": {"Code": "InvalidArgument"}, "ResponseMetadata": {"HTTPStatusCode": 400}}
+    store = Store(AnsweringS3(ClientError(answer, "GetObject")))  # type: ignore[arg-type]
+    with pytest.raises(SourceNotFoundError):
+        store.fetch("uploads", "a", version_id="none of S3's")
+    with pytest.raises(StorageDeniedError):
+        store.fetch("uploads", "a")
+
+
 def test_an_endpoint_out_of_reach_is_worth_a_retry() -> None:
     client = boto3.client(
         "s3",
