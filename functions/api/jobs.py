@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
+from botocore.exceptions import ClientError
+
 from core import decode
 from core.errors import InvalidOptionsError, PermanentError, SourceNotFoundError
 from core.keys import failure_key, sidecar_key
@@ -315,8 +317,10 @@ class Jobs:
                     TableName=self._config.jobs_table, Item=item, ConditionExpression="attribute_not_exists(job_id)"
                 )
                 return _job_of(item), True
-            except self._table.exceptions.ConditionalCheckFailedException:
+            except ClientError as error:
                 self._gate.refund(caller.id)
+                if not isinstance(error, self._table.exceptions.ConditionalCheckFailedException):
+                    raise
             there = self._item(job_id)
         if there is None:
             raise _come_again()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import requests
+from botocore.exceptions import ClientError
 
 from core.errors import FileTooLargeError, PermanentError, TransientError
 from core.outbound import UrlAnswerError, UrlError, UrlRefusedError
@@ -303,6 +304,16 @@ def test_a_key_whose_job_was_deleted_is_refused_and_counts_nothing(api: Api) -> 
     answer = send()
     assert (answer.status_code, answer.get_json()["code"]) == (422, "idempotency_key_reused")
     assert api.used() == 1
+
+
+def test_a_job_that_cannot_be_entered_in_the_table_is_not_counted(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(**_: Any) -> None:
+        answer = {"Error": {"Code": "ThrottlingException"}, "ResponseMetadata": {"HTTPStatusCode": 400}}
+        raise ClientError(answer, "PutItem")
+
+    monkeypatch.setattr(api.dynamodb, "put_item", refuses)
+    assert api.call("POST", "/process", json={"image": IMAGE}).status_code == 503
+    assert api.used() == 0
 
 
 @pytest.mark.parametrize("key", ["", "k" * 256])
