@@ -536,6 +536,7 @@ def status(stack: StackName = None, region: Region = None) -> None:
         "results": f"s3://{where.outputs['ResultsBucket']}",
         "work": f"s3://{where.outputs['WorkBucket']}",
         "state machine": where.outputs["StateMachineArn"],
+        "api": where.outputs.get("ApiUrl", "none"),
         "model": where.parameters.get("DefaultModel", "unknown"),
         "host": where.parameters.get("SegmentationHost", "unknown"),
         "executions": ", ".join(

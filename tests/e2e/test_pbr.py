@@ -100,10 +100,11 @@ def test_history_lists_executions_and_shows_one_of_them(pbr: Pbr, processed: tup
     assert "sha256" in pbr("history", name, "--inputs").stdout.decode()
 
 
-def test_status_names_the_buckets(pbr: Pbr, processed: tuple[Path, str]) -> None:
+def test_status_names_the_buckets_and_the_address_of_the_api(pbr: Pbr, processed: tuple[Path, str]) -> None:
     told = pbr("status").stdout.decode()
     for bucket in ("uploads", "results", "work"):
         assert re.search(rf"^{bucket} +s3://\S+$", told, re.MULTILINE)
+    assert re.search(r"^api +https?://\S+$", told, re.MULTILINE)
 
 
 @pytest.mark.skipif(ON_AWS, reason="the demo brings its own cloud")
