@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 _MINUTE_MS: Final = 60_000
 _RATE_KEPT: Final = timedelta(hours=1)
 _QUOTA_KEPT: Final = timedelta(days=62)
-_THROTTLED: Final = {"ProvisionedThroughputExceededException", "RequestLimitExceeded"}  # DynamoDB's own words for it
 
 
 @dataclass(frozen=True)
@@ -305,7 +304,7 @@ def _unavailable_if_it_fails() -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        if not is_overload(error.response) and error.response["Error"]["Code"] not in _THROTTLED:
+        if not is_overload(error.response):
             raise
         raise _unavailable(error) from error
     except (NoConnectionError, HTTPClientError) as error:

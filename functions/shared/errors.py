@@ -6,7 +6,11 @@ from typing import Any, Final
 
 from core.errors import BackgroundRemoverError, PermanentError, TransientError
 
-_THROTTLED: Final = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequests"}
+_THROTTLED: Final = {
+    *("SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequests"),
+    *("ProvisionedThroughputExceededException", "RequestLimitExceeded"),  # DynamoDB's own words for it
+    "ExecutionLimitExceeded",  # Step Functions': a million executions run
+}
 
 
 class StorageUnavailableError(TransientError):
@@ -34,7 +38,7 @@ class WebhookRefusedError(PermanentError):
 
 
 def is_overload(answer: Mapping[str, Any]) -> bool:
-    """Return whether S3 refuses for a reason that passes; ``answer`` is a ClientError's ``response``."""
+    """Return whether AWS refuses for a reason that passes; ``answer`` is a ClientError's ``response``."""
     return answer["Error"]["Code"] in _THROTTLED or answer["ResponseMetadata"]["HTTPStatusCode"] >= 500
 
 

@@ -306,12 +306,20 @@ def test_a_key_whose_job_was_deleted_is_refused_and_counts_nothing(api: Api) -> 
     assert api.used() == 1
 
 
-def test_a_job_that_cannot_be_entered_in_the_table_is_not_counted(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("client", "call", "code"),
+    [
+        ("dynamodb", "put_item", "ProvisionedThroughputExceededException"),
+        ("machine", "start_execution", "ExecutionLimitExceeded"),
+    ],
+)
+def test_a_job_that_aws_does_not_take_for_the_moment_is_not_counted(
+    api: Api, monkeypatch: pytest.MonkeyPatch, client: str, call: str, code: str
+) -> None:
     def refuses(**_: Any) -> None:
-        answer = {"Error": {"Code": "ThrottlingException"}, "ResponseMetadata": {"HTTPStatusCode": 400}}
-        raise ClientError(answer, "PutItem")
+        raise ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": 400}}, call)
 
-    monkeypatch.setattr(api.dynamodb, "put_item", refuses)
+    monkeypatch.setattr(getattr(api, client), call, refuses)
     assert api.call("POST", "/process", json={"image": IMAGE}).status_code == 503
     assert api.used() == 0
 
