@@ -145,7 +145,7 @@ def tell(ended: Ended, execution: Execution, outcome: Literal["succeeded", "fail
         webhook=webhook,
         execution=execution,
         outcome=outcome,
-        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),  # as the machine
         data=data,
     )
     with suppress(STEP_FUNCTIONS.exceptions.ExecutionAlreadyExists):

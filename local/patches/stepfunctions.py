@@ -14,6 +14,7 @@ from moto.events.models import events_backends
 from moto.stepfunctions import models
 from moto.stepfunctions.models import StateMachine
 from moto.stepfunctions.parser.api import ExecutionStatus, HistoryEventType
+from moto.stepfunctions.parser.asl.component.state.state import CommonStateField
 from moto.stepfunctions.parser.asl.eval.callback.callback import (
     CallbackConsumerTimeout,
     CallbackEndpoint,
@@ -60,6 +61,15 @@ def _lower_camel(value: Any) -> Any:
     if isinstance(value, dict):
         return {key[0].lower() + key[1:]: _lower_camel(item) for key, item in value.items()}
     return [_lower_camel(item) for item in value] if isinstance(value, list) else value
+
+
+@around(CommonStateField, "_eval_state_input")
+def note_when_a_state_was_entered(original: Any, self: Any, env: Any) -> None:
+    """AWS writes EnteredTime to the millisecond and with a Z; moto to the microsecond and with an offset."""
+    state = env.states.context_object.context_object_data["State"]
+    entered = datetime.fromisoformat(state["EnteredTime"])
+    state["EnteredTime"] = entered.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    original(self, env)
 
 
 @around(StateMachine, "has_cfn_attr")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import time
 import urllib.error
@@ -722,6 +723,7 @@ def test_the_context_object_and_the_intrinsics_are_there(machines: Machines) -> 
     )
     assert made["execution"]["id"].endswith(made["execution"]["name"])
     assert datetime.fromisoformat(made["execution"]["started"]) <= datetime.fromisoformat(made["entered"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", made["entered"])
     assert made["merged"] == {"a": 1, "b": {"d": 2}}
     assert json.loads(made["again"]) == {"b": {"d": 2}}
 
