@@ -57,6 +57,7 @@ WITHOUT_EFFECT = {
         "Architectures": "functions run on this machine's architecture",
         "TracingConfig": "nothing is traced",
         "VpcConfig": "functions share this machine's network",
+        "ReservedConcurrentExecutions": "not limited",
         "EphemeralStorage": "not limited",
     },
     "AWS::Lambda::EventInvokeConfig": {"": "kept, but asynchronous calls are not retried"},

@@ -559,6 +559,11 @@ def test_the_api_can_be_configured_from_what_it_is_given(monkeypatch: pytest.Mon
     assert config.url_networks == ()
 
 
+def test_the_api_takes_no_more_concurrency_than_it_is_given() -> None:
+    assert "ReservedConcurrentExecutions" not in Stack({})["ApiFunction"]
+    assert Stack({"ApiConcurrency": "50"})["ApiFunction"]["ReservedConcurrentExecutions"] == "50"
+
+
 def test_every_route_is_the_function_s_and_those_under_iam_want_a_signature() -> None:
     stack = Stack({})
     operations = {
