@@ -12,7 +12,8 @@ from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 from core.errors import shown
 from functions.api import openapi
 from functions.api.auth import Admission, Caller
-from functions.api.jobs import Order, State
+from functions.api.jobs import State
+from functions.api.order import Order
 from functions.api.problems import RETRY_AFTER_S, Problem, of_report
 from functions.api.services import Services
 from functions.shared.api_keys import Scope
@@ -67,7 +68,7 @@ def deliver(services: Services, event: APIGatewayProxyEventV2, caller: Caller, o
         raise of_report(state.report)
     if state.sidecar is None:
         if key is None:  # with one, the same request has this job's result
-            services.jobs.refund_once(state.job)
+            services.ledger.refund_once(state.job)
         raise Problem(503, "not_done_yet", headers={"Retry-After": str(RETRY_AFTER_S)})
     if state.sidecar["image"]["bytes"] <= MAX_INLINE_BYTES:
         return Delivery(state.sidecar, services.jobs.result(state), None)

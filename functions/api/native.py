@@ -16,7 +16,8 @@ from core.errors import BackgroundRemoverError
 from functions.api import body, openapi
 from functions.api.auth import Admission, Caller
 from functions.api.delivery import MAX_INLINE_BYTES, admit, run
-from functions.api.jobs import ObjectOrder, Order, State
+from functions.api.jobs import State
+from functions.api.ledger import own_prefix
 from functions.api.models import (
     Accepted,
     Health,
@@ -33,6 +34,7 @@ from functions.api.models import (
     UploadForm,
     UploadRequest,
 )
+from functions.api.order import ObjectOrder, Order
 from functions.api.problems import Problem, of_report, problem_of
 from functions.api.services import Services
 from functions.shared.api_keys import Scope
@@ -104,7 +106,7 @@ def routes(services: Services) -> APIGatewayHttpRouter:
     def show(job_id: JobId) -> Response[Any]:
         """Return status, stage, timings, and the result or what went wrong."""
         admission = admit(services, router, Scope.READ)
-        state = services.jobs.state(services.jobs.find(admission.caller, job_id))
+        state = services.jobs.state(services.ledger.find(admission.caller, job_id))
         request_id = router.current_event.request_context.request_id
         return _answer(HTTPStatus.OK, job_document(services, state, request_id), admission)
 
@@ -112,7 +114,7 @@ def routes(services: Services) -> APIGatewayHttpRouter:
     def events(job_id: JobId) -> Response[Any]:
         """Return the events of the job's execution, oldest first."""
         admission = admit(services, router, Scope.READ)
-        steps = services.jobs.events(services.jobs.find(admission.caller, job_id))
+        steps = services.jobs.events(services.ledger.find(admission.caller, job_id))
         answer = Steps(events=[Step(**{name: getattr(row, name) for name in Step.model_fields}) for row in steps])
         return _answer(HTTPStatus.OK, answer, admission)
 
@@ -120,7 +122,7 @@ def routes(services: Services) -> APIGatewayHttpRouter:
     def delete(job_id: JobId) -> Response[Any]:
         """Stop the job if it runs; delete its picture, if that came through the API, and all that was made of it."""
         admission = admit(services, router, Scope.DELETE)
-        services.jobs.delete(services.jobs.find(admission.caller, job_id))
+        services.jobs.delete(services.ledger.find(admission.caller, job_id))
         return Response(HTTPStatus.NO_CONTENT.value, headers=_headers(admission))
 
     @router.get("/health", **openapi.described("Whether the API answers", {200: Health}, is_open=True))
@@ -184,7 +186,7 @@ def _check_background(caller: Caller, order: Order | ObjectOrder, field: str) ->
 
 def _check_access(caller: Caller, key: str, field: str) -> None:
     """Refuse an object that is not the caller's to have in a picture."""
-    if not key.startswith(f"api/{caller.id}/") and Scope.BUCKET not in caller.scopes:
+    if not key.startswith(own_prefix(caller.id)) and Scope.BUCKET not in caller.scopes:
         raise Problem(
             403,
             "scope_missing",

@@ -18,7 +18,7 @@ from core.types import Precision
 from functions.api import body, openapi
 from functions.api.auth import Admission
 from functions.api.delivery import admit, answers, deliver, sentence, warned
-from functions.api.jobs import Order
+from functions.api.order import Order
 from functions.api.problems import CONTENT_TYPE, Problem
 from functions.api.services import Services
 from functions.shared.api_keys import Scope

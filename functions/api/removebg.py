@@ -22,7 +22,7 @@ from core.options import REGION_EXCEEDS_PICTURE, Options
 from functions.api import body, openapi
 from functions.api.auth import Usage
 from functions.api.delivery import Delivery, admit, answers, deliver, sentence, warned
-from functions.api.jobs import Order
+from functions.api.order import Order
 from functions.api.problems import Problem
 from functions.api.services import Services
 from functions.shared.api_keys import Scope

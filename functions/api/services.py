@@ -13,6 +13,7 @@ from core.limits import MAX_BYTES
 from functions.api.auth import Gate
 from functions.api.config import ApiConfig
 from functions.api.jobs import Fetch, Jobs
+from functions.api.ledger import Ledger
 from functions.api.readiness import Readiness
 from functions.shared.config import SDK
 from functions.shared.store import S3_SDK, Store
@@ -30,6 +31,7 @@ class Services:
 
     config: ApiConfig
     gate: Gate
+    ledger: Ledger
     jobs: Jobs
     readiness: Readiness
 
@@ -54,8 +56,11 @@ class Services:
             dynamodb_client=table,
         )
         fetch = fetch or partial(outbound.get, policy=config.outbound, limit_bytes=MAX_BYTES, timeout_s=FETCH_S)
-        jobs = Jobs(config, gate=gate, store=Store(s3), table=table, machine=machine, fetch=fetch)
-        return cls(config, gate, jobs, Readiness(config, s3=s3, table=table, machine=machine, queue=client("sqs")))
+        ledger = Ledger(config, gate=gate, table=table)
+        jobs = Jobs(config, ledger=ledger, store=Store(s3), machine=machine, fetch=fetch)
+        return cls(
+            config, gate, ledger, jobs, Readiness(config, s3=s3, table=table, machine=machine, queue=client("sqs"))
+        )
 
 
 def _client(service: str) -> Any:

@@ -14,7 +14,7 @@ from core.options import Options
 from core.outbound import UrlAnswerError
 from functions.api import rembg
 from functions.api.body import Body, UploadedFile
-from functions.api.jobs import Order
+from functions.api.order import Order
 from functions.api.problems import Problem
 from tests.unit.api_in_memory import RESULT, api_in_memory
 

@@ -15,7 +15,7 @@ from functions.api import removebg
 from functions.api.auth import Usage
 from functions.api.body import Body, UploadedFile
 from functions.api.delivery import MAX_INLINE_BYTES, Delivery
-from functions.api.jobs import Order
+from functions.api.order import Order
 from functions.api.problems import Problem, of_report
 from functions.shared.api_keys import Scope
 from tests.unit.api_in_memory import RESULT, UNKNOWN_FOREGROUND, Api, api_in_memory
