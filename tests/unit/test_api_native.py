@@ -13,7 +13,6 @@ from botocore.exceptions import ClientError
 
 from core.errors import FileTooLargeError, PermanentError, TransientError
 from core.outbound import UrlAnswerError, UrlError, UrlRefusedError
-from functions.api.auth import Caller
 from functions.api.delivery import MAX_INLINE_BYTES
 from functions.api.problems import of_report, problem_of
 from functions.shared.api_keys import Scope
@@ -263,14 +262,15 @@ def test_nothing_is_started_for_a_second_request_that_comes_before_the_first_is_
     def send() -> Any:
         return api.call("POST", "/process", key=key, json={"image": IMAGE}, headers={"Idempotency-Key": "1"})
 
-    def charge(caller: Caller) -> None:
-        monkeypatch.setattr(api.services.gate, "charge", counted)
-        answers.append(send())
-        counted(caller)
+    def update_item(**request: Any) -> Any:
+        if request["Key"]["meter"]["S"].startswith("quota#"):
+            monkeypatch.setattr(api.dynamodb, "update_item", counted)
+            answers.append(send())
+        return counted(**request)
 
-    key, counted = api.make_key(Scope.PROCESS, monthly_quota=0), api.services.gate.charge
+    key, counted = api.make_key(Scope.PROCESS, monthly_quota=0), api.dynamodb.update_item
     answers: list[Any] = []
-    monkeypatch.setattr(api.services.gate, "charge", charge)
+    monkeypatch.setattr(api.dynamodb, "update_item", update_item)
     answers.append(send())
     assert [answer.status_code for answer in answers] == [402, 402]
     assert not api.machine.inputs
