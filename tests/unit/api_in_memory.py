@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -167,6 +168,24 @@ def client(service: str) -> Any:
     return boto3.client(service, config=S3_SDK if service == "s3" else None)  # type: ignore[call-overload]
 
 
+class OneAtATime:
+    """A client whose calls never overlap: moto checks a condition and writes in two steps, DynamoDB in one."""
+
+    def __init__(self, one: Any) -> None:
+        self._one, self._lock = one, threading.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._one, name)
+        if not callable(found) or name == "exceptions":
+            return found
+
+        def call(**request: Any) -> Any:
+            with self._lock:
+                return found(**request)
+
+        return call
+
+
 class Api:
     """The API.
 
@@ -176,7 +195,7 @@ class Api:
     """
 
     def __init__(self, **settings: Any) -> None:
-        self.s3, self.dynamodb = client("s3"), client("dynamodb")
+        self.s3, self.dynamodb = client("s3"), OneAtATime(client("dynamodb"))
         for bucket in ("uploads", "results"):
             self.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
             self.s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
@@ -200,7 +219,7 @@ class Api:
             **settings,
         }
         self.machine, self.web = Machine(self.s3), Web()
-        by_hand = {"stepfunctions": self.machine}
+        by_hand = {"stepfunctions": OneAtATime(self.machine), "dynamodb": self.dynamodb}
         self.services = Services.connect(
             ApiConfig(**config), client=lambda service: by_hand.get(service) or client(service), fetch=self.web
         )
