@@ -29,10 +29,10 @@ $(VENV)/.compiled: $(VENV)/.ready  # a minute, which would else be spent by each
 demo: setup  ## one photograph through the whole pipeline: make demo [IMAGE=photo.jpg]
 	@$(BIN)/pbr demo $(IMAGE)
 
-# In the slow part each process has clouds of its own, with functions and workers as further processes: two are enough.
+# In the slow part each process has clouds of its own, whose tests wait a good deal: three keep two cores busy.
 test: setup $(VENV)/.compiled $(if $(NPM),node_modules/.ready)  ## all tests, fast ones first; with npm, those with a client in JavaScript, too
 	$(BIN)/python -m pytest --numprocesses auto tests/unit tests/hostile
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/chaos tests/integration tests/e2e
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile tests/chaos tests/integration tests/e2e
 
 chaos: setup $(VENV)/.compiled  ## uploads of which a share is struck by faults, and their account: make chaos [N=500] [FAULTS=0.15] [SEED=1]
 	@$(BIN)/python -m tests.chaos $(if $(N),--uploads $(N)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
