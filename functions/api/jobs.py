@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 URL_S: Final = 3600
 """How long an address of a result or of an upload leads there."""
 
-_FIRST_LOOK_S: Final = 0.2
+_FIRST_LOOK_S: Final = 0.1
+_LATER: Final = 1.2  # so that a result lies there for a tenth of its time before it is seen, and waiting stays cheap
 _LONGEST_LOOK_S: Final = 1.0
 _MOST_EVENTS: Final = 1000
 
@@ -116,7 +117,7 @@ class Jobs:
             if time.time() + pause_s > deadline:
                 return self.state(job)
             time.sleep(pause_s)
-            pause_s = min(1.3 * pause_s, _LONGEST_LOOK_S)
+            pause_s = min(_LATER * pause_s, _LONGEST_LOOK_S)
         return state
 
     def state(self, job: Job) -> State:
