@@ -139,13 +139,13 @@ class Jobs:
 
     def events(self, job: Job) -> list[Row]:
         """Return the steps of a job's execution so far, oldest first, at most a thousand."""
-        if self._describe(job) is None:
-            return []
-        return rows(
-            self._machine.get_execution_history(
+        try:
+            found = self._machine.get_execution_history(
                 executionArn=self._arn(job), maxResults=_MOST_EVENTS, includeExecutionData=False
-            )["events"]
-        )
+            )
+        except self._machine.exceptions.ExecutionDoesNotExist:
+            return []
+        return rows(found["events"])
 
     def delete(self, job: Job) -> None:
         """Stop a job that runs, forget it, and delete its picture and all that was made of it.

@@ -440,6 +440,14 @@ def test_a_jobs_steps_can_be_seen(api: Api) -> None:
     ]
 
 
+def test_a_job_that_was_not_started_is_queued_and_has_no_steps(api: Api) -> None:
+    api.machine.fate = api.machine.run_on
+    name = api.call("POST", "/jobs", json={"source": {"key": "photos/a.png"}}).get_json()["job_id"]
+    api.machine.statuses.clear()  # as if the function's process had ended before
+    assert api.call("GET", f"/jobs/{name}").get_json()["status"] == "queued"
+    assert api.call("GET", f"/jobs/{name}/events").get_json() == {"events": []}
+
+
 @pytest.mark.parametrize(("method", "path"), [("GET", ""), ("GET", "/events"), ("DELETE", "")])
 def test_nobody_sees_or_deletes_the_job_of_another(api: Api, method: str, path: str) -> None:
     name = api.call("POST", "/process", json={"image": IMAGE}).get_json()["job_id"]
