@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from core.errors import BackgroundRemoverError
 from functions.api import native, openapi, rembg, removebg
 from functions.api.config import ApiConfig
-from functions.api.problems import CONTENT_TYPE, RETRY_AFTER_S, Problem, of_validation, problem_of
+from functions.api.problems import Problem, come_again, of_validation, problem_of, refusal
 from functions.api.services import Services
 from functions.shared.errors import is_overload
 from functions.shared.observe import count, logger, tracer
@@ -52,11 +52,8 @@ def resolver(services: Services) -> APIGatewayHttpResolver:
             problem = replace(problem, headers={**rate.headers, **problem.headers})
         request_id = app.current_event.request_context.request_id
         path = app.current_event.raw_path.removeprefix(native.IAM)
-        for beginning, refusal in _REFUSALS.items():
-            if path.startswith(beginning):
-                return refusal(problem, request_id)
-        headers = {**problem.headers, "X-Request-Id": request_id}
-        return Response(problem.status, CONTENT_TYPE, problem.body(request_id), headers=dict(headers))
+        refuse = next((dialects for beginning, dialects in _REFUSALS.items() if path.startswith(beginning)), refusal)
+        return refuse(problem, request_id)
 
     @app.exception_handler(Exception)  # type: ignore[untyped-decorator]
     def explain(error: Exception) -> Response[str]:
@@ -120,14 +117,10 @@ def problem_for(error: Exception) -> Problem:
             first = error.errors()[0]
             return of_validation(first, first["loc"][1:])
         case ClientError() if is_overload(error.response):
-            return _unavailable()
+            return come_again()
         case BotoCoreError():
-            return _unavailable()
+            return come_again()
     return Problem(500, "internal_error")
-
-
-def _unavailable() -> Problem:
-    return Problem(503, "unavailable", headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
 def _cors(origins: tuple[str, ...]) -> CORSConfig | None:

@@ -13,7 +13,7 @@ from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 from botocore.exceptions import ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnectionError
 
-from functions.api.problems import RETRY_AFTER_S, Problem
+from functions.api.problems import Problem, come_again
 from functions.shared.api_keys import KNOWN_FOR_S, ApiKey, KeyRecord, Scope, principal_id, quota_meter, rate_meter
 from functions.shared.config import SDK
 from functions.shared.errors import is_overload
@@ -313,4 +313,4 @@ def _unavailable_if_it_fails() -> Iterator[None]:
 
 def _unavailable(error: Exception) -> Problem:
     logger.warning("DynamoDB fails", extra={"reason": str(error)})
-    return Problem(503, "unavailable", headers={"Retry-After": str(RETRY_AFTER_S)})
+    return come_again()

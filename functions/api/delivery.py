@@ -14,7 +14,7 @@ from functions.api import openapi
 from functions.api.auth import Admission, Caller
 from functions.api.jobs import State
 from functions.api.order import Order
-from functions.api.problems import RETRY_AFTER_S, Problem, of_report
+from functions.api.problems import come_again, of_report
 from functions.api.services import Services
 from functions.shared.api_keys import Scope
 
@@ -69,7 +69,7 @@ def deliver(services: Services, event: APIGatewayProxyEventV2, caller: Caller, o
     if state.sidecar is None:
         if key is None:  # with one, the same request has this job's result
             services.ledger.refund_once(state.job)
-        raise Problem(503, "not_done_yet", headers={"Retry-After": str(RETRY_AFTER_S)})
+        raise come_again("not_done_yet")
     if state.sidecar["image"]["bytes"] <= MAX_INLINE_BYTES:
         return Delivery(state.sidecar, services.jobs.result(state), None)
     return Delivery(state.sidecar, None, services.jobs.result_url(state))
@@ -85,8 +85,8 @@ def answers(*kinds: str, **errors: Any) -> openapi.Operation:
 def warned(warnings: Iterable[str]) -> dict[str, str]:
     """Return the header that says what was asked for in vain, or what else a caller should know of the result."""
     text = "; ".join(warnings)
-    shown = "".join(char if char.isascii() and char.isprintable() else "?" for char in text[:_MAX_WARNING_CHARS])
-    return {"X-Warnings": shown} if shown else {}
+    printable = "".join(char if char.isascii() and char.isprintable() else "?" for char in text[:_MAX_WARNING_CHARS])
+    return {"X-Warnings": printable} if printable else {}
 
 
 def sentence(message: str) -> str:

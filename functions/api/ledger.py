@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from functions.api.auth import Caller, Gate
 from functions.api.config import ApiConfig
 from functions.api.order import ObjectOrder, Order, fingerprint
-from functions.api.problems import RETRY_AFTER_S, Problem
+from functions.api.problems import Problem, come_again
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -87,7 +87,7 @@ class Ledger:
                     raise
             there = self._item(job_id)
         if there is None:
-            raise _come_again()
+            raise come_again()  # another request like this one got in the way
         if there["fingerprint"] != item["fingerprint"]:
             raise Problem(
                 422,
@@ -131,7 +131,7 @@ class Ledger:
                 ExpressionAttributeValues={":one": {"N": "1"}},
             )
         except self._table.exceptions.ConditionalCheckFailedException:
-            raise _come_again() from None
+            raise come_again() from None
 
     def starts(self, job: Job) -> int:
         """Return how often a job was about to be started."""
@@ -173,11 +173,6 @@ class Ledger:
         return self._table.get_item(
             TableName=self._config.jobs_table, Key={"job_id": {"S": job_id}}, ConsistentRead=True
         ).get("Item")
-
-
-def _come_again() -> Problem:
-    """Return the answer to a request that another one like it got in the way of."""
-    return Problem(503, "unavailable", headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
 def _job_id(caller: Caller, idempotency_key: str | None) -> str:

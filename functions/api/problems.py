@@ -7,12 +7,14 @@ from dataclasses import field as member
 from http import HTTPStatus
 from typing import Any, Final
 
+from aws_lambda_powertools.event_handler import Response
+
 from core import errors, outbound
 from core.errors import MAX_SHOWN_CHARS, BackgroundRemoverError, TransientError, shown
 from functions.shared import errors as _cloud  # noqa: F401  TransientError has subclasses there
 
 CONTENT_TYPE: Final = "application/problem+json"
-RETRY_AFTER_S: Final = 5
+_RETRY_AFTER_S: Final = 5
 
 _OF_THE_INPUT: Final[Mapping[type[BackgroundRemoverError], tuple[int, str]]] = {
     errors.InvalidRequestError: (400, "invalid_request"),
@@ -85,6 +87,17 @@ class Problem(Exception):  # noqa: N818  the term of RFC 9457
         return json.dumps(self.document(request_id))
 
 
+def come_again(code: str = "unavailable", **facts: Any) -> Problem:
+    """Return the answer to what passes: the same request can be answered in some seconds."""
+    return Problem(503, code, headers={"Retry-After": str(_RETRY_AFTER_S)}, facts=facts)
+
+
+def refusal(problem: Problem, request_id: str) -> Response[str]:
+    """Return the answer to a request that failed."""
+    headers = {**problem.headers, "X-Request-Id": request_id}
+    return Response(problem.status, CONTENT_TYPE, problem.body(request_id), headers=headers)
+
+
 def problem_of(error: BackgroundRemoverError) -> Problem:
     """Return the answer to an error of ours."""
     return of_report(error.facts())
@@ -123,5 +136,5 @@ def of_report(report: Mapping[str, Any], **facts: Any) -> Problem:
             facts=facts,
         )
     if name in _TRANSIENT_NAMES:
-        return Problem(503, "unavailable", headers={"Retry-After": str(RETRY_AFTER_S)}, facts=facts)
+        return come_again(**facts)
     return Problem(500, "internal_error", facts=facts)

@@ -15,11 +15,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, InstanceOf, V
 
 from core.errors import MAX_SHOWN_CHARS
 from core.types import Precision
-from functions.api import body, openapi
+from functions.api import body, openapi, problems
 from functions.api.auth import Admission
 from functions.api.delivery import admit, answers, deliver, sentence, warned
 from functions.api.order import Order
-from functions.api.problems import CONTENT_TYPE, Problem
+from functions.api.problems import Problem
 from functions.api.services import Services
 from functions.shared.api_keys import Scope
 
@@ -150,9 +150,7 @@ def from_upload(query: Mapping[str, str], said: body.Body) -> tuple[Order, list[
 def refusal(problem: Problem, request_id: str) -> Response[str]:
     """Return the answer to a request that failed."""
     named = dataclasses.replace(problem, field=_NAMES.get(problem.field or "", problem.field))
-    return Response(
-        problem.status, CONTENT_TYPE, named.body(request_id), headers={**problem.headers, "X-Request-Id": request_id}
-    )
+    return problems.refusal(named, request_id)
 
 
 def _refused(name: str, reason: str) -> Problem:
