@@ -52,7 +52,7 @@ def resolver(services: Services) -> APIGatewayHttpResolver:
             problem = replace(problem, headers={**rate.headers, **problem.headers})
         request_id = app.current_event.request_context.request_id
         path = app.current_event.raw_path.removeprefix(native.IAM)
-        refuse = next((dialects for beginning, dialects in _REFUSALS.items() if path.startswith(beginning)), refusal)
+        refuse = next((words for beginning, words in _REFUSALS.items() if path.startswith(beginning)), refusal)
         return refuse(problem, request_id)
 
     @app.exception_handler(Exception)  # type: ignore[untyped-decorator]
