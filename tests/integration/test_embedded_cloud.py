@@ -686,12 +686,14 @@ def test_every_attempt_has_a_token_of_its_own(cloud: EmbeddedCloud, machines: Ma
 
 
 def test_a_missed_heartbeat_has_a_name_of_its_own(cloud: EmbeddedCloud, machines: Machines) -> None:
-    wait = wait_for_token(cloud.outputs["QueueUrl"], HeartbeatSeconds=1, TimeoutSeconds=60)
+    window_s = 4
+    wait = wait_for_token(cloud.outputs["QueueUrl"], HeartbeatSeconds=window_s, TimeoutSeconds=60)
     execution = machines.start(machines.create({"Wait": wait}))
     token = receive_token(cloud)
-    for _ in range(3):
-        time.sleep(0.5)
+    beaten_until = time.monotonic() + 1.25 * window_s
+    while time.monotonic() < beaten_until:
         machines.api.send_task_heartbeat(taskToken=token)
+        time.sleep(0.1)
     assert machines.end(execution)["error"] == "States.HeartbeatTimeout"
     with pytest.raises(machines.api.exceptions.TaskTimedOut):
         machines.api.send_task_heartbeat(taskToken=token)
