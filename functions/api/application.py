@@ -11,7 +11,8 @@ from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, CORSConf
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as NoConnectionError
 
 from core.errors import BackgroundRemoverError
 from functions.api import native, openapi, rembg, removebg
@@ -118,7 +119,7 @@ def problem_for(error: Exception) -> Problem:
             return of_validation(first, first["loc"][1:])
         case ClientError() if is_overload(error.response):
             return come_again()
-        case BotoCoreError():
+        case NoConnectionError() | HTTPClientError():
             return come_again()
     return Problem(500, "internal_error")
 

@@ -2,21 +2,17 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import boto3
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
-from botocore.exceptions import ClientError, HTTPClientError
-from botocore.exceptions import ConnectionError as NoConnectionError
 
-from functions.api.problems import Problem, come_again
+from functions.api.problems import Problem
 from functions.shared.api_keys import KNOWN_FOR_S, ApiKey, KeyRecord, Scope, principal_id, quota_meter, rate_meter
 from functions.shared.config import SDK
-from functions.shared.errors import is_overload
 from functions.shared.observe import logger
 
 if TYPE_CHECKING:
@@ -90,7 +86,7 @@ class Usage:
 class Gate:
     """Lets callers in, and counts what they do.
 
-    Whoever cannot be looked up or counted is not let in: a table that throttles or does not answer is ``unavailable``.
+    Whoever cannot be looked up or counted is not let in: what DynamoDB raises passes through.
 
     Args:
         keys_table: has the keys, see :class:`functions.shared.api_keys.KeyRecord`.
@@ -121,7 +117,7 @@ class Gate:
         """Find out who calls, whether they may, and count the request.
 
         Raises:
-            Problem: ``auth_failed``, ``scope_missing``, ``rate_limit_exceeded``, ``unavailable``.
+            Problem: ``auth_failed``, ``scope_missing``, ``rate_limit_exceeded``.
         """
         caller = self._authenticate(event)
         if scope not in caller.scopes:
@@ -139,7 +135,7 @@ class Gate:
         """Count one picture of this month.
 
         Raises:
-            Problem: ``quota_exceeded``, ``unavailable``.
+            Problem: ``quota_exceeded``.
         """
         charged = False
         if caller.monthly_quota:  # a month's first picture finds no item to compare
@@ -160,19 +156,11 @@ class Gate:
             )
 
     def refund(self, caller_id: str) -> None:
-        """Take back the charge for a picture that came to nothing.
-
-        Raises:
-            Problem: ``unavailable``.
-        """
+        """Take back the charge for a picture that came to nothing."""
         self._update(quota_meter(caller_id, self._now()), "ADD used :less", "used > :zero", less=-1, zero=0)
 
     def usage(self, caller: Caller) -> Usage:
-        """Return how this month's quota stands.
-
-        Raises:
-            Problem: ``unavailable``.
-        """
+        """Return how this month's quota stands."""
         item = self._read(self._usage_table, {"meter": {"S": quota_meter(caller.id, self._now())}})
         return Usage(caller.monthly_quota, _number(item, "used") if item else 0)
 
@@ -250,24 +238,22 @@ class Gate:
     def _update(self, meter: str, update: str, condition: str, **values: int) -> "tuple[bool, _Item]":
         """Update a meter if it meets a condition: whether it did, and the item, as it is or as it stays."""
         try:
-            with _unavailable_if_it_fails():
-                answer = self._dynamodb.update_item(
-                    TableName=self._usage_table,
-                    Key={"meter": {"S": meter}},
-                    UpdateExpression=update,
-                    ConditionExpression=condition,
-                    ExpressionAttributeValues={f":{name}": {"N": str(value)} for name, value in values.items()},
-                    ReturnValues="ALL_NEW",
-                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
-                )
+            answer = self._dynamodb.update_item(
+                TableName=self._usage_table,
+                Key={"meter": {"S": meter}},
+                UpdateExpression=update,
+                ConditionExpression=condition,
+                ExpressionAttributeValues={f":{name}": {"N": str(value)} for name, value in values.items()},
+                ReturnValues="ALL_NEW",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
         except self._dynamodb.exceptions.ConditionalCheckFailedException as error:
             refusal: Any = error.response  # whose type knows no item
             return False, refusal.get("Item", {})
         return True, answer["Attributes"]
 
     def _read(self, table: str, key: "_Item") -> "_Item | None":
-        with _unavailable_if_it_fails():
-            return self._dynamodb.get_item(TableName=table, Key=key, ConsistentRead=True).get("Item")
+        return self._dynamodb.get_item(TableName=table, Key=key, ConsistentRead=True).get("Item")
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
@@ -297,20 +283,3 @@ def _auth_failed(why: str, key_id: str | None = None) -> Problem:
 
 def _number(item: "_Item", name: str) -> int:
     return int(item[name]["N"])
-
-
-@contextmanager
-def _unavailable_if_it_fails() -> Iterator[None]:
-    try:
-        yield
-    except ClientError as error:
-        if not is_overload(error.response):
-            raise
-        raise _unavailable(error) from error
-    except (NoConnectionError, HTTPClientError) as error:
-        raise _unavailable(error) from error
-
-
-def _unavailable(error: Exception) -> Problem:
-    logger.warning("DynamoDB fails", extra={"reason": str(error)})
-    return come_again()
