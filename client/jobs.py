@@ -137,7 +137,8 @@ class Jobs:
             raise JobFailedError(self._report(found))
         sidecar = json.loads(found["output"])
         place = sidecar["result"]
-        body = self._stack.s3.get_object(Bucket=place["bucket"], Key=place["key"])["Body"]
+        version = {"VersionId": place["version_id"]} if place["version_id"] else {}
+        body = self._stack.s3.get_object(Bucket=place["bucket"], Key=place["key"], **version)["Body"]
         return Result(body.read(), sidecar)
 
     def _ended(self, execution_arn: str) -> dict[str, Any]:

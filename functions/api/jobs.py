@@ -175,17 +175,17 @@ class Jobs:
     def result(self, state: State) -> bytes:
         """Read the result of a job that has one."""
         place = self._place(state)
-        return self._store.fetch(place["bucket"], place["key"]).data
+        return self._store.fetch(place["bucket"], place["key"], version_id=place["version_id"]).data
 
     def result_url(self, state: State) -> str:
         """Return an address that leads to the result of a job that has one, for an hour."""
         place = self._place(state)
-        return self._store.url(place["bucket"], place["key"], URL_S)
+        return self._store.url(place["bucket"], place["key"], place["version_id"], URL_S)
 
     @staticmethod
-    def _place(state: State) -> Mapping[str, str]:
+    def _place(state: State) -> Mapping[str, Any]:
         assert state.sidecar is not None  # noqa: S101  a job that has succeeded
-        place: Mapping[str, str] = state.sidecar["result"]
+        place: Mapping[str, Any] = state.sidecar["result"]
         return place
 
     def _check(self, order: Order | ObjectOrder) -> None:

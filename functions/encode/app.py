@@ -36,8 +36,10 @@ def handler(job: RefinedJob) -> dict[str, Any]:
     alpha = STORE.plane(CONFIG.work_bucket, job.attempts[job.kept].refine.alpha.key)
     encoded = pipeline.finish(picture, alpha, job.options, background(job))
     STORE.put(CONFIG.work_bucket, job.keys.cached, encoded.data, encoded.content_type)
-    STORE.put(CONFIG.results_bucket, job.keys.result, encoded.data, encoded.content_type, made_by(job.execution))
-    document = describe(job, encoded, time.perf_counter() - started)
+    version_id = STORE.put(
+        CONFIG.results_bucket, job.keys.result, encoded.data, encoded.content_type, made_by(job.execution)
+    )
+    document = describe(job, encoded, version_id, time.perf_counter() - started)
     STORE.put(CONFIG.results_bucket, job.keys.sidecar, json.dumps(document, indent=2).encode(), "application/json")
     OUTCOMES.take_back_report(Subject(**job.source.model_dump()), job.execution)
     return document
@@ -48,7 +50,7 @@ def background(job: RefinedJob) -> Rgb | None:
     return STORE.picture(job.background).rgb if job.background else None
 
 
-def describe(job: RefinedJob, encoded: Encoded, seconds: float) -> dict[str, Any]:
+def describe(job: RefinedJob, encoded: Encoded, version_id: str | None, seconds: float) -> dict[str, Any]:
     """Put together all that the stages found out."""
     kept = job.attempts[job.kept]
     mask, alpha = kept.segment.mask, kept.refine.alpha
@@ -56,7 +58,12 @@ def describe(job: RefinedJob, encoded: Encoded, seconds: float) -> dict[str, Any
         "execution": job.execution.model_dump(),
         "source": job.source.model_dump(),
         "options": job.options.model_dump(mode="json"),
-        "result": {"bucket": CONFIG.results_bucket, "key": job.keys.result, "sidecar_key": job.keys.sidecar},
+        "result": {
+            "bucket": CONFIG.results_bucket,
+            "key": job.keys.result,
+            "version_id": version_id,
+            "sidecar_key": job.keys.sidecar,
+        },
         "image": {
             "format": encoded.format,
             "content_type": encoded.content_type,

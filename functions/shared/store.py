@@ -148,9 +148,19 @@ class Store:
                     if version["Key"] == key:
                         self._s3.delete_object(Bucket=bucket, Key=key, VersionId=version["VersionId"])
 
-    def url(self, bucket: str, key: str, seconds: int) -> str:
-        """Return an address where anybody can read one object for a while, at most as long as our credentials live."""
-        return self._s3.generate_presigned_url("get_object", {"Bucket": bucket, "Key": key}, ExpiresIn=seconds)
+    def url(self, bucket: str, key: str, version_id: str | None, seconds: int) -> str:
+        """Return an address where anybody can read a version for a while, at most as long as our credentials live.
+
+        Args:
+            bucket: its bucket.
+            key: its key.
+            version_id: the version; None leads to whichever is the newest.
+            seconds: how long.
+        """
+        version = {"VersionId": version_id} if version_id else {}
+        return self._s3.generate_presigned_url(
+            "get_object", {"Bucket": bucket, "Key": key, **version}, ExpiresIn=seconds
+        )
 
     def upload_form(self, bucket: str, key: str, content_type: str, max_bytes: int, seconds: int) -> dict[str, Any]:
         """Return ``url`` and ``fields`` of a form by which anybody can put one object of this type and size."""

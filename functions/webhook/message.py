@@ -36,7 +36,7 @@ def message(notice: Notice, store: Store) -> dict[str, Any]:
     }
     if notice.outcome == "succeeded":
         result = notice.data["result"]
-        told["result_url"] = store.url(result["bucket"], result["key"], LINK_S)
+        told["result_url"] = store.url(result["bucket"], result["key"], result["version_id"], LINK_S)
     return told
 
 

@@ -106,11 +106,12 @@ class Machine:
         key, options = request["source"]["key"], request["options"]
         format_ = options.get("format", "png")
         result_key = f"{sidecar_key(key).removesuffix('.json')}.{format_}"
+        version = self._s3.put_object(Bucket="results", Key=result_key, Body=self.result).get("VersionId")
         sidecar = {
             "execution": {"id": f"arn:{name}", "name": name, "started_at": ""},
             "source": {**request["source"], "format": "png", "bytes": 9, "width": 320, "height": 240},
             "options": options,
-            "result": {"bucket": "results", "key": result_key, "sidecar_key": sidecar_key(key)},
+            "result": {"bucket": "results", "key": result_key, "version_id": version, "sidecar_key": sidecar_key(key)},
             "image": {
                 "format": format_,
                 "content_type": "application/zip" if format_ == "zip" else f"image/{format_}",
@@ -126,7 +127,6 @@ class Machine:
             "cache": {"key": "0", "hit": False},
             "warnings": [],
         }
-        self._s3.put_object(Bucket="results", Key=result_key, Body=self.result)
         self._s3.put_object(Bucket="results", Key=sidecar_key(key), Body=json.dumps(sidecar))
         self.statuses[name] = "SUCCEEDED"
 

@@ -35,7 +35,7 @@ class Buckets:
     """S3."""
 
     def __init__(self) -> None:
-        self.objects: dict[tuple[str, str], bytes] = {}
+        self.objects: dict[tuple[str, ...], bytes] = {}
         self.puts: list[dict[str, Any]] = []
         self.newest: dict[str, str] = {}
         self.denied = False
@@ -47,7 +47,7 @@ class Buckets:
         return {"VersionId": f"v{len(self.puts)}", "ResponseMetadata": {"HTTPHeaders": {"date": date}}}
 
     def get_object(self, **request: Any) -> dict[str, Any]:
-        place = request["Bucket"], request["Key"]
+        place = tuple(request[name] for name in ("Bucket", "Key", "VersionId") if name in request)
         if self.denied:
             raise ClientError({"Error": {"Code": "AccessDenied", "Message": "Access Denied"}}, "GetObject")
         if place not in self.objects:

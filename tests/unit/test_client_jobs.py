@@ -111,11 +111,13 @@ def test_an_execution_that_does_not_end_is_told_in_time() -> None:
         list(Jobs(stack(executions)).follow(arn, timeout_s=0.01))
 
 
-def test_a_result_is_the_file_and_all_that_is_known_of_it() -> None:
+@pytest.mark.parametrize("version_id", [None, "v1"])
+def test_a_result_is_the_file_and_all_that_is_known_of_it(version_id: str | None) -> None:
     executions, buckets = Executions(), Buckets()
-    sidecar = {"result": {"bucket": "results", "key": "results/a.png"}}
+    sidecar = {"result": {"bucket": "results", "key": "results/a.png", "version_id": version_id}}
     arn = executions.add("one", uploaded("a.jpg", "1"), status="SUCCEEDED", output=json.dumps(sidecar))
-    buckets.objects["results", "results/a.png"] = b"png"
+    place = ("results", "results/a.png", *([version_id] if version_id else []))
+    buckets.objects[place] = b"png"
     result = Jobs(stack(executions, buckets)).result(arn)
     assert (result.data, result.sidecar) == (b"png", sidecar)
 

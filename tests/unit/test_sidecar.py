@@ -27,7 +27,7 @@ def attempt(score: float, *, model: str = "classical", host: str = "lambda", sec
 
 
 def told(**state: Any) -> dict[str, Any]:
-    return describe(RefinedJob.model_validate({**STATE, **state}), ENCODED, 0.1)
+    return describe(RefinedJob.model_validate({**STATE, **state}), ENCODED, None, 0.1)
 
 
 def told_of_two(first: dict[str, Any], second: dict[str, Any], **state: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@ from typing import Any
 
 import boto3
 import pytest
+import requests
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from moto import mock_aws
@@ -115,9 +116,17 @@ def test_an_endpoint_out_of_reach_is_worth_a_retry() -> None:
         Store(client).fetch("uploads", "a")
 
 
+def test_an_address_leads_to_the_version_that_it_names(s3: Any) -> None:
+    s3.put_bucket_versioning(Bucket="uploads", VersioningConfiguration={"Status": "Enabled"})
+    store = Store(s3)
+    version_ids = [store.put("uploads", "a", data, "image/png") for data in (b"first", b"second")]
+    urls = [store.url("uploads", "a", version_id, 60) for version_id in (*version_ids, None)]
+    assert [requests.get(url).content for url in urls] == [b"first", b"second", b"second"]  # moto answers for S3
+
+
 @pytest.mark.parametrize("region", ["eu-west-1", "eu-south-1"])
 def test_addresses_name_the_region_where_the_bucket_is(s3: Any, region: str) -> None:
     store = Store(boto3.client("s3", region_name=region, config=S3_SDK))
     place = f"https://results.s3.{region}.amazonaws.com/"
-    assert store.url("results", "a.png", 60).startswith(f"{place}a.png?X-Amz-Algorithm=AWS4-HMAC-SHA256&")
+    assert store.url("results", "a.png", None, 60).startswith(f"{place}a.png?X-Amz-Algorithm=AWS4-HMAC-SHA256&")
     assert store.upload_form("results", "a.png", "image/png", 100, 60)["url"] == place

@@ -398,6 +398,7 @@ def test_a_delivery_may_read_the_secret_and_results_and_leave_a_dead_letter() ->
     assert allowed(stack, "WebhookFunctionRole") == {
         ("secretsmanager:GetSecretValue", "<WebhookSecret>"),
         ("s3:GetObject", "<ResultsBucket>.Arn/results/*"),
+        ("s3:GetObjectVersion", "<ResultsBucket>.Arn/results/*"),
     }
     assert allowed(stack, "DeliverWebhookRole") == {
         ("lambda:InvokeFunction", "<WebhookFunction>.Arn"),

@@ -159,7 +159,7 @@ def invocations(ended: Ended) -> list[dict[str, Any]]:
 
 
 def written(stack: Deployed) -> dict[str, Any]:
-    """Return intermediates, results, reports by their keys. What a sidecar says of an attempt is how long it took."""
+    """Return intermediates, results, reports by their keys, without what a sidecar says of an attempt."""
     objects: dict[str, Any] = {}
     for bucket in (stack.outputs["WorkBucket"], stack.outputs["ResultsBucket"]):
         for page in stack.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
@@ -170,7 +170,7 @@ def written(stack: Deployed) -> dict[str, Any]:
                 objects[key] = stack.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
                 if key.startswith("results/") and key.endswith(".json"):
                     objects[key] = json.loads(objects[key])
-                    del objects[key]["timings_s"]
+                    del objects[key]["timings_s"], objects[key]["result"]["version_id"]
     return objects
 
 

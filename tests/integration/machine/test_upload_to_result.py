@@ -113,6 +113,9 @@ def test_the_same_picture_again_is_served_from_the_cache(stack: Deployed) -> Non
     assert sidecar == again.output
     assert sidecar["cache"] == {"key": first.output["cache"]["key"], "hit": True}
     assert sidecar["source"]["key"] == "again.png" and sidecar["result"]["key"] == "results/again.png"
+    for ended in (first, again):
+        key, version_id = (ended.output["result"][name] for name in ("key", "version_id"))
+        assert stack.s3.head_object(Bucket=stack.outputs["ResultsBucket"], Key=key)["VersionId"] == version_id
     assert sidecar["quality"] == first.output["quality"] and sidecar["warnings"] == first.output["warnings"]
 
 
