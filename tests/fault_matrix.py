@@ -79,6 +79,7 @@ MALFORMED: dict[str, list[tuple[Any, Outcome, tuple[str, str]]]] = {
         ({"Payload": "done"}, "settled", ("LookUpCache", "States.Runtime")),
     ],
     "LookUpCache": [({"Item": {}}, "settled", ("CheckOwner", "States.Runtime"))],
+    "ServeCached": [({"CopyObjectResult": {}}, "settled", ("DescribeHit", "States.Runtime"))],
     "CheckOwner": [({"Name": "unknown"}, "settled", ("CheckOwner", "States.Runtime"))],
     "SegmentOnEcs": [({"unknown": 1}, "report", ("Refine", "InvalidRequestError"))],
     "SegmentOnSageMaker": [
