@@ -6,6 +6,7 @@ import json
 import threading
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from moto.core.exceptions import AWSError
@@ -14,6 +15,7 @@ from moto.events.models import events_backends
 from moto.stepfunctions import models
 from moto.stepfunctions.models import StateMachine
 from moto.stepfunctions.parser.api import ExecutionStatus, HistoryEventType
+from moto.stepfunctions.parser.asl.component.common.path import result_path
 from moto.stepfunctions.parser.asl.component.state.state import CommonStateField
 from moto.stepfunctions.parser.asl.eval.callback.callback import (
     CallbackConsumerTimeout,
@@ -26,6 +28,7 @@ from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.eval.event.event_manager import EventManager
 from moto.stepfunctions.parser.asl.eval.program_state import ProgramStopped, ProgramTimedOut
 from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
+from moto.stepfunctions.parser.asl.utils import json_path
 from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication, Execution
 from moto.stepfunctions.parser.backend.execution_worker import ExecutionWorker
 from moto.stepfunctions.parser.mocking import mock_config
@@ -102,16 +105,22 @@ def _load_test_case(machine: str, name: str) -> Any:
     path = running().mock_config
     if path is None:
         raise AWSError("No mock configuration file was given", "ValidationException")
-    config = json.loads(path.read_text())
+    config = _read_mocks(path, path.stat().st_mtime_ns)
     states = config["StateMachines"][machine]["TestCases"][name].items()
     return mock_config.MockTestCase(
         machine,
         name,
         [
-            mock_config.StateMockedResponses(state, key, _load_responses(config["MockedResponses"][key]))
+            mock_config.StateMockedResponses(state, key, _load_responses(copy.deepcopy(config["MockedResponses"][key])))
             for state, key in states
         ],
     )
+
+
+@functools.lru_cache(maxsize=1)
+def _read_mocks(path: Path, changed_ns: int) -> Any:
+    """Read a mock configuration once for each time that it was changed."""
+    return json.loads(path.read_text())
 
 
 def _load_responses(attempts: dict[str, Any]) -> list[Any]:
@@ -351,6 +360,14 @@ def start_time_as_text(original: Any, self: Any) -> Any:
 def parse_once(original: Any, definition: str) -> Any:
     """AWS parses a definition when it is deployed; moto does for every execution, 0.2 s of one core each time."""
     return original(definition)
+
+
+@around(json_path, "parse")
+@around(result_path, "parse")
+@functools.lru_cache(maxsize=1024)
+def parse_path_once(original: Any, path: str) -> Any:
+    """AWS knows a definition's paths; moto makes a parser for each one that it follows, 1 ms of one core each time."""
+    return original(path)
 
 
 def redrive_execution(self: Any) -> Any:
