@@ -26,7 +26,7 @@ RUN python -m venv --without-pip /opt/venv \
 
 # ---- pymatting, compiled here: at its first import it would take a minute, and need a disk that can be written.
 FROM packages AS compiled
-COPY core/__init__.py core/compiled.py core/
+COPY core/__init__.py core/matting/compiled.py core/
 RUN python -c "\
 from pathlib import Path; \
 from core import compiled; \
@@ -34,7 +34,7 @@ compiled.bake(Path('$PBR_NUMBA_CACHE'))"
 
 # ---- Weights. Only what finds and checks them is copied, so that a change of other code downloads nothing.
 FROM packages AS weights
-COPY core/__init__.py core/download.py core/errors.py core/machine.py core/models.py core/
+COPY core/__init__.py functions/runtime/download.py core/errors.py functions/runtime/cgroup.py core/segmentation/registry.py core/
 # The models whose weights the image carries, separated by spaces; "classical" has none, and custom ones are fetched at
 # run time, since a build has no access to their bucket.
 ARG MODELS=birefnet-general-lite

@@ -34,13 +34,14 @@ from bench.measure import Cost, Job, measure
 from bench.quotas import OTHERS, QUOTAS, Account
 from bench.simulation import Cores, Engine, Process, Servers, TokenBucket
 from bench.ways import COMPUTED, REQUESTS, WAYS, Step, demand, walk
-from core import decode, pipeline
-from core.models import CLASSICAL, ModelSource
-from core.networks import Networks
+from core import pipeline
+from core.image import decode
 from core.options import Options
-from core.segment import segment, sufficient_px
+from core.segmentation.registry import CLASSICAL, ModelSource
+from core.segmentation.segment import segment, sufficient_px
+from core.segmentation.sessions import Networks
 from core.types import Precision
-from local.lambda_runtime import CONCURRENCY
+from embedded_cloud.lambda_runtime import CONCURRENCY
 
 OUT: Final = Path("out/capacity")
 DEFINITION: Final = ROOT / "statemachine/remove_background.asl.yaml"
@@ -59,7 +60,7 @@ _MOST: Final = 2_500  # uploads that are looked at one by one, unless one would 
 _MOST_ALIKE: Final = 150.0  # then a pool of 1,000 has 7
 _ROUNDS: Final = 3
 _STABLE: Final = 1.2  # times the load's length, and everything is finished
-_ENDS: Final = ("report", "left to settle", "timed out", "dead-letter queue")
+_ENDS: Final = ("report", "left to reconcile", "timed out", "dead-letter queue")
 _HEADROOM: Final = 0.8  # of a raised limit that is planned with
 _CORES: Final = os.cpu_count() or 1
 _TOLERANCE: Final = 0.25  # of the simulation of this machine
@@ -254,7 +255,7 @@ class Pipeline:
             if failure is None:
                 continue
             follows = step.catches(failure)
-            if follows in ("SecondAttempt?", "SetInputAside", "RecordFailure"):
+            if follows in ("SecondAttempt?", "KeepRawInput", "RecordFailure"):
                 return (yield from self._fail(follows, started_s))
             self._site.tally.stood_in += 1
             return (yield from self._execute(self._rest(follows), started_s))
@@ -277,7 +278,7 @@ class Pipeline:
         for step in way:
             failure = yield from self._visit(step)
             if step.name == "RecordFailure" and failure is not None:
-                return "left to settle"
+                return "left to reconcile"
         return "timed out" if self._engine.now - started_s > self._definition["TimeoutSeconds"] else "report"
 
     def _visit(self, step: Step) -> Generator[float | None, None, str | None]:

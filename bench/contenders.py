@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import rembg_peer
-from core import matting
+from core.matting import refine
 from core.types import Mask, Precision, Rgb
 
 
@@ -41,8 +41,8 @@ def bare(rgb: Rgb, mask: Mask) -> Answer:
 
 
 def refined(rgb: Rgb, mask: Mask, *, precision: Precision) -> Answer:
-    """Refine the mask by ``core.matting``."""
-    matte = matting.refine(rgb, mask, precision=precision)
+    """Refine the mask by ``core.matting.refine``."""
+    matte = refine.refine(rgb, mask, precision=precision)
     return Answer(_delivered(matte.alpha), tuple(matte.report["warnings"]))
 
 

@@ -25,7 +25,7 @@ from bench import machine
 from bench.markdown import table
 from bench.measure import Failure, Job, measure
 from bench.pictures import Truth, dataset, grained, synthetic
-from core.encode import encode
+from core.image.encode import encode
 from core.options import Options, OutputFormat
 from core.types import Alpha, Rgb
 

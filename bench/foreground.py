@@ -29,7 +29,7 @@ from bench.measure import Failure, Job, Measurement, measure
 from bench.pictures import dataset, synthetic
 from bench.scenes import cover
 from bench.speed import portrait
-from core import compiled, foreground, matting
+from core.matting import compiled, foreground, refine
 from core.types import Alpha, Precision, Rgb
 
 OUT: Final = Path(__file__).parent.parent / "out" / "bench-foreground"
@@ -108,7 +108,7 @@ def main() -> None:
     errors: dict[str, dict[str, list[Errors]]] = {name: {"true": [], "refined": []} for name in METHODS}
     for composite in composites:
         hint = mask(composite.alpha, _MASK_PX, Fault.CLEAN)
-        alphas = {"true": composite.alpha, "refined": matting.refine(composite.rgb, hint).alpha}
+        alphas = {"true": composite.alpha, "refined": refine.refine(composite.rgb, hint).alpha}
         for name, method in METHODS.items():
             for kind, alpha in alphas.items():
                 errors[name][kind].append(judge(composite, alpha, method(composite.rgb, alpha)))

@@ -36,13 +36,13 @@ from client import embedded
 from client.history import events_of
 from client.jobs import Jobs, Upload
 from client.stack import Stack
-from core.keys import failure_key
-from core.models import CLASSICAL, ModelSource
-from core.networks import Networks
 from core.options import Host, Options
 from core.pipeline import remove_background
-from functions.failure.report import source_of
-from local.cloud import EmbeddedCloud
+from core.segmentation.registry import CLASSICAL, ModelSource
+from core.segmentation.sessions import Networks
+from embedded_cloud.cloud import EmbeddedCloud
+from functions.contracts.failure_report import source_of
+from functions.contracts.object_keys import failure_key
 
 OUT: Final = Path("out/load")
 _AT_ONCE: Final = 64

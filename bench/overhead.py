@@ -13,12 +13,12 @@ import numpy as np
 from skimage import data as photographs
 
 from client.stack import Stack
-from core.encode import encode
-from core.models import ModelSource
-from core.networks import Networks
+from core.image.encode import encode
 from core.options import Options
 from core.pipeline import remove_background
-from local.cloud import EmbeddedCloud
+from core.segmentation.registry import ModelSource
+from core.segmentation.sessions import Networks
+from embedded_cloud.cloud import EmbeddedCloud
 
 ROOT = Path(__file__).parent.parent
 ROUNDS = 9

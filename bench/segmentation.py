@@ -29,7 +29,7 @@ from bench import (
 from bench.markdown import table
 from bench.measure import Failure, Job, Measurement, measure
 from bench.segmentation_inputs import OUT, Network, half, jpegs, network
-from core.networks import Device
+from core.segmentation.sessions import Device
 
 _MEGAPIXELS: Final = (1.5, 12.0)
 _ROUNDS: Final = 3

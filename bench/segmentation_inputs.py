@@ -16,8 +16,8 @@ from skimage import data as photographs
 
 from bench import u2net
 from bench.pictures import DatasetError, grained
-from core.models import MODELS, ModelSource, weights, with_custom
-from core.networks import Device, Networks
+from core.segmentation.registry import MODELS, ModelSource, weights, with_custom
+from core.segmentation.sessions import Device, Networks
 from core.types import Rgb
 
 OUT: Final = Path(__file__).parent.parent / "out" / "bench-segmentation"

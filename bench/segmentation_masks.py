@@ -20,9 +20,9 @@ from bench.markdown import table
 from bench.segmentation_inputs import OUT, Network, described, enlarged, jpeg, photographs_of
 from bench.segmentation_stages import session
 from bench.u2net import INPUT_PX
-from core.decode import decode
 from core.errors import UnknownForegroundError
-from core.segment import Prepared, finish, predict, prepare, sufficient_px
+from core.image.decode import decode
+from core.segmentation.segment import Prepared, finish, predict, prepare, sufficient_px
 from core.types import Mask
 
 _LARGE_MEGAPIXELS: Final = 12.0

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from bench.markdown import table
 from bench.measure import Failure, Job, measure, peak_bytes
 from bench.segmentation_inputs import OUT, Network, jpegs
-from core.decode import decode
-from core.models import with_custom
-from core.segment import prepare, sufficient_px
+from core.image.decode import decode
+from core.segmentation.registry import with_custom
+from core.segmentation.segment import prepare, sufficient_px
 
 _CGROUP: Final = Path("/sys/fs/cgroup")
 _PERIOD_US: Final = 100_000
@@ -189,16 +189,16 @@ def start(networks: list[Network], _dataset: Path | None) -> tuple[str, dict[str
     """Have fresh interpreters import, and load a network: by ONNX Runtime alone, as our hosts do, and by rembg."""
     starts = {
         "import onnxruntime": "import onnxruntime",
-        "import core.networks and onnxruntime": "import core.networks, onnxruntime",
+        "import core.segmentation.sessions and onnxruntime": "import core.segmentation.sessions, onnxruntime",
         "import rembg": "import rembg",
     }
     for one in networks:
         path = str(one.path)
         starts |= {
             f"{one.name}: onnxruntime": f"import onnxruntime; onnxruntime.InferenceSession({path!r})",
-            f"{one.name}: core.networks": (
-                "from pathlib import Path; from core.models import ModelSource, with_custom;"
-                " from core.networks import Networks;"
+            f"{one.name}: core.segmentation.sessions": (
+                "from pathlib import Path; from core.segmentation.registry import ModelSource, with_custom;"
+                " from core.segmentation.sessions import Networks;"
                 f" source = ModelSource((Path({path!r}).parent,), registry=with_custom({one.custom!r}));"
                 f" Networks(source).load({one.name!r})"
             ),

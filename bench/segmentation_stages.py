@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import onnxruntime
 
 from bench.segmentation_inputs import Network
-from core.decode import decode
-from core.encode import encode_plane
-from core.networks import Device
-from core.segment import Prepared, finish, predict, prepare, sufficient_px
+from core.image.decode import decode
+from core.image.encode import encode_plane
+from core.segmentation.segment import Prepared, finish, predict, prepare, sufficient_px
+from core.segmentation.sessions import Device
 
 
 class Stages(NamedTuple):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from bench.segmentation_inputs import Network
 from bench.worker_in_memory import Cloud
-from core.networks import Device
-from functions.segment.worker import Worker, WorkerConfig
-from functions.shared.store import Store
+from core.segmentation.sessions import Device
+from functions.runtime.store import Store
+from functions.segment.ecs.worker import Worker, WorkerConfig
 
 
 class JobFailedError(Exception):

@@ -24,7 +24,9 @@ from skimage import data as photographs
 from bench import machine, markdown, masks, rembg_peer
 from bench.measure import Failure, Job, Measurement, measure
 from bench.pictures import grained
-from core import decode, encode, foreground, matting, pipeline, quality
+from core import pipeline
+from core.image import decode, encode
+from core.matting import foreground, quality, refine
 from core.options import Options
 from core.types import Alpha, Mask, Precision, Rgb
 
@@ -191,17 +193,17 @@ def _decoding(jpeg: bytes) -> Callable[[], None]:
 
 def _refining(jpeg: bytes, mask: Mask, precision: Precision) -> Callable[[], dict[str, Any]]:
     rgb = decode.decode(jpeg).rgb
-    return lambda: matting.refine(rgb, mask, precision=precision).report
+    return lambda: refine.refine(rgb, mask, precision=precision).report
 
 
 def _assessing(jpeg: bytes, mask: Mask) -> Callable[[], quality.Quality]:
-    matte = matting.refine(decode.decode(jpeg).rgb, mask)
+    matte = refine.refine(decode.decode(jpeg).rgb, mask)
     return lambda: quality.assess(mask, matte)
 
 
 def _colouring(jpeg: bytes, mask: Mask, precision: Precision) -> Callable[[], None]:
     rgb = decode.decode(jpeg).rgb
-    alpha = matting.refine(rgb, mask).alpha
+    alpha = refine.refine(rgb, mask).alpha
 
     def call() -> None:
         foreground.decontaminate(rgb, alpha, precision)
@@ -211,7 +213,7 @@ def _colouring(jpeg: bytes, mask: Mask, precision: Precision) -> Callable[[], No
 
 def _encoding(jpeg: bytes, mask: Mask) -> Callable[[], int]:
     rgb = decode.decode(jpeg).rgb
-    alpha = matting.refine(rgb, mask).alpha
+    alpha = refine.refine(rgb, mask).alpha
     rgb = foreground.decontaminate(rgb, alpha)
     return lambda: len(encode.encode(rgb, alpha, Options()).data)
 
@@ -219,7 +221,7 @@ def _encoding(jpeg: bytes, mask: Mask) -> Callable[[], int]:
 def _removing(jpeg: bytes, mask: Mask, precision: Precision) -> Callable[[], int]:
     def call() -> int:
         picture = decode.decode(jpeg)
-        alpha = matting.refine(picture.rgb, mask, precision=precision).alpha
+        alpha = refine.refine(picture.rgb, mask, precision=precision).alpha
         return len(pipeline.finish(picture, alpha, Options(precision_level=precision), None).data)
 
     return call

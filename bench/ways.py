@@ -36,7 +36,7 @@ _WORKER: Final = "SegmentFunction"  # a worker does on S3 what the function does
 _NATIVE: Final[Mapping[str, Mapping[tuple[Bucket, Literal["get", "put"]], int]]] = {
     "ServeCached": {("work", "get"): 1, ("results", "put"): 1},
     "SaveSidecar": {("results", "put"): 1, ("results", "get"): 1},  # PublishMetrics looks for an earlier report
-    "SetInputAside": {("results", "get"): -2},  # RecordFailure knows of no result that could be taken back
+    "KeepRawInput": {("results", "get"): -2},  # RecordFailure knows of no result that could be taken back
 }
 _ITEM_KB: Final = 4
 """Of a finished item, rounded up: it holds a sidecar, and the README's has 2.3 kB."""
@@ -65,11 +65,11 @@ WAYS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     "from the cache": {"CacheHit?": ["ServeCached"], "Outcome?": ["Done"]},
     "from the cache, after one wait": {
         "CacheHit?": ["CheckOwner", "ServeCached"],
-        "OwnerAtWork?": ["WaitedBefore?"],
+        "OwnerActive?": ["WaitedBefore?"],
         "WaitedBefore?": ["WaitBriefly"],
         "Outcome?": ["Done"],
     },
-    "refused by Validate": {"Validate": ["SetInputAside"], "HoldsClaim?": ["PublishMetrics"], "Outcome?": ["Failed"]},
+    "refused by Validate": {"Validate": ["KeepRawInput"], "HoldsClaim?": ["PublishMetrics"], "Outcome?": ["Failed"]},
 }
 """What is chosen where there is a choice, in order of the visits; of a task that fails, the state that catches it."""
 

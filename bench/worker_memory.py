@@ -21,9 +21,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bench.measure import resident_bytes
 from bench.worker_in_memory import Cloud
-from functions.segment.worker import Worker, WorkerConfig
-from functions.shared.observe import logger
-from functions.shared.store import Store
+from functions.runtime.handler import logger
+from functions.runtime.store import Store
+from functions.segment.ecs.worker import Worker, WorkerConfig
 
 _SIDE: Final = 320
 _READ_AFTER: Final = (0.05, 0.2, 0.5, 1.0)

@@ -20,12 +20,12 @@ from client.errors import StackUnavailableError, UsageError
 from client.jobs import Jobs
 from client.stack import Stack, is_local
 from core.errors import BackgroundRemoverError, InvalidOptionsError
-from core.models import Model, check_name, names, with_custom
 from core.options import Host, Metadata, Options, Output, OutputFormat
+from core.segmentation.registry import Model, check_name, names, with_custom
 from core.types import Precision
-from functions.shared.api_keys import KNOWN_FOR_S, MAX_RATE_PER_MINUTE, Scope
-from functions.shared.history import rows
-from local.cloud import DEFAULT_REGION, EmbeddedCloud
+from embedded_cloud.cloud import DEFAULT_REGION, EmbeddedCloud
+from functions.contracts.api_key import KNOWN_FOR_S, MAX_RATE_PER_MINUTE, Scope
+from functions.contracts.history import rows
 
 OUT = screen.console()
 """What was asked for."""
@@ -89,7 +89,7 @@ class Queue(StrEnum):
     """A dead-letter queue."""
 
     UPLOADS = "uploads"
-    SETTLE = "settle"
+    RECONCILE = "reconcile"
     SEGMENTATION = "segmentation"
     WEBHOOKS = "webhooks"
 

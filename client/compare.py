@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from core.decode import decode
+from core.image.decode import decode
 
 _MAX_WIDTH_PX: Final = 1600
 _GAP_PX: Final = 8

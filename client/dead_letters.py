@@ -13,9 +13,9 @@ from pydantic import BaseModel, Field, ValidationError
 from client import history, uploads
 from client.redrive import Pace, start_once
 from client.stack import Stack
-from functions.failure.report import explain, json_object, source_of
-from functions.shared.job import Execution, StoredObject
-from functions.shared.notice import Notice
+from functions.contracts.failure_report import explain, json_object, source_of
+from functions.contracts.job import Execution, StoredObject
+from functions.contracts.webhook import Notice
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
@@ -61,7 +61,7 @@ class Letter:
     """A message of a dead-letter queue, and what becomes of it.
 
     Attributes:
-        queue: ``uploads``, ``settle``, ``segmentation`` or ``webhooks``.
+        queue: ``uploads``, ``reconcile``, ``segmentation`` or ``webhooks``.
         message_id: SQS's name of it.
         key: the picture it is about, or the job that a webhook tells of; None where it names none.
         why: why it lies there.
@@ -92,7 +92,7 @@ def go_through(stack: Stack, queue: str, *, limit: int | None, dry_run: bool, pu
 
     Args:
         stack: whose queue.
-        queue: ``uploads``, ``settle``, ``segmentation`` or ``webhooks``.
+        queue: ``uploads``, ``reconcile``, ``segmentation`` or ``webhooks``.
         limit: at most so many messages; None for all.
         dry_run: only look.
         purge: delete what is explained and needs nothing.
@@ -128,7 +128,7 @@ def _read_event(queue: str, stack: Stack, message: "MessageTypeDef") -> Letter:
     letter = Letter(queue, message["MessageId"], None, why, "left", "it is no event of this stack", message["Body"])
     if event.get("source") == _EXECUTIONS and isinstance(event.get("detail"), dict):
         source = source_of(json_object(str(event["detail"].get("input"))))
-        return replace(letter, key=source["key"], fate="replay", because="SettleFunction was not told")
+        return replace(letter, key=source["key"], fate="replay", because="ReconcileFunction was not told")
     upload = uploads.look_up(stack, event) if event.get("source") == _UPLOADS else None
     if upload is None:
         return letter
@@ -193,10 +193,10 @@ def _deliver(stack: Stack, letter: Letter) -> Letter:
         start_once(stack, stack.output("WebhookMachineArn"), name, letter.event)
         return replace(letter, fate="replayed", because=f"{name} delivers it")
     if json.loads(letter.event)["source"] == _EXECUTIONS:
-        answer = stack.functions.invoke(FunctionName=stack.output("SettleFunctionArn"), Payload=letter.event)
+        answer = stack.functions.invoke(FunctionName=stack.output("ReconcileFunctionArn"), Payload=letter.event)
         if "FunctionError" in answer:
             return replace(letter, fate="refused", because=answer["Payload"].read().decode())
-        return replace(letter, fate="replayed", because="SettleFunction has settled it")
+        return replace(letter, fate="replayed", because="ReconcileFunction has settled it")
     name = f"replay-{hashlib.sha256(letter.event.encode()).hexdigest()[:32]}"
     start_once(stack, stack.outputs["StateMachineArn"], name, letter.event)
     return replace(letter, fate="replayed", because=f"{name} processes it")

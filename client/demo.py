@@ -16,7 +16,7 @@ from client.jobs import Jobs
 from client.screen import Lines, events_table, facts_of, warnings_of
 from client.stack import Stack
 from core.options import Host
-from functions.shared.history import rows
+from functions.contracts.history import rows
 
 PHOTO: Final = "coffee.png"
 _TIMEOUT_S: Final = 600.0
@@ -34,7 +34,7 @@ def run(image: Path | None, out: Path, console: Console) -> None:
         UsageError: there is no such photograph.
         BackgroundRemoverError: the photograph has no result.
     """
-    from local.cloud import EmbeddedCloud
+    from embedded_cloud.cloud import EmbeddedCloud
 
     picture = Picture(image or _photo())
     if not picture.path.is_file():

@@ -18,9 +18,9 @@ import platformdirs
 from client import models
 from client.errors import EmbeddedCloudError, UsageError
 from client.models import APP
-from core.models import CLASSICAL, best_available
 from core.options import Host
-from local.deploy import parameter_names
+from core.segmentation.registry import CLASSICAL, best_available
+from embedded_cloud.deploy import parameter_names
 
 ROOT: Final = Path(__file__).parent.parent
 

@@ -9,8 +9,8 @@ from typing import Any, Final, Literal
 
 from client.errors import ExecutionNotFoundError
 from client.stack import Stack
-from functions.failure.report import source_of
-from functions.shared.history import error_of
+from functions.contracts.failure_report import source_of
+from functions.contracts.history import error_of
 
 # Choices and Passes take no time: they show in the table of events, not as stages. A Parallel is one stage; what its
 # branches do side by side shows there too.

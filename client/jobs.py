@@ -15,10 +15,10 @@ from typing import Any, Final
 from client.errors import FailureReport, JobFailedError, JobTimeoutError
 from client.history import LONGEST_S, StageEvent, StageReader, events_of
 from client.stack import Stack
-from core.keys import failure_key
 from core.limits import check_bytes
 from core.options import Options
-from functions.failure.report import source_of
+from functions.contracts.failure_report import source_of
+from functions.contracts.object_keys import failure_key
 
 _START_S: Final = 60.0
 _LAG_S: Final = 10.0

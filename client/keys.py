@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from client.errors import KeyConflictError, KeyNotFoundError, UsageError
 from client.stack import Stack
-from functions.shared.api_keys import ApiKey, KeyRecord, Scope, SecretHash, principal_id, quota_meter
-from functions.shared.webhook_signing import signing_secret
+from functions.contracts.api_key import ApiKey, KeyRecord, Scope, SecretHash, principal_id, quota_meter
+from functions.contracts.webhook_signature import signing_secret
 
 _AT_ONCE: Final = 8
 _WHICH: Final = "Give an id that pbr keys list has."
@@ -212,7 +212,7 @@ def webhook_secret(stack: Stack, caller: str) -> str:
     Args:
         stack: whose webhooks.
         caller: a key's id, or its text; or the ARN of a caller without a key, see
-            :func:`functions.shared.api_keys.principal_id`.
+            :func:`functions.contracts.api_key.principal_id`.
 
     Raises:
         KeyNotFoundError: there is no such key.

@@ -13,13 +13,21 @@ from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 
 from client.errors import UsageError
-from core import models
 from core.errors import BackgroundRemoverError, WeightsHashMismatchError
-from core.models import CLASSICAL, MODELS, Model, ModelSource
-from functions.shared.weights import bucket_and_key, open_url
+from core.segmentation.registry import (
+    CLASSICAL,
+    MODELS,
+    Model,
+    ModelSource,
+    candidates,
+    check_name,
+    weights,
+    with_custom,
+)
+from functions.runtime.weights import bucket_and_key, open_url
 
 if TYPE_CHECKING:
-    from core.download import OpenUrl
+    from functions.runtime.download import OpenUrl
 
 APP: Final = "precision-background-remover"
 
@@ -83,7 +91,7 @@ def registry() -> dict[str, Model]:
     Raises:
         InvalidOptionsError: PBR_CUSTOM_MODELS is not as docs/models.md has it.
     """
-    return models.with_custom(os.environ.get("PBR_CUSTOM_MODELS", ""))
+    return with_custom(os.environ.get("PBR_CUSTOM_MODELS", ""))
 
 
 def directories() -> tuple[Path, ...]:
@@ -105,7 +113,7 @@ def source(timeout_s: float = _FETCH_S, *, directory: Path | None = None, mirror
 
 def entries(where: ModelSource, *, verify: bool) -> list[Entry]:
     """Return every model, best first; ``verify`` reads each file that is here, a second or two per gigabyte."""
-    default = next((model.name for model in models.candidates(where)), CLASSICAL)
+    default = next((model.name for model in candidates(where)), CLASSICAL)
     return [
         Entry(
             model,
@@ -131,7 +139,7 @@ def chosen(names: Sequence[str], where: ModelSource, *, all_free: bool) -> list[
         UsageError: none is meant.
     """
     for name in names:
-        models.check_name(name, where.registry)
+        check_name(name, where.registry)
     free = [model.name for model in MODELS.values() if model.commercial_use] if all_free else []
     meant = dict.fromkeys([*names, *free])
     meant.pop(CLASSICAL, None)  # it has no weights
@@ -174,7 +182,7 @@ def _fetch(model: Model, where: ModelSource, screen: Screen, bucket: str | None)
         screen.moved(model.name, count_bytes, model.bytes)
 
     was_here = where.find(model.name) is not None
-    path = models.weights(model.name, replace(where, open_url=_counted(where.open_url or open_url, moved)))
+    path = weights(model.name, replace(where, open_url=_counted(where.open_url or open_url, moved)))
     if bucket:
         url = replace(where, mirror=bucket).url(replace(model, uri=None))
         return f"{'uploaded to' if _upload(path, url, model, moved) else 'is at'} {url}"
@@ -219,7 +227,7 @@ def _upload(path: Path, url: str, model: Model, moved: Callable[[int], None]) ->
 
 def _is_pinned(model: Model, where: ModelSource) -> bool:
     try:
-        models.weights(model.name, where)
+        weights(model.name, where)
     except WeightsHashMismatchError:
         return False
     return True

@@ -17,8 +17,8 @@ from client.errors import UsageError
 from client.stack import Stack
 from client.uploads import UploadedObject
 from core import errors
-from core.keys import failure_key
-from functions.shared.notice import RETRY
+from functions.contracts.object_keys import failure_key
+from functions.contracts.webhook import RETRY
 
 _AT_ONCE: Final = 8
 _PER_S: Final = 10  # a small part of StartExecution's quota, which uploads need too

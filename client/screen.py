@@ -30,8 +30,8 @@ from client.keys import Issued
 from client.models import Entry
 from client.redrive import Recovery
 from core.errors import BackgroundRemoverError
-from core.models import CLASSICAL
-from functions.shared.history import Row
+from core.segmentation.registry import CLASSICAL
+from functions.contracts.history import Row
 
 _NO_TERMINAL_COLUMNS = 200
 _STATUS_STYLE = {"SUCCEEDED": "green", "FAILED": "red", "TIMED_OUT": "red", "ABORTED": "yellow"}

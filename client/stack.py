@@ -11,7 +11,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from client.errors import StackUnavailableError, UsageError
-from functions.shared.errors import StorageDeniedError
+from functions.contracts.errors import StorageDeniedError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -6,8 +6,8 @@ from typing import Any, Final
 from botocore.exceptions import ClientError
 
 from client.stack import Stack
-from core.keys import sidecar_key
-from functions.failure.report import source_of
+from functions.contracts.failure_report import source_of
+from functions.contracts.object_keys import sidecar_key
 
 _ABSENT: Final = ("400", "404", "NoSuchKey")  # HEAD has no words: 400 is a key that S3 cannot have, as ../a.jpg
 

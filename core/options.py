@@ -53,7 +53,7 @@ class Output(StrEnum):
 
 
 class Metadata(StrEnum):
-    """How much of the photograph's EXIF data the result carries; see :func:`core.metadata.kept`."""
+    """How much of the photograph's EXIF data the result carries; see :func:`core.image.exif.kept`."""
 
     NO_LOCATION = "no_location"
     ALL = "all"

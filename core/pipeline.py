@@ -1,7 +1,7 @@
 """The stages as functions of pictures, and all of them in one process.
 
-The functions on AWS call the same three (:func:`core.segment.segment`, :func:`refine_edge`, :func:`finish`), one each,
-and move what lies between them through S3.
+The functions on AWS call the same three (:func:`core.segmentation.segment.segment`, :func:`refine_edge` and
+:func:`finish`), one each, and pass intermediates through S3.
 """
 
 import time
@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from core import decode, encode, foreground, layout, matting, metadata, quality, segment
-from core.networks import Networks
+from core import layout
+from core.image import decode, encode, exif
+from core.matting import foreground, quality, refine
 from core.options import Options, Output
+from core.segmentation import segment
+from core.segmentation.sessions import Networks
 from core.types import Alpha, Mask, Picture, Precision, Rgb, Segmentation
 
 
@@ -55,7 +58,7 @@ def refine_edge(picture: Picture, mask: Mask, precision: Precision, roi: str | N
     """
     height, width = picture.rgb.shape[:2]
     region = layout.region(roi, width, height)
-    matte = matting.refine(region.cut(picture.rgb), mask, precision=precision)
+    matte = refine.refine(region.cut(picture.rgb), mask, precision=precision)
     assessed = quality.assess(mask, matte)
     alpha = region.put_back(matte.alpha)
     if picture.alpha is not None:
@@ -69,8 +72,8 @@ def finish(picture: Picture, alpha: Alpha, options: Options, background: Rgb | N
         rgb = picture.rgb
     else:
         rgb = foreground.decontaminate(picture.rgb, alpha, options.precision_level)
-    exif = metadata.kept(picture.exif, options.metadata)
-    return encode.encode(rgb, alpha, options, background=background, exif=exif)
+    kept = exif.kept(picture.exif, options.metadata)
+    return encode.encode(rgb, alpha, options, background=background, exif=kept)
 
 
 def remove_background(data: bytes, options: Options, *, networks: Networks, background: Rgb | None = None) -> Cutout:

@@ -20,8 +20,8 @@ import httpx
 
 from client import keys
 from client.stack import Stack
-from functions.shared.api_keys import MAX_RATE_PER_MINUTE, Scope
-from local.cloud import EmbeddedCloud
+from embedded_cloud.cloud import EmbeddedCloud
+from functions.contracts.api_key import MAX_RATE_PER_MINUTE, Scope
 from tests.conftest import ROOT
 
 DOCUMENT: Final = ROOT / "docs/openapi.json"

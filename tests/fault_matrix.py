@@ -30,7 +30,7 @@ NO_SUBJECT = ("SegmentOnLambda", "UnknownForegroundError")
 FOR_FAILED_JOBS = ("RecordFailure", "ReleaseClaim")
 
 Outcome = Literal["result", "report", "settled"]
-"""``settled``: the execution ends without a report of its own, and SettleFunction writes it."""
+"""``settled``: the execution ends without a report of its own, and ReconcileFunction writes it."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ A function says by its own error what it misses. A path that leads nowhere fails
 """
 
 _OUTCOMES: dict[str, Outcome] = {
-    "SetInputAside": "report",
+    "KeepRawInput": "report",
     "RecordFailure": "report",
     "SecondAttempt?": "report",
     "SegmentOnLambda": "result",
@@ -241,7 +241,7 @@ def _told(fate: Fate) -> str:
     if fate.failed and not fate.then:
         return f"report of {' '.join(fate.failed)}"
     return {
-        "SetInputAside": "report",
+        "KeepRawInput": "report",
         "RecordFailure": "report",
         "SecondAttempt?": "report, or the first attempt's result",
         "SegmentOnLambda": "Lambda stands in",
@@ -249,8 +249,8 @@ def _told(fate: Fate) -> str:
         "WaitedBefore?": "waits, and looks into the cache again",
         "PublishMetrics": "goes on, counted as degraded",
         "Outcome?": "goes on",
-        "BuryNotice": "the webhook is a dead letter",
-        "Told?": "goes on",
+        "DeadLetterNotice": "the webhook is a dead letter",
+        "WebhookDelivered?": "goes on",
     }[fate.then]
 
 

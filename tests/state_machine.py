@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from core.errors import BackgroundRemoverError
-from functions.shared import errors as cloud_errors
+from functions.contracts import errors as cloud_errors
 from tests.conftest import ROOT
 
 assert cloud_errors  # its classes are among those that ``leaves`` finds

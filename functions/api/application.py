@@ -15,12 +15,13 @@ from botocore.exceptions import ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnectionError
 
 from core.errors import BackgroundRemoverError
-from functions.api import native, openapi, rembg, removebg
+from functions.api import openapi
 from functions.api.config import ApiConfig
 from functions.api.problems import Problem, come_again, of_validation, problem_of, refusal
+from functions.api.routes import native, rembg, removebg
 from functions.api.services import Services
-from functions.shared.errors import is_overload
-from functions.shared.observe import count, logger, tracer
+from functions.contracts.errors import is_overload
+from functions.runtime.handler import count, logger, tracer
 
 _CORS_S = 3600
 _HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "X-API-Key"]

@@ -11,9 +11,9 @@ import boto3
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 
 from functions.api.problems import Problem
-from functions.shared.api_keys import KNOWN_FOR_S, ApiKey, KeyRecord, Scope, principal_id, quota_meter, rate_meter
-from functions.shared.config import SDK
-from functions.shared.observe import logger
+from functions.contracts.api_key import KNOWN_FOR_S, ApiKey, KeyRecord, Scope, principal_id, quota_meter, rate_meter
+from functions.runtime.config import SDK
+from functions.runtime.handler import logger
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -83,13 +83,13 @@ class Usage:
     used: int
 
 
-class Gate:
+class Authorizer:
     """Lets callers in, and counts what they do.
 
     Whoever cannot be looked up or counted is not let in: what DynamoDB raises passes through.
 
     Args:
-        keys_table: has the keys, see :class:`functions.shared.api_keys.KeyRecord`.
+        keys_table: has the keys, see :class:`functions.contracts.api_key.KeyRecord`.
         usage_table: has the meters.
         rate_per_minute: of keys that have none of their own, and of IAM's callers.
         monthly_quota: likewise.

@@ -1,7 +1,7 @@
 """Configuration of the API."""
 
-from functions.shared.config import CatalogueConfig, Names
-from functions.shared.urls import UrlConfig
+from functions.runtime.config import CatalogueConfig, Names
+from functions.runtime.url_policy import UrlConfig
 
 
 class ApiConfig(CatalogueConfig, UrlConfig):

@@ -13,10 +13,10 @@ from core.errors import shown
 from functions.api import openapi
 from functions.api.auth import Admission, Caller
 from functions.api.jobs import State
-from functions.api.order import Order
 from functions.api.problems import come_again, of_report
+from functions.api.requests import ProcessRequest
 from functions.api.services import Services
-from functions.shared.api_keys import Scope
+from functions.contracts.api_key import Scope
 
 MAX_INLINE_BYTES: Final = 4_400_000
 """Largest result that is answered itself: Lambda answers 6 MiB, which hold that in base64, and what is said of it."""
@@ -40,21 +40,25 @@ class Delivery:
 
 
 def admit(services: Services, router: APIGatewayHttpRouter, scope: Scope) -> Admission:
-    """Let a caller in, as :meth:`functions.api.auth.Gate.admit`, and have the answer say what they have left."""
-    admission = services.gate.admit(router.current_event, scope)
+    """Let a caller in, as :meth:`functions.api.auth.Authorizer.admit`, and have the answer say what they have left."""
+    admission = services.authorizer.admit(router.current_event, scope)
     router.append_context(rate=admission.rate)  # type: ignore[no-untyped-call]
     return admission
 
 
 def run(
-    services: Services, event: APIGatewayProxyEventV2, caller: Caller, order: Order, idempotency_key: str | None
+    services: Services,
+    event: APIGatewayProxyEventV2,
+    caller: Caller,
+    order: ProcessRequest,
+    idempotency_key: str | None,
 ) -> State:
     """Submit an order, and wait for what becomes of it as long as the gateway allows."""
     deadline = event.request_context.time_epoch / 1000 + services.config.answer_within_s
     return services.jobs.run(caller, order, idempotency_key=idempotency_key, deadline=deadline)
 
 
-def deliver(services: Services, event: APIGatewayProxyEventV2, caller: Caller, order: Order) -> Delivery:
+def deliver(services: Services, event: APIGatewayProxyEventV2, caller: Caller, order: ProcessRequest) -> Delivery:
     """Submit an order, and wait for what it makes.
 
     Raises:
@@ -68,7 +72,7 @@ def deliver(services: Services, event: APIGatewayProxyEventV2, caller: Caller, o
         raise of_report(state.report)
     if state.sidecar is None:
         if key is None:  # with one, the same request has this job's result
-            services.ledger.refund_once(state.job)
+            services.repository.refund_once(state.job)
         raise come_again("not_done_yet")
     if state.sidecar["image"]["bytes"] <= MAX_INLINE_BYTES:
         return Delivery(state.sidecar, services.jobs.result(state), None)

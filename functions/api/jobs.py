@@ -7,22 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
-from core import decode
 from core.errors import InvalidOptionsError, PermanentError, SourceNotFoundError
-from core.keys import failure_key, sidecar_key
+from core.image import decode
 from core.limits import check_bytes
-from core.models import check_name
 from core.options import Options
-from core.outbound import Fetched
+from core.segmentation.registry import check_name
 from functions.api.auth import Caller
 from functions.api.config import ApiConfig
-from functions.api.ledger import Job, Ledger, own_prefix
-from functions.api.order import ObjectOrder, Order, file_name
 from functions.api.problems import Problem
-from functions.shared.history import Row, newest_stage, rows
-from functions.shared.notice import RETRY
-from functions.shared.outcome import DELETED
-from functions.shared.store import Store
+from functions.api.repository import Job, JobRepository, own_prefix
+from functions.api.requests import ObjectRequest, ProcessRequest, file_name
+from functions.contracts.history import Row, newest_stage, rows
+from functions.contracts.object_keys import failure_key, sidecar_key
+from functions.contracts.webhook import RETRY
+from functions.runtime.outcomes import DELETED
+from functions.runtime.safe_http import Fetched
+from functions.runtime.store import Store
 
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient
@@ -40,7 +40,7 @@ class Fetch(Protocol):
     """Fetches a URL that a caller named; ``field`` is the input that it came in."""
 
     def __call__(self, url: str, *, field: str) -> Fetched:
-        """Return what lies there; fails as :func:`core.outbound.get`."""
+        """Return what lies there; fails as :func:`functions.runtime.safe_http.get`."""
 
 
 @dataclass(frozen=True)
@@ -67,21 +67,23 @@ class Jobs:
 
     Args:
         config: where everything is.
-        ledger: knows which there are.
+        repository: knows which there are.
         store: S3.
         machine: Step Functions.
         fetch: fetches what callers name by URL.
     """
 
-    def __init__(self, config: ApiConfig, *, ledger: Ledger, store: Store, machine: "SFNClient", fetch: Fetch) -> None:
-        self._config, self._ledger, self._store = config, ledger, store
+    def __init__(
+        self, config: ApiConfig, *, repository: JobRepository, store: Store, machine: "SFNClient", fetch: Fetch
+    ) -> None:
+        self._config, self._repository, self._store = config, repository, store
         self._machine, self._fetch = machine, fetch
 
-    def run(self, caller: Caller, order: Order, *, idempotency_key: str | None, deadline: float) -> State:
+    def run(self, caller: Caller, order: ProcessRequest, *, idempotency_key: str | None, deadline: float) -> State:
         """Submit a picture, and wait for its result until ``deadline``, a time as ``time.time()`` tells it."""
         return self.wait(self.submit(caller, order, idempotency_key=idempotency_key), deadline)
 
-    def submit(self, caller: Caller, order: Order | ObjectOrder, *, idempotency_key: str | None) -> Job:
+    def submit(self, caller: Caller, order: ProcessRequest | ObjectRequest, *, idempotency_key: str | None) -> Job:
         """Start a job, once per idempotency key, and count it.
 
         Raises:
@@ -89,21 +91,21 @@ class Jobs:
             BackgroundRemoverError: so is the picture, or the URL that leads to it.
         """
         self._check(order)
-        job, is_fresh = self._ledger.enter(caller, order, idempotency_key)
+        job, is_fresh = self._repository.enter(caller, order, idempotency_key)
         if not is_fresh and self._describe(job) is not None:
             return job
         try:
             request = self._request(job, order, caller)
-            self._ledger.count_start(job)
+            self._repository.count_start(job)
         except Exception:
             if is_fresh:  # the same request, sent twice, may have got further with what failed here
-                self._ledger.withdraw(job, most_starts=0)
+                self._repository.withdraw(job, most_starts=0)
             raise
         try:
             self._start(job, request)
         except Exception:
             if is_fresh:
-                self._ledger.withdraw(job, most_starts=1)
+                self._repository.withdraw(job, most_starts=1)
             raise
         return job
 
@@ -164,7 +166,7 @@ class Jobs:
                 self._store.delete_all(self._config.results_bucket, key)
             for key in (job.source_key, _background_key(job)):
                 self._store.delete_all(self._config.uploads_bucket, key)
-        self._ledger.forget(job)
+        self._repository.forget(job)
 
     def upload_form(self, caller: Caller, name: str, content_type: str, max_bytes: int) -> dict[str, Any]:
         """Return where a browser can post a picture, and the key that it then has."""
@@ -188,7 +190,7 @@ class Jobs:
         place: Mapping[str, Any] = state.sidecar["result"]
         return place
 
-    def _check(self, order: Order | ObjectOrder) -> None:
+    def _check(self, order: ProcessRequest | ObjectRequest) -> None:
         """Refuse what Validate would refuse, as far as that can be told from the words alone."""
         options = Options.parse(order.options)
         if options.model != "auto":
@@ -196,11 +198,11 @@ class Jobs:
         if order.webhook_url is not None:
             self._config.outbound.check(order.webhook_url, field="webhook_url")
 
-    def _request(self, job: Job, order: Order | ObjectOrder, caller: Caller) -> dict[str, Any]:
+    def _request(self, job: Job, order: ProcessRequest | ObjectRequest, caller: Caller) -> dict[str, Any]:
         """Lay down the pictures of a job, and return what its execution is started with."""
         source = {"bucket": self._config.uploads_bucket, "key": job.source_key}
         options = dict(order.options)
-        if isinstance(order, ObjectOrder):
+        if isinstance(order, ObjectRequest):
             version_id = order.version_id
         else:
             image = self._picture(order.image, "image_url")
@@ -222,7 +224,7 @@ class Jobs:
                 stateMachineArn=self._config.state_machine_arn, name=job.id, input=json.dumps(request)
             )
         except self._machine.exceptions.ExecutionAlreadyExists:
-            if self._ledger.starts(job) > 1:  # it is that of the same request, at the same time
+            if self._repository.starts(job) > 1:  # it is that of the same request, at the same time
                 return
             raise Problem(
                 422,
@@ -273,7 +275,7 @@ class Jobs:
         return document
 
     def _failed(self, job: Job, report: Mapping[str, Any]) -> State:
-        self._ledger.refund_once(job)
+        self._repository.refund_once(job)
         return State(job, "failed", report=report)
 
     def _describe(self, job: Job) -> Mapping[str, Any] | None:

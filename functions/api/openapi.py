@@ -8,8 +8,8 @@ from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
 from pydantic import BaseModel
 
 from functions.api.body import UploadedFile
-from functions.api.models import ProblemDocument
 from functions.api.problems import CONTENT_TYPE
+from functions.api.schemas import ProblemDocument
 
 VERSION: Final = "1.0.0"
 DESCRIPTION: Final = (

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from aws_lambda_powertools.event_handler import Response
 
-from core import errors, outbound
+from core import errors
 from core.errors import MAX_SHOWN_CHARS, BackgroundRemoverError, TransientError, shown
-from functions.shared import errors as _cloud  # noqa: F401  TransientError has subclasses there
+from functions.contracts import errors as _cloud  # noqa: F401  TransientError has subclasses there
+from functions.runtime import safe_http
 
 CONTENT_TYPE: Final = "application/problem+json"
 _RETRY_AFTER_S: Final = 5
@@ -29,13 +30,13 @@ _OF_THE_INPUT: Final[Mapping[type[BackgroundRemoverError], tuple[int, str]]] = {
     errors.TooManyPixelsError: (413, "too_many_pixels"),
     errors.ImageTooSmallError: (422, "image_too_small"),
     errors.UnknownForegroundError: (422, "unknown_foreground"),
-    outbound.UrlRefusedError: (400, "url_refused"),
-    outbound.UrlUntrustedError: (422, "download_failed"),
-    outbound.UrlUnreachableError: (422, "download_failed"),
-    outbound.UrlTimeoutError: (422, "download_failed"),
-    outbound.UrlBusyError: (422, "download_failed"),
-    outbound.UrlAnswerError: (422, "download_failed"),
-    outbound.UrlTooLargeError: (413, "file_too_large"),
+    safe_http.UrlRefusedError: (400, "url_refused"),
+    safe_http.UrlUntrustedError: (422, "download_failed"),
+    safe_http.UrlUnreachableError: (422, "download_failed"),
+    safe_http.UrlTimeoutError: (422, "download_failed"),
+    safe_http.UrlBusyError: (422, "download_failed"),
+    safe_http.UrlAnswerError: (422, "download_failed"),
+    safe_http.UrlTooLargeError: (413, "file_too_large"),
 }
 """The errors that a caller can mend. Whatever else goes wrong is the stack's own business."""
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from functions.api.config import ApiConfig
-from functions.api.models import Ready
-from functions.shared.observe import logger
+from functions.api.schemas import Ready
+from functions.runtime.handler import logger
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -8,15 +8,15 @@ from typing import Any, Final, Self
 import boto3
 from botocore.config import Config as SdkConfig
 
-from core import outbound
 from core.limits import MAX_BYTES
-from functions.api.auth import Gate
+from functions.api.auth import Authorizer
 from functions.api.config import ApiConfig
 from functions.api.jobs import Fetch, Jobs
-from functions.api.ledger import Ledger
 from functions.api.readiness import Readiness
-from functions.shared.config import SDK
-from functions.shared.store import S3_SDK, Store
+from functions.api.repository import JobRepository
+from functions.runtime import safe_http
+from functions.runtime.config import SDK
+from functions.runtime.store import S3_SDK, Store
 
 FETCH_S = 10.0
 """How long a picture that is named by its URL may take to come."""
@@ -30,8 +30,8 @@ class Services:
     """What the routes call."""
 
     config: ApiConfig
-    gate: Gate
-    ledger: Ledger
+    authorizer: Authorizer
+    repository: JobRepository
     jobs: Jobs
     readiness: Readiness
 
@@ -48,18 +48,22 @@ class Services:
         """
         client = client or _client
         s3, table, machine = client("s3"), client("dynamodb"), client("stepfunctions")
-        gate = Gate(
+        authorizer = Authorizer(
             keys_table=config.keys_table,
             usage_table=config.usage_table,
             rate_per_minute=config.rate_per_minute,
             monthly_quota=config.monthly_quota,
             dynamodb_client=table,
         )
-        fetch = fetch or partial(outbound.get, policy=config.outbound, limit_bytes=MAX_BYTES, timeout_s=FETCH_S)
-        ledger = Ledger(config, gate=gate, table=table)
-        jobs = Jobs(config, ledger=ledger, store=Store(s3), machine=machine, fetch=fetch)
+        fetch = fetch or partial(safe_http.get, policy=config.outbound, limit_bytes=MAX_BYTES, timeout_s=FETCH_S)
+        repository = JobRepository(config, authorizer=authorizer, table=table)
+        jobs = Jobs(config, repository=repository, store=Store(s3), machine=machine, fetch=fetch)
         return cls(
-            config, gate, ledger, jobs, Readiness(config, s3=s3, table=table, machine=machine, queue=client("sqs"))
+            config,
+            authorizer,
+            repository,
+            jobs,
+            Readiness(config, s3=s3, table=table, machine=machine, queue=client("sqs")),
         )
 
 

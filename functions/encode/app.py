@@ -7,13 +7,13 @@ from dataclasses import asdict
 from typing import Any
 
 from core import pipeline
-from core.encode import Encoded
+from core.image.encode import Encoded
 from core.types import Rgb
-from functions.shared.config import Config
-from functions.shared.job import RefinedJob
-from functions.shared.observe import stage
-from functions.shared.outcome import Outcomes, Subject, made_by
-from functions.shared.store import Store
+from functions.contracts.job import RefinedJob
+from functions.runtime.config import Config
+from functions.runtime.handler import stage
+from functions.runtime.outcomes import ObjectVersion, Outcomes, execution_metadata
+from functions.runtime.store import Store
 
 
 class EncodeConfig(Config):
@@ -37,11 +37,11 @@ def handler(job: RefinedJob) -> dict[str, Any]:
     encoded = pipeline.finish(picture, alpha, job.options, background(job))
     STORE.put(CONFIG.work_bucket, job.keys.cached, encoded.data, encoded.content_type)
     version_id = STORE.put(
-        CONFIG.results_bucket, job.keys.result, encoded.data, encoded.content_type, made_by(job.execution)
+        CONFIG.results_bucket, job.keys.result, encoded.data, encoded.content_type, execution_metadata(job.execution)
     )
     document = describe(job, encoded, version_id, time.perf_counter() - started)
     STORE.put(CONFIG.results_bucket, job.keys.sidecar, json.dumps(document, indent=2).encode(), "application/json")
-    OUTCOMES.take_back_report(Subject(**job.source.model_dump()), job.execution)
+    OUTCOMES.delete_stale_reports(ObjectVersion(**job.source.model_dump()), job.execution)
     return document
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from functions.failure.record import FailureConfig, Recorder
-from functions.failure.report import gave_up
-from functions.shared.job import Execution
-from functions.shared.observe import stage
+from functions.contracts.failure_report import gave_up
+from functions.contracts.job import Execution
+from functions.runtime.failure_reports import FailureConfig, Recorder
+from functions.runtime.handler import stage
 
 
 class FailureRequest(BaseModel):
@@ -22,7 +22,7 @@ RECORDER = Recorder(FailureConfig())
 
 @stage(FailureRequest)
 def handler(request: FailureRequest) -> dict[str, Any]:
-    """Return what :meth:`functions.failure.record.Recorder.record` returns."""
-    RECORDER.take_back_result(request.state, request.execution)
+    """Return what :meth:`functions.runtime.failure_reports.Recorder.record` returns."""
+    RECORDER.delete_undescribed_results(request.state, request.execution)
     [(stage_name, caught)] = gave_up(request.state)
     return RECORDER.record(request.state, request.execution, stage_name, caught)

@@ -5,12 +5,12 @@ from typing import Any
 from aws_lambda_powertools.metrics import MetricUnit
 from pydantic import BaseModel
 
+from functions.contracts.job import Execution
 from functions.metrics.buckets import image_size
-from functions.shared.config import Config
-from functions.shared.job import Execution
-from functions.shared.observe import count, logger, measure, stage
-from functions.shared.outcome import Outcomes, Subject
-from functions.shared.store import Store
+from functions.runtime.config import Config
+from functions.runtime.handler import count, logger, measure, stage
+from functions.runtime.outcomes import ObjectVersion, Outcomes
+from functions.runtime.store import Store
 
 
 class MetricsConfig(Config):
@@ -49,7 +49,7 @@ def handler(request: MetricsRequest) -> dict[str, Any]:
     publish(request.state)
     document = request.state.done and request.state.done["document"]
     if document and document["cache"]["hit"] and not request.state.failure:
-        OUTCOMES.take_back_report(Subject(**document["source"]), request.execution)
+        OUTCOMES.delete_stale_reports(ObjectVersion(**document["source"]), request.execution)
     return {}
 
 

@@ -4,10 +4,10 @@ import time
 from typing import Any
 
 from core import pipeline
-from functions.shared.config import Config
-from functions.shared.job import SegmentedJob
-from functions.shared.observe import stage
-from functions.shared.store import Store
+from functions.contracts.job import SegmentedJob
+from functions.runtime.config import Config
+from functions.runtime.handler import stage
+from functions.runtime.store import Store
 
 
 class RefineConfig(Config):
@@ -22,7 +22,7 @@ STORE = Store()
 
 @stage(SegmentedJob)
 def handler(job: SegmentedJob) -> dict[str, Any]:
-    """Return the alpha: see :class:`functions.shared.job.AlphaPart`."""
+    """Return the alpha: see :class:`functions.contracts.job.AlphaPart`."""
     started = time.perf_counter()
     picture = STORE.picture(job.source)
     mask = STORE.plane(CONFIG.work_bucket, job.segment.mask.key)

@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from functions.contracts.job import Job
+from functions.runtime.config import SegmentationConfig
+from functions.runtime.handler import stage
+from functions.runtime.store import Store
 from functions.segment.work import segment_job
-from functions.shared.config import SegmentationConfig
-from functions.shared.job import Job
-from functions.shared.observe import stage
-from functions.shared.store import Store
 
 CONFIG = SegmentationConfig()
 STORE = Store()
@@ -15,5 +15,5 @@ NETWORKS = CONFIG.networks()
 
 @stage(Job)
 def handler(job: Job) -> dict[str, Any]:
-    """Return the mask: see :class:`functions.shared.job.MaskPart`."""
+    """Return the mask: see :class:`functions.contracts.job.MaskPart`."""
     return segment_job(job, STORE, CONFIG.work_bucket, NETWORKS, host="lambda")

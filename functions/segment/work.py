@@ -4,21 +4,21 @@ import time
 from typing import Any, Literal
 
 from core import layout
-from core.models import CLASSICAL
-from core.networks import Networks
-from core.segment import Prepared, finish, predict, prepare, sufficient_px
+from core.segmentation.registry import CLASSICAL
+from core.segmentation.segment import Prepared, finish, predict, prepare, sufficient_px
+from core.segmentation.sessions import Networks
 from core.types import Segmentation
-from functions.shared.job import Job
-from functions.shared.store import Store
+from functions.contracts.job import Job
+from functions.runtime.store import Store
 
 HostName = Literal["lambda", "ecs", "sagemaker"]
 
 
 def segment_job(job: Job, store: Store, work_bucket: str, networks: Networks, *, host: HostName) -> dict[str, Any]:
-    """Segment the job's picture, put the mask, and return its :class:`functions.shared.job.MaskPart`.
+    """Segment the job's picture, put the mask, and return its :class:`functions.contracts.job.MaskPart`.
 
     Raises:
-        BackgroundRemoverError: see :func:`core.segment.segment` and :class:`functions.shared.store.Store`.
+        BackgroundRemoverError: see :func:`core.segmentation.segment.segment`, :class:`functions.runtime.store.Store`.
     """
     started = time.perf_counter()
     prepared = load(job, store, networks)

@@ -5,14 +5,17 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from core import decode, keys, layout, models
+from core import layout
 from core.errors import InvalidOptionsError, InvalidRequestError, PermanentError
+from core.image import decode
 from core.limits import MAX_KEY_BYTES
 from core.options import Host, Options
-from functions.shared.config import CatalogueConfig, Names
-from functions.shared.job import Execution
-from functions.shared.observe import stage
-from functions.shared.store import Store, StoredFile
+from core.segmentation import registry
+from functions.contracts import object_keys
+from functions.contracts.job import Execution
+from functions.runtime.config import CatalogueConfig, Names
+from functions.runtime.handler import stage
+from functions.runtime.store import Store, StoredFile
 from functions.validate.upload import Upload, options_in, read_upload
 
 _SECONDS_PER_DAY = 86_400
@@ -52,7 +55,7 @@ STORE = Store()
 
 @stage(ValidateRequest)
 def handler(request: ValidateRequest) -> dict[str, Any]:
-    """Return the job: see :class:`functions.shared.job.Job`."""
+    """Return the job: see :class:`functions.contracts.job.Job`."""
     started = time.perf_counter()
     upload = read_upload(request.input)
     check_names(upload, CONFIG.uploads_bucket)
@@ -62,7 +65,7 @@ def handler(request: ValidateRequest) -> dict[str, Any]:
     background = fetch_background(options)  # ahead of the picture, so that only one of them is in memory at a time
     picture = decode.decode(file.data, at_least_px=1)  # every byte is checked at any scale
     layout.region(options.roi, picture.info.width, picture.info.height)  # which refuses one that is not within it
-    cache_key = keys.cache_key(
+    cache_key = object_keys.cache_key(
         file.sha256,
         options,
         model_identity=identity_of(options.model, CONFIG),
@@ -86,7 +89,7 @@ def handler(request: ValidateRequest) -> dict[str, Any]:
         "background": background,
         "cache_key": cache_key,
         "cache_expires_at": str(int(time.time()) + CONFIG.cache_days * _SECONDS_PER_DAY),
-        "keys": vars(keys.result_keys(upload.key, cache_key, options)),
+        "keys": vars(object_keys.result_keys(upload.key, cache_key, options)),
         "timings_s": {"validate": round(time.perf_counter() - started, 4)},
         "warnings": list(picture.warnings),
     }
@@ -129,7 +132,7 @@ def resolve(options: Options, config: ValidateConfig) -> Options:
             remedy=f"It has: {', '.join(config.segmentation_hosts)}.",
         )
     model = config.default_model if options.model == "auto" else options.model
-    models.check_name(model, config.registry)
+    registry.check_name(model, config.registry)
     return options.model_copy(update={"segmentation_host": Host(host), "model": model})
 
 
@@ -141,15 +144,15 @@ def escalation_model(requested: Options, config: ValidateConfig) -> str | None:
     """
     if requested.model != "auto" or config.escalation_model in (None, config.default_model):
         return None
-    models.check_name(config.escalation_model, config.registry)
+    registry.check_name(config.escalation_model, config.registry)
     return config.escalation_model
 
 
 def escalation(model: str | None, cache_key: str) -> dict[str, str] | None:
-    """Return the second attempt: see :class:`functions.shared.job.Escalation`."""
+    """Return the second attempt: see :class:`functions.contracts.job.Escalation`."""
     if model is None:
         return None
-    mask_key, alpha_key = keys.second_attempt_keys(cache_key)
+    mask_key, alpha_key = object_keys.second_attempt_keys(cache_key)
     return {"model": model, "mask_key": mask_key, "alpha_key": alpha_key}
 
 

@@ -5,8 +5,8 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.errors import InvalidRequestError
-from functions.shared.notice import Webhook
-from functions.shared.observe import parse
+from functions.contracts.webhook import Webhook
+from functions.runtime.handler import parse
 
 _METADATA_PREFIX = "pbr-"
 

@@ -7,12 +7,12 @@ from typing import Any
 import boto3
 from aws_lambda_powertools.utilities.parameters import SecretsProvider
 
-from functions.shared.config import SDK
-from functions.shared.notice import Notice
-from functions.shared.observe import stage
-from functions.shared.store import Store
-from functions.shared.urls import UrlConfig
-from functions.shared.webhook_signing import signing_secret
+from functions.contracts.webhook import Notice
+from functions.contracts.webhook_signature import signing_secret
+from functions.runtime.config import SDK
+from functions.runtime.handler import stage
+from functions.runtime.store import Store
+from functions.runtime.url_policy import UrlConfig
 from functions.webhook.message import headers, message, send
 from functions.webhook.secret import master_secret
 

@@ -4,11 +4,11 @@ import hashlib
 import re
 from typing import Any, Final
 
-from core import outbound
-from functions.shared.errors import WebhookRefusedError, WebhookUnansweredError
-from functions.shared.notice import Notice
-from functions.shared.store import Store
-from functions.shared.webhook_signing import sign
+from functions.contracts.errors import WebhookRefusedError, WebhookUnansweredError
+from functions.contracts.webhook import Notice
+from functions.contracts.webhook_signature import sign
+from functions.runtime import safe_http
+from functions.runtime.store import Store
 
 LINK_S: Final = 3600
 """How long the address of a result leads there."""
@@ -51,7 +51,7 @@ def headers(notice: Notice, body: bytes, secret: str, timestamp: int) -> dict[st
     }
 
 
-def send(url: str, body: bytes, named: dict[str, str], policy: outbound.Policy) -> int:
+def send(url: str, body: bytes, named: dict[str, str], policy: safe_http.Policy) -> int:
     """Post a message and return the status of the answer, 200 to 299.
 
     Raises:
@@ -59,8 +59,8 @@ def send(url: str, body: bytes, named: dict[str, str], policy: outbound.Policy) 
         WebhookUnansweredError: no answer, or one that may be another one later.
     """
     try:
-        status = outbound.post(url, body, named, policy, timeout_s=ANSWER_S, field="webhook.url")
-    except outbound.UrlError as error:
+        status = safe_http.post(url, body, named, policy, timeout_s=ANSWER_S, field="webhook.url")
+    except safe_http.UrlError as error:
         kind = WebhookUnansweredError if error.retryable else WebhookRefusedError
         raise kind(error.message, field=error.field, value=_origin(str(error.value)), remedy=error.remedy) from error
     if status in range(200, 300):

@@ -5,7 +5,7 @@ from typing import Final
 from aws_lambda_powertools.utilities.parameters import SecretsProvider
 from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
 
-from functions.shared.errors import SecretUnavailableError
+from functions.contracts.errors import SecretUnavailableError
 
 _KNOWN_S: Final = 300
 

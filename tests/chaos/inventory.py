@@ -11,8 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from functions.failure.report import source_of
-from local.cloud import EmbeddedCloud
+from embedded_cloud.cloud import EmbeddedCloud
+from functions.contracts.failure_report import source_of
 from tests.conftest import client
 
 CLAIMING = {"ClaimWork", "TakeOverClaim"}

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 from skimage import data as photographs
 
-from core import keys
 from core.options import Options
-from local.faults import Ending
+from embedded_cloud.faults import Ending
+from functions.contracts import object_keys
 from tests.conftest import disc, file_of
 
 FOREVER = 1_000_000
@@ -110,7 +110,7 @@ class Content:
     def cache_key(self) -> str:
         options = Options.parse({**self.options, "model": "classical"})
         sha256 = hashlib.sha256(self.data).hexdigest()
-        return keys.cache_key(sha256, options, model_identity=None, background_sha256=None)
+        return object_keys.cache_key(sha256, options, model_identity=None, background_sha256=None)
 
 
 @dataclass(frozen=True)

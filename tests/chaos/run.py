@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core import decode, encode, pipeline, segment
-from core.models import ModelSource
-from core.networks import Networks
+from core import pipeline
+from core.image import decode, encode
 from core.options import Options
-from local.cloud import EmbeddedCloud
+from core.segmentation import segment
+from core.segmentation.registry import ModelSource
+from core.segmentation.sessions import Networks
+from embedded_cloud.cloud import EmbeddedCloud
 from tests.chaos.account import Discrepancy, Expected, Picture, Struck, discrepancies
 from tests.chaos.inventory import Inventory, said, take, waiting
 from tests.chaos.plan import Content, Plan, Upload, plan
@@ -126,7 +128,7 @@ class _Flood:
     """Uploads to a cloud, and what is still to be done for them."""
 
     def __init__(self, cloud: EmbeddedCloud) -> None:
-        self._outputs, self._settling = cloud.outputs, f"/aws/lambda/{cloud.stack_name}-settle"
+        self._outputs, self._settling = cloud.outputs, f"/aws/lambda/{cloud.stack_name}-reconcile"
         self._s3, self._sqs, self._sfn, self._logs = (
             client(service, cloud.endpoint_url, cloud.region) for service in ("s3", "sqs", "stepfunctions", "logs")
         )

@@ -11,9 +11,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from functions.failure.report import source_of
-from local.cloud import EmbeddedCloud
-from local.faults import Blow, Refusal, Request
+from embedded_cloud.cloud import EmbeddedCloud
+from embedded_cloud.faults import Blow, Refusal, Request
+from functions.contracts.failure_report import source_of
 from tests.chaos.plan import Fault, Plan, share
 from tests.conftest import client
 
@@ -51,7 +51,7 @@ class Strikes:
         return any(timer.is_alive() for timer in self._timers)
 
     def request(self, request: Request) -> Refusal | None:
-        """See :class:`local.faults.Faults`."""
+        """See :class:`embedded_cloud.faults.Faults`."""
         where, subject = _place(request)
         fault = self._due(where, [subject], lambda fault: fault.code or fault.kind == "worker kill")
         if fault is None or self._cloud is None:
@@ -62,7 +62,7 @@ class Strikes:
         return Refusal({"s3": 503, "lambda": 429}.get(request.service, 400), fault.code)
 
     def invocation(self, function: str, event: str) -> Blow | None:
-        """See :class:`local.faults.Faults`."""
+        """See :class:`embedded_cloud.faults.Faults`."""
         fault = self._due(_stage(function), _subjects(event), lambda fault: not fault.code)
         if fault is None:
             return None

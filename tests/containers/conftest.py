@@ -23,7 +23,7 @@ from samtranslator.yaml_helper import yaml_parse
 
 from client.embedded import IMAGE_URI
 from client.stack import Stack
-from local.cloud import EmbeddedCloud
+from embedded_cloud.cloud import EmbeddedCloud
 from tests import conftest
 from tests.conftest import ROOT
 from tests.containers import engine, network

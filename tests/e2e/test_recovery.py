@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from client.cli import app
-from functions.failure.report import source_of
-from local.cloud import EmbeddedCloud
-from local.faults import Blow, Refusal, Request
+from embedded_cloud.cloud import EmbeddedCloud
+from embedded_cloud.faults import Blow, Refusal, Request
+from functions.contracts.failure_report import source_of
 from tests.conftest import ROOT, client, disc
 
 
@@ -223,14 +223,14 @@ def test_an_ending_that_was_not_told_is_settled(stack: Deployed) -> None:
         "startDate": int(running["startDate"].timestamp() * 1000),
         "input": running["input"],
     }
-    url = stack.outputs["SettleDeadLetterQueueUrl"]
-    with stack.without_rule("SettleFunctionEnded"):
+    url = stack.outputs["ReconcileDeadLetterQueueUrl"]
+    with stack.without_rule("ReconcileFunctionEnded"):
         stack.sfn.stop_execution(executionArn=running["executionArn"])
         stack.trouble.refine_goes_on.set()
         stack.sqs.send_message(QueueUrl=url, MessageBody=json.dumps({"source": "aws.states", "detail": detail}))
         assert not stack.lies_in_results("failed/untold.png.json")
-        [replayed] = stack.pbr("replay-dlq", "settle")
-    assert (replayed["fate"], replayed["key"], stack.waiting("Settle")) == ("replayed", "untold.png", 0)
+        [replayed] = stack.pbr("replay-dlq", "reconcile")
+    assert (replayed["fate"], replayed["key"], stack.waiting("Reconcile")) == ("replayed", "untold.png", 0)
     assert stack.lies_in_results("failed/untold.png.json")
 
 

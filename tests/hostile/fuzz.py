@@ -29,13 +29,14 @@ import numpy as np
 from PIL import Image
 
 from bench.measure import peak_bytes, resident_bytes
-from core import limits, metadata
-from core.decode import decode
+from core import limits
 from core.errors import PermanentError
-from core.models import CLASSICAL, ModelSource
-from core.networks import Networks
+from core.image import exif
+from core.image.decode import decode
 from core.options import Options
 from core.pipeline import remove_background
+from core.segmentation.registry import CLASSICAL, ModelSource
+from core.segmentation.sessions import Networks
 from core.types import Picture, Precision
 from tests.conftest import ROOT
 from tests.hostile import corpus
@@ -222,7 +223,7 @@ def _broken_picture(picture: Picture, at_least_px: int | None) -> str | None:
         "size": (height, width) == (info.height, info.width)
         or (at_least_px is not None and 8 * height >= info.height and 8 * width >= info.width),
         "limits": info.width * info.height <= limits.MAX_PIXELS and min(info.width, info.height) >= limits.MIN_SIDE_PX,
-        "EXIF data": picture.exif is None or len(picture.exif) <= metadata.MAX_BYTES,
+        "EXIF data": picture.exif is None or len(picture.exif) <= exif.MAX_BYTES,
         "warnings": all(len(warning) < 200 for warning in picture.warnings),
     }
     broken = [name for name, is_sound in sound.items() if not is_sound]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from core.decode import decode
+from core.image.decode import decode
 from tests.conftest import file_of
 from tests.hostile import corpus, fuzz
 from tests.hostile.fuzz import Bounds

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from moto import mock_aws
 
-from local import patches
+from embedded_cloud import moto_patches
 from tests.state_machine import DEFINITION
 
 States = dict[str, Any]
@@ -212,8 +212,8 @@ class Claims(RuleBasedStateMachine):
 
     @precondition(lambda self: any(execution.died for execution in self.executions))
     @rule(who=WHO)
-    def settle(self, who: int) -> None:
-        """SettleFunction releases the claim, as ReleaseClaim does it; it may come after a redrive."""
+    def reconcile(self, who: int) -> None:
+        """ReconcileFunction releases the claim, as ReleaseClaim does it; it may come after a redrive."""
         execution = self._pick([execution for execution in self.executions if execution.died], who)
         with suppress(RefusedError):
             self._call_dynamodb(execution, self.states["ReleaseClaim"])
@@ -371,7 +371,7 @@ class Claims(RuleBasedStateMachine):
 
 @pytest.fixture(scope="module", autouse=True)
 def table() -> Iterator[None]:
-    patches.apply()
+    moto_patches.apply()
     with mock_aws():
         Claims.table = Table(
             boto3.client("dynamodb", "eu-west-1", aws_access_key_id="local", aws_secret_access_key="local")
@@ -429,8 +429,8 @@ BROKEN = {
     "a take-over whose answer was lost is nobody's": drop("TakeOverClaim", " OR #owner = :me"),
     "a former owner saves": drop("SaveCache", "#owner = :me"),
     "a former owner releases": drop("ReleaseClaim", "#owner = :me AND "),
-    "an owner at work is not waited for": lead("OwnerAtWork?", "TakeOverClaim"),
-    "an owner that ended is waited for": lead("OwnerAtWork?", "WaitForOwner"),
+    "an owner at work is not waited for": lead("OwnerActive?", "TakeOverClaim"),
+    "an owner that ended is waited for": lead("OwnerActive?", "WaitForOwner"),
     "no claim is looked for": lead("CacheHit?", "ClaimWork"),
     "a claim is served": lead("CacheHit?", "ServeCached"),
 }

@@ -18,8 +18,8 @@ import pytest
 from botocore.exceptions import ClientError
 from moto.stepfunctions.parser.backend.execution import Execution
 
-from local.cloud import EmbeddedCloud
-from local.deploy import create_stack
+from embedded_cloud.cloud import EmbeddedCloud
+from embedded_cloud.deploy import create_stack
 from tests import conftest
 
 HERE = Path(__file__).parent / "embedded"

@@ -12,8 +12,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from local.cloud import EmbeddedCloud
-from local.faults import Blow, Ending, Refusal, Request
+from embedded_cloud.cloud import EmbeddedCloud
+from embedded_cloud.faults import Blow, Ending, Refusal, Request
 
 TEMPLATE = Path(__file__).parent / "embedded" / "template.yaml"
 REFUSALS = {

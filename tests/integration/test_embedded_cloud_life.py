@@ -15,8 +15,8 @@ from uuid import uuid4
 
 import pytest
 
-from local.cloud import EmbeddedCloud
-from local.faults import Refusal, Request
+from embedded_cloud.cloud import EmbeddedCloud
+from embedded_cloud.faults import Refusal, Request
 from tests import conftest
 
 TEMPLATE = Path(__file__).parent / "embedded" / "template.yaml"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from local.cloud import EmbeddedCloud
+from embedded_cloud.cloud import EmbeddedCloud
 from tests.conftest import ROOT, client, disc, file_of
 from tests.integration.machine.conftest import Deployed
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from local.cloud import EmbeddedCloud
+from embedded_cloud.cloud import EmbeddedCloud
 from tests.conftest import ROOT, disc, file_of
 from tests.integration.machine.conftest import Deployed
 
@@ -123,7 +123,7 @@ def test_a_second_attempt_that_fails_leaves_the_first_to_be_delivered(stack: Dep
     ended = stack.process("fails.png", ten_discs())
     assert ended.status == "SUCCEEDED", ended.cause
     assert ended.states[ended.states.index("Escalate") + 1 :][:5] == [
-        *("ChooseSegmenter", "SegmentOnLambda", "SecondAttempt?", "KeepFirst", "Encode"),
+        *("ChooseSegmenter", "SegmentOnLambda", "SecondAttempt?", "KeepFirstAttempt", "Encode"),
     ]
     assert ended.output["escalation"] == {
         "model": HEAVIER,

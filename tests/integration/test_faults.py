@@ -1,6 +1,6 @@
 """The fault matrix, played: every fault of every Task state, in an execution of its own on the project's own template.
 
-What a case does not mock runs for real: the table, the buckets, the functions that encode, report, settle and measure.
+What a case does not mock runs for real: the table, the buckets, the functions other than segmentation.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from local.cloud import EmbeddedCloud
+from embedded_cloud.cloud import EmbeddedCloud
 from tests.conftest import ROOT, client, disc
 from tests.fault_matrix import FOR_FAILED_JOBS, NO_SUBJECT, UNKNOWN, Fate, Fault, fate_of, faults
 from tests.integration.machine.conftest import Deployed, Ended
@@ -29,7 +29,7 @@ HOSTS = {"SegmentOnEcs": "ecs", "SegmentOnSageMaker": "sagemaker", "SegmentOnSag
 BRANCHES = ("AwaitMask", "FindRequest", "InvokeEndpoint")
 SERVED = ("ServeCached", "SaveSidecar")
 CLAIMED = ("CheckOwner", "TakeOverClaim")
-TELLING = ("NotifyCaller", "BuryNotice")
+TELLING = ("StartWebhook", "DeadLetterNotice")
 
 FAULTS = list(faults())
 
@@ -98,7 +98,7 @@ class Stage:
             return dict(zip((case.fault for case in cases), pool.map(self._play, cases), strict=True))
 
     def claims(self) -> set[str]:
-        """Return the names of the executions that hold a claim, once SettleFunction had its time."""
+        """Return the names of the executions that hold a claim, once ReconcileFunction had its time."""
         expected = {self._arn_of(Case(n, fault)) for n, fault in enumerate(FAULTS) if leaves_its_claim(fault)}
 
         def held() -> set[str]:
@@ -111,7 +111,7 @@ class Stage:
     def metrics(self) -> dict[str, list[dict[str, Any]]]:
         """Read the metrics that were published of each execution, by its name."""
         found: dict[str, list[dict[str, Any]]] = {}
-        for function in ("metrics", "settle"):
+        for function in ("metrics", "reconcile"):
             group = {"logGroupName": f"/aws/lambda/{self._stack.cloud.stack_name}-{function}"}
             for stream in self._logs.describe_log_streams(**group)["logStreams"]:
                 of_process = {**group, "logStreamName": stream["logStreamName"], "startFromHead": True, "limit": 10_000}
@@ -144,7 +144,7 @@ class Stage:
         if state in FOR_FAILED_JOBS:
             mocked["SegmentOnLambda"] = _throws(NO_SUBJECT[1], times=1)
         if state in TELLING:
-            mocked["NotifyCaller"] = _answers({}) if state == "NotifyCaller" else _throws(UNKNOWN, times=1)
+            mocked["StartWebhook"] = _answers({}) if state == "StartWebhook" else _throws(UNKNOWN, times=1)
         mocked[state] = _faulty(case.fault, mocked.get(state, {}))
         return mocked
 

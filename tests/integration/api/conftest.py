@@ -11,8 +11,8 @@ import pytest
 
 from client import keys
 from client.stack import Stack
-from functions.shared.api_keys import ApiKey, Scope
-from local.cloud import EmbeddedCloud
+from embedded_cloud.cloud import EmbeddedCloud
+from functions.contracts.api_key import ApiKey, Scope
 from tests.conftest import ROOT
 
 PARAMETERS = {

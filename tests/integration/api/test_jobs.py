@@ -14,9 +14,9 @@ from PIL import Image
 from werkzeug.test import Client
 
 from client.stack import Stack
-from functions.shared.api_keys import ApiKey, Scope
-from local.cloud import EmbeddedCloud
-from local.gateway import Gateway
+from embedded_cloud.cloud import EmbeddedCloud
+from embedded_cloud.gateway import Gateway
+from functions.contracts.api_key import ApiKey, Scope
 from tests.conftest import client, disc
 from tests.integration.api.conftest import ended, make_key, process
 from tests.integration.machine.conftest import until
@@ -141,7 +141,7 @@ def test_nobody_is_told_of_a_job_that_was_deleted_while_it_ran(
     httpx.post(form["url"], data=form["fields"], files={"file": disc(width=1600, height=1200)}).raise_for_status()
     job = api.post("/jobs", json={"source": {"key": form["key"]}}).json()
     assert api.delete(job["location"]).status_code == 204
-    logs, group = client("logs", cloud.endpoint_url, cloud.region), f"/aws/lambda/{cloud.stack_name}-settle"
+    logs, group = client("logs", cloud.endpoint_url, cloud.region), f"/aws/lambda/{cloud.stack_name}-reconcile"
 
     def is_settled() -> bool:
         lines = [event["message"] for event in logs.filter_log_events(logGroupName=group)["events"]]

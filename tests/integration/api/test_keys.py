@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 from client import keys
 from client.cli import app
 from client.stack import Stack
-from functions.shared.api_keys import ApiKey
-from local.cloud import EmbeddedCloud
+from embedded_cloud.cloud import EmbeddedCloud
+from functions.contracts.api_key import ApiKey
 
 ACCOUNT = "/v1.0/account"
 

@@ -19,8 +19,8 @@ import removebg.removebg as package
 import requests
 from PIL import Image
 
-from functions.shared.api_keys import ApiKey
-from local.cloud import EmbeddedCloud
+from embedded_cloud.cloud import EmbeddedCloud
+from functions.contracts.api_key import ApiKey
 from tests.conftest import ROOT, disc
 from tests.integration.api.conftest import ended
 

@@ -10,12 +10,12 @@ import pytest
 
 from client.dead_letters import go_through
 from client.stack import Stack
-from functions.shared.webhook_signing import signing_secret, verify
-from local.cloud import EmbeddedCloud
+from embedded_cloud.cloud import EmbeddedCloud
+from functions.contracts.webhook_signature import signing_secret, verify
 from tests.conftest import client, disc
+from tests.fakes.fake_web import Request, Web, page
 from tests.integration.machine.conftest import Deployed, until
-from tests.integration.machine.test_settle import fail_unseen, settle
-from tests.unit.strangers import Request, Web, page
+from tests.integration.machine.test_reconcile import fail_unseen, reconcile
 
 CALLER = "k1"
 TAKEN = page(status=204)
@@ -79,7 +79,9 @@ def read(request: Request, secret: str) -> dict[str, Any]:
 
 def test_a_result_is_told_and_can_be_fetched(deployed: Deployed, receiver: Web, secret: str) -> None:
     ended = deployed.wait(order(deployed, receiver, disc(seed=900)))
-    assert ended.states[-5:] == ["Outcome?", "TellOfResult", "NotifyCaller", "Told?", "Done"], ended.cause
+    assert ended.states[-5:] == ["Outcome?", "PrepareResultWebhook", "StartWebhook", "WebhookDelivered?", "Done"], (
+        ended.cause
+    )
     message = told(receiver, secret)
     name = ended.output["execution"]["name"]
     assert (message["type"], message["job_id"], message["data"]) == ("job.succeeded", name, ended.output)
@@ -97,7 +99,7 @@ def test_a_failure_is_told_with_what_there_is_to_do(deployed: Deployed, receiver
     assert message["data"]["message"] and message["data"]["remedy"]
 
 
-def test_a_job_that_is_stopped_is_told_of_by_settle_and_only_once(
+def test_a_job_that_is_stopped_is_told_of_by_reconcile_and_only_once(
     deployed: Deployed, receiver: Web, secret: str
 ) -> None:
     execution_arn = order(deployed, receiver, disc(seed=901))
@@ -106,7 +108,7 @@ def test_a_job_that_is_stopped_is_told_of_by_settle_and_only_once(
     assert (message["type"], message["data"]["error"]) == ("job.failed", "ExecutionAborted")
     described = deployed.sfn.describe_execution(executionArn=execution_arn)
     deployed.wait(delivery(deployed, f"{described['name']}-failed"))
-    assert settle(deployed, execution_arn, name=described["name"], input=described["input"])["status"] == "ABORTED"
+    assert reconcile(deployed, execution_arn, name=described["name"], input=described["input"])["status"] == "ABORTED"
     assert len(receiver.requests) == 1
 
 
@@ -118,7 +120,7 @@ def test_a_job_that_is_stopped_with_its_work_done_is_told_of_as_such(
     execution_arn = fail_unseen(deployed, state)
     webhook = {"url": f"http://127.0.0.1:{receiver.port}/told", "key_id": CALLER}
     name = execution_arn.rpartition(":")[2]
-    settle(deployed, execution_arn, name=name, input=json.dumps({"webhook": webhook}))
+    reconcile(deployed, execution_arn, name=name, input=json.dumps({"webhook": webhook}))
     assert deployed.wait(delivery(deployed, f"{name}-succeeded")).output == {"status": 204}
     first, second = (read(request, secret) for request in receiver.requests)
     assert (first["data"], first["type"]) == (second["data"], second["type"]) and first["job_id"] != second["job_id"]
@@ -145,7 +147,7 @@ def test_what_is_refused_is_a_dead_letter_and_can_be_delivered_later(
     name = ended.output["execution"]["name"]
     refused = deployed.wait(delivery(deployed, f"{name}-succeeded"))
     assert (refused.status, refused.error) == ("FAILED", "WebhookRefusedError")
-    assert refused.states == ["Deliver", "Bury", "Undelivered"] and len(receiver.requests) == 1
+    assert refused.states == ["Deliver", "DeadLetter", "Undelivered"] and len(receiver.requests) == 1
     receiver.pages["127.0.0.1/told"] = TAKEN
     [letter] = go_through(stack, "webhooks", limit=None, dry_run=False, purge=False)
     assert (letter.fate, letter.key) == ("replayed", name) and "410" in letter.why

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from functions.failure.report import source_of
-from local.cloud import EmbeddedCloud
-from local.faults import Blow, Ending, Refusal, Request
+from embedded_cloud.cloud import EmbeddedCloud
+from embedded_cloud.faults import Blow, Ending, Refusal, Request
+from functions.contracts.failure_report import source_of
 from tests.conftest import ROOT, client
 from tests.integration.machine.mocks import MOCK_FILE
 

@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 from PIL import Image
 
-from functions.segment.answer import Answers
+from functions.segment.task_tokens import TaskTokens
 from tests.conftest import client, disc, file_of
 from tests.integration.machine.conftest import Deployed, Ended, until
 from tests.integration.machine.test_worker_process import Line, Process
@@ -130,7 +130,7 @@ def test_every_function_that_is_run_again_writes_the_same_bytes_under_the_same_k
 @pytest.mark.parametrize(
     ("key", "error"), [("told/text.png", "UnsupportedFormatError"), ("told/blank.png", "UnknownForegroundError")]
 )
-def test_a_failure_that_the_execution_recorded_is_not_told_again_by_settle(
+def test_a_failure_that_the_execution_recorded_is_not_told_again_by_reconcile(
     stack: Deployed, key: str, error: str
 ) -> None:
     data = b"no picture" if "text" in key else file_of(Image.new("RGB", (80, 80), "white"), "PNG")
@@ -140,7 +140,7 @@ def test_a_failure_that_the_execution_recorded_is_not_told_again_by_settle(
     told = stack.sfn.describe_execution(executionArn=execution)
     detail = {name: told[name] for name in ("executionArn", "stateMachineArn", "name", "status")}
     detail["startDate"] = int(told["startDate"].timestamp() * 1000)
-    assert invoke(stack, stack.outputs["SettleFunctionArn"], {"detail": detail})["report_key"] is None
+    assert invoke(stack, stack.outputs["ReconcileFunctionArn"], {"detail": detail})["report_key"] is None
     assert stack.report(key) == before
 
 
@@ -182,8 +182,8 @@ def test_an_answer_to_an_earlier_attempt_does_not_answer_the_next(stack: Deploye
     stack.sfn.send_task_failure(taskToken=first, error="StorageUnavailableError", cause="{}")
     second = stack.receive_token()
     assert second != first
-    Answers(stack.sfn).success(first, WRONG)
-    assert Answers(stack.sfn).heartbeat(first) is False and Answers(stack.sfn).heartbeat(second) is True
+    TaskTokens(stack.sfn).success(first, WRONG)
+    assert TaskTokens(stack.sfn).heartbeat(first) is False and TaskTokens(stack.sfn).heartbeat(second) is True
     stack.sfn.send_task_failure(taskToken=second, error="WorkerCrashedError", cause="{}")
     assert stack.wait(execution).status == "SUCCEEDED"
     has_its_result_and_no_report(stack, "attempt.png", version)
@@ -191,7 +191,7 @@ def test_an_answer_to_an_earlier_attempt_does_not_answer_the_next(stack: Deploye
 
 def test_of_two_answers_the_first_counts(stack: Deployed) -> None:
     execution, token, version = standing(stack, "double.png", 307)
-    answers = Answers(stack.sfn)
+    answers = TaskTokens(stack.sfn)
     answers.failure(token, RuntimeError("the worker's own"))
     answers.success(token, WRONG)
     ended = stack.wait(execution)
@@ -201,7 +201,7 @@ def test_of_two_answers_the_first_counts(stack: Deployed) -> None:
 
 def test_an_answer_that_comes_when_lambda_stood_in_changes_nothing(stack: Deployed) -> None:
     execution, token, version = standing(stack, "stood-in.png", 308)
-    answers = Answers(stack.sfn)
+    answers = TaskTokens(stack.sfn)
     answers.failure(token, RuntimeError("the worker's own"))
     assert stack.wait(execution).status == "SUCCEEDED"
     result = stack.result("results/stood-in.png"), stack.result("results/stood-in.json")
@@ -223,7 +223,7 @@ def test_an_answer_after_the_heartbeat_timed_out_changes_nothing(stack: Deployed
     ended = stack.wait(execution)
     assert ended.status == "SUCCEEDED", ended.cause
     assert ended.output["degraded"] and any("HeartbeatTimeout" in said for said in ended.output["warnings"])
-    Answers(stack.sfn).success(token, WRONG)
+    TaskTokens(stack.sfn).success(token, WRONG)
     assert stack.wait(execution).output == ended.output
 
 
@@ -241,7 +241,7 @@ def test_an_answer_after_the_execution_was_stopped_leaves_its_report(stack: Depl
     execution, token, _ = standing(stack, "stopped.png", 310)
     stack.sfn.stop_execution(executionArn=execution)
     until(lambda: stack.is_reported("stopped.png"))
-    Answers(stack.sfn).success(token, WRONG)
+    TaskTokens(stack.sfn).success(token, WRONG)
     assert stack.wait(execution).status == "ABORTED"
     assert stack.is_reported("stopped.png")
 

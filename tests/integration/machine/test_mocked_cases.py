@@ -19,7 +19,7 @@ CLAIMED = [*START, "ClaimWork", "ChooseSegmenter"]
 REFINED = ["Refine", "Doubtful?", "Encode", "SaveCache", "PublishMetrics", "Outcome?", "Done"]
 SERVED = ["ServeCached", "DescribeHit", "ComposeSidecar", "SaveSidecar", "PublishMetrics", "Outcome?", "Done"]
 REPORTED = ["RecordFailure", "HoldsClaim?", "PublishMetrics", "Outcome?", "Failed"]
-TOLD = [*SERVED[:-1], "TellOfResult", "NotifyCaller"]
+TOLD = [*SERVED[:-1], "PrepareResultWebhook", "StartWebhook"]
 
 CASES = {
     "Processed": [*CLAIMED, "SegmentOnLambda", *REFINED],
@@ -27,7 +27,7 @@ CASES = {
     "CachedResultExpired": [*START, "ServeCached", "TakeOverClaim", "ChooseSegmenter", "SegmentOnLambda", *REFINED],
     "OwnerGaveUp": [
         *START,
-        *("CheckOwner", "OwnerAtWork?", "TakeOverClaim", "ChooseSegmenter", "SegmentOnLambda"),
+        *("CheckOwner", "OwnerActive?", "TakeOverClaim", "ChooseSegmenter", "SegmentOnLambda"),
         *REFINED,
     ],
     "SegmentedOnEcs": [*CLAIMED, "SegmentOnEcs", *REFINED],
@@ -60,24 +60,32 @@ CASES = {
     ],
     "SoundAtOnce": [*CLAIMED, "SegmentOnLambda", *REFINED],
     "NoSubject": [*CLAIMED, "SegmentOnLambda", "SecondAttempt?", *REPORTED[:2], "ReleaseClaim", *REPORTED[2:]],
-    "NotAPicture": ["Validate", "SetInputAside", *REPORTED],
-    "FailureCannotBeRecorded": ["Validate", "SetInputAside", "RecordFailure", "NameUnrecordedFailure", *REPORTED[1:]],
+    "NotAPicture": ["Validate", "KeepRawInput", *REPORTED],
+    "FailureCannotBeRecorded": ["Validate", "KeepRawInput", "RecordFailure", "NameUnrecordedFailure", *REPORTED[1:]],
     "CacheCannotBeSaved": [*CLAIMED, "SegmentOnLambda", *REFINED],
     "MetricsFail": [*CLAIMED, "SegmentOnLambda", *REFINED],
 }
 WITH_WEBHOOK = {
-    "ToldOfResult": [*START, *TOLD, "Told?", "Done"],
-    "ToldBefore": [*START, *TOLD, "Told?", "Done"],
-    "ToldOfFailure": ["Validate", "SetInputAside", *REPORTED[:-1], "TellOfFailure", "NotifyCaller", "Told?", "Failed"],
-    "LeftToSettle": ["Validate", "SetInputAside", "RecordFailure", "NameUnrecordedFailure", *REPORTED[1:]],
-    "NoticeIsBuried": [*START, *TOLD, "BuryNotice", "Told?", "Done"],
-    "NoticeIsLost": [*START, *TOLD, "BuryNotice", "Told?", "Done"],
+    "ToldOfResult": [*START, *TOLD, "WebhookDelivered?", "Done"],
+    "ToldBefore": [*START, *TOLD, "WebhookDelivered?", "Done"],
+    "ToldOfFailure": [
+        "Validate",
+        "KeepRawInput",
+        *REPORTED[:-1],
+        "PrepareFailureWebhook",
+        "StartWebhook",
+        "WebhookDelivered?",
+        "Failed",
+    ],
+    "LeftToReconcile": ["Validate", "KeepRawInput", "RecordFailure", "NameUnrecordedFailure", *REPORTED[1:]],
+    "NoticeIsBuried": [*START, *TOLD, "DeadLetterNotice", "WebhookDelivered?", "Done"],
+    "NoticeIsLost": [*START, *TOLD, "DeadLetterNotice", "WebhookDelivered?", "Done"],
 }
 DELIVERIES = {
     "Delivered": ["Deliver", "Delivered"],
     "DeliveredAtLast": ["Deliver", "Delivered"],
-    "ReceiverRefuses": ["Deliver", "Bury", "Undelivered"],
-    "RefusedAndNotBuried": ["Deliver", "Bury", "Undelivered"],
+    "ReceiverRefuses": ["Deliver", "DeadLetter", "Undelivered"],
+    "RefusedAndNotBuried": ["Deliver", "DeadLetter", "Undelivered"],
 }
 NOTICE = {
     "webhook": WEBHOOK,

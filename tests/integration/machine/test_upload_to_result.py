@@ -185,7 +185,7 @@ def test_a_claim_whose_owner_was_stopped_is_taken_over(stack: Deployed) -> None:
 
     after = stack.process("owned/2.png", data)
     assert after.status == "SUCCEEDED"
-    assert after.states[2:6] == ["CacheHit?", "CheckOwner", "OwnerAtWork?", "TakeOverClaim"]
+    assert after.states[2:6] == ["CacheHit?", "CheckOwner", "OwnerActive?", "TakeOverClaim"]
 
 
 def test_a_cached_item_without_its_sidecar_is_made_anew(stack: Deployed) -> None:
@@ -197,7 +197,7 @@ def test_a_cached_item_without_its_sidecar_is_made_anew(stack: Deployed) -> None
 
     after = stack.process("half/2.png", data)
     assert after.status == "SUCCEEDED", after.cause
-    assert after.states[2:6] == ["CacheHit?", "CheckOwner", "OwnerAtWork?", "TakeOverClaim"]
+    assert after.states[2:6] == ["CacheHit?", "CheckOwner", "OwnerActive?", "TakeOverClaim"]
 
 
 def test_a_cached_copy_that_expired_before_its_item_is_made_anew(stack: Deployed) -> None:

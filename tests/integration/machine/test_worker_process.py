@@ -13,8 +13,8 @@ from uuid import uuid4
 import pytest
 
 from tests.conftest import ROOT, disc
+from tests.fakes.tiny_networks import install, network
 from tests.integration.machine.conftest import Deployed
-from tests.unit.tiny_networks import install, network
 
 SAMPLE = json.loads((ROOT / "events/segment.json").read_text())
 ROLE = "arn:aws:iam::123456789012:role/worker-test"
@@ -82,7 +82,7 @@ class Process:
     """A worker's process and its log."""
 
     def __init__(self, environment: dict[str, str]) -> None:
-        command = [sys.executable, "-m", "functions.segment.worker"]
+        command = [sys.executable, "-m", "functions.segment.ecs.worker"]
         self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout
         self._log: IO[str] = self._process.stdout

@@ -1,0 +1,1 @@
+"""Decode, convert and encode pictures."""

@@ -1,0 +1,1 @@
+"""Turn a mask into alpha: trimap, filters, closed-form solver, foreground colors, quality."""

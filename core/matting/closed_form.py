@@ -1,0 +1,119 @@
+"""Closed-form matting by conjugate gradients.
+
+Source: Levin, Lischinski, Weiss, A Closed-Form Solution to Natural Image Matting (2008).
+"""
+
+from typing import Final, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from core.matting import compiled
+from core.matting.guided_filter import Coefficients, Guide, LocalLinearModel, Plane, apply, box_mean
+from core.types import Rgb
+
+_RADIUS: Final = 1
+_EPSILON: Final = 1e-5
+_EPSILON_NATIVE: Final = 1e-6
+"""At full scale neighbours differ less, and less must count as flat."""
+
+_TOLERANCE: Final = 1e-2
+"""Norm of the residual, relative to the first one, at which the solver has converged: alpha is then off by less
+than one of 255 levels on average, and where the prior counts."""
+
+
+class Laplacian(Protocol):
+    """A matting Laplacian, divided by a window's area: its diagonal is about 1."""
+
+    def apply(self, plane: Plane) -> Plane:
+        """Return its product with a plane, h x w float32."""
+        ...
+
+
+def solve(
+    laplacian: Laplacian, prior: Plane, unknown: NDArray[np.bool_], *, confidence: Plane, max_iterations: int
+) -> tuple[Plane, int]:
+    """Minimise the closed-form energy plus ``confidence * (alpha - prior)^2`` over the unknown pixels.
+
+    Args:
+        laplacian: of the picture.
+        prior: h x w float32 in [0, 1]: start and soft prior where unknown, kept as it is elsewhere.
+        unknown: h x w, the pixels to solve for.
+        confidence: h x w float32 above 0, the weight of the prior.
+        max_iterations: after which the solver stops, converged or not.
+
+    Returns:
+        Alpha, h x w float32 in [0, 1], and the number of iterations.
+    """
+    free = unknown.astype(np.float32)
+    alpha = prior.copy()
+    residual = -laplacian.apply(alpha) * free
+    direction = residual.copy()
+    energy = _dot(residual, residual)
+    enough = _TOLERANCE**2 * energy
+    iterations = 0
+    while energy > enough and iterations < max_iterations:
+        product = laplacian.apply(direction)
+        cv2.accumulateProduct(confidence, direction, product)
+        product *= free
+        step = np.float32(energy / _dot(direction, product))
+        alpha += step * direction
+        residual -= step * product
+        energy, previous = _dot(residual, residual), energy
+        direction *= np.float32(energy / previous)
+        direction += residual
+        iterations += 1
+    return alpha.clip(0, 1), iterations
+
+
+def upsampling_model(guide: Guide, alpha: Plane) -> Coefficients:
+    """Return the model that takes an alpha, solved on this guide, to a finer picture: windows as in the energy."""
+    return LocalLinearModel(guide, _RADIUS, _EPSILON).fit_mean(alpha).coefficients
+
+
+class MatrixFreeLaplacian:
+    """The Laplacian of a guide, applied by box filters and never built.
+
+    Only windows that lie inside the guide count, which keeps it symmetric and positive semidefinite.
+    Source: He, Sun, Tang, Fast Matting Using Large Kernel Matting Laplacian Matrices (2010).
+    """
+
+    def __init__(self, guide: Guide) -> None:
+        self._guide = guide
+        self._model = LocalLinearModel(guide, _RADIUS, _EPSILON)
+        self._inside = np.zeros_like(guide[0])
+        self._inside[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS] = 1
+        self._windows = box_mean(self._inside, _RADIUS, cv2.BORDER_CONSTANT)
+
+    def apply(self, plane: Plane) -> Plane:
+        """Return its product with a plane, h x w float32."""
+        a0, a1, a2, b = (
+            box_mean(model * self._inside, _RADIUS, cv2.BORDER_CONSTANT) for model in self._model.fit(plane)
+        )
+        return self._windows * plane - apply((a0, a1, a2, b), self._guide)
+
+
+class SparseLaplacian:
+    """The Laplacian as pymatting builds it, which takes 600 bytes for each pixel of the picture.
+
+    Args:
+        rgb: h x w x 3 uint8.
+        unknown: h x w, the pixels to solve for: elsewhere products are 0.
+    """
+
+    def __init__(self, rgb: Rgb, unknown: NDArray[np.bool_]) -> None:
+        self._unknown = unknown
+        whole = compiled.pymatting().cf_laplacian(rgb / 255, epsilon=_EPSILON_NATIVE, radius=_RADIUS, is_known=~unknown)
+        self._rows = (whole[unknown.ravel()] / (2 * _RADIUS + 1) ** 2).astype(np.float32)
+
+    def apply(self, plane: Plane) -> Plane:
+        """Return its product with a plane, h x w float32."""
+        product = np.zeros_like(plane)
+        product[self._unknown] = self._rows @ plane.ravel()
+        return product
+
+
+def _dot(left: Plane, right: Plane) -> float:
+    # numpy's own sum, not BLAS: its order does not depend on the number of threads.
+    return float(np.multiply(left, right, dtype=np.float64).sum())

@@ -1,0 +1,348 @@
+"""From a network's small mask to an alpha at the picture's size."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import cv2
+import numpy as np
+
+from core.errors import UnknownForegroundError
+from core.matting import closed_form, guided_filter, point_spread
+from core.matting.guided_filter import Coefficients, Guide, LocalLinearModel, Plane, as_guide
+from core.matting.point_spread import PointSpread
+from core.matting.tiles import Tile, enlarge, on_each, shrink
+from core.matting.trimap import CERTAIN_FOREGROUND, Band, find_band, find_edge
+from core.types import Alpha, Mask, Matte, Precision, Rgb
+
+_TILE_PX: Final = 512
+"""Least side of the tiles in which the band is worked on; twice that at reduced scale, where they need less."""
+
+_NATIVE_TILE_PX: Final = 256
+"""Where the closed form is solved at full scale, which takes 600 bytes for each pixel."""
+
+_MAX_CELLS: Final = 4_000_000
+"""Largest grid that is held whole: it bounds the memory whatever the size of the mask."""
+
+# The guided filter. Lengths in pixels of the mask, since it is the mask that is unsharp and off.
+_SOUND: Final = PointSpread(sigma=0.8, unexplained=0.0)  # what draft takes for granted
+_ENLARGED: Final = (1, 2, 4, 8, 16)  # a mask may have been enlarged by somebody: how large its own pixels really are
+_UNEXPLAINED: Final = ((0.005, 0.02), (0.008, 0.02))  # a mask is trusted up to the first, and not from the second on
+_CAMOUFLAGE: Final = (0.15, 0.2)  # so much is unexplained where a picture shows no edge at all: the mask stands
+_RADIUS: Final = 2.5  # of a trusted mask: windows must reach from the mask's edge to the true one
+_RADIUS_OF_DOUBT: Final = (3.5, 12.0)  # of a mask sharper than any network's blur leaves it, and of one that is off
+_SHARP_SIGMA: Final = (0.6, 0.9)  # the blur at which a mask counts as the one or the other
+_BAND_MARGIN: Final = 3.0  # hair leaves a trusted mask by about so much
+_MARGIN_PER_RADIUS: Final = 0.35  # and a mask that is off by so much more
+_SHRINKAGE: Final = (0.03, 0.06, 0.1)  # what the fit keeps alpha away from 0 and 1: trusted, too sharp, off
+_EPSILON: Final = 3e-5  # noise of 1.4 of 255 levels is no edge
+
+# The back-projection.
+_BLIND: Final = (0.35, 0.65)  # the same share around one place: there the mask stands, whatever its trust
+_FLAT: Final = 0.003  # variance of the mask below which there is nothing to explain
+_PROJECTIONS: Final = 3
+_HOLE_SIGMA: Final = 2.0  # pixels of the mask: over so much around, errors of the fit cancel out,
+_HOLE: Final = 0.15  # and a difference in alpha that is left is an error of the mask
+_HOLE_UNSEEN: Final = 0.3  # the same, where the picture does not show the edge
+
+# The closed form.
+_CONFIDENCE: Final = (0.001, 0.2)  # of the prior where it contradicts the mask, and where it explains it
+_CONTRADICTION: Final = 0.05  # difference in alpha at which confidence is lost
+_MAX_REDUCED: Final = 1_600_000  # pixels of the picture at reduced scale
+_MARGIN_CELLS: Final = 16  # beyond a tile; with a prior everywhere, influence ends sooner than that
+_MAX_ITERATIONS: Final = 40
+_MAX_UNCERTAIN: Final = 30_000_000  # pixels at one scale, and not seconds: the same input must give the same bytes
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How a mask is refined, from the sizes and from what was measured of the mask.
+
+    Attributes:
+        cell_px: side of a cell of the grid on which the guided filter is fitted, in pixels.
+        pixel_cells: side of a pixel of the mask, in cells.
+        sigma: of the mask's blur, down and across, in cells.
+        radius: of the filter's windows, in cells.
+        margin_px: how far the band reaches beyond what the mask leaves uncertain, in pixels.
+        shrinkage: what the fit keeps alpha away from 0 and 1.
+        trust: in the mask where it contradicts alpha, 0 to 1.
+    """
+
+    cell_px: int
+    pixel_cells: float
+    sigma: tuple[float, float]
+    radius: int
+    margin_px: int
+    shrinkage: float
+    trust: float
+
+
+def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Matte:
+    """Solve for alpha in the uncertain band around the mask's edge; outside it the mask decides.
+
+    A network's mask is the true alpha, seen through the network's own blur. Each level goes on from the one before:
+
+    - draft: a guided filter, fitted on a coarse grid to the mask and to the picture *blurred as the mask is*, and
+      applied to the sharp picture, so that the mask's blur does not end up in alpha (He and Sun, Fast Guided
+      Filter, 2015). The blur is that of a sound network;
+    - standard: the blur, and how far the mask can be trusted, are measured (see
+      ``core.matting.point_spread``), and windows and band follow: the less the mask is
+      trusted, the wider they are. Then alpha, blurred, must give the mask back as far as that is
+      trusted, and where the picture does not show the mask's edge: what it lacks is added
+      (back-projection; Irani and Peleg, Improving Resolution by Image Registration, 1991);
+    - high: between the two, closed-form matting (see ``core.matting.closed_form``) at reduced scale, with the filter's
+      alpha as a prior that is trusted where, blurred, it gives the mask back;
+    - ultra_high: then the closed form at full scale, too.
+
+    Args:
+        rgb: H x W x 3 uint8, sRGB, EXIF rotation applied.
+        mask: h x w float32 in [0, 1]; any size, it is the network's and shows the whole picture.
+        precision: how much work goes into the edge.
+
+    Returns:
+        Matte whose ``alpha`` is H x W float32 in [0, 1], 1 opaque. Its ``report`` has ``precision``,
+        ``grid_px``, ``psf_sigma_px`` of the mask's blur (down and across), ``unexplained`` (see ``PointSpread``),
+        ``radius_px`` of the windows, ``band_share`` (share of the picture that was solved for), ``tiles``,
+        ``closed_form`` (for each scale its tiles and the most iterations that one took), ``disagreement`` (as in
+        ``Matte``) and ``warnings``, which is empty unless a budget cut the work short or the mask could not be
+        measured.
+
+    Raises:
+        UnknownForegroundError: the mask holds no certain foreground.
+    """
+    if not (mask >= CERTAIN_FOREGROUND).any():
+        raise UnknownForegroundError(
+            "The mask is nowhere certain of a subject",
+            field="mask",
+            value=round(float(mask.max()), 3),
+            remedy="Send a picture with a clear subject, or choose another model.",
+        )
+    shape = (rgb.shape[0], rgb.shape[1])
+    size_px = (max(1.0, shape[0] / mask.shape[0]), max(1.0, shape[1] / mask.shape[1]))
+    warnings = []
+    for enlarged in _ENLARGED:
+        pixel_px = (enlarged * size_px[0], enlarged * size_px[1])
+        cell_px = _cell_px(shape, pixel_px, precision)
+        coarse = _on_grid(mask, shape, cell_px)
+        guide = as_guide(shrink(rgb, cell_px))
+        unmeasured = precision is Precision.DRAFT or not find_edge(coarse).any()
+        pixel_cells = (pixel_px[0] / cell_px, pixel_px[1] / cell_px)
+        spread = _SOUND if unmeasured else point_spread.measure(guide, coarse, pixel_cells, _EPSILON)
+        if spread:
+            break
+    if spread is None:
+        spread = _SOUND
+        warnings.append("The mask is too blurred for its blur to be measured")
+    plan = _plan(spread, pixel_px, cell_px)
+    band = find_band(coarse, cell_px=cell_px, shape=shape, margin_px=plan.margin_px)
+    alpha = _decided(coarse, cell_px, shape)
+    tiles, unexplained = _filter(rgb, guide, coarse, alpha, band, plan)
+    report: dict[str, Any] = {
+        "precision": precision.value,
+        "grid_px": cell_px,
+        "psf_sigma_px": [round(sigma * cell_px, 2) for sigma in plan.sigma],
+        "unexplained": round(spread.unexplained, 4),
+        "radius_px": plan.radius * cell_px,
+        "band_share": round(band.share, 4),
+        "tiles": tiles,
+        "closed_form": [],
+        "warnings": warnings,
+    }
+    for scale in _closed_form_scales(shape, precision):
+        uncertain = round(band.share * alpha.size / scale**2)
+        if uncertain > _MAX_UNCERTAIN:
+            warnings.append(
+                f"The closed form at 1/{scale} was left out: {uncertain} pixels are uncertain, {_MAX_UNCERTAIN} at most"
+                " are solved for"
+            )
+            continue
+        facts = _closed_form(rgb, coarse, alpha, band, plan, scale)
+        report["closed_form"].append({"scale": f"1/{scale}", **facts})
+        if facts["iterations"] == _MAX_ITERATIONS:
+            warnings.append(f"The closed form at 1/{scale} was stopped after {_MAX_ITERATIONS} iterations")
+    given = shrink(alpha, cell_px)
+    seen = _blur(given, plan)  # alpha as the network saw it
+    disagreement = _disagreement(coarse, seen)
+    report["disagreement"] = round(disagreement, 4)
+    if precision is not Precision.DRAFT:
+        _project_back(coarse, given, seen, unexplained, alpha, band, plan)
+    return Matte(alpha, disagreement, report)
+
+
+def _cell_px(shape: tuple[int, int], pixel_px: tuple[float, float], precision: Precision) -> int:
+    """Choose the grid by the size of a mask's pixel in the picture, which has about one cell to a side, or two."""
+    cell_px: int = 2 ** math.floor(math.log2(1.05 * math.sqrt(math.prod(pixel_px))))
+    if precision is Precision.DRAFT:
+        cell_px *= 2
+    while math.prod(shape) > _MAX_CELLS * cell_px**2:
+        cell_px *= 2
+    return cell_px
+
+
+def _on_grid(mask: Mask, shape: tuple[int, int], cell_px: int) -> Plane:
+    """Return the mean of the mask in every cell."""
+    enlarging = mask.shape[0] <= shape[0] and mask.shape[1] <= shape[1]
+    method = cv2.INTER_CUBIC if enlarging else cv2.INTER_AREA
+    resized = np.asarray(cv2.resize(mask, shape[::-1], interpolation=method), np.float32)
+    return shrink(resized, cell_px).clip(0, 1)
+
+
+def _plan(spread: PointSpread, pixel_px: tuple[float, float], cell_px: int) -> _Plan:
+    off = _ramp(spread.sigma, *_SHARP_SIGMA)
+    low, high = (sharp + off * (unsharp - sharp) for sharp, unsharp in zip(*_UNEXPLAINED, strict=True))
+    blind = _ramp(spread.unexplained, *_CAMOUFLAGE)
+    doubt = (1 - blind) * _ramp(math.log(max(spread.unexplained, low)), math.log(low), math.log(high))
+    sigma = spread.sigma + blind * (_SOUND.sigma - spread.sigma)
+    sharpened, displaced = _RADIUS_OF_DOUBT
+    furthest = sharpened * (displaced / sharpened) ** off
+    radius = _RADIUS * (furthest / _RADIUS) ** doubt
+    trusted, too_sharp, beside = _SHRINKAGE
+    side_px = math.sqrt(math.prod(pixel_px))
+    return _Plan(
+        cell_px=cell_px,
+        pixel_cells=side_px / cell_px,
+        sigma=(sigma * pixel_px[0] / cell_px, sigma * pixel_px[1] / cell_px),
+        radius=max(2, round(radius * side_px / cell_px)),
+        margin_px=math.ceil((_BAND_MARGIN + _MARGIN_PER_RADIUS * (radius - _RADIUS)) * side_px),
+        shrinkage=trusted + doubt * (too_sharp + off * (beside - too_sharp) - trusted),
+        trust=1 - doubt,
+    )
+
+
+def _ramp(value: float, zero: float, one: float) -> float:
+    return min(1.0, max(0.0, (value - zero) / (one - zero)))
+
+
+def _decided(coarse: Plane, cell_px: int, shape: tuple[int, int]) -> Alpha:
+    """Return 0 or 1 for every pixel, as the mask says."""
+    size = (coarse.shape[1] * cell_px, coarse.shape[0] * cell_px)
+    decided = cv2.resize((coarse >= 0.5).astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
+    return np.ascontiguousarray(decided[: shape[0], : shape[1]], np.float32)
+
+
+def _filter(rgb: Rgb, guide: Guide, coarse: Plane, alpha: Alpha, band: Band, plan: _Plan) -> tuple[int, Plane]:
+    """Fit on the grid, and write the model's alpha of the sharp picture into the band.
+
+    Returns:
+        The number of tiles, and for each cell the share of the mask's variance that the models do not explain.
+    """
+    blurred = [_blur(channel, plan) for channel in guide]
+    unexplained = np.zeros_like(coarse)
+    cell_px = plan.cell_px
+    reach_px = 2 * plan.radius * cell_px
+
+    def solve(tile: Tile) -> None:
+        around, near = (tile.grown(margin_px, cell_px, band.shape) for margin_px in (reach_px + cell_px, cell_px))
+        cells = around.cells(cell_px)
+        red, green, blue = (channel[cells] for channel in blurred)
+        fitted = LocalLinearModel((red, green, blue), plan.radius, _EPSILON).fit_mean(coarse[cells])
+        mine = _cells(tile.inside(around), cell_px)
+        unexplained[tile.cells(cell_px)] = fitted.misfit[mine] / (fitted.variance[mine] + _FLAT)
+        here = _cells(near.inside(around), cell_px)
+        a0, a1, a2, b = (plane[here] for plane in fitted.coefficients)
+        solved = _sharp((a0, a1, a2, b), cell_px, tile.inside(near), rgb[tile.window])
+        solved -= plan.shrinkage
+        solved *= 1 / (1 - 2 * plan.shrinkage)
+        cv2.copyTo(solved.clip(0, 1, out=solved), band.within(tile), alpha[tile.window])
+
+    tile_px = max(_TILE_PX, 2 ** math.ceil(math.log2(2 * reach_px)))
+    return len(on_each(band.tiles(tile_px), solve)), unexplained
+
+
+def _sharp(coarse: Coefficients, cell_px: int, inside: tuple[slice, slice], rgb: Rgb) -> Plane:
+    """Return what a coarse model makes of the sharp picture that lies inside of it."""
+    a0, a1, a2, b = (enlarge(plane, cell_px)[inside] for plane in coarse)
+    return guided_filter.apply((a0, a1, a2, b), as_guide(rgb))
+
+
+def _cells(window: tuple[slice, slice], cell_px: int) -> tuple[slice, slice]:
+    rows, columns = window
+    return (
+        slice(rows.start // cell_px, -(-rows.stop // cell_px)),
+        slice(columns.start // cell_px, -(-columns.stop // cell_px)),
+    )
+
+
+def _disagreement(coarse: Plane, seen: Plane) -> float:
+    edge = find_edge(coarse)
+    return float(np.abs(coarse - seen)[edge].mean(dtype=np.float64)) if edge.any() else 0.0
+
+
+def _project_back(
+    coarse: Plane, given: Plane, seen: Plane, unexplained: Plane, alpha: Alpha, band: Band, plan: _Plan
+) -> None:
+    """Add to alpha (``given`` on the grid), in the band, what the mask has and alpha, as the network saw it, has not.
+
+    As far as the mask is trusted; but where the picture does not show the mask's edge, the mask stands.
+    """
+    cell_px = plan.cell_px
+    hole = cv2.GaussianBlur(coarse - seen, (0, 0), _HOLE_SIGMA * plan.pixel_cells)
+    low, high = _BLIND
+    blind = ((unexplained - low) / (high - low)).clip(0, 1)
+    trust = np.maximum(plan.trust * np.exp(-np.square(hole / _HOLE)), blind * np.exp(-np.square(hole / _HOLE_UNSEEN)))
+    trust *= band.cells
+    found = given
+    for _ in range(_PROJECTIONS):
+        found = np.clip(found + trust * (coarse - seen), 0, 1)
+        seen = _blur(found, plan)
+    correction = found - given
+
+    def add(tile: Tile) -> None:
+        near = tile.grown(cell_px, cell_px, band.shape)
+        more = enlarge(correction[near.cells(cell_px)], cell_px)[tile.inside(near)]
+        target = alpha[tile.window]
+        cv2.copyTo((target + more).clip(0, 1), band.within(tile), target)
+
+    on_each(band.tiles(max(_TILE_PX, cell_px)), add)
+
+
+def _closed_form_scales(shape: tuple[int, int], precision: Precision) -> list[int]:
+    scale = 2
+    while math.prod(shape) > _MAX_REDUCED * scale**2:
+        scale *= 2
+    return {Precision.HIGH: [scale], Precision.ULTRA_HIGH: [scale, 1]}.get(precision, [])
+
+
+def _closed_form(rgb: Rgb, coarse: Plane, alpha: Alpha, band: Band, plan: _Plan, scale: int) -> dict[str, Any]:
+    """Solve the closed form on the band at ``1 / scale``, with ``alpha`` as prior, in place; return the facts."""
+    confidence = _confidence(coarse, alpha, plan)
+    prior = shrink(alpha, scale).copy()
+    cell_px = max(scale, band.cell_px)
+
+    def solve(tile: Tile) -> int:
+        around = tile.grown(_MARGIN_CELLS * scale, cell_px, band.shape)
+        unknown = band.within(around)
+        trust = enlarge(confidence[around.cells(band.cell_px)], band.cell_px)
+        near = shrink(rgb[around.window], scale)
+        free = shrink(unknown * np.float32(1), scale) > 0
+        guide = as_guide(near)
+        solved, used = closed_form.solve(
+            closed_form.MatrixFreeLaplacian(guide) if scale > 1 else closed_form.SparseLaplacian(near, free),
+            prior[around.cells(scale)],
+            free,
+            confidence=shrink(trust[: unknown.shape[0], : unknown.shape[1]], scale),
+            max_iterations=_MAX_ITERATIONS,
+        )
+        inside = tile.inside(around)
+        if scale > 1:
+            solved = _sharp(closed_form.upsampling_model(guide, solved), scale, inside, rgb[tile.window]).clip(0, 1)
+        else:
+            solved = solved[inside]
+        cv2.copyTo(solved, unknown[inside], alpha[tile.window])
+        return used
+
+    used = on_each(band.tiles(max(_TILE_PX * 2 if scale > 1 else _NATIVE_TILE_PX, cell_px)), solve)
+    return {"tiles": len(used), "iterations": max(used, default=0)}
+
+
+def _confidence(coarse: Plane, alpha: Alpha, plan: _Plan) -> Plane:
+    """Return, on the grid, the weight of ``alpha`` as prior: high where, blurred, it gives the mask back."""
+    error = _blur(shrink(alpha, plan.cell_px), plan) - coarse
+    low, high = _CONFIDENCE
+    confidence: Plane = low + (high - low) * np.exp(-np.square(error / _CONTRADICTION))
+    return confidence
+
+
+def _blur(plane: Plane, plan: _Plan) -> Plane:
+    down, across = plan.sigma
+    return np.asarray(cv2.GaussianBlur(plane, (0, 0), sigmaX=across, sigmaY=down), np.float32)

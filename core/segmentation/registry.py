@@ -1,0 +1,425 @@
+"""Which segmentation networks there are, and how their weights come to lie, verified, on this machine.
+
+Every file is pinned by its SHA-256. The files are those of rembg's release; each hash was found, equal, in
+at least two unrelated public sources.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from core.errors import InvalidOptionsError, WeightsHashMismatchError, WeightsUnavailableError
+from functions.runtime import cgroup
+
+if TYPE_CHECKING:
+    from functions.runtime.download import OpenUrl
+
+CLASSICAL: Final = "classical"
+"""The built-in segmenter, which needs no weights."""
+
+RELEASE: Final = "https://github.com/danielgatis/rembg/releases/download/v0.0.0"
+"""Where a file is taken from when no mirror is named."""
+
+Triple: TypeAlias = tuple[float, float, float]
+
+_GB: Final = 1_000_000_000
+
+_UNASKED_BYTES: Final = 300_000_000
+"""Largest file that is downloaded without having been asked for by name."""
+
+_LARGEST_ONNX: Final = 1 << 31
+"""A protobuf file is no larger."""
+
+_FILE_URI: Final = r"^((https?|s3)://[!-.0-~]+|file://)/[!-~]*[!-.0-~]$"
+"""Printable ASCII, and a file's name at the end."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A segmentation network.
+
+    Attributes:
+        name: rembg's name of its session, or what a custom model is called.
+        file: name of the file in rembg's release and on a mirror.
+        sha256: hash of the file, lower-case hex.
+        bytes: size of the file.
+        input_px: side of the network's square input, pixels.
+        memory_bytes: memory that a run on a CPU takes, roughly and on the safe side; 0 where nobody knows.
+        licence: of the weights, as upstream states it.
+        commercial_use: whether that licence allows commercial use.
+        mean: subtracted from RGB in [0, 1]; ImageNet's, unless trained otherwise.
+        std: what the difference is divided by.
+        logits: whether the network's output still needs a sigmoid.
+        general: made for any subject, not for one kind, and known to be good at it.
+        uri: where the file lies, if neither on a mirror nor in rembg's release.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    bytes: int
+    input_px: int
+    memory_bytes: int
+    licence: str
+    commercial_use: bool
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: Triple = (0.229, 0.224, 0.225)
+    logits: bool = False
+    general: bool = True
+    uri: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """64 hexadecimal digits that change with whatever changes a mask: with a custom model, how it is fed, too."""
+        if self.uri is None:
+            return self.sha256
+        fed = (self.sha256, self.input_px, self.mean, self.std, self.logits)
+        return hashlib.sha256(repr(fed).encode()).hexdigest()
+
+
+_U2NET: Final = partial(Model, input_px=320, licence="Apache-2.0", commercial_use=True)
+# The author licenses code and weights alike under MIT. He also says that DIS5K, which is among the training
+# data, has terms of its own.
+_BIREFNET: Final = partial(Model, input_px=1024, logits=True, memory_bytes=7 * _GB, licence="MIT", commercial_use=True)
+
+_BEST_FIRST: Final = (
+    Model(
+        "bria-rmbg",
+        "bria-rmbg-2.0.onnx",
+        "5b486f08200f513f460da46dd701db5fbb47d79b4be4b708a19444bcd4e79958",
+        bytes=1_024_331_469,
+        input_px=1024,
+        memory_bytes=7 * _GB,
+        licence="CC BY-NC 4.0; commercial use by agreement with BRIA",
+        commercial_use=False,
+    ),
+    _BIREFNET(
+        "birefnet-general",
+        "BiRefNet-general-epoch_244.onnx",
+        "58f621f00f5d756097615970a88a791584600dcf7c45b18a0a6267535a1ebd3c",
+        bytes=972_666_916,
+    ),
+    _BIREFNET(
+        "birefnet-general-lite",
+        "BiRefNet-general-bb_swin_v1_tiny-epoch_232.onnx",
+        "5600024376f572a557870a5eb0afb1e5961636bef4e1e22132025467d0f03333",
+        bytes=224_005_088,
+    ),
+    _BIREFNET(
+        "birefnet-portrait",
+        "BiRefNet-portrait-epoch_150.onnx",
+        "1ba1c8ff5a7bbfadc8d8d13fb11d7be793f91f23d9d466549e37a854f6668f99",
+        bytes=972_666_916,
+        general=False,
+    ),
+    Model(
+        "isnet-general-use",
+        "isnet-general-use.onnx",
+        "60920e99c45464f2ba57bee2ad08c919a52bbf852739e96947fbb4358c0d964a",
+        bytes=178_648_008,
+        input_px=1024,
+        mean=(0.5, 0.5, 0.5),
+        std=(1.0, 1.0, 1.0),
+        memory_bytes=3 * _GB,
+        licence="none stated; trained on DIS5K, non-commercial",
+        commercial_use=False,
+    ),
+    Model(
+        "isnet-anime",
+        "isnet-anime.onnx",
+        "f15622d853e8260172812b657053460e20806f04b9e05147d49af7bed31a6e99",
+        bytes=176_069_933,
+        input_px=1024,
+        std=(1.0, 1.0, 1.0),
+        memory_bytes=3 * _GB,
+        licence="Apache-2.0",
+        commercial_use=True,
+        general=False,
+    ),
+    _U2NET(
+        "u2net",
+        "u2net.onnx",
+        "8d10d2f3bb75ae3b6d527c77944fc5e7dcd94b29809d47a739a7a728a912b491",
+        bytes=175_997_641,
+        memory_bytes=_GB,
+    ),
+    _U2NET(
+        "u2net_human_seg",
+        "u2net_human_seg.onnx",
+        "01eb6a29a5c4d8edb30b56adad9bb3a2a0535338e480724a213e0acfd2d1c73c",
+        bytes=175_997_641,
+        memory_bytes=_GB,
+        general=False,
+    ),
+    Model(
+        "silueta",
+        "silueta.onnx",
+        "75da6c8d2f8096ec743d071951be73b4a8bc7b3e51d9a6625d63644f90ffeedb",
+        bytes=44_173_029,
+        input_px=320,
+        memory_bytes=_GB,
+        licence="none stated; made smaller from u2net (Apache-2.0)",
+        commercial_use=False,
+    ),
+    _U2NET(
+        "u2netp",
+        "u2netp.onnx",
+        "309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8",
+        bytes=4_574_861,
+        memory_bytes=_GB // 2,
+    ),
+)
+
+MODELS: Final[dict[str, Model]] = {model.name: model for model in _BEST_FIRST}
+"""The networks by name, best first."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Which models there are, and where their weights come from.
+
+    Attributes:
+        directories: hold the files, as ``<model>.onnx``; a missing one is downloaded into the last.
+        mirror: base URL that serves the release's files, or None for rembg's release.
+        timeout_s: seconds that a download may take.
+        registry: the networks there are, best first.
+        open_url: how a file is read that is not here; None for HTTP.
+    """
+
+    directories: tuple[Path, ...]
+    mirror: str | None = None
+    timeout_s: float = 60.0
+    registry: Mapping[str, Model] = field(default_factory=lambda: MODELS)
+    open_url: OpenUrl | None = None
+
+    def find(self, name: str) -> Path | None:
+        """Return where a model's file lies, or None; it is not looked into."""
+        paths = (directory / f"{name}.onnx" for directory in self.directories)
+        return next((path for path in paths if path.exists()), None)
+
+    def destination(self, name: str) -> Path:
+        """Return where a model's file is put that is not here."""
+        return self.directories[-1] / f"{name}.onnx"
+
+    @property
+    def base(self) -> str:
+        """The URL of all files that have none of their own."""
+        return (self.mirror or RELEASE).rstrip("/")
+
+    def url(self, model: Model) -> str:
+        """Return where a model's file comes from."""
+        return model.uri or f"{self.base}/{model.file}"
+
+
+class _Custom(BaseModel):
+    """A custom model, as its owner describes it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+    uri: Annotated[str, Field(pattern=_FILE_URI, max_length=1024)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    bytes: Annotated[int, Field(gt=0, le=_LARGEST_ONNX)]
+    input_px: Annotated[int, Field(ge=32, le=4096)]
+    licence: Annotated[str, Field(pattern=r"^[^\p{C}]+$", max_length=200)] = "not stated"
+    commercial_use: bool = False
+    memory_bytes: Annotated[int, Field(ge=0, lt=1 << 50)] = 0
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (
+        0.229,
+        0.224,
+        0.225,
+    )
+    logits: bool = False
+
+
+_CUSTOM: Final = TypeAdapter(list[_Custom])
+
+
+def with_custom(text: str) -> dict[str, Model]:
+    """Return the registry and, after it, the custom models that a JSON list describes; "" describes none.
+
+    Raises:
+        InvalidOptionsError: the list is not as docs/models.md has it, or a name is taken.
+    """
+    try:
+        # What is no UTF-8 stands in the environment as halves of surrogate pairs, which only bytes can hold.
+        described = _CUSTOM.validate_json(text.encode(errors="surrogatepass")) if text else []
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where, value = ".".join(map(str, first["loc"])), first["input"]
+        raise _bad_custom(first["msg"], where, value if where else text) from None
+    registry = dict(MODELS)
+    for index, model in enumerate(described):
+        if model.name in [*registry, CLASSICAL, "auto"]:
+            raise _bad_custom("This name is taken", f"{index}.name", model.name)
+        registry[model.name] = Model(**model.model_dump(), file=model.uri.rpartition("/")[2], general=False)
+    return registry
+
+
+def _bad_custom(what: str, where: str, value: object) -> InvalidOptionsError:
+    return InvalidOptionsError(
+        f"The custom models cannot be read: {what}",
+        field=f"PBR_CUSTOM_MODELS.{where}".rstrip("."),
+        value=value,
+        remedy="docs/models.md shows what describes a model.",
+    )
+
+
+def names() -> list[str]:
+    """Return what any stack may be asked for by name: the networks, best first, and ``classical``."""
+    return [*MODELS, CLASSICAL]
+
+
+def check_name(name: str, registry: Mapping[str, Model]) -> None:
+    """Refuse what is no model's name.
+
+    Raises:
+        InvalidOptionsError: neither ``registry`` nor the built-in segmenter has that name.
+    """
+    _check(name, [*registry, CLASSICAL])
+
+
+def _check(name: str, allowed: Collection[str]) -> None:
+    if name not in allowed:
+        raise InvalidOptionsError(
+            "Unknown model",
+            field="options.model",
+            value=name,
+            remedy=f"The models are: {', '.join(allowed)}.",
+        )
+
+
+def weights(name: str, source: ModelSource) -> Path:
+    """Return the verified weight file of a model, downloading it if it is not there.
+
+    A file's hash is computed once per process, and again when the file changes.
+
+    Args:
+        name: a name in the registry.
+        source: where the file is, or is put and comes from; see :func:`functions.runtime.download.fetch`.
+
+    Raises:
+        InvalidOptionsError: the registry has no such model; ``classical`` is none, and has no weights.
+        WeightsHashMismatchError: the file, here or on the mirror, is not the pinned one; it is not used.
+        WeightsUnavailableError: the file is not here and could not be had in time.
+    """
+    _check(name, source.registry)
+    model = source.registry[name]
+    if path := source.find(name):
+        _verify(model, path)
+        return path
+
+    from functions.runtime.download import DownloadError
+
+    try:
+        _download(model, source, source.timeout_s)
+    except DownloadError as error:
+        raise _unavailable(model, source.destination(name), str(error)) from error
+    return source.destination(name)
+
+
+def candidates(source: ModelSource) -> list[Model]:
+    """Return what :func:`best_available` tries, in its order: what is here, or else what is not too large to fetch."""
+    memory_bytes = cgroup.memory_bytes()
+    fit = [
+        model
+        for model in source.registry.values()
+        if model.general and model.commercial_use and model.memory_bytes <= memory_bytes
+    ]
+    here = [model for model in fit if source.find(model.name)]
+    return here or [model for model in fit if model.bytes <= _UNASKED_BYTES]
+
+
+def best_available(source: ModelSource) -> str:
+    """Choose the best general model that is free for commercial use and that this machine can load.
+
+    One whose weights are here is taken before one that must be downloaded. Of the others, those up to 300 MB
+    are tried, best first, all within ``source.timeout_s`` together; the first failure to reach the mirror ends it.
+
+    Args:
+        source: where weights are, or come from.
+
+    Returns:
+        The model's name; ``classical`` if no weights can be had.
+
+    Raises:
+        WeightsHashMismatchError: a file in the directory is not the pinned one.
+    """
+    deadline = time.monotonic() + source.timeout_s
+    for model in candidates(source):
+        if path := source.find(model.name):
+            _verify(model, path)
+            return model.name
+
+        from functions.runtime.download import DownloadError, UnreachableError
+
+        try:
+            _download(model, source, max(deadline - time.monotonic(), 0.0))
+        except UnreachableError:
+            break
+        except (DownloadError, WeightsHashMismatchError):
+            continue
+        return model.name
+    return CLASSICAL
+
+
+def _verify(model: Model, path: Path) -> None:
+    """Refuse a file that is not the pinned one."""
+    try:
+        stat = path.stat()
+        found = _sha256(path, stat.st_mtime_ns, stat.st_size)
+    except OSError as error:
+        raise WeightsUnavailableError(
+            f"The weights cannot be read: {error}",
+            field="options.model",
+            value=model.name,
+            remedy=f"Let this process read {path}.",
+        ) from error
+    if found != model.sha256:
+        raise _mismatch(model, str(path), found, "Delete the file; the right one is downloaded in its place.")
+
+
+@lru_cache(maxsize=32)
+def _sha256(path: Path, mtime_ns: int, size: int) -> str:
+    """Hash a file; time and size are there to make a changed file a new one to the cache."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _download(model: Model, source: ModelSource, timeout_s: float) -> None:
+    """Put the verified file where ``source`` has it."""
+    from functions.runtime import download  # here, because httpx would cost every process a fifth of a second
+
+    url, path = source.url(model), source.destination(model.name)
+    open_url = source.open_url or download.over_http
+    try:
+        download.fetch(url, path, sha256=model.sha256, size_bytes=model.bytes, timeout_s=timeout_s, open_url=open_url)
+    except download.TamperedError as error:
+        raise _mismatch(model, url, error.found, "Put the pinned file there.") from error
+
+
+def _unavailable(model: Model, path: Path, why: str) -> WeightsUnavailableError:
+    return WeightsUnavailableError(
+        f"The weights could not be downloaded: {why}",
+        field="options.model",
+        value=model.name,
+        remedy=f"Put {model.file} at {path}, name a mirror, or use {CLASSICAL}.",
+    )
+
+
+def _mismatch(model: Model, place: str, found: str, remedy: str) -> WeightsHashMismatchError:
+    return WeightsHashMismatchError(
+        f"The weights of {model.name} at {place} have SHA-256 {found}, not {model.sha256}",
+        field="options.model",
+        value=model.name,
+        remedy=remedy,
+    )

@@ -1,0 +1,143 @@
+"""Find the subject: one way for every network of the registry and for the built-in segmenter.
+
+A picture is prepared, predicted and finished. Only the second step needs the network, and takes several pictures at a
+time; a host that has threads to spare does the other two beside it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import UnknownForegroundError
+from core.segmentation import classical
+from core.segmentation.registry import CLASSICAL, Model, check_name
+from core.segmentation.sessions import Networks
+from core.types import Mask, Rgb, Segmentation
+
+_MIN_SUBJECT_SHARE: Final = 0.001
+"""Smallest share of the picture that counts as a subject."""
+
+_OVERSAMPLED: Final = 2
+"""A picture of twice the side that is looked at gives, by area, what the full one gives."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A picture as its model takes it.
+
+    Attributes:
+        model: the model's entry, None for the built-in segmenter.
+        pixels: 3 x S x S float32, normalised, S the network's input side; for the built-in segmenter the picture,
+            reduced.
+        mask_size: height and width that the mask will have.
+    """
+
+    model: Model | None
+    pixels: NDArray[np.float32] | Rgb
+    mask_size: tuple[int, int]
+
+
+def sufficient_px(model: str, registry: Mapping[str, Model]) -> int:
+    """Return the side from which on a larger picture shows a model nothing more: ``decode``'s ``at_least_px``.
+
+    Raises:
+        InvalidOptionsError: there is no such model.
+    """
+    check_name(model, registry)
+    return _OVERSAMPLED * (classical.INPUT_PX if model == CLASSICAL else registry[model].input_px)
+
+
+def segment(rgb: Rgb, model: str, networks: Networks) -> Segmentation:
+    """Find the subject of a picture.
+
+    Args:
+        rgb: H x W x 3 uint8, sRGB; sides of :func:`sufficient_px` are enough.
+        model: a name in the registry, or ``classical``.
+        networks: runs the model.
+
+    Returns:
+        The mask, h x w float32 in [0, 1], at most as large as the network's input and with the picture's
+        aspect ratio; the model's name; the SHA-256 of its weights, None for ``classical``.
+
+    Raises:
+        UnknownForegroundError: the picture shows no subject.
+        InvalidOptionsError, WeightsUnavailableError, WeightsHashMismatchError, GpuUnavailableError: see
+            :meth:`core.segmentation.sessions.Networks.load`.
+    """
+    prepared = prepare(rgb, model, networks.source.registry)
+    [prediction] = predict([prepared], networks)
+    return finish(prepared, prediction)
+
+
+def prepare(rgb: Rgb, model: str, registry: Mapping[str, Model]) -> Prepared:
+    """Bring a picture to the size and the range that a model takes.
+
+    rembg resamples the whole picture with Lanczos's kernel and normalises in float64; see docs/performance.md for how
+    little the masks differ, and how much the time.
+
+    Raises:
+        InvalidOptionsError: there is no such model.
+    """
+    check_name(model, registry)
+    if model == CLASSICAL:
+        rgb = classical.reduced(rgb)
+        return Prepared(None, rgb, rgb.shape[:2])
+    height, width = rgb.shape[:2]
+    entry = registry[model]
+    side = entry.input_px
+    enlarged = max(height, width) < side
+    kernel = cv2.INTER_CUBIC if enlarged else cv2.INTER_AREA
+    square = np.asarray(cv2.resize(rgb, (side, side), interpolation=kernel), np.uint8)
+    scale = min(1.0, side / max(height, width))
+    mask_size = max(1, round(height * scale)), max(1, round(width * scale))
+    return Prepared(entry, _normalise(square, entry), mask_size)
+
+
+def _normalise(square: Rgb, model: Model) -> NDArray[np.float32]:
+    """Return planes of ``(value / brightest value - mean) / std``, which is what rembg feeds."""
+    values = np.arange(256) / max(int(square.max()), 1)
+    planes = np.empty((3, *square.shape[:2]), np.float32)
+    for plane, channel, mean, std in zip(planes, cv2.split(square), model.mean, model.std, strict=True):
+        cv2.LUT(channel, ((values - mean) / std).astype(np.float32), dst=plane)
+    return planes
+
+
+def predict(prepared: Sequence[Prepared], networks: Networks) -> list[Mask]:
+    """Run a model on pictures that were prepared for it, all at once; :func:`finish` takes what it returns.
+
+    Raises:
+        WeightsUnavailableError, WeightsHashMismatchError, GpuUnavailableError: see
+            :meth:`core.segmentation.sessions.Networks.load`.
+    """
+    model = prepared[0].model
+    if model is None:
+        return [classical.segment(one.pixels) for one in prepared]  # type: ignore[arg-type]
+    return list(networks.predict(model.name, np.stack([one.pixels for one in prepared])))
+
+
+def finish(prepared: Prepared, prediction: Mask) -> Segmentation:
+    """Make a mask of a prediction: the network's own confidence.
+
+    rembg's masks do not show it: they are stretched to the full range, so that the noise of a prediction on
+    an empty picture looks like a subject.
+
+    Raises:
+        UnknownForegroundError: the picture shows no subject.
+    """
+    model, mask = prepared.model, prediction
+    if model is not None:
+        confidence = 1 / (1 + np.exp(-prediction)) if model.logits else prediction
+        mask = cv2.resize(confidence, prepared.mask_size[::-1], interpolation=cv2.INTER_AREA).clip(0.0, 1.0)
+    share = float(np.mean(mask > 0.5))
+    if share < _MIN_SUBJECT_SHARE:
+        raise UnknownForegroundError(
+            "No subject was found",
+            field="image",
+            value=f"a subject of {share:.2%} of the picture",
+            remedy="Send a picture of one subject that stands out from its background, or try another model.",
+        )
+    return Segmentation(mask / mask.max(), model.name if model else CLASSICAL, model.sha256 if model else None)

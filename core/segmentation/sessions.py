@@ -1,0 +1,121 @@
+"""Segmentation networks in memory: loaded by ONNX Runtime, run on a CPU or on a GPU, the last used ones kept."""
+
+import threading
+from collections import OrderedDict
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import GpuUnavailableError
+from core.segmentation import registry
+from core.segmentation.registry import ModelSource
+from functions.runtime import cgroup
+
+_CUDA: Final = "CUDAExecutionProvider"
+_CPU: Final = "CPUExecutionProvider"
+
+
+class Device(StrEnum):
+    """What networks run on."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Networks:
+    """The networks of a source; may be used by several threads.
+
+    Args:
+        source: which networks there are, and where their weights lie or come from.
+        device: what they run on. It is never replaced by another one.
+        most: how many stay in memory, the last used ones. One alone can hold gigabytes.
+    """
+
+    def __init__(self, source: ModelSource, *, device: Device = Device.CPU, most: int = 1) -> None:
+        self.source, self._device, self._most = source, device, most
+        self._loaded: OrderedDict[str, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def load(self, name: str) -> None:
+        """Have a network ready before its first picture.
+
+        Raises:
+            GpuUnavailableError: the device is a GPU, and there is none that can be used.
+            InvalidOptionsError, WeightsHashMismatchError, WeightsUnavailableError: see
+                :func:`core.segmentation.registry.weights`.
+        """
+        self._session(name)
+
+    def predict(self, name: str, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run a network.
+
+        Args:
+            name: its name in the registry.
+            batch: N x 3 x S x S float32, S the network's input side.
+
+        Returns:
+            Its first output, N x h x w float32. A network that was exported for a batch of another size is run as often
+            as it takes.
+
+        Raises:
+            GpuUnavailableError, InvalidOptionsError, WeightsHashMismatchError, WeightsUnavailableError: as ``load``.
+        """
+        session = self._session(name)
+        [entry, *_] = session.get_inputs()
+        if entry.type == "tensor(float16)":
+            batch = batch.astype(np.float16)
+        step = entry.shape[0] if isinstance(entry.shape[0], int) else len(batch)
+        outputs = []
+        for start in range(0, len(batch), step):
+            part = batch[start : start + step]
+            filled = np.concatenate([part, np.repeat(part[-1:], step - len(part), axis=0)])
+            outputs.append(session.run(None, {entry.name: filled})[0][: len(part), 0])
+        return np.concatenate(outputs).astype(np.float32, copy=False)
+
+    def _session(self, name: str) -> Any:
+        with self._lock:
+            if name not in self._loaded:
+                path = registry.weights(name, self.source)
+                while len(self._loaded) >= self._most:  # first, so that never more than that are in memory
+                    self._loaded.popitem(last=False)
+                self._loaded[name] = _open(path, self._device)
+            self._loaded.move_to_end(name)
+            return self._loaded[name]
+
+
+def _open(path: Path, device: Device) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = cgroup.cpus()
+    # A thread that waits for the others would spin, on time that decoding needs or that a container's quota counts.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if device is Device.CPU:
+        options.enable_mem_pattern = False  # which takes more memory, and no less time; see docs/performance.md
+        return onnxruntime.InferenceSession(str(path), options, providers=[_CPU])
+
+    if _CUDA not in onnxruntime.get_available_providers():
+        raise _no_gpu("this build of ONNX Runtime has no CUDA")
+    onnxruntime.preload_dlls()  # CUDA and cuDNN lie in packages of their own
+    # The default search tries every algorithm anew for each size of batch.
+    cuda = (_CUDA, {"cudnn_conv_algo_search": "HEURISTIC"})
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=[cuda])
+    except RuntimeError as error:
+        raise _no_gpu(str(error)) from error
+    if _CUDA not in session.get_providers():  # it says so in its log only, and would run on the CPU
+        raise _no_gpu("CUDA or its driver could not be loaded")
+    session.disable_fallback()
+    return session
+
+
+def _no_gpu(why: str) -> GpuUnavailableError:
+    return GpuUnavailableError(
+        f"There is no GPU to run on: {why}",
+        field="PBR_DEVICE",
+        value=Device.CUDA.value,
+        remedy="Run the image's gpu flavour on a machine with an NVIDIA GPU and its driver, or set PBR_DEVICE=cpu.",
+    )

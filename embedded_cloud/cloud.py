@@ -1,0 +1,176 @@
+"""AWS in one process: the project's own template, deployed and running."""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Mapping
+from operator import itemgetter
+from pathlib import Path
+from typing import Self
+
+from embedded_cloud.deploy import create_stack, translate
+from embedded_cloud.faults import Faults, front
+from embedded_cloud.lambda_runtime import LambdaRuntime
+from embedded_cloud.processes import Log, base_environment
+
+DEFAULT_REGION = "eu-west-1"
+LOOPBACK = "127.0.0.1"
+
+
+class EmbeddedCloud:
+    """The stack of a SAM template on moto, with its functions, ECS tasks and endpoint as processes.
+
+    State lives in the calling process and is gone with it. One cloud at a time; another may follow.
+
+    Args:
+        template: the SAM template; modules are imported from its folder.
+        parameters: values of the template's parameters.
+        port: port of the endpoint on localhost; 0: any free one.
+        address: where both listen; 0.0.0.0 lets containers reach it, and whoever else can reach this machine.
+        mock_config: MockConfigFile.json of AWS Step Functions Local; the ``stateMachineArn#TestCase`` of
+            StartExecution then runs a case of it.
+        retry_pace: factor on the waits between the attempts of a state, 0 or more; 1: as the state machine says.
+        faults: what goes wrong; None: nothing that is not really wrong.
+        api_port: port of the HTTP API on localhost; 0: any free one.
+
+    Attributes:
+        region: AWS_DEFAULT_REGION, else eu-west-1.
+        endpoint_url: what a stock AWS CLI or SDK needs as AWS_ENDPOINT_URL.
+        environment: all the variables that a stock AWS CLI or SDK needs.
+        outputs: the stack's outputs.
+        skipped: logical id, type or property, and reason of whatever has no effect here.
+    """
+
+    stack_name = "precision-background-remover"
+
+    def __init__(
+        self,
+        template: Path = Path("template.yaml"),
+        parameters: Mapping[str, str] | None = None,
+        port: int = 0,
+        mock_config: Path | None = None,
+        address: str = LOOPBACK,
+        retry_pace: float = 1.0,
+        faults: Faults | None = None,
+        api_port: int = 0,
+    ) -> None:
+        self.region = os.environ.get("AWS_DEFAULT_REGION", DEFAULT_REGION)
+        self.endpoint_url = ""
+        self.environment: dict[str, str] = {}
+        self.outputs: dict[str, str] = {}
+        self.skipped: list[tuple[str, str, str]] = []
+        self._template, self._parameters = template.resolve(), dict(parameters or {})
+        self._api_port = api_port
+        self._port, self._mock_config, self._address = port, mock_config, address
+        self._retry_pace, self._faults = retry_pace, faults
+
+    def __enter__(self) -> Self:
+        """Start the server and deploy the template.
+
+        Raises:
+            OSError: a port is in use.
+            RuntimeError: another cloud runs in this process.
+        """
+        from embedded_cloud import moto_patches
+
+        moto_patches.apply()
+        from moto.moto_api._internal.models import moto_api_backend
+        from moto.server import ThreadedMotoServer
+
+        from embedded_cloud.moto_patches import host
+
+        _free_port(self._address, self._api_port)
+        port = _free_port(self._address, self._port)
+        self.endpoint_url = f"http://localhost:{port}"  # a bare address will not do for `aws cloudformation deploy`
+        self.environment = {
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+        }
+        code = self._template.parent
+        base = base_environment(code, self.environment)
+        functions = LambdaRuntime(base, code, self._open_log, self._faults)
+        self._host = host.Host(
+            sdk=self.environment,
+            environment=base,
+            code=code,
+            mock_config=self._mock_config,
+            open_log=self._open_log,
+            functions=functions,
+            skipped=self.skipped,
+            retry_pace=self._retry_pace,
+            address=self._address,
+            api_port=self._api_port,
+        )
+        host.start(self._host)
+        moto_api_backend.reset()
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it logs every request,
+        logging.getLogger("moto.stepfunctions").setLevel(logging.CRITICAL)  # and this every error that a state catches
+        self._server = ThreadedMotoServer(self._address, port, verbose=False)
+        self._server.start()
+        if self._faults:
+            self._server._server.app = front(self._server._server.app, self._faults)
+        try:
+            self._deploy()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Close the cloud."""
+        self.close()
+
+    def skipped_by_reason(self) -> dict[tuple[str, str], list[str]]:
+        """Return ``skipped`` for people: the logical ids of each type or property and reason, in order."""
+        grouped: dict[tuple[str, str], list[str]] = {}
+        for logical_id, what, why in sorted(self.skipped, key=itemgetter(1, 2)):
+            grouped.setdefault((what, why), []).append(logical_id)
+        return grouped
+
+    def kill_tasks(self) -> None:
+        """End every ECS task by force; its service starts it again."""
+        for service in list(self._host.services.values()):
+            service.kill()
+
+    def close(self) -> None:
+        """End every process of the cloud, and the server. Workers get their time to drain."""
+        from embedded_cloud.moto_patches import host, stepfunctions
+
+        stepfunctions.stop_every_execution()
+        self._host.close()
+        self._server.stop()
+        self._server._server.server_close()  # moto leaves the port taken
+        host.stop()
+
+    def _deploy(self) -> None:
+        template = translate(self._template, self._parameters, self.region)
+        self.outputs = create_stack(self._host.client("cloudformation"), self.stack_name, template, self._parameters)
+
+    def _open_log(self, group: str, stream: str) -> Log:
+        from moto.core import DEFAULT_ACCOUNT_ID
+        from moto.logs.models import logs_backends
+
+        logs = logs_backends[DEFAULT_ACCOUNT_ID][self.region]
+        logs.ensure_log_group(group)
+        logs.create_log_stream(group, stream)
+
+        def log(line: str) -> None:
+            logs.put_log_events(group, stream, [{"timestamp": int(time.time() * 1000), "message": line}])
+
+        return log
+
+
+def _free_port(address: str, wanted: int) -> int:
+    """Bind the port once: moto ends the process when it cannot."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, wanted))
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror}: port {wanted}") from None
+        port: int = probe.getsockname()[1]
+        return port

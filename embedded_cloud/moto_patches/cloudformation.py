@@ -1,0 +1,275 @@
+"""CloudFormation: resource types and properties that moto drops in silence."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from moto.cloudformation import parsing
+from moto.cloudformation.models import Stack
+from moto.core.common_models import CloudFormationModel
+from moto.dynamodb.models.table import Table
+from moto.s3.models import FakeBucket
+
+from embedded_cloud.moto_patches import apigateway
+from embedded_cloud.moto_patches.around import around
+from embedded_cloud.moto_patches.host import running
+
+# What stays without effect, by type and property ("": the type as a whole), and why.
+WITHOUT_EFFECT = {
+    "AWS::ApiGatewayV2::Stage": {
+        "AccessLogSettings": "requests are not logged",
+        "DefaultRouteSettings": "nothing is throttled and nothing is measured",
+    },
+    "AWS::ApplicationAutoScaling::ScalableTarget": {"": "nothing scales: the number of processes stays as it is"},
+    "AWS::ApplicationAutoScaling::ScalingPolicy": {"": "nothing scales: the number of processes stays as it is"},
+    "AWS::AutoScaling::AutoScalingGroup": {"": "kept, but tasks run on this machine"},
+    "AWS::CloudWatch::Alarm": {"": "kept, but it never changes state"},
+    "AWS::DynamoDB::Table": {
+        "TimeToLiveSpecification": "kept, but expired items are never deleted",
+        "SSESpecification": "items lie unencrypted in memory",
+    },
+    "AWS::EC2::LaunchTemplate": {"": "kept, but tasks run on this machine"},
+    "AWS::EC2::RouteTable": {"": "kept, but tasks share this machine's network"},
+    "AWS::EC2::SecurityGroup": {"": "kept, but tasks share this machine's network"},
+    "AWS::EC2::Subnet": {"": "kept, but tasks share this machine's network"},
+    "AWS::EC2::VPC": {"": "kept, but tasks share this machine's network"},
+    "AWS::EC2::VPCEndpoint": {"": "kept, but tasks share this machine's network"},
+    "AWS::ECS::CapacityProvider": {"": "tasks run on this machine"},
+    "AWS::ECS::Cluster": {"ClusterSettings": "nothing is measured"},
+    "AWS::ECS::ClusterCapacityProviderAssociations": {"": "tasks run on this machine"},
+    "AWS::ECS::Service": {
+        "CapacityProviderStrategy": "tasks run on this machine",
+        "NetworkConfiguration": "tasks share this machine's network",
+        "DeploymentConfiguration": "there are no deployments",
+    },
+    "AWS::ECS::TaskDefinition": {
+        "Cpu": "not limited",
+        "Memory": "not limited",
+        "Volumes": "tasks use this machine's disk",
+        "ContainerDefinitions.LinuxParameters": "tasks run as the user who started the cloud",
+        "ContainerDefinitions.ReadonlyRootFilesystem": "tasks run as the user who started the cloud",
+        "ContainerDefinitions.User": "tasks run as the user who started the cloud",
+    },
+    "AWS::Events::Rule": {"Targets.RetryPolicy": "an event is tried for two minutes at most"},
+    "AWS::IAM::Role": {"": "kept, but no call is ever denied"},
+    "AWS::Lambda::Function": {
+        "MemorySize": "not limited",
+        "Architectures": "functions run on this machine's architecture",
+        "TracingConfig": "nothing is traced",
+        "VpcConfig": "functions share this machine's network",
+        "ReservedConcurrentExecutions": "not limited",
+        "EphemeralStorage": "not limited",
+    },
+    "AWS::Lambda::EventInvokeConfig": {"": "kept, but asynchronous calls are not retried"},
+    "AWS::Logs::LogGroup": {"RetentionInDays": "kept, but nothing is ever deleted", "KmsKeyId": "not encrypted"},
+    "AWS::Logs::MetricFilter": {"": "kept, but it counts nothing"},
+    "AWS::S3::Bucket": {
+        "BucketEncryption": "kept, but objects lie unencrypted in memory",
+        "CorsConfiguration": "every origin may read and write",
+        "LifecycleConfiguration": "kept, but objects never expire",
+        "OwnershipControls": "objects have no owners",
+    },
+    "AWS::S3::BucketPolicy": {"": "moto ignores conditions: a TLS-only Deny would refuse every call"},
+    "AWS::SageMaker::EndpointConfig": {
+        "ProductionVariants.InstanceType": "the endpoint's container runs on this machine, once",
+        "AsyncInferenceConfig.OutputConfig.NotificationConfig": "nobody is told",
+    },
+    "AWS::SageMaker::Model": {
+        "PrimaryContainer.ModelDataUrl": "there are no files of the model's own",
+        "VpcConfig": "the endpoint's container shares this machine's network",
+    },
+    "AWS::SecretsManager::Secret": {"KmsKeyId": "it lies unencrypted in memory"},
+    "AWS::SNS::Topic": {"KmsMasterKeyId": "messages are not encrypted"},
+    "AWS::SQS::Queue": {
+        "KmsMasterKeyId": "messages are not encrypted",
+        "SqsManagedSseEnabled": "messages are not encrypted",
+    },
+    "AWS::SQS::QueuePolicy": {"": "kept, but no call is ever denied"},
+    "AWS::StepFunctions::StateMachine": {
+        "LoggingConfiguration": "kept, but nothing is logged: read the history",
+        "TracingConfiguration": "kept, but nothing is traced",
+    },
+}
+
+
+class _Resource:
+    """A resource of a type that moto has no model of.
+
+    Args:
+        name: what a Ref to it is.
+        attributes: those of its attributes that mean something here.
+    """
+
+    def __init__(self, name: str, attributes: Mapping[str, str] | None = None) -> None:
+        self.physical_resource_id = name
+        self._attributes = attributes or {}
+
+    def get_cfn_attribute(self, attribute: str) -> str:
+        return self._attributes.get(attribute, f"{self.physical_resource_id}.{attribute}")
+
+    def is_created(self) -> bool:
+        return True
+
+    def delete(self, *_args: Any) -> None:
+        pass
+
+
+def _api(_client: Any, name: str, properties: dict[str, Any]) -> _Resource:
+    return _Resource(name, {"ApiEndpoint": apigateway.serve(properties["Body"])})
+
+
+def _secret(client: Any, name: str, properties: dict[str, Any]) -> _Resource:
+    wanted = dict(properties.get("GenerateSecretString", {}))
+    template, key = wanted.pop("SecretStringTemplate", None), wanted.pop("GenerateStringKey", None)
+    text = properties.get("SecretString") or client.get_random_password(**wanted)["RandomPassword"]
+    if template:
+        text = json.dumps({**json.loads(template), key: text})
+    return _Resource(client.create_secret(Name=properties.get("Name", name), SecretString=text)["ARN"])
+
+
+def _alarm(client: Any, name: str, properties: dict[str, Any]) -> None:
+    client.put_metric_alarm(**{"AlarmName": name, **properties})
+
+
+def _queue_policy(client: Any, _name: str, properties: dict[str, Any]) -> None:
+    for url in properties["Queues"]:
+        client.set_queue_attributes(QueueUrl=url, Attributes={"Policy": json.dumps(properties["PolicyDocument"])})
+
+
+def _metric_filter(client: Any, name: str, properties: dict[str, Any]) -> None:
+    metrics = [{key[0].lower() + key[1:]: item[key] for key in item} for item in properties["MetricTransformations"]]
+    client.put_metric_filter(
+        logGroupName=properties["LogGroupName"],
+        filterName=name,
+        filterPattern=properties["FilterPattern"],
+        metricTransformations=metrics,
+    )
+
+
+def _event_invoke_config(client: Any, _name: str, properties: dict[str, Any]) -> None:
+    kept = ("FunctionName", "MaximumRetryAttempts", "MaximumEventAgeInSeconds", "DestinationConfig")
+    client.put_function_event_invoke_config(**{key: properties[key] for key in kept if key in properties})
+
+
+def _subscription(client: Any, _name: str, properties: dict[str, Any]) -> None:
+    client.subscribe(TopicArn=properties["TopicArn"], Protocol=properties["Protocol"], Endpoint=properties["Endpoint"])
+
+
+Make = Callable[[Any, str, dict[str, Any]], _Resource | None]
+ADDED_TYPES: dict[str, tuple[str, Make]] = {
+    "AWS::ApiGatewayV2::Api": ("apigatewayv2", _api),
+    "AWS::CloudWatch::Alarm": ("cloudwatch", _alarm),
+    "AWS::Lambda::EventInvokeConfig": ("lambda", _event_invoke_config),
+    "AWS::Logs::MetricFilter": ("logs", _metric_filter),
+    "AWS::SecretsManager::Secret": ("secretsmanager", _secret),
+    "AWS::SNS::Subscription": ("sns", _subscription),
+    "AWS::SQS::QueuePolicy": ("sqs", _queue_policy),
+}
+
+
+def _add_model(resource_type: str) -> None:
+    service, make = ADDED_TYPES.get(resource_type, ("", None))
+
+    def create(_cls: Any, name: str, resource: Any, *_args: Any, **_kwargs: Any) -> _Resource:
+        made = make(running().client(service), name, resource["Properties"]) if make else None
+        return made or _Resource(name)
+
+    model = {
+        "cloudformation_type": staticmethod(lambda: resource_type),
+        "cloudformation_name_type": staticmethod(lambda: ""),
+        "has_cfn_attr": staticmethod(lambda _attribute: True),
+        "create_from_cloudformation_json": classmethod(create),
+        "update_from_cloudformation_json": classmethod(
+            lambda _cls, original_resource, *_args, **_kwargs: original_resource
+        ),
+        "delete_from_cloudformation_json": classmethod(lambda *_args, **_kwargs: None),
+    }
+    _models.append(type(resource_type.replace("::", ""), (CloudFormationModel,), model))
+    for cached in (parsing.get_model_list, parsing.get_model_map, parsing.get_name_type_map):
+        cached.cache_clear()
+
+
+_models: list[Any] = []  # CloudFormation finds models by their base class, which holds them weakly
+for _type in ADDED_TYPES:
+    _add_model(_type)
+
+
+@around(parsing, "resource_class_from_type")
+def know_every_type(original: Any, resource_type: str) -> Any:
+    """AWS makes or refuses a resource; moto leaves a hole where it lacks the type, and a Ref to it is None."""
+    if resource_type not in parsing.get_model_map() and resource_type.startswith("AWS::"):
+        _add_model(resource_type)
+    return original(resource_type)
+
+
+@around(parsing, "parse_and_create_resource")
+def say_what_is_skipped(original: Any, logical_id: str, resource: Any, *args: Any, **kwargs: Any) -> Any:
+    """AWS gives every resource its effect; moto keeps silent about what it leaves out."""
+    made = original(logical_id, resource, *args, **kwargs)
+    if made is None:  # its condition does not hold
+        return made
+    resource_type = resource["Type"]
+    effects = WITHOUT_EFFECT.get(resource_type)
+    if effects is None and isinstance(made, _Resource) and resource_type not in ADDED_TYPES:
+        effects = {"": "moto has no such type"}
+    for path, why in (effects or {}).items():
+        if not path or _has(resource.get("Properties", {}), path.split(".")):
+            running().skipped.append((logical_id, path or resource_type, why))
+    return made
+
+
+def _has(properties: Any, path: list[str]) -> bool:
+    if isinstance(properties, list):
+        return any(_has(item, path) for item in properties)
+    return path[0] in properties and (len(path) == 1 or _has(properties[path[0]], path[1:]))
+
+
+def existing_resources(self: Any) -> list[Any]:
+    """AWS lists the resources that there are; moto trips over those whose condition does not hold."""
+    return [resource for resource in self.resource_map.values() if resource is not None]
+
+
+Stack.stack_resources = property(existing_resources)
+
+
+@around(FakeBucket, "create_from_cloudformation_json")
+def configure_bucket(original: Any, cls: Any, name: str, resource: Any, *args: Any, **kwargs: Any) -> Any:
+    """AWS configures notifications, versions, public access and lifecycle; moto encryption and tags only."""
+    bucket, properties = original(cls, name, resource, *args, **kwargs), resource["Properties"]
+    client = running().client("s3")
+    if "EventBridgeConfiguration" in properties.get("NotificationConfiguration", {}):
+        client.put_bucket_notification_configuration(
+            Bucket=name, NotificationConfiguration={"EventBridgeConfiguration": {}}
+        )
+    if versioning := properties.get("VersioningConfiguration"):
+        client.put_bucket_versioning(Bucket=name, VersioningConfiguration=versioning)
+    if block := properties.get("PublicAccessBlockConfiguration"):
+        client.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=block)
+    if rules := properties.get("LifecycleConfiguration", {}).get("Rules"):
+        lifecycle = {"Rules": [_lifecycle_rule(rule) for rule in rules]}
+        client.put_bucket_lifecycle_configuration(Bucket=name, LifecycleConfiguration=lifecycle)
+    return bucket
+
+
+def _lifecycle_rule(rule: dict[str, Any]) -> dict[str, Any]:
+    made = {"ID": rule["Id"], "Status": rule["Status"], "Filter": {"Prefix": rule.get("Prefix", "")}}
+    if "ExpirationInDays" in rule:
+        made["Expiration"] = {"Days": int(rule["ExpirationInDays"])}
+    if "ExpiredObjectDeleteMarker" in rule:
+        made["Expiration"] = {"ExpiredObjectDeleteMarker": rule["ExpiredObjectDeleteMarker"]}
+    for same in ("AbortIncompleteMultipartUpload", "NoncurrentVersionExpiration"):
+        if same in rule:
+            made[same] = {key: int(days) for key, days in rule[same].items()}
+    return made
+
+
+@around(Table, "create_from_cloudformation_json")
+def configure_table(original: Any, cls: Any, name: str, resource: Any, *args: Any, **kwargs: Any) -> Any:
+    """AWS configures time to live and point-in-time recovery; moto drops both."""
+    table, properties = original(cls, name, resource, *args, **kwargs), resource["Properties"]
+    client = running().client("dynamodb")
+    if time_to_live := properties.get("TimeToLiveSpecification"):
+        client.update_time_to_live(TableName=name, TimeToLiveSpecification=time_to_live)
+    if recovery := properties.get("PointInTimeRecoverySpecification"):
+        client.update_continuous_backups(TableName=name, PointInTimeRecoverySpecification=recovery)
+    return table

@@ -1,0 +1,122 @@
+"""EventBridge: the targets that moto lacks."""
+
+import copy
+import itertools
+import json
+import re
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from jsonpath_ng.parser import parse
+from moto.awslambda.utils import get_backend as lambda_backend
+from moto.events.models import Rule
+
+from embedded_cloud.moto_patches.around import around
+from embedded_cloud.moto_patches.host import Host, running
+
+NAME = re.compile(r"<([^<>]+)>")
+JSON_STRING_OR_NAME = re.compile(r'"(?:[^"\\]|\\.)*"|<[^<>]+>')
+
+
+_DELAYS_S = [2.0**attempt for attempt in range(7)]  # AWS goes on for hours
+_ASYNCHRONOUS_DELAYS_S = [60.0, 120.0]
+_UNANSWERED = "SDK_CLIENT_ERROR"  # as EventBridge writes it
+_TRANSIENT = {_UNANSWERED, "ThrottlingException", "TooManyRequestsException", "ServiceException", "InternalFailure"}
+
+
+@around(Rule, "send_to_targets")
+def start_machines_and_functions(original: Any, self: Any, event: Any, transform_input: bool = True) -> None:
+    """AWS starts state machines and functions too, shaping the event, each target on its own; moto refuses them.
+
+    It tries again what was throttled or not answered, as often as the target's RetryPolicy says, and then hands the
+    event to the target's dead-letter queue.
+    """
+    if self.state == "DISABLED" or not self.event_pattern.matches_event(event):
+        return
+    deliveries = {"states": _start_machine, "lambda": _call_function}
+    others = copy.copy(self)
+    others.targets = []
+    for target in self.targets:
+        service = target["Arn"].split(":")[2]
+        if service in deliveries:
+            delivery = (running(), deliveries[service], self.arn, target, json.dumps(_shape(target, event)))
+            threading.Thread(target=_deliver, args=delivery, daemon=True).start()
+        else:
+            others.targets.append(target)
+    if others.targets:
+        original(others, event, transform_input)
+
+
+def _deliver(
+    host: Host, deliver: Callable[[Host, str, str], None], rule_arn: str, target: dict[str, Any], payload: str
+) -> None:
+    delays_s = _DELAYS_S[: target.get("RetryPolicy", {}).get("MaximumRetryAttempts", len(_DELAYS_S))]
+    for attempt in itertools.count():
+        try:
+            return deliver(host, target["Arn"], payload)
+        except ClientError as error:
+            code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
+        except BotoCoreError as error:
+            code, message = _UNANSWERED, str(error)
+        if code not in _TRANSIENT or attempt == len(delays_s):
+            break
+        if not host.wait(delays_s[attempt]):
+            return
+    if "DeadLetterConfig" in target and host.wait(0):  # a closed cloud has no queue
+        facts = {"RULE_ARN": rule_arn, "TARGET_ARN": target["Arn"], "ERROR_CODE": code, "ERROR_MESSAGE": message}
+        _bury(host, target["DeadLetterConfig"]["Arn"], payload, {**facts, "RETRY_ATTEMPTS": str(attempt)})
+
+
+def _start_machine(host: Host, arn: str, payload: str) -> None:
+    host.client("stepfunctions").start_execution(stateMachineArn=arn, name=str(uuid.uuid4()), input=payload)
+
+
+def _call_function(host: Host, arn: str, payload: str) -> None:
+    """Do as Lambda does with asynchronous calls: two more attempts, then the function's own dead-letter queue."""
+    for delay_s in (*_ASYNCHRONOUS_DELAYS_S, None):
+        answer = host.client("lambda").invoke(FunctionName=arn, Payload=payload)
+        if "FunctionError" not in answer:
+            return
+        if delay_s is not None and not host.wait(delay_s):
+            return
+    _, _, _, region, account_id, *_ = arn.split(":")
+    if queue_arn := lambda_backend(account_id, region).get_function(arn).dead_letter_arn:
+        message = json.loads(answer["Payload"].read()).get("errorMessage", "none")
+        _bury(host, queue_arn, payload, {"ErrorCode": "200", "ErrorMessage": message[:1024]})
+
+
+def _bury(host: Host, queue_arn: str, body: str, facts: dict[str, str]) -> None:
+    sqs = host.client("sqs")
+    queue_url = sqs.get_queue_url(QueueName=queue_arn.rpartition(":")[2])["QueueUrl"]
+    attributes = {name: {"DataType": "String", "StringValue": value} for name, value in facts.items()}
+    sqs.send_message(QueueUrl=queue_url, MessageBody=body, MessageAttributes=attributes)
+
+
+def _shape(target: dict[str, Any], event: Any) -> Any:
+    if "Input" in target:
+        return json.loads(target["Input"])
+    if "InputPath" in target:
+        return _at(target["InputPath"], event)
+    if "InputTransformer" in target:
+        paths = target["InputTransformer"].get("InputPathsMap", {})
+        values = {name: _at(path, event) for name, path in paths.items()}
+        return json.loads(
+            JSON_STRING_OR_NAME.sub(lambda match: _fill(match[0], values), target["InputTransformer"]["InputTemplate"])
+        )
+    return event
+
+
+def _fill(token: str, values: dict[str, Any]) -> str:
+    """Inside a JSON string a name stands for the value's text, elsewhere for the value."""
+    if token.startswith("<"):
+        return json.dumps(values[token[1:-1]])
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+    return NAME.sub(lambda match: json.dumps(texts[match[1]])[1:-1], token)
+
+
+def _at(path: str, event: Any) -> Any:
+    found = parse(path).find(event)
+    return found[0].value if found else None

@@ -1,0 +1,115 @@
+"""The running cloud, as the patches see it: what moto is made to call."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from boto3.session import Session
+from botocore.config import Config
+from botocore.handlers import handle_copy_source_param
+
+from embedded_cloud.gateway import Gateway, Server
+from embedded_cloud.lambda_runtime import LambdaRuntime
+from embedded_cloud.processes import Endpoint, Log, Service
+
+TASK_S = 1000.0  # a state machine waits for a Lambda function, which has 900 s
+
+
+@dataclass
+class Host:
+    """Everything of one running cloud that lives outside of moto."""
+
+    sdk: Mapping[str, str]
+    environment: Mapping[str, str]
+    code: Path
+    mock_config: Path | None
+    open_log: Callable[[str, str], Log]
+    functions: LambdaRuntime
+    skipped: list[tuple[str, str, str]]
+    retry_pace: float
+    address: str
+    api_port: int
+    apis: list[tuple[Gateway, Server]] = field(default_factory=list)
+    services: dict[str, Service] = field(default_factory=dict)
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    _clients: dict[str, Any] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _closed: threading.Event = field(default_factory=threading.Event)
+
+    def client(self, service: str) -> Any:
+        """Return the boto3 client of a service of this cloud. There is one, to be shared between threads."""
+        with self._lock:
+            if service not in self._clients:
+                self._clients[service] = self._make_client(service)
+            return self._clients[service]
+
+    def _make_client(self, service: str) -> Any:
+        config = Config(
+            parameter_validation=False,
+            max_pool_connections=100,
+            read_timeout=TASK_S,
+            retries={"total_max_attempts": 1},
+        )
+        session: Any = Session(
+            self.sdk["AWS_ACCESS_KEY_ID"], self.sdk["AWS_SECRET_ACCESS_KEY"], region_name=self.sdk["AWS_REGION"]
+        )
+        client = session.client(service, endpoint_url=self.sdk["AWS_ENDPOINT_URL"], config=config)
+        # A state machine writes CopySource URL-encoded, as the API wants it; boto3 would encode it once more.
+        client.meta.events.unregister("before-parameter-build.s3.CopyObject", handle_copy_source_param)
+        return client
+
+    def serve(self, api: Gateway) -> str:
+        """Serve an HTTP API on the port that is wanted, a second one on any, and return its address."""
+        server = Server(api, self.address, 0 if self.apis else self.api_port)
+        self.apis.append((api, server))
+        return f"http://localhost:{server.port}"
+
+    def wait(self, seconds: float) -> bool:
+        """Let the time before another attempt pass; whether the cloud still runs then."""
+        return not self._closed.wait(seconds * self.retry_pace)
+
+    def close(self) -> None:
+        """End every process: first those that drain, then those that they may still call."""
+        self._closed.set()
+        for api, server in self.apis:
+            server.close()
+            api.close()
+        for service in self.services.values():
+            service.scale(0)
+        for endpoint in self.endpoints.values():
+            endpoint.close()
+        self.functions.close()
+
+
+_running: Host | None = None
+
+
+def start(host: Host) -> None:
+    """Make ``host`` the running cloud.
+
+    Raises:
+        RuntimeError: another cloud runs in this process.
+    """
+    global _running
+    if _running is not None:
+        raise RuntimeError("Another embedded cloud runs in this process; moto has room for one")
+    _running = host
+
+
+def stop() -> None:
+    """Leave no cloud running."""
+    global _running
+    _running = None
+
+
+def running() -> Host:
+    """Return the running cloud.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    if _running is None:
+        raise RuntimeError("No embedded cloud is running")
+    return _running

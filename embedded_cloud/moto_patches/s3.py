@@ -1,0 +1,74 @@
+"""S3: the events that it sends to EventBridge."""
+
+import itertools
+import threading
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from moto.events.models import events_backends
+from moto.s3 import notifications
+from moto.s3.responses import S3Response
+
+from embedded_cloud.moto_patches.around import around
+
+REASONS = {
+    "ObjectCreated:Put": "PutObject",
+    "ObjectCreated:Post": "POST Object",
+    "ObjectCreated:Copy": "CopyObject",
+    "ObjectCreated:CompleteMultipartUpload": "CompleteMultipartUpload",
+    "ObjectRemoved:Delete": "DeleteObject",
+    "ObjectRemoved:DeleteMarkerCreated": "DeleteObject",
+}
+
+_sequence = itertools.count(1)
+_held = threading.local()
+
+
+@around(notifications, "_send_event_bridge_message")
+def send_the_whole_event(_original: Any, account_id: str, bucket: Any, event_name: str, key: Any) -> None:
+    """AWS writes ``etag``, the version only of a versioned bucket, the API call as reason, and ids that differ.
+
+    Changes of tags and access control lists are not announced: moto takes every PUT for one of tags as well.
+    """
+    reason = REASONS.get(event_name.removeprefix("s3:"))
+    if reason is None:
+        return
+    subject = {"key": key.name, "size": key.size, "etag": key.etag.strip('"'), "sequencer": f"{next(_sequence):018X}"}
+    if bucket.is_versioned:
+        subject["version-id"] = key.version_id
+    event = {
+        "version": "0",
+        "id": str(uuid.uuid4()),
+        "detail-type": notifications._detail_type(event_name),
+        "source": "aws.s3",
+        "account": account_id,
+        "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "region": bucket.region_name,
+        "resources": [bucket.arn],
+        "detail": {
+            "version": "0",
+            "bucket": {"name": bucket.name},
+            "object": subject,
+            "request-id": uuid.uuid4().hex[:16].upper(),
+            "requester": account_id,
+            "source-ip-address": "127.0.0.1",
+            "reason": reason,
+        },
+    }
+    _held.events.append((account_id, bucket.region_name, event))
+
+
+def announce_what_is_complete(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+    """AWS announces an object when it is whole; moto does before it has the object's metadata."""
+    _held.events = []
+    response = original(self, *args, **kwargs)
+    events, _held.events = _held.events, []  # one response is often made inside another
+    for account_id, region, event in events:
+        for rule in list(events_backends[account_id][region].event_buses["default"].rules.values()):
+            rule.send_to_targets(event, transform_input=False)
+    return response
+
+
+around(S3Response, "key_response")(announce_what_is_complete)
+around(S3Response, "bucket_response")(announce_what_is_complete)

@@ -1,0 +1,174 @@
+"""SageMaker: moto counts endpoints and answers with canned text; here they run."""
+
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from botocore.exceptions import ClientError
+from moto.cloudformation import parsing
+from moto.sagemaker.models import FakeEndpoint, FakeEndpointConfig, SageMakerModelBackend, sagemaker_backends
+from moto.sagemakerruntime.responses import SageMakerRuntimeResponse
+
+from embedded_cloud.moto_patches.around import around
+from embedded_cloud.moto_patches.host import running
+from embedded_cloud.processes import Answer, Endpoint
+from functions.runtime.weights import bucket_and_key
+
+SERVE_MODULE = (
+    "functions.segment.sagemaker.server"  # what the image runs for "serve", all that SageMaker says to a container
+)
+INVOCATION_S = 60  # SageMaker's limit of a real-time invocation
+ASYNC_INVOCATION_S = 900  # and what an asynchronous one may take unless it says otherwise
+
+
+@around(FakeEndpoint, "cloudformation_name_type")
+def name_as_the_template_says(_original: Any) -> str:
+    """AWS gives an endpoint the name that the template has for it; moto makes one up."""
+    return "EndpointName"
+
+
+parsing.get_name_type_map.cache_clear()
+
+SageMakerRuntimeResponse.use_raw_body = True  # AWS takes any bytes; moto only text
+
+
+@around(FakeEndpointConfig, "validate_instance_type")
+def take_every_instance_type(_original: Any, self: Any, instance_type: str) -> None:
+    """AWS has had new instance types since; moto knows those of 2020."""
+
+
+@around(SageMakerModelBackend, "create_endpoint")
+def have_a_container(
+    original: Any, self: Any, endpoint_name: str, endpoint_config_name: str, *args: Any, **kwargs: Any
+) -> Any:
+    """AWS runs the model's container; moto only says so."""
+    made = original(self, endpoint_name, endpoint_config_name, *args, **kwargs)
+    config, host = self.endpoint_configs[endpoint_config_name], running()
+    variant = config.production_variants[0]
+    environment = self._models[variant["ModelName"]].primary_container.get("Environment", {})
+    instance = f"{variant['VariantName']}/i-{uuid.uuid4().hex[:17]}"
+    client = (config.async_inference_config or {}).get("ClientConfig", {})
+    host.endpoints[endpoint_name] = Endpoint(
+        [SERVE_MODULE],
+        {**host.environment, **{name: str(value) for name, value in environment.items()}},
+        host.code,
+        host.open_log(f"/aws/sagemaker/Endpoints/{endpoint_name}", instance),
+        at_once=int(client.get("MaxConcurrentInvocationsPerInstance", 1)),
+    )
+    return made
+
+
+@around(SageMakerModelBackend, "delete_endpoint")
+def end_the_container(original: Any, self: Any, endpoint_name: str) -> None:
+    """AWS ends the endpoint's container; moto has none."""
+    original(self, endpoint_name)
+    running().endpoints.pop(endpoint_name).close()
+
+
+@around(SageMakerRuntimeResponse, "invoke_endpoint")
+def ask_the_container(_original: Any, self: Any) -> Any:
+    """AWS hands the body to the endpoint's container and wraps what is not a 2xx into a ModelError."""
+    name = _name(self)
+    if (endpoint := running().endpoints.get(name)) is None:
+        return _not_found(self)
+    if _output_config(self):
+        return _invalid(f"Endpoint {name} is asynchronous and takes no InvokeEndpoint")
+    headers = {key: self.headers[key] for key in ("Content-Type", "Accept") if key in self.headers}
+    answer = endpoint.invoke(self.body, headers, INVOCATION_S)
+    if answer.ok:
+        variant = {"x-Amzn-Invoked-Production-Variant": "AllTraffic", "Content-Type": answer.content_type}
+        return answer.status, variant, answer.body
+    facts = {
+        "Message": _refusal(answer),
+        "OriginalStatusCode": answer.status,
+        "OriginalMessage": answer.body.decode(errors="replace"),
+    }
+    return _error(424, "ModelError", facts)
+
+
+@around(SageMakerRuntimeResponse, "invoke_endpoint_async")
+def queue_for_the_container(_original: Any, self: Any) -> Any:
+    """AWS answers at once; later it hands what lies in S3 to the container, and writes there what comes of it."""
+    name, output = _name(self), _output_config(self)
+    if (endpoint := running().endpoints.get(name)) is None:
+        return _not_found(self)
+    if not output:
+        return _invalid(f"Endpoint {name} is not asynchronous")
+    source, body = self.headers.get("X-Amzn-SageMaker-InputLocation"), self.body
+    if bool(source) == bool(body):
+        return _invalid("Exactly one of InputLocation and Body has to be given")
+
+    inference_id = self.headers.get("X-Amzn-SageMaker-Inference-Id") or str(uuid.uuid4())
+    headers = {
+        key: self.headers[f"X-Amzn-SageMaker-{key}"]
+        for key in ("Content-Type", "Accept")
+        if f"X-Amzn-SageMaker-{key}" in self.headers
+    }
+    timeout_s = float(self.headers.get("X-Amzn-SageMaker-InvocationTimeoutSeconds", ASYNC_INVOCATION_S))
+    places = {"OutputLocation": f"{output['S3OutputPath'].rstrip('/')}/{inference_id}.out"}
+    if failures := output.get("S3FailurePath"):
+        places["FailureLocation"] = f"{failures.rstrip('/')}/{inference_id}-error.out"
+
+    def infer() -> None:
+        answer = _infer(endpoint, source, body, headers, timeout_s)
+        if answer.ok:
+            _put(places["OutputLocation"], answer.body, answer.content_type)
+        elif "FailureLocation" in places:
+            _put(places["FailureLocation"], _refusal(answer).encode(), "text/plain")
+
+    endpoint.enqueue(infer)
+    located = {f"X-Amzn-SageMaker-{place}": uri for place, uri in places.items()}
+    return (
+        202,
+        {**located, "status": 202, "Content-Type": "application/json"},
+        json.dumps({"InferenceId": inference_id}),
+    )
+
+
+def _infer(endpoint: Endpoint, source: str | None, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Answer:
+    if source:
+        bucket, key = bucket_and_key(source)
+        try:
+            body = running().client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+        except ClientError as error:
+            return Answer(400, "text/plain", f"{source} cannot be read: {error}".encode())
+    return endpoint.invoke(body, headers, timeout_s)
+
+
+def _put(uri: str, body: bytes, content_type: str) -> None:
+    bucket, key = bucket_and_key(uri)
+    running().client("s3").put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type)
+
+
+def _name(response: Any) -> str:
+    name: str = response.path.split("/")[2]  # /endpoints/NAME/invocations
+    return name
+
+
+def _output_config(response: Any) -> Mapping[str, Any]:
+    """Return where an asynchronous endpoint writes; nothing for one that is not, or that does not exist."""
+    backend = sagemaker_backends[response.current_account][response.region]
+    if (endpoint := backend.endpoints.get(_name(response))) is None:
+        return {}
+    config = backend.endpoint_configs[endpoint.endpoint_config_name]
+    output: Mapping[str, Any] = (config.async_inference_config or {}).get("OutputConfig", {})
+    return output
+
+
+def _refusal(answer: Answer) -> str:
+    side, message = "client" if 400 <= answer.status < 500 else "server", answer.body.decode(errors="replace")
+    return f'Received {side} error ({answer.status}) from primary with message "{message}".'
+
+
+def _not_found(response: Any) -> Any:
+    return _invalid(f"Endpoint {_name(response)} of account {response.current_account} not found.")
+
+
+def _invalid(message: str) -> Any:
+    return _error(400, "ValidationError", {"Message": message})
+
+
+def _error(status: int, code: str, facts: dict[str, Any]) -> Any:
+    headers = {"status": status, "Content-Type": "application/json", "x-amzn-errortype": code}
+    return status, headers, json.dumps(facts)

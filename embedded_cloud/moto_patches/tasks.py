@@ -1,0 +1,218 @@
+"""Step Functions: what a Task state does with AWS services, task tokens and errors."""
+
+import functools
+import json
+import sys
+from typing import Any
+
+import botocore.session
+from botocore import xform_name
+from botocore.exceptions import BotoCoreError, ClientError
+from moto.stepfunctions.parser import models as _models  # noqa: F401  imports every user of boto_client_for
+from moto.stepfunctions.parser.api import HistoryEventType
+from moto.stepfunctions.parser.asl.component.common.error_name.error_equals_decl import ErrorEqualsDecl
+from moto.stepfunctions.parser.asl.component.common.error_name.failure_event import (
+    FailureEvent,
+    FailureEventException,
+)
+from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name import StatesErrorName
+from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name_type import StatesErrorNameType
+from moto.stepfunctions.parser.asl.component.common.retry.jitter_strategy_decl import JitterStrategyDecl
+from moto.stepfunctions.parser.asl.component.state.exec.state_parallel import branches_decl
+from moto.stepfunctions.parser.asl.component.state.exec.state_task import mock_eval_utils
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service import StateTaskService
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_aws_sdk import (
+    StateTaskServiceAwsSdk,
+)
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_callback import (
+    StateTaskServiceCallback,
+)
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_dynamodb import (
+    StateTaskServiceDynamoDB,
+)
+from moto.stepfunctions.parser.asl.component.state.fail import state_fail
+from moto.stepfunctions.parser.asl.eval.callback.callback import CallbackEndpoint, HeartbeatTimeoutError
+from moto.stepfunctions.parser.asl.eval.environment import Environment
+from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
+from moto.stepfunctions.parser.asl.utils import boto_client
+from moto.stepfunctions.parser.asl.utils.encoding import to_json_str
+
+from embedded_cloud.moto_patches.around import around
+from embedded_cloud.moto_patches.host import running
+
+SDK_SERVICES = {  # as a state machine writes it: as boto3 does
+    "cloudwatchlogs": "logs",
+    "eventbridge": "events",
+    "sagemakerruntime": "sagemaker-runtime",
+    "sfn": "stepfunctions",
+}
+ERROR_PREFIXES = {  # as Step Functions writes a service in an error's name, where that is not its capitalised name
+    "cloudwatch": "CloudWatch",
+    "cloudwatchlogs": "CloudWatchLogs",
+    "dynamodb": "DynamoDb",
+    "eventbridge": "EventBridge",
+    "sagemakerruntime": "SageMakerRuntime",
+}
+TIMEOUT = StatesErrorName(StatesErrorNameType.StatesTimeout)
+HEARTBEAT_TIMEOUT = StatesErrorName(StatesErrorNameType.StatesHeartbeatTimeout)
+ALL = StatesErrorName(StatesErrorNameType.StatesALL)
+TERMINAL = (
+    StatesErrorName(StatesErrorNameType.StatesRuntime),
+    StatesErrorName(StatesErrorNameType.StatesStatesDataLimitExceeded),
+)
+
+
+def client_of_the_cloud(region: str, service: str, state_credentials: Any = None) -> Any:
+    """AWS calls a service at no cost; moto makes a client for every task, 50 ms each, and lacks some of their names."""
+    return running().client(SDK_SERVICES.get(service, service))
+
+
+for _module in list(sys.modules.values()):
+    if getattr(_module, "boto_client_for", None) is boto_client.boto_client_for and _module is not boto_client:
+        _module.boto_client_for = client_of_the_cloud  # type: ignore[attr-defined]
+
+
+@functools.lru_cache
+def _service_model(service: str) -> Any:
+    return botocore.session.Session().get_service_model(SDK_SERVICES.get(service, service))
+
+
+@functools.lru_cache
+def _operation(service: str, action: str) -> Any:
+    model = _service_model(service)
+    return model.operation_model(next(name for name in model.operation_names if xform_name(name) == action))
+
+
+def _model_of(task: Any, boto_service_name: Any = None, service_action_name: Any = None) -> Any:
+    service = task._get_boto_service_name(boto_service_name)
+    return _operation(service, task._get_boto_service_action(service_action_name))
+
+
+@around(StateTaskService, "_normalise_parameters")
+def send_as_the_service_expects(_original: Any, self: Any, parameters: Any, **api: Any) -> None:
+    """AWS makes bytes of a JSON body, text of an object, the service's case of PascalCase; moto nothing."""
+    if shape := _model_of(self, **api).input_shape:
+        self._to_boto_request(parameters, shape)
+
+
+@around(StateTaskService, "_normalise_response")
+def answer_as_states_expect(_original: Any, self: Any, response: Any, **api: Any) -> None:
+    """AWS gives PascalCase and JSON; moto gives the SDK's case, streams and dates."""
+    if shape := _model_of(self, **api).output_shape:
+        self._from_boto_response(response, shape)
+        response.update(json.loads(to_json_str(response)))
+
+
+@around(StateTaskServiceAwsSdk, "_normalise_service_error_name")
+def name_the_service(_original: Any, service: str) -> str:
+    """AWS writes S3, Sfn, SageMakerRuntime in error names; moto writes the lower case of the resource."""
+    return ERROR_PREFIXES.get(service.lower(), service[:1].upper() + service[1:])
+
+
+@around(StateTaskServiceAwsSdk, "_normalise_exception_name")
+def name_the_error(_original: Any, prefix: str, error: Any) -> str:
+    """AWS names an error by the Java SDK's class, S3.NoSuchKeyException; moto by boto3's, S3.ClientErrorException.
+
+    An error that the service's model does not have is the service's own: S3.S3Exception.
+    """
+    service = next((name for name, known in ERROR_PREFIXES.items() if known == prefix), prefix.lower())
+    code = error.response["Error"]["Code"]
+    if code == "404":  # HEAD has no body to say more
+        code = {"HeadObject": "NoSuchKey", "HeadBucket": "NoSuchBucket"}.get(error.operation_name, prefix)
+    modelled = {
+        shape.metadata.get("error", {}).get("code", shape.name): shape.name
+        for shape in _service_model(service).error_shapes
+    }
+    name = modelled.get(code, code if code in modelled.values() else prefix)
+    return f"{prefix}.{name.removesuffix('Exception')}Exception"
+
+
+@around(StateTaskServiceDynamoDB, "_from_error")
+def blame_dynamodb_for_its_own_errors(original: Any, self: Any, env: Any, ex: Exception) -> Any:
+    """AWS names a timeout, a missing path or a mocked error for what it is; moto calls all AmazonDynamoDBException."""
+    if isinstance(ex, ClientError | BotoCoreError):
+        return original(self, env=env, ex=ex)
+    return super(StateTaskServiceDynamoDB, self)._from_error(env=env, ex=ex)
+
+
+@around(mock_eval_utils, "_eval_mocked_response_throw")
+def throw_what_the_service_throws(original: Any, env: Any, mocked_response: Any) -> None:
+    """AWS Step Functions Local lets a mock throw States.Timeout; moto takes no name that begins with States."""
+    try:
+        original(env=env, mocked_response=mocked_response)
+    except ValueError:
+        details = {"error": mocked_response.error, "cause": mocked_response.cause}
+        name = StatesErrorName(StatesErrorNameType.from_name(mocked_response.error))
+        event = EventDetails(taskFailedEventDetails=details)
+        raise FailureEventException(FailureEvent(env, name, HistoryEventType.TaskFailed, event)) from None
+
+
+@around(Environment, "is_mocked_mode")
+def run_what_the_case_does_not_mock(original: Any, self: Any) -> bool:
+    """Run an attempt that the mocked case does not name, as a state that it does not name; moto fails it."""
+    if not original(self):
+        return False
+    mocked = self.mock_test_case.state_mocked_responses[self.next_state_name].mocked_responses
+    attempts: int = self.states.context_object.context_object_data["State"]["RetryCount"]
+    return attempts < len(mocked)
+
+
+@around(StateTaskServiceCallback, "_eval_execution")
+def issue_a_token_per_attempt(original: Any, self: Any, env: Any) -> None:
+    """AWS gives every attempt a task token of its own; moto replays the first attempt's outcome to each retry."""
+    if self.resource.condition == "waitForTaskToken":
+        env.callback_pool_manager.add(env.states.context_object.update_task_token())
+    original(self, env)
+
+
+@around(StateTaskServiceCallback, "_from_error")
+def tell_heartbeats_from_timeouts(original: Any, self: Any, env: Any, ex: Exception) -> Any:
+    """AWS calls a missed heartbeat States.HeartbeatTimeout; moto States.Timeout."""
+    failure = original(self, env, ex)
+    if isinstance(ex, HeartbeatTimeoutError):
+        failure.error_name = HEARTBEAT_TIMEOUT
+        failure.event_details["taskTimedOutEventDetails"]["error"] = HEARTBEAT_TIMEOUT.error_name
+    return failure
+
+
+@around(ErrorEqualsDecl, "_eval_body")
+def match_errors(original: Any, self: Any, env: Any) -> None:
+    """AWS: States.Timeout means missed heartbeats too, States.ALL means no terminal error; moto goes by the letter."""
+    error = env.stack[-1]
+    if error == HEARTBEAT_TIMEOUT and TIMEOUT in self.error_names:
+        env.stack[-1] = TIMEOUT
+    if error in TERMINAL and ALL in self.error_names:
+        env.stack[-1] = False
+        return
+    original(self, env)
+
+
+@around(JitterStrategyDecl, "_eval_body")
+def retry_at_the_cloud_s_pace(original: Any, self: Any, env: Any) -> None:
+    """AWS waits between attempts as the definition says, and so does moto; a test of many retries cannot.
+
+    The jitter is the last that makes up the wait.
+    """
+    original(self, env)
+    env.stack.append(env.stack.pop() * running().retry_pace)
+
+
+@around(branches_decl, "CustomErrorName")
+@around(state_fail, "CustomErrorName")
+def name_what_ended_a_branch_or_all(original: Any, error_name: str) -> Any:
+    """AWS hands a Parallel its branch's error by name, and lets a Fail state end with any.
+
+    Moto does neither with a name that begins with States, such as a timeout's.
+    """
+    if error_name.startswith("States."):
+        return StatesErrorName(StatesErrorNameType.from_name(error_name))
+    return original(error_name=error_name)
+
+
+@around(CallbackEndpoint, "setup_heartbeat_endpoint")
+def take_early_answers(original: Any, self: Any, heartbeat_seconds: int) -> Any:
+    """AWS takes an answer at any time; moto misses the one that comes before it waits for heartbeats."""
+    heartbeat = original(self, heartbeat_seconds)
+    if self.get_outcome() is not None:
+        heartbeat.notify()
+    return heartbeat

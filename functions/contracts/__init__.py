@@ -1,0 +1,1 @@
+"""Data that crosses process boundaries: workflow state, results, failure reports, webhooks, API and object keys."""

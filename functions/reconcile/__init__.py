@@ -1,0 +1,1 @@
+"""Report executions that ended without a result or a failure report."""

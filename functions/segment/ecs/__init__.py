@@ -1,0 +1,1 @@
+"""Segmentation on an ECS worker."""

@@ -1,1 +1,0 @@
-"""What every stage needs: its job, its configuration, storage, and a way to be observed."""

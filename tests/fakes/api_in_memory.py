@@ -1,0 +1,279 @@
+"""The API in this process: its handler behind the embedded gateway, moto's tables and buckets, a machine by hand."""
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+from botocore.exceptions import ClientError
+from moto import mock_aws
+from werkzeug.test import Client, TestResponse
+
+from embedded_cloud.gateway import Gateway
+from functions.api.application import handler
+from functions.api.config import ApiConfig
+from functions.api.services import Services
+from functions.contracts.api_key import ApiKey, KeyRecord, Scope, SecretHash
+from functions.contracts.object_keys import failure_key, sidecar_key
+from functions.runtime.safe_http import Fetched
+from functions.runtime.store import S3_SDK
+
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "local",
+    "AWS_SECRET_ACCESS_KEY": "local",
+    "AWS_DEFAULT_REGION": "eu-west-1",
+    "POWERTOOLS_SERVICE_NAME": "api",
+    "POWERTOOLS_METRICS_NAMESPACE": "PrecisionBackgroundRemover",
+    "POWERTOOLS_TRACE_DISABLED": "true",
+}
+TABLES = {"keys": "key_id", "usage": "meter", "jobs": "job_id"}
+MACHINE_ARN = "arn:aws:states:eu-west-1:123456789012:stateMachine:pbr"
+RESULT = b"\x89PNG\r\n\x1a\nresult"
+
+UNKNOWN_FOREGROUND = {
+    "error": "UnknownForegroundError",
+    "message": "No subject was found",
+    "field": "image",
+    "value": None,
+    "remedy": "Send a picture with a subject.",
+}
+
+
+class Machine:
+    """Step Functions, for one machine. What becomes of an execution is what ``fate`` does when it starts.
+
+    Attributes:
+        inputs: what executions were started with, by name.
+        statuses: of executions, by name; and ``errors`` of those that failed without a report.
+    """
+
+    def __init__(self, s3: Any) -> None:
+        self._s3 = s3
+        self.inputs: dict[str, dict[str, Any]] = {}
+        self.statuses: dict[str, str] = {}
+        self.errors: dict[str, str] = {}
+        self.stopped: list[str] = []
+        self.fate: Callable[[str, dict[str, Any]], None] = self.succeed
+        self.result = RESULT
+        self.exceptions = SimpleNamespace(
+            ExecutionAlreadyExists=AlreadyExistsError, ExecutionDoesNotExist=DoesNotExistError
+        )
+
+    def start_execution(self, *, stateMachineArn: str, name: str, input: str) -> None:  # noqa: N803
+        assert stateMachineArn == MACHINE_ARN
+        if name in self.inputs:
+            raise AlreadyExistsError({"Error": {"Code": "ExecutionAlreadyExists"}}, "StartExecution")
+        self.inputs[name] = json.loads(input)
+        self.statuses[name] = "RUNNING"
+        self.fate(name, self.inputs[name])
+
+    def describe_execution(self, *, executionArn: str) -> dict[str, Any]:  # noqa: N803
+        name = executionArn.rpartition(":")[2]
+        assert executionArn == f"arn:aws:states:eu-west-1:123456789012:execution:pbr:{name}"
+        if name not in self.statuses:
+            raise DoesNotExistError({"Error": {"Code": "ExecutionDoesNotExist"}}, "DescribeExecution")
+        found = {"status": self.statuses[name], "name": name}
+        if name in self.errors:
+            found["error"] = self.errors[name]
+        return found
+
+    def get_execution_history(self, *, executionArn: str, reverseOrder: bool = False, **_: Any) -> dict[str, Any]:  # noqa: N803
+        self.describe_execution(executionArn=executionArn)  # which knows what there is
+        at = datetime(2026, 1, 1, tzinfo=UTC)
+        events = [
+            {"id": 1, "type": "ExecutionStarted", "timestamp": at},
+            {"id": 2, "type": "TaskStateEntered", "timestamp": at, "stateEnteredEventDetails": {"name": "Validate"}},
+        ]
+        return {"events": events[::-1] if reverseOrder else events}
+
+    def stop_execution(self, *, executionArn: str, **_: Any) -> None:  # noqa: N803
+        self.stopped.append(executionArn.rpartition(":")[2])
+
+    def describe_state_machine(self, *, stateMachineArn: str) -> dict[str, Any]:  # noqa: N803
+        return {"stateMachineArn": stateMachineArn}
+
+    def run_on(self, name: str, request: dict[str, Any]) -> None:
+        """A fate: nothing happens yet."""
+
+    def succeed(self, name: str, request: dict[str, Any]) -> None:
+        """A fate: the result and its sidecar lie there."""
+        key, options = request["source"]["key"], request["options"]
+        format_ = options.get("format", "png")
+        result_key = f"{sidecar_key(key).removesuffix('.json')}.{format_}"
+        version = self._s3.put_object(Bucket="results", Key=result_key, Body=self.result).get("VersionId")
+        sidecar = {
+            "execution": {"id": f"arn:{name}", "name": name, "started_at": ""},
+            "source": {**request["source"], "format": "png", "bytes": 9, "width": 320, "height": 240},
+            "options": options,
+            "result": {"bucket": "results", "key": result_key, "version_id": version, "sidecar_key": sidecar_key(key)},
+            "image": {
+                "format": format_,
+                "content_type": "application/zip" if format_ == "zip" else f"image/{format_}",
+                "width": 320,
+                "height": 240,
+                "bytes": len(self.result),
+                "foreground": {"left": 10, "top": 20, "width": 100, "height": 200},
+            },
+            "model": {"name": "classical", "weights_sha256": None, "host": "lambda"},
+            "degraded": False,
+            "quality": {"score": 0.9, "review": False},
+            "timings_s": {"validate": 0.1},
+            "cache": {"key": "0", "hit": False},
+            "warnings": [],
+        }
+        self._s3.put_object(Bucket="results", Key=sidecar_key(key), Body=json.dumps(sidecar))
+        self.statuses[name] = "SUCCEEDED"
+
+    def fail(self, report: Mapping[str, Any]) -> Callable[[str, dict[str, Any]], None]:
+        """A fate: a report lies there."""
+
+        def fate(name: str, request: dict[str, Any]) -> None:
+            document = {**report, "execution": {"name": name}, "source": request["source"]}
+            key = failure_key(request["source"]["key"], name)
+            self._s3.put_object(Bucket="results", Key=key, Body=json.dumps(document))
+            self.statuses[name] = "FAILED"
+
+        return fate
+
+
+class AlreadyExistsError(ClientError):
+    pass
+
+
+class DoesNotExistError(ClientError):
+    pass
+
+
+class Web:
+    """The web, as far as somebody has put something there."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes | Exception] = {}
+
+    def __call__(self, url: str, *, field: str) -> Fetched:
+        found = self.files[url]
+        if isinstance(found, Exception):
+            raise found
+        return Fetched(found, url)
+
+
+@cache
+def client(service: str) -> Any:
+    """Return moto's client of a service. It works in every ``mock_aws``, and takes longer to make than a test."""
+    return boto3.client(service, config=S3_SDK if service == "s3" else None)  # type: ignore[call-overload]
+
+
+class OneAtATime:
+    """A client whose calls never overlap: moto checks a condition and writes in two steps, DynamoDB in one."""
+
+    def __init__(self, one: Any) -> None:
+        self._one, self._lock = one, threading.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._one, name)
+        if not callable(found) or name == "exceptions":
+            return found
+
+        def call(**request: Any) -> Any:
+            with self._lock:
+                return found(**request)
+
+        return call
+
+
+class Api:
+    """The API.
+
+    Attributes:
+        machine, web, s3, dynamodb: what it works on.
+        key: of a caller who may do everything.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self.s3, self.dynamodb = client("s3"), OneAtATime(client("dynamodb"))
+        for bucket in ("uploads", "results"):
+            self.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+            self.s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+        for table, key in TABLES.items():
+            self.dynamodb.create_table(
+                TableName=table,
+                BillingMode="PAY_PER_REQUEST",
+                AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"}],
+                KeySchema=[{"AttributeName": key, "KeyType": "HASH"}],
+            )
+        queue = client("sqs").create_queue(QueueName="queue")["QueueUrl"]
+        config = {
+            "uploads_bucket": "uploads",
+            "results_bucket": "results",
+            "state_machine_arn": MACHINE_ARN,
+            "segmentation_queue_url": queue,
+            **{f"{table}_table": table for table in TABLES},
+            "job_days": 7,
+            "rate_per_minute": 1000,
+            "monthly_quota": 1000,
+            **settings,
+        }
+        self.machine, self.web = Machine(self.s3), Web()
+        by_hand = {"stepfunctions": OneAtATime(self.machine), "dynamodb": self.dynamodb}
+        self.services = Services.connect(
+            ApiConfig(**config), client=lambda service: by_hand.get(service) or client(service), fetch=self.web
+        )
+        handle = handler(self.services)
+        context = SimpleNamespace(
+            function_name="api", memory_limit_in_mb=1024, invoked_function_arn="arn:api", aws_request_id="request"
+        )
+        self.gateway = Gateway(lambda event: handle(event, context))  # type: ignore[arg-type]
+        self._client = Client(self.gateway)
+        self.key = self.make_key(*Scope)
+
+    def make_key(self, *scopes: Scope, **limits: Any) -> str:
+        """Enter a key in the table, and return its text."""
+        key, now = ApiKey.generate(), datetime.now(UTC)
+        hashes = (SecretHash(sha256=key.sha256, created_at=now),)
+        record = KeyRecord(
+            key_id=key.key_id, name="test", hashes=hashes, scopes=frozenset(scopes), created_at=now, **limits
+        )
+        self.dynamodb.put_item(TableName="keys", Item=record.item())
+        return key.reveal()
+
+    def call(self, method: str, path: str, *, key: str | None = "", **request: Any) -> TestResponse:
+        """Send a request, with the key of who may do everything, another, or (None) none."""
+        headers = dict(request.pop("headers", {}))
+        if key is not None:
+            headers["X-API-Key"] = key or self.key
+        return self._client.open(path, method=method, headers=headers, **request)
+
+    def used(self) -> int:
+        """Return how many pictures all callers together were charged."""
+        items = self.dynamodb.scan(TableName="usage")["Items"]
+        return sum(int(item["used"]["N"]) for item in items if "used" in item)
+
+    def keys_in(self, bucket: str) -> list[str]:
+        """List a bucket, older versions included."""
+        return [version["Key"] for version in self.s3.list_object_versions(Bucket=bucket).get("Versions", [])]
+
+
+@contextmanager
+def api_in_memory(**settings: Any) -> Iterator[Api]:
+    """Run the API with these settings of its configuration."""
+    before = {name: os.environ.get(name) for name in ENVIRONMENT}
+    os.environ.update(ENVIRONMENT)
+    try:
+        with mock_aws():
+            api = Api(**settings)
+            try:
+                yield api
+            finally:
+                api.gateway.close()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

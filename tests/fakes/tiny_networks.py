@@ -1,0 +1,88 @@
+"""Networks of a few operations, whose predictions are known."""
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from core.segmentation.registry import Model
+
+SIDE = 32
+
+
+def network(
+    *,
+    batch: int | str = "n",
+    dtype: int = TensorProto.FLOAT,
+    gain: float = 1.0,
+    before: Sequence[onnx.NodeProto] = (),
+    constants: dict[str, np.ndarray] | None = None,
+) -> bytes:
+    """A network that predicts ``gain`` times the mean of the normalised channels.
+
+    Args:
+        batch: dimension of its input; a name stands for any number.
+        dtype: of its input and output.
+        gain: see above.
+        before: operations that make ``checked`` of ``image``; without any, it is the image.
+        constants: what these operations use.
+    """
+    number = helper.tensor_dtype_to_np_dtype(dtype)
+    nodes = [
+        *(before or [helper.make_node("Identity", ["image"], ["checked"])]),
+        helper.make_node("ReduceMean", ["checked"], ["mean"], axes=[1], keepdims=1),
+        helper.make_node("Mul", ["mean", "gain"], ["mask"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "brightness",
+        [helper.make_tensor_value_info("image", dtype, [batch, 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("mask", dtype, [batch, 1, SIDE, SIDE])],
+        [
+            numpy_helper.from_array(np.array(gain, number), "gain"),
+            *(numpy_helper.from_array(value, name) for name, value in (constants or {}).items()),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    return model.SerializeToString()
+
+
+def only_for_batches_of(size: int) -> bytes:
+    """A network that fails for any other number of pictures."""
+    return network(
+        before=[helper.make_node("Reshape", ["image", "shape"], ["checked"])],
+        constants={"shape": np.array([size, 3, SIDE, SIDE])},
+    )
+
+
+def fails_on_black() -> bytes:
+    """A network that fails if any of its pictures is black: it looks up the second entry of a table of one."""
+    return network(
+        before=[
+            helper.make_node("ReduceMax", ["image"], ["brightest"], axes=[1, 2, 3], keepdims=1),
+            helper.make_node("Less", ["brightest", "nothing"], ["black"]),
+            helper.make_node("Cast", ["black"], ["index"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["table", "index"], ["one"]),
+            helper.make_node("Mul", ["image", "one"], ["checked"]),
+        ],
+        constants={"nothing": np.float32(0), "table": np.ones(1, np.float32)},
+    )
+
+
+def install(directory: Path, name: str, content: bytes) -> Model:
+    """Put a network where a worker looks for weights, and return its entry."""
+    (directory / f"{name}.onnx").write_bytes(content)
+    return Model(
+        name=name,
+        file=f"{name}.onnx",
+        sha256=sha256(content).hexdigest(),
+        bytes=len(content),
+        input_px=SIDE,
+        memory_bytes=0,
+        licence="MIT",
+        commercial_use=True,
+        uri=f"https://models.example.com/{name}.onnx",
+    )

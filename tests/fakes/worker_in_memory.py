@@ -1,0 +1,198 @@
+"""Stand-ins for what a worker talks to: queue, state machine, store. Each remembers what it was told."""
+
+import json
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from core.errors import SourceNotFoundError
+from core.image import decode
+from core.types import Mask, Picture
+from functions.contracts.job import StoredObject
+from functions.segment.ecs.worker import Worker
+from tests.conftest import ROOT
+
+JOB = json.loads((ROOT / "events/segment.json").read_text())
+PATIENCE_S = 60.0
+
+
+def message(token: str = "token", *, model: str = "classical") -> str:
+    """A message as SegmentOnEcs sends it; token, picture and mask are called the same."""
+    job = {
+        **JOB,
+        "execution": {**JOB["execution"], "name": token},
+        "source": {**JOB["source"], "key": token},
+        "options": {**JOB["options"], "model": model},
+        "keys": {**JOB["keys"], "mask": token},
+    }
+    return json.dumps({"token": token, "job": job})
+
+
+def refusal(code: str) -> ClientError:
+    return ClientError({"Error": {"Code": code}}, "Call")
+
+
+class _Seen:
+    """What a stand-in has seen changes under a condition that tests wait on."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+
+    def until(self, seen: Callable[[], object]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(seen, PATIENCE_S), "it never came to that"
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        with self._changed:
+            yield
+            self._changed.notify_all()
+
+
+class Queue(_Seen):
+    """Hands out its messages once. Receipts are numbered in the order of the bodies."""
+
+    def __init__(self, *bodies: str, received: int = 1, errors: tuple[Exception, ...] = ()) -> None:
+        super().__init__()
+        self.waiting = [
+            {
+                "MessageId": str(number),
+                "ReceiptHandle": str(number),
+                "Body": body,
+                "Attributes": {"ApproximateReceiveCount": str(received)},
+            }
+            for number, body in enumerate(bodies)
+        ]
+        self.errors = list(errors)
+        self.out: set[str] = set()
+        self.most_out = 0
+        self.found_empty = threading.Event()
+        self.deleted: list[str] = []
+        self.visibility: list[tuple[str, int]] = []
+
+    def receive_message(self, *, MaxNumberOfMessages: int, **_: Any) -> dict[str, Any]:  # noqa: N803
+        assert 1 <= MaxNumberOfMessages <= 10
+        if self.errors:
+            raise self.errors.pop(0)
+        with self._change():
+            taken = [self.waiting.pop(0) for _ in range(min(MaxNumberOfMessages, len(self.waiting)))]
+            self.out |= {message["ReceiptHandle"] for message in taken}  # type: ignore[misc]
+            self.most_out = max(self.most_out, len(self.out))
+            if taken:
+                return {"Messages": taken}
+            self.found_empty.set()
+            self._changed.wait(0.02)  # a poll that is short enough for a test to end soon
+            return {}
+
+    def delete_message(self, *, QueueUrl: str, ReceiptHandle: str) -> None:  # noqa: N803
+        with self._change():
+            self.deleted.append(ReceiptHandle)
+            self.out.discard(ReceiptHandle)
+
+    def change_message_visibility_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
+        assert len({entry["Id"] for entry in Entries}) == len(Entries) <= 10
+        with self._change():
+            self.visibility += [(entry["ReceiptHandle"], entry["VisibilityTimeout"]) for entry in Entries]
+        return {}
+
+    @property
+    def given_back(self) -> list[str]:
+        return [receipt for receipt, seconds in self.visibility if seconds == 0]
+
+
+class Machine(_Seen):
+    """Step Functions; the tokens in ``gone`` have timed out, ``errors`` are what the next answers meet."""
+
+    def __init__(self, *, gone: tuple[str, ...] = (), errors: tuple[Exception, ...] = ()) -> None:
+        super().__init__()
+        self.gone, self.errors = set(gone), list(errors)
+        self.heartbeats: Counter[str] = Counter()
+        self.successes: dict[str, dict[str, Any]] = {}
+        self.failures: dict[str, tuple[str, dict[str, Any] | str]] = {}
+
+    def _check(self, token: str) -> None:
+        if token in self.gone:
+            raise refusal("TaskTimedOut")
+
+    def send_task_heartbeat(self, *, taskToken: str) -> None:  # noqa: N803
+        self._check(taskToken)
+        with self._change():
+            self.heartbeats[taskToken] += 1
+
+    def send_task_success(self, *, taskToken: str, output: str) -> None:  # noqa: N803
+        self._check(taskToken)
+        with self._change():
+            if self.errors:
+                raise self.errors.pop(0)
+            self.successes[taskToken] = json.loads(output)
+
+    def send_task_failure(self, *, taskToken: str, error: str, cause: str) -> None:  # noqa: N803
+        self._check(taskToken)
+        with self._change():
+            self.failures[taskToken] = (error, json.loads(cause) if cause.startswith("{") else cause)
+
+
+class Shelf(_Seen):
+    """Pictures by key, and the masks that were put. Who reads or puts what is ``held`` waits for :meth:`release`."""
+
+    def __init__(self, data: bytes | None, **others: bytes) -> None:
+        super().__init__()
+        self._data, self._others = data, others
+        self._held: dict[tuple[str, str], threading.Event] = defaultdict(threading.Event)
+        self.begun: list[tuple[str, str]] = []
+        self.masks: dict[str, Mask] = {}
+
+    def hold(self, step: str, *keys: str) -> None:
+        """``step`` is "read" or "put"."""
+        for key in keys:
+            _ = self._held[step, key]
+
+    def release(self) -> None:
+        for gate in self._held.values():
+            gate.set()
+
+    def _pass(self, step: str, key: str) -> None:
+        with self._change():
+            self.begun.append((step, key))
+        if (step, key) in self._held:
+            assert self._held[step, key].wait(PATIENCE_S)
+
+    def picture(self, source: StoredObject, *, at_least_px: int | None = None) -> Picture:
+        self._pass("read", source.key)
+        data = self._others.get(source.key, self._data)
+        if data is None:
+            raise SourceNotFoundError("Gone", field="source.key", value=source.key, remedy="Upload it again.")
+        return decode.decode(data, at_least_px=at_least_px)
+
+    def put_plane(self, _bucket: str, key: str, plane: Mask) -> None:
+        self._pass("put", key)
+        with self._change():
+            self.masks[key] = plane
+
+
+class Running:
+    """A worker at work in a thread; what :meth:`Worker.run` returned or raised is ``finished`` or ``error``."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.finished: bool | None = None
+        self.error: Exception | None = None
+        self._worker = worker
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.finished = self._worker.run()
+        except Exception as error:
+            self.error = error
+
+    def stop(self) -> None:
+        self._worker.stop()
+
+    def ended(self) -> None:
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()

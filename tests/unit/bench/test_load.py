@@ -1,0 +1,129 @@
+"""A load is what it says it is, and autoscaling decides as the template has it."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.autoscaling import Autoscaler, Decision, Policies
+from bench.load import arrivals, numbered, photograph
+from bench.load_chart import Series, draw
+from bench.load_report import Alone, Load, Run, at_once, report
+from bench.measure import Cost
+from core.image import decode
+from tests.conftest import ROOT
+
+TEMPLATE = ROOT / "template.yaml"
+MINUTE_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def policies() -> Policies:
+    return Policies.read(TEMPLATE)
+
+
+def minutes(scaler: Autoscaler, count: int, *, waiting: int = 0, held: int = 0, running: int = 0) -> list[Decision]:
+    """Go on for so many minutes in which the queue is as given."""
+    began, start_s = len(scaler.decisions), getattr(scaler, "now_s", 0.0)
+    for second in np.arange(0, count * MINUTE_S, 15.0):
+        scaler.sample(start_s + float(second), waiting=waiting, held=held, running=running, taken=held)
+    scaler.now_s = start_s + count * MINUTE_S  # type: ignore[attr-defined]
+    return scaler.decisions[began:]
+
+
+def test_arrivals_are_a_poisson_process_of_the_rate() -> None:
+    gaps = np.diff(arrivals(50, 400, seed=1))
+    assert np.mean(gaps) == pytest.approx(1 / 50, rel=0.03)
+    assert np.std(gaps) == pytest.approx(1 / 50, rel=0.05)
+
+
+def test_the_same_seed_gives_the_same_arrivals() -> None:
+    assert arrivals(2, 30, seed=5) == arrivals(2, 30, seed=5) != arrivals(2, 30, seed=6)
+
+
+def test_each_upload_is_another_content_of_the_same_picture() -> None:
+    picture = photograph(0.05)
+    first, second = numbered(picture, 1), numbered(picture, 23)
+    assert first != second
+    assert np.array_equal(decode.decode(first).rgb, decode.decode(second).rgb)
+
+
+def test_the_policies_are_the_templates(policies: Policies) -> None:
+    assert policies.minimum < policies.maximum
+    assert policies.target > 0
+    assert Policies.read(TEMPLATE, {"SegmentationCapacity": "GPU"}).target > policies.target
+    assert Policies.read(TEMPLATE, {"WorkerMaxCount": "3"}).maximum == 3
+
+
+def test_a_job_that_nobody_takes_wakes_one_worker_up(policies: Policies) -> None:
+    scaler = Autoscaler(policies, 0)
+    [woken] = minutes(scaler, 2, waiting=500)
+    assert (woken.before, woken.after) == (0, 1)
+
+
+def test_while_the_first_worker_starts_no_other_is_woken_up(policies: Policies) -> None:
+    scaler = Autoscaler(policies, 0)
+    assert len(minutes(scaler, 5, waiting=1)) == 1
+
+
+def test_a_backlog_above_the_target_adds_workers_in_proportion(policies: Policies) -> None:
+    scaler = Autoscaler(policies, 2)
+    [more] = minutes(scaler, 4, waiting=int(3 * policies.target), held=int(2 * policies.target), running=2)
+    assert more.after == 5  # 2.5 times the target per worker
+
+
+def test_a_peak_of_two_minutes_adds_nothing(policies: Policies) -> None:
+    scaler = Autoscaler(policies, 2)
+    minutes(scaler, 2, waiting=500, held=2, running=2)
+    assert not minutes(scaler, 3, waiting=0, held=2, running=2)
+
+
+def test_workers_that_start_are_not_added_twice(policies: Policies) -> None:
+    scaler = Autoscaler(policies, 2)
+    assert len(minutes(scaler, 6, waiting=int(4 * policies.target), held=1, running=2)) == 1
+
+
+def test_an_idle_quarter_of_an_hour_takes_workers_away(policies: Policies) -> None:
+    scaler = Autoscaler(policies, 4)
+    assert not minutes(scaler, 15, running=4)
+    [fewer] = minutes(scaler, 1, running=4)
+    assert fewer.after == policies.minimum
+
+
+@given(queue=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 40)), min_size=1, max_size=60))
+def test_no_queue_leads_beyond_the_limits(policies: Policies, queue: list[tuple[int, int]]) -> None:
+    scaler = Autoscaler(policies, policies.minimum)
+    for minute, (waiting, held) in enumerate(queue):
+        scaler.sample(minute * MINUTE_S, waiting=waiting, held=held, running=scaler.desired, taken=held)
+        assert policies.minimum <= scaler.desired <= policies.maximum
+
+
+def test_executions_at_once_are_counted_at_each_start_and_stop() -> None:
+    runs = [Run(0, 0, start, stop, "SUCCEEDED", "", {}) for start, stop in ((0.0, 5.0), (1.0, 2.0), (3.0, None))]
+    assert at_once(runs) == [1, 2, 1, 2, 1]
+
+
+@pytest.mark.parametrize("uploads", [99, 100])
+def test_only_a_hundred_results_have_a_99th_percentile(uploads: int) -> None:
+    load = Load(
+        rate=1.0,
+        seconds=float(uploads),
+        host="lambda",
+        megapixels=2.0,
+        seed=1,
+        alone=Alone(1.0, {"refine": 0.5}, 13),
+        one_process=Cost(1.0, 1.0, 0, None),
+        runs=[Run(at_s, at_s, at_s, at_s + 1.0, "SUCCEEDED", "", {"refine": 0.5}) for at_s in range(uploads)],
+        samples=[],
+        decisions=[],
+        cpu=None,
+        reports=0,
+    )
+    assert ("p99" in report(load)) == (uploads == 100)
+
+
+def test_a_chart_has_a_panel_for_each_set_of_lines() -> None:
+    line = [(0.0, 1.0), (1.0, float("nan")), (2.0, 3.0)]
+    one, two = (draw(Series("load", 2.0, [("panel", {"line": line})] * count, [(1.0, "2")])) for count in (1, 2))
+    assert two.height > one.height
+    assert len(one.getcolors() or []) > 2

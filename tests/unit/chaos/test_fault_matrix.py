@@ -1,0 +1,49 @@
+"""The fault matrix as a whole: that nothing is left out of it, and what its fates have to have in common."""
+
+import pytest
+
+from tests.fault_matrix import DOCUMENT, FOR_FAILED_JOBS, MALFORMED, Fault, fate_of, faults, is_answer_read, table
+from tests.state_machine import TASKS
+
+THROTTLES = {
+    "lambda:invoke": "Lambda.TooManyRequestsException",
+    "dynamodb": "DynamoDB.ThrottlingException",
+    "s3": "S3.S3Exception",
+    "sqs": "SQS.AmazonSQSException",
+    "sagemakerruntime": "SageMakerRuntime.SageMakerRuntimeException",
+    "sfn": "Sfn.SfnException",
+}
+"""Per service what Step Functions calls it when it throttles."""
+
+DELIVERED = ("SaveCache", "PublishMetrics", "StartWebhook", "DeadLetterNotice")
+HOSTS = ("SegmentOnEcs", "SegmentOnSageMaker", "AwaitMask", "FindRequest", "InvokeEndpoint")
+
+
+def test_the_document_has_the_matrix_of_this_state_machine() -> None:
+    assert table() in DOCUMENT.read_text(), "make reliability-tables"
+
+
+def test_every_answer_that_is_read_is_malformed_once() -> None:
+    assert set(MALFORMED) == {name for name in TASKS if is_answer_read(name)}
+
+
+@pytest.mark.parametrize("state", TASKS)
+def test_a_service_that_throttles_is_asked_again(state: str) -> None:
+    [error] = [error for service, error in THROTTLES.items() if f":{service}" in TASKS[state]["Resource"]]
+    assert fate_of(Fault(state, error)).attempts > 1
+
+
+@pytest.mark.parametrize("state", DELIVERED)
+def test_what_fails_once_the_result_is_delivered_fails_nobody(state: str) -> None:
+    assert {fate_of(fault).outcome for fault in faults() if fault.state == state} == {"result"}
+
+
+@pytest.mark.parametrize("state", HOSTS)
+def test_a_host_that_fails_costs_nobody_the_result(state: str) -> None:
+    ends = {fate_of(fault).outcome for fault in faults() if fault.state == state and "." in fault.error}
+    assert ends == {"result"}
+
+
+@pytest.mark.parametrize("state", FOR_FAILED_JOBS)
+def test_a_failure_is_told_whatever_fails_while_it_is(state: str) -> None:
+    assert {fate_of(fault).outcome for fault in faults() if fault.state == state} <= {"report", "settled"}

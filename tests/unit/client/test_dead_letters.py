@@ -1,0 +1,333 @@
+import json
+from collections import Counter
+from io import BytesIO
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client.dead_letters import Letter, go_through
+from client.errors import StackUnavailableError
+from client.stack import Stack
+from tests.conftest import ROOT
+from tests.fakes.stack_in_memory import Buckets, Executions, stack, uploaded
+
+
+class Queues:
+    """SQS: what is received is hidden until it is shown again."""
+
+    def __init__(self) -> None:
+        self.bodies: dict[str, list[str]] = {}
+        self.hidden: set[str] = set()
+        self.deleted: set[str] = set()
+
+    def put(self, queue: str, *bodies: str) -> None:
+        self.bodies.setdefault(f"https://{queue}-dlq", []).extend(bodies)
+
+    def receive_message(self, **request: Any) -> dict[str, Any]:
+        there = [
+            {
+                "MessageId": f"m{number}",
+                "ReceiptHandle": f"m{number}",
+                "Body": body,
+                "Attributes": {"ApproximateReceiveCount": "5"},
+                "MessageAttributes": {"ERROR_CODE": {"StringValue": "NO_PERMISSIONS", "DataType": "String"}},
+            }
+            for number, body in enumerate(self.bodies.get(request["QueueUrl"], []))
+        ]
+        messages = [m for m in there if m["MessageId"] not in self.hidden | self.deleted]
+        messages = messages[: min(4, request["MaxNumberOfMessages"])]
+        self.hidden |= {str(message["MessageId"]) for message in messages}
+        return {"Messages": messages} if messages else {}
+
+    def delete_message(self, **request: Any) -> None:
+        self.deleted.add(request["ReceiptHandle"])
+
+    def change_message_visibility_batch(self, **request: Any) -> None:
+        assert 1 <= len(request["Entries"]) <= 10
+        self.hidden -= {entry["ReceiptHandle"] for entry in request["Entries"]}
+
+
+class Functions:
+    """Lambda."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.invoked: list[tuple[str, str]] = []
+        self._answer: dict[str, Any] = {"Payload": BytesIO(b'"no"')} | ({"FunctionError": "Unhandled"} if fails else {})
+
+    def invoke(self, **request: Any) -> dict[str, Any]:
+        self.invoked.append((request["FunctionName"], request["Payload"]))
+        return self._answer
+
+
+class Cloud:
+    def __init__(self, *, reconcile_fails: bool = False) -> None:
+        self.queues, self.executions, self.buckets = Queues(), Executions(), Buckets()
+        self.functions = Functions(fails=reconcile_fails)
+        self.buckets.newest = {"a.jpg": "v1", "b.jpg": "v1"}
+
+    @property
+    def stack(self) -> Stack:
+        return stack(self.executions, self.buckets, self.queues, self.functions)
+
+    def go_through(
+        self, queue: str = "uploads", *, limit: int | None = None, dry_run: bool = False, purge: bool = False
+    ) -> list[Letter]:
+        return list(go_through(self.stack, queue, limit=limit, dry_run=dry_run, purge=purge))
+
+
+def event(key: str, version: str = "v1", *, number: int = 0) -> str:
+    return json.dumps({"id": number, **uploaded(key, version)})
+
+
+def ended(status: str) -> str:
+    detail = {"status": status, "input": json.dumps(uploaded("a.jpg", "v1"))}
+    return json.dumps({"source": "aws.states", "detail": detail})
+
+
+def job(execution_arn: str) -> str:
+    execution = {"id": execution_arn, "name": "one", "started_at": ""}
+    source = {"bucket": "uploads", "key": "a.jpg", "version_id": "v1", "etag": "e", "sha256": "s"}
+    return json.dumps({"token": "t", "job": {"execution": execution, "source": source}})
+
+
+def test_an_undelivered_upload_starts_the_execution_that_its_event_would_have() -> None:
+    cloud = Cloud()
+    cloud.queues.put("uploads", event("a.jpg"))
+    [letter] = cloud.go_through()
+    [started] = cloud.executions.known.values()
+    assert started["input"] == event("a.jpg")
+    assert (letter.fate, letter.key, letter.why) == ("replayed", "a.jpg", "NO_PERMISSIONS")
+    assert cloud.queues.deleted == {"m0"}
+
+
+def test_a_replay_that_was_cut_off_starts_nothing_twice_and_goes_on() -> None:
+    cloud = Cloud()
+    cloud.queues.put("uploads", event("a.jpg"), event("b.jpg"))
+    reading = go_through(cloud.stack, "uploads", limit=None, dry_run=False, purge=False)
+    next(reading)
+    reading.close()
+    cloud.queues.deleted.clear()  # the deletion is what was cut off
+    cloud.queues.hidden.clear()
+    [name] = [started["name"] for started in cloud.executions.known.values()]
+    cloud.executions.end(name, "FAILED")
+    cloud.go_through()
+    assert Counter(
+        json.loads(started["input"])["detail"]["object"]["key"] for started in cloud.executions.known.values()
+    ) == {
+        "a.jpg": 1,
+        "b.jpg": 1,
+    }
+    assert cloud.queues.deleted == {"m0", "m1"}
+
+
+def test_a_message_stays_until_its_start_is_confirmed() -> None:
+    class Refusing(Executions):
+        def start_execution(self, **request: Any) -> dict[str, Any]:
+            if '"a.jpg"' in request["input"]:
+                raise ConnectionError
+            return super().start_execution(**request)
+
+    cloud = Cloud()
+    cloud.executions = Refusing()
+    cloud.queues.put("uploads", event("b.jpg"), event("a.jpg"))
+    with pytest.raises(ConnectionError):
+        cloud.go_through()
+    assert cloud.queues.deleted == {"m0"}
+
+
+def test_two_uploads_of_one_key_are_two() -> None:
+    cloud = Cloud()
+    cloud.queues.put("uploads", event("a.jpg", number=1), event("a.jpg", number=2), event("a.jpg", number=1))
+    cloud.go_through()
+    assert len(cloud.executions.known) == 2 and len(cloud.queues.deleted) == 3
+
+
+def test_an_upload_that_needs_nothing_any_more_is_explained_and_deleted_on_request() -> None:
+    cloud = Cloud()
+    source = {"bucket": "uploads", "key": "a.jpg", "version_id": "v1"}
+    sidecar = {"source": source, "execution": {"name": "winner"}}
+    cloud.buckets.objects["results", "results/a.json"] = json.dumps(sidecar).encode()
+    cloud.queues.put("uploads", event("a.jpg"), event("b.jpg", "v0"))
+    explained = cloud.go_through()
+    assert [letter.because for letter in explained] == [
+        "it has its result, by winner",
+        "it was replaced or deleted since",
+    ]
+    assert {letter.fate for letter in explained} == {"explained"} and not cloud.queues.deleted
+    assert {letter.fate for letter in cloud.go_through(purge=True)} == {"deleted"}
+    assert len(cloud.queues.deleted) == 2 and not cloud.executions.known
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(
+                st.sampled_from(["source", "detail", "job", "execution", "id", "key", "object", "bucket", "name"]),
+                inner,
+            )
+        ),
+    )
+)
+def test_what_is_no_message_of_this_stack_is_left(body: Any) -> None:
+    cloud = Cloud()
+    for queue in ("uploads", "segmentation", "webhooks"):
+        cloud.queues.put(queue, json.dumps(body), "{")
+        assert {letter.fate for letter in cloud.go_through(queue, purge=True)} == {"left"}
+        cloud.queues.hidden.clear()
+    assert not cloud.queues.deleted and not cloud.executions.known
+
+
+@pytest.mark.parametrize("place", [("a.jpg", "v1", "elsewhere"), ("", "v1")], ids=["another bucket", "no key"])
+def test_what_is_no_object_of_the_uploads_bucket_is_left(place: tuple[str, ...]) -> None:
+    cloud = Cloud()
+    cloud.queues.put("uploads", json.dumps(uploaded(*place)), event("a.jpg"))
+    assert [letter.fate for letter in cloud.go_through()] == ["left", "replayed"]
+
+
+def test_a_dry_run_changes_nothing_and_hides_nothing() -> None:
+    cloud = Cloud()
+    cloud.queues.put("uploads", *(event("a.jpg", number=number) for number in range(25)))
+    assert [letter.fate for letter in cloud.go_through(dry_run=True, purge=True)] == ["replay"] * 25
+    assert not (cloud.executions.known or cloud.queues.deleted or cloud.queues.hidden)
+
+
+def test_no_more_messages_are_read_than_asked_for() -> None:
+    cloud = Cloud()
+    cloud.queues.put("uploads", *(event("a.jpg", number=number) for number in range(9)))
+    assert len(cloud.go_through(limit=6, dry_run=True)) == 6
+
+
+def test_messages_that_are_shown_again_meanwhile_hide_no_others() -> None:
+    class Slow(Queues):
+        """Takes so long that the lease of the first messages has ended before the second look."""
+
+        looks = 0
+
+        def receive_message(self, **request: Any) -> dict[str, Any]:
+            self.looks += 1
+            if self.looks == 2:
+                self.hidden.clear()
+            return super().receive_message(**request)
+
+    cloud = Cloud()
+    cloud.queues = Slow()
+    cloud.queues.put("uploads", *(event("a.jpg", number=number) for number in range(9)))
+    letters = cloud.go_through(dry_run=True)
+    assert [letter.message_id for letter in letters] == [f"m{number}" for number in range(9)]
+
+
+def test_messages_that_are_shown_again_for_ever_are_read_once() -> None:
+    class Unleased(Queues):
+        def receive_message(self, **request: Any) -> dict[str, Any]:
+            self.hidden.clear()
+            return super().receive_message(**request)
+
+    cloud = Cloud()
+    cloud.queues = Unleased()
+    cloud.queues.put("uploads", "no event", "none either")
+    assert [letter.message_id for letter in cloud.go_through()] == ["m0", "m1"]
+
+
+def test_an_ending_that_was_not_told_is_settled() -> None:
+    cloud = Cloud()
+    cloud.queues.put("reconcile", ended("ABORTED"))
+    [letter] = cloud.go_through("reconcile")
+    assert cloud.functions.invoked == [("reconcile", ended("ABORTED"))]
+    assert (letter.fate, letter.key, cloud.queues.deleted) == ("replayed", "a.jpg", {"m0"})
+
+
+@pytest.mark.parametrize("given", [None, "[", '["a.jpg"]', ["a.jpg"]])
+def test_an_ending_is_settled_whatever_its_execution_was_started_with(given: Any) -> None:
+    cloud = Cloud()
+    cloud.queues.put("reconcile", json.dumps({"source": "aws.states", "detail": {"input": given}}))
+    assert [(letter.fate, letter.key) for letter in cloud.go_through("reconcile")] == [("replayed", None)]
+
+
+def test_an_ending_that_cannot_be_settled_is_kept() -> None:
+    cloud = Cloud(reconcile_fails=True)
+    cloud.queues.put("reconcile", ended("ABORTED"))
+    [letter] = cloud.go_through("reconcile")
+    assert (letter.fate, letter.because) == ("refused", '"no"') and not cloud.queues.deleted
+
+
+@pytest.mark.parametrize(
+    ("facts", "fate", "because"),
+    [
+        ({"status": "RUNNING"}, "left", "one runs: when nobody answers, Lambda stands in"),
+        ({"status": "FAILED", "error": "E"}, "explained", "one failed with E: see pbr redrive"),
+        ({"status": "TIMED_OUT"}, "explained", "one failed with TIMED_OUT: see pbr redrive"),
+        (
+            {"status": "SUCCEEDED", "output": json.dumps({"model": {"host": "lambda"}})},
+            "explained",
+            "one succeeded, segmented on lambda",
+        ),
+    ],
+    ids=["running", "failed", "timed out", "succeeded"],
+)
+def test_a_job_is_explained_by_what_became_of_its_execution(facts: dict[str, Any], fate: str, because: str) -> None:
+    cloud = Cloud()
+    cloud.queues.put("segmentation", job(cloud.executions.add("one", {}, **facts)))
+    [letter] = cloud.go_through("segmentation")
+    assert (letter.fate, letter.because, letter.key) == (fate, because, "a.jpg")
+    assert letter.why == "received 5 times" and not cloud.queues.deleted
+    cloud.go_through("segmentation", purge=True)
+    assert cloud.queues.deleted == ({"m0"} if fate == "explained" else set())
+
+
+def test_a_job_whose_execution_is_forgotten_is_explained_too() -> None:
+    cloud = Cloud()
+    cloud.queues.put("segmentation", job("arn:aws:states:eu-west-1:123456789012:execution:pbr:one"))
+    assert [letter.because for letter in cloud.go_through("segmentation")] == ["one is not known any more"]
+
+
+NOTICE = json.loads((ROOT / "events/webhook.json").read_text())
+REFUSED = {"Error": "WebhookRefusedError", "Cause": '{"errorMessage": "The receiver answers with status 410"}'}
+
+
+def test_a_webhook_is_delivered_again_once_for_each_message() -> None:
+    cloud = Cloud()
+    body = json.dumps({"notice": NOTICE, "failed": REFUSED})
+    cloud.queues.put("webhooks", body, body)
+    letters = cloud.go_through("webhooks")
+    assert {letter.fate for letter in letters} == {"replayed"} and cloud.queues.deleted == {"m0", "m1"}
+    assert "status 410" in letters[0].why and letters[0].key == NOTICE["execution"]["name"]
+    cloud.queues.deleted.clear()
+    cloud.queues.hidden.clear()
+    cloud.go_through("webhooks")
+    started = list(cloud.executions.known)
+    assert [arn.rpartition(":")[2] for arn in started] == ["replay-m0", "replay-m1"]
+    assert {json.loads(one["input"])["outcome"] for one in cloud.executions.known.values()} == {"succeeded"}
+    assert {arn.split(":")[6] for arn in started} == {"pbr-webhooks"}
+
+
+def test_a_webhook_that_is_refused_again_is_left_for_the_next_time() -> None:
+    class Refusing(Executions):
+        """Deliveries that end at once, with a dead letter."""
+
+        def start_execution(self, **request: Any) -> dict[str, Any]:
+            assert len(cloud.queues.bodies["https://webhooks-dlq"]) < 9, "it goes on and on"
+            cloud.queues.put("webhooks", body)
+            return super().start_execution(**request)
+
+    cloud, body = Cloud(), json.dumps({"notice": NOTICE, "failed": REFUSED})
+    cloud.executions = Refusing()
+    cloud.queues.put("webhooks", body, body)
+    assert [letter.message_id for letter in cloud.go_through("webhooks")] == ["m0", "m1"]
+    assert [letter.message_id for letter in cloud.go_through("webhooks", dry_run=True)] == ["m2", "m3"]
+
+
+def test_what_timed_out_has_no_cause_and_is_delivered_again_all_the_same() -> None:
+    cloud = Cloud()
+    cloud.queues.put("webhooks", json.dumps({"notice": NOTICE, "failed": {"Error": "States.Timeout"}}))
+    assert [letter.fate for letter in cloud.go_through("webhooks", dry_run=True)] == ["replay"]
+
+
+def test_a_stack_without_the_outputs_is_told_to_be_deployed_again() -> None:
+    outputs = {"StateMachineArn": ""}
+    bare = Stack(**{**vars(Cloud().stack), "outputs": outputs})
+    with pytest.raises(StackUnavailableError, match="UploadsDeadLetterQueueUrl"):
+        list(go_through(bare, "uploads", limit=None, dry_run=False, purge=False))

@@ -1,0 +1,165 @@
+import json
+from datetime import timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from client.errors import ExecutionNotFoundError
+from client.history import LONGEST_S, StageReader, find, recent
+from functions.contracts.history import rows
+from tests.fakes.stack_in_memory import NOW, Executions, History, stack, uploaded
+from tests.state_machine import DEFINITION
+
+
+def told(history: History) -> list[tuple[str, str, str]]:
+    return [(event.stage, event.kind, event.detail) for event in StageReader().read(history.events)]
+
+
+def wire(error: str, message: str, remedy: str) -> str:
+    facts = {"error": error, "message": message, "field": "f", "value": 1, "remedy": remedy}
+    return json.dumps({"errorType": error, "errorMessage": json.dumps(facts), "stackTrace": []})
+
+
+def finished() -> History:
+    return (
+        History()
+        .task("Validate")
+        .enter("CacheHit?", "Choice")
+        .exit("CacheHit?", "Choice")
+        .enter("SegmentOnLambda")
+        .attempt()
+        .fail("StorageUnavailableError", "later")
+        .attempt()
+        .add("TaskSucceeded")
+        .exit("SegmentOnLambda")
+        .add("ExecutionSucceeded")
+    )
+
+
+def test_tasks_and_waits_are_stages_and_choices_are_not() -> None:
+    history = History().enter("CacheHit?", "Choice").exit("CacheHit?", "Choice")
+    history.enter("WaitForOwner", "Wait").exit("WaitForOwner", "Wait").task("Validate")
+    assert told(history) == [
+        ("WaitForOwner", "started", ""),
+        ("WaitForOwner", "finished", ""),
+        ("Validate", "started", ""),
+        ("Validate", "finished", ""),
+    ]
+
+
+@pytest.mark.parametrize("ended", ["ParallelStateSucceeded", "ParallelStateFailed"])
+def test_branches_are_one_stage_together(ended: str) -> None:
+    history = History().enter("SegmentOnSageMakerAsync", "Parallel").add("ParallelStateStarted")
+    history.enter("AwaitMask").attempt().task("FindRequest").task("InvokeEndpoint")
+    if ended == "ParallelStateFailed":
+        history.fail("UnknownForegroundError", "no subject")
+    else:
+        history.add("TaskSucceeded").exit("AwaitMask")
+    history.add(ended).exit("SegmentOnSageMakerAsync", "Parallel")
+    assert told(history) == [
+        ("SegmentOnSageMakerAsync", "started", ""),
+        ("SegmentOnSageMakerAsync", "finished", "")
+        if ended == "ParallelStateSucceeded"
+        else ("SegmentOnSageMakerAsync", "failed", "UnknownForegroundError: no subject"),
+    ]
+
+
+def test_a_stage_is_timed_from_its_entry_over_all_attempts() -> None:
+    history = History().enter("Refine").attempt().fail("E", "c", ms=500).attempt().add("TaskSucceeded", ms=500)
+    *_, last = StageReader().read(history.exit("Refine").events)
+    assert last.kind == "finished" and last.seconds == pytest.approx(1.005)
+
+
+def test_a_retry_is_told_once_with_its_error_and_is_no_failure() -> None:
+    assert ("SegmentOnLambda", "retried", "StorageUnavailableError: later") in told(finished())
+    assert [kind for stage, kind, _ in told(finished()) if stage == "SegmentOnLambda"] == [
+        "started",
+        "retried",
+        "finished",
+    ]
+
+
+def test_a_caught_error_is_told_in_its_own_words() -> None:
+    history = History().enter("Validate").attempt()
+    history.fail("EmptyImageError", wire("EmptyImageError", "The file is empty", "Send another.")).exit("Validate")
+    assert told(history)[-1] == ("Validate", "failed", "EmptyImageError: The file is empty. Send another.")
+
+
+def test_an_error_that_nobody_caught_ends_execution_and_stage() -> None:
+    history = (
+        History().enter("Validate").attempt().add("TaskTimedOut", taskTimedOutEventDetails={"error": "States.Timeout"})
+    )
+    reader = StageReader()
+    events = list(reader.read(history.add("ExecutionFailed").events))
+    assert reader.ended and (events[-1].kind, events[-1].detail) == ("failed", "States.Timeout")
+
+
+@pytest.mark.parametrize("kind", ["ExecutionSucceeded", "ExecutionFailed", "ExecutionAborted", "ExecutionTimedOut"])
+def test_every_way_to_end_is_an_end(kind: str) -> None:
+    reader = StageReader()
+    list(reader.read(History().task("Validate").events))
+    assert not reader.ended
+    list(reader.read(History().task("Validate").add(kind).events))
+    assert reader.ended
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(0, len(finished().events)), max_size=5))
+def test_it_does_not_matter_when_the_history_is_looked_at(looks: list[int]) -> None:
+    events = finished().events
+    reader = StageReader()
+    read = [event for look in [*sorted(looks), len(events)] for event in reader.read(events[:look])]
+    assert read == list(StageReader().read(events))
+
+
+def test_a_table_says_of_every_event_when_it_was_and_where() -> None:
+    history = History().enter("Validate", given={"a": 1}).attempt().add("TaskSucceeded", ms=40)
+    history.exit("Validate", made={"b": 2}).add("ExecutionSucceeded")
+    table = rows(history.events)
+    assert [(row.ms, row.type, row.state) for row in table] == [
+        (0, "ExecutionStarted", ""),
+        (1, "TaskStateEntered", "Validate"),
+        (2, "TaskScheduled", "Validate"),
+        (3, "TaskStarted", "Validate"),
+        (43, "TaskSucceeded", "Validate"),
+        (44, "TaskStateExited", "Validate"),
+        (45, "ExecutionSucceeded", ""),
+    ]
+    assert (table[1].data, table[5].data, table[2].detail) == ({"a": 1}, {"b": 2}, "lambda:invoke")
+
+
+def test_an_execution_at_a_glance() -> None:
+    executions = Executions()
+    executions.add("running", uploaded("a.jpg", "1"))
+    executions.add(
+        "done",
+        uploaded("b.jpg", "1"),
+        after_s=1,
+        status="SUCCEEDED",
+        stopDate=NOW + timedelta(seconds=3.5),
+        output=json.dumps({"cache": {"hit": True}}),
+    )
+    executions.add(
+        "refused", {"source": "s3://uploads/c.jpg"}, after_s=-1, status="FAILED", error="InvalidRequestError"
+    )
+    done, running, refused = recent(stack(executions), 10)
+    assert (done.name, done.source_key, done.seconds, done.cache_hit) == ("done", "b.jpg", 2.5, True)
+    assert (running.status, running.seconds, running.cache_hit) == ("RUNNING", None, None)
+    assert (refused.source_key, refused.error) == (None, "InvalidRequestError")
+
+
+def test_the_start_of_a_name_finds_an_execution_if_it_is_the_only_one() -> None:
+    executions = Executions()
+    arns = {name: executions.add(name, {}) for name in ("abc", "abd", "ab")}
+    deployed = stack(executions)
+    assert find(deployed, "abc") == find(deployed, arns["abc"]) == arns["abc"]
+    assert find(deployed, "ab") == arns["ab"], "a whole name is meant as one"
+    with pytest.raises(ExecutionNotFoundError, match="3 executions"):
+        find(deployed, "a")
+    with pytest.raises(ExecutionNotFoundError, match="No execution"):
+        find(deployed, "x")
+
+
+def test_an_execution_is_given_the_time_that_the_state_machine_gives_it() -> None:
+    assert DEFINITION["TimeoutSeconds"] == LONGEST_S

@@ -1,0 +1,275 @@
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import boto3
+import pytest
+from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
+from moto import mock_aws
+from typer.testing import CliRunner
+
+from client import keys
+from client.cli import app
+from client.errors import KeyConflictError, KeyNotFoundError, StackUnavailableError, UsageError
+from client.stack import Stack
+from functions.api.auth import Authorizer, Caller
+from functions.api.problems import Problem
+from functions.contracts.api_key import ApiKey, Scope
+from functions.contracts.webhook_signature import signing_secret
+from tests.fakes import stack_in_memory
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """A stack that has keys, meters and a secret."""
+    with mock_aws():
+        session = boto3.session.Session("local", "local", region_name="eu-west-1")
+        dynamodb, secrets = session.client("dynamodb"), session.client("secretsmanager")
+        for table, key in (("keys", "key_id"), ("usage", "meter")):
+            dynamodb.create_table(
+                TableName=table,
+                KeySchema=[{"AttributeName": key, "KeyType": "HASH"}],
+                AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"}],
+                BillingMode="PAY_PER_REQUEST",
+            )
+        secrets.create_secret(Name="webhooks", SecretString="master")
+        yield replace(
+            stack_in_memory.stack(dynamodb=dynamodb, secrets=secrets),
+            outputs={"ApiKeysTable": "keys", "ApiUsageTable": "usage", "WebhookSecretArn": "webhooks"},
+            parameters={"ApiRatePerMinute": "60", "ApiMonthlyQuota": "10000"},
+        )
+
+
+def gate(stack: Stack, at: datetime = NOW) -> Authorizer:
+    """Return the gate of a function that has just started."""
+    return Authorizer(
+        keys_table="keys",
+        usage_table="usage",
+        rate_per_minute=60,
+        monthly_quota=10_000,
+        dynamodb_client=stack.dynamodb,
+        clock=at.timestamp,
+    )
+
+
+def caller(stack: Stack, key: ApiKey, at: datetime = NOW) -> Caller:
+    request = APIGatewayProxyEventV2({"headers": {"x-api-key": key.reveal()}, "requestContext": {}})
+    return gate(stack, at).admit(request, Scope.READ).caller
+
+
+def lets_in(stack: Stack, key: ApiKey, at: datetime = NOW) -> bool:
+    try:
+        return bool(caller(stack, key, at))
+    except Problem as problem:
+        assert problem.code == "auth_failed"
+        return False
+
+
+def make(stack: Stack, name: str = "laptop", **asked: Any) -> keys.Issued:
+    given = {"scopes": [Scope.READ], "rate_per_minute": None, "monthly_quota": None, "lifetime": None, "now": NOW}
+    return keys.create(stack, name, **given | asked)
+
+
+def test_a_key_has_the_scopes_and_limits_that_were_asked_for(stack: Stack) -> None:
+    scopes = {Scope.READ, Scope.DELETE}
+    key = make(stack, scopes=scopes, rate_per_minute=5, monthly_quota=7, lifetime=90 * DAY).key
+    assert caller(stack, key) == Caller(key.key_id, frozenset(scopes), 5, 7)
+    assert lets_in(stack, key, NOW + 89 * DAY) and not lets_in(stack, key, NOW + 90 * DAY)
+    assert not lets_in(stack, make(stack, lifetime=0 * DAY).key)
+
+
+def test_a_key_without_limits_of_its_own_has_the_stack_s(stack: Stack) -> None:
+    entry = make(stack).entry
+    assert (entry.rate_per_minute, entry.monthly_quota) == (60, 10_000)
+    own = make(stack, rate_per_minute=5, monthly_quota=0).entry
+    assert (own.rate_per_minute, own.monthly_quota) == (5, 0)
+
+
+def test_scripts_get_all_facts_of_a_new_key(stack: Stack) -> None:
+    issued = make(stack, monthly_quota=0)
+    assert issued.facts() == {
+        "id": issued.key.key_id,
+        "name": "laptop",
+        "scopes": ["read"],
+        "rate_per_minute": 60,
+        "monthly_quota": 0,
+        "used": 0,
+        "created_at": "2026-03-01T12:00:00Z",
+        "expires_at": None,
+        "revoked_at": None,
+        "rotated_at": None,
+        "status": "active",
+        "key": issued.key.reveal(),
+    }
+
+
+def test_the_list_has_every_key_newest_first_with_this_month_s_use(stack: Stack) -> None:
+    used, revoked, rotated = (make(stack, now=NOW + days * DAY, lifetime=9 * DAY).key for days in (1, 2, 3))
+    gate(stack).charge(caller(stack, used))
+    keys.revoke(stack, revoked.key_id, NOW)
+    keys.rotate(stack, rotated.key_id, DAY, NOW + 4 * DAY)
+    facts = [entry.facts() for entry in keys.entries(stack, NOW + 10 * DAY)]
+    assert [(key["id"], key["used"], key["status"]) for key in facts[:3]] == [
+        (rotated.key_id, 0, "active"),
+        (revoked.key_id, 0, "revoked"),
+        (used.key_id, 1, "expired"),
+    ]
+    assert [key["rotated_at"] for key in facts[:3]] == ["2026-03-05T12:00:00Z", None, None]
+    assert keys.entries(stack, datetime(2026, 4, 1, tzinfo=UTC))[2].used == 0
+
+
+def test_neither_the_table_nor_the_list_has_a_secret(stack: Stack) -> None:
+    first = make(stack)
+    issued = [first, keys.rotate(stack, first.key.key_id, DAY, NOW)]
+    stored = str(stack.dynamodb.scan(TableName="keys")["Items"])
+    listed = str([entry.facts() for entry in keys.entries(stack, NOW)])
+    for secret in (one.key.secret.get_secret_value() for one in issued):
+        assert secret not in stored + listed + repr(issued)
+    assert all(one.key.sha256 in stored and one.key.sha256 not in listed for one in issued)
+
+
+def test_a_rotated_key_opens_with_both_secrets_until_the_grace_is_over(stack: Stack) -> None:
+    old = make(stack).key
+    new = keys.rotate(stack, old.key_id, DAY, NOW).key
+    assert new.key_id == old.key_id
+    assert [lets_in(stack, key, NOW + 0.9 * DAY) for key in (old, new)] == [True, True]
+    assert [lets_in(stack, key, NOW + DAY) for key in (old, new)] == [False, True]
+
+
+def test_a_key_that_leaked_is_rotated_without_grace(stack: Stack) -> None:
+    old = make(stack).key
+    new = keys.rotate(stack, old.reveal(), timedelta(0), NOW).key
+    assert [lets_in(stack, key) for key in (old, new)] == [False, True]
+
+
+def test_a_revoked_key_lets_nobody_in_and_is_not_rotated(stack: Stack) -> None:
+    key = make(stack).key
+    keys.revoke(stack, key.key_id, NOW)
+    assert not lets_in(stack, key)
+    with pytest.raises(KeyConflictError, match="revoked"):
+        keys.rotate(stack, key.key_id, DAY, NOW)
+
+
+def test_a_key_is_revoked_by_its_text_once_and_for_all(stack: Stack) -> None:
+    key = make(stack).key.reveal()
+    assert keys.revoke(stack, key, NOW).revoked_at == keys.revoke(stack, key, NOW + DAY).revoked_at == NOW
+
+
+def test_an_expired_key_is_not_rotated(stack: Stack) -> None:
+    key = make(stack, lifetime=DAY).key.key_id
+    with pytest.raises(KeyConflictError, match="expired"):
+        keys.rotate(stack, key, DAY, NOW + DAY)
+
+
+def test_a_key_that_is_not_there_is_named(stack: Stack) -> None:
+    unknown = ApiKey.generate().key_id
+    for attempt in (
+        lambda: keys.revoke(stack, unknown, NOW),
+        lambda: keys.rotate(stack, unknown, DAY, NOW),
+        lambda: keys.webhook_secret(stack, unknown),
+    ):
+        with pytest.raises(KeyNotFoundError, match=unknown):
+            attempt()
+
+
+@pytest.mark.parametrize("key", [ApiKey.generate().reveal()[:-1], ""], ids=["cut off", "empty"])
+def test_what_may_be_a_mistyped_key_is_not_repeated(stack: Stack, key: str) -> None:
+    for attempt in (lambda: keys.revoke(stack, key, NOW), lambda: keys.rotate(stack, key, DAY, NOW)):
+        with pytest.raises(UsageError) as caught:
+            attempt()
+        assert caught.value.value is None and "pbr keys list" in str(caught.value)
+
+
+class Overtaken:
+    """DynamoDB's client; just before an update arrives, somebody else has done something."""
+
+    def __init__(self, dynamodb: Any, others: Callable[[], object]) -> None:
+        self.exceptions, self.get_item = dynamodb.exceptions, dynamodb.get_item
+        self._update_item, self._others = dynamodb.update_item, others
+
+    def update_item(self, **asked: Any) -> Any:
+        self._others()
+        return self._update_item(**asked)
+
+
+def test_a_key_that_is_revoked_while_it_is_rotated_stays_revoked(stack: Stack) -> None:
+    issued = make(stack)
+    key_id = issued.key.key_id
+    overtaken: Any = Overtaken(stack.dynamodb, lambda: keys.revoke(stack, key_id, NOW))
+    with pytest.raises(KeyConflictError):
+        keys.rotate(replace(stack, dynamodb=overtaken), key_id, DAY, NOW)
+    assert not lets_in(stack, issued.key)
+
+
+def test_of_two_rotations_at_once_one_is_told_that_its_secret_opens_nothing(stack: Stack) -> None:
+    key_id, issued = make(stack).key.key_id, []
+    overtaken: Any = Overtaken(stack.dynamodb, lambda: issued.append(keys.rotate(stack, key_id, DAY, NOW)))
+    with pytest.raises(KeyConflictError):
+        keys.rotate(replace(stack, dynamodb=overtaken), key_id, DAY, NOW)
+    assert lets_in(stack, issued[0].key)
+
+
+def test_no_key_is_made_that_nobody_gets_to_see(stack: Stack) -> None:
+    before = len(keys.entries(stack, NOW))
+    with pytest.raises(stack.dynamodb.exceptions.ResourceNotFoundException):
+        make(replace(stack, outputs={**stack.outputs, "ApiUsageTable": "nosuch"}))
+    assert len(keys.entries(stack, NOW)) == before
+
+
+def test_a_key_s_webhooks_are_signed_with_a_secret_that_outlives_rotations(stack: Stack) -> None:
+    key = make(stack).key
+    before = keys.webhook_secret(stack, key.key_id)
+    newest = keys.rotate(stack, key.key_id, DAY, NOW).key
+    assert before == keys.webhook_secret(stack, newest.reveal()) == signing_secret("master", key.key_id)
+
+
+def test_callers_without_a_key_find_their_webhooks_secret_by_who_they_are(stack: Stack) -> None:
+    session = "arn:aws:sts::123456789012:assumed-role/shop/one"
+    request = APIGatewayProxyEventV2({"headers": {}, "requestContext": {"authorizer": {"iam": {"userArn": session}}}})
+    caller_id = gate(stack).admit(request, Scope.READ).caller.id
+    assert keys.webhook_secret(stack, session) == signing_secret("master", caller_id)
+
+
+@pytest.mark.parametrize("arn", ["arn:", "arn:aws:iam::123456789012:role/shop", "arn:aws:s3:::bucket"])
+def test_an_arn_that_nobody_calls_by_has_no_webhooks(stack: Stack, arn: str) -> None:
+    with pytest.raises(UsageError, match="get-caller-identity"):
+        keys.webhook_secret(stack, arn)
+
+
+def test_a_stack_without_the_api_is_told_to_be_deployed_again(stack: Stack) -> None:
+    key_id, older = make(stack).key.key_id, replace(stack, outputs={})
+    for attempt in (
+        lambda: make(older),
+        lambda: keys.entries(older, NOW),
+        lambda: keys.rotate(older, key_id, DAY, NOW),
+        lambda: keys.revoke(older, key_id, NOW),
+        lambda: keys.webhook_secret(older, key_id),
+    ):
+        with pytest.raises(StackUnavailableError, match="deploy it again"):
+            attempt()
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "x" * 101], ids=["none", "two lines", "long"])
+def test_a_name_is_one_printable_line(stack: Stack, name: str) -> None:
+    with pytest.raises(UsageError, match="1 to 100 printable"):
+        make(stack, name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("create a --scope admin", "delete"),
+        ("create a --rate 0", "--rate"),
+        ("create a --rate 60001", "--rate"),
+        ("create a --quota -1", "--quota"),
+        ("create a --expires 1w", "--expires"),
+        ("rotate a --grace soon", "--grace"),
+    ],
+)
+def test_wrong_use_is_told_before_anything_is_done(arguments: str, says: str) -> None:
+    result = CliRunner().invoke(app, ["keys", *arguments.split()])
+    assert result.exit_code == 2 and says in result.stderr

@@ -1,0 +1,286 @@
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+from typer.testing import CliRunner, Result
+
+from client import models
+from client.cli import app
+from client.models import Entry
+from core.segmentation.registry import MODELS, RELEASE, Model, ModelSource
+from functions.runtime.weights import open_url
+from tests.fakes.stack_in_memory import OUTPUTS
+
+CONTENT = b"the weights of a small network" * 100_000
+
+
+def described(folder: Path, name: str = "small", content: bytes = CONTENT) -> dict[str, Any]:
+    """Put a custom model's file into a folder and describe it."""
+    path = folder / f"{name}-epoch_7.onnx"
+    path.write_bytes(content)
+    return {
+        "name": name,
+        "uri": path.as_uri(),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        "input_px": 64,
+        "licence": "Example-1.0",
+        "commercial_use": True,
+    }
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Path:
+    """Where the files lie that are fetched."""
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The directory that weights are fetched to."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("PBR_MODEL_DIR", str(tmp_path / "here"))
+    for name in ("AWS_ENDPOINT_URL", "PBR_STACK", "PBR_MODEL_MIRROR", "PBR_CUSTOM_MODELS"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "here"
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """S3, with a bucket named weights."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="weights")
+    yield client
+    server.stop()
+
+
+class Heard:
+    """What a screen is told."""
+
+    def __init__(self) -> None:
+        self.counts: list[tuple[int, int]] = []
+        self.lines: list[str] = []
+        self.errors: dict[str, Exception] = {}
+
+    def moved(self, name: str, count_bytes: int, of_bytes: int) -> None:
+        self.counts.append((count_bytes, of_bytes))
+
+    def done(self, name: str, what: str) -> None:
+        self.lines.append(f"{name} {what}")
+
+    def failed(self, name: str, error: Exception) -> None:
+        self.errors[name] = error
+
+
+def pbr(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def listed() -> dict[str, dict[str, Any]]:
+    result = pbr("models", "--json", "--verify")
+    assert result.exit_code == 0, result.stderr
+    return {facts["name"]: facts for facts in json.loads(result.stdout)}
+
+
+def mirrored(name: str, **facts: Any) -> Model:
+    """A model as the registry has it, of the small file."""
+    sha256 = hashlib.sha256(CONTENT).hexdigest()
+    return replace(MODELS["u2net"], name=name, file=f"{name}.v1.onnx", sha256=sha256, bytes=len(CONTENT), **facts)
+
+
+def test_every_model_is_listed_with_its_licence_and_where_it_would_come_from() -> None:
+    result = pbr("models")
+    assert result.exit_code == 0
+    for model in MODELS.values():
+        [line] = [line for line in result.stdout.splitlines() if line.split(" ")[0] == model.name]
+        assert model.licence in line and (" yes " if model.commercial_use else " no ") in line
+        assert f"{model.input_px} px" in line and model.file in line
+    assert RELEASE in result.stdout and "classical" in result.stdout
+
+
+def test_a_mirror_and_models_of_ones_own_are_listed(monkeypatch: pytest.MonkeyPatch, shelf: Path) -> None:
+    monkeypatch.setenv("PBR_MODEL_MIRROR", "s3://weights/nets/")
+    monkeypatch.setenv("PBR_CUSTOM_MODELS", json.dumps([described(shelf)]))
+    found = listed()
+    assert list(found) == [*MODELS, "small"]
+    assert found["u2net"]["url"] == "s3://weights/nets/u2net.onnx"
+    assert found["small"]["url"] == (shelf / "small-epoch_7.onnx").as_uri()
+    assert (found["small"]["path"], found["small"]["verified"]) == (None, None)
+
+
+def test_what_is_here_is_checked_when_that_is_asked_for(here: Path) -> None:
+    here.mkdir()
+    (here / "u2netp.onnx").write_bytes(b"another network")
+    assert "not checked" in pbr("models").stdout
+    assert "not the pinned file" in pbr("models", "--verify").stdout
+    facts = listed()["u2netp"]
+    assert (facts["path"], facts["verified"]) == (str(here / "u2netp.onnx"), False)
+
+
+def test_the_default_here_is_the_one_that_a_cloud_would_take(tmp_path: Path) -> None:
+    small, best = mirrored("small"), mirrored("best")
+    source = ModelSource((tmp_path,), registry={"best": best, "small": small})
+    assert [entry.default for entry in models.entries(source, verify=False)] == [True, False]
+    (tmp_path / "small.onnx").write_bytes(CONTENT)
+    assert [entry.default for entry in models.entries(source, verify=False)] == [False, True]
+
+
+def test_custom_models_that_cannot_be_read_are_wrong_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PBR_CUSTOM_MODELS", '[{"name": "../../etc"}]')
+    result = pbr("models")
+    assert result.exit_code == 2 and "PBR_CUSTOM_MODELS.0.name" in result.stderr
+
+
+def test_models_are_fetched_verified_and_then_only_verified(
+    monkeypatch: pytest.MonkeyPatch, shelf: Path, here: Path
+) -> None:
+    monkeypatch.setenv("PBR_CUSTOM_MODELS", json.dumps([described(shelf)]))
+    result = pbr("models", "fetch", "small")
+    assert result.exit_code == 0 and "fetched to" in result.stderr
+    assert (here / "small.onnx").read_bytes() == CONTENT
+    assert listed()["small"]["verified"] is True
+    (shelf / "small-epoch_7.onnx").unlink()
+    again = pbr("models", "fetch", "small")
+    assert again.exit_code == 0 and "is at" in again.stderr and "verified" in again.stderr
+
+
+def test_one_model_that_cannot_be_had_stops_no_other_and_is_told(
+    monkeypatch: pytest.MonkeyPatch, shelf: Path, tmp_path: Path
+) -> None:
+    tampered = {**described(shelf, "tampered"), "sha256": "0" * 64}
+    missing = {**described(shelf, "missing"), "uri": (shelf / "missing.onnx").as_uri()}
+    monkeypatch.setenv("PBR_CUSTOM_MODELS", json.dumps([tampered, missing, described(shelf)]))
+    result = pbr("models", "fetch", "tampered", "missing", "small", "--to", str(tmp_path / "to"))
+    assert result.exit_code == 1
+    assert [line.split()[:2] for line in result.stderr.splitlines()] == [
+        ["failed", "tampered"],
+        ["failed", "missing"],
+        ["done", "small"],
+    ]
+    assert [path.name for path in (tmp_path / "to").iterdir()] == ["small.onnx"], "nothing half-written"
+
+
+def test_a_file_here_that_is_another_one_is_told_and_left(
+    monkeypatch: pytest.MonkeyPatch, shelf: Path, here: Path
+) -> None:
+    monkeypatch.setenv("PBR_CUSTOM_MODELS", json.dumps([described(shelf)]))
+    here.mkdir()
+    (here / "small.onnx").write_bytes(b"another network")
+    result = pbr("models", "fetch", "small")
+    assert result.exit_code == 1 and "SHA-256" in result.stderr
+    assert (here / "small.onnx").read_bytes() == b"another network"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [([], "--all-free"), (["classical"], "--all-free"), (["nosuch"], "birefnet-general")],
+    ids=str,
+)
+def test_what_names_no_weights_is_wrong_use(arguments: list[str], says: str) -> None:
+    result = pbr("models", "fetch", *arguments)
+    assert result.exit_code == 2 and says in result.stderr
+
+
+def test_all_free_ones_are_those_of_the_registry_and_what_is_named_besides() -> None:
+    source = ModelSource((Path("models"),))
+    names = [model.name for model in models.chosen(["silueta", "u2net"], source, all_free=True)]
+    assert len(names) == len(set(names))
+    assert set(names) == {"silueta", *(model.name for model in MODELS.values() if model.commercial_use)}
+
+
+def test_a_bucket_is_filled_so_that_it_serves_as_a_mirror(s3: Any, shelf: Path, tmp_path: Path) -> None:
+    first, second = mirrored("first"), mirrored("second")
+    for model in (first, second):
+        (shelf / model.file).write_bytes(CONTENT)
+    registry = {"first": first, "second": second}
+    filling = ModelSource((tmp_path / "a",), shelf.as_uri(), 10, registry, open_url)
+    heard = Heard()
+    assert models.fetch([first, second], filling, heard, bucket="s3://weights/nets/")
+    assert heard.lines == [f"{name} uploaded to s3://weights/nets/{name}.v1.onnx" for name in registry]
+    assert heard.counts[-1] == (len(CONTENT), len(CONTENT))
+
+    served = ModelSource((tmp_path / "b",), "s3://weights/nets", 10, registry, open_url)
+    assert models.fetch([first, second], served, Heard())
+    assert (tmp_path / "b" / "second.onnx").read_bytes() == CONTENT
+
+
+def test_a_file_goes_to_a_bucket_once(s3: Any, shelf: Path, tmp_path: Path) -> None:
+    model = mirrored("small")
+    (shelf / model.file).write_bytes(CONTENT)
+    source = ModelSource((tmp_path / "a",), shelf.as_uri(), 10, {"small": model}, open_url)
+    models.fetch([model], source, Heard(), bucket="s3://weights")
+    before = s3.head_object(Bucket="weights", Key=model.file)["LastModified"]
+    heard = Heard()
+    models.fetch([model], source, heard, bucket="s3://weights")
+    assert heard.lines == [f"small is at s3://weights/{model.file}"]
+    assert s3.head_object(Bucket="weights", Key=model.file)["LastModified"] == before
+
+    s3.put_object(Bucket="weights", Key=model.file, Body=b"another network")
+    heard = Heard()
+    models.fetch([model], source, heard, bucket="s3://weights")
+    assert heard.lines == [f"small uploaded to s3://weights/{model.file}"]
+
+
+def test_a_bucket_that_is_not_there_is_told(s3: Any, shelf: Path, tmp_path: Path) -> None:
+    model = mirrored("small")
+    (shelf / model.file).write_bytes(CONTENT)
+    source = ModelSource((tmp_path / "a",), shelf.as_uri(), 10, {"small": model}, open_url)
+    heard = Heard()
+    assert not models.fetch([model], source, heard, bucket="s3://nosuch")
+    assert "bucket" in str(heard.errors["small"]).lower()
+
+
+def test_weights_lie_in_the_users_cache_unless_the_environment_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PBR_MODEL_DIR", os.pathsep.join(["models", "/opt/models"]))
+    assert models.directories() == (Path.cwd() / "models", Path("/opt/models"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "/home/user/.cache")
+    monkeypatch.delenv("PBR_MODEL_DIR")
+    assert [path.name for path in models.directories()] == ["models"]
+
+
+@pytest.mark.parametrize(("bytes_", "suits"), [(224_005_088, "CPU, GPU"), (972_666_916, "GPU")])
+def test_a_gigabyte_of_weights_is_for_gpus(bytes_: int, suits: str) -> None:
+    entry = Entry(replace(MODELS["birefnet-general"], bytes=bytes_), None, None, "https://mirror.example", False)
+    assert entry.suits == suits
+
+
+@pytest.fixture
+def stack_with_a_model_of_its_own(s3: Any, shelf: Path) -> Iterator[None]:
+    """A deployed stack, as far as the client looks at it before it uploads."""
+    template = {
+        "Parameters": {"CustomModels": {"Type": "String"}},
+        "Resources": {"Bucket": {"Type": "AWS::S3::Bucket"}},
+        "Outputs": {name: {"Value": value} for name, value in OUTPUTS.items()},
+    }
+    parameter = {"ParameterKey": "CustomModels", "ParameterValue": json.dumps([described(shelf)])}
+    boto3.client("cloudformation").create_stack(
+        StackName="precision-background-remover", TemplateBody=json.dumps(template), Parameters=[parameter]
+    )
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("stack_with_a_model_of_its_own")
+def test_a_model_that_only_the_stack_knows_can_be_asked_for(tmp_path: Path) -> None:
+    known = pbr("process", "nosuch.jpg", "--model", "small", "--out", str(tmp_path))
+    assert known.exit_code == 1 and "nosuch.jpg" in known.stderr and "model" not in known.stderr
+    unknown = pbr("process", "nosuch.jpg", "--model", "large", "--out", str(tmp_path))
+    assert unknown.exit_code == 2 and "small" in unknown.stderr and "nosuch.jpg" not in unknown.stderr

@@ -1,0 +1,312 @@
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client.errors import ExecutionNotFoundError, UsageError
+from client.redrive import Recovery, carry_out, duration, failed_since, find, follow, plan, retry_name
+from client.stack import Stack
+from core.errors import CorruptImageError, InvalidRequestError, WeightsHashMismatchError
+from functions.contracts.errors import StorageDeniedError
+from tests.fakes.stack_in_memory import NOW, Buckets, Executions, History, stack, uploaded
+
+ENDED_BY_FAIL = History().enter("Failed", "Fail").add("ExecutionFailed").events
+ENDED_BY_NOBODY = History().enter("Refine").add("ExecutionFailed").events
+JUST = {"startDate": datetime.now(UTC) - timedelta(minutes=5), "redriveStatus": "REDRIVABLE"}
+
+
+class Cloud:
+    """A stack whose uploads bucket holds version v1 of a.jpg and b.jpg."""
+
+    def __init__(self) -> None:
+        self.executions, self.buckets = Executions(), Buckets()
+        self.buckets.newest = {"a.jpg": "v1", "b.jpg": "v1"}
+
+    @property
+    def stack(self) -> Stack:
+        return stack(self.executions, self.buckets)
+
+    def failed(self, name: str, *, key: str = "a.jpg", version: str = "v1", **facts: Any) -> str:
+        """Add an execution that ended at a Fail state, unless told otherwise."""
+        arn = self.executions.add(
+            name, uploaded(key, version), **{"status": "FAILED", "error": "StorageDeniedError", **JUST, **facts}
+        )
+        self.executions.histories.setdefault(arn, [ENDED_BY_FAIL])
+        return arn
+
+    def put_sidecar(self, name: str, version: str) -> None:
+        source = {"bucket": "uploads", "key": name, "version_id": version}
+        sidecar = {"source": source, "execution": {"name": "winner"}}
+        self.buckets.objects["results", f"results/{name.partition('.')[0]}.json"] = json.dumps(sidecar).encode()
+
+    def plan(self, *arns: str, named: bool = False) -> list[Recovery]:
+        return plan(self.stack, arns, named=named)
+
+    def recover(self, *arns: str, named: bool = False) -> list[Recovery]:
+        return list(carry_out(self.stack, self.plan(*arns, named=named)))
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("30m", timedelta(minutes=30)), ("1h", timedelta(hours=1)), ("2d", timedelta(days=2))],
+)
+def test_a_duration_is_a_number_and_a_unit(text: str, meant: timedelta) -> None:
+    assert duration(text, "--since") == meant
+
+
+@pytest.mark.parametrize("text", ["", "1", "h", "-1h", "1 h", "1.5h", "1w", "99999d", "1h30m"])
+def test_what_is_no_duration_is_told(text: str) -> None:
+    with pytest.raises(UsageError, match="30m, 1h, 2d"):
+        duration(text, "--since")
+
+
+def test_what_ended_at_a_fail_state_is_started_anew_with_its_input() -> None:
+    cloud = Cloud()
+    [recovery] = cloud.recover(cloud.failed("one"))
+    assert recovery.how == "new" and cloud.executions.calls == [("start", "one-retry-1")]
+    assert json.loads(cloud.executions.known[str(recovery.runs_as)]["input"]) == uploaded("a.jpg", "v1")
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"status": "TIMED_OUT", "error": None},
+        {"status": "ABORTED", "error": "Mine"},
+        {"error": "States.Runtime"},
+    ],
+    ids=lambda facts: facts.get("status") or facts["error"],
+)
+def test_what_no_fail_state_ended_goes_on_where_it_stopped(facts: dict[str, Any]) -> None:
+    cloud = Cloud()
+    arn = cloud.failed("one", **facts)
+    cloud.executions.histories[arn] = [ENDED_BY_NOBODY]
+    [recovery] = cloud.recover(arn)
+    assert (recovery.how, recovery.runs_as) == ("redriven", arn)
+    assert cloud.executions.calls == [("redrive", "one")]
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"status": "ABORTED", "redriveStatus": "NOT_REDRIVABLE", "redriveStatusReason": "too old"},
+        {"status": "TIMED_OUT", "startDate": datetime.now(UTC) - timedelta(days=2)},
+        {"error": "States.Runtime", "redriveCount": 1},
+    ],
+    ids=["the service does not allow it", "its masks are deleted", "a redrive failed too"],
+)
+def test_what_cannot_go_on_is_started_anew(facts: dict[str, Any]) -> None:
+    cloud = Cloud()
+    arn = cloud.failed("one", **facts)
+    cloud.executions.histories[arn] = [ENDED_BY_NOBODY]
+    cloud.recover(arn)
+    assert cloud.executions.calls == [("start", "one-retry-1")]
+
+
+@pytest.mark.parametrize("status", ["FAILED", "TIMED_OUT", "ABORTED"])
+def test_what_waited_for_an_asynchronous_endpoint_is_started_anew(status: str) -> None:
+    asked = History().enter("SegmentOnSageMakerAsync", "Parallel").add("ParallelStateStarted").enter("AwaitMask")
+    asked.attempt().task("FindRequest").task("InvokeEndpoint").add("ExecutionAborted")
+    cloud = Cloud()
+    arn = cloud.failed("one", status=status)
+    cloud.executions.histories[arn] = [asked.events]
+    cloud.recover(arn)
+    assert cloud.executions.calls == [("start", "one-retry-1")]
+
+
+def test_what_had_its_mask_of_an_asynchronous_endpoint_goes_on() -> None:
+    answered = History().enter("SegmentOnSageMakerAsync", "Parallel").add("ParallelStateStarted").task("AwaitMask")
+    answered.add("ParallelStateSucceeded").exit("SegmentOnSageMakerAsync", "Parallel").enter("Refine")
+    cloud = Cloud()
+    arn = cloud.failed("one", status="ABORTED")
+    cloud.executions.histories[arn] = [answered.add("ExecutionAborted").events]
+    cloud.recover(arn)
+    assert cloud.executions.calls == [("redrive", "one")]
+
+
+def test_nothing_is_started_twice_however_often_it_is_asked_for() -> None:
+    cloud = Cloud()
+    arn = cloud.failed("one")
+    planned_twice = [*cloud.plan(arn), *cloud.plan(arn)]
+    list(carry_out(cloud.stack, planned_twice))
+    [again] = cloud.recover(arn)
+    assert (again.how, again.because) == ("skipped", "one-retry-1 tries it again and runs")
+    assert cloud.executions.calls == [("start", "one-retry-1")]
+
+
+def test_a_retry_that_failed_is_tried_again_in_its_turn() -> None:
+    cloud = Cloud()
+    first = cloud.failed("one", startDate=datetime.now(UTC) - timedelta(minutes=9))
+    second = cloud.failed("one-retry-1")
+    [skipped, _] = cloud.recover(first, second)
+    assert "later execution" in skipped.because
+    assert cloud.executions.calls == [("start", "one-retry-2")]
+    [named] = cloud.plan(first, named=True)
+    assert named.because == "one-retry-1 tries it again and ended as FAILED"
+
+
+def test_of_several_failures_of_an_upload_the_newest_is_brought_back() -> None:
+    cloud = Cloud()
+    old = cloud.failed("old", startDate=datetime.now(UTC) - timedelta(minutes=9))
+    other, new = cloud.failed("other", key="b.jpg"), cloud.failed("new")
+    cloud.recover(new, other, old)
+    assert cloud.executions.calls == [("start", "new-retry-1"), ("start", "other-retry-1")]
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "SUCCEEDED"])
+def test_what_runs_or_succeeded_is_let_be(status: str) -> None:
+    cloud = Cloud()
+    [recovery] = cloud.recover(cloud.failed("one", status=status), named=True)
+    assert recovery.how == "skipped" and not cloud.executions.calls
+
+
+def test_an_upload_that_has_its_result_is_tried_again_only_by_name() -> None:
+    cloud = Cloud()
+    cloud.put_sidecar("a.jpg", "v1")
+    arn = cloud.failed("with other options")
+    [skipped], [named] = cloud.plan(arn), cloud.plan(arn, named=True)
+    assert (skipped.how, named.how) == ("skipped", "new")
+    assert skipped.because == "the upload has its result, by winner; name it to try again all the same"
+
+
+def test_who_may_not_see_the_results_is_told_what_to_ask_for() -> None:
+    cloud = Cloud()
+    cloud.put_sidecar("a.jpg", "v1")
+    cloud.buckets.denied = True
+    arn = cloud.failed("one")
+    with pytest.raises(StorageDeniedError, match=r"s3:GetObject and s3:ListBucket"):
+        cloud.plan(arn)
+    with pytest.raises(StorageDeniedError):
+        find(cloud.stack, "a.jpg")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [uploaded("", "v1"), uploaded("../a.jpg", "v1"), uploaded("k" * 1025, "v1"), "a.jpg", ["a.jpg"], None],
+    ids=["no key", "no key of S3's", "too long", "text", "list", "nothing"],
+)
+def test_an_input_that_can_name_no_object_does_not_keep_others_from_being_brought_back(given: Any) -> None:
+    cloud = Cloud()
+    refused = cloud.executions.add("refused", given, status="FAILED", error=InvalidRequestError.__name__, **JUST)
+    [skipped, _] = cloud.recover(refused, cloud.failed("one"))
+    assert skipped.how == "skipped" and cloud.executions.calls == [("start", "one-retry-1")]
+
+
+@pytest.mark.parametrize(("name", "version"), [("a.jpg", "v0"), ("a.png", "v1")])
+def test_the_result_of_another_version_or_of_its_namesake_is_none_of_its_own(name: str, version: str) -> None:
+    cloud = Cloud()
+    cloud.put_sidecar(name, version)
+    cloud.recover(cloud.failed("one"))
+    assert cloud.executions.calls == [("start", "one-retry-1")]
+
+
+def test_an_input_without_a_version_means_the_newest() -> None:
+    cloud = Cloud()
+    cloud.put_sidecar("a.jpg", "v1")
+    arn = cloud.executions.add("asked", {"source": {"bucket": "uploads", "key": "a.jpg"}}, status="FAILED", **JUST)
+    [recovery] = cloud.plan(arn)
+    assert recovery.because.startswith("the upload has its result, by winner")
+
+
+@pytest.mark.parametrize("newest", [{"a.jpg": "v2"}, {}], ids=["replaced", "deleted"])
+def test_an_upload_that_was_replaced_or_deleted_is_tried_again_only_by_name(newest: dict[str, str]) -> None:
+    cloud = Cloud()
+    cloud.buckets.newest = newest
+    arn = cloud.failed("one")
+    [skipped], [named] = cloud.plan(arn), cloud.plan(arn, named=True)
+    assert (skipped.how, named.how) == ("skipped", "new") and "name it" in skipped.because
+
+
+def test_an_error_of_the_upload_is_tried_again_only_by_name() -> None:
+    cloud = Cloud()
+    arn = cloud.failed("one", error=CorruptImageError.__name__)
+    [skipped], [named] = cloud.plan(arn), cloud.plan(arn, named=True)
+    assert (skipped.how, named.how) == ("skipped", "new") and "name it" in skipped.because
+
+
+@pytest.mark.parametrize("error", [WeightsHashMismatchError.__name__, "StorageDeniedError", "WorkerCrashedError"])
+def test_an_error_of_the_stack_is_tried_again(error: str) -> None:
+    cloud = Cloud()
+    assert [recovery.how for recovery in cloud.plan(cloud.failed("one", error=error))] == ["new"]
+
+
+def test_without_its_input_there_is_nothing_to_start() -> None:
+    cloud = Cloud()
+    arn = cloud.failed("one")
+    del cloud.executions.known[arn]["input"]
+    [recovery] = cloud.recover(arn, named=True)
+    assert recovery.how == "skipped" and "upload again" in recovery.because
+
+
+def test_what_aws_refuses_does_not_stop_the_others() -> None:
+    cloud = Cloud()
+    planned = cloud.plan(cloud.failed("one"), cloud.failed("two", key="b.jpg"))
+    cloud.executions.end("one", "FAILED")
+    cloud.failed("one-retry-1", startDate=NOW)
+    unreachable = Recovery("arn:x:gone", "c.jpg", "E", "redriven", "", runs_as="arn:x:gone")
+    cloud.executions.known["arn:x:gone"] = {"status": "RUNNING", "name": "gone"}
+    taken, lost, started = carry_out(cloud.stack, [planned[0], unreachable, planned[1]])
+    assert (taken.how, lost.how, started.how) == ("skipped", "skipped", "new")
+
+
+def test_each_is_followed_to_its_end_even_when_its_description_is_behind() -> None:
+    class Behind(Executions):
+        """Tells of a redrive, and of a start, one look too late."""
+
+        def describe_execution(self, **request: Any) -> dict[str, Any]:
+            found = super().describe_execution(**request)
+            looks = self.described.count(request["executionArn"])
+            if looks == 2:
+                return {**found, "status": "ABORTED", "redriveCount": 0}
+            return {**found, "status": "RUNNING"} if looks == 3 else found
+
+    executions, buckets = Behind(), Buckets()
+    buckets.newest = {"a.jpg": "v1"}
+    arn = executions.add("one", uploaded("a.jpg", "v1"), **{"status": "ABORTED", **JUST})
+    deployed = stack(executions, buckets)
+    brought_back = list(carry_out(deployed, plan(deployed, [arn], named=True)))
+    executions.end("one", "FAILED", error="UnknownForegroundError")
+    [ended] = follow(deployed, brought_back)
+    assert (ended.status, ended.failed_again) == ("FAILED", "UnknownForegroundError")
+    assert executions.described.count(arn) == 4
+
+
+def test_all_that_ended_badly_since_then_is_found_whenever_it_began() -> None:
+    executions = Executions()
+
+    def add(name: str, status: str, began_min: float, ended_min: float) -> None:
+        dates = {"startDate": NOW - timedelta(minutes=began_min), "stopDate": NOW - timedelta(minutes=ended_min)}
+        executions.add(name, {}, status=status, **dates)
+
+    add("recent", "FAILED", 10, 9)
+    add("long", "TIMED_OUT", 490, 20)
+    add("stopped", "ABORTED", 35, 29)
+    add("redriven", "FAILED", 1500, 10)
+    add("before", "FAILED", 40, 31)
+    add("good", "SUCCEEDED", 5, 4)
+    found = failed_since(stack(executions), NOW - timedelta(minutes=30))
+    assert [arn.rpartition(":")[2] for arn in found] == ["recent", "stopped", "long", "redriven"]
+
+
+def test_an_execution_is_found_by_the_key_of_its_upload() -> None:
+    cloud = Cloud()
+    arn = cloud.failed("one")
+    cloud.buckets.objects["results", "failed/a.jpg.json"] = json.dumps({"execution": {"id": arn}}).encode()
+    assert find(cloud.stack, "a.jpg") == find(cloud.stack, "one") == find(cloud.stack, arn) == arn
+    with pytest.raises(ExecutionNotFoundError):
+        find(cloud.stack, "b.jpg")
+
+
+@given(st.from_regex(r"[A-Za-z0-9_-]{1,80}", fullmatch=True))
+def test_a_retry_has_a_name_that_aws_takes_and_that_counts(name: str) -> None:
+    first = retry_name(name)
+    second = retry_name(first)
+    assert len(second) <= 80 and retry_name(name) == first
+    stem, number = second.rsplit("-", 1)
+    assert first == f"{stem}-{int(number) - 1}"
+
+
+def test_names_that_differ_only_at_their_end_have_retries_of_their_own() -> None:
+    assert retry_name("x" * 79 + "a") != retry_name("x" * 79 + "b")

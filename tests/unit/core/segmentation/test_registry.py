@@ -1,0 +1,456 @@
+import hashlib
+import json
+import re
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import InvalidOptionsError, WeightsHashMismatchError, WeightsUnavailableError
+from core.segmentation.registry import (
+    CLASSICAL,
+    MODELS,
+    Model,
+    ModelSource,
+    best_available,
+    candidates,
+    check_name,
+    names,
+    weights,
+    with_custom,
+)
+from tests.conftest import ROOT
+
+CONTENT = b"the weights of a small network" * 100
+
+
+def model(name: str = "small", content: bytes = CONTENT, **facts: object) -> Model:
+    return Model(
+        **{
+            "name": name,
+            "file": f"{name}-epoch_7.onnx",
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "bytes": len(content),
+            "input_px": 32,
+            "memory_bytes": 1,
+            "licence": "MIT",
+            "commercial_use": True,
+            **facts,
+        }
+    )
+
+
+@dataclass
+class Mirror:
+    """A web server of files; a status served before the file, once each; a pause between two halves of it."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    statuses: list[int] = field(default_factory=list)
+    pause_s: float = 0.0
+    asked: Counter[str] = field(default_factory=Counter)
+    url: str = ""
+
+    def serve(self, model: Model, content: bytes = CONTENT) -> None:
+        self.files[f"/models/{model.file}"] = content
+
+
+@pytest.fixture
+def mirror() -> Iterator[Mirror]:
+    state = Mirror()
+    stopped = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state.asked[self.path] += 1
+            content = state.files.get(self.path)
+            status = state.statuses.pop(0) if state.statuses else 200 if content is not None else 404
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content or b"") if status == 200 else 0))
+            self.end_headers()
+            if status == 200 and content:
+                half = len(content) // 2
+                self.wfile.write(content[:half])
+                self.wfile.flush()
+                if state.pause_s:
+                    stopped.wait(state.pause_s)
+                self.wfile.write(content[half:])
+
+        def log_message(self, *_args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.handle_error = lambda *_args: None
+    state.url = f"http://127.0.0.1:{server.server_port}/models/"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield state
+    stopped.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def nowhere() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+def fetch(directory: Path, mirror: str, wanted: Model, timeout_s: float = 10.0) -> Path:
+    return weights(wanted.name, ModelSource((directory,), mirror, timeout_s, {wanted.name: wanted}))
+
+
+@pytest.mark.parametrize("entry", MODELS.values(), ids=MODELS.keys())
+def test_every_entry_is_a_session_of_rembg_and_names_a_hash_and_a_licence(entry: Model) -> None:
+    from rembg.sessions import sessions_names_downloadable
+
+    assert entry.name in sessions_names_downloadable
+    assert re.fullmatch(r"[0-9a-f]{64}", entry.sha256)
+    assert entry.file.endswith(".onnx")
+    assert entry.licence
+
+
+def test_hashes_and_files_are_each_one_models_own() -> None:
+    assert len({entry.sha256 for entry in MODELS.values()}) == len(MODELS)
+    assert len({entry.file for entry in MODELS.values()}) == len(MODELS)
+
+
+def test_names_list_every_network_and_the_built_in_segmenter() -> None:
+    assert set(names()) == {*MODELS, CLASSICAL}
+
+
+def test_an_unknown_model_is_refused_with_the_names_there_are() -> None:
+    with pytest.raises(InvalidOptionsError) as caught:
+        check_name("u3net", MODELS)
+    assert caught.value.value == "u3net"
+    assert all(name in caught.value.remedy for name in names())
+
+
+@pytest.mark.parametrize("name", ["u3net", CLASSICAL])
+def test_what_is_no_network_has_no_weights(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidOptionsError) as caught:
+        weights(name, ModelSource((tmp_path,)))
+    assert caught.value.value == name
+    assert caught.value.remedy == f"The models are: {', '.join(MODELS)}."
+
+
+def test_missing_weights_are_downloaded_and_then_kept(tmp_path: Path, mirror: Mirror) -> None:
+    mirror.serve(model())
+    directory = tmp_path / "not" / "there" / "yet"
+    path = fetch(directory, mirror.url, model())
+    assert path == directory / "small.onnx"
+    assert path.read_bytes() == CONTENT
+    assert fetch(directory, mirror.url, model()) == path
+    assert mirror.asked.total() == 1
+    assert list(directory.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("served", [b"something else", CONTENT + b"!", CONTENT[:-1], b""])
+def test_a_download_that_is_not_the_pinned_file_is_refused_and_leaves_nothing(
+    tmp_path: Path, mirror: Mirror, served: bytes
+) -> None:
+    mirror.serve(model(), served)
+    with pytest.raises(WeightsHashMismatchError) as caught:
+        fetch(tmp_path, mirror.url, model())
+    assert caught.value.value == "small"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_not_the_pinned_one_is_refused_and_left_as_it_is(tmp_path: Path, mirror: Mirror) -> None:
+    mirror.serve(model())
+    path = tmp_path / "small.onnx"
+    path.write_bytes(b"tampered with")
+    with pytest.raises(WeightsHashMismatchError) as caught:
+        fetch(tmp_path, mirror.url, model())
+    assert str(path) in caught.value.message
+    assert path.read_bytes() == b"tampered with"
+    assert mirror.asked.total() == 0
+
+
+def test_a_file_that_changes_after_it_was_verified_is_verified_again(tmp_path: Path, mirror: Mirror) -> None:
+    mirror.serve(model())
+    path = fetch(tmp_path, mirror.url, model())
+    fetch(tmp_path, mirror.url, model())
+    path.write_bytes(CONTENT[::-1])
+    with pytest.raises(WeightsHashMismatchError):
+        fetch(tmp_path, mirror.url, model())
+
+
+def test_a_file_that_the_mirror_lacks_is_unavailable_and_the_remedy_says_where_to_put_it(
+    tmp_path: Path, mirror: Mirror
+) -> None:
+    with pytest.raises(WeightsUnavailableError) as caught:
+        fetch(tmp_path, mirror.url, model())
+    assert "404" in caught.value.message
+    assert str(tmp_path / "small.onnx") in caught.value.remedy
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_passing_fault_of_the_mirror_is_tried_again(tmp_path: Path, mirror: Mirror, status: int) -> None:
+    mirror.serve(model())
+    mirror.statuses = [status]
+    assert fetch(tmp_path, mirror.url, model()).read_bytes() == CONTENT
+
+
+def test_a_mirror_that_keeps_failing_is_given_up_in_time(tmp_path: Path, mirror: Mirror) -> None:
+    mirror.serve(model())
+    mirror.statuses = [503] * 1000
+    started = time.monotonic()
+    with pytest.raises(WeightsUnavailableError):
+        fetch(tmp_path, mirror.url, model(), timeout_s=0.7)
+    assert time.monotonic() - started < 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mirror_that_falls_silent_is_given_up_in_time_and_leaves_nothing(tmp_path: Path, mirror: Mirror) -> None:
+    mirror.serve(model())
+    mirror.pause_s = 30
+    started = time.monotonic()
+    with pytest.raises(WeightsUnavailableError):
+        fetch(tmp_path, mirror.url, model(), timeout_s=0.5)
+    assert time.monotonic() - started < 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_transfer_too_slow_to_end_in_time_is_given_up_early(tmp_path: Path, mirror: Mirror) -> None:
+    huge = model(bytes=10**12)
+    mirror.serve(huge)
+    mirror.pause_s = 1.5
+    started = time.monotonic()
+    with pytest.raises(WeightsUnavailableError, match="of 1000000000000 bytes"):
+        fetch(tmp_path, mirror.url, huge, timeout_s=60)
+    assert time.monotonic() - started < 10
+
+
+def test_nobody_listening_is_found_out_at_once(tmp_path: Path, nowhere: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(WeightsUnavailableError):
+        fetch(tmp_path, nowhere, model(), timeout_s=60)
+    assert time.monotonic() - started < 2
+
+
+def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path, mirror: Mirror) -> None:
+    mirror.serve(model())
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(WeightsUnavailableError):
+        fetch(tmp_path / "file" / "models", mirror.url, model())
+
+
+def registry(*models: Model) -> dict[str, Model]:
+    return {entry.name: entry for entry in models}
+
+
+def test_the_best_free_general_model_is_downloaded(tmp_path: Path, mirror: Mirror) -> None:
+    paid, special, first, second = (
+        model("paid", commercial_use=False),
+        model("special", general=False),
+        model("first"),
+        model("second"),
+    )
+    for entry in (paid, special, first, second):
+        mirror.serve(entry)
+    choice = best_available(ModelSource((tmp_path,), mirror.url, 10, registry(paid, special, first, second)))
+    assert choice == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["first.onnx"]
+
+
+def test_a_model_that_is_here_is_preferred_to_a_better_one_that_is_not(tmp_path: Path, mirror: Mirror) -> None:
+    mirror.serve(model("better"))
+    (tmp_path / "here.onnx").write_bytes(CONTENT)
+    assert best_available(ModelSource((tmp_path,), mirror.url, 10, registry(model("better"), model("here")))) == "here"
+    assert mirror.asked.total() == 0
+
+
+def test_a_model_that_the_mirror_lacks_gives_way_to_the_next(tmp_path: Path, mirror: Mirror) -> None:
+    mirror.serve(model("second"))
+    assert (
+        best_available(ModelSource((tmp_path,), mirror.url, 10, registry(model("first"), model("second")))) == "second"
+    )
+
+
+def test_a_model_too_large_for_the_memory_is_passed_over(tmp_path: Path, mirror: Mirror) -> None:
+    mirror.serve(model("giant"))
+    mirror.serve(model("second"))
+    giant = model("giant", memory_bytes=1 << 60)
+    (tmp_path / "giant.onnx").write_bytes(CONTENT)
+    assert best_available(ModelSource((tmp_path,), mirror.url, 10, registry(giant, model("second")))) == "second"
+
+
+def test_a_huge_download_is_never_made_unasked(tmp_path: Path, mirror: Mirror) -> None:
+    huge = model("huge", bytes=900_000_000)
+    mirror.serve(huge)
+    assert best_available(ModelSource((tmp_path,), mirror.url, 10, registry(huge))) == CLASSICAL
+    assert mirror.asked.total() == 0
+
+
+def test_without_a_network_the_built_in_segmenter_is_chosen_at_once(tmp_path: Path, nowhere: str) -> None:
+    started = time.monotonic()
+    assert best_available(ModelSource((tmp_path,), nowhere, 60)) == CLASSICAL
+    assert time.monotonic() - started < 2
+
+
+def test_a_tampered_file_is_not_passed_over_in_silence(tmp_path: Path, nowhere: str) -> None:
+    (tmp_path / "small.onnx").write_bytes(b"tampered with")
+    with pytest.raises(WeightsHashMismatchError):
+        best_available(ModelSource((tmp_path,), nowhere, 1, registry(model())))
+
+
+def test_what_can_be_chosen_is_what_is_here_and_else_what_is_not_too_large_to_fetch(tmp_path: Path) -> None:
+    entries = [model("huge", bytes=900_000_000), model("small"), model("paid", commercial_use=False)]
+    source = ModelSource((tmp_path,), registry=registry(*entries))
+    assert [entry.name for entry in candidates(source)] == ["small"]
+    (tmp_path / "huge.onnx").write_bytes(CONTENT)
+    assert [entry.name for entry in candidates(source)] == ["huge"]
+
+
+def test_the_first_directory_that_has_a_file_is_used_and_a_missing_one_is_put_into_the_last(
+    tmp_path: Path, mirror: Mirror
+) -> None:
+    image, cache = tmp_path / "image", tmp_path / "cache"
+    image.mkdir()
+    (image / "baked.onnx").write_bytes(CONTENT)
+    mirror.serve(model("other"))
+    source = ModelSource((image, cache), mirror.url, 10, registry(model("baked"), model("other")))
+    assert weights("baked", source) == image / "baked.onnx"
+    assert weights("other", source) == cache / "other.onnx"
+
+
+def test_a_file_that_cannot_be_read_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "small.onnx").mkdir()
+    with pytest.raises(WeightsUnavailableError, match="cannot be read"):
+        weights("small", ModelSource((tmp_path,), registry=registry(model())))
+
+
+CUSTOM: dict[str, Any] = {
+    "name": "products-v2",
+    "uri": "s3://models/products-v2.onnx",
+    "sha256": "0" * 64,
+    "bytes": 1000,
+    "input_px": 512,
+}
+
+
+def test_custom_models_follow_the_registry() -> None:
+    found = with_custom(json.dumps([CUSTOM, {**CUSTOM, "name": "second", "std": [1, 1, 1], "logits": True}]))
+    assert list(found) == [*MODELS, "products-v2", "second"]
+    custom = found["products-v2"]
+    assert (custom.uri, custom.file, custom.input_px) == (CUSTOM["uri"], "products-v2.onnx", 512)
+    assert not custom.commercial_use and custom.licence == "not stated", "nothing is assumed of a licence"
+    assert custom.mean == MODELS["u2net"].mean
+    assert found["second"].logits and found["second"].std == (1, 1, 1)
+
+
+def test_no_text_describes_no_model() -> None:
+    assert with_custom("") == MODELS
+
+
+def test_a_custom_model_comes_from_its_own_place_whatever_the_mirror(tmp_path: Path) -> None:
+    source = ModelSource((tmp_path,), "https://mirror.example", registry=with_custom(json.dumps([CUSTOM])))
+    assert source.url(source.registry["products-v2"]) == CUSTOM["uri"]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"name": "u2net"}, "0.name"),
+        ({"name": CLASSICAL}, "0.name"),
+        ({"name": "auto"}, "0.name"),
+        ({"name": "../escape"}, "0.name"),
+        ({"name": "a/b"}, "0.name"),
+        ({"name": ".."}, "0.name"),
+        ({"name": "a\n"}, "0.name"),
+        ({"name": ""}, "0.name"),
+        ({"uri": "ftp://host/x.onnx"}, "0.uri"),
+        ({"uri": "s3://bucket"}, "0.uri"),
+        ({"uri": "s3://bucket/folder/"}, "0.uri"),
+        ({"uri": "file://x.onnx"}, "0.uri"),
+        ({"uri": "https://host/a\u0000b"}, "0.uri"),
+        ({"sha256": "A" * 64}, "0.sha256"),
+        ({"bytes": "1000"}, "0.bytes"),
+        ({"bytes": 10**400}, "0.bytes"),
+        ({"bytes": 0}, "0.bytes"),
+        ({"bytes": True}, "0.bytes"),
+        ({"input_px": 0}, "0.input_px"),
+        ({"memory_bytes": -1}, "0.memory_bytes"),
+        ({"licence": "MIT\u001b[31m"}, "0.licence"),
+        ({"commercial_use": "yes"}, "0.commercial_use"),
+        ({"mean": [0.5, 0.5]}, "0.mean.2"),
+        ({"std": [1, 1, float("nan")]}, "0.std.2"),
+        ({"std": [1, 0, 1]}, "0.std.1"),
+        ({"threads": 4}, "0.threads"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_a_custom_model_is_told_with_its_field(change: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidOptionsError) as caught:
+        with_custom(json.dumps([{**CUSTOM, **change}]))
+    assert caught.value.field == f"PBR_CUSTOM_MODELS.{field}"
+    assert "docs/models.md" in caught.value.remedy
+
+
+@pytest.mark.parametrize("missing", CUSTOM)
+def test_a_custom_model_names_all_that_its_file_needs(missing: str) -> None:
+    with pytest.raises(InvalidOptionsError, match=f"0.{missing}"):
+        with_custom(json.dumps([{key: value for key, value in CUSTOM.items() if key != missing}]))
+
+
+def test_two_custom_models_of_one_name_are_refused() -> None:
+    with pytest.raises(InvalidOptionsError) as caught:
+        with_custom(json.dumps([CUSTOM, CUSTOM]))
+    assert (caught.value.field, caught.value.value) == ("PBR_CUSTOM_MODELS.1.name", CUSTOM["name"])
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=6,
+)
+
+
+@given(
+    st.text(st.characters(), min_size=1)
+    | ANYTHING.map(json.dumps)
+    | st.dictionaries(st.sampled_from([*CUSTOM, "mean", "std", "licence"]), ANYTHING).map(
+        lambda change: json.dumps([{**CUSTOM, **change}])
+    )
+    | st.sampled_from(["[" * 100_000, "\udcff", "\ud800", "[1e999]", "[" + "9" * 5000 + "]"])
+)
+def test_any_text_describes_models_that_stay_in_their_directory_or_is_refused(text: str) -> None:
+    try:
+        found = with_custom(text)
+    except InvalidOptionsError as error:
+        assert error.field.startswith("PBR_CUSTOM_MODELS")
+        return
+    source = ModelSource((Path("models"),), registry=found)
+    assert all(source.destination(name).resolve().parent == Path("models").resolve() for name in found)
+
+
+def test_the_page_on_models_has_the_registrys_facts() -> None:
+    rows = [line.strip("| ").split(" | ") for line in (ROOT / "docs/models.md").read_text().splitlines()]
+    documented = {row[0].strip("`"): row for row in rows if len(row) == 7}
+    for entry in MODELS.values():
+        _, side, size, memory, _, licence, commercial = documented[entry.name]
+        assert side == f"{entry.input_px} px"
+        assert size == f"{entry.bytes / 1e6:,.1f} MB"
+        assert memory == f"{entry.memory_bytes / 1e9:g} GB"
+        assert licence == entry.licence
+        assert commercial == ("yes" if entry.commercial_use else "no")
+
+
+def test_a_model_is_another_one_once_it_is_fed_otherwise() -> None:
+    assert all(entry.identity == entry.sha256 for entry in MODELS.values())
+    custom = model(uri="https://models.example.com/small.onnx")
+    others = [replace(custom, **change) for change in ({"logits": True}, {"input_px": 64}, {"mean": (0.0, 0.0, 0.0)})]
+    assert len({entry.identity for entry in [custom, *others]}) == 4
+    assert replace(custom, licence="another").identity == custom.identity

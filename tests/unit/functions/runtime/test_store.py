@@ -1,0 +1,132 @@
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+import requests
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from moto import mock_aws
+
+from core.errors import FileTooLargeError, SourceChangedError, SourceNotFoundError
+from core.limits import MAX_BYTES
+from functions.contracts.errors import StorageDeniedError, StorageUnavailableError
+from functions.runtime.store import S3_SDK, Store
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    with mock_aws():
+        client = boto3.client("s3", region_name="us-east-1")
+        client.create_bucket(Bucket="uploads")
+        yield client
+
+
+def test_the_version_that_was_uploaded_is_read_although_a_newer_one_lies_there(s3: Any) -> None:
+    s3.put_bucket_versioning(Bucket="uploads", VersioningConfiguration={"Status": "Enabled"})
+    first = s3.put_object(Bucket="uploads", Key="a", Body=b"first", Metadata={"pbr-format": "webp"})["VersionId"]
+    s3.put_object(Bucket="uploads", Key="a", Body=b"second")
+    file = Store(s3).fetch("uploads", "a", version_id=first)
+    assert (file.data, file.version_id, file.metadata) == (b"first", first, {"pbr-format": "webp"})
+
+
+def test_an_object_overwritten_in_a_bucket_without_versions_is_told_from_the_one_that_was_uploaded(s3: Any) -> None:
+    etag = s3.put_object(Bucket="uploads", Key="a", Body=b"first")["ETag"].strip('"')
+    store = Store(s3)
+    assert store.fetch("uploads", "a", etag=etag).data == b"first"
+    s3.put_object(Bucket="uploads", Key="a", Body=b"second")
+    with pytest.raises(SourceChangedError):
+        store.fetch("uploads", "a", etag=etag)
+
+
+@pytest.mark.parametrize(("bucket", "key"), [("uploads", "none.jpg"), ("no-such-bucket", "a")])
+def test_what_is_not_there_is_named(s3: Any, bucket: str, key: str) -> None:
+    with pytest.raises(SourceNotFoundError) as caught:
+        Store(s3).fetch(bucket, key)
+    assert caught.value.value == f"s3://{bucket}/{key}"
+
+
+class AnsweringS3:
+    """Stands for the client, with one answer for everything."""
+
+    def __init__(self, answer: dict[str, Any] | Exception) -> None:
+        self.answer = answer
+
+    def get_object(self, **_: Any) -> dict[str, Any]:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+class UnreadBody:
+    closed = False
+
+    def read(self) -> bytes:
+        raise AssertionError("a file above the limit must not be read")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_file_above_the_limit_is_refused_unread() -> None:
+    body = UnreadBody()
+    store = Store(AnsweringS3({"ContentLength": MAX_BYTES + 1, "Body": body}))  # type: ignore[arg-type]
+    with pytest.raises(FileTooLargeError):
+        store.fetch("uploads", "a")
+    assert body.closed
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "expected"),
+    [
+        ("SlowDown", 503, StorageUnavailableError),
+        ("InternalError", 500, StorageUnavailableError),
+        ("RequestTimeout", 400, StorageUnavailableError),
+        ("AccessDenied", 403, StorageDeniedError),
+        ("KMS.DisabledException", 400, StorageDeniedError),
+    ],
+)
+def test_what_passes_is_told_from_what_stays(code: str, status: int, expected: type[Exception]) -> None:
+    answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    with pytest.raises(expected):
+        Store(AnsweringS3(ClientError(answer, "GetObject"))).fetch("uploads", "a")  # type: ignore[arg-type]
+
+
+def test_a_version_that_s3_never_named_is_not_there() -> None:
+    answer = {"Error": {"Code": "InvalidArgument"}, "ResponseMetadata": {"HTTPStatusCode": 400}}
+    store = Store(AnsweringS3(ClientError(answer, "GetObject")))  # type: ignore[arg-type]
+    with pytest.raises(SourceNotFoundError):
+        store.fetch("uploads", "a", version_id="none of S3's")
+    with pytest.raises(StorageDeniedError):
+        store.fetch("uploads", "a")
+
+
+def test_an_endpoint_out_of_reach_is_worth_a_retry() -> None:
+    client = boto3.client(
+        "s3",
+        region_name="us-east-1",
+        endpoint_url="http://127.0.0.1:9",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        config=Config(retries={"total_max_attempts": 1}, connect_timeout=1),
+    )
+    with pytest.raises(StorageUnavailableError):
+        Store(client).fetch("uploads", "a")
+
+
+def test_an_address_leads_to_the_version_that_it_names(s3: Any) -> None:
+    s3.put_bucket_versioning(Bucket="uploads", VersioningConfiguration={"Status": "Enabled"})
+    store = Store(s3)
+    version_ids = [store.put("uploads", "a", data, "image/png") for data in (b"first", b"second")]
+    urls = [store.url("uploads", "a", version_id, 60) for version_id in (*version_ids, None)]
+    assert [requests.get(url).content for url in urls] == [b"first", b"second", b"second"]  # moto answers for S3
+
+
+@pytest.mark.parametrize("region", ["eu-west-1", "eu-south-1"])
+def test_addresses_name_the_region_where_the_bucket_is(s3: Any, region: str) -> None:
+    store = Store(boto3.client("s3", region_name=region, config=S3_SDK))
+    place = f"https://results.s3.{region}.amazonaws.com/"
+    assert store.url("results", "a.png", None, 60).startswith(f"{place}a.png?X-Amz-Algorithm=AWS4-HMAC-SHA256&")
+    assert store.upload_form("results", "a.png", "image/png", 100, 60)["url"] == place

@@ -1,0 +1,608 @@
+"""What no linter checks of the template: combinations of parameters, who may do what, and what the hosts are told."""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+import yaml
+
+from embedded_cloud.deploy import translate
+from functions.api.config import ApiConfig
+from functions.runtime.safe_http import Policy
+from functions.runtime.url_policy import UrlConfig
+from functions.segment.ecs.worker import WorkerConfig
+from functions.segment.sagemaker.handlers import InferenceConfig
+from tests.conftest import ROOT
+
+REGION = "eu-west-1"
+IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/pictures/background-remover"
+NETWORK = {"WorkerSubnets": "subnet-1,subnet-2", "WorkerSecurityGroups": "sg-1"}
+WORKERS = [
+    {},
+    *({"WorkerImageUri": f"{IMAGE}:1", "SegmentationCapacity": name} for name in ("FARGATE", "FARGATE_SPOT", "GPU")),
+    *({"WorkerImageUri": f"{IMAGE}:1", "SegmentationCapacity": name, **NETWORK} for name in ("FARGATE", "GPU")),
+]
+ENDPOINTS = [
+    {},
+    *({"SageMakerEndpointName": "theirs", "SageMakerMode": mode} for mode in ("realtime", "async")),
+    *({"SageMakerImageUri": f"{IMAGE}@sha256:1", "SageMakerMode": mode} for mode in ("realtime", "async")),
+]
+MODELS = [
+    {},
+    {"ModelBucket": "weights", "EscalateOnReview": "true", "CustomModels": "[]", "AlertEmail": "who@example.com"},
+]
+COMBINATIONS = [{**w, **e, **m} for w, e, m in itertools.product(WORKERS, ENDPOINTS, MODELS)]
+FARGATE, OWN_GPU = WORKERS[1], WORKERS[3]
+REALTIME, ASYNC = ENDPOINTS[3:]
+
+NOTHING = object()
+PSEUDO = {
+    "AWS::NoValue": NOTHING,
+    "AWS::Partition": "aws",
+    "AWS::Region": REGION,
+    "AWS::AccountId": "123456789012",
+    "AWS::StackName": "pbr",
+}
+
+
+class Stack:
+    """The template as CloudFormation sees it with these parameters: what is made of it, every function resolved."""
+
+    def __init__(self, parameters: dict[str, str]) -> None:
+        self._template = translated()
+        self._values: dict[str, Any] = {}
+        for name, facts in self._template["Parameters"].items():
+            value = parameters.get(name, facts["Default"])
+            self._values[name] = value.split(",") if facts["Type"] == "CommaDelimitedList" else str(value)
+        self._made = self._those_made("Resources")
+        self.resources = {name: self._resolve(self._template["Resources"][name]) for name in self._made}
+        self.outputs = {name: self._resolve(self._template["Outputs"][name]) for name in self._those_made("Outputs")}
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        properties: dict[str, Any] = self.resources[name]["Properties"]
+        return properties
+
+    def of_type(self, resource_type: str) -> list[dict[str, Any]]:
+        return [r["Properties"] for r in self.resources.values() if r["Type"] == resource_type]
+
+    def refusals(self) -> list[str]:
+        """What CloudFormation answers before it makes anything."""
+        return [
+            assertion["AssertDescription"]
+            for rule in self._template["Rules"].values()
+            if self._resolve(rule["RuleCondition"])
+            for assertion in rule["Assertions"]
+            if not self._resolve(assertion["Assert"])
+        ]
+
+    def _those_made(self, section: str) -> set[str]:
+        items = self._template[section].items()
+        return {name for name, item in items if "Condition" not in item or self._holds(item["Condition"])}
+
+    def _holds(self, condition: str) -> bool:
+        return bool(self._resolve(self._template["Conditions"][condition]))
+
+    def _ref(self, name: str) -> Any:
+        if name in PSEUDO:
+            return PSEUDO[name]
+        if name in self._values:
+            return self._values[name]
+        assert name in self._made, f"{name} is referred to, but is not made"
+        return f"<{name}>"
+
+    def _attribute(self, name: str, attribute: str) -> str:
+        return f"{self._ref(name)}.{attribute}"
+
+    def _substitute(self, text: str, values: dict[str, Any]) -> str:
+        def value(match: re.Match[str]) -> str:
+            name, _, attribute = match[1].partition(".")
+            if name in values:
+                return str(values[name])
+            return self._attribute(name, attribute) if attribute else str(self._ref(name))
+
+        return re.sub(r"\$\{([\w:.]+)\}", value, text)
+
+    def _resolve(self, node: Any) -> Any:
+        if isinstance(node, list):
+            return [value for item in node if (value := self._resolve(item)) is not NOTHING]
+        if not isinstance(node, dict):
+            return node
+        if len(node) == 1:
+            [(name, given)] = node.items()
+            if name == "Ref":
+                return self._ref(given)
+            if name == "Condition" and isinstance(given, str):
+                return self._holds(given)
+            if name == "Fn::If":
+                condition, yes, no = given
+                return self._resolve(yes if self._holds(condition) else no)
+            if name.startswith("Fn::"):
+                return self._call(name, self._resolve(given))
+        return {name: value for name, item in node.items() if (value := self._resolve(item)) is not NOTHING}
+
+    def _call(self, name: str, given: Any) -> Any:
+        match name, given:
+            case "Fn::GetAtt", str():
+                return self._attribute(*given.split(".", 1))
+            case "Fn::GetAtt", [resource, attribute]:
+                return self._attribute(resource, attribute)
+            case "Fn::Sub", str():
+                return self._substitute(given, {})
+            case "Fn::Sub", [text, values]:
+                return self._substitute(text, values)
+            case "Fn::Join", [separator, parts]:
+                return separator.join(parts)
+            case "Fn::Split", [separator, text]:
+                return text.split(separator)
+            case "Fn::Select", [index, items]:
+                return items[int(index)]
+            case "Fn::GetAZs", _:
+                return [f"{REGION}a", f"{REGION}b"]
+            case "Fn::Base64", text:
+                return text
+            case "Fn::Equals", [one, other]:
+                return one == other
+            case "Fn::Not", [value]:
+                return not value
+            case "Fn::And", values:
+                return all(values)
+            case "Fn::Or", values:
+                return any(values)
+            case "Fn::EachMemberEquals", [members, value]:
+                return all(member == value for member in members)
+        raise NotImplementedError(name)
+
+
+@cache
+def translated() -> dict[str, Any]:
+    return translate(ROOT / "template.yaml", {}, REGION)
+
+
+def named(combination: dict[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in combination.items() if name != "CustomModels") or "defaults"
+
+
+@pytest.fixture(params=COMBINATIONS, ids=named)
+def stack(request: pytest.FixtureRequest) -> Stack:
+    return Stack(request.param)
+
+
+def leaves(node: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield key, value
+            yield from leaves(value)
+    elif isinstance(node, list):
+        for item in node:
+            yield from leaves(item)
+
+
+def environment(container: dict[str, Any]) -> dict[str, str]:
+    given = container["Environment"]
+    return {item["Name"]: item["Value"] for item in given} if isinstance(given, list) else given.get("Variables", given)
+
+
+def worker(stack: Stack) -> dict[str, Any]:
+    [container] = stack["WorkerTaskDefinition"]["ContainerDefinitions"]
+    return dict(container)
+
+
+# ---- Every combination
+
+
+def test_nothing_refers_to_what_is_not_made(stack: Stack) -> None:
+    assert stack.outputs["StateMachineArn"]["Value"] == "<RemoveBackground>"
+    assert stack.refusals() == []
+
+
+@pytest.mark.parametrize("parameters", [FARGATE, {**OWN_GPU, **ASYNC, **MODELS[1]}], ids=named)
+def test_what_sam_makes_of_the_template_hangs_on_no_value(parameters: dict[str, str]) -> None:
+    assert translate(ROOT / "template.yaml", parameters, REGION)["Resources"].keys() == translated()["Resources"].keys()
+
+
+def test_nothing_can_be_reached_from_outside(stack: Stack) -> None:
+    types = {resource["Type"] for resource in stack.resources.values()}
+    assert not types & {"AWS::EC2::InternetGateway", "AWS::EC2::NatGateway", "AWS::EC2::EIP", "AWS::EC2::Route"}
+    facts = list(leaves(stack.resources))
+    assert {value for key, value in facts if key == "AssignPublicIp"} <= {"DISABLED"}
+    assert {value for key, value in facts if key in {"AssociatePublicIpAddress", "MapPublicIpOnLaunch"}} <= {False}
+    for group in stack.of_type("AWS::EC2::SecurityGroup"):
+        for rule in group.get("SecurityGroupIngress", []):
+            assert (rule["FromPort"], rule["ToPort"], rule["SourceSecurityGroupId"]) == (
+                443,
+                443,
+                "<WorkerSecurityGroup>",
+            )
+
+
+WITHOUT_RESOURCES = {  # actions that IAM cannot narrow to a resource
+    "cloudwatch:PutMetricData",
+    "ecr:GetAuthorizationToken",
+    "ecs:DiscoverPollEndpoint",
+    "logs:CreateLogDelivery",
+    "logs:DeleteLogDelivery",
+    "logs:DescribeLogGroups",
+    "logs:DescribeResourcePolicies",
+    "logs:GetLogDelivery",
+    "logs:ListLogDeliveries",
+    "logs:PutResourcePolicy",
+    "logs:UpdateLogDelivery",
+    "xray:GetSamplingRules",
+    "xray:GetSamplingTargets",
+    "xray:PutTelemetryRecords",
+    "xray:PutTraceSegments",
+}
+
+
+def test_each_role_may_do_what_it_has_to_and_no_more(stack: Stack) -> None:
+    for role in stack.of_type("AWS::IAM::Role"):
+        for statement in [s for policy in role.get("Policies", []) for s in policy["PolicyDocument"]["Statement"]]:
+            actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+            resources = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
+            assert not [action for action in actions if "*" in action]
+            assert "*" not in resources or set(actions) <= WITHOUT_RESOURCES
+        managed = {arn.rsplit("/", 1)[1] for arn in role.get("ManagedPolicyArns", [])}
+        assert managed <= {"AWSLambdaBasicExecutionRole", "AWSXrayWriteOnlyAccess"}, "what SAM gives a function"
+
+
+# ---- What CloudFormation refuses
+
+
+@pytest.mark.parametrize(
+    ("parameters", "why"),
+    [
+        ({"SegmentationHost": "ecs"}, "needs WorkerImageUri"),
+        ({"SegmentationHost": "sagemaker"}, "needs SageMakerEndpointName or SageMakerImageUri"),
+        ({**FARGATE, "WorkerSubnets": "subnet-1"}, "WorkerSubnets needs"),
+        ({**FARGATE, "WorkerSecurityGroups": "sg-1"}, "WorkerSecurityGroups needs"),
+        ({"SageMakerEndpointName": "theirs", "SageMakerImageUri": IMAGE}, "give one of them"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(parameters: dict[str, str], why: str) -> None:
+    [refusal] = Stack(parameters).refusals()
+    assert why in refusal
+
+
+@pytest.mark.parametrize(
+    "parameters", [{**FARGATE, "SegmentationHost": "ecs"}, {**ASYNC, "SegmentationHost": "sagemaker"}]
+)
+def test_what_fits_is_not(parameters: dict[str, str]) -> None:
+    assert Stack(parameters).refusals() == []
+
+
+# ---- The image
+
+
+@pytest.mark.parametrize(
+    ("parameters", "models"),
+    [
+        ({"DefaultModel": "u2net"}, "u2net"),
+        (
+            {"DefaultModel": "u2net", "EscalateOnReview": "true", "EscalationModel": "birefnet-general"},
+            "u2net birefnet-general",
+        ),
+    ],
+)
+def test_the_image_carries_every_model_that_the_stack_uses_by_itself(parameters: dict[str, str], models: str) -> None:
+    builds = [r["Metadata"] for r in Stack(parameters).resources.values() if r["Type"] == "AWS::Lambda::Function"]
+    assert {build["DockerBuildArgs"]["MODELS"] for build in builds} == {models}
+
+
+# ---- The hosts
+
+
+def test_the_hosts_are_told_the_same_of_weights(stack: Stack) -> None:
+    hosts = [environment(stack["SegmentFunction"])]
+    if "WorkerTaskDefinition" in stack.resources:
+        hosts.append(environment(worker(stack)))
+    if "SegmentationModel" in stack.resources:
+        hosts.append(environment(stack["SegmentationModel"]["PrimaryContainer"]))
+    for name in ("WORK_BUCKET", "PBR_MODEL_DIR", "PBR_MODEL_MIRROR", "PBR_CUSTOM_MODELS"):
+        assert len({host[name] for host in hosts}) == 1
+
+
+def test_weights_of_a_bucket_are_fetched_to_where_a_container_can_write() -> None:
+    told = environment(Stack(MODELS[1])["SegmentFunction"])
+    assert (told["PBR_MODEL_MIRROR"], told["PBR_MODEL_DIR"]) == ("s3://weights", "/opt/models:/tmp/models")
+
+
+@pytest.mark.parametrize(("parameters", "batch"), [(FARGATE, 1), (OWN_GPU, 8)])
+def test_the_worker_can_be_configured_from_what_it_is_given(
+    parameters: dict[str, str], batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = Stack(parameters)
+    for name, value in environment(worker(stack)).items():
+        monkeypatch.setenv(name, value)
+    config = WorkerConfig()
+    assert config.queue_url == "<SegmentationQueue>"
+    assert config.pbr_visibility_s <= int(stack["SegmentationQueue"]["VisibilityTimeout"])
+    assert config.pbr_drain_s < worker(stack)["StopTimeout"]
+    assert config.pbr_batch == batch
+
+
+@pytest.mark.parametrize(("instance", "device"), [("ml.c6i.2xlarge", "cpu"), ("ml.g5.xlarge", "cuda")])
+def test_the_endpoint_is_configured_for_its_instance(
+    instance: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = Stack({**REALTIME, "SageMakerInstanceType": instance})
+    for name, value in environment(stack["SegmentationModel"]["PrimaryContainer"]).items():
+        monkeypatch.setenv(name, value)
+    config = InferenceConfig()
+    assert (config.pbr_device, config.default_model) == (device, "birefnet-general-lite")
+    [configuration] = stack.of_type("AWS::SageMaker::EndpointConfig")
+    [variant] = configuration["ProductionVariants"]
+    assert ("InferenceAmiVersion" in variant) == (device == "cuda"), "which has the driver that the image needs"
+
+
+@pytest.mark.parametrize("parameters", WORKERS[1:], ids=named)
+def test_a_worker_writes_to_its_volume_only_and_has_two_minutes_to_drain(parameters: dict[str, str]) -> None:
+    container = worker(Stack(parameters))
+    assert container["ReadonlyRootFilesystem"]
+    assert container["User"].split(":")[0] not in {"", "0", "root"}
+    assert [mount["ContainerPath"] for mount in container["MountPoints"]] == ["/tmp"]
+    assert "\nVOLUME /tmp\n" in (ROOT / "Dockerfile").read_text(), "or it is root's alone on Fargate"
+    assert container["StopTimeout"] == 120
+
+
+@pytest.mark.parametrize("parameters", WORKERS[1:], ids=named)
+def test_a_gpu_is_promised_and_reserved_on_instances_only(parameters: dict[str, str]) -> None:
+    stack = Stack(parameters)
+    container, on_instances = worker(stack), parameters["SegmentationCapacity"] == "GPU"
+    assert stack["WorkerTaskDefinition"]["RequiresCompatibilities"] == ["EC2" if on_instances else "FARGATE"]
+    assert ("ResourceRequirements" in container) is on_instances
+    assert environment(container)["PBR_DEVICE"] == ("cuda" if on_instances else "cpu")
+    [strategy] = stack["WorkerService"]["CapacityProviderStrategy"]
+    assert strategy["CapacityProvider"] in stack["WorkerCapacity"]["CapacityProviders"]
+
+
+def test_instances_are_encrypted_and_answer_for_their_credentials_to_the_agent_only() -> None:
+    data = Stack(OWN_GPU)["GpuLaunchTemplate"]["LaunchTemplateData"]
+    assert data["MetadataOptions"] == {
+        "HttpEndpoint": "enabled",
+        "HttpTokens": "required",
+        "HttpPutResponseHopLimit": 1,
+    }
+    assert [device["Ebs"]["Encrypted"] for device in data["BlockDeviceMappings"]] == [True]
+    assert "ECS_AWSVPC_BLOCK_IMDS=true" in data["UserData"]
+
+
+def test_a_pulling_role_can_pull_its_own_image_only() -> None:
+    stack = Stack({**FARGATE, **REALTIME})
+    for role in ("WorkerExecutionRole", "EndpointRole"):
+        statements = [s for policy in stack[role]["Policies"] for s in policy["PolicyDocument"]["Statement"]]
+        [pulled] = [s["Resource"] for s in statements if "ecr:BatchGetImage" in s["Action"]]
+        assert pulled == f"arn:aws:ecr:{REGION}:123456789012:repository/pictures/background-remover"
+
+
+# ---- Webhooks
+
+
+def allowed(stack: Stack, role: str) -> set[tuple[str, str]]:
+    """Return which actions a role may take on which resources, but for those that IAM cannot narrow."""
+    statements = [s for policy in stack[role]["Policies"] for s in policy["PolicyDocument"]["Statement"]]
+    return {
+        (action, resource)
+        for statement in statements
+        for action in leaves_of(statement["Action"])
+        for resource in leaves_of(statement["Resource"])
+        if action not in WITHOUT_RESOURCES
+    }
+
+
+def test_a_delivery_may_read_the_secret_and_results_and_leave_a_dead_letter() -> None:
+    stack = Stack({})
+    assert allowed(stack, "WebhookFunctionRole") == {
+        ("secretsmanager:GetSecretValue", "<WebhookSecret>"),
+        ("s3:GetObject", "<ResultsBucket>.Arn/results/*"),
+        ("s3:GetObjectVersion", "<ResultsBucket>.Arn/results/*"),
+    }
+    assert allowed(stack, "DeliverWebhookRole") == {
+        ("lambda:InvokeFunction", "<WebhookFunction>.Arn"),
+        ("sqs:SendMessage", "<WebhooksDeadLetterQueue>.Arn"),
+    }
+
+
+def test_deliveries_are_started_by_who_knows_how_a_job_ended_and_by_nobody_else() -> None:
+    stack = Stack({})
+    roles = [name for name, resource in stack.resources.items() if resource["Type"] == "AWS::IAM::Role"]
+    starting = {role for role in roles if ("states:StartExecution", "<DeliverWebhook>") in allowed(stack, role)}
+    assert starting == {"RemoveBackgroundRole", "ReconcileFunctionRole"}
+    assert environment(stack["ReconcileFunction"])["DELIVERY_MACHINE_ARN"] == "<DeliverWebhook>"
+    assert stack["RemoveBackground"]["DefinitionSubstitutions"]["DeliverWebhookArn"] == "<DeliverWebhook>"
+
+
+def test_webhooks_go_where_the_api_may_fetch_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = Stack({"UrlSchemes": "http,https", "UrlNetworks": "10.1.0.0/16"})
+    for name, value in environment(stack["WebhookFunction"]).items():
+        monkeypatch.setenv(name, value)
+    assert UrlConfig().outbound == Policy(("http", "https"), ("10.1.0.0/16",))
+
+
+def test_every_queue_is_reached_by_tls_only(stack: Stack) -> None:
+    queues = {f"<{name}>" for name, resource in stack.resources.items() if resource["Type"] == "AWS::SQS::Queue"}
+    guarded = {
+        queue
+        for policy in stack.of_type("AWS::SQS::QueuePolicy")
+        for queue in policy["Queues"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        if statement["Sid"] == "TlsOnly" and f"{queue}.Arn" in leaves_of(statement["Resource"])
+    }
+    assert guarded == queues
+
+
+# ---- The network
+
+
+def services(stack: Stack) -> set[str]:
+    return {endpoint["ServiceName"].split(".", 3)[-1] for endpoint in stack.of_type("AWS::EC2::VPCEndpoint")}
+
+
+def test_a_network_of_its_own_leads_to_each_service_that_the_worker_calls() -> None:
+    used = {"s3", "sqs", "states", "ecr.api", "ecr.dkr", "logs"}
+    assert services(Stack(FARGATE)) == used
+    assert services(Stack(OWN_GPU)) == used | {"ecs", "ecs-agent", "ecs-telemetry"}
+    assert services(Stack(WORKERS[4])) == set()
+
+
+def test_the_networks_way_to_s3_leads_to_no_other_buckets() -> None:
+    document = Stack({**FARGATE, **MODELS[1]})["S3Endpoint"]["PolicyDocument"]
+    resources = {arn for statement in document["Statement"] for arn in leaves_of(statement["Resource"])}
+    buckets = {arn.removesuffix("/*").removesuffix(".Arn").rsplit(":", 1)[-1] for arn in resources}
+    assert buckets == {"<UploadsBucket>", "<WorkBucket>", "weights", f"prod-{REGION}-starport-layer-bucket"}
+
+
+def leaves_of(value: str | list[str]) -> list[str]:
+    return value if isinstance(value, list) else [value]
+
+
+# ---- Scaling
+
+
+def evaluate(metrics: list[dict[str, Any]], **values: float | None) -> float | None:
+    """Compute metric math on one datapoint of each metric; None is one that is missing."""
+    known: dict[str, Any] = {
+        "IF": lambda condition, yes, no: yes if condition else no,
+        "FILL": lambda value, other: other if value is None else value,
+        "REPEAT": None,
+        **values,
+    }
+    result = None
+    for metric in [m for m in metrics if "Expression" in m]:
+        known[metric["Id"]] = value = eval(metric["Expression"], {}, known)
+        result = value if metric.get("ReturnData", True) else result
+    return result
+
+
+def backlog_metrics() -> list[dict[str, Any]]:
+    policy = Stack(FARGATE)["WorkerBacklog"]["TargetTrackingScalingPolicyConfiguration"]
+    return list(policy["CustomizedMetricSpecification"]["Metrics"])
+
+
+@pytest.mark.parametrize(
+    ("waiting", "held", "running", "backlog"),
+    [(40, 10, 5, 10), (0, 8, 1, 8), (0, None, 2, 0), (7, None, 0, 7)],
+)
+def test_the_backlog_counts_jobs_in_hand_and_bears_that_there_is_no_worker(
+    waiting: float, held: float | None, running: float, backlog: float
+) -> None:
+    assert evaluate(backlog_metrics(), waiting=waiting, held=held, running=running) == backlog
+
+
+@pytest.mark.parametrize(
+    ("waiting", "taken", "alarm"), [(3, None, True), (3, 0, True), (3, 2, False), (0, None, False)]
+)
+def test_a_worker_is_woken_when_jobs_wait_that_nobody_takes(waiting: float, taken: float | None, alarm: bool) -> None:
+    facts = Stack(FARGATE)["WorkerWakeUpAlarm"]
+    untouched = evaluate(facts["Metrics"], waiting=waiting, taken=taken)
+    assert untouched is not None
+    assert (untouched >= facts["Threshold"]) is alarm
+
+
+def test_what_is_woken_from_zero_has_time_to_start_before_the_job_is_given_up() -> None:
+    states = yaml.safe_load((ROOT / "statemachine/remove_background.asl.yaml").read_text())["States"]
+    alarm = Stack(FARGATE)["WorkerWakeUpAlarm"]
+    [period_s] = {metric["MetricStat"]["Period"] for metric in alarm["Metrics"] if "MetricStat" in metric}
+    assert states["SegmentOnEcs"]["HeartbeatSeconds"] - 2 * period_s * alarm["EvaluationPeriods"] >= 300
+    alarm = Stack(ASYNC)["EndpointWakeUpAlarm"]
+    waits = states["SegmentOnSageMakerAsync"]["Branches"][0]["States"]["AwaitMask"]
+    assert waits["HeartbeatSeconds"] - 2 * alarm["Period"] * alarm["EvaluationPeriods"] >= 600
+
+
+def test_workers_and_an_asynchronous_endpoint_scale_to_zero_and_a_real_time_one_does_not() -> None:
+    assert Stack(FARGATE)["WorkerScaling"]["MinCapacity"] == "0"
+    assert Stack(ASYNC)["EndpointScaling"]["MinCapacity"] == 0
+    assert Stack(REALTIME)["EndpointScaling"]["MinCapacity"] == 1
+    assert "EndpointWakeUpAlarm" in Stack(ASYNC).resources
+
+
+# ---- The endpoint
+
+
+@pytest.mark.parametrize("parameters", ENDPOINTS[1:], ids=named)
+def test_the_state_machine_asks_the_endpoint_that_there_is_in_the_way_it_answers(parameters: dict[str, str]) -> None:
+    stack = Stack(parameters)
+    name = stack["SegmentationEndpoint"]["EndpointName"] if "SageMakerImageUri" in parameters else "theirs"
+    assert stack["RemoveBackground"]["DefinitionSubstitutions"]["SageMakerEndpointName"] == name
+    [policy] = stack["RemoveBackgroundRole"]["Policies"]
+    [statement] = [s for s in policy["PolicyDocument"]["Statement"] if "sagemaker" in str(s["Action"])]
+    mode = parameters["SageMakerMode"]
+    assert statement["Action"] == ("sagemaker:InvokeEndpointAsync" if mode == "async" else "sagemaker:InvokeEndpoint")
+    assert statement["Resource"].endswith(f":endpoint/{name}")
+    assert environment(stack["ValidateFunction"])["SAGEMAKER_MODE"] == mode
+    assert "sagemaker" in environment(stack["ValidateFunction"])["SEGMENTATION_HOSTS"].split(",")
+
+
+def test_an_asynchronous_endpoint_may_read_requests_and_answer_for_them() -> None:
+    [answers, _] = [str(policy) for policy in Stack(ASYNC)["EndpointRole"]["Policies"]]
+    assert "states:SendTaskSuccess" in answers
+    assert "states:SendTaskSuccess" not in str(Stack(REALTIME)["EndpointRole"])
+
+
+# ---- The HTTP API
+
+PREFIXES_OF_THE_API = {"UploadsBucket": ("api/", "backgrounds/api/"), "ResultsBucket": ("results/api/", "failed/api/")}
+LOGGED = {"requestTime", "requestId", "httpMethod", "path", "status", "responseLatency", "responseLength"}
+LOGGED |= {"integrationErrorMessage", "identity.userArn"}
+
+
+def test_the_api_can_be_configured_from_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = {"CorsOrigins": "https://a.example,https://b.example", "UrlSchemes": "http,https", "ApiJobDays": "3"}
+    for name, value in environment(Stack(parameters)["ApiFunction"]).items():
+        monkeypatch.setenv(name, value)
+    config = ApiConfig()
+    assert (config.uploads_bucket, config.keys_table, config.job_days) == ("<UploadsBucket>", "<ApiKeysTable>", 3)
+    assert config.cors_origins == ("https://a.example", "https://b.example")
+    assert config.url_schemes == ("http", "https")
+    assert config.url_networks == ()
+
+
+def test_the_api_takes_no_more_concurrency_than_it_is_given() -> None:
+    assert "ReservedConcurrentExecutions" not in Stack({})["ApiFunction"]
+    assert Stack({"ApiConcurrency": "50"})["ApiFunction"]["ReservedConcurrentExecutions"] == "50"
+
+
+def test_every_route_is_the_function_s_and_those_under_iam_want_a_signature() -> None:
+    stack = Stack({})
+    operations = {
+        path: methods["x-amazon-apigateway-any-method"] for path, methods in stack["Api"]["Body"]["paths"].items()
+    }
+    signed = {path: operation.get("security", []) for path, operation in operations.items()}
+    assert signed == {"/{proxy+}": [], "/iam/{proxy+}": [{"AWS_IAM": []}]}
+    for operation in operations.values():
+        integration = operation["x-amazon-apigateway-integration"]
+        assert "/functions/<ApiFunction>.Arn/" in integration["uri"]
+        assert integration["timeoutInMillis"] == 1000 * stack["ApiFunction"]["Timeout"], "both end together"
+
+
+def test_the_access_log_has_no_headers_and_no_query_strings() -> None:
+    [stage] = Stack({}).of_type("AWS::ApiGatewayV2::Stage")
+    logged = json.loads(stage["AccessLogSettings"]["Format"]).values()
+    assert {value.removeprefix("$context.") for value in logged} == LOGGED
+
+
+def test_no_page_may_call_from_elsewhere_unless_its_origin_is_named() -> None:
+    buckets = ("UploadsBucket", "ResultsBucket")
+    assert not [name for name in buckets if "CorsConfiguration" in Stack({})[name]]
+    stack = Stack({"CorsOrigins": "https://a.example,https://b.example"})
+    for name in buckets:
+        [rule] = stack[name]["CorsConfiguration"]["CorsRules"]
+        assert rule["AllowedOrigins"] == ["https://a.example", "https://b.example"]
+
+
+def test_the_api_writes_and_deletes_only_what_is_its_own() -> None:
+    own = {f"<{bucket}>.Arn/{prefix}*" for bucket, prefixes in PREFIXES_OF_THE_API.items() for prefix in prefixes}
+    [policy] = Stack({})["ApiFunctionRole"]["Policies"]
+    changing = [s for s in policy["PolicyDocument"]["Statement"] if re.search("s3:(Put|Delete)", str(s["Action"]))]
+    assert {arn for statement in changing for arn in leaves_of(statement["Resource"])} == own
+
+
+def test_what_the_api_keeps_expires_with_its_jobs() -> None:
+    stack = Stack({"ApiJobDays": "3"})
+    for bucket, prefixes in PREFIXES_OF_THE_API.items():
+        rules = [r for r in stack[bucket]["LifecycleConfiguration"]["Rules"] if r.get("Prefix") in prefixes]
+        assert {rule["Prefix"] for rule in rules} == set(prefixes)
+        assert {rule["ExpirationInDays"] for rule in rules} == {"3"}
