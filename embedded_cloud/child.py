@@ -1,7 +1,8 @@
 """Run a Python module that does not outlive the process that started it.
 
 Run by path, as ``python -P embedded_cloud/child.py MODULE ARGUMENT...``, so that the module sees nothing of this
-package. The parent holds the other end of standard input and never writes to it: end of file means that it is gone, however it died.
+package. The parent holds the other end of standard input and never writes to it: end of
+file means that it is gone, however it died.
 The module leads a process group of its own, so that what it starts goes with it.
 """
 
