@@ -50,6 +50,7 @@ lint: setup node_modules/.ready typecheck  ## style, types, imports, templates, 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/codespell $$(git ls-files)
 	$(BIN)/cfn-lint template.yaml
 	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=eu-west-1 $(BIN)/sam validate --lint
 	node_modules/.bin/asl-validator --yaml-path statemachine/remove_background.asl.yaml
@@ -59,6 +60,11 @@ node_modules/.ready: package-lock.json
 	@test -n "$(NPM)" || { echo "make lint needs Node.js with npm: asl-validator is an npm package"; exit 1; }
 	npm ci --silent
 	@touch $@
+
+coverage: setup $(VENV)/.compiled  ## unit tests with a coverage report in out/coverage
+	$(BIN)/python -m pytest --numprocesses auto --cov --cov-report term:skip-covered --cov-report html tests/unit
+
+pr: format reference lint test  ## everything to run before a pull request
 
 typecheck: setup  ## mypy, strict
 	$(BIN)/mypy
