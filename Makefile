@@ -7,7 +7,7 @@ IMAGE  ?=
 NPM    := $(shell command -v npm 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-containers chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-foreground bench-segmentation bench-worker-memory load capacity openapi reliability-tables lock clean
+.PHONY: help setup demo test test-containers chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode  bench-segmentation load openapi reliability-tables lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -79,9 +79,6 @@ bench: setup  ## what the orchestration adds to the work of its stages
 load: setup $(VENV)/.compiled  ## uploads at a fixed rate, and what becomes of them: make load [RATE=0.5] [SECONDS=60] [HOST=ecs] [MEGAPIXELS=2] [STACK=name REGION=r]
 	$(BIN)/python -m bench.load $(if $(RATE),--rate $(RATE)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(HOST),--host $(HOST)) $(if $(MEGAPIXELS),--megapixels $(MEGAPIXELS)) $(if $(STACK),--stack $(STACK)) $(if $(REGION),--region $(REGION))
 
-capacity: setup $(VENV)/.compiled  ## which of an AWS account's limits is met first, at 1 to 10,000 uploads a second: make capacity [CHECK=out/load/lambda.json]
-	$(BIN)/python -m bench.capacity $(if $(CHECK),--check $(CHECK))
-
 bench-matting: setup $(VENV)/.compiled  ## errors of alpha against rembg and pymatting: make bench-matting [DATASET=folder] [PICTURES="GT01 GT04"] [SIDES="96 320"] [FAULTS=clean] [METHODS="rembg high"]
 	$(BIN)/python -m bench.matting $(if $(DATASET),--dataset $(DATASET)) $(if $(PICTURES),--pictures $(PICTURES)) $(if $(SIDES),--sides $(SIDES)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(METHODS),--methods $(METHODS))
 
@@ -90,9 +87,6 @@ bench-speed: setup $(VENV)/.compiled  ## each stage at 1 to 48 MP, and rembg: ma
 
 bench-encode: setup $(VENV)/.compiled  ## encoders side by side, time and size: make bench-encode [DATASET=folder] [MEGAPIXELS="0.25 12"]
 	$(BIN)/python -m bench.encode $(if $(DATASET),--dataset $(DATASET)) $(if $(MEGAPIXELS),--megapixels $(MEGAPIXELS))
-
-bench-foreground: setup $(VENV)/.compiled  ## errors of the edge's colours, against blur fusion and pymatting: make bench-foreground [DATASET=folder] [MEGAPIXELS=12]
-	$(BIN)/python -m bench.foreground $(if $(DATASET),--dataset $(DATASET)) $(if $(MEGAPIXELS),--megapixels $(MEGAPIXELS))
 
 bench-segmentation: setup $(VENV)/.compiled $(VENV)/peer/.ready  ## our worker against rembg on the same network: make bench-segmentation [PARTS="throughput masks"] [NETWORKS="u2netp u2net"] [DATASET=folder]
 	$(BIN)/python -m bench.segmentation $(if $(PARTS),--parts $(PARTS)) $(if $(NETWORKS),--networks $(NETWORKS)) $(if $(DATASET),--dataset $(DATASET))
@@ -106,9 +100,6 @@ $(VENV)/peer/.ready: requirements/peer.lock $(VENV)/.ready  # rembg's command li
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 # rembg's command line takes other versions of small packages than ours; what the work is done by is the same.
 SHARED  = rembg|onnxruntime|numpy|scipy|pymatting|numba|opencv-python-headless
-
-bench-worker-memory: setup  ## the ECS worker's memory over many pictures: make bench-worker-memory [IMAGES=10000] [MODELS=1] [BATCH=4]
-	@$(BIN)/python -m bench.worker_memory $(if $(IMAGES),--images $(IMAGES)) $(if $(MODELS),--models $(MODELS)) $(if $(BATCH),--batch $(BATCH))
 
 openapi: setup  ## docs/openapi.json, anew from the API's routes
 	$(BIN)/python -m functions.api > docs/openapi.json

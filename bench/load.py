@@ -26,10 +26,9 @@ import numpy as np
 from botocore.config import Config
 from skimage import data as photographs
 
-from bench import load_chart
 from bench.autoscaling import Autoscaler, Decision, Policies
 from bench.embedded import ROOT, CpuTime, EmbeddedProcess, embedded_process
-from bench.load_report import PACE, Alone, Load, Run, Sample, report, series
+from bench.load_report import PACE, Alone, Load, Run, Sample, chart, report
 from bench.measure import Cost, Job, measure
 from bench.pictures import grained
 from client import embedded
@@ -96,7 +95,7 @@ def main() -> None:
     path = OUT / f"{load.host}.json"
     path.write_text(json.dumps(asdict(load), indent=1) + "\n")
     path.with_suffix(".md").write_text(text + "\n")
-    load_chart.draw(series(load)).save(path.with_suffix(".png"), optimize=True)
+    chart(load).savefig(path.with_suffix(".png"))
     print(f"\nFigures, tables and chart: {path.with_suffix('')}.json, .md, .png")
 
 

@@ -1,20 +1,21 @@
-"""A load as tables and as the lines of a chart."""
+"""Tables and a chart of a load."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from bench import load_chart, machine
+from bench import machine
 from bench.autoscaling import Decision
 from bench.embedded import CpuTime
 from bench.markdown import table
 from bench.measure import Cost
 
 PACE: Final = 60.0
-"""How much faster than AWS the embedded cloud's autoscaling lives: its minute is a second."""
+"""Autoscaling on the embedded cloud runs this many times faster than on AWS."""
 
 
 @dataclass(frozen=True)
@@ -167,50 +168,67 @@ def at_once(runs: Sequence[Run]) -> list[int]:
     return [int(count) for count in np.cumsum([change for _, change in sorted(changes)])]
 
 
-def series(load: Load) -> load_chart.Series:
-    """Return what the chart shows, second by second."""
-    pace = PACE if load.cpu else 1.0
+def chart(load: Load) -> Figure:
+    """Draw the load over time, one panel for each quantity; dotted lines mark scaling decisions."""
+    panels = _panels(load)
+    figure = Figure(figsize=(9.6, 1.7 * len(panels)), layout="constrained")
+    for number, (name_of_panel, lines) in enumerate(panels.items(), 1):
+        axis = figure.add_subplot(len(panels), 1, number)
+        for name, points in lines.items():
+            axis.plot(*zip(*points, strict=True), label=name)
+        for decision in load.decisions:
+            axis.axvline(decision.at_s / (PACE if load.cpu else 1.0), color="0.6", linestyle=":")
+        axis.set(title=name_of_panel, ylim=(0, None))
+        axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    axis.set_xlabel("seconds")
+    figure.suptitle(title(load))
+    return figure
+
+
+_Line: TypeAlias = list[tuple[float, float]]
+
+
+def _panels(load: Load) -> dict[str, dict[str, _Line]]:
+    """Return the lines of each panel: seconds and values, nan where there is no value."""
     end_s = max([load.seconds, *(sample.at_s for sample in load.samples), *(r.stopped_s or 0.0 for r in load.runs)])
     width_s = max(1.0, round(end_s / 60))
     edges = np.arange(0.0, end_s + 2 * width_s, width_s)
-    moments, stops = edges[1:], np.array([run.stopped_s for run in load.runs if run.stopped_s is not None])
-    seconds = np.array([run.seconds for run in load.runs if run.seconds is not None])
-    bins = np.digitize(stops, edges)
+    moments = edges[1:].tolist()
+    ended = [run for run in load.runs if run.stopped_s is not None and run.seconds is not None]
+    bins = np.digitize([run.stopped_s for run in ended], edges)
 
-    def running(begins: Sequence[float | None]) -> list[float]:
-        pairs = [
+    def per_second(times: Sequence[float]) -> _Line:
+        return list(zip(moments, (np.histogram(times, edges)[0] / width_s).tolist(), strict=True))
+
+    def running(begins: Sequence[float | None]) -> _Line:
+        spans = [
             (begin, run.stopped_s or np.inf) for begin, run in zip(begins, load.runs, strict=True) if begin is not None
         ]
-        return [float(sum(begin <= moment < end for begin, end in pairs)) for moment in moments]
+        return [(moment, float(sum(begin <= moment < end for begin, end in spans))) for moment in moments]
 
-    def percentile(share: float) -> list[float]:
+    def percentile(share: float) -> _Line:
+        seconds = np.array([run.seconds for run in ended], float)
+        chosen = [seconds[bins == number] for number in range(1, len(edges))]
         return [
-            float(np.percentile(seconds[bins == number], share)) if (bins == number).any() else float("nan")
-            for number in range(1, len(edges))
+            (at, float(np.percentile(some, share)) if some.size else np.nan)
+            for at, some in zip(moments, chosen, strict=True)
         ]
 
-    def sampled(name: str) -> list[tuple[float, float]]:
+    def sampled(name: str) -> _Line:
         return [(sample.at_s, float(getattr(sample, name))) for sample in load.samples]
 
-    def binned(values: Sequence[float]) -> list[tuple[float, float]]:
-        return list(zip(map(float, moments), values, strict=True))
-
-    arrived = np.histogram([run.due_s for run in load.runs], edges)[0] / width_s
-    completed = np.histogram(stops, edges)[0] / width_s
-    panels = [
-        ("per second", {"uploads": binned(list(map(float, arrived))), "results": binned(list(map(float, completed)))}),
-        (
-            "at once",
-            {
-                "uploads without result": binned(running([run.sent_s for run in load.runs])),
-                "executions": binned(running([run.started_s for run in load.runs])),
-            },
-        ),
-        # One second has too few results for more than these two.
-        ("seconds, upload to result", {"p50": binned(percentile(50)), "longest": binned(percentile(100))}),
-    ]
+    uploads, results = (
+        [run.due_s for run in load.runs],
+        [run.stopped_s for run in load.runs if run.stopped_s is not None],
+    )
+    panels = {
+        "per second": {"uploads": per_second(uploads), "results": per_second(results)},
+        "at once": {
+            "uploads without result": running([run.sent_s for run in load.runs]),
+            "executions": running([run.started_s for run in load.runs]),
+        },
+    }
     if load.host == "ecs":
-        queue = {"waiting": sampled("waiting"), "in flight": sampled("held")}
-        panels[2:2] = [("segmentation queue", queue), ("workers", {"running": sampled("workers")})]
-    marks = [(decision.at_s / pace, f"{decision.after}") for decision in load.decisions]
-    return load_chart.Series(title(load), float(edges[-1]), panels, marks)
+        panels["segmentation queue"] = {"waiting": sampled("waiting"), "in flight": sampled("held")}
+        panels["workers"] = {"running": sampled("workers")}
+    return panels | {"seconds, upload to result": {"p50": percentile(50), "longest": percentile(100)}}

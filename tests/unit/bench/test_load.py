@@ -1,4 +1,7 @@
-"""A load is what it says it is, and autoscaling decides as the template has it."""
+"""Arrivals and the report of a load; autoscaling decides as the template specifies."""
+
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,8 +10,7 @@ from hypothesis import strategies as st
 
 from bench.autoscaling import Autoscaler, Decision, Policies
 from bench.load import arrivals, numbered, photograph
-from bench.load_chart import Series, draw
-from bench.load_report import Alone, Load, Run, at_once, report
+from bench.load_report import Alone, Load, Run, Sample, at_once, chart, report
 from bench.measure import Cost
 from core.image import decode
 from tests.conftest import ROOT
@@ -105,10 +107,14 @@ def test_executions_at_once_are_counted_at_each_start_and_stop() -> None:
 
 @pytest.mark.parametrize("uploads", [99, 100])
 def test_only_a_hundred_results_have_a_99th_percentile(uploads: int) -> None:
-    load = Load(
+    assert ("p99" in report(load_of(uploads))) == (uploads == 100)
+
+
+def load_of(uploads: int, host: str = "lambda") -> Load:
+    return Load(
         rate=1.0,
         seconds=float(uploads),
-        host="lambda",
+        host=host,
         megapixels=2.0,
         seed=1,
         alone=Alone(1.0, {"refine": 0.5}, 13),
@@ -119,11 +125,13 @@ def test_only_a_hundred_results_have_a_99th_percentile(uploads: int) -> None:
         cpu=None,
         reports=0,
     )
-    assert ("p99" in report(load)) == (uploads == 100)
 
 
-def test_a_chart_has_a_panel_for_each_set_of_lines() -> None:
-    line = [(0.0, 1.0), (1.0, float("nan")), (2.0, 3.0)]
-    one, two = (draw(Series("load", 2.0, [("panel", {"line": line})] * count, [(1.0, "2")])) for count in (1, 2))
-    assert two.height > one.height
-    assert len(one.getcolors() or []) > 2
+@pytest.mark.parametrize(("host", "panels"), [("lambda", 3), ("ecs", 5)])
+def test_a_chart_has_a_panel_for_each_quantity(host: str, panels: int, tmp_path: Path) -> None:
+    drawn = chart(replace(load_of(10, host), samples=[Sample(0.0, 1, 0, 1)]))
+    assert len(drawn.axes) == panels
+    uploads = drawn.axes[0].lines[0]
+    assert sum(np.asarray(uploads.get_ydata())) == 10
+    drawn.savefig(tmp_path / "load.png")
+    assert (tmp_path / "load.png").read_bytes().startswith(b"\x89PNG")

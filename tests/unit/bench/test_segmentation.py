@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from bench import segmentation_masks, segmentation_stages, segmentation_worker
 from bench.pictures import DatasetError
-from bench.segmentation_inputs import Network, described, enlarged, jpeg, jpegs, photographs_of
+from bench.segmentation import masks, stages, worker
+from bench.segmentation.inputs import Network, described, enlarged, jpeg, jpegs, photographs_of
 from tests.fakes.scenes import disc
 
 
@@ -16,7 +16,7 @@ from tests.fakes.scenes import disc
 def network(tmp_path: Path) -> Network:
     path = tmp_path / "networks" / "contrast.onnx"
     path.parent.mkdir()
-    path.write_bytes(segmentation_masks.contrast().SerializeToString())
+    path.write_bytes(masks.contrast().SerializeToString())
     return described(path)
 
 
@@ -50,7 +50,7 @@ def test_a_folders_photographs_are_read_and_an_empty_one_is_refused(tmp_path: Pa
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_the_worker_does_all_jobs_each_time(network: Network, folder: Path, batch: int) -> None:
-    call = segmentation_worker.prepare(network, folder, 5, batch)
+    call = worker.prepare(network, folder, 5, batch)
     call()
     call()
 
@@ -58,23 +58,23 @@ def test_the_worker_does_all_jobs_each_time(network: Network, folder: Path, batc
 def test_a_job_that_fails_ends_the_measurement(network: Network, folder: Path) -> None:
     for file in folder.iterdir():
         file.write_bytes(jpeg(np.zeros((100, 100, 3), np.uint8))[:-100])
-    with pytest.raises(segmentation_worker.JobFailedError, match="image"):
-        segmentation_worker.prepare(network, folder, 5)
+    with pytest.raises(worker.JobFailedError, match="image"):
+        worker.prepare(network, folder, 5)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_the_stages_of_our_way_are_all_there(network: Network, folder: Path, batch: int) -> None:
-    stages = segmentation_stages.ours(network, folder, 3, batch)()
-    assert min(stages) > 0
-    assert stages.total == pytest.approx(sum(stages))
+    took = stages.ours(network, folder, 3, batch)()
+    assert min(took) > 0
+    assert took.total == pytest.approx(sum(took))
 
 
 def test_the_stages_of_rembgs_way_are_all_there(network: Network, folder: Path) -> None:
-    assert min(segmentation_stages.rembgs(network, folder, 2, only_mask=True)()) > 0
+    assert min(stages.rembgs(network, folder, 2, only_mask=True)()) > 0
 
 
 def test_a_network_in_half_precision_answers_alike(network: Network, tmp_path: Path) -> None:
-    from bench.segmentation_inputs import half
+    from bench.segmentation.inputs import half
 
     batch = np.random.default_rng(1).normal(0, 1, (2, 3, 320, 320)).astype(np.float32)
     whole, halved = (one.loaded().predict(one.name, batch) for one in (network, half(network, tmp_path)))
@@ -91,8 +91,8 @@ def test_on_photographs_the_mask_is_rembgs_within_a_tolerance(
 ) -> None:
     """What docs/performance.md states; reduced JPEG decoding is in it, for the larger photographs."""
     path = tmp_path / f"{answer}.onnx"
-    path.write_bytes(segmentation_masks.SMOOTH[answer]().SerializeToString())
-    comparison = segmentation_masks.Comparison(described(path))
+    path.write_bytes(masks.SMOOTH[answer]().SerializeToString())
+    comparison = masks.Comparison(described(path))
     for name, rgb in photographs_of(None):
         found = comparison.differences(jpeg(enlarged(rgb, megapixels) if megapixels else rgb))
         assert found.input_mean < 2, name

@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from bench import u2net
+from bench.segmentation import u2net
 
 
 @pytest.fixture(scope="module")

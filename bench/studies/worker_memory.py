@@ -20,7 +20,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bench.measure import resident_bytes
-from bench.worker_in_memory import Cloud
+from bench.segmentation.cloud_in_memory import Cloud
 from functions.runtime.handler import logger
 from functions.runtime.store import Store
 from functions.segment.ecs.worker import Worker, WorkerConfig

@@ -1,6 +1,6 @@
-"""What an AWS account may do by default, per region; facts with the name of their source.
+"""Default quotas of an AWS account, per region, with their sources.
 
-Service Quotas shows an account's own. ``verified`` says whether the source was seen to have that very figure.
+Service Quotas shows the quotas of your account. ``verified``: whether the figure was read in the named source.
 """
 
 from collections.abc import Mapping
@@ -22,13 +22,13 @@ class Quota:
     """One limit.
 
     Attributes:
-        limit: what :func:`bench.ways.demand` and the simulation call it.
-        name: what Service Quotas calls it; of a limit that no request raises, what the documentation calls it.
-        per_second: what it allows in the long run, by account; of "concurrency", how many at once.
-        burst: what it allows at once beyond that; by account.
+        limit: its name in :func:`bench.studies.demand.demand`.
+        name: its name in Service Quotas, or in the documentation for a limit that cannot be raised.
+        per_second: sustained rate, by account; for "concurrency", the number at once.
+        burst: burst beyond that, by account.
         raised: whether it can be raised, and how.
         source: document.
-        verified: whether that document was seen to have all of these figures.
+        verified: whether all figures were read in that document.
     """
 
     limit: str
@@ -159,4 +159,4 @@ OTHERS: Final = (
     ("Step Functions, open executions", "1,000,000", _STATES, True),
     ("SNS, e-mail", "10 per second and subscription; beyond, the subscription is ended", "SNS, AWS re:Post", True),
 )
-"""Limits that are not simulated, since none of them is met before those above: what, how much, source, verified."""
+"""Limits that are met later than those above: name, value, source, verified."""

@@ -100,7 +100,7 @@ METHODS: Final[Mapping[str, Estimator]] = {
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(prog="bench.foreground", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="bench.studies.foreground", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--dataset", type=Path, help="folder with input/, alpha/ and perhaps foreground/")
     parser.add_argument("--megapixels", type=float, default=12, help="size of the picture that is timed")
     asked = parser.parse_args()

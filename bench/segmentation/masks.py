@@ -17,9 +17,9 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from bench.markdown import table
-from bench.segmentation_inputs import OUT, Network, described, enlarged, jpeg, photographs_of
-from bench.segmentation_stages import session
-from bench.u2net import INPUT_PX
+from bench.segmentation.inputs import OUT, Network, described, enlarged, jpeg, photographs_of
+from bench.segmentation.stages import session
+from bench.segmentation.u2net import INPUT_PX
 from core.errors import UnknownForegroundError
 from core.image.decode import decode
 from core.segmentation.segment import Prepared, finish, predict, prepare, sufficient_px

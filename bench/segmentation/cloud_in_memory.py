@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-_SAMPLE: Final = json.loads((Path(__file__).parent.parent / "events/segment.json").read_text())
+_SAMPLE: Final = json.loads((Path(__file__).parents[2] / "events/segment.json").read_text())
 _POLL_S: Final = 0.02
 _TIME_LIMIT_S: Final = 300.0
 

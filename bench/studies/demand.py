@@ -1,10 +1,9 @@
-"""What an upload asks of AWS on each way through the state machine, read out of the definition and the template."""
+"""Read each path of an upload through the state machine from the definition, and what it demands of AWS."""
 
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from random import Random
 from typing import Any, Final, Literal, TypeAlias
 
 Definition: TypeAlias = Mapping[str, Any]
@@ -22,24 +21,24 @@ REQUESTS: Final[Mapping[str, Mapping[tuple[Bucket, Literal["get", "put"]], int]]
         ("work", "get"): 1,
         ("work", "put"): 1,
         ("results", "put"): 2,
-        ("results", "get"): 1,  # is there a report of an earlier failure?
+        ("results", "get"): 1,  # looks for the report of an earlier failure
     },
     "FailureFunction": {
-        ("results", "get"): 4,  # is there a result; one without a sidecar; before and after the report, a result?
+        ("results", "get"): 4,  # a result, one without a sidecar, and a result before and after the report
         ("results", "put"): 1,
     },
     "MetricsFunction": {},
 }
-"""S3 requests of one call of each function, on a picture without a background and without a second attempt."""
+"""S3 requests of one call of each function, for an image without a background or a second attempt."""
 
-_WORKER: Final = "SegmentFunction"  # a worker does on S3 what the function does
+_WORKER: Final = "SegmentFunction"  # a worker makes the S3 requests of the function
 _NATIVE: Final[Mapping[str, Mapping[tuple[Bucket, Literal["get", "put"]], int]]] = {
     "ServeCached": {("work", "get"): 1, ("results", "put"): 1},
     "SaveSidecar": {("results", "put"): 1, ("results", "get"): 1},  # PublishMetrics looks for an earlier report
-    "KeepRawInput": {("results", "get"): -2},  # RecordFailure knows of no result that could be taken back
+    "KeepRawInput": {("results", "get"): -2},  # RecordFailure has no result to delete
 }
 _ITEM_KB: Final = 4
-"""Of a finished item, rounded up: it holds a sidecar, and the README's has 2.3 kB."""
+"""Size of a finished item, rounded up. It holds a sidecar, of about 2.3 kB."""
 
 COMPUTED: Final[Mapping[str, Sequence[str]]] = {
     "CacheHit?": ["ClaimWork"],
@@ -47,12 +46,12 @@ COMPUTED: Final[Mapping[str, Sequence[str]]] = {
     "Doubtful?": ["Encode"],
     "Outcome?": ["Done"],
 }
-WAYS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
+PATHS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     "computed, Lambda": COMPUTED,
     "computed, ECS": {**COMPUTED, "ChooseSegmenter": ["SegmentOnEcs"]},
     "computed, SageMaker": {**COMPUTED, "ChooseSegmenter": ["SegmentOnSageMaker"]},
     "computed, SageMaker, asynchronous": {**COMPUTED, "ChooseSegmenter": ["SegmentOnSageMakerAsync"]},
-    "computed, ECS fails, Lambda stands in": {
+    "computed, ECS fails, fallback to Lambda": {
         **COMPUTED,
         "ChooseSegmenter": ["SegmentOnEcs"],
         "SegmentOnEcs": ["SegmentOnLambda"],
@@ -69,14 +68,14 @@ WAYS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "WaitedBefore?": ["WaitBriefly"],
         "Outcome?": ["Done"],
     },
-    "refused by Validate": {"Validate": ["KeepRawInput"], "HoldsClaim?": ["PublishMetrics"], "Outcome?": ["Failed"]},
+    "rejected by Validate": {"Validate": ["KeepRawInput"], "HoldsClaim?": ["PublishMetrics"], "Outcome?": ["Failed"]},
 }
-"""What is chosen where there is a choice, in order of the visits; of a task that fails, the state that catches it."""
+"""The next state of each choice, in the order of visits; for a task that fails, the state that catches it."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A state that an execution enters; ``entered`` counts it and the states inside of it."""
+    """A state on a path; ``entered`` counts it and the states of its branches."""
 
     name: str
     state: Mapping[str, Any]
@@ -84,58 +83,25 @@ class Step:
 
     @property
     def function(self) -> str | None:
-        """Logical id of the Lambda function that it calls."""
+        """Logical ID of the Lambda function that the state calls."""
         found = _FUNCTION.fullmatch(str(self.state.get("Parameters", {}).get("FunctionName", "")))
         return found[1] if found else None
 
     def calls(self, service: str) -> bool:
-        """Return whether it is an integration of that service."""
+        """Return whether the state is an integration of that service."""
         return f":{service}:" in str(self.state.get("Resource", ""))
-
-    def retrier(self, error: str) -> "Retrier":
-        """Return who retries that error."""
-        return next(Retrier.read(entry) for entry in self.state["Retry"] if error in entry["ErrorEquals"])
-
-    def catches(self, error: str) -> str:
-        """Return the state that an error leads to once its retries are spent."""
-        return str(
-            next(entry["Next"] for entry in self.state["Catch"] if {error, "States.ALL"} & set(entry["ErrorEquals"]))
-        )
-
-
-@dataclass(frozen=True)
-class Retrier:
-    """One entry of a state's Retry, with full jitter; seconds."""
-
-    attempts: int
-    interval_s: float
-    rate: float
-    most_s: float
-
-    @classmethod
-    def read(cls, entry: Mapping[str, Any]) -> "Retrier":
-        """Read it out of the definition."""
-        return cls(entry["MaxAttempts"], entry["IntervalSeconds"], entry["BackoffRate"], entry["MaxDelaySeconds"])
-
-    def longest_wait_s(self, retries: int) -> float:
-        """Return the longest wait after so many retries."""
-        return float(min(self.interval_s * self.rate**retries, self.most_s))
-
-    def wait_s(self, retries: int, rng: Random) -> float:
-        """Return a wait after so many retries."""
-        return rng.random() * self.longest_wait_s(retries)
 
 
 def walk(definition: Definition, choices: Mapping[str, Sequence[str]], start: str | None = None) -> list[Step]:
-    """Return the states that an execution enters.
+    """Return the states that an execution enters on a path.
 
     Args:
         definition: the state machine's.
-        choices: one of :data:`WAYS`.
+        choices: one of :data:`PATHS`.
         start: the first state; None for the machine's own.
 
     Raises:
-        ValueError: the definition has no such way.
+        ValueError: a chosen state does not follow the state before it.
     """
     left = {name: list(nexts) for name, nexts in choices.items()}
     steps, name = [], start or definition["StartAt"]
@@ -161,20 +127,20 @@ def _nexts(state: Mapping[str, Any]) -> set[str]:
 
 
 def demand(steps: Sequence[Step]) -> Counter[str]:
-    """Return what one upload on this way asks for, by the name of the limit that it counts against."""
+    """Return the demand of one upload on a path, by limit."""
     needed = Counter({"events": 1, "starts": 1, "transitions": sum(step.entered for step in steps), "uploads put": 1})
     for step in steps:
         if function := step.function:
             needed["invocations"] += 1
         requests = REQUESTS[function] if function else _NATIVE.get(step.name, {})
         if step.calls("sqs"):
-            needed["callbacks"] += 1  # of each kind: a heartbeat when a worker takes the job, and the answer
+            needed["callbacks"] += 1  # of each kind: a heartbeat when a worker takes the job, and the result
             requests = REQUESTS[_WORKER]
         if step.name.startswith("SegmentOnSageMaker"):
             requests = REQUESTS[_WORKER]
         if step.name == "SegmentOnSageMakerAsync":
             needed["callbacks"] += 1
-            requests = {**requests, ("work", "put"): 2, ("work", "get"): 2}  # and the request: put, found, read
+            requests = {**requests, ("work", "put"): 2, ("work", "get"): 2}  # plus the request object: put, find, read
         for (bucket, kind), times in requests.items():
             needed[f"{bucket} {kind}"] += times
         if step.calls("dynamodb"):

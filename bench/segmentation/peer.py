@@ -17,7 +17,7 @@ from typing import Final
 
 import httpx
 
-from bench.segmentation_inputs import Network
+from bench.segmentation.inputs import Network
 
 COMMAND: Final = Path(__file__).parent.parent / ".venv" / "peer" / "bin" / "rembg"
 """What ``make bench-segmentation`` installs from ``requirements/peer.lock``."""

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from skimage import data as photographs
 
-from bench import u2net
 from bench.pictures import DatasetError, grained
+from bench.segmentation import u2net
 from core.segmentation.registry import MODELS, ModelSource, weights, with_custom
 from core.segmentation.sessions import Device, Networks
 from core.types import Rgb
@@ -60,7 +60,7 @@ def network(name: str, folder: Path) -> Network:
     """Return the published network if ``PBR_MODEL_DIR`` has it, else one of its architecture with random weights.
 
     Args:
-        name: one of :data:`bench.u2net.NETWORKS`.
+        name: one of :data:`bench.segmentation.u2net.NETWORKS`.
         folder: where the latter is written.
     """
     published = ModelSource(tuple(map(Path, filter(None, os.environ.get("PBR_MODEL_DIR", "").split(os.pathsep)))))

@@ -17,18 +17,11 @@ from typing import Any, Final, TypeAlias
 
 import onnxruntime
 
-from bench import (
-    machine,
-    segmentation_masks,
-    segmentation_peer,
-    segmentation_sessions,
-    segmentation_stages,
-    segmentation_worker,
-    u2net,
-)
+from bench import machine
 from bench.markdown import table
 from bench.measure import Failure, Job, Measurement, measure
-from bench.segmentation_inputs import OUT, Network, half, jpegs, network
+from bench.segmentation import masks, peer, stages, u2net, worker
+from bench.segmentation.inputs import OUT, Network, half, jpegs, network
 from core.segmentation.sessions import Device
 
 _MEGAPIXELS: Final = (1.5, 12.0)
@@ -69,7 +62,7 @@ def _throughput(networks: list[Network], dataset: Path | None) -> tuple[str, Fig
     figures: dict[str, dict[str, float | str]] = {}
     columns = []
     for one in networks:
-        with segmentation_peer.server(one) as url:
+        with peer.server(one) as url:
             for megapixels in _MEGAPIXELS:
                 folder = jpegs(megapixels, dataset, OUT / "pictures")
                 columns.append(f"{one.name}, {megapixels:g} MP")
@@ -79,13 +72,13 @@ def _throughput(networks: list[Network], dataset: Path | None) -> tuple[str, Fig
 
 
 def _throughput_jobs(one: Network, folder: Path, url: str) -> dict[str, Job]:
-    jobs = {_WORKER: Job(segmentation_worker.prepare, (one, folder, _PICTURES), _ROUNDS)}
+    jobs = {_WORKER: Job(worker.prepare, (one, folder, _PICTURES), _ROUNDS)}
     for only_mask, wanted in ((True, "mask"), (False, "cut-out")):
-        folder_to_folder = partial(segmentation_peer.command_line, only_mask=only_mask)
+        folder_to_folder = partial(peer.command_line, only_mask=only_mask)
         for pictures in (_FEW, _MORE):
             jobs[f"rembg p, {wanted}, {pictures}"] = Job(folder_to_folder, (one, folder, pictures), _ROUNDS)
         for clients in (1, 2):
-            posts = partial(segmentation_peer.requests, only_mask=only_mask, clients=clients)
+            posts = partial(peer.requests, only_mask=only_mask, clients=clients)
             jobs[f"rembg s, {wanted}, clients: {clients}"] = Job(posts, (url, one, folder, _MORE), _ROUNDS)
     return jobs
 
@@ -129,9 +122,9 @@ def _stages(networks: list[Network], dataset: Path | None) -> tuple[str, Figures
         for megapixels in _MEGAPIXELS:
             arguments = (one, jpegs(megapixels, dataset, OUT / "pictures"), 4)
             jobs = {
-                "ours": Job(segmentation_stages.ours, arguments, _ROUNDS),
-                "rembg, mask": Job(partial(segmentation_stages.rembgs, only_mask=True), arguments, _ROUNDS),
-                "rembg, cut-out": Job(partial(segmentation_stages.rembgs, only_mask=False), arguments, _ROUNDS),
+                "ours": Job(stages.ours, arguments, _ROUNDS),
+                "rembg, mask": Job(partial(stages.rembgs, only_mask=True), arguments, _ROUNDS),
+                "rembg, cut-out": Job(partial(stages.rembgs, only_mask=False), arguments, _ROUNDS),
             }
             for name, outcome in measure(jobs).items():
                 title = f"{one.name}, {megapixels:g} MP, {name}"
@@ -151,11 +144,11 @@ def _batches(networks: list[Network], dataset: Path | None) -> tuple[str, Figure
     for device, one, precision, batch in product(devices, networks, ("fp32", "fp16"), _BATCHES):
         file = half(one, OUT / "networks") if precision == "fp16" else one
         name, pictures = f"{device}, {one.name}, {precision}, {batch}", _WORKER_PICTURES[device]
-        stages = Job(segmentation_stages.ours, (file, folder, max(_BATCHES), batch, device), _GRID_ROUNDS)
-        worker = Job(segmentation_worker.prepare, (file, folder, pictures, batch, device), _GRID_ROUNDS)
+        network_alone = Job(stages.ours, (file, folder, max(_BATCHES), batch, device), _GRID_ROUNDS)
+        whole_worker = Job(worker.prepare, (file, folder, pictures, batch, device), _GRID_ROUNDS)
         # One after the other: a GPU's memory does not hold them all.
-        [alone] = measure({name: stages}).values()
-        [whole] = measure({name: worker}).values()
+        [alone] = measure({name: network_alone}).values()
+        [whole] = measure({name: whole_worker}).values()
         network_rate = "failed" if isinstance(alone, Failure) else f"{1 / alone.result.network:.1f}"
         worker_rate = "failed" if isinstance(whole, Failure) else f"{pictures / whole.wall_s:.1f}"
         rows.append([name, network_rate, worker_rate, *_parts(alone)[:-1]])
@@ -172,8 +165,8 @@ def _batches(networks: list[Network], dataset: Path | None) -> tuple[str, Figure
 def _parts(outcome: Measurement) -> list[str]:
     if isinstance(outcome, Failure):
         return ["failed", *["-"] * (len(_STAGES) - 1)]
-    stages = outcome.result
-    return [*(f"{1000 * part:.1f}" for part in stages), stages.shares(), f"{outcome.peak_bytes / 1e6:.0f}"]
+    result = outcome.result
+    return [*(f"{1000 * part:.1f}" for part in result), result.shares(), f"{outcome.peak_bytes / 1e6:.0f}"]
 
 
 def _plain(outcome: Measurement) -> Any:
@@ -184,9 +177,7 @@ _PARTS: Final[dict[str, Part]] = {
     "throughput": _throughput,
     "stages": _stages,
     "batches": _batches,
-    "masks": segmentation_masks.compare,
-    "sessions": segmentation_sessions.compare,
-    "start": segmentation_sessions.start,
+    "masks": masks.compare,
 }
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bench.foreground import Composite, judge
+from bench.studies.foreground import Composite, judge
 from tests.fakes.scenes import hair
 
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from bench.markdown import table
 from bench.measure import Failure, Job, measure, peak_bytes
-from bench.segmentation_inputs import OUT, Network, jpegs
+from bench.segmentation.inputs import OUT, Network, jpegs, network
 from core.image.decode import decode
 from core.segmentation.registry import with_custom
 from core.segmentation.segment import prepare, sufficient_px
@@ -218,3 +218,13 @@ def start(networks: list[Network], _dataset: Path | None) -> tuple[str, dict[str
         figures[name] = [statistics.median(column) for column in zip(*measured, strict=True)]
     rows = [[name, f"{wall:.2f}", f"{cpu:.2f}", f"{mb:.0f}"] for name, (wall, cpu, mb) in figures.items()]
     return table("A fresh interpreter", ["", "seconds", "CPU seconds", "process, MB"], rows), figures
+
+
+def main() -> None:
+    """Print both tables for u2netp with random weights."""
+    networks = [network("u2netp", OUT / "networks")]
+    print(compare(networks, None)[0], start(networks, None)[0], sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -4,8 +4,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.segmentation_inputs import Network
-from bench.worker_in_memory import Cloud
+from bench.segmentation.cloud_in_memory import Cloud
+from bench.segmentation.inputs import Network
 from core.segmentation.sessions import Device
 from functions.runtime.store import Store
 from functions.segment.ecs.worker import Worker, WorkerConfig

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import onnxruntime
 
-from bench.segmentation_inputs import Network
+from bench.segmentation.inputs import Network
 from core.image.decode import decode
 from core.image.encode import encode_plane
 from core.segmentation.segment import Prepared, finish, predict, prepare, sufficient_px

@@ -1,0 +1,1 @@
+"""One-off investigations whose conclusions are in the docs; run them again when their subject changes."""
