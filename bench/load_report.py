@@ -195,7 +195,7 @@ def _panels(load: Load) -> dict[str, dict[str, _Line]]:
     edges = np.arange(0.0, end_s + 2 * width_s, width_s)
     moments = edges[1:].tolist()
     ended = [run for run in load.runs if run.stopped_s is not None and run.seconds is not None]
-    bins = np.digitize([run.stopped_s for run in ended], edges)
+    bins = np.digitize([run.stopped_s or 0.0 for run in ended], edges)
 
     def per_second(times: Sequence[float]) -> _Line:
         return list(zip(moments, (np.histogram(times, edges)[0] / width_s).tolist(), strict=True))
