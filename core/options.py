@@ -75,61 +75,68 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     precision_level: Precision = Field(
-        default=Precision.HIGH, description="draft, standard, high or ultra_high, the work put into the edge"
+        default=Precision.HIGH,
+        description="Work put into the edge; higher levels take longer: draft, standard, high or ultra_high.",
     )
     model: Annotated[str, Field(min_length=1)] = Field(
-        default="auto", description="a segmentation model's rembg name, classical, or auto: the stack's default"
+        default="auto",
+        description="Segmentation model: a name listed by pbr models, a custom model of the stack, classical, or "
+        "auto for the stack's default.",
     )
     segmentation_host: Host = Field(
-        default=Host.AUTO, description="lambda, ecs, sagemaker, or auto: where the stack segments by default"
+        default=Host.AUTO,
+        description="Where segmentation runs: lambda, ecs, sagemaker, or auto for the stack's default.",
     )
-    output: Output = Field(default=Output.CUTOUT, description="cutout, or mask: the alpha alone, as a grey picture")
+    output: Output = Field(
+        default=Output.CUTOUT,
+        description="Content of the result: cutout, or mask for the alpha alone as a grayscale image.",
+    )
     format: OutputFormat = Field(
         default=OutputFormat.PNG,
-        description="png, webp, webp_lossless, avif, jpeg (on white unless a background is given), "
-        "or zip: the colours as color.jpg and the alpha as alpha.png",
+        description="File format of the result: png, webp, webp_lossless, avif, jpeg, or zip with color.jpg and "
+        "alpha.png. jpeg has a white background unless another one is given.",
     )
     quality: Annotated[int, Field(ge=1, le=100)] = Field(
-        default=90, description="1 to 100, of webp, avif, jpeg and the jpeg in a zip"
+        default=90, description="Compression quality of webp, avif, jpeg and the JPEG in a zip: 1 to 100."
     )
     background_color: Annotated[str, Field(pattern=r"^#([0-9a-fA-F]{6}|[0-9a-fA-F]{8})$")] | None = Field(
         default=None,
-        description="#rrggbb, a colour to put the subject on, or #rrggbbaa, a translucent one; jpeg takes white if "
-        "none is given",
+        description="Color behind the subject: #rrggbb, or #rrggbbaa for a translucent one.",
     )
     background_key: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(
         default=None,
-        description="a key in the uploads bucket: a picture to put the subject on; best under backgrounds/",
+        description="Image behind the subject: its key in the uploads bucket, preferably under backgrounds/.",
     )
-    crop: bool = Field(default=False, description="true or false, whether to crop to the subject")
+    crop: bool = Field(default=False, description="Crop the result to the subject: true or false.")
     crop_margin: (
         Annotated[float, Field(ge=0, le=1)]
         | Annotated[str, Field(pattern=rf"^{_MARGIN}( {_MARGIN}|( {_MARGIN}){{3}})?$")]
     ) = Field(
         default=0.0,
         union_mode="left_to_right",
-        description="0 to 1, the room that crop leaves around the subject as a share of its longer side; or 1, 2 or 4 "
-        "lengths in the order of CSS, each 0px to 500px, or 0% to 50% of the subject's width or height",
+        description="Margin that crop leaves around the subject: 0 to 1, a share of its longer side; or 1, 2 or 4 "
+        "lengths in CSS order, each 0px to 500px, or 0% to 50% of the subject's width or height.",
     )
     scale: Annotated[str, Field(pattern=rf"^({ORIGINAL}|{_SCALE})$")] = Field(
-        default=ORIGINAL, description="10% to 100%, the size of the subject as a share of the result, or original"
+        default=ORIGINAL, description="Size of the subject as a share of the result: 10% to 100%, or original."
     )
     position: Annotated[str, Field(pattern=rf"^({ORIGINAL}|{CENTER}|{_SHARE}( {_SHARE})?)$")] | None = Field(
         default=None,
-        description="original, center, or one or two of 0% to 100%, where the subject lies across and down; with a "
-        "scale it is center unless given",
+        description="Position of the subject across and down: one or two of 0% to 100%, center, or original. The "
+        "default is original, or center if scale is set.",
     )
     max_megapixels: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        default=None, description="a number above 0, the most megapixels that the result has; it is scaled down to them"
+        default=None,
+        description="Maximum size of the result in megapixels: a number above 0. A larger result is scaled down.",
     )
     roi: Annotated[str, Field(pattern=rf"^{_COORDINATE}( {_COORDINATE}){{3}}$")] | None = Field(
         default=None,
-        description="left, top, right and bottom of the only region in which a subject is looked for, each in px or "
-        "in % of the upright picture",
+        description="Region in which to look for the subject: left, top, right and bottom, each in px or in % of the "
+        "upright image, e.g. 10% 0px 90% 800px.",
     )
     metadata: Metadata = Field(
         default=Metadata.NO_LOCATION,
-        description="no_location, all or none, what the result carries of the photograph's EXIF data",
+        description="EXIF data of the photo to keep in the result: no_location, all or none.",
     )
 
     @classmethod
@@ -203,5 +210,5 @@ def _explain(error: ValidationError) -> InvalidOptionsError:
         f"This value is not allowed{why}",
         field=f"options.{name}",
         value=first["input"],
-        remedy=f"Allowed is: {Options.model_fields[name].description}.",
+        remedy=f"{name}: {Options.model_fields[name].description}",
     )
