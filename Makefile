@@ -31,17 +31,17 @@ demo: setup  ## one photograph through the whole pipeline: make demo [IMAGE=phot
 
 # In the slow part each process has clouds of its own, whose tests wait a good deal: three keep two cores busy.
 test: setup $(VENV)/.compiled $(if $(NPM),node_modules/.ready)  ## all tests, fast ones first; with npm, those with a client in JavaScript, too
-	$(BIN)/python -m pytest --numprocesses auto tests/unit tests/hostile
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile tests/chaos tests/integration tests/e2e
+	$(BIN)/python -m pytest --numprocesses auto tests/unit tests/resilience/hostile
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile tests/resilience/chaos tests/integration tests/e2e
 
 chaos: setup $(VENV)/.compiled  ## uploads of which a share is struck by faults, and their account: make chaos [N=500] [FAULTS=0.15] [SEED=1]
-	@$(BIN)/python -m tests.chaos $(if $(N),--uploads $(N)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.resilience.chaos $(if $(N),--uploads $(N)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
 
 test-containers: setup $(VENV)/.compiled  ## the image in Docker: every function, the worker, the endpoint: make test-containers [GPU=1]
 	$(if $(GPU),PBR_TEST_GPU=1) $(BIN)/python -m pytest --timeout 1200 tests/containers
 
 fuzz: setup $(VENV)/.compiled  ## damaged files through decoding, kept in out/fuzz if one ends badly: make fuzz [N=20000] [SEED=0]
-	$(BIN)/python -m tests.hostile.fuzz $(if $(N),--files $(N)) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.resilience.hostile.fuzz $(if $(N),--files $(N)) $(if $(SEED),--seed $(SEED))
 
 api-fuzz: setup $(VENV)/.compiled  ## requests made of docs/openapi.json, against the API on an embedded cloud: make api-fuzz [N=100] [SEED=1]
 	@$(BIN)/python -m tests.api_fuzz $(if $(N),--examples $(N)) $(if $(SEED),--seed $(SEED))
@@ -105,7 +105,7 @@ openapi: setup  ## docs/openapi.json, anew from the API's routes
 	$(BIN)/python -m functions.api > docs/openapi.json
 
 reliability-tables: setup  ## the fault matrix in docs/reliability.md, anew from the state machine
-	@$(BIN)/python -m tests.fault_matrix
+	@$(BIN)/python -m tests.resilience.faults.matrix
 
 lock: setup  ## resolve the pinned dependencies anew from pyproject.toml
 	$(COMPILE) --extra local --extra dev pyproject.toml --output-file requirements/dev.lock

@@ -9,7 +9,7 @@ from PIL import Image
 
 from embedded_cloud.cloud import EmbeddedCloud
 from tests.conftest import ROOT, client, disc, file_of
-from tests.integration.machine.conftest import Deployed
+from tests.integration.deployment import Deployed
 
 
 @pytest.fixture(scope="module")

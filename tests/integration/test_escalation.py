@@ -14,7 +14,7 @@ from PIL import Image
 
 from embedded_cloud.cloud import EmbeddedCloud
 from tests.conftest import ROOT, disc, file_of
-from tests.integration.machine.conftest import Deployed
+from tests.integration.deployment import Deployed
 
 HEAVIER = "reddest"
 SIDE = 320

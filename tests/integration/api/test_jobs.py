@@ -19,7 +19,7 @@ from embedded_cloud.gateway import Gateway
 from functions.contracts.api_key import ApiKey, Scope
 from tests.conftest import client, disc
 from tests.integration.api.conftest import ended, make_key, process
-from tests.integration.machine.conftest import until
+from tests.integration.deployment import until
 
 PICTURE = disc(seed=61)
 

@@ -14,8 +14,8 @@ from embedded_cloud.cloud import EmbeddedCloud
 from functions.contracts.webhook_signature import signing_secret, verify
 from tests.conftest import client, disc
 from tests.fakes.fake_web import Request, Web, page
-from tests.integration.machine.conftest import Deployed, until
-from tests.integration.machine.test_reconcile import fail_unseen, reconcile
+from tests.integration.deployment import Deployed, until
+from tests.integration.state_machine.test_reconcile import fail_unseen, reconcile
 
 CALLER = "k1"
 TAKEN = page(status=204)

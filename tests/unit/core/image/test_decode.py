@@ -19,7 +19,7 @@ from core.image.decode import decode, decode_plane
 from core.image.encode import encode_plane
 from core.types import ImageInfo
 from tests.conftest import file_of
-from tests.hostile.handmade import (
+from tests.resilience.hostile.handmade import (
     DISPLAY_P3,
     bmp_of_runs,
     cmyk_profile,

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from tests.chaos.inventory import Inventory
-from tests.chaos.plan import Fault, Report
+from tests.resilience.chaos.inventory import Inventory
+from tests.resilience.chaos.plan import Fault, Report
 
 
 @dataclass(frozen=True)

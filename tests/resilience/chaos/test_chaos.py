@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.chaos.run import run
+from tests.resilience.chaos.run import run
 
 
 @pytest.mark.timeout(900)

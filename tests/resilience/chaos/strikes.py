@@ -14,8 +14,8 @@ from typing import Any
 from embedded_cloud.cloud import EmbeddedCloud
 from embedded_cloud.faults import Blow, Refusal, Request
 from functions.contracts.failure_report import source_of
-from tests.chaos.plan import Fault, Plan, share
 from tests.conftest import client
+from tests.resilience.chaos.plan import Fault, Plan, share
 
 KEY = re.compile(r"chaos/\d{5}")
 CACHE_KEY = re.compile(r'"cache_key": ?"([0-9a-f]{64})"')

@@ -13,9 +13,9 @@ from PIL import Image
 
 from core.image.decode import decode
 from tests.conftest import file_of
-from tests.hostile import corpus, fuzz
-from tests.hostile.fuzz import Bounds
-from tests.hostile.mutations import Mutant
+from tests.resilience.hostile import corpus, fuzz
+from tests.resilience.hostile.fuzz import Bounds
+from tests.resilience.hostile.mutations import Mutant
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 

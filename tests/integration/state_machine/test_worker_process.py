@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import ROOT, disc
 from tests.fakes.tiny_networks import install, network
-from tests.integration.machine.conftest import Deployed
+from tests.integration.deployment import Deployed
 
 SAMPLE = json.loads((ROOT / "events/segment.json").read_text())
 ROLE = "arn:aws:iam::123456789012:role/worker-test"

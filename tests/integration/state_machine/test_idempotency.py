@@ -11,8 +11,8 @@ from PIL import Image
 
 from functions.segment.task_tokens import TaskTokens
 from tests.conftest import client, disc, file_of
-from tests.integration.machine.conftest import Deployed, Ended, until
-from tests.integration.machine.test_worker_process import Line, Process
+from tests.integration.deployment import Deployed, Ended, until
+from tests.integration.state_machine.test_worker_process import Line, Process
 
 NO_MASK = {"key": "work/none/mask.png", "width": 1, "height": 1, "model": "classical", "weights_sha256": None}
 WRONG = {**NO_MASK, "host": "ecs", "seconds": 0.0, "warnings": []}

@@ -21,11 +21,11 @@ from core.segmentation import segment
 from core.segmentation.registry import ModelSource
 from core.segmentation.sessions import Networks
 from embedded_cloud.cloud import EmbeddedCloud
-from tests.chaos.account import Discrepancy, Expected, Picture, Struck, discrepancies
-from tests.chaos.inventory import Inventory, said, take, waiting
-from tests.chaos.plan import Content, Plan, Upload, plan
-from tests.chaos.strikes import Strikes
 from tests.conftest import ROOT, client
+from tests.resilience.chaos.account import Discrepancy, Expected, Picture, Struck, discrepancies
+from tests.resilience.chaos.inventory import Inventory, said, take, waiting
+from tests.resilience.chaos.plan import Content, Plan, Upload, plan
+from tests.resilience.chaos.strikes import Strikes
 
 PARAMETERS = {
     "DefaultModel": "classical",

@@ -1,6 +1,6 @@
 """Every Task state of the machine, every fault that it can meet, and what the definition makes of it.
 
-``python -m tests.fault_matrix`` writes the matrix into docs/reliability.md.
+``python -m tests.resilience.faults.matrix`` writes the matrix into docs/reliability.md.
 """
 
 import json

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import disc, file_of
-from tests.integration.machine.conftest import Deployed, Ended, until
+from tests.integration.deployment import Deployed, Ended, until
 
 OTHERS = 4
 

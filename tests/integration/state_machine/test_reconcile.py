@@ -12,7 +12,7 @@ from functions.runtime.failure_reports import FailureConfig, Recorder
 from functions.runtime.outcomes import ObjectVersion, Outcomes, execution_metadata
 from functions.runtime.store import Store
 from tests.conftest import client, disc
-from tests.integration.machine.conftest import Deployed, until
+from tests.integration.deployment import Deployed, until
 
 HANDLED = "backgrounds/"  # no event starts anything for what lies under this prefix
 

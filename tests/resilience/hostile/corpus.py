@@ -23,7 +23,7 @@ from core.errors import (
     UnsupportedFormatError,
 )
 from tests.conftest import file_of
-from tests.hostile.handmade import (
+from tests.resilience.hostile.handmade import (
     BODY,
     DISPLAY_P3,
     bmp_of_runs,

@@ -1,4 +1,4 @@
-"""A chaos run by hand: ``python -m tests.chaos --uploads 500 --faults 0.15 --seed 7``; 1 if it does not add up."""
+"""Runs the chaos test by hand; exits with 1 if the account does not add up. See ``--help``."""
 
 import argparse
 import sys
@@ -7,12 +7,12 @@ from collections import Counter, defaultdict
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos.account import Picture
-from tests.chaos.run import Run, run
+from tests.resilience.chaos.account import Picture
+from tests.resilience.chaos.run import Run, run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.resilience.chaos", description=__doc__)
     parser.add_argument("--uploads", type=int, default=500)
     parser.add_argument("--faults", type=float, default=0.15)
     parser.add_argument("--seed", type=int, default=1)

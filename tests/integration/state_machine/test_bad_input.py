@@ -14,7 +14,7 @@ from PIL import Image
 
 from core.limits import MAX_KEY_BYTES
 from tests.conftest import disc, file_of
-from tests.integration.machine.conftest import Deployed
+from tests.integration.deployment import Deployed
 
 
 def png_header(width: int, height: int) -> bytes:

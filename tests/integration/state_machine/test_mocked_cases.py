@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import client
-from tests.integration.machine.mocks import MACHINES, MOCK_FILE, ORDER, WEBHOOK, create_machine, run_case
+from tests.integration.state_machine.mocks import MACHINES, MOCK_FILE, ORDER, WEBHOOK, create_machine, run_case
 from tests.state_machine import ANSWERABLE
 
 START = ["Validate", "LookUpCache", "CacheHit?"]

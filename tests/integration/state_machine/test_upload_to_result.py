@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import disc, file_of
-from tests.integration.machine.conftest import Deployed
+from tests.integration.deployment import Deployed
 
 STAGES = ["Validate", "LookUpCache", "CacheHit?", "ClaimWork", "ChooseSegmenter"]
 REST = ["Refine", "Doubtful?", "Encode", "SaveCache", "PublishMetrics", "Outcome?", "Done"]

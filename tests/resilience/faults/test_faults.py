@@ -18,8 +18,8 @@ import pytest
 
 from embedded_cloud.cloud import EmbeddedCloud
 from tests.conftest import ROOT, client, disc
-from tests.fault_matrix import FOR_FAILED_JOBS, NO_SUBJECT, UNKNOWN, Fate, Fault, fate_of, faults
-from tests.integration.machine.conftest import Deployed, Ended
+from tests.integration.deployment import Deployed, Ended
+from tests.resilience.faults.matrix import FOR_FAILED_JOBS, NO_SUBJECT, UNKNOWN, Fate, Fault, fate_of, faults
 
 pytestmark = pytest.mark.timeout(900)  # the first test plays the cases of all
 

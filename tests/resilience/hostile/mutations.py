@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tests.hostile.handmade import PNG_SIGNATURE, jpeg_segments
+from tests.resilience.hostile.handmade import PNG_SIGNATURE, jpeg_segments
 
 _NUMBERS: Final = (0, 1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 32, 255, 256, 4096, 16_384, 65_500, 65_535)
 _MORE_NUMBERS: Final = (2**16, 2**20, 2**24, 2**27, 2**31 - 1, 2**31, 2**32 - 16, 2**32 - 1)

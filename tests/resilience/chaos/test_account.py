@@ -5,9 +5,9 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from tests.chaos.account import Expected, Picture, Struck, discrepancies
-from tests.chaos.inventory import Execution, Found, Inventory, _execution, retaken
-from tests.chaos.plan import FAULTS, FOREVER, GROUP_FAULTS, Report, plan
+from tests.resilience.chaos.account import Expected, Picture, Struck, discrepancies
+from tests.resilience.chaos.inventory import Execution, Found, Inventory, _execution, retaken
+from tests.resilience.chaos.plan import FAULTS, FOREVER, GROUP_FAULTS, Report, plan
 
 GOOD, BAD = "a" * 64, "b" * 64
 CUT_OUT = Picture("c" * 64, (40, 32))

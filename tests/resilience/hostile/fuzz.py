@@ -39,8 +39,8 @@ from core.segmentation.registry import CLASSICAL, ModelSource
 from core.segmentation.sessions import Networks
 from core.types import Picture, Precision
 from tests.conftest import ROOT
-from tests.hostile import corpus
-from tests.hostile.mutations import Mutant, mutant
+from tests.resilience.hostile import corpus
+from tests.resilience.hostile.mutations import Mutant, mutant
 
 MEMORY_BYTES_PER_FILE_BYTE: Final = 4
 MEMORY_BYTES_PER_PIXEL: Final = 16

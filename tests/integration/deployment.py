@@ -1,4 +1,4 @@
-"""The project's own template, deployed once for all tests of this folder, and a few verbs to use it with."""
+"""A deployed stack as a user sees it: upload, wait for an execution, read results and failure reports."""
 
 import json
 import time
@@ -8,13 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import pytest
-
 from embedded_cloud.cloud import EmbeddedCloud
 from embedded_cloud.faults import Blow, Ending, Refusal, Request
 from functions.contracts.failure_report import source_of
-from tests.conftest import ROOT, client
-from tests.integration.machine.mocks import MOCK_FILE
+from tests.conftest import client
 
 Found = TypeVar("Found")
 
@@ -171,18 +168,3 @@ def until(condition: Callable[[], Found], *, timeout_s: float = 60) -> Found:
         assert time.monotonic() < deadline, "it did not come to pass in time"
         time.sleep(0.05)
     return found
-
-
-@pytest.fixture(scope="package")
-def stack() -> Iterator[Deployed]:
-    """All three hosts of segmentation, the segmenter that needs no weights, and the mocks for who names a case."""
-    parameters = {
-        "DefaultModel": "classical",
-        "WorkerImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/background-remover:1",
-        "WorkerSubnets": "subnet-0a1b2c3d",
-        "WorkerSecurityGroups": "sg-0a1b2c3d",
-        "SageMakerImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/background-remover:1",
-    }
-    crashes = Crashes()
-    with EmbeddedCloud(ROOT / "template.yaml", parameters, mock_config=MOCK_FILE, faults=crashes) as cloud:
-        yield Deployed(cloud, crashes)

@@ -2,7 +2,16 @@
 
 import pytest
 
-from tests.fault_matrix import DOCUMENT, FOR_FAILED_JOBS, MALFORMED, Fault, fate_of, faults, is_answer_read, table
+from tests.resilience.faults.matrix import (
+    DOCUMENT,
+    FOR_FAILED_JOBS,
+    MALFORMED,
+    Fault,
+    fate_of,
+    faults,
+    is_answer_read,
+    table,
+)
 from tests.state_machine import TASKS
 
 THROTTLES = {

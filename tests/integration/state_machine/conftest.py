@@ -1,0 +1,25 @@
+"""The project's template, deployed once for all tests of this folder."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from embedded_cloud.cloud import EmbeddedCloud
+from tests.conftest import ROOT
+from tests.integration.deployment import Crashes, Deployed
+from tests.integration.state_machine.mocks import MOCK_FILE
+
+
+@pytest.fixture(scope="package")
+def stack() -> Iterator[Deployed]:
+    """All three hosts of segmentation, the segmenter that needs no weights, and the mocks for who names a case."""
+    parameters = {
+        "DefaultModel": "classical",
+        "WorkerImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/background-remover:1",
+        "WorkerSubnets": "subnet-0a1b2c3d",
+        "WorkerSecurityGroups": "sg-0a1b2c3d",
+        "SageMakerImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/background-remover:1",
+    }
+    crashes = Crashes()
+    with EmbeddedCloud(ROOT / "template.yaml", parameters, mock_config=MOCK_FILE, faults=crashes) as cloud:
+        yield Deployed(cloud, crashes)
