@@ -26,15 +26,21 @@ RUN python -m venv --without-pip /opt/venv \
 
 # ---- pymatting, compiled here: at its first import it would take a minute, and need a disk that can be written.
 FROM packages AS compiled
-COPY core/__init__.py core/matting/compiled.py core/
+COPY core/__init__.py core/
+COPY core/matting/__init__.py core/matting/compiled.py core/matting/
 RUN python -c "\
 from pathlib import Path; \
-from core import compiled; \
+from core.matting import compiled; \
 compiled.bake(Path('$PBR_NUMBA_CACHE'))"
 
 # ---- Weights. Only what finds and checks them is copied, so that a change of other code downloads nothing.
 FROM packages AS weights
-COPY core/__init__.py functions/runtime/download.py core/errors.py functions/runtime/cgroup.py core/segmentation/registry.py core/
+COPY core/__init__.py core/errors.py core/
+COPY core/segmentation/__init__.py core/segmentation/registry.py core/segmentation/
+COPY functions/__init__.py functions/
+COPY functions/contracts/__init__.py functions/contracts/errors.py functions/contracts/
+COPY functions/runtime/__init__.py functions/runtime/cgroup.py functions/runtime/download.py functions/runtime/weights.py \
+    functions/runtime/
 # The models whose weights the image carries, separated by spaces; "classical" has none, and custom ones are fetched at
 # run time, since a build has no access to their bucket.
 ARG MODELS=birefnet-general-lite
@@ -45,10 +51,11 @@ RUN mkdir -p "$PBR_MODEL_DIR" \
     && python -c "\
 import os; \
 from pathlib import Path; \
-from core import models; \
-source = models.ModelSource((Path(os.environ['PBR_MODEL_DIR']),), os.environ['MODEL_MIRROR'] or None, timeout_s=1800); \
-elsewhere = {models.CLASSICAL, *models.with_custom(os.environ['CUSTOM_MODELS'])} - {*models.MODELS}; \
-[models.weights(name, source) for name in os.environ['MODELS'].split() if name not in elsewhere]"
+from core.segmentation import registry; \
+from functions.runtime.weights import ModelSource; \
+source = ModelSource((Path(os.environ['PBR_MODEL_DIR']),), os.environ['MODEL_MIRROR'] or None, timeout_s=1800); \
+elsewhere = {registry.CLASSICAL, *registry.with_custom(os.environ['CUSTOM_MODELS'])} - {*registry.MODELS}; \
+[source.path(name) for name in os.environ['MODELS'].split() if name not in elsewhere]"
 
 # ---- The project. Lambda runs it as a user of its own, whatever the modes of the checkout were.
 FROM base AS project

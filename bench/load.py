@@ -37,11 +37,12 @@ from client.jobs import Jobs, Upload
 from client.stack import Stack
 from core.options import Host, Options
 from core.pipeline import remove_background
-from core.segmentation.registry import CLASSICAL, ModelSource
+from core.segmentation.registry import CLASSICAL
 from core.segmentation.sessions import Networks
 from embedded_cloud.cloud import EmbeddedCloud
 from functions.contracts.failure_report import source_of
 from functions.contracts.object_keys import failure_key
+from functions.runtime.weights import ModelSource
 
 OUT: Final = Path("out/load")
 _AT_ONCE: Final = 64
@@ -186,7 +187,7 @@ def pipeline_alone(picture: bytes) -> Cost:
 
 
 def _removing(picture: bytes) -> Callable[[], None]:
-    networks = Networks(ModelSource((Path(),)))
+    networks = Networks(ModelSource(()), threads=1)
 
     def call() -> None:
         remove_background(picture, Options(model=CLASSICAL), networks=networks)

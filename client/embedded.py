@@ -19,8 +19,9 @@ from client import models
 from client.errors import EmbeddedCloudError, UsageError
 from client.models import APP
 from core.options import Host
-from core.segmentation.registry import CLASSICAL, best_available
+from core.segmentation.registry import CLASSICAL
 from embedded_cloud.deploy import parameter_names
+from functions.runtime.weights import best_available
 
 ROOT: Final = Path(__file__).parent.parent
 

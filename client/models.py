@@ -14,17 +14,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from client.errors import UsageError
 from core.errors import BackgroundRemoverError, WeightsHashMismatchError
-from core.segmentation.registry import (
-    CLASSICAL,
-    MODELS,
-    Model,
-    ModelSource,
-    candidates,
-    check_name,
-    weights,
-    with_custom,
-)
-from functions.runtime.weights import bucket_and_key, open_url
+from core.segmentation.registry import CLASSICAL, MODELS, Model, check_name, with_custom
+from functions.runtime.weights import ModelSource, bucket_and_key, candidates, open_url
 
 if TYPE_CHECKING:
     from functions.runtime.download import OpenUrl
@@ -182,7 +173,7 @@ def _fetch(model: Model, where: ModelSource, screen: Screen, bucket: str | None)
         screen.moved(model.name, count_bytes, model.bytes)
 
     was_here = where.find(model.name) is not None
-    path = weights(model.name, replace(where, open_url=_counted(where.open_url or open_url, moved)))
+    path = replace(where, open_url=_counted(where.open_url or open_url, moved)).path(model.name)
     if bucket:
         url = replace(where, mirror=bucket).url(replace(model, uri=None))
         return f"{'uploaded to' if _upload(path, url, model, moved) else 'is at'} {url}"
@@ -227,7 +218,7 @@ def _upload(path: Path, url: str, model: Model, moved: Callable[[int], None]) ->
 
 def _is_pinned(model: Model, where: ModelSource) -> bool:
     try:
-        weights(model.name, where)
+        where.path(model.name)
     except WeightsHashMismatchError:
         return False
     return True

@@ -16,11 +16,13 @@ from skimage import data as photographs
 
 from bench.pictures import DatasetError, grained
 from bench.segmentation import u2net
-from core.segmentation.registry import MODELS, ModelSource, weights, with_custom
+from core.segmentation.registry import MODELS, with_custom
 from core.segmentation.sessions import Device, Networks
 from core.types import Rgb
+from functions.runtime import cgroup
+from functions.runtime.weights import ModelSource
 
-OUT: Final = Path(__file__).parent.parent / "out" / "bench-segmentation"
+OUT: Final = Path(__file__).parents[2] / "out" / "bench-segmentation"
 
 _NOISE_LEVELS: Final = 3.0
 _SUFFIXES: Final = {".jpg", ".jpeg", ".png"}
@@ -51,7 +53,7 @@ class Network:
 
     def loaded(self, device: Device = Device.CPU) -> Networks:
         """Return it in memory, loaded as our processes load it."""
-        networks = Networks(self.source(), device=device)
+        networks = Networks(self.source(), threads=cgroup.cpus(), device=device)
         networks.load(self.name)
         return networks
 
@@ -65,7 +67,7 @@ def network(name: str, folder: Path) -> Network:
     """
     published = ModelSource(tuple(map(Path, filter(None, os.environ.get("PBR_MODEL_DIR", "").split(os.pathsep)))))
     if published.find(name):
-        return Network(name, weights(name, published), "")
+        return Network(name, published.path(name), "")
     path = folder / f"random-{name}.onnx"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -25,10 +25,11 @@ from bench.studies.quotas import OTHERS, QUOTAS, Account
 from core import pipeline
 from core.image import decode
 from core.options import Options
-from core.segmentation.registry import CLASSICAL, ModelSource
+from core.segmentation.registry import CLASSICAL
 from core.segmentation.segment import segment, sufficient_px
 from core.segmentation.sessions import Networks
 from core.types import Precision
+from functions.runtime.weights import ModelSource
 
 OUT: Final = Path("out/capacity")
 DEFINITION: Final = ROOT / "statemachine/remove_background.asl.yaml"
@@ -88,7 +89,7 @@ def measured(megapixels: float, project: Project) -> dict[str, float]:
 
 def _stage(picture: bytes, function: str) -> Callable[[], object]:
     """Prepare the work of one function, without S3."""
-    networks = Networks(ModelSource((Path(),)))
+    networks = Networks(ModelSource(()), threads=1)
     full = decode.decode(picture)
     mask = segment(full.rgb, CLASSICAL, networks).mask
     alpha = pipeline.refine_edge(full, mask, Precision.HIGH).alpha

@@ -197,10 +197,11 @@ def start(networks: list[Network], _dataset: Path | None) -> tuple[str, dict[str
         starts |= {
             f"{one.name}: onnxruntime": f"import onnxruntime; onnxruntime.InferenceSession({path!r})",
             f"{one.name}: core.segmentation.sessions": (
-                "from pathlib import Path; from core.segmentation.registry import ModelSource, with_custom;"
+                "from pathlib import Path; from core.segmentation.registry import with_custom;"
+                " from functions.runtime import cgroup; from functions.runtime.weights import ModelSource;"
                 " from core.segmentation.sessions import Networks;"
                 f" source = ModelSource((Path({path!r}).parent,), registry=with_custom({one.custom!r}));"
-                f" Networks(source).load({one.name!r})"
+                f" Networks(source, threads=cgroup.cpus()).load({one.name!r})"
             ),
             f"{one.name}: rembg.new_session": (
                 f"import os; os.environ['U2NET_HOME'] = {str(one.path.parent)!r}; import rembg;"

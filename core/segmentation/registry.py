@@ -1,39 +1,27 @@
-"""Which segmentation networks there are, and how their weights come to lie, verified, on this machine.
+"""The segmentation networks: what each one takes, and the file that holds its weights.
 
-Every file is pinned by its SHA-256. The files are those of rembg's release; each hash was found, equal, in
-at least two unrelated public sources.
+Every file is pinned by its SHA-256. The files are those of rembg's release; each hash was found, equal, in at least two
+unrelated public sources. ``functions.runtime.weights`` finds and downloads them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Final, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from core.errors import InvalidOptionsError, WeightsHashMismatchError, WeightsUnavailableError
-from functions.runtime import cgroup
-
-if TYPE_CHECKING:
-    from functions.runtime.download import OpenUrl
+from core.errors import InvalidOptionsError
 
 CLASSICAL: Final = "classical"
 """The built-in segmenter, which needs no weights."""
 
-RELEASE: Final = "https://github.com/danielgatis/rembg/releases/download/v0.0.0"
-"""Where a file is taken from when no mirror is named."""
-
 Triple: TypeAlias = tuple[float, float, float]
 
 _GB: Final = 1_000_000_000
-
-_UNASKED_BYTES: Final = 300_000_000
-"""Largest file that is downloaded without having been asked for by name."""
 
 _LARGEST_ONNX: Final = 1 << 31
 """A protobuf file is no larger."""
@@ -182,43 +170,6 @@ MODELS: Final[dict[str, Model]] = {model.name: model for model in _BEST_FIRST}
 """The networks by name, best first."""
 
 
-@dataclass(frozen=True)
-class ModelSource:
-    """Which models there are, and where their weights come from.
-
-    Attributes:
-        directories: hold the files, as ``<model>.onnx``; a missing one is downloaded into the last.
-        mirror: base URL that serves the release's files, or None for rembg's release.
-        timeout_s: seconds that a download may take.
-        registry: the networks there are, best first.
-        open_url: how a file is read that is not here; None for HTTP.
-    """
-
-    directories: tuple[Path, ...]
-    mirror: str | None = None
-    timeout_s: float = 60.0
-    registry: Mapping[str, Model] = field(default_factory=lambda: MODELS)
-    open_url: OpenUrl | None = None
-
-    def find(self, name: str) -> Path | None:
-        """Return where a model's file lies, or None; it is not looked into."""
-        paths = (directory / f"{name}.onnx" for directory in self.directories)
-        return next((path for path in paths if path.exists()), None)
-
-    def destination(self, name: str) -> Path:
-        """Return where a model's file is put that is not here."""
-        return self.directories[-1] / f"{name}.onnx"
-
-    @property
-    def base(self) -> str:
-        """The URL of all files that have none of their own."""
-        return (self.mirror or RELEASE).rstrip("/")
-
-    def url(self, model: Model) -> str:
-        """Return where a model's file comes from."""
-        return model.uri or f"{self.base}/{model.file}"
-
-
 class _Custom(BaseModel):
     """A custom model, as its owner describes it."""
 
@@ -280,146 +231,30 @@ def names() -> list[str]:
 
 
 def check_name(name: str, registry: Mapping[str, Model]) -> None:
-    """Refuse what is no model's name.
+    """Validate the name of a model.
 
     Raises:
         InvalidOptionsError: neither ``registry`` nor the built-in segmenter has that name.
     """
-    _check(name, [*registry, CLASSICAL])
+    if name not in registry and name != CLASSICAL:
+        raise _unknown(name, [*registry, CLASSICAL])
 
 
-def _check(name: str, allowed: Collection[str]) -> None:
-    if name not in allowed:
-        raise InvalidOptionsError(
-            "Unknown model",
-            field="options.model",
-            value=name,
-            remedy=f"The models are: {', '.join(allowed)}.",
-        )
-
-
-def weights(name: str, source: ModelSource) -> Path:
-    """Return the verified weight file of a model, downloading it if it is not there.
-
-    A file's hash is computed once per process, and again when the file changes.
-
-    Args:
-        name: a name in the registry.
-        source: where the file is, or is put and comes from; see :func:`functions.runtime.download.fetch`.
+def network(name: str, registry: Mapping[str, Model]) -> Model:
+    """Return a network's entry.
 
     Raises:
-        InvalidOptionsError: the registry has no such model; ``classical`` is none, and has no weights.
-        WeightsHashMismatchError: the file, here or on the mirror, is not the pinned one; it is not used.
-        WeightsUnavailableError: the file is not here and could not be had in time.
+        InvalidOptionsError: ``registry`` has no such network; ``classical`` is not one.
     """
-    _check(name, source.registry)
-    model = source.registry[name]
-    if path := source.find(name):
-        _verify(model, path)
-        return path
-
-    from functions.runtime.download import DownloadError
-
-    try:
-        _download(model, source, source.timeout_s)
-    except DownloadError as error:
-        raise _unavailable(model, source.destination(name), str(error)) from error
-    return source.destination(name)
+    if name not in registry:
+        raise _unknown(name, registry)
+    return registry[name]
 
 
-def candidates(source: ModelSource) -> list[Model]:
-    """Return what :func:`best_available` tries, in its order: what is here, or else what is not too large to fetch."""
-    memory_bytes = cgroup.memory_bytes()
-    fit = [
-        model
-        for model in source.registry.values()
-        if model.general and model.commercial_use and model.memory_bytes <= memory_bytes
-    ]
-    here = [model for model in fit if source.find(model.name)]
-    return here or [model for model in fit if model.bytes <= _UNASKED_BYTES]
-
-
-def best_available(source: ModelSource) -> str:
-    """Choose the best general model that is free for commercial use and that this machine can load.
-
-    One whose weights are here is taken before one that must be downloaded. Of the others, those up to 300 MB
-    are tried, best first, all within ``source.timeout_s`` together; the first failure to reach the mirror ends it.
-
-    Args:
-        source: where weights are, or come from.
-
-    Returns:
-        The model's name; ``classical`` if no weights can be had.
-
-    Raises:
-        WeightsHashMismatchError: a file in the directory is not the pinned one.
-    """
-    deadline = time.monotonic() + source.timeout_s
-    for model in candidates(source):
-        if path := source.find(model.name):
-            _verify(model, path)
-            return model.name
-
-        from functions.runtime.download import DownloadError, UnreachableError
-
-        try:
-            _download(model, source, max(deadline - time.monotonic(), 0.0))
-        except UnreachableError:
-            break
-        except (DownloadError, WeightsHashMismatchError):
-            continue
-        return model.name
-    return CLASSICAL
-
-
-def _verify(model: Model, path: Path) -> None:
-    """Refuse a file that is not the pinned one."""
-    try:
-        stat = path.stat()
-        found = _sha256(path, stat.st_mtime_ns, stat.st_size)
-    except OSError as error:
-        raise WeightsUnavailableError(
-            f"The weights cannot be read: {error}",
-            field="options.model",
-            value=model.name,
-            remedy=f"Let this process read {path}.",
-        ) from error
-    if found != model.sha256:
-        raise _mismatch(model, str(path), found, "Delete the file; the right one is downloaded in its place.")
-
-
-@lru_cache(maxsize=32)
-def _sha256(path: Path, mtime_ns: int, size: int) -> str:
-    """Hash a file; time and size are there to make a changed file a new one to the cache."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _download(model: Model, source: ModelSource, timeout_s: float) -> None:
-    """Put the verified file where ``source`` has it."""
-    from functions.runtime import download  # here, because httpx would cost every process a fifth of a second
-
-    url, path = source.url(model), source.destination(model.name)
-    open_url = source.open_url or download.over_http
-    try:
-        download.fetch(url, path, sha256=model.sha256, size_bytes=model.bytes, timeout_s=timeout_s, open_url=open_url)
-    except download.TamperedError as error:
-        raise _mismatch(model, url, error.found, "Put the pinned file there.") from error
-
-
-def _unavailable(model: Model, path: Path, why: str) -> WeightsUnavailableError:
-    return WeightsUnavailableError(
-        f"The weights could not be downloaded: {why}",
+def _unknown(name: str, accepted: Iterable[str]) -> InvalidOptionsError:
+    return InvalidOptionsError(
+        "Unknown model",
         field="options.model",
-        value=model.name,
-        remedy=f"Put {model.file} at {path}, name a mirror, or use {CLASSICAL}.",
-    )
-
-
-def _mismatch(model: Model, place: str, found: str, remedy: str) -> WeightsHashMismatchError:
-    return WeightsHashMismatchError(
-        f"The weights of {model.name} at {place} have SHA-256 {found}, not {model.sha256}",
-        field="options.model",
-        value=model.name,
-        remedy=remedy,
+        value=name,
+        remedy=f"The models are: {', '.join(accepted)}.",
     )

@@ -2,17 +2,16 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import GpuUnavailableError
-from core.segmentation import registry
-from core.segmentation.registry import ModelSource
-from functions.runtime import cgroup
+from core.segmentation.registry import Model
 
 _CUDA: Final = "CUDAExecutionProvider"
 _CPU: Final = "CPUExecutionProvider"
@@ -25,17 +24,35 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class WeightSource(Protocol):
+    """The models of a host and their weight files."""
+
+    @property
+    def registry(self) -> Mapping[str, Model]:
+        """The networks by name, best first."""
+
+    def path(self, name: str) -> Path:
+        """Return the path of a network's verified ONNX file.
+
+        Raises:
+            InvalidOptionsError: the registry has no such network.
+            WeightsHashMismatchError: the file is not the one that the registry pins.
+            WeightsUnavailableError: the file is missing.
+        """
+
+
 class Networks:
-    """The networks of a source; may be used by several threads.
+    """Networks, loaded on first use; safe for use by several threads.
 
     Args:
-        source: which networks there are, and where their weights lie or come from.
-        device: what they run on. It is never replaced by another one.
-        most: how many stay in memory, the last used ones. One alone can hold gigabytes.
+        source: the networks and their weights.
+        threads: CPU threads of each network.
+        device: what they run on. There is no fallback to another device.
+        most: number of networks kept in memory, the most recently used ones; a single one can hold gigabytes.
     """
 
-    def __init__(self, source: ModelSource, *, device: Device = Device.CPU, most: int = 1) -> None:
-        self.source, self._device, self._most = source, device, most
+    def __init__(self, source: WeightSource, *, threads: int, device: Device = Device.CPU, most: int = 1) -> None:
+        self.source, self._threads, self._device, self._most = source, threads, device, most
         self._loaded: OrderedDict[str, Any] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -44,8 +61,7 @@ class Networks:
 
         Raises:
             GpuUnavailableError: the device is a GPU, and there is none that can be used.
-            InvalidOptionsError, WeightsHashMismatchError, WeightsUnavailableError: see
-                :func:`core.segmentation.registry.weights`.
+            InvalidOptionsError, WeightsHashMismatchError, WeightsUnavailableError: see :meth:`WeightSource.path`.
         """
         self._session(name)
 
@@ -78,19 +94,19 @@ class Networks:
     def _session(self, name: str) -> Any:
         with self._lock:
             if name not in self._loaded:
-                path = registry.weights(name, self.source)
+                path = self.source.path(name)
                 while len(self._loaded) >= self._most:  # first, so that never more than that are in memory
                     self._loaded.popitem(last=False)
-                self._loaded[name] = _open(path, self._device)
+                self._loaded[name] = _open(path, self._device, self._threads)
             self._loaded.move_to_end(name)
             return self._loaded[name]
 
 
-def _open(path: Path, device: Device) -> Any:
+def _open(path: Path, device: Device, threads: int) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = cgroup.cpus()
+    options.intra_op_num_threads = threads
     # A thread that waits for the others would spin, on time that decoding needs or that a container's quota counts.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if device is Device.CPU:

@@ -9,9 +9,10 @@ from botocore.config import Config as SdkConfig
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from core.segmentation.registry import Model, ModelSource, with_custom
+from core.segmentation.registry import Model, with_custom
 from core.segmentation.sessions import Device, Networks
-from functions.runtime.weights import open_url
+from functions.runtime import cgroup
+from functions.runtime.weights import ModelSource, open_url
 
 SDK: Final = SdkConfig(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 4})
 """How a stage calls AWS. A call that nobody answers fails by its own name, before its function's time is up."""
@@ -75,4 +76,4 @@ class SegmentationConfig(CatalogueConfig):
             registry=self.registry,
             open_url=open_url,
         )
-        return Networks(source, device=self.pbr_device, most=self.pbr_sessions)
+        return Networks(source, threads=cgroup.cpus(), device=self.pbr_device, most=self.pbr_sessions)

@@ -1,6 +1,7 @@
 """Networks of a few operations, whose predictions are known."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -8,9 +9,32 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from core.segmentation.registry import Model
+from core.errors import WeightsUnavailableError
+from core.segmentation import registry
+from core.segmentation.registry import MODELS, Model
+from core.segmentation.sessions import Networks
 
 SIDE = 32
+
+
+@dataclass(frozen=True)
+class Directory:
+    """A source of weights that neither verifies nor downloads; None has no files."""
+
+    folder: Path | None = None
+    registry: Mapping[str, Model] = field(default_factory=lambda: MODELS)
+
+    def path(self, name: str) -> Path:
+        registry.network(name, self.registry)
+        path = self.folder and self.folder / f"{name}.onnx"
+        if path is None or not path.exists():
+            raise WeightsUnavailableError("No such file", field="options.model", value=name, remedy="Install it.")
+        return path
+
+
+def without_weights() -> Networks:
+    """The registry's networks, none of which can be loaded: enough for the classical segmenter."""
+    return Networks(Directory(), threads=1)
 
 
 def network(

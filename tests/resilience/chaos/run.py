@@ -11,16 +11,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from core import pipeline
 from core.image import decode, encode
 from core.options import Options
 from core.segmentation import segment
-from core.segmentation.registry import ModelSource
 from core.segmentation.sessions import Networks
 from embedded_cloud.cloud import EmbeddedCloud
+from functions.runtime.weights import ModelSource
 from tests.conftest import ROOT, client
 from tests.resilience.chaos.account import Discrepancy, Expected, Picture, Struck, discrepancies
 from tests.resilience.chaos.inventory import Inventory, said, take, waiting
@@ -89,7 +88,7 @@ def run(number: int, faults: float, seed: int) -> Run:
 
 def _without_faults(chaos: Plan) -> dict[str, Picture]:
     """Make each content's result in this process, as the stages make it one by one."""
-    networks = Networks(ModelSource((Path(),)))
+    networks = Networks(ModelSource(()), threads=1)
     wanted = {upload.content.cache_key: upload.content for upload in chaos.uploads if upload.report is None}
 
     def make(content: Content) -> Picture:

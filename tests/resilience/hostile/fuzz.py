@@ -35,9 +35,10 @@ from core.image import exif
 from core.image.decode import decode
 from core.options import Options
 from core.pipeline import remove_background
-from core.segmentation.registry import CLASSICAL, ModelSource
+from core.segmentation.registry import CLASSICAL
 from core.segmentation.sessions import Networks
 from core.types import Picture, Precision
+from functions.runtime.weights import ModelSource
 from tests.conftest import ROOT
 from tests.resilience.hostile import corpus
 from tests.resilience.hostile.mutations import Mutant, mutant
@@ -194,7 +195,7 @@ def _ended(data: bytes, at_least_px: int | None) -> _End:
 def _broken_pipeline(data: bytes) -> str | None:
     options = Options(model=CLASSICAL, precision_level=Precision.DRAFT)
     try:
-        remove_background(data, options, networks=Networks(ModelSource((Path("nowhere"),))))
+        remove_background(data, options, networks=Networks(ModelSource(()), threads=1))
     except Exception as error:
         return _broken_promise(error)
     return None

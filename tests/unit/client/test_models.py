@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 from client import models
 from client.cli import app
 from client.models import Entry
-from core.segmentation.registry import MODELS, RELEASE, Model, ModelSource
-from functions.runtime.weights import open_url
+from core.segmentation.registry import MODELS, Model
+from functions.runtime.weights import RELEASE, ModelSource, open_url
 from tests.fakes.stack_in_memory import OUTPUTS
 
 CONTENT = b"the weights of a small network" * 100_000

@@ -1,6 +1,5 @@
 import io
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,14 +8,13 @@ from PIL.ExifTags import GPS, IFD, Base
 
 from core.options import Metadata, Options, OutputFormat
 from core.pipeline import Cutout, remove_background
-from core.segmentation.registry import CLASSICAL, ModelSource
-from core.segmentation.sessions import Networks
+from core.segmentation.registry import CLASSICAL
 from tests.conftest import file_of
+from tests.fakes.tiny_networks import without_weights
 
 
 def cut_out(picture: bytes, **options: object) -> Cutout:
-    networks = Networks(ModelSource((Path("nowhere"),)))
-    return remove_background(picture, Options(model=CLASSICAL, **options), networks=networks)
+    return remove_background(picture, Options(model=CLASSICAL, **options), networks=without_weights())
 
 
 def pixels(cutout: Cutout) -> np.ndarray:

@@ -13,13 +13,14 @@ from PIL import Image
 
 from core.errors import InvalidOptionsError, UnknownForegroundError
 from core.image.decode import decode
-from core.segmentation.registry import CLASSICAL, MODELS, ModelSource
+from core.segmentation.registry import CLASSICAL, MODELS
 from core.segmentation.segment import segment, sufficient_px
 from core.segmentation.sessions import Networks
 from core.types import Mask, Rgb
 from tests.conftest import file_of
+from tests.fakes.tiny_networks import Directory, without_weights
 
-NO_NETWORKS = Networks(ModelSource((Path("nowhere"),), timeout_s=0))
+NO_NETWORKS = without_weights()
 
 
 def classical(rgb: Rgb) -> Mask:
@@ -192,7 +193,7 @@ def small_network(side: int, *, gain: float = 1.0, shift: float = 0.0) -> bytes:
 def installed(directory: Path, name: str, content: bytes) -> Networks:
     (directory / f"{name}.onnx").write_bytes(content)
     entry = replace(MODELS[name], sha256=sha256(content).hexdigest(), bytes=len(content))
-    return Networks(ModelSource((directory,), timeout_s=0, registry={name: entry}))
+    return Networks(Directory(directory, {name: entry}), threads=1)
 
 
 def bright_disc(height: int, width: int) -> tuple[Rgb, NDArray[np.bool_]]:

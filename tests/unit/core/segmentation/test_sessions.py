@@ -8,14 +8,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from core.errors import GpuUnavailableError, InvalidOptionsError, WeightsUnavailableError
-from core.segmentation.registry import ModelSource
 from core.segmentation.sessions import Device, Networks
-from tests.fakes.tiny_networks import SIDE, install, network
+from tests.fakes.tiny_networks import SIDE, Directory, install, network
 
 
 def networks(folder: Path, *, device: Device = Device.CPU, most: int = 1, **contents: bytes) -> Networks:
     registry = {name: install(folder, name, content) for name, content in contents.items()}
-    return Networks(ModelSource((folder,), timeout_s=0, registry=registry), device=device, most=most)
+    return Networks(Directory(folder, registry), threads=1, device=device, most=most)
 
 
 def pictures(count: int) -> NDArray[np.float32]:

@@ -1,150 +1,305 @@
-import hashlib
 import json
+import socket
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from core.segmentation.registry import weights
-from functions.runtime.config import SegmentationConfig
-from functions.runtime.download import DownloadError, TransientDownloadError, UnreachableError
-from functions.runtime.weights import bucket_and_key, open_url
-
-CONTENT = b"weights" * 300_000
+from core.errors import InvalidOptionsError, WeightsHashMismatchError, WeightsUnavailableError
+from core.segmentation.registry import CLASSICAL, MODELS, Model, with_custom
+from functions.runtime.weights import ModelSource, best_available, candidates
+from tests.fakes.registry_entries import CONTENT, CUSTOM, model
 
 
-class Bucket:
-    """An S3 that holds files by path, and answers what it is told to before it serves them."""
+@dataclass
+class Mirror:
+    """A web server of files; a status served before the file, once each; a pause between two halves of it."""
 
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.errors: list[tuple[int, str]] = []
-        self.breaks_off = False
+    files: dict[str, bytes] = field(default_factory=dict)
+    statuses: list[int] = field(default_factory=list)
+    pause_s: float = 0.0
+    asked: Counter[str] = field(default_factory=Counter)
+    url: str = ""
+
+    def serve(self, model: Model, content: bytes = CONTENT) -> None:
+        self.files[f"/models/{model.file}"] = content
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    bucket = Bucket()
+def mirror() -> Iterator[Mirror]:
+    state = Mirror()
+    stopped = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            content = bucket.files.get(self.path)
-            status, code = bucket.errors.pop(0) if bucket.errors else (200, "") if content else (404, "NoSuchKey")
-            body = content if status == 200 and content else f"<Error><Code>{code}</Code></Error>".encode()
+            state.asked[self.path] += 1
+            content = state.files.get(self.path)
+            status = state.statuses.pop(0) if state.statuses else 200 if content is not None else 404
             self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Length", str(len(content or b"") if status == 200 else 0))
             self.end_headers()
-            self.wfile.write(body[: len(body) // 2] if bucket.breaks_off else body)
+            if status == 200 and content:
+                half = len(content) // 2
+                self.wfile.write(content[:half])
+                self.wfile.flush()
+                if state.pause_s:
+                    stopped.wait(state.pause_s)
+                self.wfile.write(content[half:])
 
         def log_message(self, *_args: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.handle_error = lambda *_args: None
+    state.url = f"http://127.0.0.1:{server.server_port}/models/"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-    yield bucket
+    yield state
+    stopped.set()
     server.shutdown()
     server.server_close()
     thread.join()
 
 
-def read(url: str) -> bytes:
-    return b"".join(open_url(url, 5))
+@pytest.fixture
+def nowhere() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
-def test_an_object_is_read_from_its_bucket(s3: Bucket) -> None:
-    s3.files["/models/nets/a.onnx"] = CONTENT
-    assert read("s3://models/nets/a.onnx") == CONTENT
+def fetch(directory: Path, mirror: str, wanted: Model, timeout_s: float = 10.0) -> Path:
+    return ModelSource((directory,), mirror, timeout_s, {wanted.name: wanted}).path(wanted.name)
 
 
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [
-        ((404, "NoSuchKey"), DownloadError),
-        ((403, "AccessDenied"), DownloadError),
-        ((503, "SlowDown"), TransientDownloadError),
-        ((500, "InternalError"), TransientDownloadError),
-    ],
-    ids=str,
-)
-def test_what_s3_answers_says_whether_another_try_may_help(
-    s3: Bucket, answer: tuple[int, str], error: type[DownloadError]
+@pytest.mark.parametrize("name", ["u3net", CLASSICAL])
+def test_what_is_no_network_has_no_weights(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidOptionsError) as caught:
+        ModelSource((tmp_path,)).path(name)
+    assert caught.value.value == name
+    assert caught.value.remedy == f"The models are: {', '.join(MODELS)}."
+
+
+def test_missing_weights_are_downloaded_and_then_kept(tmp_path: Path, mirror: Mirror) -> None:
+    mirror.serve(model())
+    directory = tmp_path / "not" / "there" / "yet"
+    path = fetch(directory, mirror.url, model())
+    assert path == directory / "small.onnx"
+    assert path.read_bytes() == CONTENT
+    assert fetch(directory, mirror.url, model()) == path
+    assert mirror.asked.total() == 1
+    assert list(directory.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("served", [b"something else", CONTENT + b"!", CONTENT[:-1], b""])
+def test_a_download_that_is_not_the_pinned_file_is_refused_and_leaves_nothing(
+    tmp_path: Path, mirror: Mirror, served: bytes
 ) -> None:
-    s3.errors = [answer]
-    with pytest.raises(DownloadError, match="s3://models/a") as caught:
-        read("s3://models/a.onnx")
-    assert type(caught.value) is error
+    mirror.serve(model(), served)
+    with pytest.raises(WeightsHashMismatchError) as caught:
+        fetch(tmp_path, mirror.url, model())
+    assert caught.value.value == "small"
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_an_object_that_breaks_off_may_be_read_again(s3: Bucket) -> None:
-    s3.files["/models/a.onnx"], s3.breaks_off = CONTENT, True
-    with pytest.raises(TransientDownloadError):
-        read("s3://models/a.onnx")
+def test_a_file_that_is_not_the_pinned_one_is_refused_and_left_as_it_is(tmp_path: Path, mirror: Mirror) -> None:
+    mirror.serve(model())
+    path = tmp_path / "small.onnx"
+    path.write_bytes(b"tampered with")
+    with pytest.raises(WeightsHashMismatchError) as caught:
+        fetch(tmp_path, mirror.url, model())
+    assert str(path) in caught.value.message
+    assert path.read_bytes() == b"tampered with"
+    assert mirror.asked.total() == 0
 
 
-def test_a_bucket_that_nobody_answers_for_is_unreachable(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    with pytest.raises(UnreachableError):
-        read("s3://models/a.onnx")
+def test_a_file_that_changes_after_it_was_verified_is_verified_again(tmp_path: Path, mirror: Mirror) -> None:
+    mirror.serve(model())
+    path = fetch(tmp_path, mirror.url, model())
+    fetch(tmp_path, mirror.url, model())
+    path.write_bytes(CONTENT[::-1])
+    with pytest.raises(WeightsHashMismatchError):
+        fetch(tmp_path, mirror.url, model())
 
 
-@pytest.mark.parametrize("url", ["s3://", "s3://models", "s3://not a bucket/a.onnx"])
-def test_what_names_no_object_is_no_untyped_error(s3: Bucket, url: str) -> None:
-    with pytest.raises(DownloadError):
-        read(url)
+def test_a_file_that_the_mirror_lacks_is_unavailable_and_the_remedy_says_where_to_put_it(
+    tmp_path: Path, mirror: Mirror
+) -> None:
+    with pytest.raises(WeightsUnavailableError) as caught:
+        fetch(tmp_path, mirror.url, model())
+    assert "404" in caught.value.message
+    assert str(tmp_path / "small.onnx") in caught.value.remedy
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_of_this_machine_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "a network.onnx"
-    path.write_bytes(CONTENT)
-    assert read(path.as_uri()) == CONTENT
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_passing_fault_of_the_mirror_is_tried_again(tmp_path: Path, mirror: Mirror, status: int) -> None:
+    mirror.serve(model())
+    mirror.statuses = [status]
+    assert fetch(tmp_path, mirror.url, model()).read_bytes() == CONTENT
 
 
-def test_a_file_that_is_not_there_is_a_failed_download(tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match=r"nothing\.onnx") as caught:
-        read((tmp_path / "nothing.onnx").as_uri())
-    assert type(caught.value) is DownloadError, "the next file may be there"
+def test_a_mirror_that_keeps_failing_is_given_up_in_time(tmp_path: Path, mirror: Mirror) -> None:
+    mirror.serve(model())
+    mirror.statuses = [503] * 1000
+    started = time.monotonic()
+    with pytest.raises(WeightsUnavailableError):
+        fetch(tmp_path, mirror.url, model(), timeout_s=0.7)
+    assert time.monotonic() - started < 2
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_nobody_answering_on_the_web_is_unreachable() -> None:
-    with pytest.raises(UnreachableError):
-        read("http://127.0.0.1:9/a.onnx")
+def test_a_mirror_that_falls_silent_is_given_up_in_time_and_leaves_nothing(tmp_path: Path, mirror: Mirror) -> None:
+    mirror.serve(model())
+    mirror.pause_s = 30
+    started = time.monotonic()
+    with pytest.raises(WeightsUnavailableError):
+        fetch(tmp_path, mirror.url, model(), timeout_s=0.5)
+    assert time.monotonic() - started < 2
+    assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("url", ["ftp://host/a.onnx", "a.onnx", ""])
-def test_another_kind_of_url_is_refused(url: str) -> None:
-    with pytest.raises(DownloadError, match="s3://"):
-        read(url)
+def test_a_transfer_too_slow_to_end_in_time_is_given_up_early(tmp_path: Path, mirror: Mirror) -> None:
+    huge = model(bytes=10**12)
+    mirror.serve(huge)
+    mirror.pause_s = 1.5
+    started = time.monotonic()
+    with pytest.raises(WeightsUnavailableError, match="of 1000000000000 bytes"):
+        fetch(tmp_path, mirror.url, huge, timeout_s=60)
+    assert time.monotonic() - started < 10
 
 
-@pytest.mark.parametrize(
-    ("url", "place"),
-    [("s3://bucket/a/b%20c.onnx", ("bucket", "a/b%20c.onnx")), ("s3://bucket", ("bucket", ""))],
-)
-def test_a_key_is_taken_as_it_stands(url: str, place: tuple[str, str]) -> None:
-    assert bucket_and_key(url) == place
+def test_nobody_listening_is_found_out_at_once(tmp_path: Path, nowhere: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(WeightsUnavailableError):
+        fetch(tmp_path, nowhere, model(), timeout_s=60)
+    assert time.monotonic() - started < 2
 
 
-def test_the_hosts_of_segmentation_fetch_verify_and_keep_what_lies_in_a_bucket(s3: Bucket, tmp_path: Path) -> None:
-    s3.files["/models/mine.onnx"] = CONTENT
-    s3.errors = [(503, "SlowDown")]
-    described = {
-        "name": "mine",
-        "uri": "s3://models/mine.onnx",
-        "sha256": hashlib.sha256(CONTENT).hexdigest(),
-        "bytes": len(CONTENT),
-        "input_px": 64,
-    }
-    config = SegmentationConfig(
-        work_bucket="work",
-        pbr_model_dir=f"{tmp_path / 'image'}:{tmp_path / 'cache'}",
-        pbr_custom_models=json.dumps([described]),
+def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path, mirror: Mirror) -> None:
+    mirror.serve(model())
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(WeightsUnavailableError):
+        fetch(tmp_path / "file" / "models", mirror.url, model())
+
+
+def registry(*models: Model) -> dict[str, Model]:
+    return {entry.name: entry for entry in models}
+
+
+def test_the_best_free_general_model_is_downloaded(tmp_path: Path, mirror: Mirror) -> None:
+    paid, special, first, second = (
+        model("paid", commercial_use=False),
+        model("special", general=False),
+        model("first"),
+        model("second"),
     )
-    assert weights("mine", config.networks().source) == tmp_path / "cache" / "mine.onnx"
-    assert (tmp_path / "cache" / "mine.onnx").read_bytes() == CONTENT
+    for entry in (paid, special, first, second):
+        mirror.serve(entry)
+    choice = best_available(ModelSource((tmp_path,), mirror.url, 10, registry(paid, special, first, second)))
+    assert choice == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["first.onnx"]
+
+
+def test_a_model_that_is_here_is_preferred_to_a_better_one_that_is_not(tmp_path: Path, mirror: Mirror) -> None:
+    mirror.serve(model("better"))
+    (tmp_path / "here.onnx").write_bytes(CONTENT)
+    assert best_available(ModelSource((tmp_path,), mirror.url, 10, registry(model("better"), model("here")))) == "here"
+    assert mirror.asked.total() == 0
+
+
+def test_a_model_that_the_mirror_lacks_gives_way_to_the_next(tmp_path: Path, mirror: Mirror) -> None:
+    mirror.serve(model("second"))
+    assert (
+        best_available(ModelSource((tmp_path,), mirror.url, 10, registry(model("first"), model("second")))) == "second"
+    )
+
+
+def test_a_model_too_large_for_the_memory_is_passed_over(tmp_path: Path, mirror: Mirror) -> None:
+    mirror.serve(model("giant"))
+    mirror.serve(model("second"))
+    giant = model("giant", memory_bytes=1 << 60)
+    (tmp_path / "giant.onnx").write_bytes(CONTENT)
+    assert best_available(ModelSource((tmp_path,), mirror.url, 10, registry(giant, model("second")))) == "second"
+
+
+def test_a_huge_download_is_never_made_unasked(tmp_path: Path, mirror: Mirror) -> None:
+    huge = model("huge", bytes=900_000_000)
+    mirror.serve(huge)
+    assert best_available(ModelSource((tmp_path,), mirror.url, 10, registry(huge))) == CLASSICAL
+    assert mirror.asked.total() == 0
+
+
+def test_without_a_network_the_built_in_segmenter_is_chosen_at_once(tmp_path: Path, nowhere: str) -> None:
+    started = time.monotonic()
+    assert best_available(ModelSource((tmp_path,), nowhere, 60)) == CLASSICAL
+    assert time.monotonic() - started < 2
+
+
+def test_a_tampered_file_is_not_passed_over_in_silence(tmp_path: Path, nowhere: str) -> None:
+    (tmp_path / "small.onnx").write_bytes(b"tampered with")
+    with pytest.raises(WeightsHashMismatchError):
+        best_available(ModelSource((tmp_path,), nowhere, 1, registry(model())))
+
+
+def test_what_can_be_chosen_is_what_is_here_and_else_what_is_not_too_large_to_fetch(tmp_path: Path) -> None:
+    entries = [model("huge", bytes=900_000_000), model("small"), model("paid", commercial_use=False)]
+    source = ModelSource((tmp_path,), registry=registry(*entries))
+    assert [entry.name for entry in candidates(source)] == ["small"]
+    (tmp_path / "huge.onnx").write_bytes(CONTENT)
+    assert [entry.name for entry in candidates(source)] == ["huge"]
+
+
+def test_the_first_directory_that_has_a_file_is_used_and_a_missing_one_is_put_into_the_last(
+    tmp_path: Path, mirror: Mirror
+) -> None:
+    image, cache = tmp_path / "image", tmp_path / "cache"
+    image.mkdir()
+    (image / "baked.onnx").write_bytes(CONTENT)
+    mirror.serve(model("other"))
+    source = ModelSource((image, cache), mirror.url, 10, registry(model("baked"), model("other")))
+    assert source.path("baked") == image / "baked.onnx"
+    assert source.path("other") == cache / "other.onnx"
+
+
+def test_a_file_that_cannot_be_read_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "small.onnx").mkdir()
+    with pytest.raises(WeightsUnavailableError, match="cannot be read"):
+        ModelSource((tmp_path,), registry=registry(model())).path("small")
+
+
+def test_a_custom_model_comes_from_its_own_place_whatever_the_mirror(tmp_path: Path) -> None:
+    source = ModelSource((tmp_path,), "https://mirror.example", registry=with_custom(json.dumps([CUSTOM])))
+    assert source.url(source.registry["products-v2"]) == CUSTOM["uri"]
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=6,
+)
+
+
+@given(
+    st.text(st.characters(), min_size=1)
+    | ANYTHING.map(json.dumps)
+    | st.dictionaries(st.sampled_from([*CUSTOM, "mean", "std", "licence"]), ANYTHING).map(
+        lambda change: json.dumps([{**CUSTOM, **change}])
+    )
+    | st.sampled_from(["[" * 100_000, "\udcff", "\ud800", "[1e999]", "[" + "9" * 5000 + "]"])
+)
+def test_any_text_describes_models_that_stay_in_their_directory_or_is_refused(text: str) -> None:
+    try:
+        found = with_custom(text)
+    except InvalidOptionsError as error:
+        assert error.field.startswith("PBR_CUSTOM_MODELS")
+        return
+    source = ModelSource((Path("models"),), registry=found)
+    assert all(source.destination(name).resolve().parent == Path("models").resolve() for name in found)

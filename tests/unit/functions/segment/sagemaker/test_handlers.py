@@ -22,11 +22,12 @@ from core.errors import (
     UnsupportedFormatError,
 )
 from core.image import decode
-from core.segmentation.registry import CLASSICAL, ModelSource
+from core.segmentation.registry import CLASSICAL
 from core.segmentation.segment import segment
 from core.segmentation.sessions import Networks
 from core.types import Mask, Picture
 from functions.contracts.job import Job, StoredObject
+from functions.runtime.weights import ModelSource
 from functions.segment.sagemaker.handlers import (
     AsyncRequest,
     JobContext,
@@ -91,7 +92,7 @@ class Shelf:
 
 
 def segmenter(shelf: Any = None, machine: Any = None, *, heartbeat_s: float = 30.0) -> Segmenter:
-    networks = Networks(ModelSource(()))
+    networks = Networks(ModelSource(()), threads=1)
     answers = TaskTokens(machine or Machine())
     return Segmenter(networks, CLASSICAL, shelf and JobContext("work", shelf, answers, heartbeat_s))
 
@@ -117,7 +118,7 @@ def test_a_job_is_done_and_answered_with_where_its_mask_is(disc_png: bytes) -> N
 
 def test_a_job_with_a_region_gets_the_mask_of_that_region_however_small_the_picture_is_decoded(tmp_path: Path) -> None:
     entry = tiny_networks.install(tmp_path, "brightness", tiny_networks.network())
-    networks = Networks(ModelSource((tmp_path,), registry={entry.name: entry}))
+    networks = Networks(ModelSource((tmp_path,), registry={entry.name: entry}), threads=1)
     rgb = np.zeros((480, 1280, 3), np.uint8)
     rgb[100:300, 100:200] = rgb[150:250, 900:1000] = 250
     shelf = Shelf(file_of(Image.fromarray(rgb), "JPEG", quality=95))

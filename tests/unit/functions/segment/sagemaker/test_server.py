@@ -20,10 +20,11 @@ from starlette.applications import Starlette
 
 from core.errors import UnknownForegroundError
 from core.limits import MAX_BYTES
-from core.segmentation.registry import CLASSICAL, MODELS, ModelSource
+from core.segmentation.registry import CLASSICAL, MODELS
 from core.segmentation.sessions import Networks
 from core.types import Picture
 from functions.contracts.errors import StorageUnavailableError
+from functions.runtime.weights import ModelSource
 from functions.segment.sagemaker.handlers import Segmenter
 from functions.segment.sagemaker.server import create_app
 from tests.conftest import ROOT
@@ -186,7 +187,7 @@ class Counting(Networks):
     """A network whose first run ends when the second picture has been asked for."""
 
     def __init__(self, shelf: Waiting) -> None:
-        super().__init__(ModelSource(()))
+        super().__init__(ModelSource(()), threads=1)
         self.shelf, self.running, self.most_running = shelf, 0, 0
 
     def predict(self, name: str, batch: Any) -> Any:
