@@ -7,7 +7,7 @@ IMAGE  ?=
 NPM    := $(shell command -v npm 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-containers chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode  bench-segmentation load openapi reliability-tables lock clean
+.PHONY: help setup demo test test-slow test-all test-containers chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode  bench-segmentation load openapi reliability-tables lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -29,21 +29,27 @@ $(VENV)/.compiled: $(VENV)/.ready  # a minute, which would else be spent by each
 demo: setup  ## one photograph through the whole pipeline: make demo [IMAGE=photo.jpg]
 	@$(BIN)/pbr demo $(IMAGE)
 
-# In the slow part each process has clouds of its own, whose tests wait a good deal: three keep two cores busy.
-test: setup $(VENV)/.compiled $(if $(NPM),node_modules/.ready)  ## all tests, fast ones first; with npm, those with a client in JavaScript, too
-	$(BIN)/python -m pytest --numprocesses auto tests/unit tests/resilience/hostile
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile tests/resilience/chaos tests/integration tests/e2e
+# Tests on embedded clouds wait a good deal: three processes keep two cores busy. Those that share a cloud share a process.
+ON_CLOUDS = --numprocesses 3 --dist loadgroup
+test: setup $(VENV)/.compiled $(if $(NPM),node_modules/.ready)  ## the fast tests, about 4 minutes on 2 cores
+	$(BIN)/python -m pytest --numprocesses auto -m 'not slow' tests/unit tests/resilience/hostile
+	$(BIN)/python -m pytest $(ON_CLOUDS) -m 'not slow' --ignore tests/resilience/hostile tests/resilience tests/integration tests/e2e
 
-chaos: setup $(VENV)/.compiled  ## uploads of which a share is struck by faults, and their account: make chaos [N=500] [FAULTS=0.15] [SEED=1]
+test-slow: setup $(VENV)/.compiled $(if $(NPM),node_modules/.ready)  ## the tests that make test leaves out
+	$(BIN)/python -m pytest $(ON_CLOUDS) -m slow
+
+test-all: test test-slow  ## all tests; test-containers needs Docker and is separate
+
+chaos: setup $(VENV)/.compiled  ## upload images while faults are injected, and check the account: make chaos [N=500] [FAULTS=0.15] [SEED=1]
 	@$(BIN)/python -m tests.resilience.chaos $(if $(N),--uploads $(N)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
 
-test-containers: setup $(VENV)/.compiled  ## the image in Docker: every function, the worker, the endpoint: make test-containers [GPU=1]
+test-containers: setup $(VENV)/.compiled  ## test the image in Docker: functions, worker, endpoint: make test-containers [GPU=1]
 	$(if $(GPU),PBR_TEST_GPU=1) $(BIN)/python -m pytest --timeout 1200 tests/containers
 
-fuzz: setup $(VENV)/.compiled  ## damaged files through decoding, kept in out/fuzz if one ends badly: make fuzz [N=20000] [SEED=0]
+fuzz: setup $(VENV)/.compiled  ## decode damaged files; keep those that break a bound in out/fuzz: make fuzz [N=20000] [SEED=0]
 	$(BIN)/python -m tests.resilience.hostile.fuzz $(if $(N),--files $(N)) $(if $(SEED),--seed $(SEED))
 
-api-fuzz: setup $(VENV)/.compiled  ## requests made of docs/openapi.json, against the API on an embedded cloud: make api-fuzz [N=100] [SEED=1]
+api-fuzz: setup $(VENV)/.compiled  ## send requests generated from docs/openapi.json to the API on an embedded cloud: make api-fuzz [N=100] [SEED=1]
 	@$(BIN)/python -m tests.api_fuzz $(if $(N),--examples $(N)) $(if $(SEED),--seed $(SEED))
 
 lint: setup node_modules/.ready typecheck  ## style, types, imports, templates, state machine
