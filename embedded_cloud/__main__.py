@@ -1,4 +1,4 @@
-"""The embedded cloud in the foreground: ``python -m local --port 5555``."""
+"""The embedded cloud in the foreground: ``python -m embedded_cloud --port 5555``."""
 
 import argparse
 import signal
@@ -10,7 +10,7 @@ from embedded_cloud.cloud import EmbeddedCloud
 
 def main() -> None:
     """Serve until SIGINT or SIGTERM."""
-    parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m embedded_cloud", description=__doc__)
     parser.add_argument("--port", type=int, default=5555)
     parser.add_argument("--api-port", type=int, default=0, help="of the HTTP API; 0: any free one")
     parser.add_argument("--template", type=Path, default=Path("template.yaml"))

@@ -7,6 +7,9 @@ from typing import Any
 
 import yaml
 
+# Types of nested stacks, with the property that holds the template's location.
+NESTED_STACK_TYPES = {"AWS::Serverless::Application": "Location", "AWS::CloudFormation::Stack": "TemplateURL"}
+
 
 def parameter_names(template: Path) -> list[str]:
     """Return the names of a SAM template's parameters."""
@@ -39,9 +42,18 @@ def translate(template: Path, parameters: Mapping[str, str], region: str) -> dic
             properties["Definition"] = yaml.load(definition.read_text(), Loader=yaml.CSafeLoader)
         if resource["Type"] == "AWS::Serverless::Function" and properties.get("PackageType") == "Image":
             properties.setdefault("ImageUri", f"{logical_id.lower()}:working-tree")  # never pulled
+        _resolve_nested_template(resource["Type"], properties, template.parent)
     translator = Translator(None, Parser(), boto_session=boto3.session.Session(region_name=region))
     translated: dict[str, Any] = translator.translate(source, dict(parameters), get_managed_policy_map=dict)
     return translated
+
+
+def _resolve_nested_template(resource_type: str, properties: dict[str, Any], folder: Path) -> None:
+    """Make the path of a nested stack's template absolute. SAM and CloudFormation read it relative to the parent's."""
+    name = NESTED_STACK_TYPES.get(resource_type)
+    location = properties.get(name) if name else None
+    if name and isinstance(location, str) and "://" not in location:
+        properties[name] = str((folder / location).resolve())
 
 
 def create_stack(client: Any, name: str, template: Mapping[str, Any], parameters: Mapping[str, str]) -> dict[str, str]:

@@ -35,6 +35,7 @@ def _load() -> None:
         dynamodb,
         ecs,
         events,
+        nested_stacks,
         s3,
         sagemaker,
         server,

@@ -42,7 +42,7 @@ def is_running(process: int) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_no_process_outlives_the_cloud(number: signal.Signals) -> None:
     root = Path(__file__).parents[2]
-    arguments = [sys.executable, "-m", "local", "--port", "0", "--template", str(TEMPLATE)]
+    arguments = [sys.executable, "-m", "embedded_cloud", "--port", "0", "--template", str(TEMPLATE)]
     with subprocess.Popen(arguments, cwd=root, stdout=subprocess.PIPE, text=True) as process:
         environment: dict[str, str] = {}
         for line in process.stdout or []:

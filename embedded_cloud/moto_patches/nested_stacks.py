@@ -1,0 +1,160 @@
+"""CloudFormation: nested stacks whose template is a file on this machine."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from moto.cloudformation import parsing
+from moto.cloudformation.exceptions import ValidationError
+from moto.cloudformation.models import Stack, cloudformation_backends
+
+from embedded_cloud.deploy import translate
+from embedded_cloud.moto_patches.around import around
+
+RESOURCE_NAME_CHARACTERS = 64  # the limit of Lambda functions, roles and rules
+
+
+@around(Stack, "create_from_cloudformation_json")
+def create_nested_stack(
+    original: Any, cls: Any, name: str, resource: Any, account_id: str, region: str, **context: Any
+) -> Any:
+    """AWS deploys a template that was packaged to S3; this deploys the file that the parent template names."""
+    properties, logical_id = resource["Properties"], context["LogicalId"]
+    if _is_remote(properties["TemplateURL"]):
+        return original(cls, name, resource, account_id, region, **context)
+    backend = cloudformation_backends[account_id][region]
+    parameters = _parameters(logical_id, properties)
+    try:
+        template = _template(properties, parameters, region)
+        stack = backend.create_stack(name=name, template=template, parameters=parameters)
+    except Exception as error:
+        reason = getattr(error, "message", error)
+        raise ValidationError(message=f"Nested stack {logical_id} failed: {reason}") from error
+    stack.parent_id = context["StackId"]
+    return stack
+
+
+@around(Stack, "update_from_cloudformation_json")
+def update_nested_stack(
+    original: Any,
+    cls: Any,
+    original_resource: Any,
+    new_resource_name: str,
+    cloudformation_json: Any,
+    account_id: str,
+    region_name: str,
+) -> Any:
+    """AWS updates a nested stack in place; moto deletes it and creates another."""
+    properties = cloudformation_json["Properties"]
+    if _is_remote(properties["TemplateURL"]):
+        return original(cls, original_resource, new_resource_name, cloudformation_json, account_id, region_name)
+    parameters = _parameters(original_resource.logical_resource_id, properties)
+    original_resource.update(_template(properties, parameters, region_name), parameters=parameters)
+    return original_resource
+
+
+def _is_remote(url: str) -> bool:
+    return url.startswith(("http://", "https://", "s3://"))
+
+
+def _template(properties: dict[str, Any], parameters: dict[str, str], region: str) -> str:
+    template = Path(properties["TemplateURL"])
+    if not template.is_file():
+        raise ValidationError(message=f"Template not found: {template}")
+    return json.dumps(translate(template, parameters, region))
+
+
+def _parameters(logical_id: str, properties: dict[str, Any]) -> dict[str, str]:
+    """Return the values as text. AWS accepts no lists here either."""
+    values = properties.get("Parameters", {})
+    for name, value in values.items():
+        if isinstance(value, list | dict):
+            raise ValidationError(
+                message=f"Parameter {name} of nested stack {logical_id} must be a string. Join lists with !Join."
+            )
+    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in values.items()}
+
+
+def stack_attribute(self: Any, attribute: str) -> Any:
+    """AWS resolves ``Outputs.Name`` of a nested stack; moto has no attributes of stacks."""
+    name = attribute.removeprefix("Outputs.")
+    if attribute == name or (output := self.output_map.get(name)) is None:
+        raise ValidationError(message=f"Nested stack {self.name} has no attribute {attribute}")
+    return output.value
+
+
+def stack_arn(self: Any) -> str:
+    """AWS returns a nested stack's ARN for a Ref; moto its name."""
+    arn: str = self.stack_id
+    return arn
+
+
+def root_stack(self: Any) -> str | None:
+    """AWS describes a nested stack with the ARN of its outermost parent."""
+    if self.parent_id is None:
+        return None
+    parent = cloudformation_backends[self.account_id][self.region_name].get_stack(self.parent_id)
+    root: str = parent.root_id or parent.stack_id
+    return root
+
+
+@around(Stack, "create_resources")
+def record_failure(original: Any, self: Any) -> None:
+    """AWS marks a stack that cannot be created as failed; moto leaves it in progress."""
+    try:
+        original(self)
+    except Exception as error:
+        self.status = "CREATE_FAILED"
+        self._add_stack_event("CREATE_FAILED", resource_status_reason=getattr(error, "message", str(error)))
+        raise
+
+
+def outputs(self: Any, original: Any = Stack.outputs.fget) -> Any:
+    """AWS returns no outputs of a failed stack; moto creates the missing resources to compute them, and fails."""
+    return None if self.status == "CREATE_FAILED" else original(self)
+
+
+def parameters_as_text(self: Any, original: Any = Stack.parameter_list.fget) -> list[dict[str, Any]]:
+    """AWS describes a list as comma-separated text; moto as Python."""
+    return [
+        {**item, "ParameterValue": ",".join(map(str, value)) if isinstance(value, list) else value}
+        for item in original(self)
+        for value in [item["ParameterValue"]]
+    ]
+
+
+Stack.parent_id = None
+Stack.parameter_list = property(parameters_as_text)
+Stack.root_id = property(root_stack)
+Stack.outputs = property(outputs)
+Stack.get_cfn_attribute = stack_attribute
+Stack.physical_resource_id = property(stack_arn)
+
+
+@around(parsing, "clean_json")
+def join_attribute_names(original: Any, value: Any, resources: Any) -> Any:
+    """AWS accepts ``${Nested.Outputs.Name}``; moto drops what follows the second dot."""
+    if isinstance(value, dict) and len(path := value.get("Fn::GetAtt", ())) > 2 and isinstance(path, list):
+        value = {"Fn::GetAtt": [path[0], ".".join(path[1:])]}
+    return original(value, resources)
+
+
+@around(parsing.ResourceMap, "load_parameters")
+def split_list_defaults(original: Any, self: Any) -> None:
+    """AWS splits lists at commas; moto only those that the caller passes, not the defaults."""
+    original(self)
+    for name, parameter in self._template.get("Parameters", {}).items():
+        value = self.resolved_parameters[name]
+        if isinstance(value, str) and parameter["Type"].startswith(("CommaDelimitedList", "List<")):
+            self.resolved_parameters[name] = self._parsed_resources[name] = value.split(",")
+
+
+@around(parsing, "generate_resource_name")
+def shorten_resource_name(original: Any, resource_type: str, stack_name: str, logical_id: str) -> str:
+    """AWS shortens generated names to the service's limit; those of nested stacks reach it in moto, too."""
+    name: str = original(resource_type, stack_name, logical_id)
+    excess = len(name) - RESOURCE_NAME_CHARACTERS
+    if excess <= 0 or resource_type == "AWS::CloudFormation::Stack":
+        return name
+    stem, _, suffix = name.rpartition("-")
+    return f"{stem[:-excess]}-{suffix}"
