@@ -52,15 +52,16 @@ fuzz: setup $(VENV)/.compiled  ## decode damaged files; keep those that break a 
 api-fuzz: setup $(VENV)/.compiled  ## send requests generated from docs/openapi.json to the API on an embedded cloud: make api-fuzz [N=100] [SEED=1]
 	@$(BIN)/python -m tests.api_fuzz $(if $(N),--examples $(N)) $(if $(SEED),--seed $(SEED))
 
+TEMPLATES := template.yaml $(wildcard infrastructure/*.yaml)
+
 lint: setup node_modules/.ready typecheck  ## style, types, imports, templates, state machine
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/codespell $$(git ls-files)
-	$(BIN)/cfn-lint template.yaml
-	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=eu-west-1 $(BIN)/sam validate --lint
-	node_modules/.bin/asl-validator --yaml-path statemachine/remove_background.asl.yaml
-	node_modules/.bin/asl-validator --yaml-path statemachine/webhook.asl.yaml
+	$(BIN)/cfn-lint $(TEMPLATES)
+	export SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=eu-west-1; for t in $(TEMPLATES); do $(BIN)/sam validate --lint --template $$t || exit 1; done
+	for m in statemachine/*.asl.yaml; do node_modules/.bin/asl-validator --yaml-path $$m || exit 1; done
 
 node_modules/.ready: package-lock.json
 	@test -n "$(NPM)" || { echo "make lint needs Node.js with npm: asl-validator is an npm package"; exit 1; }

@@ -57,10 +57,13 @@ class Policies:
         """
         source = yaml_parse(template.read_text())
         values = {name: facts.get("Default") for name, facts in source["Parameters"].items()} | dict(parameters or {})
-        conditions = {"HasGpuWorker": values["SegmentationCapacity"] == "GPU"}
+        nested = source["Resources"]["WorkerStack"]["Properties"]
+        values = _resolved(nested["Parameters"], values, {})
+        worker = yaml_parse((template.parent / nested["Location"]).read_text())
+        conditions = {"HasGpu": values["Capacity"] == "GPU"}
 
         def properties(logical_id: str) -> Any:
-            return _resolved(source["Resources"][logical_id]["Properties"], values, conditions)
+            return _resolved(worker["Resources"][logical_id]["Properties"], values, conditions)
 
         scaling, alarm = properties("WorkerScaling"), properties("WorkerWakeUpAlarm")
         wake_up = properties("WorkerWakeUp")["StepScalingPolicyConfiguration"]

@@ -125,11 +125,9 @@ class Site:
 
         stack_name = name or EmbeddedCloud.stack_name
         stack = Stack.connect(stack_name, region=session.region_name, endpoint_url=endpoint_url, client=client)
-        listed = client("cloudformation").describe_stack_resources(StackName=stack_name)["StackResources"]
-        ids = {entry["LogicalResourceId"]: entry.get("PhysicalResourceId", "") for entry in listed}
         service = None
-        if "WorkerService" in ids:
-            service = {"cluster": ids["WorkerCluster"], "service": ids["WorkerService"]}
+        if "WorkerServiceName" in stack.outputs:
+            service = {"cluster": stack.outputs["WorkerClusterName"], "service": stack.outputs["WorkerServiceName"]}
         return cls(stack, client, service, cloud)
 
     def workers(self) -> int:

@@ -50,7 +50,7 @@ class _Caught(BaseModel):
 
 
 class _Undelivered(BaseModel):
-    """What the queue of webhooks carries: see statemachine/webhook.asl.yaml."""
+    """What the queue of webhooks carries: see statemachine/deliver_webhook.asl.yaml."""
 
     notice: Notice
     failed: _Caught

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 assert cloud_errors  # its classes are among those that ``leaves`` finds
 
 DEFINITION = yaml.safe_load((ROOT / "statemachine/remove_background.asl.yaml").read_text())
-DELIVERY = yaml.safe_load((ROOT / "statemachine/webhook.asl.yaml").read_text())
+DELIVERY = yaml.safe_load((ROOT / "statemachine/deliver_webhook.asl.yaml").read_text())
 
 
 def _all(states: dict[str, Any], inside: str | None = None) -> Iterator[tuple[str, str, dict[str, Any]]]:

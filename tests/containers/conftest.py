@@ -271,13 +271,13 @@ def built(
 @pytest.fixture(scope="session")
 def sam(built: Path, functions: list[Function], tmp_path_factory: pytest.TempPathFactory) -> Sam:
     """The SAM CLI; it hands on only variables that the template has, and AWS_ENDPOINT_URL is not one of these."""
-    folder = tmp_path_factory.mktemp("invoke")
+    environment = tmp_path_factory.mktemp("invoke") / "environment.json"
     template = yaml_parse(built.read_text())
     template["Globals"]["Function"]["Environment"]["Variables"]["AWS_ENDPOINT_URL"] = ""
-    (folder / "template.yaml").write_text(json.dumps(template))
-    variables = {function.logical_id: function.environment for function in functions}
-    (folder / "environment.json").write_text(json.dumps(variables))
-    return Sam(folder / "template.yaml", folder / "environment.json")
+    changed = built.with_name("invoke.yaml")  # beside the nested templates
+    changed.write_text(json.dumps(template))
+    environment.write_text(json.dumps({function.logical_id: function.environment for function in functions}))
+    return Sam(changed, environment)
 
 
 @pytest.fixture(scope="session")

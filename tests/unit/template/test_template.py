@@ -3,8 +3,9 @@
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from functions.segment.ecs.worker import WorkerConfig
 from functions.segment.sagemaker.handlers import InferenceConfig
 from tests.conftest import ROOT
 
+TEMPLATE = ROOT / "template.yaml"
 REGION = "eu-west-1"
 IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/pictures/background-remover"
 NETWORK = {"WorkerSubnets": "subnet-1,subnet-2", "WorkerSecurityGroups": "sg-1"}
@@ -50,16 +52,28 @@ PSEUDO = {
 
 
 class Stack:
-    """The template as CloudFormation sees it with these parameters: what is made of it, every function resolved."""
+    """The template as CloudFormation resolves it with these parameters.
 
-    def __init__(self, parameters: dict[str, str]) -> None:
-        self._template = translated()
+    Resources of nested stacks are merged into ``resources``. Logical IDs are unique across templates.
+    """
+
+    def __init__(self, parameters: Mapping[str, Any], path: Path = TEMPLATE) -> None:
+        self._template = translated(path)
+        self._path = path
         self._values: dict[str, Any] = {}
         for name, facts in self._template["Parameters"].items():
-            value = parameters.get(name, facts["Default"])
+            value = parameters[name] if name in parameters else facts["Default"]
             self._values[name] = value.split(",") if facts["Type"] == "CommaDelimitedList" else str(value)
+        if path != TEMPLATE:
+            assert parameters.keys() == self._values.keys(), "a nested stack gets every parameter, and no other"
         self._made = self._those_made("Resources")
+        self._nested: dict[str, Stack] = {}
         self.resources = {name: self._resolve(self._template["Resources"][name]) for name in self._made}
+        for name in self._made:
+            self._child(name)
+        for child in self._nested.values():
+            assert not self.resources.keys() & child.resources.keys()
+            self.resources |= child.resources
         self.outputs = {name: self._resolve(self._template["Outputs"][name]) for name in self._those_made("Outputs")}
 
     def __getitem__(self, name: str) -> dict[str, Any]:
@@ -70,7 +84,7 @@ class Stack:
         return [r["Properties"] for r in self.resources.values() if r["Type"] == resource_type]
 
     def refusals(self) -> list[str]:
-        """What CloudFormation answers before it makes anything."""
+        """Return the descriptions of the rules that CloudFormation rejects these parameters for."""
         return [
             assertion["AssertDescription"]
             for rule in self._template["Rules"].values()
@@ -82,6 +96,15 @@ class Stack:
     def _those_made(self, section: str) -> set[str]:
         items = self._template[section].items()
         return {name for name, item in items if "Condition" not in item or self._holds(item["Condition"])}
+
+    def _child(self, name: str) -> "Stack | None":
+        """Return the nested stack of a resource; None for a resource of another type."""
+        resource = self._template["Resources"][name]
+        if name not in self._nested and resource["Type"] == "AWS::CloudFormation::Stack":
+            properties = resource["Properties"]
+            path = self._path.parent / properties["TemplateURL"]
+            self._nested[name] = Stack(self._resolve(properties["Parameters"]), path)
+        return self._nested.get(name)
 
     def _holds(self, condition: str) -> bool:
         return bool(self._resolve(self._template["Conditions"][condition]))
@@ -95,7 +118,11 @@ class Stack:
         return f"<{name}>"
 
     def _attribute(self, name: str, attribute: str) -> str:
-        return f"{self._ref(name)}.{attribute}"
+        value = f"{self._ref(name)}.{attribute}"
+        child = self._child(name)
+        if child and attribute.startswith("Outputs."):
+            return str(child.outputs[attribute.removeprefix("Outputs.")]["Value"])
+        return value
 
     def _substitute(self, text: str, values: dict[str, Any]) -> str:
         def value(match: re.Match[str]) -> str:
@@ -158,8 +185,8 @@ class Stack:
 
 
 @cache
-def translated() -> dict[str, Any]:
-    return translate(ROOT / "template.yaml", {}, REGION)
+def translated(path: Path = TEMPLATE) -> dict[str, Any]:
+    return translate(path, {}, REGION)
 
 
 def named(combination: dict[str, str]) -> str:
@@ -201,7 +228,7 @@ def test_nothing_refers_to_what_is_not_made(stack: Stack) -> None:
 
 @pytest.mark.parametrize("parameters", [FARGATE, {**OWN_GPU, **ASYNC, **MODELS[1]}], ids=named)
 def test_what_sam_makes_of_the_template_hangs_on_no_value(parameters: dict[str, str]) -> None:
-    assert translate(ROOT / "template.yaml", parameters, REGION)["Resources"].keys() == translated()["Resources"].keys()
+    assert translate(TEMPLATE, parameters, REGION)["Resources"].keys() == translated()["Resources"].keys()
 
 
 def test_nothing_can_be_reached_from_outside(stack: Stack) -> None:
@@ -255,11 +282,11 @@ def test_each_role_may_do_what_it_has_to_and_no_more(stack: Stack) -> None:
 @pytest.mark.parametrize(
     ("parameters", "why"),
     [
-        ({"SegmentationHost": "ecs"}, "needs WorkerImageUri"),
-        ({"SegmentationHost": "sagemaker"}, "needs SageMakerEndpointName or SageMakerImageUri"),
-        ({**FARGATE, "WorkerSubnets": "subnet-1"}, "WorkerSubnets needs"),
-        ({**FARGATE, "WorkerSecurityGroups": "sg-1"}, "WorkerSecurityGroups needs"),
-        ({"SageMakerEndpointName": "theirs", "SageMakerImageUri": IMAGE}, "give one of them"),
+        ({"SegmentationHost": "ecs"}, "requires WorkerImageUri"),
+        ({"SegmentationHost": "sagemaker"}, "requires SageMakerEndpointName or SageMakerImageUri"),
+        ({**FARGATE, "WorkerSubnets": "subnet-1"}, "WorkerSubnets requires"),
+        ({**FARGATE, "WorkerSecurityGroups": "sg-1"}, "WorkerSecurityGroups requires"),
+        ({"SageMakerEndpointName": "theirs", "SageMakerImageUri": IMAGE}, "mutually exclusive"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(parameters: dict[str, str], why: str) -> None:
@@ -483,23 +510,25 @@ def backlog_metrics() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("waiting", "held", "running", "backlog"),
+    ("waiting", "in_flight", "running", "backlog"),
     [(40, 10, 5, 10), (0, 8, 1, 8), (0, None, 2, 0), (7, None, 0, 7)],
 )
 def test_the_backlog_counts_jobs_in_hand_and_bears_that_there_is_no_worker(
-    waiting: float, held: float | None, running: float, backlog: float
+    waiting: float, in_flight: float | None, running: float, backlog: float
 ) -> None:
-    assert evaluate(backlog_metrics(), waiting=waiting, held=held, running=running) == backlog
+    assert evaluate(backlog_metrics(), waiting=waiting, in_flight=in_flight, running=running) == backlog
 
 
 @pytest.mark.parametrize(
-    ("waiting", "taken", "alarm"), [(3, None, True), (3, 0, True), (3, 2, False), (0, None, False)]
+    ("waiting", "received", "alarm"), [(3, None, True), (3, 0, True), (3, 2, False), (0, None, False)]
 )
-def test_a_worker_is_woken_when_jobs_wait_that_nobody_takes(waiting: float, taken: float | None, alarm: bool) -> None:
+def test_a_worker_is_woken_when_jobs_wait_that_nobody_takes(
+    waiting: float, received: float | None, alarm: bool
+) -> None:
     facts = Stack(FARGATE)["WorkerWakeUpAlarm"]
-    untouched = evaluate(facts["Metrics"], waiting=waiting, taken=taken)
-    assert untouched is not None
-    assert (untouched >= facts["Threshold"]) is alarm
+    unreceived = evaluate(facts["Metrics"], waiting=waiting, received=received)
+    assert unreceived is not None
+    assert (unreceived >= facts["Threshold"]) is alarm
 
 
 def test_what_is_woken_from_zero_has_time_to_start_before_the_job_is_given_up() -> None:
