@@ -20,7 +20,7 @@ from functions.api.config import ApiConfig
 from functions.api.problems import Problem, come_again, of_validation, problem_of, refusal
 from functions.api.routes import native, rembg, removebg
 from functions.api.services import Services
-from functions.contracts.errors import is_overload
+from functions.runtime.aws_errors import is_overload
 from functions.runtime.handler import count, logger, tracer
 
 _CORS_S = 3600

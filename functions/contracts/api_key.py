@@ -1,4 +1,4 @@
-"""API keys: what their holders send, what the stack keeps of them, and what their use is counted under."""
+"""API keys: the key itself, its record in DynamoDB, and the items that count its usage."""
 
 import hashlib
 import hmac
@@ -9,36 +9,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
-from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
+
+from functions.contracts.dynamodb import from_item, to_item
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
 KNOWN_FOR_S: Final = 30
-"""How long a function knows a key without a look at the table: its revocation takes effect within that time."""
+"""How long a function caches a key's record. A revocation takes effect within this time."""
 
 MAX_RATE_PER_MINUTE: Final = 60_000
-"""Requests are counted by the millisecond."""
+"""Highest rate limit: the limiter has a resolution of one millisecond."""
 
 _ID_BYTES: Final = 8
 _SECRET_BYTES: Final = 32
 _PRINCIPAL_DIGITS: Final = 32
 _TEXT: Final = re.compile(r"(pbr_([0-9a-f]{16})_([0-9a-f]{64}))([0-9a-f]{8})")
-_SERIALIZER: Final = TypeSerializer()
-_DESERIALIZER: Final = TypeDeserializer()
 
 
 class Scope(StrEnum):
-    """What a key may be used for.
+    """A permission of a key.
 
     Attributes:
-        PROCESS: make jobs, and upload what they work on.
-        BUCKET: make jobs of any object in the uploads bucket, whoever put it there.
-        READ: look at jobs, their steps and results, and at the account.
-        DELETE: delete jobs and what they made.
+        PROCESS: create jobs and upload their images.
+        BUCKET: create jobs for any object in the uploads bucket, including other callers' objects.
+        READ: read jobs, their steps and results, and the account.
+        DELETE: delete jobs and their objects.
     """
 
     PROCESS = "process"
@@ -49,13 +48,13 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A key as its holder has it: ``pbr_<key id>_<secret><checksum>``, all in hexadecimal digits.
+    """An API key in full: ``pbr_<key id>_<secret><checksum>``, each part in hexadecimal digits.
 
-    The checksum is the CRC-32 of what stands before it. A scanner of source code tells a key from a likeness by it, and
-    a key that was cut off or mistyped is refused without a look at the table.
+    The checksum is the CRC-32 of the preceding text. Secret scanners use it to avoid false positives, and truncated or
+    mistyped keys are rejected without a read of the table.
 
     Attributes:
-        key_id: 16 digits; no secret.
+        key_id: 16 digits; not secret.
         secret: 64 digits, 256 random bits.
     """
 
@@ -64,25 +63,25 @@ class ApiKey:
 
     @classmethod
     def generate(cls, key_id: str | None = None) -> Self:
-        """Make a key; with ``key_id``, another secret for the key of that name."""
+        """Return a new key, or a new secret for an existing ``key_id``."""
         return cls(key_id or secrets.token_hex(_ID_BYTES), SecretStr(secrets.token_hex(_SECRET_BYTES)))
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Read a key; None if the text is none."""
+        """Return the key in a text, or None if the text is not a valid key."""
         match = _TEXT.fullmatch(text)
         if match is None or _checksum(match[1]) != match[4]:
             return None
         return cls(match[2], SecretStr(match[3]))
 
     def reveal(self) -> str:
-        """Return the text, secret and all."""
+        """Return the key as text, including its secret."""
         text = f"pbr_{self.key_id}_{self.secret.get_secret_value()}"
         return text + _checksum(text)
 
     @property
     def sha256(self) -> str:
-        """Hash of the secret. Of 256 random bits nothing can be guessed, so it needs neither salt nor stretching."""
+        """SHA-256 of the secret. 256 random bits cannot be guessed, so the hash needs no salt or key stretching."""
         return hashlib.sha256(self.secret.get_secret_value().encode()).hexdigest()
 
 
@@ -92,17 +91,17 @@ def _checksum(text: str) -> str:
 
 def _printable(name: str) -> str:
     if not name.isprintable():
-        raise ValueError("a name has no control characters")
+        raise ValueError("a name must not contain control characters")
     return name
 
 
 class SecretHash(BaseModel):
-    """A secret that opens a key, as far as the stack knows it.
+    """The stored hash of a key's secret.
 
     Attributes:
-        sha256: its hash.
-        created_at: since when it opens the key.
-        expires_at: until when, if another one has taken its place.
+        sha256: hash of the secret.
+        created_at: when the secret was created.
+        expires_at: when a rotated secret stops working; None for the current one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -113,18 +112,18 @@ class SecretHash(BaseModel):
 
 
 class KeyRecord(BaseModel):
-    """A key as the table has it: everything but its secret.
+    """A key's record in the table: everything except the secret.
 
     Attributes:
-        key_id: its name for programs.
-        name: its name for people.
-        hashes: the secrets that open it, newest first; there are several after a rotation.
-        scopes: what it may be used for.
-        rate_per_minute: how many requests; None for the stack's default.
-        monthly_quota: how many pictures; None for the stack's default.
-        created_at: when it was made.
-        expires_at: until when it is good; None for no end.
-        revoked_at: when it was revoked.
+        key_id: identifier.
+        name: display name, 1 to 100 characters.
+        hashes: hashes of the accepted secrets, newest first; several after a rotation.
+        scopes: permissions.
+        rate_per_minute: limit of requests per minute; None for the stack's default.
+        monthly_quota: limit of images per month; None for the stack's default.
+        created_at: when the key was created.
+        expires_at: when the key expires; None for never.
+        revoked_at: when the key was revoked; None if it was not.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -141,22 +140,21 @@ class KeyRecord(BaseModel):
 
     @classmethod
     def of_item(cls, item: "Mapping[str, AttributeValueTypeDef]") -> Self:
-        """Read an item of the table."""
-        return cls.model_validate({name: _DESERIALIZER.deserialize(value) for name, value in item.items()})
+        """Return the record stored in a DynamoDB item."""
+        return cls.model_validate(from_item(item))
 
     def item(self) -> "dict[str, AttributeValueTypeDef]":
-        """Return the item of the table."""
-        facts: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
-        return {name: _SERIALIZER.serialize(value) for name, value in facts.items()}
+        """Return the record as a DynamoDB item."""
+        return to_item(self.model_dump(mode="json", exclude_none=True))
 
     def status(self, now: datetime) -> Literal["active", "expired", "revoked"]:
-        """Return whether it is good for anything."""
+        """Return the key's status at a point in time."""
         if self.revoked_at:
             return "revoked"
         return "expired" if _is_over(self.expires_at, now) else "active"
 
     def fault(self, key: ApiKey, now: datetime) -> str | None:
-        """Return why a key lets nobody in; None if it does. A comparison takes the same time whatever it finds."""
+        """Return why a key is rejected, or None if it is accepted. Secrets are compared in constant time."""
         live = (known.sha256 for known in self.hashes if not _is_over(known.expires_at, now))
         if not any(hmac.compare_digest(sha256, key.sha256) for sha256 in live):
             return "wrong secret"
@@ -164,11 +162,11 @@ class KeyRecord(BaseModel):
         return None if status == "active" else status
 
     def rotated(self, now: datetime, grace: timedelta) -> tuple[Self, ApiKey]:
-        """Return the record with another secret, and the key that has it.
+        """Return the record with a new secret, and the key that contains it.
 
         Args:
-            now: since when it opens the key.
-            grace: how long those from before still do; zero ends them at once.
+            now: when the new secret starts to work.
+            grace: how long earlier secrets continue to work; zero ends them at once.
         """
         key, end = ApiKey.generate(self.key_id), now + grace
         before = tuple(
@@ -185,22 +183,22 @@ def _is_over(end: datetime | None, now: datetime) -> bool:
 
 
 def rate_meter(caller_id: str) -> str:
-    """Return the key of the item that has the rate of a caller's requests."""
+    """Return the key of the item that limits a caller's request rate."""
     return f"rate#{caller_id}"
 
 
 def quota_meter(caller_id: str, now: datetime) -> str:
-    """Return the key of the item that counts a caller's pictures of this month, which begins and ends in UTC."""
+    """Return the key of the item that counts a caller's images in the current month (UTC)."""
     return f"quota#{caller_id}#{now.astimezone(UTC):%Y-%m}"
 
 
 def principal_id(arn: str) -> str:
-    """Return the caller that an IAM principal is: ``iam`` and 32 digits, which no key's id begins with.
+    """Return the caller ID of an IAM principal: ``iam`` and 32 hexadecimal digits. No key ID starts with ``iam``.
 
-    A role is one caller: whoever assumes it names its sessions as they like.
+    All sessions of a role are one caller, because callers choose their session names.
 
     Args:
-        arn: of a user or of a role's session, as ``aws sts get-caller-identity`` has it.
+        arn: ARN of a user or an assumed role, as ``aws sts get-caller-identity`` returns it.
     """
     if arn.split(":")[5].startswith("assumed-role/"):
         arn = arn.rpartition("/")[0]

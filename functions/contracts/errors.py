@@ -1,47 +1,34 @@
-"""Errors that only the cloud has, and how any error crosses from a stage to the state machine."""
+"""Errors of the AWS stages, and the JSON in which an error reaches the state machine."""
 
 import json
-from collections.abc import Mapping
-from typing import Any, Final
 
 from core.errors import BackgroundRemoverError, PermanentError, TransientError
 
-_THROTTLED: Final = {
-    *("SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequests"),
-    *("ProvisionedThroughputExceededException", "RequestLimitExceeded"),  # DynamoDB's own words for it
-    "ExecutionLimitExceeded",  # Step Functions': a million executions run
-}
-
 
 class StorageUnavailableError(TransientError):
-    """S3 throttles, fails or cannot be reached, and the SDK's own retries are spent."""
+    """S3 throttles, fails or cannot be reached, and the SDK's retries are used up."""
 
 
 class StorageDeniedError(PermanentError):
-    """S3 refuses: this stage's role may not, or the bucket's key may not be used."""
+    """S3 denies access: the stage's role or the bucket's KMS key policy lacks a permission."""
 
 
 class WorkerCrashedError(PermanentError):
-    """Each worker that took this job died of it, or was taken away."""
+    """Several workers in a row crashed or were stopped while they processed this job."""
 
 
 class SecretUnavailableError(TransientError):
-    """Secrets Manager throttles, fails or refuses, and the SDK's own retries are spent."""
+    """Secrets Manager throttles, fails or denies access, and the SDK's retries are used up."""
 
 
 class WebhookUnansweredError(TransientError):
-    """The receiver of a webhook cannot be reached, or says that it cannot take it for the moment."""
+    """The webhook's receiver cannot be reached, or returns a status that is worth a retry."""
 
 
 class WebhookRefusedError(PermanentError):
-    """The receiver of a webhook says that it will not have it, or its URL may not be opened."""
-
-
-def is_overload(answer: Mapping[str, Any]) -> bool:
-    """Return whether AWS refuses for a reason that passes; ``answer`` is a ClientError's ``response``."""
-    return answer["Error"]["Code"] in _THROTTLED or answer["ResponseMetadata"]["HTTPStatusCode"] >= 500
+    """The webhook's receiver rejects the message, or its URL is not allowed."""
 
 
 def to_wire(error: BackgroundRemoverError) -> str:
-    """Return the JSON text that stands as ``errorMessage`` of a function and as ``cause`` of a failed task token."""
+    """Return the error as JSON text, for a function's ``errorMessage`` and the ``cause`` of a failed task token."""
     return json.dumps(error.facts(), ensure_ascii=False)

@@ -19,8 +19,9 @@ from core.errors import SourceChangedError, SourceNotFoundError
 from core.image import decode, encode
 from core.limits import check_bytes
 from core.types import Alpha, Mask, Picture
-from functions.contracts.errors import StorageDeniedError, StorageUnavailableError, is_overload
+from functions.contracts.errors import StorageDeniedError, StorageUnavailableError
 from functions.contracts.job import StoredObject
+from functions.runtime.aws_errors import is_overload
 from functions.runtime.config import SDK
 
 if TYPE_CHECKING:

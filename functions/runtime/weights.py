@@ -14,8 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 from core.errors import WeightsHashMismatchError, WeightsUnavailableError
 from core.segmentation.registry import CLASSICAL, MODELS, Model, network
-from functions.contracts.errors import is_overload
 from functions.runtime import cgroup
+from functions.runtime.aws_errors import is_overload
 
 # httpx takes a fifth of a second to import and few processes download, so functions import ``download`` when they run.
 if TYPE_CHECKING:
