@@ -1,4 +1,4 @@
-"""What all layers share: the repository's files, pictures made on the spot, clients of local clouds."""
+"""Shared by all tests: paths, generated images, and clients of embedded clouds."""
 
 import io
 from pathlib import Path
@@ -10,26 +10,39 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-settings.register_profile("untimed", deadline=None)  # an example's time tells of the machine, not of the code
+settings.register_profile("untimed", deadline=None)  # the time that an example takes depends on the machine
 settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
+SHARES_ITS_CLOUD = ("tests/integration/state_machine", "tests/integration/api")
+"""Folders whose tests share one embedded cloud; elsewhere the tests of a file do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group the tests that share a cloud, so that pytest-xdist runs them in one process (``--dist loadgroup``)."""
+    for item in items:
+        path = item.path.relative_to(ROOT).as_posix()
+        if path.startswith(
+            ("tests/integration/", "tests/e2e/", "tests/resilience/faults/", "tests/resilience/claims/")
+        ):
+            group = next((folder for folder in SHARES_ITS_CLOUD if path.startswith(folder)), path)
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
 def disc_png() -> bytes:
-    """A 320 x 240 picture of one centred subject: an orange disc on a blue gradient, lightly textured."""
+    """A 320 x 240 image of one centered subject: an orange disc on a blue gradient, lightly textured."""
     return disc()
 
 
 def client(service: str, endpoint_url: str, region: str) -> Any:
-    """Return boto3's client of a service of a cloud on this machine."""
+    """Return a boto3 client for a service of an embedded cloud."""
     session: Any = boto3.session.Session("local", "local", region_name=region)
     return session.client(service, endpoint_url=endpoint_url)
 
 
 def disc(*, width: int = 320, height: int = 240, seed: int = 7) -> bytes:
-    """Draw the disc; another ``seed`` is another content with the same subject."""
+    """Draw the disc as a PNG file. Another ``seed`` gives other bytes with the same subject."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     shade = (x / width)[..., None]
     background = np.array([40, 70, 120]) * (1 - shade) + np.array([70, 110, 170]) * shade
@@ -40,7 +53,7 @@ def disc(*, width: int = 320, height: int = 240, seed: int = 7) -> bytes:
 
 
 def file_of(picture: Image.Image, pillow_name: str, **parameters: Any) -> bytes:
-    """Return the picture as a file."""
+    """Encode the image in the format that Pillow calls ``pillow_name``."""
     buffer = io.BytesIO()
     picture.save(buffer, pillow_name, **parameters)
     return buffer.getvalue()

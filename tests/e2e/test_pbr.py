@@ -61,7 +61,7 @@ def processed(pbr: Pbr, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return folder / "out", done.stderr.decode()
 
 
-def test_a_photo_comes_back_cut_out_as_asked(processed: tuple[Path, str]) -> None:
+def test_a_photo_is_processed_with_the_requested_options(processed: tuple[Path, str]) -> None:
     folder, _ = processed
     picture = Image.open(folder / "good.webp")
     assert (picture.format, picture.mode) == ("WEBP", "RGBA")
@@ -70,26 +70,28 @@ def test_a_photo_comes_back_cut_out_as_asked(processed: tuple[Path, str]) -> Non
     assert sidecar["options"]["crop"] is True and sidecar["model"]["name"] == "classical"
 
 
-def test_a_bad_file_is_told_with_its_remedy_and_leaves_nothing(processed: tuple[Path, str]) -> None:
+def test_a_bad_file_is_reported_with_a_remedy_and_leaves_no_output(processed: tuple[Path, str]) -> None:
     folder, told = processed
     assert "image.format" in told and "Traceback" not in told
     assert sorted(path.name for path in folder.iterdir()) == ["good.json", "good.webp"]
 
 
 @pytest.mark.skipif(ON_AWS, reason="a deployed stack has its own default model")
-def test_without_weights_the_user_is_told_once(processed: tuple[Path, str]) -> None:
+def test_missing_weights_are_reported_once(processed: tuple[Path, str]) -> None:
     _, told = processed
     assert told.count("PBR_MODEL_DIR") == 1
 
 
-def test_standard_input_goes_to_standard_output(pbr: Pbr, processed: tuple[Path, str]) -> None:
+@pytest.mark.slow
+def test_standard_input_is_processed_to_standard_output(pbr: Pbr, processed: tuple[Path, str]) -> None:
     done = pbr("process", "-", "--mask-only", "--model", "classical", stdin=disc(seed=51))
     mask = np.asarray(Image.open(io.BytesIO(done.stdout)))
     assert mask.shape == (240, 320)
     assert mask[120, 160] == 255 and mask[5, 5] == 0
 
 
-def test_history_lists_executions_and_shows_one_of_them(pbr: Pbr, processed: tuple[Path, str]) -> None:
+@pytest.mark.slow
+def test_history_lists_executions_and_shows_one(pbr: Pbr, processed: tuple[Path, str]) -> None:
     listed = pbr("history").stdout.decode()
     assert "good.png" in listed and "UnsupportedFormatError" in listed
     folder, _ = processed
@@ -100,7 +102,8 @@ def test_history_lists_executions_and_shows_one_of_them(pbr: Pbr, processed: tup
     assert "sha256" in pbr("history", name, "--inputs").stdout.decode()
 
 
-def test_status_names_the_buckets_and_the_address_of_the_api(pbr: Pbr, processed: tuple[Path, str]) -> None:
+@pytest.mark.slow
+def test_status_shows_the_buckets_and_the_url_of_the_api(pbr: Pbr, processed: tuple[Path, str]) -> None:
     told = pbr("status").stdout.decode()
     for bucket in ("uploads", "results", "work"):
         assert re.search(rf"^{bucket} +s3://\S+$", told, re.MULTILINE)
@@ -108,7 +111,8 @@ def test_status_names_the_buckets_and_the_address_of_the_api(pbr: Pbr, processed
 
 
 @pytest.mark.skipif(ON_AWS, reason="the demo brings its own cloud")
-def test_the_demo_writes_result_facts_and_a_before_and_after_picture(pbr: Pbr, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_demo_writes_the_result_its_facts_and_a_comparison(pbr: Pbr, tmp_path: Path) -> None:
     photo = tmp_path / "disc.png"
     photo.write_bytes(disc(seed=52))
     told = pbr("demo", str(photo), "-o", str(tmp_path / "out")).stdout.decode()

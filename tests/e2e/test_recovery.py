@@ -1,4 +1,4 @@
-"""Failed executions and dead letters, brought back by the command line on an embedded cloud where things go wrong."""
+"""`pbr redrive` and `pbr replay-dlq` on an embedded cloud with injected faults."""
 
 import json
 import threading
@@ -16,6 +16,8 @@ from embedded_cloud.cloud import EmbeddedCloud
 from embedded_cloud.faults import Blow, Refusal, Request
 from functions.contracts.failure_report import source_of
 from tests.conftest import ROOT, client, disc
+
+pytestmark = pytest.mark.slow  # tests/unit/client covers each command without a cloud
 
 
 class Trouble:
@@ -116,7 +118,7 @@ def stack() -> Iterator[Deployed]:
         yield Deployed(cloud, trouble)
 
 
-def test_a_stopped_execution_goes_on_where_it_was(stack: Deployed) -> None:
+def test_a_stopped_execution_resumes_where_it_was(stack: Deployed) -> None:
     stack.trouble.refine_goes_on.clear()
     stack.upload("stopped.png", disc(seed=61))
     [running] = until(lambda: stack.executions("stopped.png"))
@@ -134,7 +136,7 @@ def test_a_stopped_execution_goes_on_where_it_was(stack: Deployed) -> None:
     assert stack.lies_in_results("results/stopped.png") and not stack.lies_in_results("failed/stopped.png.json")
 
 
-def test_what_failed_is_started_anew_once_the_cause_is_mended(stack: Deployed) -> None:
+def test_a_failed_upload_is_processed_again_once_the_cause_is_fixed(stack: Deployed) -> None:
     stack.trouble.denied = True
     stack.upload("denied.png", disc(seed=62))
     failed = stack.ended("denied.png")
@@ -155,7 +157,7 @@ def test_what_failed_is_started_anew_once_the_cause_is_mended(stack: Deployed) -
     assert (again["how"], len(stack.executions("denied.png"))) == ("skipped", 2), "it is not started twice"
 
 
-def test_what_fails_by_its_upload_is_tried_again_only_when_it_is_named(stack: Deployed) -> None:
+def test_a_bad_upload_is_retried_only_if_named(stack: Deployed) -> None:
     stack.upload("corrupt.png", disc(seed=63)[:2000])
     failed = stack.ended("corrupt.png")
     [skipped] = [one for one in stack.pbr("redrive", "--failed") if one["arn"] == failed["executionArn"]]
@@ -164,7 +166,7 @@ def test_what_fails_by_its_upload_is_tried_again_only_when_it_is_named(stack: De
     assert (tried["how"], tried["failed_again"]) == ("new", "CorruptImageError")
 
 
-def test_an_order_for_an_upload_that_has_a_result_is_tried_again_when_it_is_named(stack: Deployed) -> None:
+def test_a_request_for_an_upload_with_a_result_is_retried_if_named(stack: Deployed) -> None:
     stack.upload("ordered.png", disc(seed=67))
     assert stack.ended("ordered.png")["status"] == "SUCCEEDED"
     stack.trouble.denied = True
@@ -177,13 +179,13 @@ def test_an_order_for_an_upload_that_has_a_result_is_tried_again_when_it_is_name
 
 
 @pytest.mark.parametrize("key", ["", "k" * 1025], ids=["none", "too long"])
-def test_a_key_that_no_object_can_have_is_let_be(stack: Deployed, key: str) -> None:
+def test_an_impossible_key_is_skipped(stack: Deployed, key: str) -> None:
     failed = stack.order(key)
     [skipped] = [one for one in stack.pbr("redrive", "--failed", "--dry-run") if one["arn"] == failed]
     assert (skipped["how"], skipped["error"]) == ("skipped", "InvalidRequestError")
 
 
-def test_an_undelivered_upload_is_delivered_and_what_is_none_is_left(stack: Deployed) -> None:
+def test_an_undelivered_event_is_replayed_and_anything_else_is_left(stack: Deployed) -> None:
     with stack.without_rule("RemoveBackgroundUpload"):
         version = stack.upload("undelivered.png", disc(seed=64))
     event = {
@@ -212,7 +214,7 @@ def test_an_undelivered_upload_is_delivered_and_what_is_none_is_left(stack: Depl
     assert (stack.waiting("Uploads"), len(stack.executions("undelivered.png"))) == (1, 1)
 
 
-def test_an_ending_that_was_not_told_is_settled(stack: Deployed) -> None:
+def test_an_undelivered_end_is_reconciled(stack: Deployed) -> None:
     stack.trouble.refine_goes_on.clear()
     stack.upload("untold.png", disc(seed=66))
     [running] = until(lambda: stack.executions("untold.png"))
@@ -234,7 +236,7 @@ def test_an_ending_that_was_not_told_is_settled(stack: Deployed) -> None:
     assert stack.lies_in_results("failed/untold.png.json")
 
 
-def test_a_job_that_nobody_waits_for_is_explained_and_then_deleted(stack: Deployed) -> None:
+def test_a_job_without_a_waiting_execution_is_explained_and_then_deleted(stack: Deployed) -> None:
     stack.upload("unanswered.png", disc(seed=65))
     execution = stack.ended("unanswered.png")
     given = next(

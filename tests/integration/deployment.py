@@ -32,7 +32,7 @@ class Ended:
 
 @dataclass
 class Crashes:
-    """Functions whose processes die of events that hold a text: (part of the function's name, text)."""
+    """Crashes functions on events that contain a text: (part of the function's name, text)."""
 
     of: set[tuple[str, str]] = field(default_factory=set)
 
@@ -52,6 +52,7 @@ class Deployed:
             client(service, cloud.endpoint_url, cloud.region)
             for service in ("s3", "stepfunctions", "dynamodb", "sqs", "sns")
         )
+        self._sources: dict[str, tuple[str | None, str | None]] = {}
 
     def upload(self, key: str, data: bytes, metadata: Mapping[str, str] | None = None) -> str:
         """Put an object and return its version."""
@@ -70,12 +71,18 @@ class Deployed:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             for execution in self.sfn.list_executions(stateMachineArn=self.outputs["StateMachineArn"])["executions"]:
-                described = self.sfn.describe_execution(executionArn=execution["executionArn"])
-                source = source_of(json.loads(described["input"]))
-                if (source["key"], source["version_id"]) == (key, version):
+                if self._source_of(execution["executionArn"]) == (key, version):
                     return execution["executionArn"]
             time.sleep(0.1)
         raise TimeoutError(f"no execution for {key}")
+
+    def _source_of(self, execution_arn: str) -> tuple[str | None, str | None]:
+        """Return key and version of an execution's input, which never changes: it is read once."""
+        if execution_arn not in self._sources:
+            described = self.sfn.describe_execution(executionArn=execution_arn)
+            source = source_of(json.loads(described["input"]))
+            self._sources[execution_arn] = source["key"], source["version_id"]
+        return self._sources[execution_arn]
 
     def wait(self, execution_arn: str, *, timeout_s: float = 120) -> Ended:
         """Wait until an execution ends."""
@@ -140,7 +147,7 @@ class Deployed:
 
     @contextmanager
     def listener(self) -> Iterator[Callable[[], list[dict[str, Any]]]]:
-        """Listen to the topic; yields what waits a moment and returns what came since it was last asked."""
+        """Subscribe to the topic; yields a function that returns the messages since its last call."""
         queue = self.sqs.create_queue(QueueName=f"listener-{uuid.uuid4().hex}")["QueueUrl"]
         arn = self.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
         topic = self.outputs["FailuresTopicArn"]

@@ -1,4 +1,4 @@
-"""A doubtful mask and its second try: the project's template with a heavier model, one that looks for what is red."""
+"""A doubtful mask and its second attempt: the project's template with a heavier model that finds red objects."""
 
 import json
 from collections.abc import Iterator
@@ -15,6 +15,8 @@ from PIL import Image
 from embedded_cloud.cloud import EmbeddedCloud
 from tests.conftest import ROOT, disc, file_of
 from tests.integration.deployment import Deployed
+
+pytestmark = pytest.mark.slow  # a cloud of its own; tests/integration/state_machine mocks an escalation, too
 
 HEAVIER = "reddest"
 SIDE = 320
@@ -107,7 +109,7 @@ def test_a_better_second_attempt_becomes_the_result(stack: Deployed) -> None:
     assert cut_out[50, 260] == 255 and cut_out[50, 60] == 0, "the red disc, and no green one"
 
 
-def test_a_second_attempt_that_is_no_better_is_not_kept_and_there_is_no_third(stack: Deployed) -> None:
+def test_a_second_attempt_that_is_no_better_is_discarded_and_there_is_no_third(stack: Deployed) -> None:
     ended = stack.process("first.png", ten_discs(red_radius=8))
     assert ended.status == "SUCCEEDED", ended.cause
     assert ended.states.count("Escalate") == 1
@@ -136,7 +138,7 @@ def test_a_second_attempt_that_fails_leaves_the_first_to_be_delivered(stack: Dep
     assert alpha(stack, "results/fails.png")[50, 60] == 255, "a green disc"
 
 
-def test_both_attempts_are_made_on_the_host_that_was_asked_for(stack: Deployed) -> None:
+def test_both_attempts_run_on_the_requested_host(stack: Deployed) -> None:
     ended = stack.process("host.png", ten_discs(red_radius=20, seed=5), {"pbr-segmentation-host": "sagemaker"})
     assert ended.status == "SUCCEEDED", ended.cause
     assert ended.states.count("SegmentOnSageMakerAsync") == 2 and "SegmentOnLambda" not in ended.states
@@ -148,26 +150,26 @@ def test_both_attempts_are_made_on_the_host_that_was_asked_for(stack: Deployed) 
     assert ended.output["escalation"]["kept"] == "second" and ended.output["degraded"] is False
 
 
-def test_what_is_made_of_two_attempts_is_served_from_the_cache(stack: Deployed) -> None:
+def test_the_result_of_two_attempts_is_served_from_the_cache(stack: Deployed) -> None:
     first = stack.process("cached/1.png", ten_discs(red_radius=20, seed=2))
     again = stack.process("cached/2.png", ten_discs(red_radius=20, seed=2))
     assert again.output["cache"]["hit"] is True
     assert again.output["escalation"] == first.output["escalation"]
 
 
-def test_a_sound_mask_is_not_tried_again(stack: Deployed) -> None:
+def test_a_good_mask_is_not_tried_again(stack: Deployed) -> None:
     ended = stack.process("sound.png", disc(seed=50))
     assert "Escalate" not in ended.states
     assert ended.output["escalation"] is None
 
 
-def test_who_names_the_heavier_model_gets_it_at_once(stack: Deployed) -> None:
+def test_the_heavier_model_is_used_at_once_if_requested(stack: Deployed) -> None:
     ended = stack.process("at-once.png", ten_discs(red_radius=20, seed=4), {"pbr-model": HEAVIER})
     assert ended.output["model"]["name"] == HEAVIER
     assert ended.states.count("SegmentOnLambda") == 1
 
 
-def test_who_names_a_model_gets_that_model_alone(stack: Deployed) -> None:
+def test_an_explicitly_requested_model_is_never_escalated(stack: Deployed) -> None:
     ended = stack.process("named.png", ten_discs(seed=3), {"pbr-model": "classical"})
     assert ended.output["quality"]["review"] is True
     assert "Escalate" not in ended.states

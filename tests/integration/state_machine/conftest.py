@@ -12,7 +12,7 @@ from tests.integration.state_machine.mocks import MOCK_FILE
 
 @pytest.fixture(scope="package")
 def stack() -> Iterator[Deployed]:
-    """All three hosts of segmentation, the segmenter that needs no weights, and the mocks for who names a case."""
+    """All three segmentation hosts, the classical segmenter, and mocks for executions that name a test case."""
     parameters = {
         "DefaultModel": "classical",
         "WorkerImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/background-remover:1",
@@ -21,5 +21,7 @@ def stack() -> Iterator[Deployed]:
         "SageMakerImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/background-remover:1",
     }
     crashes = Crashes()
-    with EmbeddedCloud(ROOT / "template.yaml", parameters, mock_config=MOCK_FILE, faults=crashes) as cloud:
+    with EmbeddedCloud(
+        ROOT / "template.yaml", parameters, mock_config=MOCK_FILE, retry_pace=0.1, faults=crashes
+    ) as cloud:
         yield Deployed(cloud, crashes)

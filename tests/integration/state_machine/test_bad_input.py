@@ -1,12 +1,13 @@
-"""Whatever is wrong with an upload: a FAILED execution, a report with field, value and remedy, and the topic told."""
+"""A bad upload: a FAILED execution, a report with field, value and remedy, and a message on the topic."""
 
 import hashlib
 import io
 import json
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from email.header import Header
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,9 +82,16 @@ KEYS = {
 }
 """Keys of uploads, and what their results' keys begin with, behind ``results/``."""
 
+SLOW = pytest.mark.slow
 
-@pytest.mark.parametrize("name", BAD)
-def test_a_bad_picture_fails_with_a_report_that_says_what_to_do(stack: Deployed, name: str) -> None:
+
+def fast(names: Iterable[str], *some: str) -> list[Any]:
+    """Return all names as parameters, marked slow but for some."""
+    return [pytest.param(name, marks=() if name in some else SLOW) for name in names]
+
+
+@pytest.mark.parametrize("name", fast(BAD, "truncated.png", "text.jpg", "blank.png"))
+def test_a_bad_image_fails_with_a_report_that_says_what_to_do(stack: Deployed, name: str) -> None:
     make, error = BAD[name]
     ended = stack.process(f"bad/{name}", make())
     assert (ended.status, ended.error) == ("FAILED", error)
@@ -95,7 +103,8 @@ def test_a_bad_picture_fails_with_a_report_that_says_what_to_do(stack: Deployed,
     assert "Traceback" not in json.dumps(report) + str(ended.cause) and "stackTrace" not in json.dumps(report)
 
 
-def test_content_counts_and_the_name_does_not(stack: Deployed) -> None:
+@pytest.mark.slow
+def test_the_format_is_read_from_the_content_and_not_from_the_name(stack: Deployed) -> None:
     ended = stack.process("really-a-png.jpg", disc(seed=40))
     assert ended.status == "SUCCEEDED", ended.cause
     assert ended.output["source"]["format"] == "png"
@@ -105,26 +114,27 @@ def test_content_counts_and_the_name_does_not(stack: Deployed) -> None:
     ("metadata", "field"),
     [
         ({"pbr-colour": "red"}, "options.colour"),
-        ({"pbr-format": "gif"}, "options.format"),
-        ({"pbr-model": "u3net"}, "options.model"),
-        ({"pbr-background-key": "backgrounds/none.png"}, "options.background_key"),
+        pytest.param({"pbr-format": "gif"}, "options.format", marks=SLOW),
+        pytest.param({"pbr-model": "u3net"}, "options.model", marks=SLOW),
+        pytest.param({"pbr-background-key": "backgrounds/none.png"}, "options.background_key", marks=SLOW),
         ({"pbr-roi": "0px 0px 321px 240px"}, "options.roi"),
     ],
 )
-def test_a_bad_option_is_named(stack: Deployed, metadata: dict[str, str], field: str) -> None:
+def test_the_report_names_the_bad_option(stack: Deployed, metadata: dict[str, str], field: str) -> None:
     key = f"options/{field}.png"
     ended = stack.process(key, disc(seed=41), metadata)
     assert ended.status == "FAILED"
     assert stack.report(key)["field"] == field
 
 
-def test_an_object_that_is_not_there_is_a_failure_of_its_own(stack: Deployed) -> None:
+@pytest.mark.slow
+def test_a_missing_object_fails_with_its_own_error(stack: Deployed) -> None:
     ended = stack.wait(stack.start({"bucket": stack.outputs["UploadsBucket"], "key": "never-uploaded.jpg"}))
     assert (ended.status, ended.error) == ("FAILED", "SourceNotFoundError")
     assert stack.report("never-uploaded.jpg")["stage"] == "Validate"
 
 
-def test_an_input_that_names_nothing_is_reported_under_the_execution(stack: Deployed) -> None:
+def test_an_input_without_a_source_is_reported_under_the_execution(stack: Deployed) -> None:
     arn = stack.sfn.start_execution(stateMachineArn=stack.outputs["StateMachineArn"], input='{"photo": "a.jpg"}')[
         "executionArn"
     ]
@@ -133,15 +143,16 @@ def test_an_input_that_names_nothing_is_reported_under_the_execution(stack: Depl
     assert stack.report(f"executions/{arn.rsplit(':', 1)[1]}")["field"] == "input"
 
 
-def test_a_key_too_long_to_name_a_result_after_is_refused_and_reported(stack: Deployed) -> None:
+@pytest.mark.slow
+def test_a_key_too_long_for_its_result_is_rejected_and_reported(stack: Deployed) -> None:
     version = stack.upload("k" * 1020, disc(seed=42))
     arn = stack.execution_of("k" * 1020, version)
     assert stack.wait(arn).error == "InvalidRequestError"
     assert stack.report(f"executions/{arn.rsplit(':', 1)[1]}")["field"] == "source.key"
 
 
-@pytest.mark.parametrize("name", KEYS)
-def test_a_key_of_any_characters_names_its_result_and_its_report(stack: Deployed, name: str) -> None:
+@pytest.mark.parametrize("name", fast(KEYS, "decomposed", "longest"))
+def test_a_key_of_any_characters_has_a_result_and_a_report(stack: Deployed, name: str) -> None:
     """The result is made once, so that all keys but the first are served from the cache: S3 copies it to its name."""
     key, base = KEYS[name]
     ended = stack.process(key, disc(seed=43))
@@ -159,7 +170,8 @@ def test_a_key_of_any_characters_names_its_result_and_its_report(stack: Deployed
     ["w\tebp", "\x1b[31mwebp", "wébp", "\u202epbew", "x" * 1500],
     ids=["tab", "escape", "é", "right to left", "long"],
 )
-def test_an_option_of_any_characters_is_named_with_what_it_was(stack: Deployed, value: str) -> None:
+@pytest.mark.slow
+def test_the_report_shows_an_option_value_of_any_characters(stack: Deployed, value: str) -> None:
     """S3 hands out metadata that are not ASCII as RFC 2047 has them."""
     key = f"options/{len(value)}-{ord(value[0])}.png"
     as_s3_has_it = value if value.isascii() else Header(value, "utf-8", maxlinelen=998).encode()
@@ -169,7 +181,7 @@ def test_an_option_of_any_characters_is_named_with_what_it_was(stack: Deployed, 
     assert report["value"] == as_s3_has_it or (len(value) > 300 and report["value"] == "x" * 299 + "…")
 
 
-def test_a_failure_releases_the_claim_so_that_the_next_upload_tries_itself(stack: Deployed) -> None:
+def test_a_failure_releases_the_claim_for_the_next_upload(stack: Deployed) -> None:
     noise = np.full((100, 100, 3), 255, np.uint8)
     data = file_of(Image.fromarray(noise), "PNG")
     before = len(stack.cached())
@@ -180,9 +192,9 @@ def test_a_failure_releases_the_claim_so_that_the_next_upload_tries_itself(stack
     assert len(stack.cached()) == before
 
 
-def test_the_topic_is_told(stack: Deployed) -> None:
+def test_a_failure_report_is_published_to_the_topic(stack: Deployed) -> None:
     with stack.listener() as heard:
         stack.process("told/näme.jpg", b"")
-        [told] = heard()
-    assert told["Subject"] == "Background removal failed in Validate: told/n?me.jpg"
-    assert json.loads(told["Message"]) == stack.report("told/näme.jpg")
+        [message] = heard()
+    assert message["Subject"] == "Background removal failed in Validate: told/n?me.jpg"
+    assert json.loads(message["Message"]) == stack.report("told/näme.jpg")

@@ -1,4 +1,4 @@
-"""What comes twice or late changes nothing: events, requests to start, attempts of a stage, answers to a task token."""
+"""Duplicate or late events, start requests, stage attempts and task token answers change nothing."""
 
 import json
 from collections.abc import Iterator
@@ -55,7 +55,8 @@ def test_an_event_that_is_delivered_twice_is_segmented_once(stack: Deployed) -> 
     has_its_result_and_no_report(stack, "twice.png", version)
 
 
-def test_a_duplicate_that_comes_when_the_upload_is_gone_reports_nothing_beside_the_result(stack: Deployed) -> None:
+@pytest.mark.slow
+def test_a_duplicate_after_the_upload_was_deleted_leaves_no_report_beside_the_result(stack: Deployed) -> None:
     version = stack.upload("gone.png", disc(seed=301))
     first = stack.execution_of("gone.png", version)
     assert stack.wait(first).status == "SUCCEEDED"
@@ -67,7 +68,8 @@ def test_a_duplicate_that_comes_when_the_upload_is_gone_reports_nothing_beside_t
     has_its_result_and_no_report(stack, "gone.png", version)
 
 
-def test_a_duplicate_that_comes_while_the_first_runs_waits_for_its_result(stack: Deployed) -> None:
+@pytest.mark.slow
+def test_a_duplicate_during_the_first_execution_waits_for_its_result(stack: Deployed) -> None:
     first, token, version = standing(stack, "early.png", 302)
     again = deliver_again(stack, first)
     until(lambda: "WaitForOwner" in stack.states_of(again))
@@ -78,6 +80,7 @@ def test_a_duplicate_that_comes_while_the_first_runs_waits_for_its_result(stack:
     has_its_result_and_no_report(stack, "early.png", version)
 
 
+@pytest.mark.slow
 def test_a_duplicate_that_fails_before_the_first_succeeds_leaves_no_report(stack: Deployed) -> None:
     first, token, version = standing(stack, "rival.png", 303)
     stack.crashes.of.add(("ValidateFunction", "rival-again"))
@@ -95,7 +98,8 @@ def standing(stack: Deployed, key: str, seed: int) -> tuple[str, str, str]:
     return execution, stack.receive_token(), version
 
 
-def test_an_execution_that_is_started_twice_by_one_name_is_one(stack: Deployed) -> None:
+@pytest.mark.slow
+def test_starting_an_execution_twice_with_one_name_starts_one(stack: Deployed) -> None:
     stack.s3.put_object(Bucket=stack.outputs["UploadsBucket"], Key="backgrounds/named.png", Body=disc(seed=304))
     source = {"bucket": stack.outputs["UploadsBucket"], "key": "backgrounds/named.png"}
     request = {
@@ -115,7 +119,8 @@ def test_an_execution_that_is_started_twice_by_one_name_is_one(stack: Deployed) 
 # ---- attempts
 
 
-def test_every_function_that_is_run_again_writes_the_same_bytes_under_the_same_keys(stack: Deployed) -> None:
+@pytest.mark.slow
+def test_every_function_run_again_writes_the_same_bytes_under_the_same_keys(stack: Deployed) -> None:
     good = stack.process("attempts/good.png", disc(seed=305))
     bad = stack.process("attempts/bad.png", b"no picture")
     assert (good.status, bad.status) == ("SUCCEEDED", "FAILED")
@@ -130,9 +135,8 @@ def test_every_function_that_is_run_again_writes_the_same_bytes_under_the_same_k
 @pytest.mark.parametrize(
     ("key", "error"), [("told/text.png", "UnsupportedFormatError"), ("told/blank.png", "UnknownForegroundError")]
 )
-def test_a_failure_that_the_execution_recorded_is_not_told_again_by_reconcile(
-    stack: Deployed, key: str, error: str
-) -> None:
+@pytest.mark.slow
+def test_reconcile_does_not_report_a_recorded_failure_again(stack: Deployed, key: str, error: str) -> None:
     data = b"no picture" if "text" in key else file_of(Image.new("RGB", (80, 80), "white"), "PNG")
     execution = stack.execution_of(key, stack.upload(key, data))
     assert stack.wait(execution).error == error
@@ -177,6 +181,7 @@ def written(stack: Deployed) -> dict[str, Any]:
 # ---- answers
 
 
+@pytest.mark.slow
 def test_an_answer_to_an_earlier_attempt_does_not_answer_the_next(stack: Deployed) -> None:
     execution, first, version = standing(stack, "attempt.png", 306)
     stack.sfn.send_task_failure(taskToken=first, error="StorageUnavailableError", cause="{}")
@@ -189,7 +194,7 @@ def test_an_answer_to_an_earlier_attempt_does_not_answer_the_next(stack: Deploye
     has_its_result_and_no_report(stack, "attempt.png", version)
 
 
-def test_of_two_answers_the_first_counts(stack: Deployed) -> None:
+def test_the_first_of_two_answers_counts(stack: Deployed) -> None:
     execution, token, version = standing(stack, "double.png", 307)
     answers = TaskTokens(stack.sfn)
     answers.failure(token, RuntimeError("the worker's own"))
@@ -199,7 +204,8 @@ def test_of_two_answers_the_first_counts(stack: Deployed) -> None:
     has_its_result_and_no_report(stack, "double.png", version)
 
 
-def test_an_answer_that_comes_when_lambda_stood_in_changes_nothing(stack: Deployed) -> None:
+@pytest.mark.slow
+def test_an_answer_after_the_fallback_to_lambda_changes_nothing(stack: Deployed) -> None:
     execution, token, version = standing(stack, "stood-in.png", 308)
     answers = TaskTokens(stack.sfn)
     answers.failure(token, RuntimeError("the worker's own"))
@@ -212,6 +218,7 @@ def test_an_answer_that_comes_when_lambda_stood_in_changes_nothing(stack: Deploy
     has_its_result_and_no_report(stack, "stood-in.png", version)
 
 
+@pytest.mark.slow
 def test_an_answer_after_the_heartbeat_timed_out_changes_nothing(stack: Deployed) -> None:
     machine = impatient_machine(stack)
     stack.s3.put_object(Bucket=stack.outputs["UploadsBucket"], Key="backgrounds/late.png", Body=disc(seed=309))
@@ -237,6 +244,7 @@ def impatient_machine(stack: Deployed) -> str:
     )["stateMachineArn"]
 
 
+@pytest.mark.slow
 def test_an_answer_after_the_execution_was_stopped_leaves_its_report(stack: Deployed) -> None:
     execution, token, _ = standing(stack, "stopped.png", 310)
     stack.sfn.stop_execution(executionArn=execution)
@@ -246,7 +254,8 @@ def test_an_answer_after_the_execution_was_stopped_leaves_its_report(stack: Depl
     assert stack.is_reported("stopped.png")
 
 
-def test_a_message_that_reaches_two_workers_is_answered_once_and_neither_is_troubled(stack: Deployed) -> None:
+@pytest.mark.slow
+def test_a_message_that_two_workers_receive_is_answered_once_without_errors(stack: Deployed) -> None:
     line = Line(stack)
     executions, bodies = [], []
     for number in range(3):

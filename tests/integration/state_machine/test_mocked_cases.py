@@ -117,7 +117,7 @@ def test_every_case_of_the_file_is_expected_here() -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_mocked_case_takes_its_way(sfn: Any, machine_arn: str, case: str) -> None:
+def test_a_mocked_case_enters_the_expected_states(sfn: Any, machine_arn: str, case: str) -> None:
     described, states = run_case(sfn, machine_arn, case)
     outside_branches = [state for state in states if ANSWERABLE[state] == state]
     assert outside_branches == CASES[case]
@@ -125,9 +125,7 @@ def test_a_mocked_case_takes_its_way(sfn: Any, machine_arn: str, case: str) -> N
 
 
 @pytest.mark.parametrize("case", WITH_WEBHOOK)
-def test_who_ordered_with_a_webhook_is_told_and_the_job_ends_as_it_would_have(
-    sfn: Any, machine_arn: str, case: str
-) -> None:
+def test_a_job_with_a_webhook_delivers_it_and_ends_as_without_one(sfn: Any, machine_arn: str, case: str) -> None:
     described, states = run_case(sfn, machine_arn, case, {**ORDER, "webhook": WEBHOOK})
     assert states == WITH_WEBHOOK[case]
     assert described["status"] == ("FAILED" if states[-1] == "Failed" else "SUCCEEDED")
@@ -139,7 +137,7 @@ def delivery_arn(sfn: Any) -> str:
 
 
 @pytest.mark.parametrize("case", DELIVERIES)
-def test_a_mocked_delivery_takes_its_way(sfn: Any, delivery_arn: str, case: str) -> None:
+def test_a_mocked_delivery_enters_the_expected_states(sfn: Any, delivery_arn: str, case: str) -> None:
     described, states = run_case(sfn, delivery_arn, case, NOTICE)
     assert states == DELIVERIES[case]
     if states[-1] == "Delivered":
@@ -160,7 +158,7 @@ def test_a_failure_that_cannot_be_recorded_still_names_stage_and_error(sfn: Any,
     assert "Validate" in described["cause"] and "UnsupportedFormatError" in described["cause"]
 
 
-def test_a_hit_merges_this_execution_s_facts_over_the_cached_ones(sfn: Any, machine_arn: str) -> None:
+def test_a_cache_hit_merges_the_execution_over_the_cached_document(sfn: Any, machine_arn: str) -> None:
     described, _ = run_case(sfn, machine_arn, "ServedFromCache")
     output = json.loads(described["output"])
     assert (output["quality"], output["options"]) == ({"score": 0.9}, {"format": "png"})

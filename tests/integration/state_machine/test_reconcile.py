@@ -1,4 +1,4 @@
-"""Each upload ends with a result or with a report: never both, and never neither, also where no Catch sees the end."""
+"""Each upload ends with either a result or a report, even if no Catch handles the end."""
 
 import json
 import uuid
@@ -14,7 +14,8 @@ from functions.runtime.store import Store
 from tests.conftest import client, disc
 from tests.integration.deployment import Deployed, until
 
-HANDLED = "backgrounds/"  # no event starts anything for what lies under this prefix
+SLOW = pytest.mark.slow
+HANDLED = "backgrounds/"  # uploads under this prefix start no execution
 
 
 def execution(name: str) -> Execution:
@@ -71,7 +72,7 @@ def test_a_stopped_execution_gets_a_report_and_keeps_no_claim(stack: Deployed) -
     )
 
 
-def test_an_execution_that_recorded_its_failure_is_left_as_it_is(stack: Deployed) -> None:
+def test_an_execution_that_recorded_its_failure_is_left_unchanged(stack: Deployed) -> None:
     ended = stack.process("recorded.png", b"no picture")
     assert ended.error == "UnsupportedFormatError"
     name = stack.report("recorded.png")["execution"]["name"]
@@ -82,11 +83,11 @@ def test_an_execution_that_recorded_its_failure_is_left_as_it_is(stack: Deployed
     ]
 
 
-def reconcile(stack: Deployed, execution_arn: str, **told: str) -> Any:
-    """Tell ReconcileFunction of an end, and return its answer."""
-    detail = {"executionArn": execution_arn, "name": "told by hand", "startDate": 1767607200000, **told}
+def reconcile(stack: Deployed, execution_arn: str, **detail: str) -> Any:
+    """Invoke ReconcileFunction for an execution that ended, and return its answer."""
+    event = {"executionArn": execution_arn, "name": "by hand", "startDate": 1767607200000, **detail}
     answer = client("lambda", stack.cloud.endpoint_url, stack.cloud.region).invoke(
-        FunctionName=stack.outputs["ReconcileFunctionArn"], Payload=json.dumps({"detail": detail})
+        FunctionName=stack.outputs["ReconcileFunctionArn"], Payload=json.dumps({"detail": event})
     )
     return json.loads(answer["Payload"].read())
 
@@ -108,7 +109,8 @@ def fail_unseen(stack: Deployed, state: dict[str, Any]) -> str:
     return str(started)
 
 
-def test_an_execution_that_no_catch_saw_fail_is_settled(stack: Deployed, by_hand: Any) -> None:
+@pytest.mark.slow
+def test_a_failure_that_no_catch_handles_is_reconciled(stack: Deployed, by_hand: Any) -> None:
     source = by_hand("unseen.png", disc(seed=62))
     execution_arn = fail_unseen(stack, {"cache_key": "none", "source": source})
     assert reconcile(stack, execution_arn)["report_key"] == f"failed/{source['key']}.json"
@@ -116,14 +118,16 @@ def test_an_execution_that_no_catch_saw_fail_is_settled(stack: Deployed, by_hand
     assert (report["stage"], report["error"]) == ("Encode", "States.Runtime") and report["remedy"]
 
 
-def test_the_failure_of_a_second_attempt_is_not_taken_for_the_end(stack: Deployed, by_hand: Any) -> None:
+@pytest.mark.slow
+def test_the_failure_of_a_second_attempt_is_not_reported_as_the_cause(stack: Deployed, by_hand: Any) -> None:
     source, second = by_hand("second.png", disc(seed=67)), {"Refine": {"Error": "Runtime.ExitError", "Cause": ""}}
     reconcile(stack, fail_unseen(stack, {"cache_key": "none", "source": source, "failed": second, "degraded": second}))
     report = stack.report(source["key"])
     assert (report["stage"], report["error"]) == ("Encode", "States.Runtime")
 
 
-def test_a_result_that_an_unseen_failure_left_without_its_sidecar_is_taken_back(stack: Deployed, by_hand: Any) -> None:
+@pytest.mark.slow
+def test_a_result_without_a_sidecar_is_deleted_after_an_unhandled_failure(stack: Deployed, by_hand: Any) -> None:
     source, key = by_hand("left.png", disc(seed=68)), "results/backgrounds/left.png"
     execution_arn = fail_unseen(stack, {"cache_key": "none", "source": source, "keys": {"result": key}})
     maker = Execution(id=execution_arn, name="any", started_at="any")
@@ -132,7 +136,8 @@ def test_a_result_that_an_unseen_failure_left_without_its_sidecar_is_taken_back(
     assert not versions(stack, key) and stack.report(source["key"])
 
 
-def test_an_end_that_the_history_does_not_tell_yet_is_settled_later(stack: Deployed) -> None:
+@pytest.mark.slow
+def test_an_end_that_is_not_yet_in_the_history_is_reconciled_later(stack: Deployed) -> None:
     with stack.no_workers():
         running = stack.execution_of(
             "runs.png", stack.upload("runs.png", disc(seed=69), {"pbr-segmentation_host": "ecs"})
@@ -146,17 +151,19 @@ def test_an_end_that_the_history_does_not_tell_yet_is_settled_later(stack: Deplo
     "given",
     [
         "null",
-        "7",
-        "[]",
-        '"text"',
+        pytest.param("7", marks=SLOW),
+        pytest.param("[]", marks=SLOW),
+        pytest.param('"text"', marks=SLOW),
         '{"failed": {"Refine": {}}, "degraded": 1}',
-        '{"keys": 1, "failure": 1, "cache_key": 1, "input": 1}',
-        '{"source": {"bucket": "b", "key": "%s"}}' % ("k" * 100_000),
-        '{"source": {"bucket": "b", "key": "a.png"}, "options": {"x": "%s"}}' % ("x" * 200_000),
+        pytest.param('{"keys": 1, "failure": 1, "cache_key": 1, "input": 1}', marks=SLOW),
+        pytest.param('{"source": {"bucket": "b", "key": "%s"}}' % ("k" * 100_000), marks=SLOW),
+        pytest.param(
+            '{"source": {"bucket": "b", "key": "a.png"}, "options": {"x": "%s"}}' % ("x" * 200_000), marks=SLOW
+        ),
     ],
     ids=lambda given: given[:40],
 )
-def test_any_input_has_a_report_and_the_topic_is_told(stack: Deployed, given: str) -> None:
+def test_any_input_has_a_report_and_a_message_on_the_topic(stack: Deployed, given: str) -> None:
     with stack.listener() as heard:
         started = stack.sfn.start_execution(stateMachineArn=stack.outputs["StateMachineArn"], input=given)
         ended = stack.wait(started["executionArn"])
@@ -170,7 +177,8 @@ def test_any_input_has_a_report_and_the_topic_is_told(stack: Deployed, given: st
     assert [message for message in told if message["execution"]["name"] == name] == [report]
 
 
-def test_a_late_execution_of_an_upload_that_has_its_result_reports_nothing(stack: Deployed, by_hand: Any) -> None:
+@pytest.mark.slow
+def test_a_late_execution_for_an_upload_with_a_result_reports_nothing(stack: Deployed, by_hand: Any) -> None:
     source = by_hand("late.png", disc(seed=63))
     assert stack.wait(stack.start(source)).status == "SUCCEEDED"
     stack.s3.delete_object(Bucket=source["bucket"], Key=source["key"], VersionId=source["version_id"])
@@ -181,7 +189,8 @@ def test_a_late_execution_of_an_upload_that_has_its_result_reports_nothing(stack
     assert stack.result("results/backgrounds/late.png")
 
 
-def test_another_order_for_an_upload_that_has_its_result_fails_with_a_message_and_no_report(
+@pytest.mark.slow
+def test_another_request_for_an_upload_with_a_result_fails_with_a_message_and_no_report(
     stack: Deployed, by_hand: Any
 ) -> None:
     source = by_hand("ordered.png", disc(seed=70))
@@ -196,7 +205,8 @@ def test_another_order_for_an_upload_that_has_its_result_fails_with_a_message_an
     assert not versions(stack, f"failed/{source['key']}.json")
 
 
-def test_an_order_that_names_no_version_takes_back_its_report(stack: Deployed, by_hand: Any) -> None:
+@pytest.mark.slow
+def test_a_request_without_a_version_deletes_its_stale_report(stack: Deployed, by_hand: Any) -> None:
     source = by_hand("unversioned.png", disc(seed=71))
     named = {"bucket": source["bucket"], "key": source["key"]}
     assert stack.wait(stack.start(named, model="none")).error == "InvalidOptionsError"
@@ -205,8 +215,9 @@ def test_an_order_that_names_no_version_takes_back_its_report(stack: Deployed, b
     assert not versions(stack, f"failed/{source['key']}.json")
 
 
-@pytest.mark.parametrize("cached", [False, True], ids=["made anew", "served from the cache"])
-def test_an_execution_may_have_any_name_that_step_functions_takes(stack: Deployed, cached: bool) -> None:
+@pytest.mark.parametrize("cached", [False, True], ids=["processed", "served from the cache"])
+@pytest.mark.slow
+def test_an_execution_may_have_any_name_that_step_functions_accepts(stack: Deployed, cached: bool) -> None:
     key = f"any-name-{cached}.png"
     source = {"bucket": stack.outputs["UploadsBucket"], "key": HANDLED + key}
     stack.upload(source["key"], disc(seed=72))
@@ -222,8 +233,8 @@ def test_an_execution_may_have_any_name_that_step_functions_takes(stack: Deploye
     assert head["Metadata"] == execution_metadata(maker)
 
 
-@pytest.mark.parametrize("cached", [False, True], ids=["made anew", "served from the cache"])
-def test_a_result_takes_back_the_report_of_a_failure_before_it(stack: Deployed, by_hand: Any, cached: bool) -> None:
+@pytest.mark.parametrize("cached", [False, pytest.param(True, marks=SLOW)], ids=["processed", "served from the cache"])
+def test_a_result_deletes_the_report_of_an_earlier_failure(stack: Deployed, by_hand: Any, cached: bool) -> None:
     data = disc(seed=64 + cached)
     if cached:
         assert stack.wait(stack.start(by_hand("first-of-its-content.png", data))).status == "SUCCEEDED"
@@ -236,7 +247,8 @@ def test_a_result_takes_back_the_report_of_a_failure_before_it(stack: Deployed, 
     assert not versions(stack, f"failed/{source['key']}.json")
 
 
-def test_a_newer_upload_does_not_take_back_the_report_of_an_older_one(stack: Deployed, by_hand: Any) -> None:
+@pytest.mark.slow
+def test_a_newer_upload_does_not_delete_the_report_of_an_older_one(stack: Deployed, by_hand: Any) -> None:
     broken = by_hand("mended.png", b"no picture")
     stack.wait(stack.start(broken))
     ended = stack.wait(stack.start(by_hand("mended.png", disc(seed=66))))
@@ -244,7 +256,7 @@ def test_a_newer_upload_does_not_take_back_the_report_of_an_older_one(stack: Dep
     assert stack.report(broken["key"])["source"]["version_id"] == broken["version_id"]
 
 
-def test_a_result_without_its_sidecar_is_taken_back_and_what_it_replaced_is_there_again(stack: Deployed) -> None:
+def test_deleting_a_result_without_a_sidecar_restores_the_version_before(stack: Deployed) -> None:
     outcomes, key = of(stack), "results/half.png"
     for maker, data in (("früher", b"whole"), ("failing", b"half"), ("failing", b"half")):
         outcomes.store.put(outcomes.bucket, key, data, "image/png", execution_metadata(execution(maker)))
@@ -252,7 +264,7 @@ def test_a_result_without_its_sidecar_is_taken_back_and_what_it_replaced_is_ther
     assert stack.result(key) == b"whole"
 
 
-def test_a_report_that_comes_at_the_same_moment_as_the_result_goes(stack: Deployed) -> None:
+def test_a_report_written_at_the_same_moment_as_the_result_is_deleted(stack: Deployed) -> None:
     bucket = stack.outputs["ResultsBucket"]
     subject = ObjectVersion(bucket="uploads", key="moment.png", version_id="7")
 
@@ -268,7 +280,7 @@ def test_a_report_that_comes_at_the_same_moment_as_the_result_goes(stack: Deploy
     assert not versions(stack, "failed/moment.png.json")
 
 
-def test_a_report_that_should_be_gone_goes_when_the_next_execution_fails(stack: Deployed) -> None:
+def test_a_stale_report_is_deleted_when_the_next_execution_fails(stack: Deployed) -> None:
     subject, outcomes = ObjectVersion(bucket="uploads", key="gone.png", version_id="7"), of(stack)
     assert outcomes.report(subject, execution("first"), {"options": {}})
     sidecar = {"source": vars(subject), "execution": vars(execution("second")), "options": {}}
@@ -277,7 +289,7 @@ def test_a_report_that_should_be_gone_goes_when_the_next_execution_fails(stack: 
     assert not versions(stack, "failed/gone.png.json")
 
 
-def test_pixels_of_a_failed_order_do_not_stay_under_the_sidecar_of_another(stack: Deployed) -> None:
+def test_the_pixels_of_a_failed_request_do_not_stay_under_the_sidecar_of_another(stack: Deployed) -> None:
     subject, outcomes, key = (
         ObjectVersion(bucket="uploads", key="two.png", version_id="7"),
         of(stack),
@@ -296,7 +308,7 @@ def test_pixels_of_a_failed_order_do_not_stay_under_the_sidecar_of_another(stack
 
 
 @pytest.mark.parametrize("foreign", [b"\xff", b"[]", b"{}", b'{"source": {"key": 3}}'])
-def test_a_foreign_file_in_the_place_of_a_sidecar_is_no_result(stack: Deployed, foreign: bytes) -> None:
+def test_a_foreign_file_in_place_of_a_sidecar_is_not_a_result(stack: Deployed, foreign: bytes) -> None:
     outcomes = of(stack)
     outcomes.store.put(outcomes.bucket, "results/foreign.json", foreign, "text/plain")
     assert outcomes.result_of(ObjectVersion(bucket="uploads", key="foreign.png", version_id="1")) is None

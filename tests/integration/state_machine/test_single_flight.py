@@ -1,4 +1,4 @@
-"""One picture at a time, whatever becomes of who works at it: owners die while others wait for them."""
+"""One execution works on an image at a time, even if owners fail while others wait for them."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -45,7 +45,8 @@ def one_worked_for_all(stack: Deployed, folder: str, ended: list[Ended]) -> None
     assert item["status"] == {"S": "DONE"}
 
 
-def test_one_of_those_who_wait_takes_over_from_an_owner_that_is_stopped(stack: Deployed) -> None:
+@pytest.mark.slow
+def test_one_waiting_execution_takes_over_from_an_owner_that_is_stopped(stack: Deployed) -> None:
     data = disc(seed=200)
     owner, _ = owner_that_stands_still(stack, "stopped/owner.png", data)
     others = others_who_wait(stack, "stopped", data)
@@ -54,7 +55,8 @@ def test_one_of_those_who_wait_takes_over_from_an_owner_that_is_stopped(stack: D
     until(lambda: stack.is_reported("stopped/owner.png"))
 
 
-def test_one_of_those_who_wait_takes_over_from_an_owner_whose_function_crashes_each_time(stack: Deployed) -> None:
+@pytest.mark.slow
+def test_one_waiting_execution_takes_over_from_an_owner_whose_function_always_crashes(stack: Deployed) -> None:
     data = disc(seed=201)
     stack.crashes.of.add(("SegmentFunction", "crashed/owner.png"))
     owner = stack.execution_of("crashed/owner.png", stack.upload("crashed/owner.png", data))
@@ -68,7 +70,8 @@ def test_one_of_those_who_wait_takes_over_from_an_owner_whose_function_crashes_e
     one_worked_for_all(stack, "crashed", [stack.wait(execution) for execution in others])
 
 
-def test_where_the_picture_is_at_fault_all_who_wait_try_it_and_fail_with_a_report_each(stack: Deployed) -> None:
+@pytest.mark.slow
+def test_each_waiting_execution_tries_a_bad_image_itself_and_fails_with_a_report(stack: Deployed) -> None:
     data = file_of(Image.fromarray(np.full((90, 90, 3), 255, np.uint8)), "PNG")
     before = len(stack.cached())
     owner, token = owner_that_stands_still(stack, "blank/owner.png", data)
@@ -83,7 +86,7 @@ def test_where_the_picture_is_at_fault_all_who_wait_try_it_and_fail_with_a_repor
     assert len(stack.cached()) == before
 
 
-def test_the_claim_of_an_execution_that_nobody_remembers_is_taken_over(stack: Deployed) -> None:
+def test_the_claim_of_an_execution_without_history_is_taken_over(stack: Deployed) -> None:
     data = disc(seed=202)
     first = stack.process("forgotten/1.png", data)
     claim(stack, first.output["cache"]["key"], first.output["execution"]["id"] + "-of-old")
@@ -99,7 +102,8 @@ def claim(stack: Deployed, cache_key: str, owner: str) -> None:
     stack.dynamodb.put_item(TableName=stack.outputs["CacheTable"], Item=item)
 
 
-def test_one_of_those_who_find_the_cached_copy_expired_makes_it_anew(stack: Deployed) -> None:
+@pytest.mark.slow
+def test_one_execution_replaces_an_expired_cached_copy_for_all(stack: Deployed) -> None:
     data = disc(seed=203)
     cache_key = stack.process("expired-for-all/first.png", data).output["cache"]["key"]
     stack.s3.delete_object(Bucket=stack.outputs["WorkBucket"], Key=f"cache/{cache_key}.png")
@@ -111,7 +115,7 @@ def test_one_of_those_who_find_the_cached_copy_expired_makes_it_anew(stack: Depl
         one_worked_for_all(stack, "expired-for-all", list(pool.map(process, range(OTHERS))))
 
 
-def test_two_versions_of_one_object_uploaded_at_the_same_instant_are_segmented_once(stack: Deployed) -> None:
+def test_two_versions_uploaded_at_the_same_instant_are_segmented_once(stack: Deployed) -> None:
     data = disc(seed=204)
     with ThreadPoolExecutor(2) as pool:
         versions = list(pool.map(lambda _: stack.upload("twins.png", data), range(2)))

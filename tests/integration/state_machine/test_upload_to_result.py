@@ -1,4 +1,4 @@
-"""An upload's way through the machine as it is deployed: what comes out, from which host, and what is told of it."""
+"""An upload in the deployed state machine: its result, its sidecar, and the host that segments it."""
 
 import hashlib
 import io
@@ -45,15 +45,21 @@ def test_an_upload_becomes_a_cut_out_with_a_sidecar(stack: Deployed) -> None:
     ("metadata", "key", "format_", "mode", "size"),
     [
         ({"pbr-format": "webp"}, "results/o0/a.webp", "WEBP", "RGBA", None),
-        ({"pbr-format": "jpeg"}, "results/o1/a.jpg", "JPEG", "RGB", None),
-        ({"pbr-background-color": "#00ff00"}, "results/o2/a.png", "PNG", "RGB", None),
-        ({"pbr-output": "mask"}, "results/o3/a.png", "PNG", "L", None),
+        pytest.param({"pbr-format": "jpeg"}, "results/o1/a.jpg", "JPEG", "RGB", None, marks=pytest.mark.slow),
+        pytest.param(
+            {"pbr-background-color": "#00ff00"}, "results/o2/a.png", "PNG", "RGB", None, marks=pytest.mark.slow
+        ),
+        pytest.param({"pbr-output": "mask"}, "results/o3/a.png", "PNG", "L", None, marks=pytest.mark.slow),
         ({"pbr-crop": "true", "pbr-precision-level": "draft"}, "results/o4/a.png", "PNG", "RGBA", (140, 170)),
-        ({"pbr-scale": "50%", "pbr-max-megapixels": "0.0192"}, "results/o5/a.png", "PNG", "RGBA", (119, 161)),
+        pytest.param(
+            {"pbr-scale": "50%", "pbr-max-megapixels": "0.0192"},
+            *("results/o5/a.png", "PNG", "RGBA", (119, 161)),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["webp", "jpeg", "colour", "mask", "crop", "scale"],
 )
-def test_options_ride_on_the_upload_as_metadata(
+def test_options_are_read_from_the_metadata_of_the_upload(
     stack: Deployed,
     metadata: dict[str, str],
     key: str,
@@ -69,7 +75,8 @@ def test_options_ride_on_the_upload_as_metadata(
         assert all(size[0] < side < size[1] for side in picture.size), "about the disc's diameter"
 
 
-def test_of_a_region_a_zip_holds_the_colours_and_an_alpha_that_is_nothing_outside(stack: Deployed) -> None:
+@pytest.mark.slow
+def test_a_zip_of_a_region_holds_the_colors_and_an_alpha_that_is_zero_outside(stack: Deployed) -> None:
     asked = {"pbr-roi": "50% 0px 320px 100%", "pbr-format": "zip", "pbr-precision-level": "draft"}
     ended = stack.process("region/a.png", disc(seed=2), asked)
     assert ended.status == "SUCCEEDED", ended.cause
@@ -80,7 +87,7 @@ def test_of_a_region_a_zip_holds_the_colours_and_an_alpha_that_is_nothing_outsid
     assert ended.output["image"]["foreground"]["left"] == 160
 
 
-def test_a_background_comes_from_the_uploads_bucket_and_neither_it_nor_a_folder_starts_anything(
+def test_neither_a_background_in_the_uploads_bucket_nor_a_folder_starts_an_execution(
     stack: Deployed,
 ) -> None:
     green = file_of(Image.new("RGB", (64, 64), (0, 200, 0)), "PNG")
@@ -95,7 +102,7 @@ def test_a_background_comes_from_the_uploads_bucket_and_neither_it_nor_a_folder_
             stack.execution_of(key, uploaded, timeout_s=0.5)
 
 
-def test_the_same_picture_again_is_served_from_the_cache(stack: Deployed) -> None:
+def test_the_same_image_again_is_served_from_the_cache(stack: Deployed) -> None:
     first = stack.process("first.png", disc(seed=4))
     again = stack.process("again.png", disc(seed=4))
     assert again.states == [
@@ -119,13 +126,15 @@ def test_the_same_picture_again_is_served_from_the_cache(stack: Deployed) -> Non
     assert sidecar["quality"] == first.output["quality"] and sidecar["warnings"] == first.output["warnings"]
 
 
-def test_other_options_are_other_work(stack: Deployed) -> None:
+@pytest.mark.slow
+def test_other_options_are_processed_separately(stack: Deployed) -> None:
     stack.process("png.png", disc(seed=5))
     webp = stack.process("webp.png", disc(seed=5), {"pbr-format": "webp"})
     assert "SegmentOnLambda" in webp.states and webp.output["cache"]["hit"] is False
 
 
-def test_ten_simultaneous_uploads_of_one_picture_are_segmented_once(stack: Deployed) -> None:
+@pytest.mark.slow
+def test_ten_simultaneous_uploads_of_one_image_are_segmented_once(stack: Deployed) -> None:
     data = disc(seed=6)
 
     def process(number: int) -> list[str]:
@@ -140,7 +149,7 @@ def test_ten_simultaneous_uploads_of_one_picture_are_segmented_once(stack: Deplo
 
 
 @pytest.mark.parametrize(("host", "state"), [("ecs", "SegmentOnEcs"), ("sagemaker", "SegmentOnSageMaker")])
-def test_other_hosts_segment_as_lambda_does(stack: Deployed, host: str, state: str) -> None:
+def test_the_other_hosts_segment_as_lambda_does(stack: Deployed, host: str, state: str) -> None:
     data = disc(seed=8 + len(host))
     ended = stack.process(f"{host}.png", data, {"pbr-segmentation-host": host})
     assert ended.status == "SUCCEEDED", ended.cause
@@ -148,7 +157,8 @@ def test_other_hosts_segment_as_lambda_does(stack: Deployed, host: str, state: s
     assert ended.output["model"]["host"] == host and ended.output["degraded"] is False
 
 
-def test_lambda_stands_in_for_workers_that_die_of_a_job_and_the_sidecar_says_so(stack: Deployed) -> None:
+@pytest.mark.slow
+def test_lambda_replaces_workers_that_crash_and_the_sidecar_records_it(stack: Deployed) -> None:
     data = disc(seed=15)
     with stack.no_workers():
         execution = stack.execution_of(
@@ -161,9 +171,12 @@ def test_lambda_stands_in_for_workers_that_die_of_a_job_and_the_sidecar_says_so(
     assert ended.output["degraded"] is True and ended.output["model"]["host"] == "lambda"
     assert any("SegmentOnEcs" in said and "WorkerCrashedError" in said for said in ended.output["warnings"])
     again = stack.process("crash/2.png", data)
-    assert again.output["cache"]["hit"] is True and again.output["degraded"] is False, "nobody stood in this time"
+    assert again.output["cache"]["hit"] is True and again.output["degraded"] is False, (
+        "Lambda was not the fallback this time"
+    )
 
 
+@pytest.mark.slow
 def test_the_version_that_was_uploaded_is_the_one_that_is_processed(stack: Deployed) -> None:
     first, second = disc(seed=20), disc(seed=21)
     version = stack.upload("replaced.png", first)
@@ -176,6 +189,7 @@ def test_the_version_that_was_uploaded_is_the_one_that_is_processed(stack: Deplo
     assert by_event.output["source"]["sha256"] == hashlib.sha256(first).hexdigest()
 
 
+@pytest.mark.slow
 def test_a_claim_whose_owner_was_stopped_is_taken_over(stack: Deployed) -> None:
     data = disc(seed=30)
     ended = stack.process("owned/1.png", data)
@@ -188,7 +202,8 @@ def test_a_claim_whose_owner_was_stopped_is_taken_over(stack: Deployed) -> None:
     assert after.states[2:6] == ["CacheHit?", "CheckOwner", "OwnerActive?", "TakeOverClaim"]
 
 
-def test_a_cached_item_without_its_sidecar_is_made_anew(stack: Deployed) -> None:
+@pytest.mark.slow
+def test_a_cached_item_without_its_sidecar_is_processed_again(stack: Deployed) -> None:
     data = disc(seed=32)
     ended = stack.process("half/1.png", data)
     [item] = [item for item in stack.cached() if item["cache_key"]["S"] == ended.output["cache"]["key"]]
@@ -200,7 +215,8 @@ def test_a_cached_item_without_its_sidecar_is_made_anew(stack: Deployed) -> None
     assert after.states[2:6] == ["CacheHit?", "CheckOwner", "OwnerActive?", "TakeOverClaim"]
 
 
-def test_a_cached_copy_that_expired_before_its_item_is_made_anew(stack: Deployed) -> None:
+@pytest.mark.slow
+def test_a_cached_copy_that_expired_before_its_item_is_processed_again(stack: Deployed) -> None:
     data = disc(seed=31)
     key = stack.process("expired/1.png", data).output["cache"]["key"]
     stack.s3.delete_object(Bucket=stack.outputs["WorkBucket"], Key=f"cache/{key}.png")

@@ -124,13 +124,14 @@ def line(stack: Deployed) -> Iterator[Line]:
     yield Line(stack)
 
 
-def test_an_idle_worker_that_is_told_to_stop_stops_and_says_so(line: Line) -> None:
+def test_an_idle_worker_stops_on_sigterm_and_logs_it(line: Line) -> None:
     with Process(line.environment()) as worker:
         worker.says("worker started")
         worker.is_told_to_stop()
 
 
-def test_a_worker_that_is_told_to_stop_amid_work_loses_nothing(line: Line) -> None:
+@pytest.mark.slow
+def test_a_worker_that_is_stopped_during_work_loses_no_job(line: Line) -> None:
     executions = [line.start(f"stop-{number}", disc(seed=number)) for number in range(6)]
     with Process(line.environment()) as worker:
         worker.says("job taken")
@@ -143,7 +144,8 @@ def test_a_worker_that_is_told_to_stop_amid_work_loses_nothing(line: Line) -> No
     assert line.is_empty()
 
 
-def test_the_jobs_of_a_worker_that_is_killed_are_done_by_another(line: Line) -> None:
+@pytest.mark.slow
+def test_the_jobs_of_a_killed_worker_are_done_by_another(line: Line) -> None:
     executions = [line.start(f"kill-{number}", disc(seed=number)) for number in range(3)]
     with Process(line.environment()) as worker:
         worker.says("job taken")
@@ -156,7 +158,8 @@ def test_the_jobs_of_a_worker_that_is_killed_are_done_by_another(line: Line) -> 
     assert line.is_empty()
 
 
-def test_a_worker_without_the_gpu_that_it_was_promised_ends_with_one_clear_line(line: Line, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_worker_without_its_required_gpu_exits_with_one_clear_log_line(line: Line, tmp_path: Path) -> None:
     import onnxruntime
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():

@@ -49,7 +49,7 @@ def rules(found: Inventory, struck: Struck | None = None) -> list[tuple[str, str
     return [(wrong.rule, wrong.subject) for wrong in discrepancies(EXPECTED, found, struck or Struck())]
 
 
-def test_what_adds_up_has_no_discrepancy() -> None:
+def test_a_consistent_account_has_no_discrepancy() -> None:
     assert rules(inventory()) == []
 
 
@@ -65,7 +65,7 @@ def test_an_upload_with_a_result_and_a_report_is_found() -> None:
     assert rules(found) == [("both", "chaos/1.png")]
 
 
-def test_a_result_of_another_version_is_none_of_this_upload() -> None:
+def test_a_result_of_another_version_does_not_count() -> None:
     found = inventory()
     found.results[0] = result(version="v0")
     assert rules(found) == [("lost", "chaos/1.png"), ("nobody's", "chaos/1.png")]
@@ -89,48 +89,48 @@ def test_a_result_without_its_sidecar_is_found() -> None:
     assert rules(found) == [("stray", "results/chaos/3.png")]
 
 
-def test_a_report_that_nothing_explains_is_found() -> None:
+def test_an_unexplained_report_is_found() -> None:
     found = inventory()
     found.results.pop(0)
     found.reports.append(report("chaos/1.png", "v1"))
     assert rules(found) == [("outcome", "chaos/1.png")]
 
 
-def test_a_report_of_another_stage_or_error_than_what_struck_is_found() -> None:
+def test_a_report_of_another_stage_or_error_than_the_fault_is_found() -> None:
     for spoilt in ({"stage": "Encode"}, {"error": "States.Timeout"}, {"remedy": ""}, {"message": ""}):
         found = inventory()
         found.reports = [report(**spoilt)]
         assert rules(found) == [("unjustified report", "chaos/3.png")], spoilt
 
 
-def test_a_result_in_spite_of_a_fault_that_stays_is_found() -> None:
+def test_a_result_in_spite_of_a_lasting_fault_is_found() -> None:
     found = inventory()
     found.reports = []
     found.results.append(result("chaos/3.png", "v3"))
     assert rules(found) == [("outcome", "chaos/3.png")]
 
 
-def test_an_upload_that_started_nothing_and_an_execution_that_runs_on_are_found() -> None:
+def test_an_upload_without_an_execution_and_one_that_still_runs_are_found() -> None:
     found = inventory()
     found.executions[0] = replace(found.executions[0], status="RUNNING")
     del found.executions[1]
     assert rules(found) == [("execution", "chaos/1.png"), ("execution", "chaos/2.png")]
 
 
-def test_a_claim_that_is_left_is_found() -> None:
+def test_a_leftover_claim_is_found() -> None:
     found = inventory()
     found.claims[BAD] = "arn:3"
     [wrong] = discrepancies(EXPECTED, found, Struck())
     assert (wrong.rule, wrong.subject, wrong.what) == ("claim", BAD, "left by arn:3, which is FAILED")
 
 
-def test_objects_that_nothing_deletes_or_nobody_knows_are_found() -> None:
+def test_objects_that_never_expire_or_are_unknown_are_found() -> None:
     found = inventory()
     found.work += [f"elsewhere/{GOOD}", f"work/{'e' * 64}/mask.png"]
     assert rules(found) == [("orphan", f"elsewhere/{GOOD}"), ("orphan", f"work/{'e' * 64}/mask.png")]
 
 
-def test_work_that_two_claimed_is_found_unless_the_first_failed() -> None:
+def test_work_claimed_twice_is_found_unless_the_first_owner_failed() -> None:
     found = inventory()
     found.masks[GOOD] = 2
     found.executions[1] = replace(found.executions[1], owned=1, segmented=1)
@@ -139,35 +139,35 @@ def test_work_that_two_claimed_is_found_unless_the_first_failed() -> None:
     assert rules(found) == []
 
 
-def test_a_mask_more_than_was_needed_is_found_unless_a_lost_answer_explains_it() -> None:
+def test_an_extra_mask_is_found_unless_a_lost_answer_explains_it() -> None:
     found = inventory()
     found.masks[GOOD] = 2
     assert rules(found) == [("paid twice", GOOD)]
     assert rules(found, Struck(masks={GOOD: 1})) == []
 
 
-def test_a_mask_more_is_explained_by_a_job_that_was_taken_anew_from_a_killed_worker() -> None:
+def test_a_job_taken_again_from_a_killed_worker_explains_an_extra_mask() -> None:
     found = inventory()
     found.masks[GOOD] = 2
     found.retaken["1"] = 1
     assert rules(found) == []
 
 
-def test_a_job_that_comes_back_is_taken_anew_only_if_its_worker_was_killed_with_it() -> None:
+def test_a_returned_job_counts_as_taken_again_only_if_its_worker_was_killed() -> None:
     taken, killed = ("1", "job taken"), ("", "The container ended with signal: killed: it is started again")
     assert retaken([taken, killed, taken])["1"] == 1
     assert retaken([taken, killed, taken, taken])["1"] == 1
     assert retaken([killed, taken, taken])["1"] == 0
 
 
-def test_work_that_was_claimed_or_done_twice_by_one_is_found() -> None:
+def test_work_claimed_or_done_twice_by_one_execution_is_found() -> None:
     for twice in ({"owned": 2}, {"segmented": 2}):
         found = inventory()
         found.executions[0] = replace(found.executions[0], **twice)
         assert rules(found) == [("paid twice", "chaos/1.png")], twice
 
 
-def test_a_mask_that_nobody_claimed_is_found() -> None:
+def test_a_mask_without_a_claim_is_found() -> None:
     found = inventory()
     found.executions[0] = replace(found.executions[0], owned=0)
     assert rules(found) == [("paid twice", GOOD)]
@@ -188,19 +188,19 @@ class Histories:
         return [{"events": self._events}]
 
 
-def test_who_lost_a_race_owns_what_it_claims_later() -> None:
+def test_an_execution_that_lost_a_race_can_claim_later() -> None:
     lost = {"cache_key": GOOD, "lost_race": {"Error": "DynamoDB.ConditionalCheckFailedException"}}
     for won in ("ClaimWork", "TakeOverClaim"):
         histories = Histories(("ClaimWork", lost), (won, {**lost, "claim": {"held": True}}))
         assert _execution(histories, "arn:1", "SUCCEEDED").owned == 1
 
 
-def test_a_fault_that_never_struck_is_found() -> None:
+def test_a_fault_that_never_occurred_is_found() -> None:
     [fault] = FAULTS["duplicate event"]
     assert rules(inventory(), Struck(never=[("chaos/1", fault)])) == [("never struck", "chaos/1")]
 
 
-def test_messages_that_are_left_or_that_nobody_explains_are_found() -> None:
+def test_leftover_and_unexplained_messages_are_found() -> None:
     found = inventory()
     found.waiting = 1
     found.dead["UploadsDeadLetterQueue"].append("an event")
@@ -210,7 +210,7 @@ def test_messages_that_are_left_or_that_nobody_explains_are_found() -> None:
     assert rules(found, Struck(rubbish=frozenset({"rubbish"}))) == []
 
 
-def test_a_message_that_should_be_a_dead_letter_and_is_none_is_found() -> None:
+def test_a_missing_dead_letter_is_found() -> None:
     assert rules(inventory(), Struck(rubbish=frozenset({"rubbish"}))) == [("dead letter", "segmentation")]
 
 
@@ -219,7 +219,7 @@ def test_a_plan_depends_on_its_seed_alone() -> None:
     assert plan(60, 0.5, 7) != plan(60, 0.5, 8)
 
 
-def test_all_that_is_planned_strikes_but_who_ended_before_and_who_is_broken_by_itself() -> None:
+def test_all_planned_faults_occur_unless_the_upload_ended_before() -> None:
     for number, seed in ((300, 7), (500, 1)):
         chaos = plan(number, 0.15, seed)
         others = {
@@ -231,14 +231,14 @@ def test_all_that_is_planned_strikes_but_who_ended_before_and_who_is_broken_by_i
         assert others <= {(False, "nowhere"), (True, "result"), (True, "sidecar")}
 
 
-def test_a_plan_strikes_about_the_share_that_it_is_told_and_leaves_no_kind_out() -> None:
+def test_a_plan_has_about_the_requested_share_of_faults_and_every_kind() -> None:
     struck = [upload.fault for upload in plan(2000, 0.15, 7).uploads if upload.fault]
     assert 0.13 < len(struck) / 2000 < 0.17
     kinds = {fault.kind for choices in FAULTS.values() for fault in choices}
     assert {fault.kind for fault in struck} == kinds
 
 
-def test_who_shares_a_content_is_struck_only_where_it_does_not_matter_who_works_on_it() -> None:
+def test_shared_contents_have_only_faults_that_do_not_depend_on_the_owner() -> None:
     uploads = plan(2000, 0.5, 7).uploads
     shared = {key for key, count in Counter(upload.content.cache_key for upload in uploads).items() if count > 1}
     for upload in uploads:

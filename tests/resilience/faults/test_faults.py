@@ -1,4 +1,4 @@
-"""The fault matrix, played: every fault of every Task state, in an execution of its own on the project's own template.
+"""Runs the fault matrix: every fault of every Task state, each in its own execution on the project's template.
 
 What a case does not mock runs for real: the table, the buckets, the functions other than segmentation.
 """
@@ -32,6 +32,18 @@ CLAIMED = ("CheckOwner", "TakeOverClaim")
 TELLING = ("StartWebhook", "DeadLetterNotice")
 
 FAULTS = list(faults())
+
+
+def one_of_each_class() -> set[Fault]:
+    """Return the first fault of each outcome class, for the fast tests: how a job ends, and what handles the error."""
+    classes: dict[tuple[object, ...], Fault] = {}
+    for fault in FAULTS:
+        fate = fate_of(fault)
+        classes.setdefault((fault.lasting, bool(fault.answer), fate.then, fate.outcome), fault)
+    return set(classes.values())
+
+
+FAST = one_of_each_class()
 
 
 @dataclass(frozen=True)
@@ -312,8 +324,10 @@ def metrics(stage: Stage, played: dict[Fault, Played | Exception]) -> dict[str, 
     return stage.metrics()
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
-def test_a_fault_ends_as_the_definition_promises(
+@pytest.mark.parametrize(
+    "fault", [pytest.param(fault, marks=() if fault in FAST else pytest.mark.slow) for fault in FAULTS], ids=str
+)
+def test_a_fault_ends_as_the_state_machine_defines(
     fault: Fault, played: dict[Fault, Played | Exception], claims: set[str], metrics: dict[str, list[dict[str, Any]]]
 ) -> None:
     seen, fate = played[fault], fate_of(fault)

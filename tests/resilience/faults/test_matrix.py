@@ -37,22 +37,22 @@ def test_every_answer_that_is_read_is_malformed_once() -> None:
 
 
 @pytest.mark.parametrize("state", TASKS)
-def test_a_service_that_throttles_is_asked_again(state: str) -> None:
+def test_a_service_that_throttles_is_retried(state: str) -> None:
     [error] = [error for service, error in THROTTLES.items() if f":{service}" in TASKS[state]["Resource"]]
     assert fate_of(Fault(state, error)).attempts > 1
 
 
 @pytest.mark.parametrize("state", DELIVERED)
-def test_what_fails_once_the_result_is_delivered_fails_nobody(state: str) -> None:
+def test_a_failure_after_the_result_is_delivered_does_not_fail_the_job(state: str) -> None:
     assert {fate_of(fault).outcome for fault in faults() if fault.state == state} == {"result"}
 
 
 @pytest.mark.parametrize("state", HOSTS)
-def test_a_host_that_fails_costs_nobody_the_result(state: str) -> None:
+def test_a_failing_host_does_not_fail_the_job(state: str) -> None:
     ends = {fate_of(fault).outcome for fault in faults() if fault.state == state and "." in fault.error}
     assert ends == {"result"}
 
 
 @pytest.mark.parametrize("state", FOR_FAILED_JOBS)
-def test_a_failure_is_told_whatever_fails_while_it_is(state: str) -> None:
+def test_a_failure_is_reported_whatever_fails_meanwhile(state: str) -> None:
     assert {fate_of(fault).outcome for fault in faults() if fault.state == state} <= {"report", "settled"}

@@ -219,8 +219,7 @@ def _directories(count: int) -> bytes:
 
 
 def _deflated_tiff(side: int, tile: int | None = None) -> bytes:
-    stream = zlib.compressobj(9)
-    packed = b"".join(stream.compress(bytes(1 << 24)) for _ in range(64)) + stream.flush()
+    packed = _bomb(1024)
     tags = grey(side, side, len(packed), compression=8)
     if tile:
         tags = {k: v for k, v in tags.items() if k not in (273, 278, 279)}
@@ -229,8 +228,11 @@ def _deflated_tiff(side: int, tile: int | None = None) -> bytes:
 
 
 def _bomb(mebibytes: int) -> bytes:
-    stream = zlib.compressobj(9)
-    return b"".join(stream.compress(bytes(1 << 20)) for _ in range(mebibytes)) + stream.flush()
+    """Return a zlib stream of zeros. One mebibyte is deflated, and its block repeated: deflating 1 GB takes seconds."""
+    stream = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    block = stream.compress(bytes(1 << 20)) + stream.flush(zlib.Z_FULL_FLUSH)
+    header, last_block, adler32 = b"\x78\xda", b"\x03\0", ((mebibytes << 20) % 65521) << 16 | 1
+    return header + block * mebibytes + last_block + struct.pack(">I", adler32)
 
 
 def _scans(count: int) -> bytes:

@@ -1,9 +1,10 @@
-"""Each named hostile file, and twenty thousand damaged ones; ``make fuzz`` does the same for any number and seed."""
+"""Decodes named hostile files and 20,000 damaged ones; ``make fuzz`` does it for any number and seed."""
 
 import os
 import re
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,33 +21,65 @@ from tests.resilience.hostile.mutations import Mutant
 pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 
 HOSTILE = corpus.hostile()
-FILES, SHARDS = 20_000, 8
 APPROXIMATE = "The picture is CMYK without a colour profile: its colours are approximate."
+SLOW = pytest.mark.slow
+SLOW_SHARDS = 8
+FAST_DAMAGED, DAMAGED = range(1_000), range(20_000)
 
 
-@pytest.mark.parametrize("shard", range(SHARDS))
-def test_a_hostile_file_ends_as_it_should_within_its_bounds(shard):
-    names = sorted(HOSTILE)[shard::SHARDS]
+SLOW_NAMES = (
+    "EXIF, 49 million orientations",
+    "gif, a comment in single bytes",
+    "gif, a flood of comments",
+    "jpeg with 90 MB of comments",
+    "jpeg, 100 MP of 10 scans of nothing",
+    "jpeg, a flood of EXIF data",
+    "jpeg, a flood of fill bytes",
+    "jpeg, a flood of segments",
+    "png of 100 MP in 100 kB",
+    "png of 16 x 6,000,000",
+    "png, a flood of chunks",
+    "png, a flood of empty pixels",
+    "tiff, 12 million resolutions",
+    "tiff, 24 million strips",
+    "tiff, 49 million bit depths",
+    "tiff, deflated, of 1 GB in a strip",
+)
+"""Files of about 100 MB or 100 megapixels: each takes as long as all others together."""
+FAST_NAMES = sorted(HOSTILE.keys() - set(SLOW_NAMES))
+
+
+def shards(fast: Sequence[Any], slow: Sequence[Any]) -> list[Any]:
+    """Return parameters: the fast part, and the slow one in shards that run side by side."""
+    slow_parts = [slow[shard::SLOW_SHARDS] for shard in range(SLOW_SHARDS)]
+    return [
+        pytest.param(fast, id="fast"),
+        *(pytest.param(part, id=f"slow {number}", marks=pytest.mark.slow) for number, part in enumerate(slow_parts)),
+    ]
+
+
+@pytest.mark.parametrize("names", shards(FAST_NAMES, SLOW_NAMES))
+def test_a_hostile_file_ends_as_expected_within_its_bounds(names: Sequence[str]) -> None:
     outcomes = list(fuzz.examine(fuzz.named, names))
     assert [outcome for outcome in outcomes if outcome.wrong] == []
-    expected = {name: HOSTILE[name].ends.__name__ if HOSTILE[name].ends else "picture" for name in names}
+    expected = {name: ends.__name__ if (ends := HOSTILE[name].ends) else "picture" for name in names}
     assert {outcome.key: outcome.ended for outcome in outcomes} == expected
 
 
 @pytest.mark.parametrize("name", sorted(corpus.seeds()))
-def test_the_seeds_of_all_damage_are_sound(name):
+def test_the_files_that_are_damaged_are_sound(name: str) -> None:
     assert decode(corpus.seeds()[name]).warnings in ((), (APPROXIMATE,))
 
 
-@pytest.mark.parametrize("shard", range(SHARDS))
-def test_damaged_files_end_as_pictures_or_permanent_errors(shard):
-    outcomes = list(fuzz.examine(partial(fuzz.mutated, 0), range(shard, FILES, SHARDS)))
-    assert len(outcomes) == FILES // SHARDS
+@pytest.mark.parametrize("indices", shards(FAST_DAMAGED, DAMAGED[len(FAST_DAMAGED) :]))
+def test_damaged_files_end_as_images_or_permanent_errors(indices: Sequence[int]) -> None:
+    outcomes = list(fuzz.examine(partial(fuzz.mutated, 0), indices))
+    assert len(outcomes) == len(indices)
     assert [outcome for outcome in outcomes if outcome.wrong] == []
 
 
-class Told(bytes):
-    """A file of which stderr is told something while it is decoded."""
+class NoisyFile(bytes):
+    """A file that writes to stderr while it is decoded."""
 
     def startswith(self, *arguments: Any) -> bool:
         os.write(sys.stderr.fileno(), b"damaged\n")
@@ -54,7 +87,7 @@ class Told(bytes):
 
 
 def trap(how: str) -> Mutant:
-    """A file that is no damage but a trap; what ends or holds up its process happens while it is made."""
+    """Return a file that breaks a bound. A crash or a hang happens while the file is made."""
     match how:
         case "crash":
             os.abort()
@@ -62,8 +95,8 @@ def trap(how: str) -> Mutant:
             time.sleep(3600)
         case "flat webp":
             return Mutant(how, file_of(Image.new("RGB", (2000, 2000)), "WEBP"))
-        case "told":
-            return Mutant(how, Told(corpus.seeds()["png"]))
+        case "noisy":
+            return Mutant(how, NoisyFile(corpus.seeds()["png"]))
     return fuzz.named(how)
 
 
@@ -71,13 +104,27 @@ def trap(how: str) -> Mutant:
     ("how", "bounds", "ended", "wrong"),
     [
         ("crash", Bounds(), "died", "its process ended with -6"),
-        ("hang", Bounds(guard_s=5), "hung", "nothing came for 5 s"),
-        ("png, 100 zTXt of 1 MB each", Bounds(memory_bytes=10_000_000), "CorruptImageError", "it took [67]. MB"),
-        ("flat webp", Bounds(limit_bytes=20_000_000), "CorruptImageError", "it wants more than 20000000 bytes"),
-        ("told", Bounds(), "picture", "what is wrong with it was said on stderr only"),
+        pytest.param("hang", Bounds(guard_s=5), "hung", "nothing came for 5 s", marks=SLOW),
+        pytest.param(
+            "png, 100 zTXt of 1 MB each",
+            Bounds(memory_bytes=10_000_000),
+            "CorruptImageError",
+            "it took [67]. MB",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "flat webp",
+            Bounds(limit_bytes=20_000_000),
+            "CorruptImageError",
+            "it wants more than 20000000 bytes",
+            marks=pytest.mark.slow,
+        ),
+        ("noisy", Bounds(), "picture", "what is wrong with it was said on stderr only"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_found_and_the_others_go_on(how, bounds, ended, wrong):
+def test_a_broken_bound_is_found_and_the_other_files_are_still_examined(
+    how: str, bounds: Bounds, ended: str, wrong: str
+) -> None:
     before, trapped, after = fuzz.examine(trap, ["no bytes", how, "no bytes"], bounds)
     assert trapped.ended == ended
     assert re.fullmatch(wrong, trapped.wrong)
