@@ -49,7 +49,7 @@ test-containers: setup $(VENV)/.compiled  ## test the image in Docker: functions
 fuzz: setup $(VENV)/.compiled  ## decode damaged files; keep those that break a bound in out/fuzz: make fuzz [N=20000] [SEED=0]
 	$(BIN)/python -m tests.resilience.hostile.fuzz $(if $(N),--files $(N)) $(if $(SEED),--seed $(SEED))
 
-api-fuzz: setup $(VENV)/.compiled  ## send requests generated from docs/openapi.json to the API on an embedded cloud: make api-fuzz [N=100] [SEED=1]
+api-fuzz: setup $(VENV)/.compiled  ## fuzz the API on an embedded cloud with requests generated from docs/reference/openapi.json: make api-fuzz [N=100] [SEED=1]
 	@$(BIN)/python -m tests.api_fuzz $(if $(N),--examples $(N)) $(if $(SEED),--seed $(SEED))
 
 TEMPLATES := template.yaml $(wildcard infrastructure/*.yaml)
@@ -108,8 +108,8 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 # rembg's command line takes other versions of small packages than ours; what the work is done by is the same.
 SHARED  = rembg|onnxruntime|numpy|scipy|pymatting|numba|opencv-python-headless
 
-openapi: setup  ## docs/openapi.json, anew from the API's routes
-	$(BIN)/python -m functions.api > docs/openapi.json
+openapi: setup  ## regenerate docs/reference/openapi.json from the API's routes
+	$(BIN)/python -m functions.api > docs/reference/openapi.json
 
 reliability-tables: setup  ## the fault matrix in docs/reliability.md, anew from the state machine
 	@$(BIN)/python -m tests.resilience.faults.matrix

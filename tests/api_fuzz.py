@@ -1,8 +1,8 @@
-"""Requests that the API's document allows, and others, against the API: ``make api-fuzz``.
+"""Fuzz the API with schemathesis: ``make api-fuzz``.
 
-The API runs on an embedded cloud and is called with a real key. What must not happen: a status of 500 or above, an
-answer that docs/openapi.json does not describe, a request that it forbids and that is accepted, and an answer without
-the key.
+Requests are generated from docs/reference/openapi.json, valid and invalid ones, and sent with a real key to an embedded
+cloud. Failures are a status of 500 or above, a response that the document does not describe, an invalid request that is
+accepted, and a response to a request without a key.
 """
 
 import argparse
@@ -24,18 +24,18 @@ from embedded_cloud.cloud import EmbeddedCloud
 from functions.contracts.api_key import MAX_RATE_PER_MINUTE, Scope
 from tests.conftest import ROOT
 
-DOCUMENT: Final = ROOT / "docs/openapi.json"
+DOCUMENT: Final = ROOT / "docs/reference/openapi.json"
 CONFIG: Final = ROOT / "tests/api_fuzz.toml"
 
-_MUCH: Final = 10**9
+_UNLIMITED: Final = 10**9
 _JOBS: Final = 20
 
 
 def main() -> int:
-    """Fuzz the API and return schemathesis' exit status; 1: it found something."""
+    """Return schemathesis' exit status; 1 if it found a failure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--examples", type=int, default=100, help="most requests per route and phase")
-    parser.add_argument("--seed", type=int, help="that an earlier run has printed: the same requests again")
+    parser.add_argument("--examples", type=int, default=100, help="maximum requests per route and phase")
+    parser.add_argument("--seed", type=int, help="repeat the requests of an earlier run, which printed its seed")
     arguments = parser.parse_args()
     with EmbeddedCloud(ROOT / "template.yaml", {"DefaultModel": "classical"}, retry_pace=0.01) as cloud:
         stack = Stack.connect(cloud.stack_name, region=cloud.region, endpoint_url=cloud.endpoint_url)
@@ -44,7 +44,7 @@ def main() -> int:
             "api-fuzz",
             Scope,
             rate_per_minute=MAX_RATE_PER_MINUTE,
-            monthly_quota=_MUCH,
+            monthly_quota=_UNLIMITED,
             lifetime=None,
             now=datetime.now(UTC),
         )
@@ -62,11 +62,11 @@ def main() -> int:
 
 
 def _jobs(url: str, headers: Mapping[str, str]) -> str:
-    """Have some jobs done, for requests to ask for, and return their part of the configuration."""
-    [picture] = tomllib.loads(CONFIG.read_text())["dictionaries"]["pictures"]["values"]
-    order = {"image": picture, "model": "classical", "precision_level": "draft"}
-    answers = [httpx.post(f"{url}/process", json=order, headers=headers, timeout=40) for _ in range(_JOBS)]
-    job_ids = json.dumps([answer.raise_for_status().json()["job_id"] for answer in answers])
+    """Run some jobs and return the configuration that lets generated requests use their ids."""
+    [image] = tomllib.loads(CONFIG.read_text())["dictionaries"]["images"]["values"]
+    body = {"image": image, "model": "classical", "precision_level": "draft"}
+    responses = [httpx.post(f"{url}/process", json=body, headers=headers, timeout=40) for _ in range(_JOBS)]
+    job_ids = json.dumps([response.raise_for_status().json()["job_id"] for response in responses])
     return f"""
 "path.job_id" = {{ dictionary = "jobs", probability = 0.5 }}
 

@@ -113,7 +113,7 @@ def problem_for(error: Exception) -> Problem:
                 404,
                 "not_found",
                 "There is no such route.",
-                remedy="docs/openapi.json has all routes and their methods.",
+                remedy="docs/reference/openapi.json has all routes and their methods.",
             )
         case RequestValidationError():
             first = error.errors()[0]

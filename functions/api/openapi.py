@@ -1,4 +1,4 @@
-"""The API's document, made of its routes. Checked in as docs/openapi.json."""
+"""The API's document, made of its routes. Checked in as docs/reference/openapi.json."""
 
 import json
 from collections.abc import Mapping

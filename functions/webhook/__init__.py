@@ -1,1 +1,1 @@
-"""Webhooks: who ordered a job with one is told what became of it."""
+"""Webhook delivery."""

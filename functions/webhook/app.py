@@ -1,7 +1,7 @@
-"""Deliver: one attempt to tell a receiver how a job ended."""
+"""Deliver: one attempt to post a webhook."""
 
 import json
-import time
+from datetime import UTC, datetime
 from typing import Any
 
 import boto3
@@ -13,12 +13,12 @@ from functions.runtime.config import SDK
 from functions.runtime.handler import stage
 from functions.runtime.store import Store
 from functions.runtime.url_policy import UrlConfig
-from functions.webhook.message import headers, message, send
-from functions.webhook.secret import master_secret
+from functions.webhook.message import headers, payload, post
+from functions.webhook.secret import stack_secret
 
 
 class WebhookConfig(UrlConfig):
-    """What webhooks are signed with, and where they may go."""
+    """The secret that signs webhooks, and the URLs they may be posted to."""
 
     webhook_secret_arn: str
 
@@ -30,8 +30,8 @@ SECRETS = SecretsProvider(boto3_client=boto3.client("secretsmanager", config=SDK
 
 @stage(Notice)
 def handler(notice: Notice) -> dict[str, Any]:
-    """Return the status that the receiver answers with, which is one of success."""
-    body = json.dumps(message(notice, STORE)).encode()
-    secret = signing_secret(master_secret(SECRETS, CONFIG.webhook_secret_arn), notice.webhook.key_id)
-    named = headers(notice, body, secret, int(time.time()))
-    return {"status": send(notice.webhook.url, body, named, CONFIG.outbound)}
+    """Return the status of the receiver's response, 200 to 299."""
+    body = json.dumps(payload(notice, STORE))
+    secret = signing_secret(stack_secret(SECRETS, CONFIG.webhook_secret_arn), notice.webhook.key_id)
+    signed = headers(notice, body, secret, datetime.now(UTC))
+    return {"status": post(notice.webhook.url, body, signed, CONFIG.outbound)}

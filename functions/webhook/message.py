@@ -1,34 +1,37 @@
-"""What a receiver is told, and what its answer means."""
+"""Build, sign and post webhooks."""
 
 import hashlib
+import hmac
 import re
+from datetime import datetime
 from typing import Any, Final
+
+from standardwebhooks import Webhook
 
 from functions.contracts.errors import WebhookRefusedError, WebhookUnansweredError
 from functions.contracts.webhook import Notice
-from functions.contracts.webhook_signature import sign
 from functions.runtime import safe_http
 from functions.runtime.store import Store
 
 LINK_S: Final = 3600
-"""How long the address of a result leads there."""
+"""Lifetime of a presigned result URL."""
 
 ANSWER_S: Final = 15.0
-"""How long a receiver has to answer, from the lookup of its name on."""
+"""Timeout of a delivery, DNS lookup included."""
 
-_LATER: Final = {408, 425, 429}  # what a receiver says that wants to be asked again
+_RETRYABLE: Final = {408, 425, 429}  # and all of 5xx
 _USER_AGENT: Final = "precision-background-remover-webhook/1"
 
 
-def event_id(notice: Notice) -> str:
-    """Return the name of what is told: the same for each attempt, and for each execution of the job that ends so."""
+def message_id(notice: Notice) -> str:
+    """Return the message's id. It depends on job and outcome only, so retries and redriven executions share it."""
     return f"evt_{hashlib.sha256(f'{notice.job_id} {notice.outcome}'.encode()).hexdigest()[:32]}"
 
 
-def message(notice: Notice, store: Store) -> dict[str, Any]:
-    """Return what is told."""
-    told = {
-        "id": event_id(notice),
+def payload(notice: Notice, store: Store) -> dict[str, Any]:
+    """Return the webhook's body as a JSON object."""
+    document = {
+        "id": message_id(notice),
         "type": f"job.{notice.outcome}",
         "created_at": notice.created_at,
         "job_id": notice.job_id,
@@ -36,44 +39,62 @@ def message(notice: Notice, store: Store) -> dict[str, Any]:
     }
     if notice.outcome == "succeeded":
         result = notice.data["result"]
-        told["result_url"] = store.url(result["bucket"], result["key"], result["version_id"], LINK_S)
-    return told
+        document["result_url"] = store.url(result["bucket"], result["key"], result["version_id"], LINK_S)
+    return document
 
 
-def headers(notice: Notice, body: bytes, secret: str, timestamp: int) -> dict[str, str]:
-    """Return the headers of a message that is sent at a time, in seconds since 1970."""
+def headers(notice: Notice, body: str, secret: str, sent_at: datetime) -> dict[str, str]:
+    """Return the headers of a webhook, signed by the Standard Webhooks specification.
+
+    Args:
+        notice: the job's end.
+        body: the webhook's body.
+        secret: the caller's secret, ``whsec_...``.
+        sent_at: the time of this attempt, in UTC.
+    """
+    name, timestamp = message_id(notice), int(sent_at.timestamp())
     return {
         "Content-Type": "application/json",
         "User-Agent": _USER_AGENT,
-        "X-PBR-Webhook-Id": event_id(notice),
+        "webhook-id": name,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": Webhook(secret).sign(name, sent_at, body),
+        # Deprecated, removed in 0.3.0:
+        "X-PBR-Webhook-Id": name,
         "X-PBR-Timestamp": str(timestamp),
-        "X-PBR-Signature": sign(secret, timestamp, body),
+        "X-PBR-Signature": _deprecated_signature(secret, timestamp, body),
     }
 
 
-def send(url: str, body: bytes, named: dict[str, str], policy: safe_http.Policy) -> int:
-    """Post a message and return the status of the answer, 200 to 299.
+def _deprecated_signature(secret: str, timestamp: int, body: str) -> str:
+    """Return the signature of 0.1: its key is the text of the secret in URL-safe base64 without padding."""
+    key = secret.translate(str.maketrans("+/", "-_", "="))
+    return f"v1={hmac.new(key.encode(), f'{timestamp}.{body}'.encode(), hashlib.sha256).hexdigest()}"
+
+
+def post(url: str, body: str, signed: dict[str, str], policy: safe_http.Policy) -> int:
+    """Post a webhook and return the status of the response, 200 to 299.
 
     Raises:
-        WebhookRefusedError: the receiver does not want it, or the URL may not be opened.
-        WebhookUnansweredError: no answer, or one that may be another one later.
+        WebhookRefusedError: the receiver rejects the webhook, or the URL is not allowed.
+        WebhookUnansweredError: no response, or a status that is worth a retry.
     """
     try:
-        status = safe_http.post(url, body, named, policy, timeout_s=ANSWER_S, field="webhook.url")
+        status = safe_http.post(url, body.encode(), signed, policy, timeout_s=ANSWER_S, field="webhook.url")
     except safe_http.UrlError as error:
         kind = WebhookUnansweredError if error.retryable else WebhookRefusedError
         raise kind(error.message, field=error.field, value=_origin(str(error.value)), remedy=error.remedy) from error
     if status in range(200, 300):
         return status
-    kind = WebhookUnansweredError if status >= 500 or status in _LATER else WebhookRefusedError
+    kind = WebhookUnansweredError if status >= 500 or status in _RETRYABLE else WebhookRefusedError
     raise kind(
-        f"The receiver answers with status {status}",
+        f"The receiver responded with status {status}",
         field="webhook.url",
         value=status,
-        remedy="A receiver answers with a status from 200 to 299 once it has the message.",
+        remedy="Respond with a status from 200 to 299 once the webhook is received.",
     )
 
 
 def _origin(url: str) -> str:
-    """Return a URL without its path, which is the secret of many receivers, and goes into logs."""
+    """Return a URL without its path and query, which often hold a secret and must not be logged."""
     return re.sub(r"^([^/]*//)?([^/]*).*", r"\1\2", url, flags=re.DOTALL)

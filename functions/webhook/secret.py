@@ -1,4 +1,4 @@
-"""The secret that all signatures come from."""
+"""The stack's secret, which all webhook signing secrets are derived from."""
 
 from typing import Final
 
@@ -7,21 +7,21 @@ from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterEr
 
 from functions.contracts.errors import SecretUnavailableError
 
-_KNOWN_S: Final = 300
+_CACHED_FOR_S: Final = 300
 
 
-def master_secret(secrets: SecretsProvider, arn: str) -> str:
-    """Return the stack's secret. It is asked for anew after some minutes, so that another one takes effect.
+def stack_secret(secrets: SecretsProvider, arn: str) -> str:
+    """Return the stack's secret. It is cached for 5 minutes; a new value takes effect after that.
 
     Raises:
-        SecretUnavailableError: Secrets Manager does not hand it out.
+        SecretUnavailableError: Secrets Manager does not return it.
     """
     try:
-        return str(secrets.get(arn, max_age=_KNOWN_S))
+        return str(secrets.get(arn, max_age=_CACHED_FOR_S))
     except GetParameterError as error:
         raise SecretUnavailableError(
-            "The secret that webhooks are signed with cannot be read",
+            "The webhook signing secret cannot be read",
             field="WEBHOOK_SECRET_ARN",
             value=arn,
-            remedy="Give the function's role access to it, and see whether it is there.",
+            remedy="Check that the secret exists and that the function's role may read it.",
         ) from error

@@ -7,11 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
+from standardwebhooks import Webhook
 
 from client.dead_letters import go_through
 from client.stack import Stack
 from embedded_cloud.cloud import EmbeddedCloud
-from functions.contracts.webhook_signature import signing_secret, verify
+from functions.contracts.webhook_signature import signing_secret
 from tests.conftest import client, disc
 from tests.fakes.fake_web import Request, Web, page
 from tests.integration.deployment import Deployed, until
@@ -70,10 +71,8 @@ def told(receiver: Web, secret: str) -> dict[str, Any]:
 
 
 def read(request: Request, secret: str) -> dict[str, Any]:
-    headers = request.headers
-    assert verify(secret, headers["x-pbr-timestamp"], headers["x-pbr-signature"], request.body)
-    message: dict[str, Any] = json.loads(request.body)
-    assert message["id"] == headers["x-pbr-webhook-id"]
+    message: dict[str, Any] = Webhook(secret).verify(request.body, dict(request.headers))
+    assert message["id"] == request.headers["webhook-id"]
     return message
 
 
