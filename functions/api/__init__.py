@@ -1,1 +1,1 @@
-"""The HTTP API: its own routes, and those of remove.bg and rembg."""
+"""The HTTP API: its own routes, and compatible routes for clients of remove.bg and of rembg's server."""

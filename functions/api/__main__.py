@@ -2,7 +2,7 @@
 
 import json
 
-from functions.api.application import document
+from functions.api.resolver import openapi_document
 
 if __name__ == "__main__":
-    print(json.dumps(document(), indent=2))
+    print(json.dumps(openapi_document(), indent=2))

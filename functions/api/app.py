@@ -1,7 +1,7 @@
-"""The HTTP API, behind API Gateway."""
+"""Lambda entry point of the HTTP API."""
 
-from functions.api.application import handler as _handler_of
 from functions.api.config import ApiConfig
+from functions.api.resolver import create_handler
 from functions.api.services import Services
 
-handler = _handler_of(Services.connect(ApiConfig()))
+handler = create_handler(Services.connect(ApiConfig()))

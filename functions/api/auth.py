@@ -1,4 +1,4 @@
-"""Who calls, what they may do, and how much of it."""
+"""Authentication, scopes, rate limits and quotas."""
 
 import math
 import time
@@ -28,13 +28,13 @@ _QUOTA_KEPT: Final = timedelta(days=62)
 
 @dataclass(frozen=True)
 class Caller:
-    """Who calls.
+    """An authenticated caller.
 
     Attributes:
-        id: the key's id, or ``iam`` with a hash of the IAM principal: ``[a-z0-9]+``, at most 35 characters.
-        scopes: what they may do.
-        rate_per_minute: how many requests.
-        monthly_quota: how many pictures.
+        id: the API key's id, or ``iam`` and a hash of the IAM principal: ``[a-z0-9]+``, at most 35 characters.
+        scopes: the operations that the caller may use.
+        rate_per_minute: maximum requests per minute.
+        monthly_quota: maximum images per month.
     """
 
     id: str
@@ -44,13 +44,13 @@ class Caller:
 
 
 @dataclass(frozen=True)
-class Rate:
-    """How a caller's bucket of requests stands.
+class RateLimit:
+    """The state of a caller's token bucket.
 
     Attributes:
-        limit: how many it holds, which is how many flow back in a minute.
-        remaining: how many are left.
-        reset_at: when it is full again, in seconds since 1970.
+        limit: the bucket's size, and the number of tokens added per minute.
+        remaining: tokens left.
+        reset_at: when the bucket is full again, in seconds since 1970.
     """
 
     limit: int
@@ -59,7 +59,7 @@ class Rate:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What answers say of it."""
+        """The ``X-RateLimit-*`` response headers."""
         return {
             "X-RateLimit-Limit": str(self.limit),
             "X-RateLimit-Remaining": str(self.remaining),
@@ -68,33 +68,33 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Admission:
-    """A caller who was let in, and what they have left."""
+class Authorization:
+    """An authorized request: its caller, and the state of the caller's rate limit."""
 
     caller: Caller
-    rate: Rate
+    rate_limit: RateLimit
 
 
 @dataclass(frozen=True)
 class Usage:
-    """How many pictures a caller may have this month, and how many they have had."""
+    """A caller's monthly quota of images, and how many are used."""
 
     quota: int
     used: int
 
 
 class Authorizer:
-    """Lets callers in, and counts what they do.
+    """Authenticates callers, checks scopes, and enforces rate limits and quotas.
 
-    Whoever cannot be looked up or counted is not let in: what DynamoDB raises passes through.
+    DynamoDB errors propagate: a request that cannot be checked or counted is rejected.
 
     Args:
-        keys_table: has the keys, see :class:`functions.contracts.api_key.KeyRecord`.
-        usage_table: has the meters.
-        rate_per_minute: of keys that have none of their own, and of IAM's callers.
-        monthly_quota: likewise.
-        dynamodb_client: the client to use; made from the environment if None.
-        clock: seconds since 1970.
+        keys_table: the table of API keys, see :class:`functions.contracts.api_key.KeyRecord`.
+        usage_table: the table of rate and quota meters.
+        rate_per_minute: default for keys without their own limit, and for IAM callers.
+        monthly_quota: default for keys without their own quota, and for IAM callers.
+        dynamodb_client: created from the environment if None.
+        clock: returns the time in seconds since 1970.
     """
 
     def __init__(
@@ -111,10 +111,10 @@ class Authorizer:
         self._rate_per_minute, self._monthly_quota = rate_per_minute, monthly_quota
         self._dynamodb = dynamodb_client or boto3.client("dynamodb", config=SDK)
         self._clock = clock
-        self._known: dict[str, tuple[KeyRecord, datetime]] = {}
+        self._cache: dict[str, tuple[KeyRecord, datetime]] = {}
 
-    def admit(self, event: APIGatewayProxyEventV2, scope: Scope) -> Admission:
-        """Find out who calls, whether they may, and count the request.
+    def authorize(self, event: APIGatewayProxyEventV2, scope: Scope) -> Authorization:
+        """Authenticate the caller, check the scope, and count the request against the rate limit.
 
         Raises:
             Problem: ``auth_failed``, ``scope_missing``, ``rate_limit_exceeded``.
@@ -124,21 +124,21 @@ class Authorizer:
             raise Problem(
                 403,
                 "scope_missing",
-                f"The key has no scope {scope}.",
+                f"The API key does not have the scope {scope}.",
                 field="scope",
                 value=str(scope),
-                remedy="Use a key that has it; a key's scopes are chosen when it is made.",
+                remedy="Use a key with this scope. Scopes are set when a key is created.",
             )
-        return Admission(caller, self._count(caller))
+        return Authorization(caller, self._count(caller))
 
     def charge(self, caller: Caller) -> None:
-        """Count one picture of this month.
+        """Count one image against the monthly quota.
 
         Raises:
             Problem: ``quota_exceeded``.
         """
         charged = False
-        if caller.monthly_quota:  # a month's first picture finds no item to compare
+        if caller.monthly_quota:  # no item exists before the month's first image
             charged, _ = self._update(
                 quota_meter(caller.id, self._now()),
                 "ADD used :one SET expires_at = :expires_at",
@@ -151,28 +151,28 @@ class Authorizer:
             raise Problem(
                 402,
                 "quota_exceeded",
-                f"This month's {caller.monthly_quota} pictures are used up.",
-                remedy="Wait for the next month, which begins at midnight UTC, or have the quota raised.",
+                f"The monthly quota of {caller.monthly_quota} images is used up.",
+                remedy="Wait until the next month (UTC), or ask for a higher quota.",
             )
 
     def refund(self, caller_id: str) -> None:
-        """Take back the charge for a picture that came to nothing."""
+        """Undo one charge, e.g. for a failed job. The count never goes below zero."""
         self._update(quota_meter(caller_id, self._now()), "ADD used :less", "used > :zero", less=-1, zero=0)
 
     def usage(self, caller: Caller) -> Usage:
-        """Return how this month's quota stands."""
+        """Return the caller's usage of this month."""
         item = self._read(self._usage_table, {"meter": {"S": quota_meter(caller.id, self._now())}})
         return Usage(caller.monthly_quota, _number(item, "used") if item else 0)
 
     def _authenticate(self, event: APIGatewayProxyEventV2) -> Caller:
-        if arn := event.request_context.authorizer.iam.user_arn:  # only the gateway writes there
+        if arn := event.request_context.authorizer.iam.user_arn:  # set by API Gateway only
             return Caller(principal_id(arn), frozenset(Scope), self._rate_per_minute, self._monthly_quota)
         key = ApiKey.parse(_credential(event.headers))
         if key is None:
-            raise _auth_failed("no key, or a malformed one")
+            raise _auth_failed("missing or malformed key")
         now = self._now()
         record = self._cached(key.key_id, now)
-        if record is None or record.fault(key, now):  # it may have been rotated since
+        if record is None or record.fault(key, now):  # the key may have been rotated since it was cached
             record = self._look_up(key.key_id, now)
         if record is None:
             raise _auth_failed("unknown key", key.key_id)
@@ -186,7 +186,7 @@ class Authorizer:
         )
 
     def _cached(self, key_id: str, now: datetime) -> KeyRecord | None:
-        record, until = self._known.get(key_id, (None, now))
+        record, until = self._cache.get(key_id, (None, now))
         return record if now < until else None
 
     def _look_up(self, key_id: str, now: datetime) -> KeyRecord | None:
@@ -194,13 +194,14 @@ class Authorizer:
         if item is None:
             return None
         record = KeyRecord.of_item(item)
-        self._known[key_id] = record, now + timedelta(seconds=KNOWN_FOR_S)
+        self._cache[key_id] = record, now + timedelta(seconds=KNOWN_FOR_S)
         return record
 
-    def _count(self, caller: Caller) -> Rate:
-        """Take one request out of the caller's bucket. Its item says only when the bucket is full again.
+    def _count(self, caller: Caller) -> RateLimit:
+        """Take one token from the caller's bucket.
 
-        Each request moves that on by the time in which one flows back, from now on if the bucket is full.
+        The item stores only the time when the bucket is full again. Each request moves that time forward by the
+        interval of one token, starting from now if the bucket is full.
         """
         limit, now_ms = caller.rate_per_minute, int(self._clock() * 1000)
         one_ms = _MINUTE_MS // limit
@@ -224,21 +225,21 @@ class Authorizer:
                 expires_at=expires_at,
             )
         full_at_ms = _number(item, "full_at_ms")
-        rate = Rate(limit, max(0, (latest_ms + one_ms - full_at_ms) // one_ms), math.ceil(full_at_ms / 1000))
+        rate_limit = RateLimit(limit, max(0, (latest_ms + one_ms - full_at_ms) // one_ms), math.ceil(full_at_ms / 1000))
         if not counted:
             raise Problem(
                 429,
                 "rate_limit_exceeded",
-                f"More than {limit} requests a minute.",
-                remedy="Wait as long as Retry-After says.",
-                headers={"Retry-After": str(math.ceil((full_at_ms - latest_ms) / 1000)), **rate.headers},
+                f"The rate limit of {limit} requests per minute is exceeded.",
+                remedy="Retry after the number of seconds in the Retry-After header.",
+                headers={"Retry-After": str(math.ceil((full_at_ms - latest_ms) / 1000)), **rate_limit.headers},
             )
-        return rate
+        return rate_limit
 
     def _update(self, meter: str, update: str, condition: str, **values: int) -> "tuple[bool, _Item]":
-        """Update a meter if it meets a condition: whether it did, and the item, as it is or as it stays."""
+        """Update a meter if the condition holds. Return whether it held, and the meter after the call."""
         try:
-            answer = self._dynamodb.update_item(
+            updated = self._dynamodb.update_item(
                 TableName=self._usage_table,
                 Key={"meter": {"S": meter}},
                 UpdateExpression=update,
@@ -248,9 +249,9 @@ class Authorizer:
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
         except self._dynamodb.exceptions.ConditionalCheckFailedException as error:
-            refusal: Any = error.response  # whose type knows no item
-            return False, refusal.get("Item", {})
-        return True, answer["Attributes"]
+            response: Any = error.response  # its type lacks Item
+            return False, response.get("Item", {})
+        return True, updated["Attributes"]
 
     def _read(self, table: str, key: "_Item") -> "_Item | None":
         return self._dynamodb.get_item(TableName=table, Key=key, ConsistentRead=True).get("Item")
@@ -259,24 +260,24 @@ class Authorizer:
         return datetime.fromtimestamp(self._clock(), UTC)
 
     def _in(self, period: timedelta) -> int:
-        """Return when a period that begins at this moment is over, in seconds since 1970."""
+        """Return the time after a period, in seconds since 1970."""
         return int((self._now() + period).timestamp())
 
 
 def _credential(headers: Mapping[str, str]) -> str:
-    """Return what a request offers as its key; empty if it offers none."""
+    """Return the API key that a request sends; empty if none."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     return headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
 
 
-def _auth_failed(why: str, key_id: str | None = None) -> Problem:
-    """Return the one answer to all that is no valid key, so that it tells nothing of which keys there are."""
-    logger.warning("caller refused", extra={"reason": why, "key_id": key_id})
+def _auth_failed(reason: str, key_id: str | None = None) -> Problem:
+    """Return the same problem for every invalid key, so that it does not reveal which keys exist."""
+    logger.warning("authentication failed", extra={"reason": reason, "key_id": key_id})
     return Problem(
         401,
         "auth_failed",
-        "The request has no valid API key.",
-        remedy="Send a key as X-API-Key, or as Authorization: Bearer.",
+        "The API key is missing or invalid.",
+        remedy="Send a valid key in the header X-API-Key, or as Authorization: Bearer.",
         headers={"WWW-Authenticate": "Bearer"},
     )
 

@@ -1,4 +1,4 @@
-"""A request's body: JSON, multipart or urlencoded, all to the same fields and files."""
+"""Parse request bodies: JSON, multipart and urlencoded bodies become the same fields and files."""
 
 import base64
 import binascii
@@ -14,23 +14,23 @@ from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 from multipart import MultipartError, MultipartParser, MultipartPart, parse_options_header
 from pydantic import BaseModel, ValidationError
 
-from functions.api.problems import Problem, of_validation
+from functions.api.problems import Problem, problem_from_validation
 
 Model = TypeVar("Model", bound=BaseModel)
 
 _MAX_BYTES: Final = 10 * 1024 * 1024
-"""What API Gateway takes. All of it is in memory by the time that it is parsed."""
+"""API Gateway's limit. The whole body is in memory before it is parsed."""
 
 _MAX_FIELDS: Final = 64
 _CHARSETS: Final = {"utf-8", "ascii", "iso8859-1", "cp1252"}
-"""What clients write forms in. Python knows others that take it a minute for a megabyte."""
+"""Accepted charsets of form fields. Some of Python's other codecs take a minute to decode a megabyte."""
 
 _REMEDY: Final = "Send application/json, multipart/form-data or application/x-www-form-urlencoded."
 
 
 @dataclass(frozen=True)
 class UploadedFile:
-    """A file in a body."""
+    """A file of a multipart body."""
 
     name: str
     data: bytes
@@ -38,14 +38,14 @@ class UploadedFile:
 
 @dataclass(frozen=True)
 class Body:
-    """What a body says; ``fields`` are text, but for those of JSON, which have JSON's types."""
+    """A parsed body. Values of ``fields`` are text; those of a JSON body have JSON's types."""
 
     fields: dict[str, Any] = field(default_factory=dict)
     files: dict[str, UploadedFile] = field(default_factory=dict)
 
 
 def read(event: APIGatewayProxyEventV2) -> Body:
-    """Read the body of a request, by its content type.
+    """Parse a request's body by its content type.
 
     Raises:
         Problem: ``unsupported_media_type`` or ``invalid_body``.
@@ -56,14 +56,14 @@ def read(event: APIGatewayProxyEventV2) -> Body:
         case "application/json":
             return Body(_json_object(data))
         case "application/x-www-form-urlencoded":
-            return Body(_once(_urlencoded(data)))
+            return Body(_unique(_urlencoded(data)))
         case "multipart/form-data":
             return _multipart(data, options.get("boundary", ""))
     raise _unsupported(content_type, _REMEDY)
 
 
 def read_json(event: APIGatewayProxyEventV2, model: type[Model]) -> Model:
-    """Read the body of a request that is to be JSON, as a model.
+    """Parse a JSON body as a model.
 
     Raises:
         Problem: ``unsupported_media_type``, ``invalid_body`` or ``invalid_request``.
@@ -75,34 +75,34 @@ def read_json(event: APIGatewayProxyEventV2, model: type[Model]) -> Model:
         return model.model_validate(_json_object(raw(event)))
     except ValidationError as error:
         first = error.errors()[0]
-        raise of_validation(first, first["loc"]) from error
+        raise problem_from_validation(first, first["loc"]) from error
 
 
 def raw(event: APIGatewayProxyEventV2) -> bytes:
-    """Return a body's bytes."""
+    """Return the bytes of a request's body."""
     text = event.body or ""
     return base64.b64decode(text) if event.is_base64_encoded else text.encode()
 
 
 def from_base64(name: str, text: Any) -> bytes:
-    """Return the bytes that a field holds in base64, with or without a data URL's head.
+    """Return the bytes of a field in base64. A data URL is accepted, too.
 
     Raises:
-        Problem: ``invalid_body``: it holds none.
+        Problem: ``invalid_body``: the text is not base64.
     """
     try:
         return base64.b64decode(text.rpartition(",")[2] if text.startswith("data:") else text, validate=True)
     except (AttributeError, binascii.Error, ValueError):
-        raise _invalid("The field holds no base64", name, text, "Send the file's bytes in base64.") from None
+        raise _invalid("The field is not valid base64", name, text, "Send the file's bytes in base64.") from None
 
 
 def _json_object(data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise _invalid(f"The body is no JSON: {error}", "body", None, _REMEDY) from None
+        raise _invalid(f"The body is not valid JSON: {error}", "body", None, _REMEDY) from None
     if not isinstance(value, dict):
-        raise _invalid("The body is no JSON object", "body", type(value).__name__, "Send an object with named members.")
+        raise _invalid("The body is not a JSON object", "body", type(value).__name__, "Send a JSON object.")
     return value
 
 
@@ -110,23 +110,26 @@ def _urlencoded(data: bytes) -> list[tuple[str, str]]:
     try:
         return parse_qsl(data.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MAX_FIELDS)
     except ValueError as error:
-        raise _invalid(f"The body is not urlencoded: {error}", "body", None, _REMEDY) from None
+        raise _invalid(f"The body is not valid urlencoded data: {error}", "body", None, _REMEDY) from None
 
 
 def _multipart(data: bytes, boundary: str) -> Body:
     if not boundary:
         raise _invalid(
-            "The multipart body has no boundary", "content-type", None, "Let the HTTP client write the header."
+            "The multipart body has no boundary",
+            "content-type",
+            None,
+            "Let the HTTP client set the Content-Type header.",
         )
     parser = MultipartParser(
         io.BytesIO(data), boundary, len(data), part_limit=_MAX_FIELDS, spool_limit=_MAX_BYTES, memory_limit=_MAX_BYTES
     )
     try:
         parts = list(parser)
-        fields = _once((part.name, _text_of(part)) for part in parts if part.filename is None)
+        fields = _unique((part.name, _text_of(part)) for part in parts if part.filename is None)
     except (MultipartError, UnicodeDecodeError, LookupError) as error:
-        raise _invalid(f"The multipart body cannot be read: {error}", "body", None, _REMEDY) from None
-    files = _once((part.name, UploadedFile(part.filename, part.raw)) for part in parts if part.filename is not None)
+        raise _invalid(f"The multipart body cannot be parsed: {error}", "body", None, _REMEDY) from None
+    files = _unique((part.name, UploadedFile(part.filename, part.raw)) for part in parts if part.filename is not None)
     return Body(fields, files)
 
 
@@ -137,20 +140,20 @@ def _text_of(part: MultipartPart) -> str:
     return text
 
 
-def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Return what each name stands for, where no name comes twice."""
-    found: dict[str, Any] = {}
+def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs as a dict; duplicate names are an error."""
+    values: dict[str, Any] = {}
     for name, value in pairs:
-        if name in found:
-            raise _invalid("The field is given twice", name, None, "Give it once.")
-        found[name] = value
-    return found
+        if name in values:
+            raise _invalid("The field is repeated", name, None, "Send it once.")
+        values[name] = value
+    return values
 
 
-def _invalid(what: str, field_name: str, value: Any, remedy: str) -> Problem:
-    return Problem(400, "invalid_body", f"{what}.", field=field_name, value=value, remedy=remedy)
+def _invalid(message: str, field_name: str, value: Any, remedy: str) -> Problem:
+    return Problem(400, "invalid_body", f"{message}.", field=field_name, value=value, remedy=remedy)
 
 
 def _unsupported(content_type: str, remedy: str) -> Problem:
-    what = "The body is of a kind that is not read here."
-    return Problem(415, "unsupported_media_type", what, field="content-type", value=content_type, remedy=remedy)
+    detail = "The content type is not supported."
+    return Problem(415, "unsupported_media_type", detail, field="content-type", value=content_type, remedy=remedy)

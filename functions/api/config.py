@@ -5,16 +5,16 @@ from functions.runtime.url_policy import UrlConfig
 
 
 class ApiConfig(CatalogueConfig, UrlConfig):
-    """What the API works on, and its limits.
+    """Resources and limits of the API.
 
     Attributes:
-        segmentation_queue_url: what the ECS worker reads; ``GET /ready`` looks whether it is there.
-        answer_within_s: how long a request waits for its result. API Gateway waits 30 s from the same moment on, and
-            by then the result has to be read and sent.
-        job_days: how long a job of the API, its pictures included, is kept.
-        cors_origins: the web origins whose pages may call the API; none if empty.
-        rate_per_minute: how many requests a minute a caller has that has no limit of its own.
-        monthly_quota: how many pictures a month a caller has that has no quota of its own.
+        segmentation_queue_url: the ECS worker's queue; ``GET /ready`` checks that it exists.
+        answer_within_s: how long a request waits for its result. API Gateway's timeout is 30 s from the same moment;
+            the rest is for reading and sending the result.
+        job_days: how long the API keeps a job and its images.
+        cors_origins: web origins that may call the API; none if empty.
+        rate_per_minute: requests per minute of callers without a limit of their own.
+        monthly_quota: images per month of callers without a quota of their own.
     """
 
     uploads_bucket: str

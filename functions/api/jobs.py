@@ -1,4 +1,4 @@
-"""Jobs: from what a request asks for to what became of it, whichever dialect it came in."""
+"""Start jobs, report their state, and delete them."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from core.segmentation.registry import check_name
 from functions.api.auth import Caller
 from functions.api.config import ApiConfig
 from functions.api.problems import Problem
-from functions.api.repository import Job, JobRepository, own_prefix
+from functions.api.repository import JobRecord, JobRepository, caller_prefix
 from functions.api.requests import ObjectRequest, ProcessRequest, file_name
 from functions.contracts.history import Row, newest_stage, rows
 from functions.contracts.object_keys import failure_key, sidecar_key
@@ -27,215 +27,220 @@ from functions.runtime.store import Store
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient
 
-URL_S: Final = 3600
-"""How long an address of a result or of an upload leads there."""
+URL_LIFETIME_S: Final = 3600
+"""Lifetime of presigned URLs."""
 
-_FIRST_LOOK_S: Final = 0.1
-_LATER: Final = 1.2  # so that a result lies there for a tenth of its time before it is seen, and waiting stays cheap
-_LONGEST_LOOK_S: Final = 1.0
-_MOST_EVENTS: Final = 1000
+_FIRST_POLL_S: Final = 0.1
+_POLL_BACKOFF: Final = 1.2  # adds about a tenth to a job's duration and keeps the number of polls low
+_MAX_POLL_S: Final = 1.0
+_MAX_EVENTS: Final = 1000
 
 
 class Fetch(Protocol):
-    """Fetches a URL that a caller named; ``field`` is the input that it came in."""
+    """Downloads a URL from a request; ``field`` is the request's member for error messages."""
 
     def __call__(self, url: str, *, field: str) -> Fetched:
-        """Return what lies there; fails as :func:`functions.runtime.safe_http.get`."""
+        """Return the content; raises the errors of :func:`functions.runtime.safe_http.get`."""
 
 
 @dataclass(frozen=True)
-class State:
-    """What has become of a job.
+class JobState:
+    """The state of a job.
 
     Attributes:
         job: the job.
-        status: queued is what has not been started.
-        stage: the state of the machine that it is in, while it runs, if that was asked for.
-        sidecar: all that is known of the result, once there is one.
-        report: ``error``, ``message``, ``field``, ``value`` and ``remedy`` of a failure.
+        status: ``queued`` until the execution exists.
+        stage: the current state of a running execution.
+        sidecar: the result's sidecar, if the job succeeded.
+        report: ``error``, ``message``, ``field``, ``value`` and ``remedy``, if the job failed.
     """
 
-    job: Job
+    job: JobRecord
     status: Literal["queued", "running", "succeeded", "failed"]
     stage: str | None = None
     sidecar: Mapping[str, Any] | None = None
     report: Mapping[str, Any] | None = None
 
 
-class Jobs:
+class JobService:
     """The jobs of one stack.
 
     Args:
-        config: where everything is.
-        repository: knows which there are.
+        config: the stack's resources and limits.
+        repository: the table of jobs.
         store: S3.
-        machine: Step Functions.
-        fetch: fetches what callers name by URL.
+        stepfunctions: the Step Functions client.
+        fetch: downloads image URLs.
     """
 
     def __init__(
-        self, config: ApiConfig, *, repository: JobRepository, store: Store, machine: "SFNClient", fetch: Fetch
+        self, config: ApiConfig, *, repository: JobRepository, store: Store, stepfunctions: "SFNClient", fetch: Fetch
     ) -> None:
         self._config, self._repository, self._store = config, repository, store
-        self._machine, self._fetch = machine, fetch
+        self._stepfunctions, self._fetch = stepfunctions, fetch
 
-    def run(self, caller: Caller, order: ProcessRequest, *, idempotency_key: str | None, deadline: float) -> State:
-        """Submit a picture, and wait for its result until ``deadline``, a time as ``time.time()`` tells it."""
-        return self.wait(self.submit(caller, order, idempotency_key=idempotency_key), deadline)
+    def run(self, caller: Caller, request: ProcessRequest, *, idempotency_key: str | None, deadline: float) -> JobState:
+        """Start a job, and wait for its end until ``deadline``, in seconds since 1970."""
+        return self.wait(self.submit(caller, request, idempotency_key=idempotency_key), deadline)
 
-    def submit(self, caller: Caller, order: ProcessRequest | ObjectRequest, *, idempotency_key: str | None) -> Job:
-        """Start a job, once per idempotency key, and count it.
+    def submit(
+        self, caller: Caller, request: ProcessRequest | ObjectRequest, *, idempotency_key: str | None
+    ) -> JobRecord:
+        """Charge and start a job, once per idempotency key.
 
         Raises:
-            Problem: the order is wrong, or the quota is spent; nothing was started and nothing is counted.
-            BackgroundRemoverError: so is the picture, or the URL that leads to it.
+            Problem: the request is invalid, or the quota is used up. Nothing was started or charged.
+            BackgroundRemoverError: the image or its URL is invalid. Nothing was started or charged.
         """
-        self._check(order)
-        job, is_fresh = self._repository.enter(caller, order, idempotency_key)
-        if not is_fresh and self._describe(job) is not None:
+        self._validate(request)
+        job, is_new = self._repository.create(caller, request, idempotency_key)
+        if not is_new and self._describe(job) is not None:
             return job
         try:
-            request = self._request(job, order, caller)
-            self._repository.count_start(job)
+            execution_input = self._execution_input(job, request, caller)
+            self._repository.record_start(job)
         except Exception:
-            if is_fresh:  # the same request, sent twice, may have got further with what failed here
-                self._repository.withdraw(job, most_starts=0)
+            if is_new:  # unless a concurrent request with the same key has started the job
+                self._repository.cancel(job, max_starts=0)
             raise
         try:
-            self._start(job, request)
+            self._start(job, execution_input)
         except Exception:
-            if is_fresh:
-                self._repository.withdraw(job, most_starts=1)
+            if is_new:
+                self._repository.cancel(job, max_starts=1)
             raise
         return job
 
-    def wait(self, job: Job, deadline: float) -> State:
-        """Wait until a job has ended, or the deadline is there.
+    def wait(self, job: JobRecord, deadline: float) -> JobState:
+        """Wait until a job has ended, or until the deadline.
 
-        S3 is asked and not Step Functions, whose quota is some calls a second for all of an account.
+        This polls S3, because Step Functions allows few calls per second and account.
         """
-        pause_s = _FIRST_LOOK_S
+        pause_s = _FIRST_POLL_S
         while (state := self._outcome(job)) is None:
             if time.time() + pause_s > deadline:
                 return self.state(job)
             time.sleep(pause_s)
-            pause_s = min(_LATER * pause_s, _LONGEST_LOOK_S)
+            pause_s = min(_POLL_BACKOFF * pause_s, _MAX_POLL_S)
         return state
 
-    def state(self, job: Job) -> State:
-        """Return what has become of a job, and which stage it is in."""
+    def state(self, job: JobRecord) -> JobState:
+        """Return the state of a job, with the stage of a running one."""
         if (state := self._outcome(job)) is not None:
             return state
-        found = self._describe(job)
-        if found is None:
-            return State(job, "queued")
-        if found["status"] == "RUNNING":
-            newest_first = self._machine.get_execution_history(
+        execution = self._describe(job)
+        if execution is None:
+            return JobState(job, "queued")
+        if execution["status"] == "RUNNING":
+            newest_first = self._stepfunctions.get_execution_history(
                 executionArn=self._arn(job), reverseOrder=True, maxResults=20, includeExecutionData=False
             )["events"]
-            return State(job, "running", stage=newest_stage(newest_first))
-        if found["status"] == "SUCCEEDED":
-            return State(job, "succeeded", sidecar=json.loads(found["output"]))
-        nothing_known = {"message": "The job ended without a result", "field": None, "value": None, "remedy": None}
-        return self._failed(job, {"error": found.get("error", found["status"]), **nothing_known})
+            return JobState(job, "running", stage=newest_stage(newest_first))
+        if execution["status"] == "SUCCEEDED":
+            return JobState(job, "succeeded", sidecar=json.loads(execution["output"]))
+        error = execution.get("error", execution["status"])
+        message = "The job ended without a result"
+        return self._failed(job, {"error": error, "message": message, "field": None, "value": None, "remedy": None})
 
-    def events(self, job: Job) -> list[Row]:
-        """Return the steps of a job's execution so far, oldest first, at most a thousand."""
+    def events(self, job: JobRecord) -> list[Row]:
+        """Return the first 1,000 events of a job's execution, oldest first."""
         try:
-            found = self._machine.get_execution_history(
-                executionArn=self._arn(job), maxResults=_MOST_EVENTS, includeExecutionData=False
+            history = self._stepfunctions.get_execution_history(
+                executionArn=self._arn(job), maxResults=_MAX_EVENTS, includeExecutionData=False
             )
-        except self._machine.exceptions.ExecutionDoesNotExist:
+        except self._stepfunctions.exceptions.ExecutionDoesNotExist:
             return []
-        return rows(found["events"])
+        return rows(history["events"])
 
-    def delete(self, job: Job) -> None:
-        """Stop a job that runs, forget it, and delete its picture and all that was made of it.
+    def delete(self, job: JobRecord) -> None:
+        """Stop a running job, and delete the job, its images and its result.
 
-        What did not come through the API stays, as does the cached copy, which no name leads to. A stage that was at
-        work when the job was stopped may still write what it made; that goes when the job would have gone.
+        Objects that were not uploaded through the API are kept, and so is the cached result, which no key refers to. A
+        stage that runs when the job is stopped may still write its output; that expires like the job.
         """
-        found = self._describe(job)
-        if found is not None and found["status"] == "RUNNING":
-            self._machine.stop_execution(executionArn=self._arn(job), error=DELETED, cause="DELETE /jobs/{id}")
-        if job.is_of_the_callers_own:
-            sidecar = self._read(sidecar_key(job.source_key))
+        execution = self._describe(job)
+        if execution is not None and execution["status"] == "RUNNING":
+            self._stepfunctions.stop_execution(executionArn=self._arn(job), error=DELETED, cause="DELETE /jobs/{id}")
+        if job.is_callers_upload:
+            sidecar = self._read_json(sidecar_key(job.source_key))
             if sidecar is not None:
                 self._store.delete_all(self._config.results_bucket, sidecar["result"]["key"])
             for key in (sidecar_key(job.source_key), failure_key(job.source_key, job.id)):
                 self._store.delete_all(self._config.results_bucket, key)
             for key in (job.source_key, _background_key(job)):
                 self._store.delete_all(self._config.uploads_bucket, key)
-        self._repository.forget(job)
+        self._repository.delete(job)
 
     def upload_form(self, caller: Caller, name: str, content_type: str, max_bytes: int) -> dict[str, Any]:
-        """Return where a browser can post a picture, and the key that it then has."""
-        key = f"{own_prefix(caller.id)}{uuid.uuid4()}/{file_name(name)}"
-        form = self._store.upload_form(self._config.uploads_bucket, key, content_type, max_bytes, URL_S)
+        """Return a presigned form for uploading an image, and the image's key."""
+        key = f"{caller_prefix(caller.id)}{uuid.uuid4()}/{file_name(name)}"
+        form = self._store.upload_form(self._config.uploads_bucket, key, content_type, max_bytes, URL_LIFETIME_S)
         return {"key": key, **form}
 
-    def result(self, state: State) -> bytes:
-        """Read the result of a job that has one."""
-        place = self._place(state)
-        return self._store.fetch(place["bucket"], place["key"], version_id=place["version_id"]).data
+    def result(self, state: JobState) -> bytes:
+        """Return the result of a successful job."""
+        location = self._location(state)
+        return self._store.fetch(location["bucket"], location["key"], version_id=location["version_id"]).data
 
-    def result_url(self, state: State) -> str:
-        """Return an address that leads to the result of a job that has one, for an hour."""
-        place = self._place(state)
-        return self._store.url(place["bucket"], place["key"], place["version_id"], URL_S)
+    def result_url(self, state: JobState) -> str:
+        """Return a presigned URL of the result of a successful job, valid for one hour."""
+        location = self._location(state)
+        return self._store.url(location["bucket"], location["key"], location["version_id"], URL_LIFETIME_S)
 
     @staticmethod
-    def _place(state: State) -> Mapping[str, Any]:
-        assert state.sidecar is not None  # noqa: S101  a job that has succeeded
-        place: Mapping[str, Any] = state.sidecar["result"]
-        return place
+    def _location(state: JobState) -> Mapping[str, Any]:
+        assert state.sidecar is not None  # noqa: S101  a successful job
+        location: Mapping[str, Any] = state.sidecar["result"]
+        return location
 
-    def _check(self, order: ProcessRequest | ObjectRequest) -> None:
-        """Refuse what Validate would refuse, as far as that can be told from the words alone."""
-        options = Options.parse(order.options)
+    def _validate(self, request: ProcessRequest | ObjectRequest) -> None:
+        """Check all that the stage Validate checks, except for the image."""
+        options = Options.parse(request.options)
         if options.model != "auto":
             check_name(options.model, self._config.registry)
-        if order.webhook_url is not None:
-            self._config.outbound.check(order.webhook_url, field="webhook_url")
+        if request.webhook_url is not None:
+            self._config.outbound.check(request.webhook_url, field="webhook_url")
 
-    def _request(self, job: Job, order: ProcessRequest | ObjectRequest, caller: Caller) -> dict[str, Any]:
-        """Lay down the pictures of a job, and return what its execution is started with."""
+    def _execution_input(
+        self, job: JobRecord, request: ProcessRequest | ObjectRequest, caller: Caller
+    ) -> dict[str, Any]:
+        """Store the images of a job, and return its execution's input."""
         source = {"bucket": self._config.uploads_bucket, "key": job.source_key}
-        options = dict(order.options)
-        if isinstance(order, ObjectRequest):
-            version_id = order.version_id
+        options = dict(request.options)
+        if isinstance(request, ObjectRequest):
+            version_id = request.version_id
         else:
-            image = self._picture(order.image, "image_url")
-            if order.background is not None:
-                background = self._background(order.background)
+            image = self._image(request.image, "image_url")
+            if request.background is not None:
+                background = self._background(request.background)
                 options["background_key"] = _background_key(job)
                 self._put(_background_key(job), background)
             version_id = self._put(job.source_key, image)
         if version_id:
             source["version_id"] = version_id
-        request: dict[str, Any] = {"source": source, "options": options}
-        if order.webhook_url is not None:
-            request["webhook"] = {"url": order.webhook_url, "key_id": caller.id}
-        return request
+        execution_input: dict[str, Any] = {"source": source, "options": options}
+        if request.webhook_url is not None:
+            execution_input["webhook"] = {"url": request.webhook_url, "key_id": caller.id}
+        return execution_input
 
-    def _start(self, job: Job, request: Mapping[str, Any]) -> None:
+    def _start(self, job: JobRecord, execution_input: Mapping[str, Any]) -> None:
         try:
-            self._machine.start_execution(
-                stateMachineArn=self._config.state_machine_arn, name=job.id, input=json.dumps(request)
+            self._stepfunctions.start_execution(
+                stateMachineArn=self._config.state_machine_arn, name=job.id, input=json.dumps(execution_input)
             )
-        except self._machine.exceptions.ExecutionAlreadyExists:
-            if self._repository.starts(job) > 1:  # it is that of the same request, at the same time
+        except self._stepfunctions.exceptions.ExecutionAlreadyExists:
+            if self._repository.start_count(job) > 1:  # a concurrent request with the same key started it
                 return
             raise Problem(
                 422,
                 "idempotency_key_reused",
-                "This Idempotency-Key came with a job that is not kept any more.",
+                "This Idempotency-Key belongs to a deleted or expired job.",
                 field="Idempotency-Key",
-                remedy="Send a key of its own with each request.",
+                remedy="Use a new key for each request.",
             ) from None
 
-    def _picture(self, image: bytes | str, field: str) -> bytes:
-        """Return a picture's file, from wherever it comes; what is clearly none is refused here."""
+    def _image(self, image: bytes | str, field: str) -> bytes:
+        """Return an image's bytes, downloaded if ``image`` is a URL. Check its size and format."""
         data = image if isinstance(image, bytes) else self._fetch(image, field=field).data
         check_bytes(len(data))
         decode.sniff(data)
@@ -243,7 +248,7 @@ class Jobs:
 
     def _background(self, background: bytes | str) -> bytes:
         try:
-            return self._picture(background, "background_url")
+            return self._image(background, "background_url")
         except PermanentError as error:
             raise InvalidOptionsError(
                 f"The background cannot be used: {error.message}",
@@ -255,38 +260,38 @@ class Jobs:
     def _put(self, key: str, data: bytes) -> str | None:
         return self._store.put(self._config.uploads_bucket, key, data, "application/octet-stream")
 
-    def _outcome(self, job: Job) -> State | None:
-        """Return what lies in S3 of a job that has ended."""
+    def _outcome(self, job: JobRecord) -> JobState | None:
+        """Return the state of an ended job from its sidecar or failure report; None if there is neither."""
         if (sidecar := self._document(job, sidecar_key(job.source_key))) is not None:
-            return State(job, "succeeded", sidecar=sidecar)
+            return JobState(job, "succeeded", sidecar=sidecar)
         if (report := self._document(job, failure_key(job.source_key, job.id))) is not None:
             return self._failed(job, report)
         return None
 
-    def _document(self, job: Job, key: str) -> Mapping[str, Any] | None:
-        document = self._read(key)
+    def _document(self, job: JobRecord, key: str) -> Mapping[str, Any] | None:
+        document = self._read_json(key)
         return document if document and RETRY.sub("", document["execution"]["name"]) == job.id else None
 
-    def _read(self, key: str) -> Mapping[str, Any] | None:
+    def _read_json(self, key: str) -> Mapping[str, Any] | None:
         try:
             document: Mapping[str, Any] = json.loads(self._store.fetch(self._config.results_bucket, key).data)
         except SourceNotFoundError:
             return None
         return document
 
-    def _failed(self, job: Job, report: Mapping[str, Any]) -> State:
+    def _failed(self, job: JobRecord, report: Mapping[str, Any]) -> JobState:
         self._repository.refund_once(job)
-        return State(job, "failed", report=report)
+        return JobState(job, "failed", report=report)
 
-    def _describe(self, job: Job) -> Mapping[str, Any] | None:
+    def _describe(self, job: JobRecord) -> Mapping[str, Any] | None:
         try:
-            return self._machine.describe_execution(executionArn=self._arn(job))
-        except self._machine.exceptions.ExecutionDoesNotExist:
+            return self._stepfunctions.describe_execution(executionArn=self._arn(job))
+        except self._stepfunctions.exceptions.ExecutionDoesNotExist:
             return None
 
-    def _arn(self, job: Job) -> str:
+    def _arn(self, job: JobRecord) -> str:
         return f"{self._config.state_machine_arn.replace(':stateMachine:', ':execution:')}:{job.id}"
 
 
-def _background_key(job: Job) -> str:
+def _background_key(job: JobRecord) -> str:
     return f"backgrounds/{job.source_key}"

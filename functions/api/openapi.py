@@ -1,4 +1,4 @@
-"""The API's document, made of its routes. Checked in as docs/reference/openapi.json."""
+"""Generate the OpenAPI document from the routes. It is checked in as docs/reference/openapi.json."""
 
 import json
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from functions.api.schemas import ProblemDocument
 
 VERSION: Final = "1.0.0"
 DESCRIPTION: Final = (
-    "Cuts subjects out of photographs. Every route but /health and /ready takes an API key in X-API-Key, or as a "
-    "bearer token; under /iam the same routes take requests that are signed with AWS credentials."
+    "Removes the background of images. All routes except /health and /ready require an API key, in the header "
+    "X-API-Key or as a bearer token. The same routes under /iam accept requests signed with AWS credentials."
 )
 
 JSON: Final = "application/json"
@@ -26,85 +26,91 @@ _OPEN: Final = "open"
 _FILE: Final = {"type": "string", "format": "binary"}
 
 Operation = dict[str, Any]
-"""A part of an operation, as the document has it."""
+"""An OpenAPI operation object, or some members of one."""
 
 
-def described(summary: str, answers: Mapping[int, type[BaseModel] | None], *, is_open: bool = False) -> dict[str, Any]:
-    """Return what a route says of itself: its summary, the models of its answers, and whether it asks for no key."""
+def describe(summary: str, models: Mapping[int, type[BaseModel] | None], *, is_open: bool = False) -> dict[str, Any]:
+    """Return the keyword arguments that document a route.
+
+    Args:
+        summary: one phrase.
+        models: the response body's model by status; None for an empty body.
+        is_open: whether the route needs no API key.
+    """
     responses: dict[int, dict[str, Any]] = {}
-    for status, model in answers.items():
+    for status, model in models.items():
         responses[status] = {"description": (model and model.__doc__) or "Done."}
         if model:
             responses[status]["content"] = {JSON: {"model": model}}
     return {"summary": summary, "responses": responses, "tags": [_OPEN] if is_open else None}
 
 
-def takes(
-    model: type[BaseModel], *kinds: str, files: tuple[str, ...] = (), required: tuple[str, ...] = ()
+def request_body(
+    model: type[BaseModel], *content_types: str, files: tuple[str, ...] = (), required: tuple[str, ...] = ()
 ) -> Operation:
-    """Return what a route takes that reads its body itself.
+    """Return the request body of a route that parses its body itself.
 
     Args:
-        model: its fields.
-        kinds: the body's content types.
-        files: those fields that are files in a form and text elsewhere.
-        required: those fields that have to be there.
+        model: the body's fields.
+        content_types: accepted content types.
+        files: fields that are files in a form, and text elsewhere.
+        required: required fields.
     """
     content = {}
-    for kind in kinds:
+    for content_type in content_types:
         schema = _schema(model)
         properties = {
-            name: _FILE if kind == FORM and (name in files or _is_file(member)) else member
+            name: _FILE if content_type == FORM and (name in files or _is_file(member)) else member
             for name, member in schema["properties"].items()
-            if kind == FORM or not _is_file(member)
+            if content_type == FORM or not _is_file(member)
         }
-        said = {**schema, "properties": properties, "required": list(required), "additionalProperties": False}
-        content[kind] = {"schema": said}
+        schema |= {"properties": properties, "required": list(required), "additionalProperties": False}
+        content[content_type] = {"schema": schema}
     return {"requestBody": {"required": True, "content": content}}
 
 
-def takes_json(model: type[BaseModel]) -> Operation:
-    """Return what a route takes that reads JSON as a model itself."""
+def json_body(model: type[BaseModel]) -> Operation:
+    """Return the request body of a route that parses JSON as a model itself."""
     schema = model.model_json_schema(ref_template=_SCHEMAS + "{model}")
     definitions = {model.__name__: schema, **schema.pop("$defs", {})}
     reference = {"$ref": _SCHEMAS + model.__name__, "$defs": definitions}
     return {"requestBody": {"required": True, "content": {JSON: {"schema": reference}}}}
 
 
-def asks(model: type[BaseModel], **more: str) -> Operation:
-    """Return the query that a route takes: a model's fields, and required ones with their descriptions."""
-    required = [
+def query_parameters(model: type[BaseModel], **required: str) -> Operation:
+    """Return a route's query parameters: required ones with their descriptions, and a model's fields."""
+    parameters = [
         {"name": name, "in": "query", "required": True, "description": text, "schema": {"type": "string"}}
-        for name, text in more.items()
+        for name, text in required.items()
     ]
     fields = _schema(model)["properties"].items()
-    return {"parameters": [*required, *({"name": name, "in": "query", "schema": schema} for name, schema in fields)]}
+    return {"parameters": [*parameters, *({"name": name, "in": "query", "schema": schema} for name, schema in fields)]}
 
 
-def answers(*kinds: str, description: str, error: str = CONTENT_TYPE, schema: Any = None) -> Operation:
-    """Return what a route answers whose result is a file, or another document than ours.
+def file_responses(*content_types: str, description: str, error: str = CONTENT_TYPE, schema: Any = None) -> Operation:
+    """Return the responses of a route whose response body has no model, such as a file.
 
     Args:
-        kinds: content types of the result.
-        description: of the result.
-        error: content type of whatever else is answered.
-        schema: of that; None: a problem's.
+        content_types: content types of the result.
+        description: description of the result.
+        error: content type of error responses.
+        schema: schema of error responses; None: a problem document.
     """
     schema = schema or {"$ref": _SCHEMAS + ProblemDocument.__name__}
     return {
         "responses": {
-            "200": {"description": description, "content": {kind: {"schema": {}} for kind in kinds}},
-            "default": {"description": "What went wrong.", "content": {error: {"schema": schema}}},
+            "200": {"description": description, "content": {kind: {"schema": {}} for kind in content_types}},
+            "default": {"description": "An error.", "content": {error: {"schema": schema}}},
         }
     }
 
 
-def document(app: APIGatewayHttpResolver, told: Mapping[str, Operation]) -> dict[str, Any]:
+def document(app: APIGatewayHttpResolver, operations: Mapping[str, Operation]) -> dict[str, Any]:
     """Return the OpenAPI document.
 
     Args:
-        app: with all routes.
-        told: what routes do not say of themselves, by ``POST /path``.
+        app: the resolver with all routes.
+        operations: members of operations that Powertools cannot derive, by method and path, e.g. ``POST /jobs``.
     """
     schema: dict[str, Any] = json.loads(
         app.get_openapi_json_schema(
@@ -116,14 +122,14 @@ def document(app: APIGatewayHttpResolver, told: Mapping[str, Operation]) -> dict
         "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
         "bearer": {"type": "http", "scheme": "bearer"},
     }
-    problem = answers(description="")["responses"]["default"]
-    for path, operations in schema["paths"].items():
-        for method, operation in operations.items():
-            operation["responses"].pop("422", None)  # of Powertools; ours is a problem
+    problem = file_responses(description="")["responses"]["default"]
+    for path, methods in schema["paths"].items():
+        for method, operation in methods.items():
+            operation["responses"].pop("422", None)  # Powertools' own error format
             operation["responses"].get("204", {}).pop("content", None)
             operation["responses"].setdefault("default", problem)
             operation["security"] = [] if operation.pop("tags", None) == [_OPEN] else [{"key": []}, {"bearer": []}]
-            operation |= told.get(f"{method.upper()} {path}", {})
+            operation |= operations.get(f"{method.upper()} {path}", {})
             for body in operation.get("requestBody", {}).get("content", {}).values():
                 schemas |= body["schema"].pop("$defs", {})
     for unused in ("HTTPValidationError", "ResponseValidationError", "ValidationError", UploadedFile.__name__):
@@ -136,7 +142,7 @@ def _is_file(schema: Mapping[str, Any]) -> bool:
 
 
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
-    """Return a model's schema, no member of it nullable: a form has no null."""
+    """Return a model's schema without nullable members: a form cannot express null."""
     schema = model.model_json_schema(ref_template=_SCHEMAS + "{model}")
     for name, member in schema["properties"].items():
         if member.get("default", True) is None:

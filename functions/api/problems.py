@@ -1,4 +1,4 @@
-"""What the API answers when it does not do what was asked: RFC 9457, with codes that stay."""
+"""Error responses in the format of RFC 9457, with stable error codes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from functions.runtime import safe_http
 CONTENT_TYPE: Final = "application/problem+json"
 _RETRY_AFTER_S: Final = 5
 
-_OF_THE_INPUT: Final[Mapping[type[BackgroundRemoverError], tuple[int, str]]] = {
+_INPUT_ERRORS: Final[Mapping[type[BackgroundRemoverError], tuple[int, str]]] = {
     errors.InvalidRequestError: (400, "invalid_request"),
     errors.InvalidOptionsError: (400, "invalid_option"),
     errors.SourceNotFoundError: (404, "source_not_found"),
@@ -38,25 +38,27 @@ _OF_THE_INPUT: Final[Mapping[type[BackgroundRemoverError], tuple[int, str]]] = {
     safe_http.UrlAnswerError: (422, "download_failed"),
     safe_http.UrlTooLargeError: (413, "file_too_large"),
 }
-"""The errors that a caller can mend. Whatever else goes wrong is the stack's own business."""
+"""Errors that the caller can fix. All others are internal, and their details are not sent."""
 
-_BY_NAME: Final = {error.__name__: answer for error, answer in _OF_THE_INPUT.items()}
+_BY_NAME: Final = {error.__name__: response for error, response in _INPUT_ERRORS.items()}
 _TRANSIENT_NAMES: Final = {error.__name__ for error in TransientError.__subclasses__()}
 
 
 @dataclass(eq=False)  # not frozen: Python itself writes to exceptions
 class Problem(Exception):  # noqa: N818  the term of RFC 9457
-    """An answer other than the one that was hoped for.
+    """An error response.
+
+    ``detail``, ``field``, ``value`` and ``remedy`` are not sent with a status of 500 or above.
 
     Attributes:
-        status: of HTTP.
-        code: what a program can rely on.
-        detail: what is wrong here, one sentence; None of a status from 500 on, as the three that follow.
-        field: the input at fault, as the caller knows it; of both so much as :func:`core.errors.shown` shows.
-        value: what it was.
+        status: HTTP status.
+        code: stable error code for programs.
+        detail: what is wrong, one sentence.
+        field: the invalid input, by its name in the request; truncated by :func:`core.errors.shown`.
+        value: its value; truncated likewise.
         remedy: what the caller can do, one sentence.
-        headers: of the answer.
-        facts: more members of the answer, such as ``job_id``.
+        headers: response headers.
+        extensions: more members of the response, such as ``job_id``.
     """
 
     status: int
@@ -66,67 +68,67 @@ class Problem(Exception):  # noqa: N818  the term of RFC 9457
     value: Any = None
     remedy: str | None = None
     headers: Mapping[str, str] = member(default_factory=dict)
-    facts: Mapping[str, Any] = member(default_factory=dict)
+    extensions: Mapping[str, Any] = member(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.field, self.value = None if self.field is None else str(shown(self.field)), shown(self.value)
 
     @property
     def title(self) -> str:
-        """The code in words."""
+        """The code as a phrase, e.g. ``Quota exceeded``."""
         return self.code.replace("_", " ").capitalize()
 
     def document(self, request_id: str) -> dict[str, Any]:
-        """Return the answer's body."""
-        said = {"type": "about:blank", "title": self.title, "status": self.status, "code": self.code}
+        """Return the response body as a JSON object."""
+        document = {"type": "about:blank", "title": self.title, "status": self.status, "code": self.code}
         if self.status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            said |= {"detail": self.detail, "field": self.field, "value": self.value, "remedy": self.remedy}
-        return {**said, **self.facts, "request_id": request_id}
+            document |= {"detail": self.detail, "field": self.field, "value": self.value, "remedy": self.remedy}
+        return {**document, **self.extensions, "request_id": request_id}
 
     def body(self, request_id: str) -> str:
-        """Return the answer's body as JSON."""
+        """Return the response body as JSON."""
         return json.dumps(self.document(request_id))
 
 
-def come_again(code: str = "unavailable", **facts: Any) -> Problem:
-    """Return the answer to what passes: the same request can be answered in some seconds."""
-    return Problem(503, code, headers={"Retry-After": str(_RETRY_AFTER_S)}, facts=facts)
+def unavailable(code: str = "unavailable", **extensions: Any) -> Problem:
+    """Return the problem for a temporary failure: 503 with ``Retry-After``."""
+    return Problem(503, code, headers={"Retry-After": str(_RETRY_AFTER_S)}, extensions=extensions)
 
 
-def refusal(problem: Problem, request_id: str) -> Response[str]:
-    """Return the answer to a request that failed."""
+def error_response(problem: Problem, request_id: str) -> Response[str]:
+    """Return the response to a failed request."""
     headers = {**problem.headers, "X-Request-Id": request_id}
     return Response(problem.status, CONTENT_TYPE, problem.body(request_id), headers=headers)
 
 
-def problem_of(error: BackgroundRemoverError) -> Problem:
-    """Return the answer to an error of ours."""
-    return of_report(error.facts())
+def problem_from_error(error: BackgroundRemoverError) -> Problem:
+    """Return the problem that reports one of the pipeline's errors."""
+    return problem_from_report(error.facts())
 
 
-def of_validation(fault: Mapping[str, Any], where: Sequence[Any]) -> Problem:
-    """Return the answer to what pydantic finds wrong.
+def problem_from_validation(error: Mapping[str, Any], location: Sequence[Any]) -> Problem:
+    """Return the problem that reports a validation error of pydantic.
 
     Args:
-        fault: one of its errors.
-        where: the member, from the outermost one that is the caller's to name.
+        error: one of pydantic's errors.
+        location: the path of the invalid member in the request.
     """
-    said = fault.get("input")
-    value = None if said is None or isinstance(said, (dict, list)) else str(said)[:MAX_SHOWN_CHARS]
-    field_name = ".".join(str(part) for part in where) or "body"
-    return Problem(400, "invalid_request", f"{fault['msg']}.", field=field_name, value=value)
+    given = error.get("input")
+    value = None if given is None or isinstance(given, (dict, list)) else str(given)[:MAX_SHOWN_CHARS]
+    field_name = ".".join(str(part) for part in location) or "body"
+    return Problem(400, "invalid_request", f"{error['msg']}.", field=field_name, value=value)
 
 
-def of_report(report: Mapping[str, Any], **facts: Any) -> Problem:
-    """Return the answer to what a report says, or an error's facts.
+def problem_from_report(report: Mapping[str, Any], **extensions: Any) -> Problem:
+    """Return the problem that reports a job's failure.
 
     Args:
-        report: with ``error``, ``message``, ``field``, ``value`` and ``remedy``.
-        facts: more members of the answer.
+        report: a failure report, or at least its ``error``, ``message``, ``field``, ``value`` and ``remedy``.
+        extensions: more members of the response.
     """
     name = report["error"]
-    if answer := _BY_NAME.get(name):
-        status, code = answer
+    if response := _BY_NAME.get(name):
+        status, code = response
         return Problem(
             status=status,
             code=code,
@@ -134,8 +136,8 @@ def of_report(report: Mapping[str, Any], **facts: Any) -> Problem:
             field=report["field"],
             value=report["value"],
             remedy=report["remedy"],
-            facts=facts,
+            extensions=extensions,
         )
     if name in _TRANSIENT_NAMES:
-        return come_again(**facts)
-    return Problem(500, "internal_error", facts=facts)
+        return unavailable(**extensions)
+    return Problem(500, "internal_error", extensions=extensions)

@@ -1,4 +1,4 @@
-"""Whether what a job needs is there."""
+"""Check that the resources a job needs exist."""
 
 import time
 from collections.abc import Callable
@@ -17,46 +17,52 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_stepfunctions import SFNClient
 
-KNOWN_FOR_S: Final = 10.0
-"""How long an answer is given again: anybody may ask, and each look is six calls."""
+CACHED_FOR_S: Final = 10.0
+"""How long a check is reused: the route needs no key, and each check makes several AWS calls."""
 
 
 class Readiness:
-    """Looks at the stack.
+    """Checks the stack's resources.
 
     Args:
-        config: what there has to be.
-        s3, table, machine, queue: the clients.
+        config: the resources.
+        s3, dynamodb, stepfunctions, sqs: AWS clients.
     """
 
     def __init__(
-        self, config: ApiConfig, *, s3: "S3Client", table: "DynamoDBClient", machine: "SFNClient", queue: "SQSClient"
+        self,
+        config: ApiConfig,
+        *,
+        s3: "S3Client",
+        dynamodb: "DynamoDBClient",
+        stepfunctions: "SFNClient",
+        sqs: "SQSClient",
     ) -> None:
         tables = (config.keys_table, config.usage_table, config.jobs_table)
-        self._looks: dict[str, list[Callable[[], object]]] = {
+        self._checks: dict[str, list[Callable[[], object]]] = {
             "bucket": [
                 partial(s3.head_bucket, Bucket=bucket) for bucket in (config.uploads_bucket, config.results_bucket)
             ],
-            "table": [partial(table.describe_table, TableName=name) for name in tables],
-            "machine": [partial(machine.describe_state_machine, stateMachineArn=config.state_machine_arn)],
+            "table": [partial(dynamodb.describe_table, TableName=name) for name in tables],
+            "machine": [partial(stepfunctions.describe_state_machine, stateMachineArn=config.state_machine_arn)],
             "queue": [
-                partial(queue.get_queue_attributes, QueueUrl=config.segmentation_queue_url, AttributeNames=["QueueArn"])
+                partial(sqs.get_queue_attributes, QueueUrl=config.segmentation_queue_url, AttributeNames=["QueueArn"])
             ],
         }
-        self._found: Ready | None = None
-        self._looked_at = 0.0
+        self._cached: Ready | None = None
+        self._checked_at = 0.0
 
-    def look(self) -> Ready:
-        """Return what is there."""
-        if self._found is None or time.monotonic() - self._looked_at > KNOWN_FOR_S:
-            there = {name: all(_answers(name, look) for look in looks) for name, looks in self._looks.items()}
-            self._found, self._looked_at = Ready(ready=all(there.values()), **there), time.monotonic()
-        return self._found
+    def check(self) -> Ready:
+        """Return which resources exist; the answer is up to 10 seconds old."""
+        if self._cached is None or time.monotonic() - self._checked_at > CACHED_FOR_S:
+            found = {name: all(_succeeds(name, check) for check in checks) for name, checks in self._checks.items()}
+            self._cached, self._checked_at = Ready(ready=all(found.values()), **found), time.monotonic()
+        return self._cached
 
 
-def _answers(name: str, look: Callable[[], object]) -> bool:
+def _succeeds(name: str, check: Callable[[], object]) -> bool:
     try:
-        look()
+        check()
     except (ClientError, BotoCoreError) as error:
         logger.error("not ready", extra={"part": name, "error": str(error)})
         return False

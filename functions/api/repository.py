@@ -1,4 +1,4 @@
-"""The table of jobs: each is entered once, started once and counted once, whatever fails or comes twice."""
+"""The table of jobs. Each job is created, started and charged once, despite failures and repeated requests."""
 
 import time
 import uuid
@@ -10,25 +10,32 @@ from botocore.exceptions import ClientError
 
 from functions.api.auth import Authorizer, Caller
 from functions.api.config import ApiConfig
-from functions.api.problems import Problem, come_again
+from functions.api.problems import Problem, unavailable
 from functions.api.requests import ObjectRequest, ProcessRequest, fingerprint
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-_MAX_ID_CHARS: Final = 36  # DynamoDB refuses long keys
+_MAX_ID_CHARS: Final = 36  # DynamoDB rejects long keys
 _MAX_IDEMPOTENCY_KEY_CHARS: Final = 255
 _SECONDS_PER_DAY: Final = 86_400
 
 
-def own_prefix(caller_id: str) -> str:
-    """Return what the keys of all pictures begin with that a caller put there through the API."""
+def caller_prefix(caller_id: str) -> str:
+    """Return the key prefix of all objects that a caller uploaded through the API."""
     return f"api/{caller_id}/"
 
 
 @dataclass(frozen=True)
-class Job:
-    """A job as the table knows it; ``source_key`` is that of its picture in the uploads bucket."""
+class JobRecord:
+    """A row of the jobs table.
+
+    Attributes:
+        id: a UUID, also the name of the job's execution.
+        owner: the caller's id.
+        source_key: the image's key in the uploads bucket.
+        created_at: ISO 8601, UTC.
+    """
 
     id: str
     owner: str
@@ -36,72 +43,72 @@ class Job:
     created_at: str
 
     @property
-    def is_of_the_callers_own(self) -> bool:
-        """Whether the caller put the picture there through the API."""
-        return self.source_key.startswith(own_prefix(self.owner))
+    def is_callers_upload(self) -> bool:
+        """Whether the caller uploaded the image through the API."""
+        return self.source_key.startswith(caller_prefix(self.owner))
 
 
 class JobRepository:
-    """The jobs that there are, and what was counted for them.
+    """Stores jobs, and charges and refunds their callers' quotas.
 
     Args:
-        config: which table, and how long a job stays in it.
-        authorizer: keeps the accounts.
-        table: DynamoDB.
+        config: the table's name, and how long jobs are kept.
+        authorizer: charges and refunds quotas.
+        dynamodb: the DynamoDB client.
     """
 
-    def __init__(self, config: ApiConfig, *, authorizer: Authorizer, table: "DynamoDBClient") -> None:
-        self._config, self._authorizer, self._table = config, authorizer, table
+    def __init__(self, config: ApiConfig, *, authorizer: Authorizer, dynamodb: "DynamoDBClient") -> None:
+        self._config, self._authorizer, self._dynamodb = config, authorizer, dynamodb
 
-    def enter(
-        self, caller: Caller, order: ProcessRequest | ObjectRequest, idempotency_key: str | None
-    ) -> tuple[Job, bool]:
-        """Count a job and enter it, and return it and whether it was not there.
+    def create(
+        self, caller: Caller, request: ProcessRequest | ObjectRequest, idempotency_key: str | None
+    ) -> tuple[JobRecord, bool]:
+        """Return the job of a request, and whether it is new.
 
-        It is counted first: whoever finds it in the table may start it.
+        A new job is charged before it is stored: a repeated request that finds it may start it.
 
         Raises:
             Problem: ``quota_exceeded``, ``idempotency_key_reused``, ``invalid_request``, ``unavailable``.
         """
         job_id = _job_id(caller, idempotency_key)
         now = time.time()
-        own_key = f"{own_prefix(caller.id)}{job_id}"
-        source_key = f"{own_key}/{order.file_name}" if isinstance(order, ProcessRequest) else order.key
+        own_key = f"{caller_prefix(caller.id)}{job_id}"
+        source_key = f"{own_key}/{request.file_name}" if isinstance(request, ProcessRequest) else request.key
         item = {
             "job_id": {"S": job_id},
             "owner": {"S": caller.id},
             "source_key": {"S": source_key},
-            "fingerprint": {"S": fingerprint(order)},
+            "fingerprint": {"S": fingerprint(request)},
             "created_at": {"S": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))},
             "expires_at": {"N": str(int(now) + self._config.job_days * _SECONDS_PER_DAY)},
         }
-        there = self._item(job_id)
-        if there is None:
+        existing = self._item(job_id)
+        if existing is None:
             self._authorizer.charge(caller)
             try:
-                self._table.put_item(
+                self._dynamodb.put_item(
                     TableName=self._config.jobs_table, Item=item, ConditionExpression="attribute_not_exists(job_id)"
                 )
-                return _job_of(item), True
+                return _record(item), True
             except ClientError as error:
                 self._authorizer.refund(caller.id)
-                if not isinstance(error, self._table.exceptions.ConditionalCheckFailedException):
+                if not isinstance(error, self._dynamodb.exceptions.ConditionalCheckFailedException):
                     raise
-            there = self._item(job_id)
-        if there is None:
-            raise come_again()  # another request like this one got in the way
-        if there["fingerprint"] != item["fingerprint"]:
+            existing = self._item(job_id)
+        if existing is None:
+            raise unavailable()  # a concurrent request with the same key created and cancelled the job
+        if existing["fingerprint"] != item["fingerprint"]:
             raise Problem(
                 422,
                 "idempotency_key_reused",
-                "This Idempotency-Key came with another request before.",
+                "This Idempotency-Key was used for a different request.",
                 field="Idempotency-Key",
-                remedy="Send a key of its own with each request, and the same key only with the same request.",
+                remedy="Use a new key for each request, and repeat a key only with the same request.",
             )
-        return _job_of(there), False
+        return _record(existing), False
 
-    def find(self, caller: Caller, job_id: str) -> Job:
-        """Return a caller's own job.
+    def find(self, caller: Caller, job_id: str) -> JobRecord:
+        """Return a job of the caller.
 
         Raises:
             Problem: ``job_not_found``.
@@ -111,68 +118,68 @@ class JobRepository:
             raise Problem(
                 404,
                 "job_not_found",
-                "There is no such job of yours.",
+                "The job does not exist, or belongs to another caller.",
                 field="job_id",
                 value=job_id,
-                remedy=f"Jobs are kept for {self._config.job_days} days. Ask with the key that made the job.",
+                remedy=f"Jobs are kept for {self._config.job_days} days. Use the API key that created the job.",
             )
-        return _job_of(item)
+        return _record(item)
 
-    def count_start(self, job: Job) -> None:
-        """Note that a job is about to be started: from here on it is not given back because another start fails.
+    def record_start(self, job: JobRecord) -> None:
+        """Count an attempt to start a job, so that a concurrent request that fails does not cancel the job.
 
         Raises:
-            Problem: ``unavailable``: it is not in the table any more.
+            Problem: ``unavailable``: the job was cancelled.
         """
         try:
-            self._table.update_item(
+            self._dynamodb.update_item(
                 TableName=self._config.jobs_table,
                 Key={"job_id": {"S": job.id}},
                 UpdateExpression="ADD starts :one",
                 ConditionExpression="attribute_exists(job_id)",
                 ExpressionAttributeValues={":one": {"N": "1"}},
             )
-        except self._table.exceptions.ConditionalCheckFailedException:
-            raise come_again() from None
+        except self._dynamodb.exceptions.ConditionalCheckFailedException:
+            raise unavailable() from None
 
-    def starts(self, job: Job) -> int:
-        """Return how often a job was about to be started."""
+    def start_count(self, job: JobRecord) -> int:
+        """Return the number of attempts to start a job."""
         item = self._item(job.id)
         return int(item["starts"]["N"]) if item else 0
 
-    def withdraw(self, job: Job, most_starts: int) -> None:
-        """Forget a job that was not started and give back what it was counted, unless it was tried more often."""
+    def cancel(self, job: JobRecord, max_starts: int) -> None:
+        """Delete and refund a job that was not started, unless it has had more than ``max_starts`` attempts."""
         try:
-            self._table.delete_item(
+            self._dynamodb.delete_item(
                 TableName=self._config.jobs_table,
                 Key={"job_id": {"S": job.id}},
-                ConditionExpression="attribute_exists(job_id) AND (attribute_not_exists(starts) OR starts <= :most)",
-                ExpressionAttributeValues={":most": {"N": str(most_starts)}},
+                ConditionExpression="attribute_exists(job_id) AND (attribute_not_exists(starts) OR starts <= :max)",
+                ExpressionAttributeValues={":max": {"N": str(max_starts)}},
             )
-        except self._table.exceptions.ConditionalCheckFailedException:
+        except self._dynamodb.exceptions.ConditionalCheckFailedException:
             return
         self._authorizer.refund(job.owner)
 
-    def refund_once(self, job: Job) -> None:
-        """Give back what a job was counted that made nothing for its caller, the first time that this is seen."""
+    def refund_once(self, job: JobRecord) -> None:
+        """Refund a job that has no result for its caller. Repeated calls have no effect."""
         try:
-            self._table.update_item(
+            self._dynamodb.update_item(
                 TableName=self._config.jobs_table,
                 Key={"job_id": {"S": job.id}},
                 UpdateExpression="SET refunded = :yes",
                 ConditionExpression="attribute_exists(job_id) AND attribute_not_exists(refunded)",
                 ExpressionAttributeValues={":yes": {"BOOL": True}},
             )
-        except self._table.exceptions.ConditionalCheckFailedException:
+        except self._dynamodb.exceptions.ConditionalCheckFailedException:
             return
         self._authorizer.refund(job.owner)
 
-    def forget(self, job: Job) -> None:
-        """Strike a job out."""
-        self._table.delete_item(TableName=self._config.jobs_table, Key={"job_id": {"S": job.id}})
+    def delete(self, job: JobRecord) -> None:
+        """Delete a job from the table."""
+        self._dynamodb.delete_item(TableName=self._config.jobs_table, Key={"job_id": {"S": job.id}})
 
     def _item(self, job_id: str) -> Mapping[str, Any] | None:
-        return self._table.get_item(
+        return self._dynamodb.get_item(
             TableName=self._config.jobs_table, Key={"job_id": {"S": job_id}}, ConsistentRead=True
         ).get("Item")
 
@@ -184,15 +191,15 @@ def _job_id(caller: Caller, idempotency_key: str | None) -> str:
         raise Problem(
             400,
             "invalid_request",
-            f"The key has {len(idempotency_key)} characters.",
+            f"The Idempotency-Key has {len(idempotency_key)} characters.",
             field="Idempotency-Key",
-            remedy=f"Send 1 to {_MAX_IDEMPOTENCY_KEY_CHARS} characters, such as a UUID.",
+            remedy=f"Use 1 to {_MAX_IDEMPOTENCY_KEY_CHARS} characters, e.g. a UUID.",
         )
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{caller.id}/{idempotency_key}"))
 
 
-def _job_of(item: Mapping[str, Any]) -> Job:
-    return Job(
+def _record(item: Mapping[str, Any]) -> JobRecord:
+    return JobRecord(
         id=item["job_id"]["S"],
         owner=item["owner"]["S"],
         source_key=item["source_key"]["S"],

@@ -1,4 +1,4 @@
-"""What a request asks for, whichever dialect it came in."""
+"""Parsed requests, independent of the route they came through."""
 
 import hashlib
 import json
@@ -13,14 +13,14 @@ _MAX_NAME_CHARS: Final = 100
 
 @dataclass(frozen=True)
 class ProcessRequest:
-    """A picture to process.
+    """A request to process an image from the request body or a URL.
 
     Attributes:
-        image: the picture's file, or the URL of one.
-        options: those of :class:`core.options.Options` that are not to have their defaults.
-        name: the file's name, which the result is named after; None: that of the URL, if it is one.
-        background: a picture to put the subject on, or the URL of one.
-        webhook_url: who is told when the job has ended.
+        image: the file's bytes, or its URL.
+        options: options other than the defaults, see :class:`core.options.Options`.
+        name: the file's name, which the result is named after; None: the name in the URL, if any.
+        background: the background image's bytes, or its URL.
+        webhook_url: receives the outcome.
     """
 
     image: bytes | str
@@ -31,14 +31,14 @@ class ProcessRequest:
 
     @property
     def file_name(self) -> str:
-        """What the picture's key ends with."""
+        """The last part of the image's object key."""
         url = self.image if isinstance(self.image, str) else ""
         return file_name(self.name or unquote(urlsplit(url).path))
 
 
 @dataclass(frozen=True)
 class ObjectRequest:
-    """A job for an object that lies in the uploads bucket already."""
+    """A request to process an object of the uploads bucket."""
 
     key: str
     version_id: str | None
@@ -47,15 +47,19 @@ class ObjectRequest:
 
 
 def file_name(name: str) -> str:
-    """Return a file's name as a key can end: ASCII, no folders, not too long."""
+    """Return a file name that is safe in an object key: ASCII, without folders, at most 100 characters.
+
+    >>> file_name("photos/Tasse à café.png")
+    'Tasse_caf_.png'
+    """
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name.replace("\\", "/").rpartition("/")[2]).strip("._")
     return safe[-_MAX_NAME_CHARS:] or "image"
 
 
-def fingerprint(order: ProcessRequest | ObjectRequest) -> str:
-    """Return what two orders share exactly if they ask for the same."""
-    said = {
+def fingerprint(request: ProcessRequest | ObjectRequest) -> str:
+    """Return a hash that is equal for equal requests only."""
+    fields = {
         name: hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else value
-        for name, value in vars(order).items()
+        for name, value in vars(request).items()
     }
-    return hashlib.sha256(json.dumps(said, sort_keys=True, default=dict).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, default=dict).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What the API's own routes take and answer, as its document describes them."""
+"""Request and response models of the API's own routes."""
 
 from typing import Annotated, Any, Literal
 
@@ -7,31 +7,29 @@ from pydantic import BaseModel, ConfigDict, Field
 from core.limits import MAX_BYTES, MAX_KEY_BYTES
 from core.options import Options
 
-WebhookUrl = Annotated[str, Field(max_length=2048, description="where to post how the job has ended; signed")]
+WebhookUrl = Annotated[str, Field(max_length=2048, description="URL that receives the job's outcome, as a signed POST")]
 
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class _Answer(BaseModel):
+class _Response(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
 class UploadRequest(_Request):
-    """A picture that is to be uploaded by a form."""
+    """An image to upload with a form."""
 
-    name: str = Field("image", max_length=255, description="the file's name, which the result is named after")
-    content_type: Annotated[str, Field(pattern=r"^image/[a-z0-9.+-]{1,60}$", description="its MIME type")] = (
+    name: str = Field("image", max_length=255, description="file name; the result is named after it")
+    content_type: Annotated[str, Field(pattern=r"^image/[a-z0-9.+-]{1,60}$", description="MIME type of the file")] = (
         "image/jpeg"
     )
-    max_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES, description="the largest file that S3 is to accept")] = (
-        MAX_BYTES
-    )
+    max_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES, description="largest file that S3 accepts")] = MAX_BYTES
 
 
-class UploadForm(_Answer):
-    """A form: ``fields`` and then ``file``, posted to ``url`` as multipart/form-data. ``POST /jobs`` takes ``key``."""
+class UploadForm(_Response):
+    """A presigned form. Post `fields` and then `file` to `url` as multipart/form-data, and `key` to `POST /jobs`."""
 
     key: str
     url: str
@@ -46,7 +44,7 @@ class ObjectSource(_Request):
 
 
 class JobRequest(_Request):
-    """A picture to process, an object or a URL; ``options`` as of an upload."""
+    """An image to process: an object of the uploads bucket, or a URL."""
 
     source: ObjectSource | None = None
     image_url: Annotated[str, Field(min_length=1, max_length=8192)] | None = None
@@ -54,8 +52,8 @@ class JobRequest(_Request):
     webhook_url: WebhookUrl | None = None
 
 
-class Result(_Answer):
-    """The finished picture; ``url`` leads there for an hour."""
+class Result(_Response):
+    """The result of a job; `url` is valid for one hour."""
 
     url: str
     key: str
@@ -65,8 +63,8 @@ class Result(_Answer):
     bytes: int
 
 
-class Metrics(_Answer):
-    """What the job did, from the result's sidecar."""
+class Metrics(_Response):
+    """Facts about the job, from the result's sidecar."""
 
     timings_s: dict[str, float]
     model: dict[str, Any]
@@ -77,8 +75,8 @@ class Metrics(_Answer):
     warnings: list[str]
 
 
-class ProblemDocument(_Answer):
-    """RFC 9457. From status 500 on there is nothing but title, status, code and request id."""
+class ProblemDocument(_Response):
+    """An error by RFC 9457. With a status of 500 or above, only title, status, code and request id are sent."""
 
     type: str
     title: str
@@ -92,21 +90,21 @@ class ProblemDocument(_Answer):
     request_id: str
 
 
-class JobDocument(_Answer):
+class JobDocument(_Response):
     """A job."""
 
     job_id: str
     status: Literal["queued", "running", "succeeded", "failed"]
     created_at: str
     source_key: str
-    stage: str | None = Field(default=None, description="the state of the machine that a running job is in")
+    stage: str | None = Field(default=None, description="current state of a running execution")
     result: Result | None = None
     metrics: Metrics | None = None
-    error: ProblemDocument | None = Field(default=None, description="what failed, as POST /process would have said it")
+    error: ProblemDocument | None = Field(default=None, description="the failure, in the format of an error response")
 
 
-class ProcessAnswer(_Answer):
-    """A finished picture: ``image`` in base64, or ``result_url`` where it is too large or a URL was asked for."""
+class ProcessResponse(_Response):
+    """A finished image: `image` in base64; or `result_url` if it is too large, or if `delivery` is `url`."""
 
     success: Literal[True] = True
     job_id: str
@@ -116,16 +114,16 @@ class ProcessAnswer(_Answer):
     metrics: Metrics
 
 
-class Accepted(_Answer):
-    """A job that is not done yet; ``location`` tells of it."""
+class Accepted(_Response):
+    """A job that has not ended yet. Poll `location` for its state."""
 
     job_id: str
     status: Literal["queued", "running"]
     location: str
 
 
-class Step(_Answer):
-    """An event of a job's execution, ``ms`` after its first."""
+class Step(_Response):
+    """An event of the job's execution; `ms` is the time since the first event."""
 
     id: int
     ms: int
@@ -134,20 +132,20 @@ class Step(_Answer):
     detail: str
 
 
-class Steps(_Answer):
-    """The events of a job's execution so far, oldest first."""
+class Steps(_Response):
+    """The events of the job's execution so far, oldest first."""
 
     events: list[Step]
 
 
-class Health(_Answer):
-    """The function answers."""
+class Health(_Response):
+    """The API responds."""
 
     status: Literal["ok"] = "ok"
 
 
-class Ready(_Answer):
-    """Whether each thing that a job needs is there."""
+class Ready(_Response):
+    """Whether each resource that a job needs exists."""
 
     ready: bool
     bucket: bool
@@ -157,12 +155,14 @@ class Ready(_Answer):
 
 
 class ProcessBody(Options):
-    """What ``POST /process`` takes, for its document: options stand beside the picture."""
+    """The request body of `POST /process`. Options are top-level members."""
 
-    image: str | None = Field(default=None, description="the picture's file, in JSON as base64; or image_url")
-    image_url: str | None = Field(default=None, description="where the picture is fetched from")
-    background: str | None = Field(default=None, description="a picture to put the subject on; or background_url")
-    background_url: str | None = Field(default=None, description="where that is fetched from")
-    name: str | None = Field(default=None, description="the file's name, which the result is named after")
-    delivery: Literal["inline", "url"] = Field(default="inline", description="url: a URL even of a small result")
+    image: str | None = Field(default=None, description="the image: a file in a form, base64 in JSON; or image_url")
+    image_url: str | None = Field(default=None, description="URL of the image")
+    background: str | None = Field(default=None, description="background image, like image; or background_url")
+    background_url: str | None = Field(default=None, description="URL of the background image")
+    name: str | None = Field(default=None, description="file name; the result is named after it")
+    delivery: Literal["inline", "url"] = Field(
+        default="inline", description="inline: the result in base64 unless it is too large; url: always a presigned URL"
+    )
     webhook_url: WebhookUrl | None = None

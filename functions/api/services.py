@@ -1,4 +1,4 @@
-"""What the routes call, made once."""
+"""The services that routes call, created once per process."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,62 +11,65 @@ from botocore.config import Config as SdkConfig
 from core.limits import MAX_BYTES
 from functions.api.auth import Authorizer
 from functions.api.config import ApiConfig
-from functions.api.jobs import Fetch, Jobs
+from functions.api.jobs import Fetch, JobService
 from functions.api.readiness import Readiness
 from functions.api.repository import JobRepository
 from functions.runtime import safe_http
 from functions.runtime.config import SDK
 from functions.runtime.store import S3_SDK, Store
 
-FETCH_S = 10.0
-"""How long a picture that is named by its URL may take to come."""
+FETCH_TIMEOUT_S = 10.0
+"""Timeout of the download of an image URL."""
 
-PATIENCE: Final = SdkConfig(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3})
-"""How long the API bears with a call to AWS that nobody answers: less than the gateway bears with the API."""
+SDK_TIMEOUTS: Final = SdkConfig(
+    connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3}
+)
+"""Timeouts of AWS calls, retries included: shorter than API Gateway's timeout."""
 
 
 @dataclass(frozen=True)
 class Services:
-    """What the routes call."""
+    """The services that routes call."""
 
     config: ApiConfig
     authorizer: Authorizer
     repository: JobRepository
-    jobs: Jobs
+    jobs: JobService
     readiness: Readiness
 
     @classmethod
     def connect(
         cls, config: ApiConfig, *, client: Callable[[str], Any] | None = None, fetch: Fetch | None = None
     ) -> Self:
-        """Make the services of a stack.
+        """Return the services of a stack.
 
         Args:
-            config: where it is.
-            client: called with a service's name, returns its client; None for boto3's own.
-            fetch: fetches what callers name by URL; None for the web.
+            config: the stack's resources and limits.
+            client: returns the AWS client of a service, e.g. ``s3``; boto3's clients if None.
+            fetch: downloads image URLs; :func:`functions.runtime.safe_http.get` if None.
         """
         client = client or _client
-        s3, table, machine = client("s3"), client("dynamodb"), client("stepfunctions")
+        s3, dynamodb, stepfunctions = client("s3"), client("dynamodb"), client("stepfunctions")
         authorizer = Authorizer(
             keys_table=config.keys_table,
             usage_table=config.usage_table,
             rate_per_minute=config.rate_per_minute,
             monthly_quota=config.monthly_quota,
-            dynamodb_client=table,
+            dynamodb_client=dynamodb,
         )
-        fetch = fetch or partial(safe_http.get, policy=config.outbound, limit_bytes=MAX_BYTES, timeout_s=FETCH_S)
-        repository = JobRepository(config, authorizer=authorizer, table=table)
-        jobs = Jobs(config, repository=repository, store=Store(s3), machine=machine, fetch=fetch)
+        fetch = fetch or partial(
+            safe_http.get, policy=config.outbound, limit_bytes=MAX_BYTES, timeout_s=FETCH_TIMEOUT_S
+        )
+        repository = JobRepository(config, authorizer=authorizer, dynamodb=dynamodb)
         return cls(
-            config,
-            authorizer,
-            repository,
-            jobs,
-            Readiness(config, s3=s3, table=table, machine=machine, queue=client("sqs")),
+            config=config,
+            authorizer=authorizer,
+            repository=repository,
+            jobs=JobService(config, repository=repository, store=Store(s3), stepfunctions=stepfunctions, fetch=fetch),
+            readiness=Readiness(config, s3=s3, dynamodb=dynamodb, stepfunctions=stepfunctions, sqs=client("sqs")),
         )
 
 
 def _client(service: str) -> Any:
     sdk = S3_SDK if service == "s3" else SDK
-    return boto3.client(service, config=sdk.merge(PATIENCE))  # type: ignore[call-overload]
+    return boto3.client(service, config=sdk.merge(SDK_TIMEOUTS))  # type: ignore[call-overload]

@@ -16,8 +16,8 @@ from moto import mock_aws
 from werkzeug.test import Client, TestResponse
 
 from embedded_cloud.gateway import Gateway
-from functions.api.application import handler
 from functions.api.config import ApiConfig
+from functions.api.resolver import create_handler
 from functions.api.services import Services
 from functions.contracts.api_key import ApiKey, KeyRecord, Scope, SecretHash
 from functions.contracts.object_keys import failure_key, sidecar_key
@@ -224,7 +224,7 @@ class Api:
         self.services = Services.connect(
             ApiConfig(**config), client=lambda service: by_hand.get(service) or client(service), fetch=self.web
         )
-        handle = handler(self.services)
+        handle = create_handler(self.services)
         context = SimpleNamespace(
             function_name="api", memory_limit_in_mb=1024, invoked_function_arn="arn:api", aws_request_id="request"
         )

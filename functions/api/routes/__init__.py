@@ -1,1 +1,1 @@
-"""The routes of the HTTP API, one module per dialect."""
+"""The routes of the HTTP API: one module each for the API's own routes, remove.bg's and rembg's."""

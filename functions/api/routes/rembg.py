@@ -1,7 +1,7 @@
-"""The API of rembg's server: its parameters, for this project's jobs.
+"""Routes for clients of rembg's server.
 
-What has no meaning here is read as rembg reads it, and named in the header ``X-Warnings``. Errors have the problem
-format of the API's own routes, where ``detail`` is, as with rembg, what went wrong.
+Parameters that have no effect here are parsed as rembg does, and reported in the header ``X-Warnings``. Errors have
+the format of the API's own routes; like rembg's, they have the member ``detail``.
 """
 
 import dataclasses
@@ -16,9 +16,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, InstanceOf, V
 from core.errors import MAX_SHOWN_CHARS
 from core.types import Precision
 from functions.api import body, openapi, problems
-from functions.api.auth import Admission
-from functions.api.delivery import admit, answers, deliver, sentence, warned
+from functions.api.auth import Authorization
 from functions.api.problems import Problem
+from functions.api.processing import authorize, result_responses, run_to_result, sentence, warnings_header
 from functions.api.requests import ProcessRequest
 from functions.api.services import Services
 from functions.contracts.api_key import Scope
@@ -26,13 +26,13 @@ from functions.contracts.api_key import Scope
 PATH: Final = "/api/remove"
 
 _NAMES: Final = {"image_url": "url", "options.model": "model"}
-"""What rembg calls those inputs that have another name here."""
+"""rembg's names of fields that have another name here."""
 
 
 def _color(text: str) -> str:
     channels = [int(channel) for channel in text.split(",")]
     if len(channels) != len("rgba") or not all(0 <= channel <= 255 for channel in channels):
-        raise ValueError("a colour is red,green,blue,alpha, each 0 to 255")
+        raise ValueError("a color is red,green,blue,alpha, each 0 to 255")
     return f"#{bytes(channels).hex()}"
 
 
@@ -40,11 +40,11 @@ def _json(text: str) -> Any:
     try:
         return json.loads(text)
     except RecursionError:
-        raise ValueError("this is no JSON that can be read") from None
+        raise ValueError("the JSON is nested too deeply") from None
 
 
 class Parameters(BaseModel):
-    """What ``/api/remove`` is asked for beside the picture; those that rembg does not have are in ``model_extra``."""
+    """Parameters of ``/api/remove`` other than the image. Unknown ones are in ``model_extra``."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -62,25 +62,25 @@ class Parameters(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Those of :class:`core.options.Options` that were asked for."""
+        """The options that the parameters map to, see :class:`core.options.Options`."""
         precision = Precision.HIGH if self.a or self.vm else Precision.STANDARD
         options = {"model": self.model, "precision_level": precision.value, "output": "mask" if self.om else "cutout"}
         return options if self.om or self.bgc is None else {**options, "background_color": self.bgc}
 
     @property
     def warnings(self) -> list[str]:
-        """What was asked for and makes no difference."""
+        """One warning for each parameter that has no effect."""
         reasons = {
-            **dict.fromkeys(("af", "ab", "ae"), "the edge is found by what is known of it"),
-            "ppm": "masks stay soft" if self.ppm else None,
-            "dc": None if self.dc else "the old background's colours are always taken out",
-            "vm": "alpha is solved for in closed form, as with a" if self.vm else None,
+            **dict.fromkeys(("af", "ab", "ae"), "the unknown band is derived from the mask"),
+            "ppm": "masks are not post-processed" if self.ppm else None,
+            "dc": None if self.dc else "foreground colors are always decontaminated",
+            "vm": "the closed-form solver computes alpha, as with a" if self.vm else None,
             "bgc": "a mask has no background" if self.om else None,
-            "extras": "nothing here takes them",
-            **dict.fromkeys(self.model_extra or {}, "there is no such parameter"),
+            "extras": "no model here has extra parameters",
+            **dict.fromkeys(self.model_extra or {}, "the parameter is unknown"),
         }
         return [
-            f"{name} has no effect, {reason}"
+            f"{name} has no effect: {reason}"
             for name, reason in reasons.items()
             if reason and name in self.model_fields_set
         ]
@@ -90,22 +90,22 @@ class _Upload(Parameters):
     file: InstanceOf[body.UploadedFile]
 
 
-def told() -> dict[str, openapi.Operation]:
-    """Return what the document says of the routes that they cannot say of themselves."""
+def operations() -> dict[str, openapi.Operation]:
+    """Return the members of OpenAPI operations that Powertools cannot derive from the routes."""
     return {
         "GET /api/remove": {
-            **openapi.asks(Parameters, url="where the picture lies"),
-            **answers("image/png"),
+            **openapi.query_parameters(Parameters, url="URL of the image"),
+            **result_responses("image/png"),
         },
         "POST /api/remove": {
-            **openapi.takes(_Upload, openapi.FORM, required=("file",)),
-            **answers("image/png"),
+            **openapi.request_body(_Upload, openapi.FORM, required=("file",)),
+            **result_responses("image/png"),
         },
     }
 
 
-def parameters(given: Mapping[str, Any]) -> Parameters:
-    """Return what is asked for beside the picture. A parameter that is empty counts as one that is not there.
+def parse_parameters(given: Mapping[str, Any]) -> Parameters:
+    """Parse the parameters other than the image. Empty ones are ignored.
 
     Raises:
         Problem: ``invalid_parameter``.
@@ -114,11 +114,11 @@ def parameters(given: Mapping[str, Any]) -> Parameters:
         return Parameters.model_validate({name: value for name, value in given.items() if value not in (None, "")})
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-    raise _refused(str(first["loc"][0]), sentence(first["msg"]))
+    raise _invalid(str(first["loc"][0]), sentence(first["msg"]))
 
 
 def from_url(query: Mapping[str, str]) -> tuple[ProcessRequest, list[str]]:
-    """Return the order that a query makes, and what of it has no effect.
+    """Return the request in a query, and its warnings.
 
     Raises:
         Problem: ``invalid_parameter``.
@@ -126,58 +126,64 @@ def from_url(query: Mapping[str, str]) -> tuple[ProcessRequest, list[str]]:
     given = dict(query)
     url = given.pop("url", "")
     if not url:
-        raise _refused("url", "The picture's URL is missing.")
-    asked = parameters(given)
-    return ProcessRequest(url, asked.options), asked.warnings
+        raise _invalid("url", "The image URL is missing.")
+    parameters = parse_parameters(given)
+    return ProcessRequest(url, parameters.options), parameters.warnings
 
 
-def from_upload(query: Mapping[str, str], said: body.Body) -> tuple[ProcessRequest, list[str]]:
-    """Return the order that a form makes, and what of it has no effect. Parameters may be in the query, too.
+def from_upload(query: Mapping[str, str], parsed: body.Body) -> tuple[ProcessRequest, list[str]]:
+    """Return the request in a form, and its warnings. The query may have parameters, too.
 
     Raises:
         Problem: ``invalid_parameter``.
     """
-    files = dict(said.files)
+    files = dict(parsed.files)
     file = files.pop("file", None)
     if file is None:
-        raise _refused("file", "The picture is missing, which is a file in a multipart form.")
-    if twice := sorted(query.keys() & said.fields.keys()):
-        raise _refused(twice[0], "The parameter is in the query and in the form.")
-    asked = parameters({**query, **said.fields, **files})
-    return ProcessRequest(file.data, asked.options, name=file.name), asked.warnings
+        raise _invalid("file", "The image is missing. Send it as a file in a multipart form.")
+    if repeated := sorted(query.keys() & parsed.fields.keys()):
+        raise _invalid(repeated[0], "The parameter is in both the query and the form.")
+    parameters = parse_parameters({**query, **parsed.fields, **files})
+    return ProcessRequest(file.data, parameters.options, name=file.name), parameters.warnings
 
 
-def refusal(problem: Problem, request_id: str) -> Response[str]:
-    """Return the answer to a request that failed."""
-    named = dataclasses.replace(problem, field=_NAMES.get(problem.field or "", problem.field))
-    return problems.refusal(named, request_id)
+def error_response(problem: Problem, request_id: str) -> Response[str]:
+    """Return the response to a failed request, with rembg's field names."""
+    renamed = dataclasses.replace(problem, field=_NAMES.get(problem.field or "", problem.field))
+    return problems.error_response(renamed, request_id)
 
 
-def _refused(name: str, reason: str) -> Problem:
+def _invalid(name: str, reason: str) -> Problem:
     name = name[:MAX_SHOWN_CHARS]
-    return Problem(422, "invalid_parameter", reason, field=name, remedy="See rembg's server for what it takes.")
+    return Problem(
+        422,
+        "invalid_parameter",
+        reason,
+        field=name,
+        remedy="See the documentation of rembg's server for its parameters.",
+    )
 
 
 def routes(services: Services) -> APIGatewayHttpRouter:
-    """Return the routes of rembg's server."""
+    """Return a router with the routes of rembg's server."""
     router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
-    def remove(order: ProcessRequest, warnings: list[str], admission: Admission) -> Response[Any]:
-        delivery = deliver(services, router.current_event, admission.caller, order)
-        told = warned([*warnings, *delivery.sidecar["warnings"]])
-        return delivery.picture({**admission.rate.headers, **told})
+    def remove(request: ProcessRequest, warnings: list[str], auth: Authorization) -> Response[Any]:
+        result = run_to_result(services, router.current_event, auth.caller, request)
+        headers = warnings_header([*warnings, *result.sidecar["warnings"]])
+        return result.response({**auth.rate_limit.headers, **headers})
 
-    @router.get(PATH, summary="Cut out what lies at a URL, as rembg's server does", enable_validation=False)
+    @router.get(PATH, summary="Process an image URL (rembg)", enable_validation=False)
     def remove_from_url() -> Response[Any]:
-        """Take rembg's parameters in the query, and answer with a PNG."""
-        admission = admit(services, router, Scope.PROCESS)
-        return remove(*from_url(router.current_event.query_string_parameters), admission)
+        """Accept the parameters of rembg's server in the query, and respond with a PNG."""
+        auth = authorize(services, router, Scope.PROCESS)
+        return remove(*from_url(router.current_event.query_string_parameters), auth)
 
-    @router.post(PATH, summary="Cut a picture out, as rembg's server does", enable_validation=False)
+    @router.post(PATH, summary="Process an uploaded image (rembg)", enable_validation=False)
     def remove_from_upload() -> Response[Any]:
-        """Take a form with rembg's parameters, and answer with a PNG."""
+        """Accept a form with the parameters of rembg's server, and respond with a PNG."""
         event = router.current_event
-        admission = admit(services, router, Scope.PROCESS)
-        return remove(*from_upload(event.query_string_parameters, body.read(event)), admission)
+        auth = authorize(services, router, Scope.PROCESS)
+        return remove(*from_upload(event.query_string_parameters, body.read(event)), auth)
 
     return router

@@ -1,7 +1,7 @@
-"""remove.bg's API: its parameters, headers and error codes, for this project's jobs.
+"""Routes for clients of remove.bg.
 
-Names, defaults and limits are those of remove.bg's own description. A parameter that asks for what the pipeline does
-not do is refused by its name and never passed over, and so is one that remove.bg does not have.
+Parameters, defaults, limits, headers and error codes are those of remove.bg's API description. A parameter that the
+pipeline does not support, or that remove.bg does not have, is rejected by name, never ignored.
 """
 
 import base64
@@ -21,8 +21,15 @@ from core.errors import MAX_SHOWN_CHARS, InvalidOptionsError
 from core.options import REGION_EXCEEDS_PICTURE, Options
 from functions.api import body, openapi
 from functions.api.auth import Usage
-from functions.api.delivery import Delivery, admit, answers, deliver, sentence, warned
 from functions.api.problems import Problem
+from functions.api.processing import (
+    JobResult,
+    authorize,
+    result_responses,
+    run_to_result,
+    sentence,
+    warnings_header,
+)
 from functions.api.requests import ProcessRequest
 from functions.api.services import Services
 from functions.contracts.api_key import Scope
@@ -41,11 +48,11 @@ HEADERS: Final = (
 )
 
 CREDITS: Final = 1
-"""What a picture is charged, whatever its size."""
+"""Credits charged per image of any size."""
 
 _MEGAPIXELS: Final = {"preview": 0.25, "small": 0.25, "regular": 0.25, "medium": 1.5, "hd": 4.0, "50MP": 50.0}
-_MEGAPIXELS_OF_OTHERS: Final = 25.0  # full, which is also called 4k, and auto
-_MEGAPIXELS_OF_PNG: Final = 10.0  # at most, of any size
+_DEFAULT_MEGAPIXELS: Final = 25.0  # full, 4k and auto
+_MAX_PNG_MEGAPIXELS: Final = 10.0  # limits all sizes
 
 _FORMATS: Final = {"png": "png", "jpg": "jpeg", "webp": "webp", "zip": "zip"}
 
@@ -54,7 +61,7 @@ _PARAMETERS: Final = {
     "max_megapixels": "size",
     "background_color": "bg_color",
 }
-"""What remove.bg calls those options that have another name there."""
+"""remove.bg's names of options that have another name here."""
 
 _CODES: Final = {
     "quota_exceeded": "insufficient_credits",
@@ -66,67 +73,67 @@ _CODES: Final = {
     "too_many_pixels": "resolution_too_high",
     "image_too_small": "invalid_dimensions",
 }
-"""What remove.bg calls those problems that have another name there."""
+"""remove.bg's codes of problems that have another code here."""
 
-_CODES_OF_URLS: Final = {
+_URL_CODES: Final = {
     ("image_url", "url_refused"): "invalid_image_url",
     ("image_url", "download_failed"): "failed_image_download",
     ("background_url", "url_refused"): "invalid_bg_image_url",
     ("background_url", "download_failed"): "failed_bg_download",
 }
 
-_JSON_ALONE: Final = re.compile(r"\s*application/json\s*(;[^,]*)?")
-"""An ``Accept`` header that asks for JSON. HTTP libraries name it among others by default, and want the picture."""
+_JSON_ONLY: Final = re.compile(r"\s*application/json\s*(;[^,]*)?")
+"""An ``Accept`` header that accepts nothing but JSON. HTTP libraries often list JSON among others by default."""
 
 _STATUSES: Final = {401: 403, 402: 402, 403: 403, 404: 404, 429: 429}
-"""The statuses of callers' errors; those that are not here are 400 with remove.bg."""
+"""remove.bg's statuses of 4xx problems; all others are 400."""
 
 
-def _file_address(url: str) -> str:
+def _check_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("this is no URL of a file")
+        raise ValueError("this is not an http or https URL")
     return url
 
 
 def _visible_color(color: str) -> str | None:
-    """Return ``#rrggbb``, or ``#rrggbbaa`` of a translucent colour, or None of one that cannot be seen."""
+    """Return ``#rrggbb``, or ``#rrggbbaa`` if the color is translucent, or None if it is fully transparent."""
     digits = color.removeprefix("#").lower()
     if re.fullmatch(r"[0-9a-f]{3,4}|[0-9a-f]{6}|[0-9a-f]{8}", digits):
         digits = digits if len(digits) >= len("rrggbb") else "".join(2 * digit for digit in digits)
         return None if digits[6:] == "00" else "#" + digits[:6] + digits[6:].replace("ff", "")
     if not color.isalpha():
-        raise ValueError("this is neither 3, 4, 6 or 8 hexadecimal digits nor the name of a colour")
+        raise ValueError("a color is 3, 4, 6 or 8 hexadecimal digits, or a name")
     return "#{:02x}{:02x}{:02x}".format(*ImageColor.getrgb(color))
 
 
 def _spaced(text: str) -> str:
-    """Return values that stand apart by one space each, as options have them."""
+    """Return a list of values separated by single spaces, the format of options."""
     return " ".join(text.replace(",", " ").split())
 
 
 def _with_units(margins: str) -> str:
-    """Return margins of which each has its unit: a bare number counts pixels."""
+    """Return margins with units. A number without a unit is in pixels."""
     return re.sub(r"(\d)(?= |$)", r"\1px", _spaced(margins))
 
 
-def _only(wanted: bool, reason: str) -> AfterValidator:
+def _only(supported: bool, reason: str) -> AfterValidator:
     def check(value: bool) -> bool:
-        if value is not wanted:
+        if value is not supported:
             raise ValueError(reason)
         return value
 
     return AfterValidator(check)
 
 
-FileUrl = Annotated[str, AfterValidator(_file_address)]
+FileUrl = Annotated[str, AfterValidator(_check_url)]
 Level = Annotated[
     Literal["none", "1", "2", "latest"], BeforeValidator(lambda level: str(level) if type(level) is int else level)
 ]
 
 
 class Parameters(BaseModel):
-    """What ``POST /v1.0/removebg`` is asked for, by remove.bg's names and with its defaults."""
+    """Parameters of ``POST /v1.0/removebg``, with remove.bg's names and defaults."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, str_strip_whitespace=True)
 
@@ -146,14 +153,16 @@ class Parameters(BaseModel):
     bg_color: Annotated[str, AfterValidator(_visible_color)] | None = None
     bg_image_file: InstanceOf[body.UploadedFile] | None = None
     bg_image_url: FileUrl | None = None
-    add_shadow: Annotated[bool, _only(False, "shadows are not drawn here")] = False
+    add_shadow: Annotated[bool, _only(False, "shadows are not supported, send false")] = False
     shadow_type: Literal["none"] = "none"
     shadow_opacity: Annotated[float, Field(ge=0, le=100)] = 100
-    semitransparency: Annotated[bool, _only(True, "what light passes through cannot be made opaque here")] = True
+    semitransparency: Annotated[
+        bool, _only(True, "opaque output of semitransparent parts is not supported, send true")
+    ] = True
 
     @property
     def options(self) -> dict[str, Any]:
-        """Those of :class:`core.options.Options` that were asked for."""
+        """The options that the parameters map to, see :class:`core.options.Options`."""
         options = {
             "output": "mask" if self.channels == "alpha" else "cutout",
             "format": self._format,
@@ -169,13 +178,13 @@ class Parameters(BaseModel):
 
     @property
     def background(self) -> bytes | str | None:
-        """The picture behind the subject, or its URL."""
+        """The background image's bytes, or its URL."""
         return self.bg_image_file.data if self.bg_image_file else self.bg_image_url
 
     @property
     def warnings(self) -> list[str]:
-        """What was asked for and makes no difference."""
-        return [] if self.type == "auto" else [f"type={self.type} has no effect, subjects of any type are looked for"]
+        """One warning for each parameter that has no effect."""
+        return [] if self.type == "auto" else [f"type={self.type} has no effect: subjects of any type are segmented"]
 
     @property
     def _format(self) -> str:
@@ -186,8 +195,8 @@ class Parameters(BaseModel):
 
     @property
     def _max_megapixels(self) -> float:
-        most = _MEGAPIXELS.get(self.size, _MEGAPIXELS_OF_OTHERS)
-        return min(most, _MEGAPIXELS_OF_PNG) if self._format == "png" else most
+        limit = _MEGAPIXELS.get(self.size, _DEFAULT_MEGAPIXELS)
+        return min(limit, _MAX_PNG_MEGAPIXELS) if self._format == "png" else limit
 
 
 _ERRORS: Final = {
@@ -204,82 +213,84 @@ _ERRORS: Final = {
         }
     },
 }
-_PICTURES: Final = ("image/png", "image/jpeg", "image/webp", "application/zip", openapi.JSON)
+_CONTENT_TYPES: Final = ("image/png", "image/jpeg", "image/webp", "application/zip", openapi.JSON)
 
 
-def told() -> dict[str, openapi.Operation]:
-    """Return what the document says of the routes that they cannot say of themselves."""
+def operations() -> dict[str, openapi.Operation]:
+    """Return the members of OpenAPI operations that Powertools cannot derive from the routes."""
     return {
         "POST /v1.0/removebg": {
-            **openapi.takes(Parameters, openapi.FORM, openapi.URLENCODED, openapi.JSON),
-            **answers(*_PICTURES, error=openapi.JSON, schema=_ERRORS),
+            **openapi.request_body(Parameters, openapi.FORM, openapi.URLENCODED, openapi.JSON),
+            **result_responses(*_CONTENT_TYPES, error=openapi.JSON, schema=_ERRORS),
         },
-        "GET /v1.0/account": openapi.answers(
-            openapi.JSON, description="The balance.", error=openapi.JSON, schema=_ERRORS
+        "GET /v1.0/account": openapi.file_responses(
+            openapi.JSON, description="The balance of credits.", error=openapi.JSON, schema=_ERRORS
         ),
     }
 
 
-def parameters(said: body.Body) -> Parameters:
-    """Return what a body asks for. A field that is empty or null counts as one that is not there.
+def parse_parameters(parsed: body.Body) -> Parameters:
+    """Parse the parameters in a body. Empty fields and nulls are ignored.
 
     Raises:
         Problem: ``unknown_parameter``, or ``invalid_`` and the parameter's name.
     """
-    given = {name: value for name, value in (said.fields | said.files).items() if value not in (None, "")}
+    given = {name: value for name, value in (parsed.fields | parsed.files).items() if value not in (None, "")}
     try:
         return Parameters.model_validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
     name = str(first["loc"][0])[:MAX_SHOWN_CHARS]
     if first["type"] == "extra_forbidden":
-        raise _refused("unknown_parameter", name, f"The parameters are: {', '.join(Parameters.model_fields)}.")
-    raise _refused(f"invalid_{name}", name, sentence(first["msg"]))
+        raise _invalid(
+            "unknown_parameter", name, f"The parameter is unknown. Use one of {', '.join(Parameters.model_fields)}."
+        )
+    raise _invalid(f"invalid_{name}", name, sentence(first["msg"]))
 
 
-def order(asked: Parameters) -> ProcessRequest:
-    """Return the order that parameters make.
+def to_process_request(parameters: Parameters) -> ProcessRequest:
+    """Return the request that the parameters map to.
 
     Raises:
-        Problem: there is no picture, or more than one, or more than one background, or a value is not allowed.
+        Problem: there is not exactly one image, there are several backgrounds, or an option is invalid.
     """
-    sources = [asked.image_file, asked.image_file_b64, asked.image_url]
+    sources = [parameters.image_file, parameters.image_file_b64, parameters.image_url]
     if (given := len(sources) - sources.count(None)) != 1:
         code = "multiple_sources" if given else "missing_source"
-        raise _refused(code, "image_file", "Give one of image_file, image_file_b64 and image_url.")
-    backgrounds = [asked.bg_color, asked.bg_image_file, asked.bg_image_url]
+        raise _invalid(code, "image_file", "Send one of image_file, image_file_b64 and image_url.")
+    backgrounds = [parameters.bg_color, parameters.bg_image_file, parameters.bg_image_url]
     if len(backgrounds) - backgrounds.count(None) > 1:
-        raise _refused(
-            "multiple_bg_sources", "bg_image_file", "Give one of bg_color, bg_image_file and bg_image_url, or none."
+        raise _invalid(
+            "multiple_bg_sources", "bg_image_file", "Send at most one of bg_color, bg_image_file and bg_image_url."
         )
-    _check(asked)
+    _check_options(parameters)
     return ProcessRequest(
-        image=_image(asked),
-        name=asked.image_file.name if asked.image_file else None,
-        options=asked.options,
-        background=asked.background,
+        image=_image(parameters),
+        name=parameters.image_file.name if parameters.image_file else None,
+        options=parameters.options,
+        background=parameters.background,
     )
 
 
-def _check(asked: Parameters) -> None:
-    # The key stands for the background, which has one only when it is stored.
-    with_background = {"background_key": "backgrounds/"} if asked.background is not None else {}
+def _check_options(parameters: Parameters) -> None:
+    # A placeholder: the background gets its key when it is stored.
+    with_background = {"background_key": "backgrounds/"} if parameters.background is not None else {}
     try:
-        Options.parse({**asked.options, **with_background})
+        Options.parse({**parameters.options, **with_background})
     except InvalidOptionsError as error:
         name = _parameter(error.field)
-        raise _refused(f"invalid_{name}", name, f"{error.message}.") from None
+        raise _invalid(f"invalid_{name}", name, f"{error.message}.") from None
 
 
-def _image(asked: Parameters) -> bytes | str:
-    if asked.image_file:
-        return asked.image_file.data
-    if asked.image_url:
-        return asked.image_url
+def _image(parameters: Parameters) -> bytes | str:
+    if parameters.image_file:
+        return parameters.image_file.data
+    if parameters.image_url:
+        return parameters.image_url
     try:
-        return body.from_base64("image_file_b64", "".join((asked.image_file_b64 or "").split()))
+        return body.from_base64("image_file_b64", "".join((parameters.image_file_b64 or "").split()))
     except Problem as problem:
-        raise _refused("failed_to_read_image", "image_file_b64", problem.detail or "") from None
+        raise _invalid("failed_to_read_image", "image_file_b64", problem.detail or "") from None
 
 
 def _parameter(field: str) -> str:
@@ -287,21 +298,21 @@ def _parameter(field: str) -> str:
     return _PARAMETERS.get(name, name)
 
 
-def _refused(code: str, name: str, detail: str) -> Problem:
+def _invalid(code: str, name: str, detail: str) -> Problem:
     return Problem(HTTPStatus.BAD_REQUEST, code, f"{name}: {detail}", field=name)
 
 
-def translated(problem: Problem) -> tuple[int, str]:
-    """Return the status and the code that remove.bg has for a problem; those of ours that it has none for stay."""
+def translate(problem: Problem) -> tuple[int, str]:
+    """Return remove.bg's status and code for a problem. Codes that remove.bg does not have stay as they are."""
     status = (
         problem.status if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR else _STATUSES.get(problem.status, 400)
     )
     field, code = problem.field or "", problem.code
-    if (field, code) in _CODES_OF_URLS:
-        return status, _CODES_OF_URLS[field, code]
+    if (field, code) in _URL_CODES:
+        return status, _URL_CODES[field, code]
     if code != "invalid_option":
         return status, _CODES.get(code, code)
-    # What an order's words could tell was refused before there was a job. What is left is in the pictures.
+    # Other invalid options are rejected before the job starts; these depend on the images.
     match field:
         case "background" | "options.background_key":
             return status, "failed_to_read_image"
@@ -311,9 +322,9 @@ def translated(problem: Problem) -> tuple[int, str]:
     return status, f"invalid_{_parameter(field)}"
 
 
-def refusal(problem: Problem, request_id: str) -> Response[str]:
-    """Return the answer to a request that failed."""
-    status, code = translated(problem)
+def error_response(problem: Problem, request_id: str) -> Response[str]:
+    """Return the response to a failed request, in remove.bg's format."""
+    status, code = translate(problem)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         detail = f"Request {request_id}"
     else:
@@ -323,38 +334,39 @@ def refusal(problem: Problem, request_id: str) -> Response[str]:
     return Response(status, "application/json", json.dumps({"errors": [error]}), headers=headers)
 
 
-def headers(sidecar: Mapping[str, Any], asked: Parameters) -> dict[str, str]:
-    """Return what the headers of an answer tell of the picture in it."""
+def result_headers(sidecar: Mapping[str, Any], parameters: Parameters) -> dict[str, str]:
+    """Return the response headers that describe a result."""
     image = sidecar["image"]
-    told = {
+    values = {
         "X-Width": image["width"],
         "X-Height": image["height"],
         "X-Credits-Charged": CREDITS,
         **{f"X-Foreground-{name.capitalize()}": value for name, value in _foreground(sidecar).items()},
-        **({} if asked.type_level == "none" else {"X-Type": "other"}),
+        **({} if parameters.type_level == "none" else {"X-Type": "other"}),
     }
     return {
-        **{name: str(value) for name, value in told.items()},
-        **warned([*asked.warnings, *sidecar["warnings"]]),
+        **{name: str(value) for name, value in values.items()},
+        **warnings_header([*parameters.warnings, *sidecar["warnings"]]),
     }
 
 
-def document(delivery: Delivery) -> dict[str, Any]:
-    """Return the answer to who accepts JSON and nothing else: with the result, or where it is to be had."""
-    if delivery.result is None:
-        place = {"result_url": delivery.url}
+def json_result(result: JobResult) -> dict[str, Any]:
+    """Return the response body for clients that accept nothing but JSON: the result in base64, or its URL."""
+    if result.data is None:
+        content = {"result_url": result.url}
     else:
-        place = {"result_b64": base64.b64encode(delivery.result).decode()}
-    return {"data": {**place, **{f"foreground_{name}": value for name, value in _foreground(delivery.sidecar).items()}}}
+        content = {"result_b64": base64.b64encode(result.data).decode()}
+    foreground = {f"foreground_{name}": value for name, value in _foreground(result.sidecar).items()}
+    return {"data": {**content, **foreground}}
 
 
 def account(usage: Usage) -> dict[str, Any]:
-    """Return the balance of a month: a credit is a picture."""
-    left = max(usage.quota - usage.used, 0)
+    """Return the response body of ``GET /v1.0/account``: one credit per image of the monthly quota."""
+    remaining = max(usage.quota - usage.used, 0)
     return {
         "data": {
             "attributes": {
-                "credits": {"total": left, "subscription": left, "payg": 0, "enterprise": 0},
+                "credits": {"total": remaining, "subscription": remaining, "payg": 0, "enterprise": 0},
                 "api": {"free_calls": 0, "sizes": "all"},
             }
         }
@@ -367,29 +379,29 @@ def _foreground(sidecar: Mapping[str, Any]) -> dict[str, int]:
 
 
 def routes(services: Services) -> APIGatewayHttpRouter:
-    """Return remove.bg's routes."""
+    """Return a router with remove.bg's routes."""
     router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
-    @router.post("/v1.0/removebg", summary="Cut a picture out, as remove.bg does", enable_validation=False)
+    @router.post("/v1.0/removebg", summary="Process an image (remove.bg)", enable_validation=False)
     def removebg() -> Response[Any]:
-        """Take remove.bg's parameters, and answer with the picture, or in JSON if nothing else is accepted."""
+        """Accept remove.bg's parameters, and respond with the result; in JSON if the client accepts nothing else."""
         event = router.current_event
-        admission = admit(services, router, Scope.PROCESS)
-        asked = parameters(body.read(event))
-        delivery = deliver(services, event, admission.caller, order(asked))
-        told = {**headers(delivery.sidecar, asked), **admission.rate.headers}
-        if _JSON_ALONE.fullmatch(event.headers.get("accept", "")):
-            return _json(document(delivery), told)
-        return delivery.picture(told)
+        auth = authorize(services, router, Scope.PROCESS)
+        parameters = parse_parameters(body.read(event))
+        result = run_to_result(services, event, auth.caller, to_process_request(parameters))
+        headers = {**result_headers(result.sidecar, parameters), **auth.rate_limit.headers}
+        if _JSON_ONLY.fullmatch(event.headers.get("accept", "")):
+            return _json(json_result(result), headers)
+        return result.response(headers)
 
-    @router.get("/v1.0/account", summary="Tell the balance, as remove.bg does", enable_validation=False)
+    @router.get("/v1.0/account", summary="Get the balance (remove.bg)", enable_validation=False)
     def balance() -> Response[Any]:
-        """Tell how many pictures are left this month; a credit is a picture."""
-        admission = admit(services, router, Scope.READ)
-        return _json(account(services.authorizer.usage(admission.caller)), admission.rate.headers)
+        """Return the images left this month, as credits."""
+        auth = authorize(services, router, Scope.READ)
+        return _json(account(services.authorizer.usage(auth.caller)), auth.rate_limit.headers)
 
     return router
 
 
-def _json(answer: Mapping[str, Any], headers: Mapping[str, str]) -> Response[Any]:
-    return Response(HTTPStatus.OK.value, "application/json", json.dumps(answer), headers=dict(headers))
+def _json(document: Mapping[str, Any], headers: Mapping[str, str]) -> Response[Any]:
+    return Response(HTTPStatus.OK.value, "application/json", json.dumps(document), headers=dict(headers))

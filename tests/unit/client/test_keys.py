@@ -58,7 +58,7 @@ def gate(stack: Stack, at: datetime = NOW) -> Authorizer:
 
 def caller(stack: Stack, key: ApiKey, at: datetime = NOW) -> Caller:
     request = APIGatewayProxyEventV2({"headers": {"x-api-key": key.reveal()}, "requestContext": {}})
-    return gate(stack, at).admit(request, Scope.READ).caller
+    return gate(stack, at).authorize(request, Scope.READ).caller
 
 
 def lets_in(stack: Stack, key: ApiKey, at: datetime = NOW) -> bool:
@@ -230,7 +230,7 @@ def test_a_key_s_webhooks_are_signed_with_a_secret_that_outlives_rotations(stack
 def test_callers_without_a_key_find_their_webhooks_secret_by_who_they_are(stack: Stack) -> None:
     session = "arn:aws:sts::123456789012:assumed-role/shop/one"
     request = APIGatewayProxyEventV2({"headers": {}, "requestContext": {"authorizer": {"iam": {"userArn": session}}}})
-    caller_id = gate(stack).admit(request, Scope.READ).caller.id
+    caller_id = gate(stack).authorize(request, Scope.READ).caller.id
     assert keys.webhook_secret(stack, session) == signing_secret("master", caller_id)
 
 

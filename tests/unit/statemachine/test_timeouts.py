@@ -12,7 +12,7 @@ import yaml
 from botocore.config import Config as SdkConfig
 
 from client.history import LONGEST_S
-from functions.api.services import PATIENCE
+from functions.api.services import SDK_TIMEOUTS
 from functions.runtime.config import SDK
 from functions.segment.ecs.worker import WorkerConfig
 from functions.webhook.message import ANSWER_S
@@ -113,7 +113,7 @@ def call_s(sdk: SdkConfig = SDK) -> float:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_function_outlives_the_sdk_s_own_attempts_at_a_call_that_nobody_answers(name: str) -> None:
-    assert call_s(PATIENCE if name == "ApiFunction" else SDK) < RESOURCES[name]["Properties"]["Timeout"]
+    assert call_s(SDK_TIMEOUTS if name == "ApiFunction" else SDK) < RESOURCES[name]["Properties"]["Timeout"]
 
 
 def test_a_state_outlives_the_endpoint_that_it_waits_for() -> None:

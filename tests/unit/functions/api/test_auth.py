@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from functions.api.application import problem_for
-from functions.api.auth import Admission, Authorizer, Caller
+from functions.api.auth import Authorization, Authorizer, Caller
 from functions.api.problems import Problem
+from functions.api.resolver import to_problem
 from functions.contracts.api_key import KNOWN_FOR_S, ApiKey, KeyRecord, Scope, SecretHash
 from functions.runtime.handler import logger
 
@@ -40,9 +40,9 @@ class Api:
 
     def __init__(self, dynamodb: Any) -> None:
         self.dynamodb, self.clock = dynamodb, Clock()
-        self.authorizer = self.another_gate()
+        self.authorizer = self.new_authorizer()
 
-    def another_gate(self, dynamodb: Any = None) -> Authorizer:
+    def new_authorizer(self, dynamodb: Any = None) -> Authorizer:
         return Authorizer(
             keys_table="keys",
             usage_table="usage",
@@ -106,7 +106,7 @@ def of(key: ApiKey) -> APIGatewayProxyEventV2:
 
 def refused(authorizer: Authorizer, event: APIGatewayProxyEventV2, scope: Scope = Scope.READ) -> Problem:
     with pytest.raises(Problem) as caught:
-        authorizer.admit(event, scope)
+        authorizer.authorize(event, scope)
     return caught.value
 
 
@@ -126,12 +126,12 @@ def refused(authorizer: Authorizer, event: APIGatewayProxyEventV2, scope: Scope 
 )
 def test_a_key_is_known_by_either_header(api: Api, header: Callable[[str], dict[str, str]]) -> None:
     key = api.key()
-    caller = api.authorizer.admit(request(**header(key.reveal())), Scope.READ).caller
+    caller = api.authorizer.authorize(request(**header(key.reveal())), Scope.READ).caller
     assert caller == Caller(key.key_id, frozenset({Scope.PROCESS, Scope.READ}), rate_per_minute=60, monthly_quota=3)
 
 
 def test_a_key_has_its_own_limits_before_the_stack_s(api: Api) -> None:
-    caller = api.authorizer.admit(of(api.key(rate_per_minute=5, monthly_quota=0)), Scope.READ).caller
+    caller = api.authorizer.authorize(of(api.key(rate_per_minute=5, monthly_quota=0)), Scope.READ).caller
     assert (caller.rate_per_minute, caller.monthly_quota) == (5, 0)
 
 
@@ -169,7 +169,7 @@ def test_no_log_line_and_no_problem_has_a_secret(
     caplog.set_level(logging.DEBUG)
     monkeypatch.setattr(logger.registered_handler, "stream", logged := io.StringIO())
     keys = {"good": of(api.key(rate_per_minute=1)), **bad_requests(api)}
-    told = [str(api.authorizer.admit(keys["good"], Scope.READ))]
+    told = [str(api.authorizer.authorize(keys["good"], Scope.READ))]
     told += [
         f"{p!r} {p} {p.body('r')} {p.headers}" for p in (refused(api.authorizer, event) for event in keys.values())
     ]
@@ -198,14 +198,16 @@ def test_no_header_breaks_the_gate(api: Api, name: str, scheme: str) -> None:
 
 
 def test_who_the_gateway_has_authenticated_may_do_all(api: Api) -> None:
-    caller = api.authorizer.admit(request(iam={"userArn": "arn:aws:iam::123456789012:user/ann"}), Scope.DELETE).caller
+    caller = api.authorizer.authorize(
+        request(iam={"userArn": "arn:aws:iam::123456789012:user/ann"}), Scope.DELETE
+    ).caller
     assert (caller.rate_per_minute, caller.monthly_quota) == (60, 3)
     assert caller.id.isalnum() and caller.id.islower() and len(caller.id) == 35
 
 
 def test_a_role_is_one_caller_whatever_its_sessions_are_called(api: Api) -> None:
     def id_of(arn: str) -> str:
-        return api.authorizer.admit(request(iam={"userArn": arn}), Scope.READ).caller.id
+        return api.authorizer.authorize(request(iam={"userArn": arn}), Scope.READ).caller.id
 
     ids = [id_of(arn) for arn in (f"{ROLE}/one", f"{ROLE}/two", f"{ROLE}per/one")]
     assert ids[0] == ids[1] != ids[2]
@@ -235,16 +237,16 @@ class Counting:
 
 def test_a_key_is_read_once_in_half_a_minute(api: Api) -> None:
     dynamodb, key = Counting(api.dynamodb), api.key()
-    authorizer = api.another_gate(dynamodb)
+    authorizer = api.new_authorizer(dynamodb)
     for seconds, reads in ((0, 1), (KNOWN_FOR_S - 1, 1), (1, 2), (1, 2)):
         api.clock.wait(seconds)
-        authorizer.admit(of(key), Scope.READ)
+        authorizer.authorize(of(key), Scope.READ)
         assert dynamodb.reads == reads
 
 
 def test_a_revocation_takes_effect_within_that_time(api: Api) -> None:
     key = api.key()
-    api.authorizer.admit(of(key), Scope.READ)
+    api.authorizer.authorize(of(key), Scope.READ)
     api.put(record_of(key, revoked_at=NOW))
     api.clock.wait(KNOWN_FOR_S)
     assert refused(api.authorizer, of(key)).code == "auth_failed"
@@ -252,15 +254,15 @@ def test_a_revocation_takes_effect_within_that_time(api: Api) -> None:
 
 def test_a_new_secret_opens_its_key_at_once(api: Api) -> None:
     old = api.key()
-    api.authorizer.admit(of(old), Scope.READ)
+    api.authorizer.authorize(of(old), Scope.READ)
     rotated, new = record_of(old).rotated(NOW, timedelta(0))
     api.put(rotated)
-    assert api.authorizer.admit(of(new), Scope.READ).caller.id == old.key_id
+    assert api.authorizer.authorize(of(new), Scope.READ).caller.id == old.key_id
 
 
 def test_a_key_expires_on_time_although_it_is_known(api: Api) -> None:
     key = api.key(expires_at=NOW + timedelta(seconds=10))
-    api.authorizer.admit(of(key), Scope.READ)
+    api.authorizer.authorize(of(key), Scope.READ)
     api.clock.wait(10)
     assert refused(api.authorizer, of(key)).code == "auth_failed"
 
@@ -268,13 +270,13 @@ def test_a_key_expires_on_time_although_it_is_known(api: Api) -> None:
 # ---- How often
 
 
-def admitted(api: Api, key: ApiKey, times: int) -> list[Admission]:
-    return [api.authorizer.admit(of(key), Scope.READ) for _ in range(times)]
+def admitted(api: Api, key: ApiKey, times: int) -> list[Authorization]:
+    return [api.authorizer.authorize(of(key), Scope.READ) for _ in range(times)]
 
 
 def test_a_minute_s_requests_may_come_at_once_and_then_one_at_a_time(api: Api) -> None:
     key = api.key(rate_per_minute=4)
-    assert [admission.rate.remaining for admission in admitted(api, key, 4)] == [3, 2, 1, 0]
+    assert [admission.rate_limit.remaining for admission in admitted(api, key, 4)] == [3, 2, 1, 0]
     problem = refused(api.authorizer, of(key))
     assert (problem.status, problem.code) == (429, "rate_limit_exceeded")
     assert problem.headers == {
@@ -286,7 +288,7 @@ def test_a_minute_s_requests_may_come_at_once_and_then_one_at_a_time(api: Api) -
     api.clock.wait(14)
     assert refused(api.authorizer, of(key)).headers["Retry-After"] == "1"
     api.clock.wait(1)
-    assert admitted(api, key, 1)[0].rate.remaining == 0
+    assert admitted(api, key, 1)[0].rate_limit.remaining == 0
     assert refused(api.authorizer, of(key)).status == 429
 
 
@@ -299,11 +301,11 @@ def test_no_stretch_of_time_has_more_than_a_full_bucket_and_what_flows_back(
     for seconds in waits:
         api.clock.wait(seconds)
         try:
-            api.authorizer.admit(of(key), Scope.READ)
+            api.authorizer.authorize(of(key), Scope.READ)
         except Problem as problem:
             assert times, "the first one is let in"
             api.clock.wait(int(problem.headers["Retry-After"]))
-            api.authorizer.admit(of(key), Scope.READ)  # who waits as told is let in
+            api.authorizer.authorize(of(key), Scope.READ)  # who waits as told is let in
         times.append(api.clock())
     for first in range(len(times)):
         for last in range(first, len(times)):
@@ -315,7 +317,7 @@ def test_a_bucket_that_was_left_alone_is_full_and_holds_no_more(api: Api) -> Non
     key = api.key(rate_per_minute=2)
     admitted(api, key, 2)
     api.clock.wait(3600)
-    assert [admission.rate.remaining for admission in admitted(api, key, 2)] == [1, 0]
+    assert [admission.rate_limit.remaining for admission in admitted(api, key, 2)] == [1, 0]
     assert refused(api.authorizer, of(key)).status == 429
 
 
@@ -348,21 +350,21 @@ def test_of_two_requests_at_once_only_as_many_are_let_in_as_are_left(api: Api, b
         except Problem as problem:
             assert problem.status == 429
 
-    overtaken = api.another_gate(Overtaken(api.dynamodb, others))
+    overtaken = api.new_authorizer(Overtaken(api.dynamodb, others))
     for _ in range(3):
         try:
-            let_in.append(overtaken.admit(of(key), Scope.READ))
+            let_in.append(overtaken.authorize(of(key), Scope.READ))
         except Problem as problem:
             assert problem.status == 429
     assert len(let_in) == 3 - before
-    assert sorted(admission.rate.remaining for admission in let_in) == list(range(3 - before))
+    assert sorted(admission.rate_limit.remaining for admission in let_in) == list(range(3 - before))
 
 
 # ---- How much
 
 
 def test_the_month_s_quota_is_spent_one_by_one_and_begins_anew(api: Api) -> None:
-    caller = api.authorizer.admit(of(api.key()), Scope.READ).caller
+    caller = api.authorizer.authorize(of(api.key()), Scope.READ).caller
     for used in range(3):
         assert api.authorizer.usage(caller).used == used
         api.authorizer.charge(caller)
@@ -376,13 +378,13 @@ def test_the_month_s_quota_is_spent_one_by_one_and_begins_anew(api: Api) -> None
 
 
 def test_a_quota_of_nothing_admits_nothing(api: Api) -> None:
-    caller = api.authorizer.admit(of(api.key(monthly_quota=0)), Scope.READ).caller
+    caller = api.authorizer.authorize(of(api.key(monthly_quota=0)), Scope.READ).caller
     with pytest.raises(Problem, match="quota_exceeded"):
         api.authorizer.charge(caller)
 
 
 def test_a_refund_gives_one_back_and_never_more_than_was_charged(api: Api) -> None:
-    caller = api.authorizer.admit(of(api.key()), Scope.READ).caller
+    caller = api.authorizer.authorize(of(api.key()), Scope.READ).caller
     api.authorizer.refund(caller.id)
     assert api.authorizer.usage(caller).used == 0
     api.authorizer.charge(caller)
@@ -392,22 +394,22 @@ def test_a_refund_gives_one_back_and_never_more_than_was_charged(api: Api) -> No
 
 
 def test_two_charges_at_the_limit_are_one(api: Api) -> None:
-    caller = api.authorizer.admit(of(api.key(monthly_quota=1)), Scope.READ).caller
-    overtaken = api.another_gate(Overtaken(api.dynamodb, lambda: api.authorizer.charge(caller)))
+    caller = api.authorizer.authorize(of(api.key(monthly_quota=1)), Scope.READ).caller
+    overtaken = api.new_authorizer(Overtaken(api.dynamodb, lambda: api.authorizer.charge(caller)))
     with pytest.raises(Problem, match="quota_exceeded"):
         overtaken.charge(caller)
     assert api.authorizer.usage(caller).used == 1
 
 
 def test_two_refunds_of_one_charge_are_one(api: Api) -> None:
-    caller = api.authorizer.admit(of(api.key()), Scope.READ).caller
+    caller = api.authorizer.authorize(of(api.key()), Scope.READ).caller
     api.authorizer.charge(caller)
-    api.another_gate(Overtaken(api.dynamodb, lambda: api.authorizer.refund(caller.id))).refund(caller.id)
+    api.new_authorizer(Overtaken(api.dynamodb, lambda: api.authorizer.refund(caller.id))).refund(caller.id)
     assert api.authorizer.usage(caller).used == 0
 
 
 def test_meters_are_forgotten_once_they_are_over(api: Api) -> None:
-    api.authorizer.charge(caller := api.authorizer.admit(of(api.key()), Scope.READ).caller)
+    api.authorizer.charge(caller := api.authorizer.authorize(of(api.key()), Scope.READ).caller)
     items = [item for item in api.dynamodb.scan(TableName="usage")["Items"] if caller.id in item["meter"]["S"]]
     kept_s = {item["meter"]["S"]: int(item["expires_at"]["N"]) - NOW.timestamp() for item in items}
     assert kept_s == {f"rate#{caller.id}": 3600, f"quota#{caller.id}#2026-03": 62 * 86400}
@@ -447,8 +449,8 @@ THROTTLED = [
 @pytest.mark.parametrize("error", THROTTLED, ids=str)
 def test_nobody_is_let_in_while_dynamodb_throttles(api: Api, call: str, error: ClientError) -> None:
     with pytest.raises(ClientError) as caught:
-        api.another_gate(Failing(api.dynamodb, call, error)).admit(of(api.key()), Scope.READ)
-    problem = problem_for(caught.value)
+        api.new_authorizer(Failing(api.dynamodb, call, error)).authorize(of(api.key()), Scope.READ)
+    problem = to_problem(caught.value)
     assert (problem.status, problem.code, problem.headers) == (503, "unavailable", {"Retry-After": "5"})
 
 
@@ -459,12 +461,12 @@ def test_nobody_is_let_in_while_dynamodb_throttles(api: Api, call: str, error: C
 )
 def test_nothing_is_charged_and_nobody_let_in_while_dynamodb_does_not_answer(api: Api, error: Exception) -> None:
     for call in ("get_item", "update_item"):
-        authorizer = api.another_gate(Failing(api.dynamodb, call, error))
+        authorizer = api.new_authorizer(Failing(api.dynamodb, call, error))
         with pytest.raises(type(error)):
-            authorizer.admit(of(api.key()), Scope.READ)
+            authorizer.authorize(of(api.key()), Scope.READ)
     with pytest.raises(type(error)):
         authorizer.charge(Caller("k", frozenset(), 60, 3))
-    assert problem_for(error).code == "unavailable"
+    assert to_problem(error).code == "unavailable"
 
 
 def test_a_table_that_is_not_there_is_no_passing_trouble(api: Api) -> None:
@@ -472,4 +474,4 @@ def test_a_table_that_is_not_there_is_no_passing_trouble(api: Api) -> None:
         keys_table="nosuch", usage_table="usage", rate_per_minute=60, monthly_quota=3, dynamodb_client=api.dynamodb
     )
     with pytest.raises(ClientError, match="ResourceNotFound"):
-        authorizer.admit(of(ApiKey.generate()), Scope.READ)
+        authorizer.authorize(of(ApiKey.generate()), Scope.READ)

@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
-from functions.api.application import document
+from functions.api.resolver import openapi_document
 from tests.conftest import ROOT
 
-DOCUMENT = document()
+DOCUMENT = openapi_document()
 OPERATIONS = {
     f"{method.upper()} {path}": operation
     for path, operations in DOCUMENT["paths"].items()

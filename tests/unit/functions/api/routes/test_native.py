@@ -12,8 +12,8 @@ import requests
 from botocore.exceptions import ClientError
 
 from core.errors import FileTooLargeError, PermanentError, TransientError
-from functions.api.delivery import MAX_INLINE_BYTES
-from functions.api.problems import of_report, problem_of
+from functions.api.problems import problem_from_error, problem_from_report
+from functions.api.processing import MAX_INLINE_BYTES
 from functions.contracts.api_key import Scope
 from functions.contracts.errors import StorageDeniedError, StorageUnavailableError
 from functions.runtime.safe_http import UrlAnswerError, UrlError, UrlRefusedError
@@ -618,24 +618,28 @@ def test_each_error_of_a_picture_or_a_request_has_a_code_and_each_of_the_stack_h
     of_the_stack = {"WeightsHashMismatchError", "StorageDeniedError", "WorkerCrashedError", "WebhookRefusedError"}
     for error in leaves(PermanentError) | leaves(UrlError):
         report = {"error": error.__name__, "message": "m", "field": "f", "value": None, "remedy": "r"}
-        assert (of_report(report).status >= 500) == (error.__name__ in of_the_stack), error
+        assert (problem_from_report(report).status >= 500) == (error.__name__ in of_the_stack), error
 
 
 def test_what_passes_is_unavailable_and_says_when_to_come_again() -> None:
     for error in leaves(TransientError):
-        problem = of_report({"error": error.__name__, "message": "m", "field": "f", "value": None, "remedy": "r"})
+        problem = problem_from_report(
+            {"error": error.__name__, "message": "m", "field": "f", "value": None, "remedy": "r"}
+        )
         assert (problem.status, problem.code, problem.headers) == (503, "unavailable", {"Retry-After": "5"}), error
 
 
 def test_a_problem_of_the_stack_says_nothing_of_it() -> None:
     denied = StorageDeniedError("S3 refuses", field="source.key", value="s3://secret-bucket/key", remedy="Grant it.")
-    assert "secret-bucket" not in problem_of(denied).body("1") and "Grant" not in problem_of(denied).body("1")
-    assert problem_of(StorageUnavailableError("m", field="f", value=None, remedy="r")).status == 503
+    assert "secret-bucket" not in problem_from_error(denied).body("1") and "Grant" not in problem_from_error(
+        denied
+    ).body("1")
+    assert problem_from_error(StorageUnavailableError("m", field="f", value=None, remedy="r")).status == 503
 
 
 def test_a_problem_of_the_caller_names_field_value_and_remedy() -> None:
     error = FileTooLargeError("The file is too large", field="source.bytes", value=7, remedy="Scale it down.")
-    said = problem_of(error).document("1")
+    said = problem_from_error(error).document("1")
     assert said == {
         "type": "about:blank",
         "title": "File too large",

@@ -25,11 +25,11 @@ NAMES = ["model", "a", "af", "ab", "ae", "om", "ppm", "dc", "vm", "bgc", "extras
 
 
 def asked(**query: Any) -> dict[str, Any]:
-    return rembg.parameters(query).options
+    return rembg.parse_parameters(query).options
 
 
 def warned(**query: Any) -> list[str]:
-    return [warning.partition(" ")[0] for warning in rembg.parameters(query).warnings]
+    return [warning.partition(" ")[0] for warning in rembg.parse_parameters(query).warnings]
 
 
 def refused(**query: Any) -> Problem:
@@ -137,7 +137,7 @@ def test_a_parameter_stands_in_the_query_or_in_the_form():
 
 @pytest.mark.parametrize(("field", "told"), [("image_url", "url"), ("options.model", "model"), ("image", "image")])
 def test_a_refusal_is_a_problem_that_names_the_field_as_rembg_does(field, told):
-    answer = rembg.refusal(Problem(400, "url_refused", "No.", field=field, headers={"Retry-After": "1"}), "r1")
+    answer = rembg.error_response(Problem(400, "url_refused", "No.", field=field, headers={"Retry-After": "1"}), "r1")
     assert (answer.status_code, answer.headers["Retry-After"]) == (400, "1")
     said = json.loads(answer.body)
     assert (said["code"], said["field"], said["detail"], said["request_id"]) == ("url_refused", told, "No.", "r1")

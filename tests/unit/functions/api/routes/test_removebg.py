@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from core.options import REGION_EXCEEDS_PICTURE, Options
 from functions.api.auth import Usage
 from functions.api.body import Body, UploadedFile
-from functions.api.delivery import MAX_INLINE_BYTES, Delivery
-from functions.api.problems import Problem, of_report
+from functions.api.problems import Problem, problem_from_report
+from functions.api.processing import MAX_INLINE_BYTES, JobResult
 from functions.api.requests import ProcessRequest
 from functions.api.routes import removebg
 from functions.contracts.api_key import Scope
@@ -36,29 +36,40 @@ CODES = {  # of remove.bg's own description, but for the last two lines
 }
 
 
-def ordered(**fields: Any) -> ProcessRequest:
-    return removebg.order(removebg.parameters(Body(fields, {"image_file": PHOTO})))
+def parsed(fields: dict[str, Any], files: dict[str, UploadedFile] | None = None) -> ProcessRequest:
+    return removebg.to_process_request(removebg.parse_parameters(Body(fields, files or {})))
+
+
+def with_photo(**fields: Any) -> ProcessRequest:
+    return parsed(fields, {"image_file": PHOTO})
 
 
 def refused(files: dict[str, UploadedFile] | None = None, /, **fields: Any) -> Problem:
     with pytest.raises(Problem) as caught:
-        removebg.order(removebg.parameters(Body(fields, {"image_file": PHOTO} if files is None else files)))
+        removebg.to_process_request(
+            removebg.parse_parameters(Body(fields, {"image_file": PHOTO} if files is None else files))
+        )
     assert caught.value.status == 400
     assert caught.value.field in caught.value.detail
     return caught.value
 
 
 def test_a_picture_alone_is_a_small_png_of_the_whole():
-    assert ordered() == ProcessRequest(
+    assert with_photo() == ProcessRequest(
         PHOTO.data, {"output": "cutout", "format": "png", "max_megapixels": 0.25, "crop": False}, name="cup.jpg"
     )
 
 
 def test_a_picture_comes_as_a_file_in_base64_or_by_its_url():
     text = base64.encodebytes(b"photo" * 40).decode()  # in lines
-    assert removebg.order(removebg.parameters(Body({"image_file_b64": text}))).image == b"photo" * 40
-    assert removebg.order(removebg.parameters(Body({"image_file_b64": "data:image/png;base64,aGk="}))).image == b"hi"
-    assert removebg.order(removebg.parameters(Body({"image_url": URL}))).image == URL
+    assert parsed({"image_file_b64": text}).image == b"photo" * 40
+    assert (
+        removebg.to_process_request(
+            removebg.parse_parameters(Body({"image_file_b64": "data:image/png;base64,aGk="}))
+        ).image
+        == b"hi"
+    )
+    assert parsed({"image_url": URL}).image == URL
 
 
 def test_there_is_one_picture_and_one_background_at_most():
@@ -102,7 +113,7 @@ def test_what_is_no_url_of_a_file_is_refused(field, url):
     ],
 )
 def test_a_size_is_so_many_megapixels_at_most_and_a_png_has_ten(size, format_, megapixels):
-    assert ordered(size=size, format=format_).options["max_megapixels"] == megapixels
+    assert with_photo(size=size, format=format_).options["max_megapixels"] == megapixels
 
 
 @pytest.mark.parametrize(
@@ -120,7 +131,7 @@ def test_a_size_is_so_many_megapixels_at_most_and_a_png_has_ten(size, format_, m
     ],
 )
 def test_the_format_auto_is_png_where_something_is_transparent_and_jpg_otherwise(fields, format_):
-    assert ordered(**fields).options["format"] == format_
+    assert with_photo(**fields).options["format"] == format_
 
 
 @pytest.mark.parametrize(
@@ -142,7 +153,7 @@ def test_the_format_auto_is_png_where_something_is_transparent_and_jpg_otherwise
     ],
 )
 def test_a_background_colour_is_a_hex_code_of_any_length_or_a_name(color, told):
-    assert ordered(bg_color=color).options.get("background_color") == told
+    assert with_photo(bg_color=color).options.get("background_color") == told
 
 
 @pytest.mark.parametrize("color", ["12345", "#1234567", "nocolour", "rgb(1,2,3)", "#", "##fff", "ffffff\nffffff", True])
@@ -152,8 +163,8 @@ def test_what_is_no_colour_is_refused(color):
 
 def test_a_background_is_a_file_or_a_url():
     files = {"image_file": PHOTO, "bg_image_file": UploadedFile("sky.jpg", b"sky")}
-    assert removebg.order(removebg.parameters(Body({}, files))).background == b"sky"
-    assert ordered(bg_image_url=URL).background == URL
+    assert parsed({}, files).background == b"sky"
+    assert with_photo(bg_image_url=URL).background == URL
 
 
 @pytest.mark.parametrize(
@@ -171,7 +182,7 @@ def test_a_background_is_a_file_or_a_url():
     ],
 )
 def test_a_margin_without_a_unit_counts_pixels(margin, told):
-    assert ordered(crop=True, crop_margin=margin).options["crop_margin"] == told
+    assert with_photo(crop=True, crop_margin=margin).options["crop_margin"] == told
 
 
 @pytest.mark.parametrize(
@@ -221,17 +232,17 @@ def test_what_remove_bg_does_not_know_is_refused_by_its_name():
 
 def test_geometry_is_handed_on_as_it_came():
     asked = {"crop": "true", "roi": "10px,20px,50%,60%", "scale": "80%", "position": "10%  90%"}
-    options = ordered(**asked).options
+    options = with_photo(**asked).options
     assert options["crop"] is True
     assert options["roi"] == "10px 20px 50% 60%"
     assert (options["scale"], options["position"]) == ("80%", "10% 90%")
-    assert ordered(channels="alpha").options["output"] == "mask"
+    assert with_photo(channels="alpha").options["output"] == "mask"
 
 
 @pytest.mark.parametrize("kind", ["person", "product", "car", "animal", "graphic", "transportation"])
 def test_a_type_is_taken_and_its_being_without_effect_is_said(kind):
-    asked = removebg.parameters(Body({"type": kind, "image_url": URL}))
-    assert f"type={kind}" in removebg.headers(sidecar(), asked)["X-Warnings"]
+    asked = removebg.parse_parameters(Body({"type": kind, "image_url": URL}))
+    assert f"type={kind}" in removebg.result_headers(sidecar(), asked)["X-Warnings"]
 
 
 def sidecar(**image: Any) -> dict[str, Any]:
@@ -240,7 +251,7 @@ def sidecar(**image: Any) -> dict[str, Any]:
 
 
 def test_headers_tell_of_the_picture():
-    assert removebg.headers(sidecar(), removebg.parameters(Body())) == {
+    assert removebg.result_headers(sidecar(), removebg.parse_parameters(Body())) == {
         "X-Width": "320",
         "X-Height": "240",
         "X-Type": "other",
@@ -253,25 +264,25 @@ def test_headers_tell_of_the_picture():
 
 
 def test_headers_leave_out_what_is_not_known_or_not_wanted():
-    told = removebg.headers(sidecar(foreground=None), removebg.parameters(Body({"type_level": "none"})))
+    told = removebg.result_headers(sidecar(foreground=None), removebg.parse_parameters(Body({"type_level": "none"})))
     assert set(told) == {"X-Width", "X-Height", "X-Credits-Charged"}
 
 
 def test_every_header_is_one_that_browsers_are_shown():
-    assert set(removebg.headers(sidecar(), removebg.parameters(Body()))) == set(removebg.HEADERS)
+    assert set(removebg.result_headers(sidecar(), removebg.parse_parameters(Body()))) == set(removebg.HEADERS)
 
 
 def test_warnings_are_one_line_of_ascii():
     said = {**sidecar(), "warnings": ["naïve\r\nSet-Cookie: a", "x" * 5000]}
-    text = removebg.headers(said, removebg.parameters(Body()))["X-Warnings"]
+    text = removebg.result_headers(said, removebg.parse_parameters(Body()))["X-Warnings"]
     assert text.startswith("na?ve??Set-Cookie: a; xxx")
     assert len(text) == 1000
 
 
 def test_a_json_answer_has_the_result_or_its_url():
     place = {"foreground_top": 20, "foreground_left": 10, "foreground_width": 100, "foreground_height": 200}
-    assert removebg.document(Delivery(sidecar(), b"png", None)) == {"data": {"result_b64": "cG5n", **place}}
-    assert removebg.document(Delivery(sidecar(), None, URL)) == {"data": {"result_url": URL, **place}}
+    assert removebg.json_result(JobResult(sidecar(), b"png", None)) == {"data": {"result_b64": "cG5n", **place}}
+    assert removebg.json_result(JobResult(sidecar(), None, URL)) == {"data": {"result_url": URL, **place}}
 
 
 def test_an_account_has_as_many_credits_as_the_month_has_pictures_left():
@@ -287,7 +298,7 @@ def test_an_account_has_as_many_credits_as_the_month_has_pictures_left():
 
 
 def report(error: str, field: str = "image", message: str = "No") -> Problem:
-    return of_report({"error": error, "message": message, "field": field, "value": None, "remedy": "Do so."})
+    return problem_from_report({"error": error, "message": message, "field": field, "value": None, "remedy": "Do so."})
 
 
 @pytest.mark.parametrize(
@@ -325,18 +336,18 @@ def report(error: str, field: str = "image", message: str = "No") -> Problem:
     ],
 )
 def test_problems_have_remove_bgs_statuses_and_codes(problem, told):
-    assert removebg.translated(problem) == told
+    assert removebg.translate(problem) == told
 
 
 def test_a_refusal_has_one_error_with_title_code_and_detail():
-    answer = removebg.refusal(Problem(429, "rate_limit_exceeded", "Slow.", headers={"Retry-After": "7"}), "r1")
+    answer = removebg.error_response(Problem(429, "rate_limit_exceeded", "Slow.", headers={"Retry-After": "7"}), "r1")
     assert (answer.status_code, answer.headers["Retry-After"], answer.headers["X-Request-Id"]) == (429, "7", "r1")
     error = {"title": "Rate limit exceeded", "code": "rate_limit_exceeded", "detail": "Slow."}
     assert json.loads(answer.body) == {"errors": [error]}
 
 
 def test_an_error_of_ours_tells_the_requests_id_and_nothing_else():
-    answer = removebg.refusal(Problem(500, "internal_error", "secret", remedy="secret"), "r1")
+    answer = removebg.error_response(Problem(500, "internal_error", "secret", remedy="secret"), "r1")
     error = {"title": "Internal error", "code": "internal_error", "detail": "Request r1"}
     assert json.loads(answer.body) == {"errors": [error]}
 
@@ -364,11 +375,11 @@ BODIES = st.builds(
 @given(BODIES)
 def test_whatever_comes_makes_options_that_exist_or_an_error_that_is_documented(said):
     try:
-        order = removebg.order(removebg.parameters(said))
+        order = removebg.to_process_request(removebg.parse_parameters(said))
     except Problem as problem:
         assert problem.status == 400
         assert problem.code in CODES
-        assert json.loads(removebg.refusal(problem, "r").body)["errors"][0]["code"] == problem.code
+        assert json.loads(removebg.error_response(problem, "r").body)["errors"][0]["code"] == problem.code
     else:
         Options.parse(order.options)
         assert isinstance(order.image, bytes | str)

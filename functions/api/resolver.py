@@ -1,4 +1,4 @@
-"""All routes together, and what is answered when one of them fails."""
+"""Combine all routes, and turn exceptions into error responses."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +17,7 @@ from botocore.exceptions import ConnectionError as NoConnectionError
 from core.errors import BackgroundRemoverError
 from functions.api import openapi
 from functions.api.config import ApiConfig
-from functions.api.problems import Problem, come_again, of_validation, problem_of, refusal
+from functions.api.problems import Problem, error_response, problem_from_error, problem_from_validation, unavailable
 from functions.api.routes import native, rembg, removebg
 from functions.api.services import Services
 from functions.runtime.aws_errors import is_overload
@@ -35,44 +35,42 @@ _EXPOSED = [
     "X-Warnings",
     *removebg.HEADERS,
 ]
-_REFUSALS = {removebg.PATH: removebg.refusal, rembg.PATH: rembg.refusal}
-"""What words a failure for the callers of others' dialects, by the beginning of their paths."""
+_ERROR_RESPONSES = {removebg.PATH: removebg.error_response, rembg.PATH: rembg.error_response}
+"""The error format of compatible routes, by path prefix."""
 
 Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
 
 
-def resolver(services: Services) -> APIGatewayHttpResolver:
-    """Return the API's routes with what answers their failures."""
+def create_resolver(services: Services) -> APIGatewayHttpResolver:
+    """Return the resolver with all routes and the exception handler."""
     app = APIGatewayHttpResolver(
         cors=_cors(services.config.cors_origins), strip_prefixes=[native.IAM], enable_validation=True
     )
-    for dialect in (native, removebg, rembg):
-        app.include_router(dialect.routes(services))
-
-    def answer(problem: Problem) -> Response[str]:
-        if rate := app.context.get("rate"):
-            problem = replace(problem, headers={**rate.headers, **problem.headers})
-        request_id = app.current_event.request_context.request_id
-        path = app.current_event.raw_path.removeprefix(native.IAM)
-        refuse = next((words for beginning, words in _REFUSALS.items() if path.startswith(beginning)), refusal)
-        return refuse(problem, request_id)
+    for module in (native, removebg, rembg):
+        app.include_router(module.routes(services))
 
     @app.exception_handler(Exception)  # type: ignore[untyped-decorator]
-    def explain(error: Exception) -> Response[str]:
-        problem = problem_for(error)
+    def handle_exception(error: Exception) -> Response[str]:
+        problem = to_problem(error)
         if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             logger.exception("request failed")
             count("ApiError", {"Code": problem.code})
         else:
-            logger.info("request refused", extra={"code": problem.code, "field": problem.field})
-        return answer(problem)
+            logger.info("request rejected", extra={"code": problem.code, "field": problem.field})
+        if rate_limit := app.context.get("rate_limit"):
+            problem = replace(problem, headers={**rate_limit.headers, **problem.headers})
+        path = app.current_event.raw_path.removeprefix(native.IAM)
+        respond = next(
+            (respond for prefix, respond in _ERROR_RESPONSES.items() if path.startswith(prefix)), error_response
+        )
+        return respond(problem, app.current_event.request_context.request_id)
 
     return app
 
 
-def handler(services: Services) -> Handler:
+def create_handler(services: Services) -> Handler:
     """Return the Lambda handler of the API."""
-    app = resolver(services)
+    app = create_resolver(services)
 
     @logger.inject_lambda_context(clear_state=True)
     @tracer.capture_lambda_handler(capture_response=False)
@@ -82,9 +80,9 @@ def handler(services: Services) -> Handler:
     return cast(Handler, handle)
 
 
-def document() -> dict[str, Any]:
+def openapi_document() -> dict[str, Any]:
     """Return the API's OpenAPI document. It is the same for every stack."""
-    nowhere = ApiConfig(
+    config = ApiConfig(
         uploads_bucket="",
         results_bucket="",
         state_machine_arn="",
@@ -96,32 +94,32 @@ def document() -> dict[str, Any]:
         rate_per_minute=1,
         monthly_quota=1,
     )
-    anywhere = partial(boto3.client, region_name="us-east-1")  # no call is made
-    app = resolver(Services.connect(nowhere, client=anywhere))
-    return openapi.document(app, {**native.told(), **removebg.told(), **rembg.told()})
+    client = partial(boto3.client, region_name="us-east-1")  # never called
+    app = create_resolver(Services.connect(config, client=client))
+    return openapi.document(app, {**native.operations(), **removebg.operations(), **rembg.operations()})
 
 
-def problem_for(error: Exception) -> Problem:
-    """Return what is answered to whatever a route raises."""
+def to_problem(error: Exception) -> Problem:
+    """Return the problem that reports an exception of a route."""
     match error:
         case Problem():
             return error
         case BackgroundRemoverError():
-            return problem_of(error)
+            return problem_from_error(error)
         case NotFoundError():
             return Problem(
                 404,
                 "not_found",
-                "There is no such route.",
-                remedy="docs/reference/openapi.json has all routes and their methods.",
+                "The route does not exist.",
+                remedy="See docs/reference/openapi.json for all routes and methods.",
             )
         case RequestValidationError():
             first = error.errors()[0]
-            return of_validation(first, first["loc"][1:])
+            return problem_from_validation(first, first["loc"][1:])
         case ClientError() if is_overload(error.response):
-            return come_again()
+            return unavailable()
         case NoConnectionError() | HTTPClientError():
-            return come_again()
+            return unavailable()
     return Problem(500, "internal_error")
 
 
