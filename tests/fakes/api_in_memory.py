@@ -1,4 +1,4 @@
-"""The API in this process: its handler behind the embedded gateway, moto's tables and buckets, a machine by hand."""
+"""The API in this process: its handler behind the embedded gateway, with moto and a fake Step Functions."""
 
 import json
 import os
@@ -41,16 +41,20 @@ UNKNOWN_FOREGROUND = {
     "message": "No subject was found",
     "field": "image",
     "value": None,
-    "remedy": "Send a picture with a subject.",
+    "remedy": "Send an image with a subject.",
 }
 
 
-class Machine:
-    """Step Functions, for one machine. What becomes of an execution is what ``fate`` does when it starts.
+class StepFunctions:
+    """A fake Step Functions client with one state machine.
 
     Attributes:
-        inputs: what executions were started with, by name.
-        statuses: of executions, by name; and ``errors`` of those that failed without a report.
+        inputs: inputs of executions, by name.
+        statuses: statuses of executions, by name.
+        errors: errors of executions that failed without a report, by name.
+        stopped: names of stopped executions.
+        on_start: called with the name and input of each new execution, and decides its outcome.
+        result: the result that :meth:`succeed` stores.
     """
 
     def __init__(self, s3: Any) -> None:
@@ -59,7 +63,7 @@ class Machine:
         self.statuses: dict[str, str] = {}
         self.errors: dict[str, str] = {}
         self.stopped: list[str] = []
-        self.fate: Callable[[str, dict[str, Any]], None] = self.succeed
+        self.on_start: Callable[[str, dict[str, Any]], None] = self.succeed
         self.result = RESULT
         self.exceptions = SimpleNamespace(
             ExecutionAlreadyExists=AlreadyExistsError, ExecutionDoesNotExist=DoesNotExistError
@@ -71,7 +75,7 @@ class Machine:
             raise AlreadyExistsError({"Error": {"Code": "ExecutionAlreadyExists"}}, "StartExecution")
         self.inputs[name] = json.loads(input)
         self.statuses[name] = "RUNNING"
-        self.fate(name, self.inputs[name])
+        self.on_start(name, self.inputs[name])
 
     def describe_execution(self, *, executionArn: str) -> dict[str, Any]:  # noqa: N803
         name = executionArn.rpartition(":")[2]
@@ -84,7 +88,7 @@ class Machine:
         return found
 
     def get_execution_history(self, *, executionArn: str, reverseOrder: bool = False, **_: Any) -> dict[str, Any]:  # noqa: N803
-        self.describe_execution(executionArn=executionArn)  # which knows what there is
+        self.describe_execution(executionArn=executionArn)  # raises if it does not exist
         at = datetime(2026, 1, 1, tzinfo=UTC)
         events = [
             {"id": 1, "type": "ExecutionStarted", "timestamp": at},
@@ -98,11 +102,11 @@ class Machine:
     def describe_state_machine(self, *, stateMachineArn: str) -> dict[str, Any]:  # noqa: N803
         return {"stateMachineArn": stateMachineArn}
 
-    def run_on(self, name: str, request: dict[str, Any]) -> None:
-        """A fate: nothing happens yet."""
+    def keep_running(self, name: str, request: dict[str, Any]) -> None:
+        """Outcome: the execution keeps running."""
 
     def succeed(self, name: str, request: dict[str, Any]) -> None:
-        """A fate: the result and its sidecar lie there."""
+        """Outcome: the result and its sidecar are stored."""
         key, options = request["source"]["key"], request["options"]
         format_ = options.get("format", "png")
         result_key = f"{sidecar_key(key).removesuffix('.json')}.{format_}"
@@ -131,15 +135,15 @@ class Machine:
         self.statuses[name] = "SUCCEEDED"
 
     def fail(self, report: Mapping[str, Any]) -> Callable[[str, dict[str, Any]], None]:
-        """A fate: a report lies there."""
+        """Outcome: a failure report is stored."""
 
-        def fate(name: str, request: dict[str, Any]) -> None:
+        def outcome(name: str, request: dict[str, Any]) -> None:
             document = {**report, "execution": {"name": name}, "source": request["source"]}
             key = failure_key(request["source"]["key"], name)
             self._s3.put_object(Bucket="results", Key=key, Body=json.dumps(document))
             self.statuses[name] = "FAILED"
 
-        return fate
+        return outcome
 
 
 class AlreadyExistsError(ClientError):
@@ -151,7 +155,7 @@ class DoesNotExistError(ClientError):
 
 
 class Web:
-    """The web, as far as somebody has put something there."""
+    """A fake download function: ``files`` are the contents by URL."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes | Exception] = {}
@@ -165,12 +169,12 @@ class Web:
 
 @cache
 def client(service: str) -> Any:
-    """Return moto's client of a service. It works in every ``mock_aws``, and takes longer to make than a test."""
+    """Return a client of a service. It is cached, because its creation takes longer than a test."""
     return boto3.client(service, config=S3_SDK if service == "s3" else None)  # type: ignore[call-overload]
 
 
-class OneAtATime:
-    """A client whose calls never overlap: moto checks a condition and writes in two steps, DynamoDB in one."""
+class Serialized:
+    """A client whose calls are serialized: moto's conditional writes are not atomic."""
 
     def __init__(self, one: Any) -> None:
         self._one, self._lock = one, threading.Lock()
@@ -188,15 +192,15 @@ class OneAtATime:
 
 
 class Api:
-    """The API.
+    """The API, with its clients and a key.
 
     Attributes:
-        machine, web, s3, dynamodb: what it works on.
-        key: of a caller who may do everything.
+        stepfunctions, web, s3, dynamodb: the clients that the API uses.
+        key: a key with all scopes.
     """
 
     def __init__(self, **settings: Any) -> None:
-        self.s3, self.dynamodb = client("s3"), OneAtATime(client("dynamodb"))
+        self.s3, self.dynamodb = client("s3"), Serialized(client("dynamodb"))
         for bucket in ("uploads", "results"):
             self.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
             self.s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
@@ -219,10 +223,10 @@ class Api:
             "monthly_quota": 1000,
             **settings,
         }
-        self.machine, self.web = Machine(self.s3), Web()
-        by_hand = {"stepfunctions": OneAtATime(self.machine), "dynamodb": self.dynamodb}
+        self.stepfunctions, self.web = StepFunctions(self.s3), Web()
+        clients = {"stepfunctions": Serialized(self.stepfunctions), "dynamodb": self.dynamodb}
         self.services = Services.connect(
-            ApiConfig(**config), client=lambda service: by_hand.get(service) or client(service), fetch=self.web
+            ApiConfig(**config), client=lambda service: clients.get(service) or client(service), fetch=self.web
         )
         handle = create_handler(self.services)
         context = SimpleNamespace(
@@ -233,7 +237,7 @@ class Api:
         self.key = self.make_key(*Scope)
 
     def make_key(self, *scopes: Scope, **limits: Any) -> str:
-        """Enter a key in the table, and return its text."""
+        """Create a key, and return its text."""
         key, now = ApiKey.generate(), datetime.now(UTC)
         hashes = (SecretHash(sha256=key.sha256, created_at=now),)
         record = KeyRecord(
@@ -243,25 +247,25 @@ class Api:
         return key.reveal()
 
     def call(self, method: str, path: str, *, key: str | None = "", **request: Any) -> TestResponse:
-        """Send a request, with the key of who may do everything, another, or (None) none."""
+        """Send a request, by default with ``self.key``; without a key if ``key`` is None."""
         headers = dict(request.pop("headers", {}))
         if key is not None:
             headers["X-API-Key"] = key or self.key
         return self._client.open(path, method=method, headers=headers, **request)
 
     def used(self) -> int:
-        """Return how many pictures all callers together were charged."""
+        """Return the charged images of all callers."""
         items = self.dynamodb.scan(TableName="usage")["Items"]
         return sum(int(item["used"]["N"]) for item in items if "used" in item)
 
     def keys_in(self, bucket: str) -> list[str]:
-        """List a bucket, older versions included."""
+        """Return the keys of all object versions in a bucket."""
         return [version["Key"] for version in self.s3.list_object_versions(Bucket=bucket).get("Versions", [])]
 
 
 @contextmanager
 def api_in_memory(**settings: Any) -> Iterator[Api]:
-    """Run the API with these settings of its configuration."""
+    """Run the API; ``settings`` override its configuration."""
     before = {name: os.environ.get(name) for name in ENVIRONMENT}
     os.environ.update(ENVIRONMENT)
     try:

@@ -1,4 +1,4 @@
-"""The Internet as fake_web arrange it, on this machine: a name server that says what it is told, and web servers."""
+"""A fake internet on localhost: a DNS server and web servers with scripted responses."""
 
 import socket
 import socketserver
@@ -24,11 +24,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 OUTSIDE, INSIDE = "127.0.0.1", "127.0.0.2"
-"""Both are this machine. Tests let a policy reach the one, as if it were public, and not the other."""
+"""Two loopback addresses. Tests' policies allow the first, like a public address, and not the second."""
 
 
 class Server:
-    """A socketserver in a thread of its own, until the with statement ends."""
+    """Runs a socketserver in a thread while the context is open."""
 
     def __init__(self, server: socketserver.UDPServer | socketserver.TCPServer) -> None:
         self._server = server
@@ -50,50 +50,51 @@ class _Threads(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
 
 class Names(Server):
-    """A name server. Who is not in its book does not exist.
+    """A DNS server. Names without records do not exist.
 
-    ``asked`` are the names that A records were asked of, one by one.
+    Attributes:
+        asked: names of all queries for A records, in order.
     """
 
     def __init__(self) -> None:
-        names = self
+        server = self
 
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
                 data, udp = self.request
-                if answer := names._answer(dns.message.from_wire(data)):
-                    udp.sendto(answer.to_wire(), self.client_address)
+                if response := server._respond(dns.message.from_wire(data)):
+                    udp.sendto(response.to_wire(), self.client_address)
 
         super().__init__(socketserver.UDPServer((OUTSIDE, 0), Handler))
         self.asked: list[str] = []
-        self._book: dict[tuple[str, str], list[list[str]]] = {}
+        self._records: dict[tuple[str, str], list[list[str]]] = {}
         self._failing: dict[str, dns.rcode.Rcode] = {}
         self._silent: set[str] = set()
 
     def resolver(self) -> dns.resolver.Resolver:
-        """Return what asks this server and no other."""
+        """Return a resolver that queries this server only."""
         resolver = dns.resolver.Resolver(configure=False)
         resolver.nameservers, resolver.port = [OUTSIDE], self.port
         return resolver
 
     def is_at(self, name: str, *addresses: Iterable[str]) -> None:
-        """Let the name have these addresses, one list for each time it is asked, and the last from then on."""
+        """Resolve the name to these addresses: one list per query, the last one for all later queries."""
         for kind, version in (("A", 4), ("AAAA", 6)):
-            self._book[name, kind] = [[a for a in each if ip_address(a).version == version] for each in addresses]
+            self._records[name, kind] = [[a for a in each if ip_address(a).version == version] for each in addresses]
 
     def is_alias(self, name: str, of: str) -> None:
-        """Let the name be another's."""
-        self._book[name, "CNAME"] = [[f"{of}."]]
+        """Make the name a CNAME of another."""
+        self._records[name, "CNAME"] = [[f"{of}."]]
 
     def fails(self, name: str, rcode: str) -> None:
-        """Let the server answer with an error."""
+        """Respond to queries for the name with an error."""
         self._failing[name] = dns.rcode.from_text(rcode)
 
     def is_silent(self, name: str) -> None:
-        """Let the server never answer."""
+        """Never respond to queries for the name."""
         self._silent.add(name)
 
-    def _answer(self, query: dns.message.Message) -> dns.message.Message | None:
+    def _respond(self, query: dns.message.Message) -> dns.message.Message | None:
         [question] = query.question
         name, kind = question.name.to_text(omit_final_dot=True), dns.rdatatype.to_text(question.rdtype)
         if kind == "A":
@@ -105,20 +106,20 @@ class Names(Server):
         if name in self._failing:
             response.set_rcode(self._failing[name])
             return response
-        while alias := self._book.get((name, "CNAME")):
+        while alias := self._records.get((name, "CNAME")):
             response.answer.append(dns.rrset.from_text(f"{name}.", 0, "IN", "CNAME", *alias[0]))
             name = alias[0][0].removesuffix(".")
-        told = self._book.get((name, kind))
-        if told is None:
+        lists = self._records.get((name, kind))
+        if lists is None:
             response.set_rcode(dns.rcode.NXDOMAIN)
-        elif records := told.pop(0) if len(told) > 1 else told[0]:
+        elif records := lists.pop(0) if len(lists) > 1 else lists[0]:
             response.answer.append(dns.rrset.from_text(f"{name}.", 0, "IN", kind, *records))
         return response
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a web server was asked for; header names are lower-case."""
+    """A request to a web server. Header names are lower-case."""
 
     method: str
     path: str
@@ -127,9 +128,11 @@ class Request:
 
 
 class Web(Server):
-    """A web server that answers byte for byte what it is told.
+    """A web server with scripted responses.
 
-    ``pages`` are the answers by host and path, ``photos.test/cup.png``, in pieces; ``requests`` is what was asked.
+    Attributes:
+        pages: raw responses by host and path, e.g. ``photos.test/cup.png``; each an iterable of pieces.
+        requests: all requests, in order.
     """
 
     def __init__(self, address: str = OUTSIDE, tls: ssl.SSLContext | None = None) -> None:
@@ -137,14 +140,14 @@ class Web(Server):
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
-                with suppress(OSError):  # of clients that leave
+                with suppress(OSError):  # the client disconnected
                     if tls:
                         with tls.wrap_socket(self.request, server_side=True) as secured:
-                            self.answer(secured.makefile("rb"), secured.sendall)
+                            self.respond(secured.makefile("rb"), secured.sendall)
                     else:
-                        self.answer(self.rfile, self.request.sendall)
+                        self.respond(self.rfile, self.request.sendall)
 
-            def answer(self, read: Any, send: Any) -> None:
+            def respond(self, read: Any, send: Any) -> None:
                 method, path, _ = read.readline().decode().split(" ", 2)
                 lines = iter(lambda: read.readline().decode().strip(), "")
                 headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -160,7 +163,7 @@ class Web(Server):
 
 
 class Greeter(Server):
-    """A server of another protocol: it speaks first, if it speaks at all, and then waits for its client to leave."""
+    """A non-HTTP server: sends a greeting, and then reads until the client disconnects."""
 
     def __init__(self, greeting: bytes = b"") -> None:
         class Handler(socketserver.BaseRequestHandler):
@@ -174,24 +177,24 @@ class Greeter(Server):
 
 
 def page(body: bytes = b"", status: int = 200, **headers: str) -> list[bytes]:
-    """Return an answer of one piece; ``headers`` as ``content_type="image/png"``."""
+    """Return a response in one piece; headers are keyword arguments such as ``content_type="image/png"``."""
     headers = {"content_length": str(len(body))} | headers
-    lines = [f"HTTP/1.1 {status} Said", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
+    lines = [f"HTTP/1.1 {status} Status", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
     return ["\r\n".join([*lines, "", ""]).encode() + body]
 
 
 class Authority:
-    """A certificate authority. ``file`` holds its own certificate, for who is to trust it."""
+    """A certificate authority; ``file`` is its certificate."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._key = folder, ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Strangers' authority")])
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test authority")])
         certificate = self._signed(self._name, self._key, x509.BasicConstraints(ca=True, path_length=None))
         self.file = folder / "authority.pem"
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
     def server(self, *names: str) -> ssl.SSLContext:
-        """Return what a server of these names secures its connections with."""
+        """Return a TLS context with a certificate for these names."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         certificate = self._signed(subject, key, x509.SubjectAlternativeName([x509.DNSName(name) for name in names]))
@@ -221,7 +224,7 @@ class Authority:
 
 
 def closed_port() -> int:
-    """Return a port on which nobody listens."""
+    """Return a port without a listener."""
     with socket.socket() as probe:
         probe.bind((OUTSIDE, 0))
         port: int = probe.getsockname()[1]

@@ -1,1 +1,1 @@
-"""The HTTP API as deployed: one embedded cloud for all modules of this package."""
+"""The deployed HTTP API. All modules of this package share one embedded cloud."""

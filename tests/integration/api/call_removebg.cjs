@@ -1,4 +1,4 @@
-// Calls a function of the package remove.bg with the options on stdin, and prints what it makes of the answer.
+// Call a function of the package remove.bg with the options from stdin, and print its result or errors.
 const options = JSON.parse(require("node:fs").readFileSync(0, "utf8"));
 
 require("remove.bg")[process.argv[2]](options).then(

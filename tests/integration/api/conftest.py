@@ -1,4 +1,4 @@
-"""The project's own template, deployed once for all tests of this folder, and a caller of its HTTP API."""
+"""The deployed stack and clients of its HTTP API."""
 
 import time
 import uuid
@@ -18,14 +18,14 @@ from tests.conftest import ROOT
 PARAMETERS = {
     "DefaultModel": "classical",
     "CorsOrigins": "https://shop.example",
-    "UrlSchemes": "http,https",  # the tests' own servers have no certificates,
-    "UrlNetworks": "127.0.0.0/8",  # and are on this machine
+    "UrlSchemes": "http,https",  # the tests' servers have no certificates
+    "UrlNetworks": "127.0.0.0/8",  # and run on localhost
 }
 
 
 @pytest.fixture(scope="package")
 def cloud() -> Iterator[EmbeddedCloud]:
-    """The segmenter that needs no weights, on Lambda."""
+    """The stack with the classical segmenter on Lambda."""
     with EmbeddedCloud(ROOT / "template.yaml", PARAMETERS, retry_pace=0.01) as cloud:
         yield cloud
 
@@ -36,7 +36,7 @@ def stack(cloud: EmbeddedCloud) -> Stack:
 
 
 def make_key(stack: Stack, *scopes: Scope, rate_per_minute: int = 6000, monthly_quota: int | None = None) -> ApiKey:
-    """Make a key with these scopes; with all of them if none is named."""
+    """Create a key with these scopes, or with all scopes."""
     return keys.create(
         stack,
         "tests",
@@ -50,19 +50,19 @@ def make_key(stack: Stack, *scopes: Scope, rate_per_minute: int = 6000, monthly_
 
 @pytest.fixture(scope="package")
 def key(stack: Stack) -> ApiKey:
-    """A key that may do everything."""
+    """A key with all scopes."""
     return make_key(stack)
 
 
 @pytest.fixture(scope="package")
 def api(cloud: EmbeddedCloud, key: ApiKey) -> Iterator[httpx.Client]:
-    """The HTTP API, called with that key."""
+    """An HTTP client with that key."""
     with httpx.Client(base_url=cloud.outputs["ApiUrl"], headers={"X-API-Key": key.reveal()}, timeout=40) as client:
         yield client
 
 
 def process(api: httpx.Client, **request: Any) -> httpx.Response:
-    """Send a picture until its job has ended: on a busy machine that may take longer than the gateway waits."""
+    """Repeat a request until its job has ended: a busy machine may exceed the API's timeout."""
     headers = {"Idempotency-Key": str(uuid.uuid4())}
     while (response := api.post("/process", headers=headers, **request)).status_code == 202:
         pass
@@ -70,9 +70,9 @@ def process(api: httpx.Client, **request: Any) -> httpx.Response:
 
 
 def ended(api: httpx.Client, location: str, timeout_s: float = 60) -> dict[str, Any]:
-    """Wait until a job has ended, and return what the API says of it."""
+    """Wait until a job has ended, and return it."""
     deadline = time.monotonic() + timeout_s
     while (job := api.get(location).json())["status"] in ("queued", "running"):
-        assert time.monotonic() < deadline, f"{location} runs on"
+        assert time.monotonic() < deadline, f"{location} did not end in {timeout_s} s"
         time.sleep(0.1)
     return dict(job)

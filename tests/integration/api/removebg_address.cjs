@@ -1,4 +1,4 @@
-// Has programs call another server than api.remove.bg, whose address is written into their packages:
+// Redirect requests to api.remove.bg, an address hard-coded in its packages, to another server:
 // REMOVEBG_ADDRESS=https://… node --require ./removebg_address.cjs program.js
 const https = require("node:https");
 

@@ -1,4 +1,4 @@
-"""The HTTP API from one end to the other: over HTTP, through API Gateway, function and state machine, to the result."""
+"""The HTTP API end to end: API Gateway, function, state machine and result."""
 
 import base64
 import io
@@ -21,7 +21,7 @@ from tests.conftest import client, disc
 from tests.integration.api.conftest import ended, make_key, process
 from tests.integration.deployment import until
 
-PICTURE = disc(seed=61)
+IMAGE = disc(seed=61)
 
 
 def opened(data: bytes) -> Image.Image:
@@ -29,7 +29,7 @@ def opened(data: bytes) -> Image.Image:
 
 
 def objects(stack: Stack, text: str) -> set[str]:
-    """The objects, deleted ones included, whose keys hold a text."""
+    """Keys of all object versions that contain a text."""
     return {
         version["Key"]
         for bucket in ("UploadsBucket", "ResultsBucket")
@@ -44,56 +44,56 @@ def executions(stack: Stack) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def answer(api: httpx.Client) -> dict[str, Any]:
-    """The answer to one picture."""
-    response = process(api, files={"image": ("photos/cup.png", PICTURE)}, data={"format": "webp", "crop": "true"})
+def response(api: httpx.Client) -> dict[str, Any]:
+    """The response to one processed image."""
+    response = process(api, files={"image": ("photos/cup.png", IMAGE)}, data={"format": "webp", "crop": "true"})
     assert response.status_code == 200, response.text
     return dict(response.json())
 
 
-def test_a_picture_comes_back_cut_out(answer: dict[str, Any]) -> None:
-    cut = opened(base64.b64decode(answer["image"]))
-    assert (cut.format, answer["content_type"]) == ("WEBP", "image/webp")
+def test_process_returns_the_cutout(response: dict[str, Any]) -> None:
+    cut = opened(base64.b64decode(response["image"]))
+    assert (cut.format, response["content_type"]) == ("WEBP", "image/webp")
     assert cut.getchannel("A").getextrema() == (0, 255)
     assert cut.width < 320 and cut.height < 240
-    assert answer["success"] is True
-    assert answer["metrics"]["source"]["width"] == 320
+    assert response["success"] is True
+    assert response["metrics"]["source"]["width"] == 320
 
 
-def test_a_job_tells_its_result_and_its_steps(api: httpx.Client, answer: dict[str, Any]) -> None:
-    job = api.get(f"/jobs/{answer['job_id']}").json()
+def test_job_has_its_result_and_events(api: httpx.Client, response: dict[str, Any]) -> None:
+    job = api.get(f"/jobs/{response['job_id']}").json()
     assert job["status"] == "succeeded"
-    assert job["source_key"].endswith(f"/{answer['job_id']}/cup.png")
+    assert job["source_key"].endswith(f"/{response['job_id']}/cup.png")
     assert opened(httpx.get(job["result"]["url"]).content).format == "WEBP"
-    steps = api.get(f"/jobs/{answer['job_id']}/events").json()["events"]
+    steps = api.get(f"/jobs/{response['job_id']}/events").json()["events"]
     assert steps[0]["type"] == "ExecutionStarted"
     assert {"Validate", "SegmentOnLambda", "Refine", "Encode"} <= {step["state"] for step in steps}
 
 
-def test_what_comes_for_the_api_starts_one_execution_and_no_other(stack: Stack, answer: dict[str, Any]) -> None:
+def test_api_uploads_start_exactly_one_execution(stack: Stack, response: dict[str, Any]) -> None:
     started = [
         json.loads(stack.stepfunctions.describe_execution(executionArn=execution["executionArn"])["input"])
         for execution in stack.stepfunctions.list_executions(stateMachineArn=stack.outputs["StateMachineArn"])[
             "executions"
         ]
     ]
-    assert len([given for given in started if answer["job_id"] in json.dumps(given)]) == 1
+    assert len([given for given in started if response["job_id"] in json.dumps(given)]) == 1
 
 
-def test_a_request_that_is_sent_again_starts_no_second_job(api: httpx.Client, stack: Stack) -> None:
+def test_repeated_request_starts_one_job(api: httpx.Client, stack: Stack) -> None:
     before = executions(stack)
-    request = {"image": base64.b64encode(PICTURE).decode(), "name": "again.png"}
-    answers = [api.post("/process", json=request, headers={"Idempotency-Key": "order-1"}).json() for _ in range(2)]
-    assert answers[0]["job_id"] == answers[1]["job_id"]
-    assert answers[0]["image"] == answers[1]["image"]
-    assert executions(stack) - before == {answers[0]["job_id"]}
+    request = {"image": base64.b64encode(IMAGE).decode(), "name": "again.png"}
+    responses = [api.post("/process", json=request, headers={"Idempotency-Key": "order-1"}).json() for _ in range(2)]
+    assert responses[0]["job_id"] == responses[1]["job_id"]
+    assert responses[0]["image"] == responses[1]["image"]
+    assert executions(stack) - before == {responses[0]["job_id"]}
 
 
-def test_a_form_takes_an_upload_and_jobs_work_on_it_each_with_a_result_of_its_own(api: httpx.Client) -> None:
+def test_jobs_of_one_upload_have_separate_results(api: httpx.Client) -> None:
     form = api.post("/uploads", json={"name": "cup.png", "content_type": "image/png"}).json()
-    assert httpx.post(form["url"], data=form["fields"], files={"file": PICTURE}).status_code == 204
+    assert httpx.post(form["url"], data=form["fields"], files={"file": IMAGE}).status_code == 204
     jobs = []
-    for output in ("mask", "cutout", "mask"):  # the last one's comes from the cache
+    for output in ("mask", "cutout", "mask"):  # the last one is a cache hit
         accepted = api.post("/jobs", json={"source": {"key": form["key"]}, "options": {"output": output}})
         assert (accepted.status_code, accepted.json()["location"]) == (202, accepted.headers["Location"])
         jobs.append(ended(api, accepted.headers["Location"])["job_id"])
@@ -101,7 +101,7 @@ def test_a_form_takes_an_upload_and_jobs_work_on_it_each_with_a_result_of_its_ow
     assert [opened(httpx.get(url).content).mode for url in again] == ["L", "RGBA", "L"]
 
 
-def test_what_is_not_done_in_time_is_answered_with_its_address(stack: Stack, api: httpx.Client, key: ApiKey) -> None:
+def test_unfinished_job_is_accepted_with_its_location(stack: Stack, api: httpx.Client, key: ApiKey) -> None:
     [name] = [
         f["FunctionName"] for f in stack.functions.list_functions()["Functions"] if "ApiFunction" in f["FunctionName"]
     ]
@@ -110,14 +110,14 @@ def test_what_is_not_done_in_time_is_answered_with_its_address(stack: Stack, api
         event["requestContext"]["timeEpoch"] -= 30_000
         return json.load(stack.functions.invoke(FunctionName=name, Payload=json.dumps(event))["Payload"])
 
-    request = {"image": base64.b64encode(PICTURE).decode(), "model": "classical"}
+    request = {"image": base64.b64encode(IMAGE).decode(), "model": "classical"}
     response = Client(Gateway(invoke_late)).post("/process", json=request, headers={"X-API-Key": key.reveal()})
     assert (response.status_code, response.json["location"]) == (202, response.headers["Location"])
     assert ended(api, response.headers["Location"])["status"] == "succeeded"
 
 
-def test_a_picture_that_fails_on_the_way_is_the_caller_s_problem(api: httpx.Client) -> None:
-    refused = process(api, files={"image": ("half.png", PICTURE[: len(PICTURE) // 2])})
+def test_corrupt_image_is_reported_to_the_caller(api: httpx.Client) -> None:
+    refused = process(api, files={"image": ("half.png", IMAGE[: len(IMAGE) // 2])})
     problem = refused.json()
     assert (refused.status_code, refused.headers["Content-Type"]) == (422, "application/problem+json")
     assert (problem["code"], problem["status"]) == ("corrupt_image", 422)
@@ -125,33 +125,31 @@ def test_a_picture_that_fails_on_the_way_is_the_caller_s_problem(api: httpx.Clie
     assert (job["status"], job["error"]["code"]) == ("failed", "corrupt_image")
 
 
-def test_a_deleted_job_leaves_nothing_behind(api: httpx.Client, stack: Stack, answer: dict[str, Any]) -> None:
-    other = process(api, files={"image": ("gone.png", PICTURE)}).json()["job_id"]
-    assert len(objects(stack, other)) == 3, "picture, result, sidecar"
+def test_delete_removes_all_objects(api: httpx.Client, stack: Stack, response: dict[str, Any]) -> None:
+    other = process(api, files={"image": ("gone.png", IMAGE)}).json()["job_id"]
+    assert len(objects(stack, other)) == 3, "image, result, sidecar"
     assert api.delete(f"/jobs/{other}").status_code == 204
     assert objects(stack, other) == set()
     assert api.get(f"/jobs/{other}").json()["code"] == "job_not_found"
-    assert api.get(f"/jobs/{answer['job_id']}").json()["status"] == "succeeded"
+    assert api.get(f"/jobs/{response['job_id']}").json()["status"] == "succeeded"
 
 
-def test_nobody_is_told_of_a_job_that_was_deleted_while_it_ran(
-    api: httpx.Client, cloud: EmbeddedCloud, stack: Stack
-) -> None:
+def test_deleted_running_job_leaves_no_failure_report(api: httpx.Client, cloud: EmbeddedCloud, stack: Stack) -> None:
     form = api.post("/uploads", json={"name": "big.png", "content_type": "image/png"}).json()
     httpx.post(form["url"], data=form["fields"], files={"file": disc(width=1600, height=1200)}).raise_for_status()
     job = api.post("/jobs", json={"source": {"key": form["key"]}}).json()
     assert api.delete(job["location"]).status_code == 204
     logs, group = client("logs", cloud.endpoint_url, cloud.region), f"/aws/lambda/{cloud.stack_name}-reconcile"
 
-    def is_settled() -> bool:
+    def is_reconciled() -> bool:
         lines = [event["message"] for event in logs.filter_log_events(logGroupName=group)["events"]]
         return any(job["job_id"] in line and "stage done" in line for line in lines)
 
-    until(is_settled)
+    until(is_reconciled)
     assert not objects(stack, f"failed/{form['key']}")
 
 
-def test_a_key_is_wanted_and_has_to_be_good_for_what_is_asked(cloud: EmbeddedCloud, stack: Stack) -> None:
+def test_routes_require_a_key_with_the_scope(cloud: EmbeddedCloud, stack: Stack) -> None:
     url = f"{cloud.outputs['ApiUrl']}/uploads"
     refused = httpx.post(url, json={})
     assert (refused.status_code, refused.json()["code"]) == (401, "auth_failed")
@@ -160,29 +158,27 @@ def test_a_key_is_wanted_and_has_to_be_good_for_what_is_asked(cloud: EmbeddedClo
     assert (refused.status_code, refused.json()["code"]) == (403, "scope_missing")
 
 
-def test_who_signs_with_aws_credentials_needs_no_key_and_has_jobs_of_their_own(
-    cloud: EmbeddedCloud, answer: dict[str, Any]
-) -> None:
+def test_signed_requests_need_no_key_and_have_their_own_jobs(cloud: EmbeddedCloud, response: dict[str, Any]) -> None:
     def signed(path: str) -> httpx.Response:
         request = AWSRequest("GET", f"{cloud.outputs['ApiUrl']}/iam{path}")
         SigV4Auth(Credentials("AKIDEXAMPLE", "secret"), "execute-api", cloud.region).add_auth(request)
         return httpx.get(request.url, headers=dict(request.headers))
 
     assert signed("/v1.0/account").status_code == 200
-    assert signed(f"/jobs/{answer['job_id']}").json()["code"] == "job_not_found"
+    assert signed(f"/jobs/{response['job_id']}").json()["code"] == "job_not_found"
     assert httpx.get(f"{cloud.outputs['ApiUrl']}/iam/v1.0/account").status_code == 403
 
 
-def test_all_that_a_job_needs_is_there(api: httpx.Client) -> None:
+def test_ready(api: httpx.Client) -> None:
     response = api.get("/ready")
     assert (response.status_code, set(response.json().values())) == (200, {True})
 
 
-def test_pages_of_named_origins_may_call(api: httpx.Client) -> None:
-    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"}
-    allowed = api.options("/process", headers={"Origin": "https://shop.example", **asked})
+def test_cors_allows_configured_origins(api: httpx.Client) -> None:
+    preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"}
+    allowed = api.options("/process", headers={"Origin": "https://shop.example", **preflight})
     assert allowed.headers["Access-Control-Allow-Origin"] == "https://shop.example"
     assert (
         "Access-Control-Allow-Origin"
-        not in api.options("/process", headers={"Origin": "https://evil.example", **asked}).headers
+        not in api.options("/process", headers={"Origin": "https://evil.example", **preflight}).headers
     )

@@ -1,4 +1,4 @@
-"""Programs that people have, which know nothing of this project: only the address that they call is another."""
+"""Unmodified clients of remove.bg, except for the address they call."""
 
 import base64
 import functools
@@ -24,20 +24,20 @@ from functions.contracts.api_key import ApiKey
 from tests.conftest import ROOT, disc
 from tests.integration.api.conftest import ended
 
-PICTURE = disc(seed=62)
+IMAGE = disc(seed=62)
 HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
-    (folder / "cup.png").write_bytes(PICTURE)
+    (folder / "cup.png").write_bytes(IMAGE)
     return folder
 
 
 @pytest.fixture(scope="module")
 def url(folder: Path) -> Iterator[str]:
-    """Where the picture lies on the web."""
+    """URL of the image."""
     handler = functools.partial(SimpleHTTPRequestHandler, directory=folder)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -47,7 +47,7 @@ def url(folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def warm(api: httpx.Client, url: str) -> None:
-    """Have the functions running: the first picture may take longer than a client waits."""
+    """Start the functions: the first job may exceed a client's timeout."""
     ended(api, api.post("/jobs", json={"image_url": url}).headers["Location"], timeout_s=60)
 
 
@@ -69,15 +69,15 @@ def removebg(address: None, key: ApiKey, folder: Path) -> package.RemoveBg:
     return package.RemoveBg(key.reveal(), str(folder / "errors.log"))
 
 
-def test_the_package_from_pypi_cuts_out_a_file(removebg: package.RemoveBg, folder: Path) -> None:
+def test_pypi_package_processes_a_file(removebg: package.RemoveBg, folder: Path) -> None:
     removebg.remove_background_from_img_file(str(folder / "cup.png"))
     with Image.open(folder / "cup.png_no_bg.png") as cut:
         assert (cut.format, cut.size, alpha_of(cut)) == ("PNG", (320, 240), (0, 255))
 
 
-def test_the_package_from_pypi_cuts_out_base64(removebg: package.RemoveBg, folder: Path) -> None:
+def test_pypi_package_processes_base64(removebg: package.RemoveBg, folder: Path) -> None:
     removebg.remove_background_from_base64_img(
-        base64.b64encode(PICTURE), size="4k", new_file_name=str(folder / "blue"), bg_color="0000ff"
+        base64.b64encode(IMAGE), size="4k", new_file_name=str(folder / "blue"), bg_color="0000ff"
     )
     with Image.open(folder / "blue") as cut:
         red, _, blue = cut.getpixel((1, 1))
@@ -85,13 +85,13 @@ def test_the_package_from_pypi_cuts_out_base64(removebg: package.RemoveBg, folde
         assert red < 5 and blue > 250
 
 
-def test_the_package_from_pypi_cuts_out_what_lies_at_a_url(removebg: package.RemoveBg, folder: Path, url: str) -> None:
+def test_pypi_package_processes_a_url(removebg: package.RemoveBg, folder: Path, url: str) -> None:
     removebg.remove_background_from_img_url(url, new_file_name=str(folder / "fetched.png"))
     with Image.open(folder / "fetched.png") as cut:
         assert alpha_of(cut) == (0, 255)
 
 
-def test_the_package_from_pypi_is_told_that_its_key_is_wrong(address: None, folder: Path) -> None:
+def test_pypi_package_gets_the_error_of_an_invalid_key(address: None, folder: Path) -> None:
     removebg = package.RemoveBg("pbr_nobody_nothing", str(folder / "errors.log"))
     with pytest.raises(requests.HTTPError) as refused:
         removebg.remove_background_from_img_file(str(folder / "cup.png"))
@@ -106,7 +106,7 @@ Call = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def call(cloud: EmbeddedCloud, key: ApiKey) -> Call:
-    """Calls one of the package's functions with options."""
+    """Call a function of the package with options."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("Node.js is not installed")
@@ -128,22 +128,22 @@ def call(cloud: EmbeddedCloud, key: ApiKey) -> Call:
     return run
 
 
-def test_the_package_from_npm_cuts_out_a_file(call: Call, folder: Path) -> None:
+def test_npm_package_processes_a_file(call: Call, folder: Path) -> None:
     output = folder / "cropped.png"
     options = {"crop": True, "crop_margin": "10px 20px", "size": "full", "type": "product"}
     result = call("removeBackgroundFromImageFile", path=str(folder / "cup.png"), outputFile=str(output), **options)
     with Image.open(output) as cut:
         assert alpha_of(cut) == (0, 255)
         assert cut.width < 320 and cut.height < 240
-        told = {name: result["result"][name] for name in ("resultWidth", "resultHeight", "detectedType")}
-        assert told == {"resultWidth": str(cut.width), "resultHeight": str(cut.height), "detectedType": "other"}
+        described = {name: result["result"][name] for name in ("resultWidth", "resultHeight", "detectedType")}
+        assert described == {"resultWidth": str(cut.width), "resultHeight": str(cut.height), "detectedType": "other"}
     assert result["result"]["creditsCharged"] == "1"
     assert int(result["result"]["rateLimitRemaining"]) < int(result["result"]["rateLimit"])
 
 
-def test_the_package_from_npm_cuts_out_base64(call: Call) -> None:
+def test_npm_package_processes_base64(call: Call) -> None:
     options = {"scale": "50%", "position": "0% 100%", "roi": "10% 10% 90% 90%", "channels": "alpha"}
-    text = base64.b64encode(PICTURE).decode()
+    text = base64.b64encode(IMAGE).decode()
     result = call("removeBackgroundFromImageBase64", base64img=text, **options)["result"]
     mask = Image.open(io.BytesIO(base64.b64decode(result["base64img"])))
     left, top, right, bottom = mask.point(lambda value: 255 * (value > 127)).getbbox()
@@ -152,7 +152,7 @@ def test_the_package_from_npm_cuts_out_base64(call: Call) -> None:
     assert max((right - left) / 320, (bottom - top) / 240) == pytest.approx(0.5, abs=0.02)
 
 
-def test_the_package_from_npm_cuts_out_what_lies_at_a_url(call: Call, url: str) -> None:
+def test_npm_package_processes_a_url(call: Call, url: str) -> None:
     result = call("removeBackgroundFromImageUrl", url=url, bg_image_url=url)["result"]
     assert Image.open(io.BytesIO(base64.b64decode(result["base64img"]))).format == "JPEG"
 
@@ -165,9 +165,7 @@ def test_the_package_from_npm_cuts_out_what_lies_at_a_url(call: Call, url: str) 
         ({"apiKey": "pbr_nobody_nothing"}, "auth_failed"),
     ],
 )
-def test_the_package_from_npm_is_told_what_is_wrong(
-    call: Call, folder: Path, options: dict[str, Any], code: str
-) -> None:
+def test_npm_package_gets_error_codes(call: Call, folder: Path, options: dict[str, Any], code: str) -> None:
     [error] = call("removeBackgroundFromImageFile", path=str(folder / "cup.png"), **options)["errors"]
     assert error["code"] == code
     assert set(error) == {"title", "code", "detail"}

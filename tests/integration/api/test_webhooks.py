@@ -1,4 +1,4 @@
-"""Webhooks on the embedded cloud: who ordered a job with one is told how it ended, whatever it takes."""
+"""Webhooks of the deployed stack."""
 
 import json
 import uuid
@@ -19,7 +19,7 @@ from tests.integration.deployment import Deployed, until
 from tests.integration.state_machine.test_reconcile import fail_unseen, reconcile
 
 CALLER = "k1"
-TAKEN = page(status=204)
+ACCEPTED = page(status=204)
 
 
 @pytest.fixture(scope="module")
@@ -30,20 +30,20 @@ def deployed(cloud: EmbeddedCloud) -> Deployed:
 @pytest.fixture
 def receiver() -> Iterator[Web]:
     with Web() as web:
-        web.pages["127.0.0.1/told"] = TAKEN
+        web.pages["127.0.0.1/hook"] = ACCEPTED
         yield web
 
 
 @pytest.fixture(scope="module")
 def secret(deployed: Deployed) -> str:
-    """What the caller verifies with."""
+    """The caller's signing secret."""
     secrets = client("secretsmanager", deployed.cloud.endpoint_url, deployed.cloud.region)
     return signing_secret(
         secrets.get_secret_value(SecretId=deployed.outputs["WebhookSecretArn"])["SecretString"], CALLER
     )
 
 
-def order(deployed: Deployed, receiver: Web, data: bytes) -> str:
+def start_job(deployed: Deployed, receiver: Web, data: bytes) -> str:
     """Start a job as the API does, and return its execution's ARN."""
     job_id = str(uuid.uuid4())
     key = f"api/{CALLER}/{job_id}/cup.png"
@@ -52,7 +52,7 @@ def order(deployed: Deployed, receiver: Web, data: bytes) -> str:
         "key": key,
         "version_id": deployed.upload(key, data),
     }
-    webhook = {"url": f"http://127.0.0.1:{receiver.port}/told", "key_id": CALLER}
+    webhook = {"url": f"http://127.0.0.1:{receiver.port}/hook", "key_id": CALLER}
     return deployed.sfn.start_execution(
         stateMachineArn=deployed.outputs["StateMachineArn"],
         name=job_id,
@@ -64,8 +64,8 @@ def delivery(deployed: Deployed, name: str) -> str:
     return f"{deployed.outputs['WebhookMachineArn'].replace(':stateMachine:', ':execution:')}:{name}"
 
 
-def told(receiver: Web, secret: str) -> dict[str, Any]:
-    """Wait for the one message that comes, verify it and read it."""
+def receive(receiver: Web, secret: str) -> dict[str, Any]:
+    """Wait for exactly one message, and return it verified."""
     [request] = until(lambda: receiver.requests)
     return read(request, secret)
 
@@ -76,12 +76,12 @@ def read(request: Request, secret: str) -> dict[str, Any]:
     return message
 
 
-def test_a_result_is_told_and_can_be_fetched(deployed: Deployed, receiver: Web, secret: str) -> None:
-    ended = deployed.wait(order(deployed, receiver, disc(seed=900)))
+def test_success_is_delivered_with_a_result_url(deployed: Deployed, receiver: Web, secret: str) -> None:
+    ended = deployed.wait(start_job(deployed, receiver, disc(seed=900)))
     assert ended.states[-5:] == ["Outcome?", "PrepareResultWebhook", "StartWebhook", "WebhookDelivered?", "Done"], (
         ended.cause
     )
-    message = told(receiver, secret)
+    message = receive(receiver, secret)
     name = ended.output["execution"]["name"]
     assert (message["type"], message["job_id"], message["data"]) == ("job.succeeded", name, ended.output)
     assert httpx.get(message["result_url"]).content == deployed.result(ended.output["result"]["key"])
@@ -89,21 +89,19 @@ def test_a_result_is_told_and_can_be_fetched(deployed: Deployed, receiver: Web, 
     assert (delivered.status, delivered.output) == ("SUCCEEDED", {"status": 204})
 
 
-def test_a_failure_is_told_with_what_there_is_to_do(deployed: Deployed, receiver: Web, secret: str) -> None:
-    ended = deployed.wait(order(deployed, receiver, b"no picture"))
+def test_failure_is_delivered_with_its_remedy(deployed: Deployed, receiver: Web, secret: str) -> None:
+    ended = deployed.wait(start_job(deployed, receiver, b"not an image"))
     assert (ended.status, ended.error) == ("FAILED", "UnsupportedFormatError")
-    message = told(receiver, secret)
+    message = receive(receiver, secret)
     assert message["type"] == "job.failed" and "result_url" not in message
     assert (message["data"]["stage"], message["data"]["error"]) == ("Validate", "UnsupportedFormatError")
     assert message["data"]["message"] and message["data"]["remedy"]
 
 
-def test_a_job_that_is_stopped_is_told_of_by_reconcile_and_only_once(
-    deployed: Deployed, receiver: Web, secret: str
-) -> None:
-    execution_arn = order(deployed, receiver, disc(seed=901))
-    deployed.sfn.stop_execution(executionArn=execution_arn, error="Mistake", cause="the wrong picture")
-    message = told(receiver, secret)
+def test_stopped_job_is_delivered_once_by_reconcile(deployed: Deployed, receiver: Web, secret: str) -> None:
+    execution_arn = start_job(deployed, receiver, disc(seed=901))
+    deployed.sfn.stop_execution(executionArn=execution_arn, error="Mistake", cause="the wrong image")
+    message = receive(receiver, secret)
     assert (message["type"], message["data"]["error"]) == ("job.failed", "ExecutionAborted")
     described = deployed.sfn.describe_execution(executionArn=execution_arn)
     deployed.wait(delivery(deployed, f"{described['name']}-failed"))
@@ -111,13 +109,11 @@ def test_a_job_that_is_stopped_is_told_of_by_reconcile_and_only_once(
     assert len(receiver.requests) == 1
 
 
-def test_a_job_that_is_stopped_with_its_work_done_is_told_of_as_such(
-    deployed: Deployed, receiver: Web, secret: str
-) -> None:
-    ended = deployed.wait(order(deployed, receiver, disc(seed=904)))
+def test_job_stopped_after_its_result_is_delivered_as_success(deployed: Deployed, receiver: Web, secret: str) -> None:
+    ended = deployed.wait(start_job(deployed, receiver, disc(seed=904)))
     state = {"cache_key": "none", "source": ended.output["source"], "done": {"document": ended.output}}
     execution_arn = fail_unseen(deployed, state)
-    webhook = {"url": f"http://127.0.0.1:{receiver.port}/told", "key_id": CALLER}
+    webhook = {"url": f"http://127.0.0.1:{receiver.port}/hook", "key_id": CALLER}
     name = execution_arn.rpartition(":")[2]
     reconcile(deployed, execution_arn, name=name, input=json.dumps({"webhook": webhook}))
     assert deployed.wait(delivery(deployed, f"{name}-succeeded")).output == {"status": 204}
@@ -125,31 +121,29 @@ def test_a_job_that_is_stopped_with_its_work_done_is_told_of_as_such(
     assert (first["data"], first["type"]) == (second["data"], second["type"]) and first["job_id"] != second["job_id"]
 
 
-def test_a_receiver_that_is_down_is_asked_again_with_the_same_message(
-    deployed: Deployed, receiver: Web, secret: str
-) -> None:
-    receiver.pages["127.0.0.1/told"] = page(status=503)
-    ended = deployed.wait(order(deployed, receiver, disc(seed=902)))
-    assert ended.status == "SUCCEEDED", "the job waits for nobody"
+def test_unavailable_receiver_gets_the_same_message_again(deployed: Deployed, receiver: Web, secret: str) -> None:
+    receiver.pages["127.0.0.1/hook"] = page(status=503)
+    ended = deployed.wait(start_job(deployed, receiver, disc(seed=902)))
+    assert ended.status == "SUCCEEDED", "the job does not wait for its webhook"
     until(lambda: len(receiver.requests) >= 2)
-    receiver.pages["127.0.0.1/told"] = TAKEN
+    receiver.pages["127.0.0.1/hook"] = ACCEPTED
     delivered = deployed.wait(delivery(deployed, f"{ended.output['execution']['name']}-succeeded"))
     assert delivered.output == {"status": 204}
     assert len({read(request, secret)["id"] for request in receiver.requests}) == 1
 
 
-def test_what_is_refused_is_a_dead_letter_and_can_be_delivered_later(
+def test_rejected_webhook_is_a_dead_letter_and_can_be_redelivered(
     stack: Stack, deployed: Deployed, receiver: Web, secret: str
 ) -> None:
-    receiver.pages["127.0.0.1/told"] = page(status=410)
-    ended = deployed.wait(order(deployed, receiver, disc(seed=903)))
+    receiver.pages["127.0.0.1/hook"] = page(status=410)
+    ended = deployed.wait(start_job(deployed, receiver, disc(seed=903)))
     name = ended.output["execution"]["name"]
     refused = deployed.wait(delivery(deployed, f"{name}-succeeded"))
     assert (refused.status, refused.error) == ("FAILED", "WebhookRefusedError")
     assert refused.states == ["Deliver", "DeadLetter", "Undelivered"] and len(receiver.requests) == 1
-    receiver.pages["127.0.0.1/told"] = TAKEN
+    receiver.pages["127.0.0.1/hook"] = ACCEPTED
     [letter] = go_through(stack, "webhooks", limit=None, dry_run=False, purge=False)
-    assert (letter.fate, letter.key) == ("replayed", name) and "410" in letter.why
+    assert (letter.on_start, letter.key) == ("replayed", name) and "410" in letter.why
     assert deployed.wait(delivery(deployed, f"replay-{letter.message_id}")).output == {"status": 204}
     first, second = (read(request, secret) for request in receiver.requests)
     assert first["id"] == second["id"] and first["data"] == second["data"]

@@ -36,7 +36,7 @@ class Clock:
 
 
 class Api:
-    """Two tables, a clock, and a authorizer that reads them."""
+    """An authorizer with its tables and clock."""
 
     def __init__(self, dynamodb: Any) -> None:
         self.dynamodb, self.clock = dynamodb, Clock()
@@ -104,13 +104,13 @@ def of(key: ApiKey) -> APIGatewayProxyEventV2:
     return request(x_api_key=key.reveal())
 
 
-def refused(authorizer: Authorizer, event: APIGatewayProxyEventV2, scope: Scope = Scope.READ) -> Problem:
+def rejected(authorizer: Authorizer, event: APIGatewayProxyEventV2, scope: Scope = Scope.READ) -> Problem:
     with pytest.raises(Problem) as caught:
         authorizer.authorize(event, scope)
     return caught.value
 
 
-# ---- Who calls
+# ---- Authentication
 
 
 @pytest.mark.parametrize(
@@ -122,21 +122,21 @@ def refused(authorizer: Authorizer, event: APIGatewayProxyEventV2, scope: Scope 
         lambda text: {"Authorization": f"bearer  {text}"},
         lambda text: {"x_api_key": text, "authorization": "Basic dXNlcjpwYXNz"},
     ],
-    ids=["X-API-Key", "any case", "Bearer", "bearer", "beside a proxy's"],
+    ids=["X-API-Key", "any case", "Bearer", "bearer", "with another scheme"],
 )
-def test_a_key_is_known_by_either_header(api: Api, header: Callable[[str], dict[str, str]]) -> None:
+def test_key_is_accepted_in_either_header(api: Api, header: Callable[[str], dict[str, str]]) -> None:
     key = api.key()
     caller = api.authorizer.authorize(request(**header(key.reveal())), Scope.READ).caller
     assert caller == Caller(key.key_id, frozenset({Scope.PROCESS, Scope.READ}), rate_per_minute=60, monthly_quota=3)
 
 
-def test_a_key_has_its_own_limits_before_the_stack_s(api: Api) -> None:
+def test_limits_of_a_key_override_the_stacks(api: Api) -> None:
     caller = api.authorizer.authorize(of(api.key(rate_per_minute=5, monthly_quota=0)), Scope.READ).caller
     assert (caller.rate_per_minute, caller.monthly_quota) == (5, 0)
 
 
 def bad_requests(api: Api) -> dict[str, APIGatewayProxyEventV2]:
-    """Everything that is no valid key, by what is wrong with it."""
+    """Requests without a valid key, by the defect."""
     good = api.key()
     rotated, _ = record_of(old := ApiKey.generate()).rotated(NOW - timedelta(days=2), timedelta(days=1))
     api.put(rotated)
@@ -156,48 +156,48 @@ def bad_requests(api: Api) -> dict[str, APIGatewayProxyEventV2]:
     }
 
 
-def test_whatever_is_no_valid_key_gets_one_and_the_same_answer(api: Api) -> None:
-    answers = [refused(api.authorizer, event) for event in bad_requests(api).values()]
-    assert len({(a.body("r"), tuple(a.headers.items())) for a in answers}) == 1
-    assert (answers[0].status, answers[0].code) == (401, "auth_failed")
-    assert answers[0].headers == {"WWW-Authenticate": "Bearer"}
+def test_all_invalid_keys_get_the_same_response(api: Api) -> None:
+    responses = [rejected(api.authorizer, event) for event in bad_requests(api).values()]
+    assert len({(a.body("r"), tuple(a.headers.items())) for a in responses}) == 1
+    assert (responses[0].status, responses[0].code) == (401, "auth_failed")
+    assert responses[0].headers == {"WWW-Authenticate": "Bearer"}
 
 
-def test_no_log_line_and_no_problem_has_a_secret(
+def test_logs_and_problems_contain_no_secrets(
     api: Api, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.DEBUG)
     monkeypatch.setattr(logger.registered_handler, "stream", logged := io.StringIO())
     keys = {"good": of(api.key(rate_per_minute=1)), **bad_requests(api)}
-    told = [str(api.authorizer.authorize(keys["good"], Scope.READ))]
-    told += [
-        f"{p!r} {p} {p.body('r')} {p.headers}" for p in (refused(api.authorizer, event) for event in keys.values())
+    texts = [str(api.authorizer.authorize(keys["good"], Scope.READ))]
+    texts += [
+        f"{p!r} {p} {p.body('r')} {p.headers}" for p in (rejected(api.authorizer, event) for event in keys.values())
     ]
-    told.append(repr(refused(api.authorizer, of(api.key()), Scope.DELETE)))
-    told += [caplog.text, logged.getvalue()]
-    everything = "\n".join(told)
+    texts.append(repr(rejected(api.authorizer, of(api.key()), Scope.DELETE)))
+    texts += [caplog.text, logged.getvalue()]
+    everything = "\n".join(texts)
     assert "rate_limit_exceeded" in everything and "scope_missing" in everything and "wrong secret" in everything
     secrets = {word for event in keys.values() for word in " ".join(event.headers.values()).split() if len(word) > 8}
     secrets |= {word[21:85] for word in secrets if word.startswith("pbr_")}
     assert len(secrets) > 10 and not [secret for secret in secrets if secret in everything]
 
 
-def test_a_caller_is_told_which_scope_the_key_lacks(api: Api) -> None:
-    problem = refused(api.authorizer, of(api.key()), Scope.DELETE)
+def test_problem_names_the_missing_scope(api: Api) -> None:
+    problem = rejected(api.authorizer, of(api.key()), Scope.DELETE)
     assert (problem.status, problem.code, problem.value) == (403, "scope_missing", "delete")
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.text(), st.text())
-def test_no_header_breaks_the_gate(api: Api, name: str, scheme: str) -> None:
+def test_arbitrary_headers_are_rejected_without_an_error(api: Api, name: str, scheme: str) -> None:
     for event in (request(x_api_key=name), request(authorization=f"{scheme} {name}")):
-        assert refused(api.authorizer, event).status == 401
+        assert rejected(api.authorizer, event).status == 401
 
 
 # ---- IAM
 
 
-def test_who_the_gateway_has_authenticated_may_do_all(api: Api) -> None:
+def test_iam_callers_have_all_scopes(api: Api) -> None:
     caller = api.authorizer.authorize(
         request(iam={"userArn": "arn:aws:iam::123456789012:user/ann"}), Scope.DELETE
     ).caller
@@ -205,7 +205,7 @@ def test_who_the_gateway_has_authenticated_may_do_all(api: Api) -> None:
     assert caller.id.isalnum() and caller.id.islower() and len(caller.id) == 35
 
 
-def test_a_role_is_one_caller_whatever_its_sessions_are_called(api: Api) -> None:
+def test_all_sessions_of_a_role_are_one_caller(api: Api) -> None:
     def id_of(arn: str) -> str:
         return api.authorizer.authorize(request(iam={"userArn": arn}), Scope.READ).caller.id
 
@@ -215,27 +215,27 @@ def test_a_role_is_one_caller_whatever_its_sessions_are_called(api: Api) -> None
     assert users[0] != users[1]
 
 
-def test_nobody_is_iam_s_caller_by_what_they_send_themselves(api: Api) -> None:
+def test_iam_identity_cannot_be_forged_with_headers(api: Api) -> None:
     signed = request(authorization="AWS4-HMAC-SHA256 Credential=x", x_amzn_iam_user_arn=f"{ROLE}/one")
-    assert refused(api.authorizer, signed).status == 401
+    assert rejected(api.authorizer, signed).status == 401
 
 
-# ---- What a warm function knows
+# ---- Cache
 
 
 class Counting:
-    """DynamoDB's client, and how often it was asked for a key."""
+    """A DynamoDB client that counts reads of keys."""
 
     def __init__(self, dynamodb: Any) -> None:
         self.exceptions, self.update_item = dynamodb.exceptions, dynamodb.update_item
         self._get_item, self.reads = dynamodb.get_item, 0
 
-    def get_item(self, **asked: Any) -> Any:
+    def get_item(self, **request: Any) -> Any:
         self.reads += 1
-        return self._get_item(**asked)
+        return self._get_item(**request)
 
 
-def test_a_key_is_read_once_in_half_a_minute(api: Api) -> None:
+def test_key_is_cached_for_half_a_minute(api: Api) -> None:
     dynamodb, key = Counting(api.dynamodb), api.key()
     authorizer = api.new_authorizer(dynamodb)
     for seconds, reads in ((0, 1), (KNOWN_FOR_S - 1, 1), (1, 2), (1, 2)):
@@ -244,15 +244,15 @@ def test_a_key_is_read_once_in_half_a_minute(api: Api) -> None:
         assert dynamodb.reads == reads
 
 
-def test_a_revocation_takes_effect_within_that_time(api: Api) -> None:
+def test_revocation_takes_effect_when_the_cache_expires(api: Api) -> None:
     key = api.key()
     api.authorizer.authorize(of(key), Scope.READ)
     api.put(record_of(key, revoked_at=NOW))
     api.clock.wait(KNOWN_FOR_S)
-    assert refused(api.authorizer, of(key)).code == "auth_failed"
+    assert rejected(api.authorizer, of(key)).code == "auth_failed"
 
 
-def test_a_new_secret_opens_its_key_at_once(api: Api) -> None:
+def test_new_secret_works_at_once(api: Api) -> None:
     old = api.key()
     api.authorizer.authorize(of(old), Scope.READ)
     rotated, new = record_of(old).rotated(NOW, timedelta(0))
@@ -260,24 +260,24 @@ def test_a_new_secret_opens_its_key_at_once(api: Api) -> None:
     assert api.authorizer.authorize(of(new), Scope.READ).caller.id == old.key_id
 
 
-def test_a_key_expires_on_time_although_it_is_known(api: Api) -> None:
+def test_cached_key_expires_on_time(api: Api) -> None:
     key = api.key(expires_at=NOW + timedelta(seconds=10))
     api.authorizer.authorize(of(key), Scope.READ)
     api.clock.wait(10)
-    assert refused(api.authorizer, of(key)).code == "auth_failed"
+    assert rejected(api.authorizer, of(key)).code == "auth_failed"
 
 
-# ---- How often
+# ---- Rate limits
 
 
-def admitted(api: Api, key: ApiKey, times: int) -> list[Authorization]:
+def authorize(api: Api, key: ApiKey, times: int) -> list[Authorization]:
     return [api.authorizer.authorize(of(key), Scope.READ) for _ in range(times)]
 
 
-def test_a_minute_s_requests_may_come_at_once_and_then_one_at_a_time(api: Api) -> None:
+def test_full_bucket_permits_a_burst_then_one_request_per_interval(api: Api) -> None:
     key = api.key(rate_per_minute=4)
-    assert [admission.rate_limit.remaining for admission in admitted(api, key, 4)] == [3, 2, 1, 0]
-    problem = refused(api.authorizer, of(key))
+    assert [admission.rate_limit.remaining for admission in authorize(api, key, 4)] == [3, 2, 1, 0]
+    problem = rejected(api.authorizer, of(key))
     assert (problem.status, problem.code) == (429, "rate_limit_exceeded")
     assert problem.headers == {
         "Retry-After": "15",
@@ -286,26 +286,24 @@ def test_a_minute_s_requests_may_come_at_once_and_then_one_at_a_time(api: Api) -
         "X-RateLimit-Reset": str(int(NOW.timestamp()) + 60),
     }
     api.clock.wait(14)
-    assert refused(api.authorizer, of(key)).headers["Retry-After"] == "1"
+    assert rejected(api.authorizer, of(key)).headers["Retry-After"] == "1"
     api.clock.wait(1)
-    assert admitted(api, key, 1)[0].rate_limit.remaining == 0
-    assert refused(api.authorizer, of(key)).status == 429
+    assert authorize(api, key, 1)[0].rate_limit.remaining == 0
+    assert rejected(api.authorizer, of(key)).status == 429
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=5)
 @given(st.integers(1, 8), st.lists(st.floats(0, 30), min_size=10, max_size=20))
-def test_no_stretch_of_time_has_more_than_a_full_bucket_and_what_flows_back(
-    api: Api, limit: int, waits: list[float]
-) -> None:
+def test_no_period_permits_more_than_the_bucket_and_its_refill(api: Api, limit: int, waits: list[float]) -> None:
     key, times = api.key(rate_per_minute=limit), []
     for seconds in waits:
         api.clock.wait(seconds)
         try:
             api.authorizer.authorize(of(key), Scope.READ)
         except Problem as problem:
-            assert times, "the first one is let in"
+            assert times, "the first request is authorized"
             api.clock.wait(int(problem.headers["Retry-After"]))
-            api.authorizer.authorize(of(key), Scope.READ)  # who waits as told is let in
+            api.authorizer.authorize(of(key), Scope.READ)  # after Retry-After
         times.append(api.clock())
     for first in range(len(times)):
         for last in range(first, len(times)):
@@ -313,57 +311,57 @@ def test_no_stretch_of_time_has_more_than_a_full_bucket_and_what_flows_back(
             assert last - first + 1 <= limit + math.ceil((elapsed_s + 0.002) * limit / 60)  # the meter's unit is 1 ms
 
 
-def test_a_bucket_that_was_left_alone_is_full_and_holds_no_more(api: Api) -> None:
+def test_idle_bucket_does_not_overfill(api: Api) -> None:
     key = api.key(rate_per_minute=2)
-    admitted(api, key, 2)
+    authorize(api, key, 2)
     api.clock.wait(3600)
-    assert [admission.rate_limit.remaining for admission in admitted(api, key, 2)] == [1, 0]
-    assert refused(api.authorizer, of(key)).status == 429
+    assert [admission.rate_limit.remaining for admission in authorize(api, key, 2)] == [1, 0]
+    assert rejected(api.authorizer, of(key)).status == 429
 
 
-def test_one_caller_s_requests_are_not_another_s(api: Api) -> None:
-    admitted(api, api.key(rate_per_minute=1), 1)
-    admitted(api, api.key(rate_per_minute=1), 1)
+def test_callers_have_separate_buckets(api: Api) -> None:
+    authorize(api, api.key(rate_per_minute=1), 1)
+    authorize(api, api.key(rate_per_minute=1), 1)
 
 
-class Overtaken:
-    """DynamoDB's client; between each update's decision and its arrival somebody else's request is served."""
+class Concurrent:
+    """A DynamoDB client that serves a concurrent request before each update."""
 
-    def __init__(self, dynamodb: Any, others: Callable[[], None]) -> None:
+    def __init__(self, dynamodb: Any, other_request: Callable[[], None]) -> None:
         self.exceptions, self.get_item = dynamodb.exceptions, dynamodb.get_item
-        self._update_item, self._others = dynamodb.update_item, others
+        self._update_item, self._other_request = dynamodb.update_item, other_request
 
-    def update_item(self, **asked: Any) -> Any:
-        self._others()
-        return self._update_item(**asked)
+    def update_item(self, **request: Any) -> Any:
+        self._other_request()
+        return self._update_item(**request)
 
 
 @pytest.mark.parametrize("before", [0, 1, 2], ids=["idle", "one before", "two before"])
-def test_of_two_requests_at_once_only_as_many_are_let_in_as_are_left(api: Api, before: int) -> None:
+def test_concurrent_requests_do_not_exceed_the_rate_limit(api: Api, before: int) -> None:
     key = api.key(rate_per_minute=3)
-    admitted(api, key, before)
-    let_in = []
+    authorize(api, key, before)
+    authorized = []
 
-    def others() -> None:
+    def other_request() -> None:
         try:
-            let_in.extend(admitted(api, key, 1))
+            authorized.extend(authorize(api, key, 1))
         except Problem as problem:
             assert problem.status == 429
 
-    overtaken = api.new_authorizer(Overtaken(api.dynamodb, others))
+    concurrent = api.new_authorizer(Concurrent(api.dynamodb, other_request))
     for _ in range(3):
         try:
-            let_in.append(overtaken.authorize(of(key), Scope.READ))
+            authorized.append(concurrent.authorize(of(key), Scope.READ))
         except Problem as problem:
             assert problem.status == 429
-    assert len(let_in) == 3 - before
-    assert sorted(admission.rate_limit.remaining for admission in let_in) == list(range(3 - before))
+    assert len(authorized) == 3 - before
+    assert sorted(admission.rate_limit.remaining for admission in authorized) == list(range(3 - before))
 
 
-# ---- How much
+# ---- Quotas
 
 
-def test_the_month_s_quota_is_spent_one_by_one_and_begins_anew(api: Api) -> None:
+def test_quota_is_charged_per_image_and_resets_each_month(api: Api) -> None:
     caller = api.authorizer.authorize(of(api.key()), Scope.READ).caller
     for used in range(3):
         assert api.authorizer.usage(caller).used == used
@@ -377,13 +375,13 @@ def test_the_month_s_quota_is_spent_one_by_one_and_begins_anew(api: Api) -> None
     assert api.authorizer.usage(caller).used == 1
 
 
-def test_a_quota_of_nothing_admits_nothing(api: Api) -> None:
+def test_quota_of_zero_permits_nothing(api: Api) -> None:
     caller = api.authorizer.authorize(of(api.key(monthly_quota=0)), Scope.READ).caller
     with pytest.raises(Problem, match="quota_exceeded"):
         api.authorizer.charge(caller)
 
 
-def test_a_refund_gives_one_back_and_never_more_than_was_charged(api: Api) -> None:
+def test_refunds_never_exceed_charges(api: Api) -> None:
     caller = api.authorizer.authorize(of(api.key()), Scope.READ).caller
     api.authorizer.refund(caller.id)
     assert api.authorizer.usage(caller).used == 0
@@ -393,29 +391,29 @@ def test_a_refund_gives_one_back_and_never_more_than_was_charged(api: Api) -> No
         assert api.authorizer.usage(caller).used == 0
 
 
-def test_two_charges_at_the_limit_are_one(api: Api) -> None:
+def test_concurrent_charges_do_not_exceed_the_quota(api: Api) -> None:
     caller = api.authorizer.authorize(of(api.key(monthly_quota=1)), Scope.READ).caller
-    overtaken = api.new_authorizer(Overtaken(api.dynamodb, lambda: api.authorizer.charge(caller)))
+    concurrent = api.new_authorizer(Concurrent(api.dynamodb, lambda: api.authorizer.charge(caller)))
     with pytest.raises(Problem, match="quota_exceeded"):
-        overtaken.charge(caller)
+        concurrent.charge(caller)
     assert api.authorizer.usage(caller).used == 1
 
 
-def test_two_refunds_of_one_charge_are_one(api: Api) -> None:
+def test_concurrent_refunds_do_not_exceed_charges(api: Api) -> None:
     caller = api.authorizer.authorize(of(api.key()), Scope.READ).caller
     api.authorizer.charge(caller)
-    api.new_authorizer(Overtaken(api.dynamodb, lambda: api.authorizer.refund(caller.id))).refund(caller.id)
+    api.new_authorizer(Concurrent(api.dynamodb, lambda: api.authorizer.refund(caller.id))).refund(caller.id)
     assert api.authorizer.usage(caller).used == 0
 
 
-def test_meters_are_forgotten_once_they_are_over(api: Api) -> None:
+def test_meters_expire(api: Api) -> None:
     api.authorizer.charge(caller := api.authorizer.authorize(of(api.key()), Scope.READ).caller)
     items = [item for item in api.dynamodb.scan(TableName="usage")["Items"] if caller.id in item["meter"]["S"]]
     kept_s = {item["meter"]["S"]: int(item["expires_at"]["N"]) - NOW.timestamp() for item in items}
     assert kept_s == {f"rate#{caller.id}": 3600, f"quota#{caller.id}#2026-03": 62 * 86400}
 
 
-# ---- When DynamoDB fails
+# ---- DynamoDB errors
 
 
 def failing(code: str, status: int) -> ClientError:
@@ -426,14 +424,14 @@ def failing(code: str, status: int) -> ClientError:
 
 
 class Failing:
-    """DynamoDB's client, of which one call fails."""
+    """A DynamoDB client with one failing call."""
 
     def __init__(self, dynamodb: Any, call: str, error: Exception) -> None:
         self.exceptions, self.get_item, self.update_item = dynamodb.exceptions, dynamodb.get_item, dynamodb.update_item
         self._error = error
         setattr(self, call, self._fail)
 
-    def _fail(self, **_asked: Any) -> Any:
+    def _fail(self, **_request: Any) -> Any:
         raise self._error
 
 
@@ -447,7 +445,7 @@ THROTTLED = [
 
 @pytest.mark.parametrize("call", ["get_item", "update_item"])
 @pytest.mark.parametrize("error", THROTTLED, ids=str)
-def test_nobody_is_let_in_while_dynamodb_throttles(api: Api, call: str, error: ClientError) -> None:
+def test_throttled_dynamodb_means_unavailable(api: Api, call: str, error: ClientError) -> None:
     with pytest.raises(ClientError) as caught:
         api.new_authorizer(Failing(api.dynamodb, call, error)).authorize(of(api.key()), Scope.READ)
     problem = to_problem(caught.value)
@@ -459,7 +457,7 @@ def test_nobody_is_let_in_while_dynamodb_throttles(api: Api, call: str, error: C
     [EndpointConnectionError(endpoint_url="https://dynamodb"), ReadTimeoutError(endpoint_url="https://dynamodb")],
     ids=["unreachable", "silent"],
 )
-def test_nothing_is_charged_and_nobody_let_in_while_dynamodb_does_not_answer(api: Api, error: Exception) -> None:
+def test_requests_are_rejected_while_dynamodb_does_not_respond(api: Api, error: Exception) -> None:
     for call in ("get_item", "update_item"):
         authorizer = api.new_authorizer(Failing(api.dynamodb, call, error))
         with pytest.raises(type(error)):
@@ -469,7 +467,7 @@ def test_nothing_is_charged_and_nobody_let_in_while_dynamodb_does_not_answer(api
     assert to_problem(error).code == "unavailable"
 
 
-def test_a_table_that_is_not_there_is_no_passing_trouble(api: Api) -> None:
+def test_missing_table_is_an_error(api: Api) -> None:
     authorizer = Authorizer(
         keys_table="nosuch", usage_table="usage", rate_per_minute=60, monthly_quota=3, dynamodb_client=api.dynamodb
     )

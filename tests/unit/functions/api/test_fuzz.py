@@ -1,4 +1,4 @@
-"""A few of the requests that ``make api-fuzz`` makes by the thousand, in this process."""
+"""A small in-process version of ``make api-fuzz``."""
 
 import itertools
 from collections import defaultdict
@@ -17,7 +17,7 @@ RUNNING: list[Api] = []
 
 
 def application(environ: dict[str, object], start_response: object) -> Iterable[bytes]:
-    """The API that runs: schemathesis wants to know it before there is one."""
+    """Forward to the running API: schemathesis needs the application before the fixture creates it."""
     return RUNNING[-1].gateway(environ, start_response)  # type: ignore[arg-type]
 
 
@@ -43,7 +43,7 @@ def api() -> Iterator[Api]:
 
 @SCHEMA.parametrize()
 @settings(max_examples=6, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_the_document_describes_what_the_api_answers(case: schemathesis.Case, api: Api) -> None:
+def test_responses_match_the_openapi_document(case: schemathesis.Case, api: Api) -> None:
     case.call_and_validate(headers={"X-API-Key": api.key})
 
 
@@ -64,7 +64,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("path", ["/process", "/jobs", "/v1.0/removebg"])
-def test_no_body_of_whatever_type_is_an_error_of_ours(api: Api, path: str) -> None:
+def test_malformed_bodies_never_cause_an_internal_error(api: Api, path: str) -> None:
     for (name, body), kind in itertools.product(BODIES.items(), TYPES):
-        answer = api.call("POST", path, data=body, headers={"Content-Type": kind})
-        assert answer.status_code < 500, (name, kind)
+        response = api.call("POST", path, data=body, headers={"Content-Type": kind})
+        assert response.status_code < 500, (name, kind)

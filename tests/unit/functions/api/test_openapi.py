@@ -1,4 +1,4 @@
-"""The API's document: as checked in, and complete."""
+"""The OpenAPI document."""
 
 import json
 from typing import Any
@@ -23,22 +23,22 @@ def references(node: Any) -> set[str]:
     return own | {found for item in node.values() for found in references(item)}
 
 
-def test_the_document_is_checked_in_as_the_code_makes_it() -> None:
+def test_checked_in_document_is_current() -> None:
     assert json.loads((ROOT / "docs/reference/openapi.json").read_text()) == DOCUMENT, "run make openapi"
 
 
-def test_every_reference_leads_somewhere() -> None:
+def test_all_references_resolve() -> None:
     known = {f"#/components/schemas/{name}" for name in DOCUMENT["components"]["schemas"]}
     assert references(DOCUMENT) <= known
 
 
-def test_every_route_but_two_asks_for_a_key() -> None:
+def test_all_routes_except_two_require_a_key() -> None:
     assert {name for name, operation in OPERATIONS.items() if not operation["security"]} == {
         "GET /health",
         "GET /ready",
     }
 
 
-def test_every_route_that_takes_a_body_says_which() -> None:
+def test_all_post_routes_document_their_body() -> None:
     silent = {name for name, operation in OPERATIONS.items() if "requestBody" not in operation}
     assert {name for name in silent if name.startswith("POST")} == set()

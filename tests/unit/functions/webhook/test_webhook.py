@@ -149,9 +149,9 @@ def test_message_id_is_stable_over_retries_and_differs_by_outcome(store: Store) 
 
 
 def test_posted_webhook_can_be_verified(receiver: Web, store: Store) -> None:
-    receiver.pages["127.0.0.1/told"] = page(status=204)
+    receiver.pages["127.0.0.1/hook"] = page(status=204)
     body = json.dumps(payload(NOTICE, store))
-    url = f"http://127.0.0.1:{receiver.port}/told"
+    url = f"http://127.0.0.1:{receiver.port}/hook"
     assert post(url, body, signed(body=body), POLICY) == 204
     [request] = receiver.requests
     document = Webhook(SECRET).verify(request.body, dict(request.headers))
@@ -164,29 +164,29 @@ def test_posted_webhook_can_be_verified(receiver: Web, store: Store) -> None:
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 503, 599])
 def test_retryable_statuses(receiver: Web, status: int) -> None:
-    receiver.pages["127.0.0.1/told"] = page(status=status)
+    receiver.pages["127.0.0.1/hook"] = page(status=status)
     with pytest.raises(WebhookUnansweredError, match=str(status)):
-        post(f"http://127.0.0.1:{receiver.port}/told", BODY, {}, POLICY)
+        post(f"http://127.0.0.1:{receiver.port}/hook", BODY, {}, POLICY)
 
 
 @pytest.mark.parametrize("status", [301, 307, 400, 401, 404, 410, 422])
 def test_permanent_statuses(receiver: Web, status: int) -> None:
-    receiver.pages["127.0.0.1/told"] = page(status=status, location="/elsewhere")
+    receiver.pages["127.0.0.1/hook"] = page(status=status, location="/elsewhere")
     with pytest.raises(WebhookRefusedError, match=str(status)):
-        post(f"http://127.0.0.1:{receiver.port}/told", BODY, {}, POLICY)
+        post(f"http://127.0.0.1:{receiver.port}/hook", BODY, {}, POLICY)
     assert len(receiver.requests) == 1
 
 
 def test_disallowed_url_is_permanent_and_its_path_stays_out_of_the_error() -> None:
     with pytest.raises(WebhookRefusedError) as caught:
-        post("https://127.0.0.1/told/s3cr3t?token=s3cr3t", BODY, {}, Policy())
+        post("https://127.0.0.1/hook/s3cr3t?token=s3cr3t", BODY, {}, Policy())
     assert (caught.value.field, caught.value.value) == ("webhook.url", "https://127.0.0.1")
     assert "s3cr3t" not in json.dumps(caught.value.facts())
 
 
 def test_refused_connection_is_retryable() -> None:
     with pytest.raises(WebhookUnansweredError):
-        post(f"http://127.0.0.1:{closed_port()}/told", BODY, {}, POLICY)
+        post(f"http://127.0.0.1:{closed_port()}/hook", BODY, {}, POLICY)
 
 
 def test_url_policy_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

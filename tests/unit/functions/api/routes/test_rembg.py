@@ -1,4 +1,4 @@
-"""rembg's dialect: from its parameters to an order, and what is said of those that have no effect."""
+"""Routes for clients of rembg's server."""
 
 import io
 import json
@@ -24,7 +24,7 @@ URL = "https://example.com/cup.jpg"
 NAMES = ["model", "a", "af", "ab", "ae", "om", "ppm", "dc", "vm", "bgc", "extras"]
 
 
-def asked(**query: Any) -> dict[str, Any]:
+def options(**query: Any) -> dict[str, Any]:
     return rembg.parse_parameters(query).options
 
 
@@ -39,14 +39,14 @@ def refused(**query: Any) -> Problem:
     return caught.value
 
 
-def test_the_parameters_are_those_of_rembgs_server():
+def test_parameters_equal_those_of_rembgs_server():
     package = find_spec("rembg")
     source = (Path(package.origin).parent / "commands" / "s_command.py").read_text()
     theirs = [name for name in rembg.Parameters.model_fields if f"self.{name} = " in source]
     assert theirs == list(rembg.Parameters.model_fields) == NAMES
 
 
-def test_a_picture_alone_is_cut_out_by_the_stacks_model_without_matting():
+def test_default_parameters():
     assert rembg.from_upload({}, Body({}, {"file": PHOTO})) == (
         ProcessRequest(
             PHOTO.data, {"model": "auto", "precision_level": "standard", "output": "cutout"}, name="cup.jpg"
@@ -55,52 +55,52 @@ def test_a_picture_alone_is_cut_out_by_the_stacks_model_without_matting():
     )
 
 
-def test_a_picture_is_named_by_its_url():
-    order, warnings = rembg.from_url({"url": URL, "model": "u2net"})
-    assert (order.image, order.options["model"], warnings) == (URL, "u2net", [])
+def test_image_url():
+    request, warnings = rembg.from_url({"url": URL, "model": "u2net"})
+    assert (request.image, request.options["model"], warnings) == (URL, "u2net", [])
 
 
-def test_alpha_matting_is_the_precision_that_solves_for_alpha():
-    assert asked(a="true")["precision_level"] == "high"
-    assert asked(a="false")["precision_level"] == "standard"
-    assert asked(vm="1")["precision_level"] == "high"
+def test_alpha_matting_is_high_precision():
+    assert options(a="true")["precision_level"] == "high"
+    assert options(a="false")["precision_level"] == "standard"
+    assert options(vm="1")["precision_level"] == "high"
 
 
 @pytest.mark.parametrize("yes", ["1", "true", "True", "on", "yes"])
-def test_only_the_mask_is_an_output(yes):
-    assert asked(om=yes)["output"] == "mask"
+def test_only_mask(yes):
+    assert options(om=yes)["output"] == "mask"
 
 
 @pytest.mark.parametrize(
-    ("color", "told"),
+    ("color", "expected"),
     [("255,0,10,255", "#ff000aff"), ("1, 2, 3, 4", "#01020304"), ("0,0,0,0", "#00000000"), ("", None)],
 )
-def test_a_background_colour_has_four_channels(color, told):
-    assert asked(bgc=color).get("background_color") == told
+def test_background_color_has_four_channels(color, expected):
+    assert options(bgc=color).get("background_color") == expected
 
 
-def test_a_mask_has_no_background_as_with_rembg_and_that_is_said():
+def test_background_color_of_a_mask_is_reported_as_ignored():
     query = {"om": "true", "bgc": "255,0,0,255"}
-    assert "background_color" not in asked(**query)
+    assert "background_color" not in options(**query)
     assert warned(**query) == ["bgc"]
 
 
 @pytest.mark.parametrize("name", ["af", "ab", "ae"])
-def test_thresholds_of_a_trimap_have_no_effect_and_are_named(name):
+def test_trimap_thresholds_are_reported_as_ignored(name):
     assert warned(a="true", **{name: "7"}) == [name]
 
 
-def test_what_asks_for_what_happens_anyhow_is_not_named():
+def test_parameters_that_match_the_behavior_cause_no_warning():
     assert warned(ppm="false", dc="true", vm="false", a="true", om="false", model="u2net") == []
 
 
-def test_what_has_no_effect_is_named():
+def test_ignored_parameters_are_reported():
     assert warned(ppm="true", dc="false", vm="true", extras="{}") == ["ppm", "dc", "vm", "extras"]
 
 
-def test_what_rembg_does_not_know_is_named():
-    order, warnings = rembg.from_upload({"v": "2"}, Body({"url": URL}, {"file": PHOTO, "mask": PHOTO}))
-    assert order.image == PHOTO.data
+def test_unknown_parameters_are_reported_as_ignored():
+    request, warnings = rembg.from_upload({"v": "2"}, Body({"url": URL}, {"file": PHOTO, "mask": PHOTO}))
+    assert request.image == PHOTO.data
     assert [warning.partition(" ")[0] for warning in warnings] == ["v", "url", "mask"]
 
 
@@ -116,31 +116,36 @@ def test_what_rembg_does_not_know_is_named():
         *[("extras", value) for value in ("{", "[" * 100_000)],
     ],
 )
-def test_what_a_parameter_cannot_be_is_refused_by_its_name(name, value):
+def test_invalid_values_are_rejected_by_parameter(name, value):
     assert refused(**{name: value}).field == name
 
 
-def test_a_picture_has_to_be_there():
+def test_missing_image_is_rejected():
     assert refused(url="").field == "url"
-    for said in (Body(), Body({"file": "text"}), Body({}, {"image": PHOTO})):
+    for document in (Body(), Body({"file": "text"}), Body({}, {"image": PHOTO})):
         with pytest.raises(Problem) as caught:
-            rembg.from_upload({}, said)
+            rembg.from_upload({}, document)
         assert (caught.value.status, caught.value.field) == (422, "file")
 
 
-def test_a_parameter_stands_in_the_query_or_in_the_form():
+def test_parameter_in_both_query_and_form_is_rejected():
     assert rembg.from_upload({"om": "1"}, Body({"a": "1"}, {"file": PHOTO}))[0].options["output"] == "mask"
     with pytest.raises(Problem) as caught:
         rembg.from_upload({"om": "1"}, Body({"om": "0"}, {"file": PHOTO}))
     assert caught.value.field == "om"
 
 
-@pytest.mark.parametrize(("field", "told"), [("image_url", "url"), ("options.model", "model"), ("image", "image")])
-def test_a_refusal_is_a_problem_that_names_the_field_as_rembg_does(field, told):
-    answer = rembg.error_response(Problem(400, "url_refused", "No.", field=field, headers={"Retry-After": "1"}), "r1")
-    assert (answer.status_code, answer.headers["Retry-After"]) == (400, "1")
-    said = json.loads(answer.body)
-    assert (said["code"], said["field"], said["detail"], said["request_id"]) == ("url_refused", told, "No.", "r1")
+@pytest.mark.parametrize(("field", "expected"), [("image_url", "url"), ("options.model", "model"), ("image", "image")])
+def test_error_response_uses_rembgs_field_names(field, expected):
+    response = rembg.error_response(Problem(400, "url_refused", "No.", field=field, headers={"Retry-After": "1"}), "r1")
+    assert (response.status_code, response.headers["Retry-After"]) == (400, "1")
+    document = json.loads(response.body)
+    assert (document["code"], document["field"], document["detail"], document["request_id"]) == (
+        "url_refused",
+        expected,
+        "No.",
+        "r1",
+    )
 
 
 @given(
@@ -150,17 +155,17 @@ def test_a_refusal_is_a_problem_that_names_the_field_as_rembg_does(field, told):
         max_size=6,
     )
 )
-def test_whatever_is_asked_for_makes_options_that_exist_or_is_refused(query):
+def test_arbitrary_parameters_are_mapped_or_rejected(query):
     try:
-        order, warnings = rembg.from_url({**query, "url": URL})
+        request, warnings = rembg.from_url({**query, "url": URL})
     except Problem as problem:
         assert (problem.status, problem.code) == (422, "invalid_parameter")
     else:
-        Options.parse(order.options)
+        Options.parse(request.options)
         assert len(warnings) <= len(query)
 
 
-def test_an_answer_is_a_png_with_warnings():
+def test_response_is_a_png_with_warnings():
     with api_in_memory() as api:
         api.web.files[URL] = PNG
         fetched = api.call("GET", f"/api/remove?url={URL}&om=true&af=200")
@@ -168,15 +173,15 @@ def test_an_answer_is_a_png_with_warnings():
         assert fetched.headers["X-Warnings"].startswith("af has no effect")
         form = {"file": (io.BytesIO(PNG), "cup.png"), "a": "true"}
         assert api.call("POST", "/api/remove?bgc=1,2,3,255", data=form).data == RESULT
-        assert [request["options"] for request in api.machine.inputs.values()] == [
+        assert [request["options"] for request in api.stepfunctions.inputs.values()] == [
             {"model": "auto", "precision_level": "standard", "output": "mask"},
             {"model": "auto", "precision_level": "high", "output": "cutout", "background_color": "#010203ff"},
         ]
 
 
-def test_failures_name_the_parameters_that_were_sent():
+def test_errors_name_the_sent_parameters():
     with api_in_memory() as api:
-        api.web.files[URL] = UrlAnswerError("The server answers with status 404", url=URL, field="image_url")
+        api.web.files[URL] = UrlAnswerError("The server responses with status 404", url=URL, field="image_url")
         missing = api.call("GET", f"/api/remove?url={URL}")
         assert (missing.status_code, missing.get_json()["field"]) == (422, "url")
         unknown = api.call("POST", "/api/remove", data={"file": (io.BytesIO(PNG), "cup.png"), "model": "u3net"})

@@ -1,4 +1,4 @@
-"""remove.bg's dialect: from its parameters to an order, and from what became of it to its answers."""
+"""Routes for clients of remove.bg."""
 
 import base64
 import io
@@ -24,7 +24,7 @@ PHOTO = UploadedFile("cup.jpg", b"\xff\xd8photo")
 PNG = b"\x89PNG\r\n\x1a\npicture"
 URL = "https://example.com/cup.jpg"
 
-CODES = {  # of remove.bg's own description, but for the last two lines
+CODES = {  # from remove.bg's API description, except the last two lines
     *("missing_source", "multiple_sources", "invalid_image_url", "failed_image_download", "failed_to_read_image"),
     *("invalid_file_type", "invalid_dimensions", "file_too_large", "resolution_too_high", "unknown_foreground"),
     *("invalid_size", "invalid_format", "invalid_channels", "invalid_roi", "roi_exceeds_bounds", "roi_region_empty"),
@@ -46,33 +46,26 @@ def with_photo(**fields: Any) -> ProcessRequest:
 
 def refused(files: dict[str, UploadedFile] | None = None, /, **fields: Any) -> Problem:
     with pytest.raises(Problem) as caught:
-        removebg.to_process_request(
-            removebg.parse_parameters(Body(fields, {"image_file": PHOTO} if files is None else files))
-        )
+        parsed(fields, {"image_file": PHOTO} if files is None else files)
     assert caught.value.status == 400
     assert caught.value.field in caught.value.detail
     return caught.value
 
 
-def test_a_picture_alone_is_a_small_png_of_the_whole():
+def test_default_parameters():
     assert with_photo() == ProcessRequest(
         PHOTO.data, {"output": "cutout", "format": "png", "max_megapixels": 0.25, "crop": False}, name="cup.jpg"
     )
 
 
-def test_a_picture_comes_as_a_file_in_base64_or_by_its_url():
-    text = base64.encodebytes(b"photo" * 40).decode()  # in lines
+def test_image_as_file_base64_or_url():
+    text = base64.encodebytes(b"photo" * 40).decode()  # with line breaks
     assert parsed({"image_file_b64": text}).image == b"photo" * 40
-    assert (
-        removebg.to_process_request(
-            removebg.parse_parameters(Body({"image_file_b64": "data:image/png;base64,aGk="}))
-        ).image
-        == b"hi"
-    )
+    assert parsed({"image_file_b64": "data:image/png;base64,aGk="}).image == b"hi"
     assert parsed({"image_url": URL}).image == URL
 
 
-def test_there_is_one_picture_and_one_background_at_most():
+def test_several_images_or_backgrounds_are_rejected():
     assert refused({}).code == "missing_source"
     assert refused({}, image_url="", image_file_b64=None).code == "missing_source"
     assert refused(image_url=URL).code == "multiple_sources"
@@ -82,7 +75,7 @@ def test_there_is_one_picture_and_one_background_at_most():
     assert refused(bg_image_url=URL, bg_color="red").code == "multiple_bg_sources"
 
 
-def test_what_is_no_base64_cannot_be_read():
+def test_invalid_base64_is_rejected():
     assert refused({}, image_file_b64="@@@").code == "failed_to_read_image"
 
 
@@ -90,7 +83,7 @@ def test_what_is_no_base64_cannot_be_read():
 @pytest.mark.parametrize(
     "url", ["cup.jpg", "ftp://example.com/cup.jpg", "https://", "http://[::1", "file:///etc/passwd"]
 )
-def test_what_is_no_url_of_a_file_is_refused(field, url):
+def test_invalid_urls_are_rejected(field, url):
     assert refused({} if field == "image_url" else None, **{field: url}).code == f"invalid_{field}"
 
 
@@ -112,7 +105,7 @@ def test_what_is_no_url_of_a_file_is_refused(field, url):
         ("50MP", "zip", 50),
     ],
 )
-def test_a_size_is_so_many_megapixels_at_most_and_a_png_has_ten(size, format_, megapixels):
+def test_size_limits_megapixels_and_png_to_ten(size, format_, megapixels):
     assert with_photo(size=size, format=format_).options["max_megapixels"] == megapixels
 
 
@@ -130,12 +123,12 @@ def test_a_size_is_so_many_megapixels_at_most_and_a_png_has_ten(size, format_, m
         ({"format": "png", "bg_color": "green"}, "png"),
     ],
 )
-def test_the_format_auto_is_png_where_something_is_transparent_and_jpg_otherwise(fields, format_):
+def test_format_auto_is_png_for_transparent_results_else_jpg(fields, format_):
     assert with_photo(**fields).options["format"] == format_
 
 
 @pytest.mark.parametrize(
-    ("color", "told"),
+    ("color", "expected"),
     [
         ("81d4fa", "#81d4fa"),
         ("#81D4FA", "#81d4fa"),
@@ -152,23 +145,23 @@ def test_the_format_auto_is_png_where_something_is_transparent_and_jpg_otherwise
         ("", None),
     ],
 )
-def test_a_background_colour_is_a_hex_code_of_any_length_or_a_name(color, told):
-    assert with_photo(bg_color=color).options.get("background_color") == told
+def test_background_color_is_hex_or_a_name(color, expected):
+    assert with_photo(bg_color=color).options.get("background_color") == expected
 
 
 @pytest.mark.parametrize("color", ["12345", "#1234567", "nocolour", "rgb(1,2,3)", "#", "##fff", "ffffff\nffffff", True])
-def test_what_is_no_colour_is_refused(color):
+def test_invalid_colors_are_rejected(color):
     assert refused(bg_color=color).code == "invalid_bg_color"
 
 
-def test_a_background_is_a_file_or_a_url():
+def test_background_as_file_or_url():
     files = {"image_file": PHOTO, "bg_image_file": UploadedFile("sky.jpg", b"sky")}
     assert parsed({}, files).background == b"sky"
     assert with_photo(bg_image_url=URL).background == URL
 
 
 @pytest.mark.parametrize(
-    ("margin", "told"),
+    ("margin", "expected"),
     [
         ("0", "0px"),
         (0, "0px"),
@@ -181,8 +174,8 @@ def test_a_background_is_a_file_or_a_url():
         ("500px 50%", "500px 50%"),
     ],
 )
-def test_a_margin_without_a_unit_counts_pixels(margin, told):
-    assert with_photo(crop=True, crop_margin=margin).options["crop_margin"] == told
+def test_margin_without_a_unit_is_in_pixels(margin, expected):
+    assert with_photo(crop=True, crop_margin=margin).options["crop_margin"] == expected
 
 
 @pytest.mark.parametrize(
@@ -204,7 +197,7 @@ def test_a_margin_without_a_unit_counts_pixels(margin, told):
         *[("shadow_opacity", value) for value in (-1, 101, "dark", float("nan"))],
     ],
 )
-def test_what_a_parameter_cannot_be_is_refused_by_the_parameters_name(name, value):
+def test_invalid_values_are_rejected_by_parameter(name, value):
     problem = refused(**{name: value})
     assert (problem.code, problem.field) == (f"invalid_{name}", name)
 
@@ -220,19 +213,19 @@ def test_what_a_parameter_cannot_be_is_refused_by_the_parameters_name(name, valu
         ({"format": "jpg", "bg_color": "81d4fa77"}, "invalid_bg_color"),
     ],
 )
-def test_parameters_that_contradict_each_other_are_refused(fields, code):
+def test_conflicting_parameters_are_rejected(fields, code):
     assert refused(**fields).code == code
 
 
-def test_what_remove_bg_does_not_know_is_refused_by_its_name():
+def test_unknown_parameters_are_rejected_by_name():
     problem = refused(sise="full")
     assert (problem.code, problem.field) == ("unknown_parameter", "sise")
     assert refused({"image_file": PHOTO, "mask": PHOTO}).field == "mask"
 
 
-def test_geometry_is_handed_on_as_it_came():
-    asked = {"crop": "true", "roi": "10px,20px,50%,60%", "scale": "80%", "position": "10%  90%"}
-    options = with_photo(**asked).options
+def test_geometry_parameters_are_passed_on():
+    parameters = {"crop": "true", "roi": "10px,20px,50%,60%", "scale": "80%", "position": "10%  90%"}
+    options = with_photo(**parameters).options
     assert options["crop"] is True
     assert options["roi"] == "10px 20px 50% 60%"
     assert (options["scale"], options["position"]) == ("80%", "10% 90%")
@@ -240,9 +233,9 @@ def test_geometry_is_handed_on_as_it_came():
 
 
 @pytest.mark.parametrize("kind", ["person", "product", "car", "animal", "graphic", "transportation"])
-def test_a_type_is_taken_and_its_being_without_effect_is_said(kind):
-    asked = removebg.parse_parameters(Body({"type": kind, "image_url": URL}))
-    assert f"type={kind}" in removebg.result_headers(sidecar(), asked)["X-Warnings"]
+def test_type_is_accepted_with_a_warning(kind):
+    parameters = removebg.parse_parameters(Body({"type": kind, "image_url": URL}))
+    assert f"type={kind}" in removebg.result_headers(sidecar(), parameters)["X-Warnings"]
 
 
 def sidecar(**image: Any) -> dict[str, Any]:
@@ -250,7 +243,7 @@ def sidecar(**image: Any) -> dict[str, Any]:
     return {"image": {"width": 320, "height": 240, "foreground": box, **image}, "warnings": []}
 
 
-def test_headers_tell_of_the_picture():
+def test_result_headers():
     assert removebg.result_headers(sidecar(), removebg.parse_parameters(Body())) == {
         "X-Width": "320",
         "X-Height": "240",
@@ -263,29 +256,31 @@ def test_headers_tell_of_the_picture():
     }
 
 
-def test_headers_leave_out_what_is_not_known_or_not_wanted():
-    told = removebg.result_headers(sidecar(foreground=None), removebg.parse_parameters(Body({"type_level": "none"})))
-    assert set(told) == {"X-Width", "X-Height", "X-Credits-Charged"}
+def test_result_headers_omit_unknown_and_unwanted_values():
+    expected = removebg.result_headers(
+        sidecar(foreground=None), removebg.parse_parameters(Body({"type_level": "none"}))
+    )
+    assert set(expected) == {"X-Width", "X-Height", "X-Credits-Charged"}
 
 
-def test_every_header_is_one_that_browsers_are_shown():
+def test_all_result_headers_are_exposed_to_browsers():
     assert set(removebg.result_headers(sidecar(), removebg.parse_parameters(Body()))) == set(removebg.HEADERS)
 
 
-def test_warnings_are_one_line_of_ascii():
-    said = {**sidecar(), "warnings": ["naïve\r\nSet-Cookie: a", "x" * 5000]}
-    text = removebg.result_headers(said, removebg.parse_parameters(Body()))["X-Warnings"]
+def test_warnings_header_is_one_line_of_ascii():
+    document = {**sidecar(), "warnings": ["naïve\r\nSet-Cookie: a", "x" * 5000]}
+    text = removebg.result_headers(document, removebg.parse_parameters(Body()))["X-Warnings"]
     assert text.startswith("na?ve??Set-Cookie: a; xxx")
     assert len(text) == 1000
 
 
-def test_a_json_answer_has_the_result_or_its_url():
+def test_json_result_has_the_data_or_a_url():
     place = {"foreground_top": 20, "foreground_left": 10, "foreground_width": 100, "foreground_height": 200}
     assert removebg.json_result(JobResult(sidecar(), b"png", None)) == {"data": {"result_b64": "cG5n", **place}}
     assert removebg.json_result(JobResult(sidecar(), None, URL)) == {"data": {"result_url": URL, **place}}
 
 
-def test_an_account_has_as_many_credits_as_the_month_has_pictures_left():
+def test_account_credits_are_the_remaining_quota():
     assert removebg.account(Usage(quota=50, used=8)) == {
         "data": {
             "attributes": {
@@ -302,7 +297,7 @@ def report(error: str, field: str = "image", message: str = "No") -> Problem:
 
 
 @pytest.mark.parametrize(
-    ("problem", "told"),
+    ("problem", "expected"),
     [
         (report("UnknownForegroundError"), (400, "unknown_foreground")),
         (report("CorruptImageError"), (400, "failed_to_read_image")),
@@ -335,21 +330,21 @@ def report(error: str, field: str = "image", message: str = "No") -> Problem:
         (Problem(500, "internal_error"), (500, "internal_error")),
     ],
 )
-def test_problems_have_remove_bgs_statuses_and_codes(problem, told):
-    assert removebg.translate(problem) == told
+def test_problems_are_translated_to_remove_bgs_statuses_and_codes(problem, expected):
+    assert removebg.translate(problem) == expected
 
 
-def test_a_refusal_has_one_error_with_title_code_and_detail():
-    answer = removebg.error_response(Problem(429, "rate_limit_exceeded", "Slow.", headers={"Retry-After": "7"}), "r1")
-    assert (answer.status_code, answer.headers["Retry-After"], answer.headers["X-Request-Id"]) == (429, "7", "r1")
+def test_error_response_has_one_error_with_title_code_and_detail():
+    response = removebg.error_response(Problem(429, "rate_limit_exceeded", "Slow.", headers={"Retry-After": "7"}), "r1")
+    assert (response.status_code, response.headers["Retry-After"], response.headers["X-Request-Id"]) == (429, "7", "r1")
     error = {"title": "Rate limit exceeded", "code": "rate_limit_exceeded", "detail": "Slow."}
-    assert json.loads(answer.body) == {"errors": [error]}
+    assert json.loads(response.body) == {"errors": [error]}
 
 
-def test_an_error_of_ours_tells_the_requests_id_and_nothing_else():
-    answer = removebg.error_response(Problem(500, "internal_error", "secret", remedy="secret"), "r1")
+def test_internal_error_reveals_only_the_request_id():
+    response = removebg.error_response(Problem(500, "internal_error", "secret", remedy="secret"), "r1")
     error = {"title": "Internal error", "code": "internal_error", "detail": "Request r1"}
-    assert json.loads(answer.body) == {"errors": [error]}
+    assert json.loads(response.body) == {"errors": [error]}
 
 
 ANYTHING = st.recursive(
@@ -373,16 +368,16 @@ BODIES = st.builds(
 
 
 @given(BODIES)
-def test_whatever_comes_makes_options_that_exist_or_an_error_that_is_documented(said):
+def test_arbitrary_bodies_are_mapped_or_rejected_with_a_documented_code(document):
     try:
-        order = removebg.to_process_request(removebg.parse_parameters(said))
+        request = removebg.to_process_request(removebg.parse_parameters(document))
     except Problem as problem:
         assert problem.status == 400
         assert problem.code in CODES
         assert json.loads(removebg.error_response(problem, "r").body)["errors"][0]["code"] == problem.code
     else:
-        Options.parse(order.options)
-        assert isinstance(order.image, bytes | str)
+        Options.parse(request.options)
+        assert isinstance(request.image, bytes | str)
 
 
 @pytest.fixture(scope="module")
@@ -396,62 +391,62 @@ def send(api: Api, accept: str | None = None, **fields: Any) -> Any:
     return api.call("POST", "/v1.0/removebg", data=form, headers={"Accept": accept} if accept else {})
 
 
-def test_an_answer_is_the_picture(api: Api):
-    answer = send(api, format="webp")
-    assert (answer.status_code, answer.content_type, answer.data) == (200, "image/webp", RESULT)
-    assert (answer.headers["X-Width"], answer.headers["X-Credits-Charged"]) == ("320", "1")
-    assert int(answer.headers["X-RateLimit-Remaining"]) < int(answer.headers["X-RateLimit-Limit"])
+def test_response_is_the_result(api: Api):
+    response = send(api, format="webp")
+    assert (response.status_code, response.content_type, response.data) == (200, "image/webp", RESULT)
+    assert (response.headers["X-Width"], response.headers["X-Credits-Charged"]) == ("320", "1")
+    assert int(response.headers["X-RateLimit-Remaining"]) < int(response.headers["X-RateLimit-Limit"])
 
 
 @pytest.mark.parametrize("accept", ["application/json", "application/json; charset=utf-8"])
-def test_who_accepts_json_and_nothing_else_is_answered_in_json(api: Api, accept):
-    answer = send(api, accept)
-    assert answer.content_type == "application/json"
-    assert base64.b64decode(answer.get_json()["data"]["result_b64"]) == RESULT
+def test_clients_that_accept_only_json_get_json(api: Api, accept):
+    response = send(api, accept)
+    assert response.content_type == "application/json"
+    assert base64.b64decode(response.get_json()["data"]["result_b64"]) == RESULT
 
 
 @pytest.mark.parametrize(
     "accept", ["application/json, text/plain, */*", "application/json;q=0.9, image/*", "image/png"]
 )
-def test_who_accepts_json_among_others_is_answered_with_the_picture(api: Api, accept):
+def test_clients_that_accept_json_among_others_get_the_result(api: Api, accept):
     assert send(api, accept).data == RESULT
 
 
-def test_a_result_that_no_answer_can_hold_is_led_to(api: Api, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(api.machine, "result", bytes(MAX_INLINE_BYTES + 1))
-    answer = send(api)
-    assert (answer.status_code, answer.headers["X-Width"], answer.data) == (303, "320", b"")
-    assert "X-Amz-Signature" in answer.headers["Location"]
+def test_too_large_result_is_a_redirect_or_a_url(api: Api, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(api.stepfunctions, "result", bytes(MAX_INLINE_BYTES + 1))
+    response = send(api)
+    assert (response.status_code, response.headers["X-Width"], response.data) == (303, "320", b"")
+    assert "X-Amz-Signature" in response.headers["Location"]
     data = send(api, "application/json").get_json()["data"]
     assert "X-Amz-Signature" in data["result_url"]
     assert "result_b64" not in data
 
 
-def test_a_job_that_failed_is_told_in_remove_bgs_words(api: Api, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(api.machine, "fate", api.machine.fail(UNKNOWN_FOREGROUND))
-    answer = send(api)
-    assert (answer.status_code, answer.get_json()["errors"][0]["code"]) == (400, "unknown_foreground")
+def test_failed_job_has_remove_bgs_code(api: Api, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(api.stepfunctions, "on_start", api.stepfunctions.fail(UNKNOWN_FOREGROUND))
+    response = send(api)
+    assert (response.status_code, response.get_json()["errors"][0]["code"]) == (400, "unknown_foreground")
 
 
-def test_whatever_fails_under_remove_bgs_paths_is_told_in_its_words(api: Api):
+def test_all_errors_under_remove_bgs_paths_have_its_format(api: Api):
     signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE/20260101/eu-west-1/execute-api/aws4_request"}
     for path, headers, status in (
         ("/v1.0/account", {}, 403),
         ("/v1.0/improve", {}, 404),
         ("/iam/v1.0/improve", signed, 404),
     ):
-        answer = api.call("GET", path, key=None, headers=headers)
-        assert (answer.status_code, list(answer.get_json())) == (status, ["errors"])
+        response = api.call("GET", path, key=None, headers=headers)
+        assert (response.status_code, list(response.get_json())) == (status, ["errors"])
     poor = api.make_key(Scope.PROCESS, monthly_quota=1)
     codes = []
     for _ in range(2):
         form = {"image_file": (io.BytesIO(PNG), "cup.png")}
-        answer = api.call("POST", "/v1.0/removebg", key=poor, data=form)
-        codes.append((answer.status_code, (answer.get_json(silent=True) or {}).get("errors", [{}])[0].get("code")))
+        response = api.call("POST", "/v1.0/removebg", key=poor, data=form)
+        codes.append((response.status_code, (response.get_json(silent=True) or {}).get("errors", [{}])[0].get("code")))
     assert codes == [(200, None), (402, "insufficient_credits")]
 
 
-def test_an_account_is_answered_to_keys_that_may_read(api: Api):
+def test_account_requires_the_read_scope(api: Api):
     reader = api.make_key(Scope.READ, monthly_quota=7)
-    answer = api.call("GET", "/v1.0/account", key=reader)
-    assert answer.get_json()["data"]["attributes"]["credits"]["total"] == 7
+    response = api.call("GET", "/v1.0/account", key=reader)
+    assert response.get_json()["data"]["attributes"]["credits"]["total"] == 7
