@@ -1,5 +1,5 @@
 # One image for every Lambda function, the ECS worker and the SageMaker endpoint, in two flavours:
-# --target cpu, and --target gpu with CUDA. docs/containers.md tells how each is built and run.
+# --target cpu, and --target gpu with CUDA. docs/how-to/containers.md tells how each is built and run.
 # sam build uses Docker's classic builder: no syntax line, no RUN --mount, no COPY --chmod. That builder makes every
 # stage above the one it is asked for, so what only gpu needs comes after cpu.
 

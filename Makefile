@@ -111,7 +111,7 @@ SHARED  = rembg|onnxruntime|numpy|scipy|pymatting|numba|opencv-python-headless
 openapi: setup  ## regenerate docs/reference/openapi.json from the API's routes
 	$(BIN)/python -m functions.api > docs/reference/openapi.json
 
-reliability-tables: setup  ## the fault matrix in docs/reliability.md, anew from the state machine
+reliability-tables: setup  ## the fault matrix in docs/explanation/reliability.md, anew from the state machine
 	@$(BIN)/python -m tests.resilience.faults.matrix
 
 lock: setup  ## resolve the pinned dependencies anew from pyproject.toml

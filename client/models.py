@@ -80,7 +80,7 @@ def registry() -> dict[str, Model]:
     """Return the models by name, with those of PBR_CUSTOM_MODELS.
 
     Raises:
-        InvalidOptionsError: PBR_CUSTOM_MODELS is not as docs/models.md has it.
+        InvalidOptionsError: PBR_CUSTOM_MODELS is not as docs/how-to/models.md has it.
     """
     return with_custom(os.environ.get("PBR_CUSTOM_MODELS", ""))
 

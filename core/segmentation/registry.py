@@ -199,7 +199,7 @@ def with_custom(text: str) -> dict[str, Model]:
     """Return the registry and, after it, the custom models that a JSON list describes; "" describes none.
 
     Raises:
-        InvalidOptionsError: the list is not as docs/models.md has it, or a name is taken.
+        InvalidOptionsError: the list is not as docs/how-to/models.md has it, or a name is taken.
     """
     try:
         # What is no UTF-8 stands in the environment as halves of surrogate pairs, which only bytes can hold.
@@ -221,7 +221,7 @@ def _bad_custom(what: str, where: str, value: object) -> InvalidOptionsError:
         f"The custom models cannot be read: {what}",
         field=f"PBR_CUSTOM_MODELS.{where}".rstrip("."),
         value=value,
-        remedy="docs/models.md shows what describes a model.",
+        remedy="docs/how-to/models.md shows what describes a model.",
     )
 
 

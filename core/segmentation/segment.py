@@ -76,8 +76,8 @@ def segment(rgb: Rgb, model: str, networks: Networks) -> Segmentation:
 def prepare(rgb: Rgb, model: str, registry: Mapping[str, Model]) -> Prepared:
     """Bring a picture to the size and the range that a model takes.
 
-    rembg resamples the whole picture with Lanczos's kernel and normalises in float64; see docs/performance.md for how
-    little the masks differ, and how much the time.
+    rembg resamples the whole picture with Lanczos's kernel and normalises in float64; docs/explanation/performance.md
+    compares masks and times.
 
     Raises:
         InvalidOptionsError: there is no such model.

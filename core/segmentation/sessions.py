@@ -110,7 +110,7 @@ def _open(path: Path, device: Device, threads: int) -> Any:
     # A thread that waits for the others would spin, on time that decoding needs or that a container's quota counts.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if device is Device.CPU:
-        options.enable_mem_pattern = False  # which takes more memory, and no less time; see docs/performance.md
+        options.enable_mem_pattern = False  # more memory, no less time: docs/explanation/performance.md
         return onnxruntime.InferenceSession(str(path), options, providers=[_CPU])
 
     if _CUDA not in onnxruntime.get_available_providers():

@@ -36,7 +36,7 @@ class CatalogueConfig(Config):
     """Which models there are.
 
     Attributes:
-        pbr_custom_models: models beside the registry's, as docs/models.md describes them.
+        pbr_custom_models: models beside the registry's, as docs/how-to/models.md describes them.
     """
 
     pbr_custom_models: str = ""

@@ -1,7 +1,7 @@
 """Segmentation on ECS: a process that loads its model once, takes jobs from the queue and answers by task token.
 
 While one batch is predicted, the pictures of the next are read, decoded and prepared, and the masks of the one before
-are put and answered for. docs/worker.md tells what it does on each event.
+are put and answered for. docs/how-to/run-a-worker.md tells what it does on each event.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Every Task state of the machine, every fault that it can meet, and what the definition makes of it.
 
-``python -m tests.resilience.faults.matrix`` writes the matrix into docs/reliability.md.
+``python -m tests.resilience.faults.matrix`` writes the matrix into docs/explanation/reliability.md.
 """
 
 import json
@@ -13,7 +13,7 @@ from core.errors import PermanentError
 from tests.conftest import ROOT
 from tests.state_machine import ANSWERABLE, DEFINITION, STATES, TASKS, of_a_job, waits_s
 
-DOCUMENT = ROOT / "docs/reliability.md"
+DOCUMENT = ROOT / "docs/explanation/reliability.md"
 BEGIN, END = "<!-- fault matrix: make reliability-tables -->", "<!-- end of the fault matrix -->"
 
 UNKNOWN = "ZeroDivisionError"

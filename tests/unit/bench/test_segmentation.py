@@ -89,7 +89,7 @@ def test_a_network_in_half_precision_answers_alike(network: Network, tmp_path: P
 def test_on_photographs_the_mask_is_rembgs_within_a_tolerance(
     tmp_path: Path, answer: str, most: tuple[float, float], megapixels: float | None
 ) -> None:
-    """What docs/performance.md states; reduced JPEG decoding is in it, for the larger photographs."""
+    """What docs/explanation/performance.md states; reduced JPEG decoding is in it, for the larger photographs."""
     path = tmp_path / f"{answer}.onnx"
     path.write_bytes(masks.SMOOTH[answer]().SerializeToString())
     comparison = masks.Comparison(described(path))

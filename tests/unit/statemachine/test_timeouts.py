@@ -1,6 +1,6 @@
 """Timeouts that compose: nothing outlives what waits for it, computed from the template and the state machine.
 
-docs/reliability.md says what a worst case is.
+docs/explanation/reliability.md says what a worst case is.
 """
 
 import re

@@ -87,7 +87,7 @@ def test_what_is_wrong_with_a_custom_model_is_told_with_its_field(change: dict[s
     with pytest.raises(InvalidOptionsError) as caught:
         with_custom(json.dumps([{**CUSTOM, **change}]))
     assert caught.value.field == f"PBR_CUSTOM_MODELS.{field}"
-    assert "docs/models.md" in caught.value.remedy
+    assert "docs/how-to/models.md" in caught.value.remedy
 
 
 @pytest.mark.parametrize("missing", CUSTOM)
@@ -103,7 +103,7 @@ def test_two_custom_models_of_one_name_are_refused() -> None:
 
 
 def test_the_page_on_models_has_the_registrys_facts() -> None:
-    rows = [line.strip("| ").split(" | ") for line in (ROOT / "docs/models.md").read_text().splitlines()]
+    rows = [line.strip("| ").split(" | ") for line in (ROOT / "docs/how-to/models.md").read_text().splitlines()]
     documented = {row[0].strip("`"): row for row in rows if len(row) == 7}
     for entry in MODELS.values():
         _, side, size, memory, _, licence, commercial = documented[entry.name]
