@@ -7,7 +7,7 @@ IMAGE  ?=
 NPM    := $(shell command -v npm 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-all test-containers chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode  bench-segmentation load openapi reliability-tables lock clean
+.PHONY: help setup demo test test-slow test-all test-containers coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation load openapi reliability-tables reference lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -113,6 +113,9 @@ openapi: setup  ## regenerate docs/reference/openapi.json from the API's routes
 
 reliability-tables: setup  ## the fault matrix in docs/explanation/reliability.md, anew from the state machine
 	@$(BIN)/python -m tests.resilience.faults.matrix
+
+reference: setup openapi reliability-tables  ## every generated page and table in docs/
+	@$(BIN)/python -m docs.reference.generate
 
 lock: setup  ## resolve the pinned dependencies anew from pyproject.toml
 	$(COMPILE) --extra local --extra dev pyproject.toml --output-file requirements/dev.lock
