@@ -235,22 +235,22 @@ def _named(errors: list[str]) -> str:
 
 def _told(fate: Fate) -> str:
     if fate.outcome == "settled" and fate.failed == NO_SUBJECT:
-        return "the execution fails; settled with the error that was to be reported"
+        return "the execution fails; reconciled with the original error"
     if fate.outcome == "settled":
-        return f"the execution fails; settled as {' '.join(fate.failed or ())}"
+        return f"the execution fails; reconciled as {' '.join(fate.failed or ())}"
     if fate.failed and not fate.then:
         return f"report of {' '.join(fate.failed)}"
     return {
         "KeepRawInput": "report",
         "RecordFailure": "report",
         "SecondAttempt?": "report, or the first attempt's result",
-        "SegmentOnLambda": "Lambda stands in",
-        "TakeOverClaim": "the work is claimed and done anew",
-        "WaitedBefore?": "waits, and looks into the cache again",
-        "PublishMetrics": "goes on, counted as degraded",
-        "Outcome?": "goes on",
+        "SegmentOnLambda": "Lambda takes over",
+        "TakeOverClaim": "the claim is taken over and the work repeated",
+        "WaitedBefore?": "waits, then checks the cache again",
+        "PublishMetrics": "continues, counted as degraded",
+        "Outcome?": "continues",
         "DeadLetterNotice": "the webhook is a dead letter",
-        "WebhookDelivered?": "goes on",
+        "WebhookDelivered?": "continues",
     }[fate.then]
 
 
