@@ -43,7 +43,7 @@ _ITEM_KB: Final = 4
 COMPUTED: Final[Mapping[str, Sequence[str]]] = {
     "CacheHit?": ["ClaimWork"],
     "ChooseSegmenter": ["SegmentOnLambda"],
-    "Doubtful?": ["Encode"],
+    "NeedsEscalation?": ["Encode"],
     "Outcome?": ["Done"],
 }
 PATHS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
@@ -59,13 +59,13 @@ PATHS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     "computed twice, Lambda": {
         **COMPUTED,
         "ChooseSegmenter": ["SegmentOnLambda", "SegmentOnLambda"],
-        "Doubtful?": ["Escalate", "Encode"],
+        "NeedsEscalation?": ["Escalate", "Encode"],
     },
     "from the cache": {"CacheHit?": ["ServeCached"], "Outcome?": ["Done"]},
     "from the cache, after one wait": {
         "CacheHit?": ["CheckOwner", "ServeCached"],
-        "OwnerActive?": ["WaitedBefore?"],
-        "WaitedBefore?": ["WaitBriefly"],
+        "OwnerRunning?": ["WaitedBefore?"],
+        "WaitedBefore?": ["SetInitialWait"],
         "Outcome?": ["Done"],
     },
     "rejected by Validate": {"Validate": ["KeepRawInput"], "HoldsClaim?": ["PublishMetrics"], "Outcome?": ["Failed"]},

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow  # a cloud of its own; tests/integration/state_mac
 HEAVIER = "reddest"
 SIDE = 320
 GREEN, RED = (60, 200, 80), (210, 60, 50)
-ATTEMPT = ["ChooseSegmenter", "SegmentOnLambda", "Refine", "Doubtful?"]
+ATTEMPT = ["ChooseSegmenter", "SegmentOnLambda", "Refine", "NeedsEscalation?"]
 
 
 def red_finder() -> bytes:

@@ -16,7 +16,7 @@ from tests.state_machine import ANSWERABLE
 
 START = ["Validate", "LookUpCache", "CacheHit?"]
 CLAIMED = [*START, "ClaimWork", "ChooseSegmenter"]
-REFINED = ["Refine", "Doubtful?", "Encode", "SaveCache", "PublishMetrics", "Outcome?", "Done"]
+REFINED = ["Refine", "NeedsEscalation?", "Encode", "SaveCache", "PublishMetrics", "Outcome?", "Done"]
 SERVED = ["ServeCached", "DescribeHit", "ComposeSidecar", "SaveSidecar", "PublishMetrics", "Outcome?", "Done"]
 REPORTED = ["RecordFailure", "HoldsClaim?", "PublishMetrics", "Outcome?", "Failed"]
 TOLD = [*SERVED[:-1], "PrepareResultWebhook", "StartWebhook"]
@@ -25,19 +25,19 @@ CASES = {
     "Processed": [*CLAIMED, "SegmentOnLambda", *REFINED],
     "ServedFromCache": [*START, *SERVED],
     "CachedResultExpired": [*START, "ServeCached", "TakeOverClaim", "ChooseSegmenter", "SegmentOnLambda", *REFINED],
-    "OwnerGaveUp": [
+    "OwnerFailed": [
         *START,
-        *("CheckOwner", "OwnerActive?", "TakeOverClaim", "ChooseSegmenter", "SegmentOnLambda"),
+        *("CheckOwner", "OwnerRunning?", "TakeOverClaim", "ChooseSegmenter", "SegmentOnLambda"),
         *REFINED,
     ],
     "SegmentedOnEcs": [*CLAIMED, "SegmentOnEcs", *REFINED],
-    "NoWorkerAnswers": [*CLAIMED, "SegmentOnEcs", "SegmentOnLambda", *REFINED],
-    "WorkersDieOfIt": [*CLAIMED, "SegmentOnEcs", "SegmentOnLambda", *REFINED],
+    "WorkerTimeout": [*CLAIMED, "SegmentOnEcs", "SegmentOnLambda", *REFINED],
+    "WorkerCrash": [*CLAIMED, "SegmentOnEcs", "SegmentOnLambda", *REFINED],
     "SegmentedOnSageMaker": [*CLAIMED, "SegmentOnSageMaker", *REFINED],
     "SegmentedOnSageMakerAsync": [*CLAIMED, "SegmentOnSageMakerAsync", *REFINED],
-    "EndpointTakesNoRequest": [*CLAIMED, "SegmentOnSageMakerAsync", "SegmentOnLambda", *REFINED],
-    "NoContainerAnswers": [*CLAIMED, "SegmentOnSageMakerAsync", "SegmentOnLambda", *REFINED],
-    "EndpointAnswersNoSubject": [
+    "EndpointRejectsRequest": [*CLAIMED, "SegmentOnSageMakerAsync", "SegmentOnLambda", *REFINED],
+    "EndpointTimeout": [*CLAIMED, "SegmentOnSageMakerAsync", "SegmentOnLambda", *REFINED],
+    "EndpointFindsNoSubject": [
         *CLAIMED,
         "SegmentOnSageMakerAsync",
         "SecondAttempt?",
@@ -45,30 +45,38 @@ CASES = {
         "ReleaseClaim",
         *REPORTED[2:],
     ],
-    "EndpointFails": [*CLAIMED, "SegmentOnSageMaker", "SegmentOnLambda", *REFINED],
+    "EndpointError": [*CLAIMED, "SegmentOnSageMaker", "SegmentOnLambda", *REFINED],
     "RefineThrottledTwice": [*CLAIMED, "SegmentOnLambda", *REFINED],
-    "Doubtful": [*CLAIMED, "SegmentOnLambda", *REFINED],
+    "DoubtfulWithoutEscalation": [*CLAIMED, "SegmentOnLambda", *REFINED],
     "Escalated": [
         *CLAIMED,
-        *("SegmentOnLambda", "Refine", "Doubtful?", "Escalate", "ChooseSegmenter", "SegmentOnLambda"),
+        *("SegmentOnLambda", "Refine", "NeedsEscalation?", "Escalate", "ChooseSegmenter", "SegmentOnLambda"),
         *REFINED,
     ],
     "EscalatedAfterFallback": [
         *CLAIMED,
-        *("SegmentOnEcs", "SegmentOnLambda", "Refine", "Doubtful?", "Escalate", "ChooseSegmenter", "SegmentOnLambda"),
+        *(
+            "SegmentOnEcs",
+            "SegmentOnLambda",
+            "Refine",
+            "NeedsEscalation?",
+            "Escalate",
+            "ChooseSegmenter",
+            "SegmentOnLambda",
+        ),
         *REFINED,
     ],
-    "SoundAtOnce": [*CLAIMED, "SegmentOnLambda", *REFINED],
+    "EscalationNotNeeded": [*CLAIMED, "SegmentOnLambda", *REFINED],
     "NoSubject": [*CLAIMED, "SegmentOnLambda", "SecondAttempt?", *REPORTED[:2], "ReleaseClaim", *REPORTED[2:]],
-    "NotAPicture": ["Validate", "KeepRawInput", *REPORTED],
-    "FailureCannotBeRecorded": ["Validate", "KeepRawInput", "RecordFailure", "NameUnrecordedFailure", *REPORTED[1:]],
-    "CacheCannotBeSaved": [*CLAIMED, "SegmentOnLambda", *REFINED],
-    "MetricsFail": [*CLAIMED, "SegmentOnLambda", *REFINED],
+    "UnsupportedFormat": ["Validate", "KeepRawInput", *REPORTED],
+    "FailureNotRecorded": ["Validate", "KeepRawInput", "RecordFailure", "DescribeUnrecordedFailure", *REPORTED[1:]],
+    "CacheNotSaved": [*CLAIMED, "SegmentOnLambda", *REFINED],
+    "MetricsNotPublished": [*CLAIMED, "SegmentOnLambda", *REFINED],
 }
 WITH_WEBHOOK = {
-    "ToldOfResult": [*START, *TOLD, "WebhookDelivered?", "Done"],
-    "ToldBefore": [*START, *TOLD, "WebhookDelivered?", "Done"],
-    "ToldOfFailure": [
+    "ResultWebhook": [*START, *TOLD, "WebhookDelivered?", "Done"],
+    "WebhookAlreadyStarted": [*START, *TOLD, "WebhookDelivered?", "Done"],
+    "FailureWebhook": [
         "Validate",
         "KeepRawInput",
         *REPORTED[:-1],
@@ -77,15 +85,21 @@ WITH_WEBHOOK = {
         "WebhookDelivered?",
         "Failed",
     ],
-    "LeftToReconcile": ["Validate", "KeepRawInput", "RecordFailure", "NameUnrecordedFailure", *REPORTED[1:]],
-    "NoticeIsBuried": [*START, *TOLD, "DeadLetterNotice", "WebhookDelivered?", "Done"],
-    "NoticeIsLost": [*START, *TOLD, "DeadLetterNotice", "WebhookDelivered?", "Done"],
+    "FailureWebhookByReconcile": [
+        "Validate",
+        "KeepRawInput",
+        "RecordFailure",
+        "DescribeUnrecordedFailure",
+        *REPORTED[1:],
+    ],
+    "WebhookDeadLettered": [*START, *TOLD, "DeadLetterNotice", "WebhookDelivered?", "Done"],
+    "WebhookLost": [*START, *TOLD, "DeadLetterNotice", "WebhookDelivered?", "Done"],
 }
 DELIVERIES = {
     "Delivered": ["Deliver", "Delivered"],
-    "DeliveredAtLast": ["Deliver", "Delivered"],
-    "ReceiverRefuses": ["Deliver", "DeadLetter", "Undelivered"],
-    "RefusedAndNotBuried": ["Deliver", "DeadLetter", "Undelivered"],
+    "DeliveredAfterRetry": ["Deliver", "Delivered"],
+    "DeliveryRejected": ["Deliver", "DeadLetter", "Undelivered"],
+    "DeadLetterFails": ["Deliver", "DeadLetter", "Undelivered"],
 }
 NOTICE = {
     "webhook": WEBHOOK,
@@ -153,7 +167,7 @@ def test_a_failure_carries_the_recorded_error_into_the_console(sfn: Any, machine
 
 
 def test_a_failure_that_cannot_be_recorded_still_names_stage_and_error(sfn: Any, machine_arn: str) -> None:
-    described, _ = run_case(sfn, machine_arn, "FailureCannotBeRecorded")
+    described, _ = run_case(sfn, machine_arn, "FailureNotRecorded")
     assert described["error"] == "FailureNotRecordedError"
     assert "Validate" in described["cause"] and "UnsupportedFormatError" in described["cause"]
 

@@ -14,7 +14,7 @@ from tests.conftest import disc, file_of
 from tests.integration.deployment import Deployed
 
 STAGES = ["Validate", "LookUpCache", "CacheHit?", "ClaimWork", "ChooseSegmenter"]
-REST = ["Refine", "Doubtful?", "Encode", "SaveCache", "PublishMetrics", "Outcome?", "Done"]
+REST = ["Refine", "NeedsEscalation?", "Encode", "SaveCache", "PublishMetrics", "Outcome?", "Done"]
 
 
 def test_an_upload_becomes_a_cut_out_with_a_sidecar(stack: Deployed) -> None:
@@ -199,7 +199,7 @@ def test_a_claim_whose_owner_was_stopped_is_taken_over(stack: Deployed) -> None:
 
     after = stack.process("owned/2.png", data)
     assert after.status == "SUCCEEDED"
-    assert after.states[2:6] == ["CacheHit?", "CheckOwner", "OwnerActive?", "TakeOverClaim"]
+    assert after.states[2:6] == ["CacheHit?", "CheckOwner", "OwnerRunning?", "TakeOverClaim"]
 
 
 @pytest.mark.slow
@@ -212,7 +212,7 @@ def test_a_cached_item_without_its_sidecar_is_processed_again(stack: Deployed) -
 
     after = stack.process("half/2.png", data)
     assert after.status == "SUCCEEDED", after.cause
-    assert after.states[2:6] == ["CacheHit?", "CheckOwner", "OwnerActive?", "TakeOverClaim"]
+    assert after.states[2:6] == ["CacheHit?", "CheckOwner", "OwnerRunning?", "TakeOverClaim"]
 
 
 @pytest.mark.slow

@@ -430,8 +430,8 @@ BROKEN = {
     "a take-over whose answer was lost has no owner": drop("TakeOverClaim", " OR #owner = :me"),
     "a former owner saves": drop("SaveCache", "#owner = :me"),
     "a former owner releases": drop("ReleaseClaim", "#owner = :me AND "),
-    "an owner at work is not waited for": lead("OwnerActive?", "TakeOverClaim"),
-    "an owner that ended is waited for": lead("OwnerActive?", "WaitForOwner"),
+    "an owner at work is not waited for": lead("OwnerRunning?", "TakeOverClaim"),
+    "an owner that ended is waited for": lead("OwnerRunning?", "WaitForOwner"),
     "no claim is looked for": lead("CacheHit?", "ClaimWork"),
     "a claim is served": lead("CacheHit?", "ServeCached"),
 }

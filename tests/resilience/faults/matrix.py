@@ -113,7 +113,7 @@ _OUTCOMES: dict[str, Outcome] = {
     "SegmentOnLambda": "result",
     "TakeOverClaim": "result",
     "WaitedBefore?": "result",
-    "NameUnrecordedFailure": "settled",
+    "DescribeUnrecordedFailure": "settled",
 }
 """What a state that catches makes of the job. One that is not here goes on as if nothing had happened."""
 

@@ -365,6 +365,6 @@ def check_metrics(fault: Fault, fate: Fate, published: list[dict[str, Any]]) -> 
         assert not published
         return
     [end] = [entry for entry in published if entry.keys() & {"Failed", "Processed", "CacheHit"}]
-    failed = ("RecordFailure", "FailureNotRecordedError") if fate.then == "NameUnrecordedFailure" else fate.failed
+    failed = ("RecordFailure", "FailureNotRecordedError") if fate.then == "DescribeUnrecordedFailure" else fate.failed
     assert ((end["Stage"], end["Error"]) if "Failed" in end else None) == failed
     assert any("Degraded" in entry for entry in published) == fate.degraded

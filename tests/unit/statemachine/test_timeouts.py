@@ -192,7 +192,7 @@ def returns(name: str) -> bool:
 
 
 def test_who_waits_for_an_owner_until_the_execution_s_end_has_room_in_the_history() -> None:
-    wait_s = STATES["WaitBriefly"]["Result"]["seconds"]
+    wait_s = STATES["SetInitialWait"]["Result"]["seconds"]
     turns = waited_s = 0
     while waited_s + wait_s <= DEFINITION["TimeoutSeconds"]:
         waited_s, turns, wait_s = waited_s + wait_s, turns + 1, wait_s + 1
@@ -201,6 +201,6 @@ def test_who_waits_for_an_owner_until_the_execution_s_end_has_room_in_the_histor
 
 
 def test_who_waits_for_seconds_is_served_within_seconds() -> None:
-    waits = [STATES["WaitBriefly"]["Result"]["seconds"] + turn for turn in range(4)]
+    waits = [STATES["SetInitialWait"]["Result"]["seconds"] + turn for turn in range(4)]
     assert max(waits) <= 5
-    assert STATES["WaitLonger"]["Parameters"] == {"seconds.$": "States.MathAdd($.wait.seconds, 1)"}
+    assert STATES["IncreaseWait"]["Parameters"] == {"seconds.$": "States.MathAdd($.wait.seconds, 1)"}
