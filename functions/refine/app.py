@@ -1,9 +1,11 @@
 """Refine: the alpha at the picture's own size."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 from core import pipeline
+from core.matting import compiled
 from functions.contracts.job import SegmentedJob
 from functions.runtime.config import Config
 from functions.runtime.handler import stage
@@ -11,12 +13,19 @@ from functions.runtime.store import Store
 
 
 class RefineConfig(Config):
-    """Where masks come from and alphas go."""
+    """Configuration of this stage.
+
+    Attributes:
+        work_bucket: bucket of masks and alphas.
+        pbr_numba_cache: folder of compiled functions, in the container image only.
+    """
 
     work_bucket: str
+    pbr_numba_cache: Path | None = None
 
 
 CONFIG = RefineConfig()
+compiled.use_cache(CONFIG.pbr_numba_cache)
 STORE = Store()
 
 

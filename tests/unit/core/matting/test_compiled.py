@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 
-# In the place of pymatting, whose functions take a minute to compile: one function, compiled in the same way.
+# Replaces pymatting, whose functions take a minute to compile.
 STAND_IN = """
 from numba import njit
 
@@ -13,9 +13,11 @@ from numba import njit
 def twice(number):
     return 2 * number
 """
-BAKE = "from pathlib import Path; from core import compiled; compiled.bake(Path({folder!r}))"
+BAKE = "from pathlib import Path; from core.matting import compiled; compiled.bake(Path({folder!r}))"
 LOAD = """
-from core import compiled
+from pathlib import Path
+from core.matting import compiled
+compiled.use_cache(Path({folder!r}))
 twice = compiled.pymatting().twice
 print(twice(21.0), sum(twice.stats.cache_hits.values()), sum(twice.stats.cache_misses.values()))
 """
@@ -27,7 +29,7 @@ print(sorted({"numba", "pymatting", "rembg", "onnxruntime", "skimage"} & set(sys
 
 
 def python(code: str, *paths: Path, **environment: str) -> str:
-    """Run it in a process of its own, because numba reads the environment once."""
+    """Run it in a process of its own, because pymatting is imported once."""
     search = os.pathsep.join(map(str, (*paths, ROOT)))
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("NUMBA_", "PBR_"))}
     command = [sys.executable, "-c", code]
@@ -36,18 +38,18 @@ def python(code: str, *paths: Path, **environment: str) -> str:
     ).stdout.strip()
 
 
-def test_what_an_image_carries_compiled_is_copied_and_not_compiled_again(tmp_path: Path) -> None:
+def test_functions_from_a_baked_cache_are_not_compiled_again(tmp_path: Path) -> None:
     (tmp_path / "package").mkdir()
     (tmp_path / "package/pymatting.py").write_text(STAND_IN)
     (tmp_path / "writable").mkdir()
     baked = tmp_path / "baked"
     python(BAKE.format(folder=str(baked)), tmp_path / "package")
     before = sorted((path, path.stat().st_mtime_ns) for path in baked.rglob("*"))
-    answer = python(LOAD, tmp_path / "package", PBR_NUMBA_CACHE=str(baked), TMPDIR=str(tmp_path / "writable"))
+    answer = python(LOAD.format(folder=str(baked)), tmp_path / "package", TMPDIR=str(tmp_path / "writable"))
     assert answer == "42.0 1 0"
     assert sorted((path, path.stat().st_mtime_ns) for path in baked.rglob("*")) == before
     assert not list((tmp_path / "writable").iterdir())
 
 
-def test_the_pipeline_is_imported_without_what_takes_long() -> None:
+def test_importing_the_pipeline_imports_nothing_slow() -> None:
     assert python(FAST_PATH) == "[]"
