@@ -1,61 +1,86 @@
-"""From what a Catch caught to what a person can act on."""
+"""The failure report, and how it is derived from an error that a state machine's Catch recorded."""
 
 import json
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-_CLOUD_ERRORS: Final = {
-    "States.Timeout": (
-        "The stage did not finish in time",
-        "Try again; if it repeats, send a smaller picture.",
-    ),
-    "States.HeartbeatTimeout": ("The worker stopped answering", "Try again; look at the worker's log."),
-    "Sandbox.Timedout": ("The function ran out of time", "Try again; if it repeats, send a smaller picture."),
-    "Runtime.ExitError": ("The function's process died", "Most likely it ran out of memory: give it more."),
-    "Lambda.Unknown": ("The function's process died", "Most likely it ran out of memory: give it more."),
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from functions.contracts.job import Execution
+from functions.contracts.outcome import ObjectVersion
+
+_AWS_ERRORS: Final = {
+    "States.Timeout": ("The stage timed out", "Try again. If it times out again, upload a smaller image."),
+    "States.HeartbeatTimeout": ("The worker stopped sending heartbeats", "Try again, and check the worker's log."),
+    "Sandbox.Timedout": ("The function timed out", "Try again. If it times out again, upload a smaller image."),
+    "Runtime.ExitError": ("The function's process exited", "It probably ran out of memory. Increase its memory."),
+    "Lambda.Unknown": ("The function's process exited", "It probably ran out of memory. Increase its memory."),
     "States.Runtime": (
-        "The state machine could not read what a stage had answered",
-        "Look at the execution's last events, and report it.",
+        "The state machine could not process the output of a stage",
+        "Check the execution's last events, and report the problem.",
     ),
-    "ExecutionTimedOut": ("The execution took longer than it may", "Bring it back with pbr redrive."),
-    "ExecutionAborted": ("The execution was stopped", "If that was a mistake, bring it back with pbr redrive."),
-    "Lambda.TooManyRequestsException": (
-        "Lambda throttled the stage",
-        "Try again; raise the concurrency limit.",
-    ),
+    "ExecutionTimedOut": ("The execution timed out", "Restart it with pbr redrive."),
+    "ExecutionAborted": ("The execution was stopped", "If that was a mistake, restart it with pbr redrive."),
+    "Lambda.TooManyRequestsException": ("Lambda throttled the stage", "Try again, or raise the concurrency limit."),
 }
+_UNEXPECTED: Final = ("The stage failed unexpectedly", "Check the stage's log, and report the problem.")
+
 _MAX_DETAIL_CHARS: Final = 2000
-"""The machine's Failed state takes a cause of 32,768 characters, and a caught cause alone may have as many."""
+"""A Fail state accepts a cause of 32,768 characters, and the caught cause alone may be that long."""
 
 _MAX_NAME_BYTES: Final = 1024
 
-_UNEXPECTED: Final = (
-    "The stage failed in a way that it does not know",
-    "Look at the stage's log, and report it.",
-)
+
+class _StageFailure(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    status: Literal["FAILED"] = Field(description="Always FAILED.")
+    stage: str = Field(description="State of the state machine that failed.")
 
 
-def gave_up(state: dict[str, Any]) -> list[tuple[str, dict[str, str]]]:
-    """Return the stage that failed the job, if one did, and what a Catch caught there.
+class ErrorFacts(BaseModel):
+    """An error as :meth:`core.errors.BackgroundRemoverError.facts` returns it."""
 
-    A second attempt's failure stands in ``failed`` too; it did not fail the job, and ``degraded`` says so.
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    error: str = Field(description="Name of the error.")
+    message: str = Field(description="What is wrong.")
+    field: str | None = Field(description="Input that caused the error, e.g. options.format; null if there is none.")
+    value: bool | int | float | str | None = Field(description="Value of that input, shortened.")
+    remedy: str = Field(description="What to do about it.")
+
+
+class FailureReport(ErrorFacts, _StageFailure):  # fields in the order of the document: status and stage first
+    """The report that a failed job leaves in the results bucket, and the message to the failures topic."""
+
+    options: dict[str, Any] = Field(description="Options in effect; empty if Validate failed.")
+    execution: Execution = Field(description="Execution that failed.")
+    source: ObjectVersion = Field(description="Uploaded image, as far as it is known.")
+
+
+def fatal_errors(state: dict[str, Any]) -> list[tuple[str, dict[str, str]]]:
+    """Return the failed stage and its caught error, ``{"Error", "Cause"}``; an empty list if no stage failed.
+
+    The failure of a second attempt is in ``failed`` and in ``degraded``. It does not fail the job and is left out.
     """
     return [item for item in state.get("failed", {}).items() if item[0] not in state.get("degraded", {})]
 
 
 def explain(caught: dict[str, str]) -> dict[str, Any]:
-    """Turn ``{"Error", "Cause"}`` into error, message, field, value and remedy; stack traces stay in the log.
+    """Return error, message, field, value and remedy of a caught error, without stack traces.
 
     Args:
-        caught: as Step Functions writes it. ``Cause`` is the JSON of our own errors, bare or as a function's
-            ``errorMessage``, or any text.
+        caught: ``{"Error", "Cause"}`` as Step Functions writes it. ``Cause`` is the JSON of one of our errors, the same
+            JSON in a function's ``errorMessage``, or any text.
     """
     name, cause = caught.get("Error", "Unknown"), caught.get("Cause", "")
-    answer = json_object(cause)
-    facts = json_object(answer.get("errorMessage", "")) or answer
-    if {"error", "message", "field", "value", "remedy"} <= facts.keys():
-        return facts
-    message, remedy = _CLOUD_ERRORS.get(name, _UNEXPECTED)
-    detail = str(answer.get("errorMessage") or cause)[:_MAX_DETAIL_CHARS]
+    payload = json_object(cause)
+    facts = json_object(payload.get("errorMessage", "")) or payload
+    try:
+        return ErrorFacts.model_validate(facts).model_dump()
+    except ValidationError:
+        pass  # not one of our errors
+    message, remedy = _AWS_ERRORS.get(name, _UNEXPECTED)
+    detail = str(payload.get("errorMessage") or cause)[:_MAX_DETAIL_CHARS]
     return {
         "error": name,
         "message": f"{message}: {detail}" if detail else message,
@@ -66,11 +91,11 @@ def explain(caught: dict[str, str]) -> dict[str, Any]:
 
 
 def source_of(state: Any) -> dict[str, str | None]:
-    """Return bucket, key and version of the picture, each None where nothing tells it that could be one of S3's.
+    """Return bucket, key and version of the uploaded image. Missing and invalid names are None.
 
     Args:
-        state: of a validated job, or an execution's own input, which may be anything: S3's event, whose ``source`` is
-            the sender's name, or a request that Validate may have refused for this very part.
+        state: the workflow state, or the unvalidated input of an execution, which can be any JSON value. The ``source``
+            of an S3 event is the name of its sender.
     """
     event_object = _object_at(state, "detail", "object")
     source = _object_at(state, "source") or {
@@ -82,12 +107,12 @@ def source_of(state: Any) -> dict[str, str | None]:
 
 
 def options_of(state: Any) -> dict[str, Any]:
-    """Return the options of a validated job, or those that an execution's own input asks for."""
+    """Return the options in the workflow state or in the unvalidated input of an execution."""
     return _object_at(state, "options")
 
 
 def _name(value: Any) -> str | None:
-    """Return a name as S3 has them; JSON can hold longer ones, and halves of surrogate pairs, which are no text."""
+    """Return a valid S3 name, or None: JSON can contain longer names, and lone surrogates, which are not UTF-8."""
     try:
         return value if isinstance(value, str) and len(value.encode()) <= _MAX_NAME_BYTES else None
     except UnicodeEncodeError:
@@ -101,7 +126,7 @@ def _object_at(value: Any, *path: str) -> dict[str, Any]:
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """Return the object that a text is; an empty one where it is none."""
+    """Return the JSON object in a text, or an empty one if the text is not a JSON object."""
     try:
         value = json.loads(text)
     except ValueError:

@@ -1,8 +1,8 @@
-"""The state of the state machine, typed: what Validate makes and every later stage reads."""
+"""The workflow state: Validate creates it, and later stages add their part."""
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from core.options import Options
 
@@ -12,34 +12,34 @@ class _Part(BaseModel):
 
 
 class Execution(_Part):
-    """Which execution this is; ``id`` is its ARN."""
+    """An execution of the state machine."""
 
-    id: str
-    name: str
-    started_at: str
+    id: str = Field(description="ARN.")
+    name: str = Field(description="Name.")
+    started_at: str = Field(description="Start time, ISO 8601.")
 
 
 class StoredObject(_Part):
-    """One version of one object. ``sha256`` is that of its bytes."""
+    """A version of an object."""
 
-    bucket: str
-    key: str
-    version_id: str | None = None
-    etag: str | None = None
-    sha256: str
+    bucket: str = Field(description="Bucket.")
+    key: str = Field(description="Object key.")
+    version_id: str | None = Field(default=None, description="Version; null in an unversioned bucket.")
+    etag: str | None = Field(default=None, description="ETag.")
+    sha256: str = Field(description="SHA-256 of the content, 64 hexadecimal digits.")
 
 
 class Source(StoredObject):
-    """The uploaded picture: ``bytes`` long, ``width`` x ``height`` pixels after EXIF rotation."""
+    """The uploaded image."""
 
-    bytes: int
-    format: str
-    width: int
-    height: int
+    bytes: int = Field(description="Size of the file in bytes.")
+    format: str = Field(description="Format, e.g. jpeg.")
+    width: int = Field(description="Width in pixels after EXIF rotation.")
+    height: int = Field(description="Height in pixels after EXIF rotation.")
 
 
 class Keys(_Part):
-    """See :class:`functions.contracts.object_keys.ResultKeys`."""
+    """S3 keys of a job; see :class:`functions.contracts.object_keys.ResultKeys`."""
 
     mask: str
     alpha: str
@@ -49,7 +49,7 @@ class Keys(_Part):
 
 
 class MaskPart(_Part):
-    """What segmentation hands on: a mask of ``width`` x ``height`` at ``key``, who made it and how."""
+    """Output of segmentation: the mask's key in the work bucket, its size in pixels, model and host."""
 
     key: str
     width: int
@@ -62,7 +62,7 @@ class MaskPart(_Part):
 
 
 class AlphaPart(_Part):
-    """What refinement hands on: the alpha at ``key``, how it was made and what it is worth."""
+    """Output of refinement: the alpha's key in the work bucket, the refinement report and the quality."""
 
     key: str
     report: dict[str, Any]
@@ -83,24 +83,24 @@ class RefineStage(_Part):
 
 
 class Attempt(_Part):
-    """What one model made of the picture."""
+    """The mask and the alpha that one model produced."""
 
     segment: SegmentStage
     refine: RefineStage
 
     @property
     def score(self) -> float:
-        """What it is worth: see :class:`core.matting.quality.Quality`."""
+        """Quality score, 0 to 1; see :class:`core.matting.quality.Quality`."""
         return float(self.refine.alpha.quality["score"])
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """Duration of segmentation and refinement in seconds."""
         return round(self.segment.mask.seconds + self.refine.alpha.seconds, 4)
 
 
 class Escalation(_Part):
-    """The heavier model that a doubtful job is tried with once more, and where its mask and alpha go."""
+    """A possible second attempt: its larger model, and the keys of its mask and alpha."""
 
     model: str
     mask_key: str
@@ -108,12 +108,12 @@ class Escalation(_Part):
 
 
 class Job(_Part):
-    """The state once Validate is done.
+    """The workflow state after Validate.
 
     Attributes:
-        escalation: what there is to try if the first attempt is doubtful; None for a job that has one attempt.
-        first: the first attempt, once there is a second.
-        fallback: the errors of hosts that Lambda stands in for.
+        escalation: the second attempt to make if the first is doubtful; None allows one attempt only.
+        first: the first attempt, while and after the second is made.
+        fallback: errors of hosts that failed before segmentation fell back to Lambda, by state.
     """
 
     execution: Execution
@@ -132,17 +132,17 @@ class Job(_Part):
 
     @property
     def model(self) -> str:
-        """The model of the attempt that is being made."""
+        """Model of the current attempt."""
         return self._second.model if self._second else self.options.model
 
     @property
     def mask_key(self) -> str:
-        """Where the mask of that attempt goes."""
+        """Key of the current attempt's mask."""
         return self._second.mask_key if self._second else self.keys.mask
 
     @property
     def alpha_key(self) -> str:
-        """Where the alpha of that attempt goes."""
+        """Key of the current attempt's alpha."""
         return self._second.alpha_key if self._second else self.keys.alpha
 
     @property
@@ -151,20 +151,20 @@ class Job(_Part):
 
 
 class SegmentedJob(Job):
-    """A job that has a mask."""
+    """The workflow state after segmentation."""
 
     segment: SegmentStage
 
 
 class RefinedJob(SegmentedJob):
-    """A job that has an alpha. ``degraded`` holds the error that ended a second attempt."""
+    """The workflow state after refinement. ``degraded`` holds the error of a failed second attempt, by state."""
 
     refine: RefineStage
     degraded: dict[str, dict[str, str]] = {}
 
     @property
     def attempts(self) -> dict[Literal["first", "second"], Attempt]:
-        """The attempts that came to an end."""
+        """The attempts that finished."""
         if self.first is None:
             return {"first": Attempt(segment=self.segment, refine=self.refine)}
         if self.degraded:
@@ -173,10 +173,10 @@ class RefinedJob(SegmentedJob):
 
     @property
     def kept(self) -> Literal["first", "second"]:
-        """The attempt that the result is made of: the one with the better score, of equals the heavier model's."""
+        """The attempt that the result is made from: the better score; the second attempt if scores are equal."""
         return max(self.attempts, key=lambda name: (self.attempts[name].score, name))
 
     @property
     def other(self) -> Attempt | None:
-        """The attempt that came to an end and is not kept."""
+        """The attempt that finished and is not kept."""
         return next((attempt for name, attempt in self.attempts.items() if name != self.kept), None)

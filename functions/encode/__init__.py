@@ -1,1 +1,1 @@
-"""Stage four: the result as its user asked for it."""
+"""Encode: the fourth stage, which produces the result."""

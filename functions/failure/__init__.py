@@ -1,1 +1,1 @@
-"""The last stage of a job that failed: nothing that was uploaded ends with neither result nor report."""
+"""RecordFailure: write the failure report of a job that failed."""

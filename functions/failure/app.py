@@ -1,28 +1,28 @@
-"""RecordFailure: what the machine does about a stage that gave up."""
+"""RecordFailure: report a failed stage."""
 
 from typing import Any
 
 from pydantic import BaseModel
 
-from functions.contracts.failure_report import gave_up
+from functions.contracts.failure_report import fatal_errors
 from functions.contracts.job import Execution
-from functions.runtime.failure_reports import FailureConfig, Recorder
+from functions.runtime.failure_reports import FailureConfig, FailureReporter
 from functions.runtime.handler import stage
 
 
 class FailureRequest(BaseModel):
-    """The state as it was when a stage gave up; ``state["failed"]`` holds that stage's name and error."""
+    """The workflow state when a stage failed; ``state["failed"]`` holds the stage's name and error."""
 
     state: dict[str, Any]
     execution: Execution
 
 
-RECORDER = Recorder(FailureConfig())
+REPORTER = FailureReporter(FailureConfig())
 
 
 @stage(FailureRequest)
 def handler(request: FailureRequest) -> dict[str, Any]:
-    """Return what :meth:`functions.runtime.failure_reports.Recorder.record` returns."""
-    RECORDER.delete_undescribed_results(request.state, request.execution)
-    [(stage_name, caught)] = gave_up(request.state)
-    return RECORDER.record(request.state, request.execution, stage_name, caught)
+    """Return what :meth:`functions.runtime.failure_reports.FailureReporter.record` returns."""
+    REPORTER.delete_undescribed_results(request.state, request.execution)
+    [(stage_name, caught)] = fatal_errors(request.state)
+    return REPORTER.record(request.state, request.execution, stage_name, caught)

@@ -1,1 +1,1 @@
-"""The last stage of every job: what it did, as CloudWatch metrics."""
+"""PublishMetrics: the last stage of every job."""

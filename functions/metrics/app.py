@@ -1,4 +1,4 @@
-"""PublishMetrics: one job's facts in CloudWatch's embedded metric format, which costs a log line and no API call."""
+"""PublishMetrics: publish a job's metrics in CloudWatch's embedded metric format, which needs no API call."""
 
 from typing import Any
 
@@ -6,21 +6,22 @@ from aws_lambda_powertools.metrics import MetricUnit
 from pydantic import BaseModel
 
 from functions.contracts.job import Execution
+from functions.contracts.outcome import ObjectVersion
 from functions.metrics.buckets import image_size
 from functions.runtime.config import Config
 from functions.runtime.handler import count, logger, measure, stage
-from functions.runtime.outcomes import ObjectVersion, Outcomes
+from functions.runtime.outcomes import Outcomes
 from functions.runtime.store import Store
 
 
 class MetricsConfig(Config):
-    """Where the outcomes lie."""
+    """Buckets of PublishMetrics."""
 
     results_bucket: str
 
 
 class FinalState(BaseModel):
-    """What the state has to say at its end: a sidecar, or a failure; and what failed without failing the job."""
+    """The end of the workflow state: a sidecar or a failure, and errors that did not fail the job."""
 
     done: dict[str, Any] | None = None
     failure: dict[str, Any] | None = None
@@ -29,7 +30,7 @@ class FinalState(BaseModel):
 
 
 class MetricsRequest(BaseModel):
-    """The state, and whose it is."""
+    """The workflow state and its execution."""
 
     state: FinalState
     execution: Execution
@@ -41,10 +42,9 @@ OUTCOMES = Outcomes(Store(), CONFIG.results_bucket)
 
 @stage(MetricsRequest)
 def handler(request: MetricsRequest) -> dict[str, Any]:
-    """Publish and return nothing that the state needs.
+    """Publish the metrics, and return an empty part of the state.
 
-    An upload that failed in an earlier execution and is served from the cache has no failure any more; where the result
-    is made anew, Encode sees to that.
+    On a cache hit, delete failure reports of earlier executions of the upload. Encode does so for new results.
     """
     publish(request.state)
     document = request.state.done and request.state.done["document"]
@@ -54,7 +54,7 @@ def handler(request: MetricsRequest) -> dict[str, Any]:
 
 
 def publish(final: FinalState) -> None:
-    """Publish what became of an execution, and what failed in it without failing it."""
+    """Publish the outcome of an execution, and the errors that did not fail it."""
     for name, caught in {**final.fallback, **final.degraded}.items():
         logger.error("degraded", extra={"state": name, "caught": caught})
         count("Degraded", {"Stage": name})
@@ -65,7 +65,7 @@ def publish(final: FinalState) -> None:
 
 
 def publish_result(document: dict[str, Any]) -> None:
-    """Publish the metrics of a finished job; a cache hit has timings of its own and no quality of its own."""
+    """Publish the metrics of a result. A cache hit has its own timings, but no quality of its own."""
     hit = document["cache"]["hit"]
     size = image_size(document["source"]["width"], document["source"]["height"])
     for stage_name, seconds in document["timings_s"].items():

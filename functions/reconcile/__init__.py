@@ -1,1 +1,1 @@
-"""Report executions that ended without a result or a failure report."""
+"""Reconcile: report executions that ended without a result or a failure report."""

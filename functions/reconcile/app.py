@@ -1,7 +1,7 @@
-"""Reconcile: the last word on executions that ended without one of their own.
+"""Reconcile: handle executions that ended without RecordFailure, e.g. stopped or timed-out ones.
 
-An execution that is stopped, or takes too long, or fails in a way that no Catch sees, passes neither RecordFailure nor
-ReleaseClaim nor StartWebhook. Step Functions tells EventBridge how every execution ends, and that is where this begins.
+Such an execution also skips ReleaseClaim and StartWebhook. EventBridge reports the end of every execution and starts
+this function.
 """
 
 import json
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import boto3
 from pydantic import BaseModel, Field, ValidationError
 
-from functions.contracts.failure_report import gave_up, json_object
+from functions.contracts.failure_report import fatal_errors, json_object
 from functions.contracts.job import Execution
 from functions.contracts.webhook import Notice, Webhook
 from functions.runtime.config import SDK
-from functions.runtime.failure_reports import FailureConfig, Recorder
+from functions.runtime.failure_reports import FailureConfig, FailureReporter
 from functions.runtime.handler import count, logger, stage
 from functions.runtime.outcomes import DELETED
 
@@ -26,88 +26,124 @@ if TYPE_CHECKING:
 
 
 class ReconcileConfig(FailureConfig):
-    """Where claims are and who delivers webhooks, beside what all failures need."""
+    """Configuration of Reconcile, in addition to that of failure reports.
+
+    Attributes:
+        cache_table: table of the claims.
+        delivery_machine_arn: state machine that delivers webhooks.
+    """
 
     cache_table: str
     delivery_machine_arn: str
 
 
-class Ended(BaseModel):
-    """What EventBridge tells of an execution; ``input`` is JSON text, and None where it is too long for an event."""
+class EndedExecution(BaseModel):
+    """The event's ``detail``. ``input`` is JSON text; None if it exceeds the size of an event."""
 
     arn: str = Field(alias="executionArn")
     name: str
     started_at: datetime = Field(alias="startDate")
     input: str | None = None
 
+    @property
+    def execution(self) -> Execution:
+        """The execution as the workflow state contains it."""
+        return Execution(id=self.arn, name=self.name, started_at=self.started_at.isoformat())
+
 
 class ReconcileRequest(BaseModel):
-    """The event "Step Functions Execution Status Change"."""
+    """The EventBridge event "Step Functions Execution Status Change"."""
 
-    detail: Ended
+    detail: EndedExecution
 
 
 class HistoryBehindError(Exception):
-    """The history does not tell of the end yet. Lambda calls again, a minute later and two more after that."""
+    """The execution history does not contain the end yet. Lambda retries after one minute, and again after two."""
 
 
 _STATUS: Final = {"ExecutionFailed": "FAILED", "ExecutionTimedOut": "TIMED_OUT", "ExecutionAborted": "ABORTED"}
-_NAMES: Final = {"TIMED_OUT": "ExecutionTimedOut", "ABORTED": "ExecutionAborted"}
+_ERRORS: Final = {"TIMED_OUT": "ExecutionTimedOut", "ABORTED": "ExecutionAborted"}
 NOT_RECORDED: Final = "FailureNotRecordedError"
-"""What the machine calls a failure that RecordFailure failed at."""
+"""Error name in the state machine when RecordFailure itself fails."""
 
-_LATEST: Final = 200
-"""How many events are read, newest first: the end, and the beginning of the state that it came in, are among them."""
+_MAX_EVENTS: Final = 200
+"""Events to read, newest first. They include the end, and the entry into the state in which the execution ended."""
 
 CONFIG = ReconcileConfig()
-RECORDER = Recorder(CONFIG)
+REPORTER = FailureReporter(CONFIG)
 STEP_FUNCTIONS = boto3.client("stepfunctions", config=SDK)
 DYNAMODB = boto3.client("dynamodb", config=SDK)
 
 
 @stage(ReconcileRequest)
 def handler(request: ReconcileRequest) -> dict[str, Any]:
-    """Release the execution's claim, if it still holds one, record its failure unless it did so itself, and tell of it.
+    """Release the execution's claim, and report its failure unless RecordFailure did.
 
-    One call tells all: failures come in floods, and the quota of each call is some tens a second.
+    One API call reads the history: failures come in bursts, and the quota is a few tens of calls per second.
     """
     ended = request.detail
     logger.append_keys(job_id=ended.name)
-    execution = Execution(id=ended.arn, name=ended.name, started_at=ended.started_at.isoformat())
-    events = STEP_FUNCTIONS.get_execution_history(executionArn=ended.arn, reverseOrder=True, maxResults=_LATEST)[
-        "events"
-    ]
-    status = _STATUS.get(events[0]["type"])
-    if status is None:
-        if any(event["type"] == "ExecutionRedriven" for event in events):
-            return {"status": "redriven", "claim_released": False, "report_key": None}
-        raise HistoryBehindError(f"{ended.name}: the newest event is {events[0]['type']}")
+    history = STEP_FUNCTIONS.get_execution_history(executionArn=ended.arn, reverseOrder=True, maxResults=_MAX_EVENTS)
+    events = history["events"]
+    if is_redriven(events):
+        return {"status": "redriven", "claim_released": False, "report_key": None}
     stage_name, state = state_at_the_end(events)
-    released = release_claim(state.get("cache_key"), execution.id)
-    if events[0].get("executionAbortedEventDetails", {}).get("error") == DELETED:
-        RECORDER.delete_undescribed_results(state, execution)
-        return {"status": status, "claim_released": released, "report_key": None}
+    released = release_claim(state.get("cache_key"), ended.arn)
+    report_key = report(ended, events[0], stage_name, state)
+    return {"status": _STATUS[events[0]["type"]], "claim_released": released, "report_key": report_key}
+
+
+def is_redriven(events: Sequence["HistoryEventTypeDef"]) -> bool:
+    """Return whether the execution was redriven and is running again.
+
+    Args:
+        events: the execution's history, newest first.
+
+    Raises:
+        HistoryBehindError: the history contains neither the end nor a redrive.
+    """
+    if events[0]["type"] in _STATUS:
+        return False
+    if any(event["type"] == "ExecutionRedriven" for event in events):
+        return True
+    raise HistoryBehindError(f"The newest event is {events[0]['type']}")
+
+
+def report(ended: EndedExecution, end: "HistoryEventTypeDef", stage_name: str, state: dict[str, Any]) -> str | None:
+    """Report how an execution ended, and return the key of the failure report, if one was written.
+
+    Args:
+        ended: the execution.
+        end: its last event.
+        stage_name: the state in which it ended.
+        state: that state's input.
+    """
+    status, execution = _STATUS[end["type"]], ended.execution
+    if end.get("executionAbortedEventDetails", {}).get("error") == DELETED:
+        REPORTER.delete_undescribed_results(state, execution)
+        return None
     if is_recorded(state):
-        tell(ended, execution, "failed", state["failure"]["facts"])
-        return {"status": status, "claim_released": released, "report_key": None}
-    if status == "FAILED" or stage_name != "Encode":  # that of a stopped execution may still be at work
-        RECORDER.delete_undescribed_results(state, execution)
-    stage_name, caught = next(iter(gave_up(state)), (stage_name, end_of(events[0], status)))
-    recorded = RECORDER.record(state, execution, stage_name, caught)
-    if recorded["report_key"] and "failure" not in state:  # else PublishMetrics has counted it
+        start_webhook(ended, "failed", state["failure"]["facts"])
+        return None
+    if status == "FAILED" or stage_name != "Encode":  # Encode of a stopped execution may still be running
+        REPORTER.delete_undescribed_results(state, execution)
+    stage_name, caught = next(iter(fatal_errors(state)), (stage_name, error_of(end, status)))
+    recorded = REPORTER.record(state, execution, stage_name, caught)
+    report_key: str | None = recorded["report_key"]
+    if report_key and "failure" not in state:  # otherwise PublishMetrics has counted it
         count("Failed", {"Stage": stage_name, "Error": recorded["error"]})
-    if recorded["report_key"] is None and "done" in state:  # it was stopped with its work done
-        tell(ended, execution, "succeeded", state["done"]["document"])
+    if report_key is None and "done" in state:  # stopped after its work was done
+        start_webhook(ended, "succeeded", state["done"]["document"])
     else:
-        tell(ended, execution, "failed", recorded["facts"])
-    return {"status": status, "claim_released": released, "report_key": recorded["report_key"]}
+        start_webhook(ended, "failed", recorded["facts"])
+    return report_key
 
 
 def state_at_the_end(events: Sequence["HistoryEventTypeDef"]) -> tuple[str, dict[str, Any]]:
-    """Return the name of the state that an execution ended in, and what it was given.
+    """Return the name of the state in which an execution ended, and the workflow state at that time.
 
-    What Validate and the execution itself were given is anybody's words: it stands in ``input``, as it does where
-    Validate refuses it. In a branch of a Parallel a state was given a part; the Parallel itself was given the whole.
+    Input that Validate has not accepted is returned in ``input``, as Validate's Catch does. Inside a branch of a
+    Parallel state, the workflow state is the input of the Parallel state, since a branch receives only a part of it.
 
     Args:
         events: the execution's history, newest first.
@@ -124,28 +160,28 @@ def state_at_the_end(events: Sequence["HistoryEventTypeDef"]) -> tuple[str, dict
     return newest or "Start", {}
 
 
-def end_of(event: Mapping[str, Any], status: str) -> dict[str, str]:
+def error_of(end: Mapping[str, Any], status: str) -> dict[str, str]:
     """Return the ``{"Error", "Cause"}`` of an execution's last event."""
-    details: Mapping[str, Any] = next((value for name, value in event.items() if name.endswith("EventDetails")), {})
-    return {"Error": _NAMES.get(status) or details["error"], "Cause": details.get("cause", "")}
+    details: Mapping[str, Any] = next((value for name, value in end.items() if name.endswith("EventDetails")), {})
+    return {"Error": _ERRORS.get(status) or details["error"], "Cause": details.get("cause", "")}
 
 
 def is_recorded(state: dict[str, Any]) -> bool:
-    """Return whether RecordFailure has done its work."""
+    """Return whether RecordFailure has succeeded."""
     return "failure" in state and state["failure"]["error"] != NOT_RECORDED
 
 
-def tell(ended: Ended, execution: Execution, outcome: Literal["succeeded", "failed"], data: dict[str, Any]) -> None:
-    """Have it delivered how an execution ended, if it was started with a webhook; once, whoever tells it."""
+def start_webhook(ended: EndedExecution, outcome: Literal["succeeded", "failed"], data: dict[str, Any]) -> None:
+    """Start delivery of the webhook, if the job has one, unless the state machine already did."""
     try:
         webhook = Webhook.model_validate(json_object(ended.input or "").get("webhook"))
     except ValidationError:
         return
     notice = Notice(
         webhook=webhook,
-        execution=execution,
+        execution=ended.execution,
         outcome=outcome,
-        created_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),  # as the machine
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),  # as in the ASL
         data=data,
     )
     with suppress(STEP_FUNCTIONS.exceptions.ExecutionAlreadyExists):
@@ -155,7 +191,7 @@ def tell(ended: Ended, execution: Execution, outcome: Literal["succeeded", "fail
 
 
 def release_claim(cache_key: str | None, execution_arn: str) -> bool:
-    """Release the claim of an execution on a piece of work, and return whether it held one."""
+    """Release an execution's claim on a cache key, and return whether it held one."""
     if cache_key is None:
         return False
     try:

@@ -1,14 +1,15 @@
-"""What is done about a failure: a report, a message to the topic, and words for the console."""
+"""Failure reporting for RecordFailure and Reconcile: the report, the SNS message and the cause text."""
 
 import json
 from typing import TYPE_CHECKING, Any, Final
 
 import boto3
 
-from functions.contracts.failure_report import explain, options_of, source_of
+from functions.contracts.failure_report import FailureReport, explain, options_of, source_of
 from functions.contracts.job import Execution
+from functions.contracts.outcome import ObjectVersion
 from functions.runtime.config import SDK, Config
-from functions.runtime.outcomes import ObjectVersion, Outcomes
+from functions.runtime.outcomes import Outcomes
 from functions.runtime.store import Store
 
 if TYPE_CHECKING:
@@ -18,19 +19,24 @@ _MAX_SUBJECT_CHARS: Final = 100
 
 
 class FailureConfig(Config):
-    """Where reports go and who is told."""
+    """Where failures are reported.
+
+    Attributes:
+        results_bucket: bucket of the failure reports.
+        topic_arn: SNS topic for failures.
+    """
 
     results_bucket: str
     topic_arn: str
 
 
-class Recorder:
-    """Records failures.
+class FailureReporter:
+    """Writes failure reports and publishes failures.
 
     Args:
-        config: where to.
-        store: S3; None for that of the environment.
-        topic: SNS; None for that of the environment.
+        config: where failures are reported.
+        store: S3; None creates a store from the environment.
+        topic: SNS client; None creates one from the environment.
     """
 
     def __init__(self, config: FailureConfig, *, store: Store | None = None, topic: "SNSClient | None" = None) -> None:
@@ -39,57 +45,70 @@ class Recorder:
         self._topic = topic or boto3.client("sns", config=SDK)
 
     def record(self, state: dict[str, Any], execution: Execution, stage: str, caught: dict[str, str]) -> dict[str, Any]:
-        """Report a failure, unless the upload has a result: of another execution, or of this one before it failed.
+        """Write a failure report, unless the upload has a result, and publish the failure.
 
-        The topic is told, but not of an execution that was to make once more what lies there.
+        The failure is not published if the execution would only have repeated an existing result.
 
         Args:
-            state: the job when the stage gave up; of what never became one, ``input`` is that of the execution.
-            execution: whose it is.
-            stage: the state of the machine that gave up.
+            state: the workflow state when the stage failed; before Validate has finished, the execution's input is in
+                ``input``.
+            execution: the execution that failed.
+            stage: the state that failed.
             caught: its ``{"Error", "Cause"}``.
 
         Returns:
-            stage, error and cause, as the machine's Failed state shows them; the report's key, None without report; and
-            as ``facts`` what is told to who ordered the job.
+            ``stage``, ``error`` and ``cause`` for the Fail state; ``report_key``, None without a report; and ``facts``
+            for the webhook.
         """
         given = state.get("input", state)
-        subject, failure = ObjectVersion.model_validate(source_of(given)), explain(caught)
-        validated = {} if "input" in state else options_of(state)  # others may be too long for a message
-        facts = {"status": "FAILED", "stage": stage, **failure, "options": validated}
-        report_key = self._outcomes.report(subject, execution, facts)
-        standing = None if report_key else self._outcomes.result_of(subject)
-        if standing is None or not standing.options.items() >= options_of(given).items():
-            message = json.dumps({**facts, "execution": execution.model_dump(), "source": subject.model_dump()})
-            self._topic.publish(TopicArn=self._config.topic_arn, Subject=headline(subject, stage), Message=message)
+        failure = explain(caught)
+        report = FailureReport(
+            status="FAILED",
+            stage=stage,
+            **failure,
+            options={} if "input" in state else options_of(state),  # unvalidated options can exceed a message's size
+            execution=execution,
+            source=ObjectVersion.model_validate(source_of(given)),
+        )
+        report_key = self._outcomes.write_report(report)
+        if report_key or not self._has_result(report.source, options_of(given)):
+            self._publish(report)
         if report_key:
-            place = f"Report: s3://{self._config.results_bucket}/{report_key}"
+            location = f"Report: s3://{self._config.results_bucket}/{report_key}"
         else:
-            place = "The upload has its result, which stands, and gets no report"
+            location = "The upload already has a result, so no report was written"
         return {
             "stage": stage,
             "error": failure["error"],
-            "cause": f"{stage}: {failure['message']}. {failure['remedy']} {place}",
+            "cause": f"{stage}: {failure['message']}. {failure['remedy']} {location}",
             "report_key": report_key,
             "facts": {"stage": stage, **failure},
         }
 
+    def _has_result(self, source: ObjectVersion, options: dict[str, Any]) -> bool:
+        result = self._outcomes.result_of(source)
+        return result is not None and result.options.items() >= options.items()
+
+    def _publish(self, report: FailureReport) -> None:
+        subject = headline(report.source, report.stage)
+        self._topic.publish(TopicArn=self._config.topic_arn, Subject=subject, Message=json.dumps(report.model_dump()))
+
     def delete_undescribed_results(self, state: dict[str, Any], execution: Execution) -> None:
-        """Take away a result that its execution did not come to describe. It must not be at work any more.
+        """Delete results that a stopped or failed execution wrote without a sidecar.
 
         Args:
-            state: of a job, or of what never became one.
-            execution: which was to make it.
+            state: the workflow state; without ``keys`` there is nothing to delete.
+            execution: the execution, which must no longer be running.
         """
         if "keys" not in state:
             return
-        standing = self._outcomes.result_of(ObjectVersion.model_validate(source_of(state)))
-        if standing is None or standing.execution.id != execution.id:
+        result = self._outcomes.result_of(ObjectVersion.model_validate(source_of(state)))
+        if result is None or result.execution.id != execution.id:
             self._outcomes.delete_undescribed_results(state["keys"]["result"], execution)
 
 
-def headline(subject: ObjectVersion, stage: str) -> str:
-    """Return a subject that SNS accepts: printable ASCII, at most 100 characters."""
-    text = f"Background removal failed in {stage}: {subject.key or 'unknown source'}"
+def headline(source: ObjectVersion, stage: str) -> str:
+    """Return a subject line that SNS accepts: printable ASCII, at most 100 characters."""
+    text = f"Background removal failed in {stage}: {source.key or 'unknown source'}"
     printable = "".join(character if " " <= character <= "~" else "?" for character in text)
     return printable[:_MAX_SUBJECT_CHARS]

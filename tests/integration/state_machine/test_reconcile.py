@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from core.errors import CorruptImageError
+from functions.contracts.failure_report import FailureReport
 from functions.contracts.job import Execution
-from functions.runtime.failure_reports import FailureConfig, Recorder
-from functions.runtime.outcomes import ObjectVersion, Outcomes, execution_metadata
+from functions.contracts.outcome import ObjectVersion
+from functions.runtime.failure_reports import FailureConfig, FailureReporter
+from functions.runtime.outcomes import Outcomes, execution_metadata
 from functions.runtime.store import Store
 from tests.conftest import client, disc
 from tests.integration.deployment import Deployed, until
@@ -20,6 +23,11 @@ HANDLED = "backgrounds/"  # uploads under this prefix start no execution
 
 def execution(name: str) -> Execution:
     return Execution(id=f"arn:aws:states:eu-west-1:123456789012:execution:m:{name}", name=name, started_at="2026")
+
+
+def failed(source: ObjectVersion, execution: Execution) -> FailureReport:
+    facts = CorruptImageError("The file ends early", field="image", value=None, remedy="Upload it again.").facts()
+    return FailureReport(status="FAILED", stage="Refine", **facts, options={}, execution=execution, source=source)
 
 
 def versions(stack: Deployed, key: str) -> list[str]:
@@ -276,16 +284,16 @@ def test_a_report_written_at_the_same_moment_as_the_result_is_deleted(stack: Dep
             return super().put(bucket, key, *arguments)
 
     outcomes = Outcomes(ResultComesMeanwhile(stack.s3), bucket)
-    assert outcomes.report(subject, execution("me"), {"status": "FAILED", "options": {}}) is None
+    assert outcomes.write_report(failed(subject, execution("me"))) is None
     assert not versions(stack, "failed/moment.png.json")
 
 
 def test_a_stale_report_is_deleted_when_the_next_execution_fails(stack: Deployed) -> None:
     subject, outcomes = ObjectVersion(bucket="uploads", key="gone.png", version_id="7"), of(stack)
-    assert outcomes.report(subject, execution("first"), {"options": {}})
+    assert outcomes.write_report(failed(subject, execution("first")))
     sidecar = {"source": vars(subject), "execution": vars(execution("second")), "options": {}}
     outcomes.store.put(outcomes.bucket, "results/gone.json", json.dumps(sidecar).encode(), "application/json")
-    assert outcomes.report(subject, execution("third"), {"options": {}}) is None
+    assert outcomes.write_report(failed(subject, execution("third"))) is None
     assert not versions(stack, "failed/gone.png.json")
 
 
@@ -301,7 +309,7 @@ def test_the_pixels_of_a_failed_request_do_not_stay_under_the_sidecar_of_another
     outcomes.store.put(outcomes.bucket, "results/two.json", json.dumps(sidecar).encode(), "application/json")
     outcomes.store.put(outcomes.bucket, key, b"second", "image/png", execution_metadata(second))
     config = FailureConfig(results_bucket=outcomes.bucket, topic_arn=stack.outputs["FailuresTopicArn"])
-    recorder = Recorder(config, store=outcomes.store, topic=stack.sns)
+    recorder = FailureReporter(config, store=outcomes.store, topic=stack.sns)
     for maker in (second, first):
         recorder.delete_undescribed_results({"source": vars(subject), "keys": {"result": key}}, maker)
     assert stack.result(key) == b"first"

@@ -12,7 +12,7 @@ from bench.studies.capacity import DEFINITION, Project, allowed
 from bench.studies.demand import COMPUTED, PATHS, REQUESTS, demand, walk
 from bench.studies.quotas import QUOTAS, Account
 from functions.contracts.job import Execution
-from functions.runtime.failure_reports import FailureConfig, Recorder
+from functions.runtime.failure_reports import FailureConfig, FailureReporter
 from functions.runtime.store import Store
 from tests.conftest import ROOT
 
@@ -74,7 +74,7 @@ FAILED: Final = {"source": {"bucket": "uploads", "key": "a.jpg"}, "options": {},
 def test_a_failure_report_makes_the_counted_s3_requests(state: dict[str, Any], before: list[str]) -> None:
     s3 = EmptyS3()
     config = FailureConfig(results_bucket="results", topic_arn="topic")
-    recorder = Recorder(config, store=Store(s3), topic=Topic())  # type: ignore[arg-type]
+    recorder = FailureReporter(config, store=Store(s3), topic=Topic())  # type: ignore[arg-type]
     execution = Execution(id="arn", name="name", started_at="2026-01-01T00:00:00Z")
     recorder.delete_undescribed_results(state, execution)
     recorder.record(state, execution, "Stage", {"Error": "Boom", "Cause": ""})

@@ -7,11 +7,16 @@ import pytest
 os.environ.setdefault("WORK_BUCKET", "work")
 os.environ.setdefault("RESULTS_BUCKET", "results")
 
+from core import pipeline
+from core.image import decode
 from core.image.encode import Encoded
 from core.layout import Box
+from core.types import Precision
 from functions.contracts.job import Job, RefinedJob
+from functions.contracts.result import Result
 from functions.encode.app import describe
-from tests.conftest import ROOT
+from tests.conftest import ROOT, disc
+from tests.fakes import scenes
 
 STATE = json.loads((ROOT / "events/encode.json").read_text())
 ESCALATION = {"model": "birefnet-general", "mask_key": "work/second/mask.png", "alpha_key": "work/second/alpha.png"}
@@ -22,16 +27,17 @@ ENCODED = Encoded(
 
 def attempt(score: float, *, model: str = "classical", host: str = "lambda", seconds: float = 0.2) -> dict[str, Any]:
     mask = {**STATE["segment"]["mask"], "model": model, "host": host, "seconds": seconds}
-    alpha = {**STATE["refine"]["alpha"], "quality": {"score": score, "review": score < 0.7}, "seconds": seconds}
+    quality = {**STATE["refine"]["alpha"]["quality"], "score": score, "review": score < 0.7}
+    alpha = {**STATE["refine"]["alpha"], "quality": quality, "seconds": seconds}
     return {"segment": {"mask": mask}, "refine": {"alpha": alpha}}
 
 
-def told(**state: Any) -> dict[str, Any]:
-    return describe(RefinedJob.model_validate({**STATE, **state}), ENCODED, None, 0.1)
+def sidecar(**state: Any) -> dict[str, Any]:
+    return describe(RefinedJob.model_validate({**STATE, **state}), ENCODED, None, 0.1).model_dump(mode="json")
 
 
-def told_of_two(first: dict[str, Any], second: dict[str, Any], **state: Any) -> dict[str, Any]:
-    return told(escalation=ESCALATION, first=first, **second, **state)
+def sidecar_of_two(first: dict[str, Any], second: dict[str, Any], **state: Any) -> dict[str, Any]:
+    return sidecar(escalation=ESCALATION, first=first, **second, **state)
 
 
 @pytest.mark.parametrize(
@@ -39,8 +45,10 @@ def told_of_two(first: dict[str, Any], second: dict[str, Any], **state: Any) -> 
     [(0.3, 0.8, "second"), (0.5, 0.4, "first"), (0.5, 0.5, "second")],
     ids=["better", "worse", "equal"],
 )
-def test_the_better_attempt_is_told_of_and_the_other_s_score_and_time(first: float, second: float, kept: str) -> None:
-    document = told_of_two(attempt(first), attempt(second, model="birefnet-general", seconds=3))
+def test_the_sidecar_describes_the_better_attempt_and_the_other_one_s_score_and_time(
+    first: float, second: float, kept: str
+) -> None:
+    document = sidecar_of_two(attempt(first), attempt(second, model="birefnet-general", seconds=3))
     score = {"first": first, "second": second}
     assert document["escalation"] == {"model": "birefnet-general", "kept": kept, "score": score, "error": None}
     assert document["model"]["name"] == ("birefnet-general" if kept == "second" else "classical")
@@ -49,9 +57,11 @@ def test_the_better_attempt_is_told_of_and_the_other_s_score_and_time(first: flo
     assert document["timings_s"]["refine"] == (3 if kept == "second" else 0.2)
 
 
-def test_an_attempt_that_failed_halfway_is_not_kept_whatever_it_left() -> None:
+def test_a_failed_second_attempt_is_not_kept_even_if_it_has_a_mask() -> None:
     left = attempt(0.3) | {"segment": attempt(0.3, model="birefnet-general")["segment"]}
-    document = told_of_two(attempt(0.3), left, degraded={"Refine": {"Error": "Runtime.ExitError", "Cause": "killed"}})
+    document = sidecar_of_two(
+        attempt(0.3), left, degraded={"Refine": {"Error": "Runtime.ExitError", "Cause": "killed"}}
+    )
     assert document["escalation"] == {
         "model": "birefnet-general",
         "kept": "first",
@@ -59,17 +69,17 @@ def test_an_attempt_that_failed_halfway_is_not_kept_whatever_it_left() -> None:
         "error": {"stage": "Refine", "error": "Runtime.ExitError"},
     }
     assert document["model"]["name"] == "classical"
-    assert document["warnings"] == ["birefnet-general was tried and failed: Refine, Runtime.ExitError"]
+    assert document["warnings"] == ["The second attempt on birefnet-general failed in Refine: Runtime.ExitError"]
     assert "escalation" not in document["timings_s"]
 
 
-def test_a_job_of_one_attempt_has_no_escalation() -> None:
-    document = told(escalation=ESCALATION)
+def test_a_job_with_one_attempt_has_no_escalation() -> None:
+    document = sidecar(escalation=ESCALATION)
     assert document["escalation"] is None and "escalation" not in document["timings_s"]
 
 
 @pytest.mark.parametrize(
-    ("asked", "first", "second", "degraded"),
+    ("host", "first", "second", "degraded"),
     [
         ("ecs", attempt(0.9, host="ecs"), {}, False),
         ("ecs", attempt(0.9, host="lambda"), {}, True),
@@ -77,17 +87,42 @@ def test_a_job_of_one_attempt_has_no_escalation() -> None:
         ("ecs", attempt(0.3, host="ecs"), attempt(0.9, host="lambda"), True),
         ("ecs", attempt(0.3, host="ecs"), attempt(0.1, host="lambda"), False),
     ],
-    ids=["as asked", "stood in", "lambda itself", "stood in for the kept", "stood in for the other"],
+    ids=[
+        "requested host",
+        "fallback",
+        "lambda requested",
+        "fallback in the kept attempt",
+        "fallback in the other attempt",
+    ],
 )
-def test_a_result_is_degraded_if_its_mask_is_not_from_the_host_that_was_asked_for(
-    asked: str, first: dict[str, Any], second: dict[str, Any], degraded: bool
+def test_a_result_is_degraded_if_its_mask_is_not_from_the_requested_host(
+    host: str, first: dict[str, Any], second: dict[str, Any], degraded: bool
 ) -> None:
-    document = told_of_two(first, second, host=asked) if second else told(host=asked, **first)
+    document = sidecar_of_two(first, second, host=host) if second else sidecar(host=host, **first)
     assert document["degraded"] is degraded
 
 
-def test_stages_work_for_the_attempt_that_is_being_made() -> None:
+def test_a_job_has_the_model_and_keys_of_the_current_attempt() -> None:
     job = {key: value for key, value in STATE.items() if key not in {"segment", "refine"}} | {"escalation": ESCALATION}
     first, second = Job.model_validate(job), Job.model_validate({**job, "first": attempt(0.3)})
     assert (first.model, first.mask_key, first.alpha_key) == ("classical", first.keys.mask, first.keys.alpha)
     assert (second.model, second.mask_key, second.alpha_key) == tuple(ESCALATION.values())
+
+
+def test_the_sidecar_keeps_each_fact_of_the_state_unchanged_and_in_order() -> None:
+    document, alpha = sidecar(), STATE["refine"]["alpha"]
+    assert json.dumps(document["source"]) == json.dumps(STATE["source"])
+    assert json.dumps(document["options"]) == json.dumps(STATE["options"])
+    assert json.dumps(document["quality"]) == json.dumps(alpha["quality"])
+    assert json.dumps(document["refinement"]) == json.dumps(alpha["report"])
+    assert document["image"]["foreground"] == {"left": 10, "top": 20, "width": 300, "height": 200}
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+def test_the_sidecar_accepts_the_reports_of_refinement(precision: Precision) -> None:
+    scene = scenes.disc()
+    edge = pipeline.refine_edge(decode.decode(disc()), scenes.network_mask(scene.alpha), precision)
+    alpha = {"key": "alpha", "report": edge.report, "quality": edge.quality.facts(), "seconds": 0.1}
+    document = sidecar(refine={"alpha": json.loads(json.dumps(alpha))})
+    assert (document["refinement"], document["quality"]) == (edge.report, edge.quality.facts())
+    assert Result.model_validate(document).model_dump(mode="json") == document
