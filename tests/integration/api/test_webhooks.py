@@ -143,7 +143,7 @@ def test_rejected_webhook_is_a_dead_letter_and_can_be_redelivered(
     assert refused.states == ["Deliver", "DeadLetter", "Undelivered"] and len(receiver.requests) == 1
     receiver.pages["127.0.0.1/hook"] = ACCEPTED
     [letter] = go_through(stack, "webhooks", limit=None, dry_run=False, purge=False)
-    assert (letter.on_start, letter.key) == ("replayed", name) and "410" in letter.why
+    assert (letter.fate, letter.key) == ("replayed", name) and "410" in letter.why
     assert deployed.wait(delivery(deployed, f"replay-{letter.message_id}")).output == {"status": 204}
     first, second = (read(request, secret) for request in receiver.requests)
     assert first["id"] == second["id"] and first["data"] == second["data"]
