@@ -31,9 +31,9 @@ from bench.embedded import ROOT, CpuTime, EmbeddedProcess, embedded_process
 from bench.load_report import PACE, Alone, Load, Run, Sample, chart, report
 from bench.measure import Cost, Job, measure
 from bench.pictures import grained
-from client import embedded
+from client.commands import up
 from client.history import events_of
-from client.jobs import Jobs, Upload
+from client.jobs import JobClient, Upload
 from client.stack import Stack
 from core.options import Host, Options
 from core.pipeline import remove_background
@@ -83,8 +83,8 @@ def main() -> None:
     with contextlib.ExitStack() as opened:
         cloud = None
         if arguments.stack is None:
-            parameters = embedded.parameters(
-                embedded.choose_model(CLASSICAL), Host(arguments.host), all_hosts=arguments.host == "ecs"
+            parameters = up.stack_parameters(
+                up.choose_model(CLASSICAL), Host(arguments.host), all_hosts=arguments.host == "ecs"
             )
             cloud = opened.enter_context(embedded_process(parameters))
         site = Site.connect(cloud, arguments.stack, arguments.region)
@@ -199,7 +199,7 @@ def _removing(picture: bytes) -> Callable[[], None]:
 
 def warm_up(site: Site, picture: bytes, options: Mapping[str, Any]) -> Alone:
     """Have every process started, then process a few pictures one at a time."""
-    jobs = Jobs(site.stack)
+    jobs = JobClient(site.stack)
 
     def one(number: int) -> str:
         arn = jobs.execution_of(jobs.upload("warm-up.jpg", numbered(picture, -number), options))
@@ -264,7 +264,7 @@ def observe(
         policies = Policies.read(ROOT / "template.yaml")
         site.scale(policies.minimum)
         scaler = Autoscaler(policies, policies.minimum)
-    jobs, before = Jobs(site.stack), site.cloud.cpu_time() if site.cloud else None
+    jobs, before = JobClient(site.stack), site.cloud.cpu_time() if site.cloud else None
     origin = time.time()
     watch = _Watch(site, origin, scaler)
     watcher = Thread(target=watch.run)

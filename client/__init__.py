@@ -1,1 +1,1 @@
-"""The client of a deployed stack, embedded or on AWS: a library, and the command line ``pbr``."""
+"""Client library for a deployed stack, on AWS or embedded, and the command line ``pbr``."""

@@ -1,4 +1,4 @@
-"""Many pictures at a time through one stack, each delivered or its failure told; none stops the others."""
+"""Process many images in parallel. The failure of one does not stop the others."""
 
 import json
 import sys
@@ -12,113 +12,120 @@ from typing import Any, Final, Protocol
 from botocore.exceptions import BotoCoreError, ClientError
 
 from client.history import StageEvent
-from client.jobs import Jobs, Result
+from client.jobs import JobClient, Result
 from core.errors import BackgroundRemoverError
 
-_AT_ONCE: Final = 8
+_THREADS: Final = 8
 
 STDIN: Final = Path("-")
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A file to process, or standard input."""
+class ImageFile:
+    """An image file, or standard input."""
 
     path: Path
 
     @property
     def name(self) -> str:
-        """What it is called on screen and in S3."""
+        """File name for messages and for the object key."""
         return "stdin" if self.path == STDIN else self.path.name
 
     def read(self) -> bytes:
-        """Return the file's bytes."""
+        """Return the content of the file."""
         return sys.stdin.buffer.read() if self.path == STDIN else self.path.read_bytes()
 
 
 @dataclass(frozen=True)
-class Delivery:
-    """A picture's result as it lies on disk: ``path``, and the sidecar beside it. ``seconds`` is what it took."""
+class SavedResult:
+    """A result on disk.
+
+    Attributes:
+        path: file of the result; the sidecar has the same name with the extension ``.json``.
+        sidecar: content of the sidecar.
+        seconds: time from the upload to the file.
+    """
 
     path: Path
     sidecar: Mapping[str, Any]
     seconds: float
 
 
-class Screen(Protocol):
-    """Who is told how it goes; called from several threads."""
+class ProgressListener(Protocol):
+    """Receives progress events, from several threads."""
 
     def stage(self, name: str, event: StageEvent) -> None:
-        """Tell that something happened to a picture's stage."""
+        """Handle a stage event of an image."""
 
-    def delivered(self, name: str, delivery: Delivery) -> None:
-        """Tell that a picture's result is there."""
+    def saved(self, name: str, result: SavedResult) -> None:
+        """Handle the result of an image."""
 
     def failed(self, name: str, error: Exception) -> None:
-        """Tell that a picture has no result."""
+        """Handle the failure of an image."""
 
 
-def process(jobs: Jobs, picture: Picture, options: Mapping[str, Any], screen: Screen, timeout_s: float) -> Result:
-    """Take one picture through the pipeline and return its result.
+def process(
+    jobs: JobClient, image: ImageFile, options: Mapping[str, Any], listener: ProgressListener, timeout_s: float
+) -> Result:
+    """Process one image and return its result.
 
     Args:
-        jobs: of the stack.
-        picture: what to process.
-        options: those that are not to have their defaults.
-        screen: is told of the stages.
-        timeout_s: from the start of the execution.
+        jobs: client of the stack.
+        image: image to process.
+        options: fields of :class:`core.options.Options`; the others have their defaults.
+        listener: receives the stage events.
+        timeout_s: time limit of the execution, seconds.
 
     Raises:
-        BackgroundRemoverError: it has no result.
-        OSError: the file cannot be read.
+        BackgroundRemoverError: if the image has no result.
+        OSError: if the file cannot be read.
     """
-    execution_arn = jobs.execution_of(jobs.upload(picture.name, picture.read(), options))
+    execution_arn = jobs.execution_of(jobs.upload(image.name, image.read(), options))
     for event in jobs.follow(execution_arn, timeout_s=timeout_s):
-        screen.stage(picture.name, event)
+        listener.stage(image.name, event)
     return jobs.result(execution_arn)
 
 
 def process_all(
-    jobs: Jobs,
-    pictures: Sequence[Picture],
+    jobs: JobClient,
+    images: Sequence[ImageFile],
     options: Mapping[str, Any],
     out: Path,
-    screen: Screen,
+    listener: ProgressListener,
     timeout_s: float,
-) -> list[Delivery]:
-    """Process pictures, several at a time, and write each result and its sidecar as soon as it is there.
+) -> list[SavedResult]:
+    """Process images in parallel, and write each result and its sidecar as soon as it is available.
 
     Args:
-        jobs: of the stack.
-        pictures: what to process.
-        options: for all of them.
-        out: directory of the results.
-        screen: is told of every delivery and every failure.
-        timeout_s: for each one.
+        jobs: client of the stack.
+        images: images to process.
+        options: options for all images.
+        out: directory for the results.
+        listener: receives the stage events, results and failures.
+        timeout_s: time limit of each execution, seconds.
 
     Returns:
-        What was delivered.
+        The results; images that failed have none.
     """
-    stems = _stems(pictures, out)
 
-    def one(picture: Picture, stem: str) -> Delivery | None:
+    def one(image: ImageFile, stem: str) -> SavedResult | None:
         started = time.monotonic()
         try:
-            result = process(jobs, picture, options, screen, timeout_s)
-            path = write(result, out, stem)
+            result = process(jobs, image, options, listener, timeout_s)
+            path = save(result, out, stem)
         except (BackgroundRemoverError, BotoCoreError, ClientError, OSError) as error:
-            screen.failed(picture.name, error)
+            listener.failed(image.name, error)
             return None
-        delivery = Delivery(path, result.sidecar, time.monotonic() - started)
-        screen.delivered(picture.name, delivery)
-        return delivery
+        saved = SavedResult(path, result.sidecar, time.monotonic() - started)
+        listener.saved(image.name, saved)
+        return saved
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return [delivery for delivery in pool.map(one, pictures, stems) if delivery]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return [saved for saved in pool.map(one, images, _result_stems(images, out)) if saved]
 
 
-def write(result: Result, out: Path, stem: str) -> Path:
-    """Write a result and its sidecar into ``out``, and return the result's path."""
+def save(result: Result, out: Path, stem: str) -> Path:
+    """Write a result and its sidecar to the directory ``out``, and return the path of the result."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / (stem + Path(result.sidecar["result"]["key"]).suffix)
     path.write_bytes(result.data)
@@ -126,12 +133,12 @@ def write(result: Result, out: Path, stem: str) -> Path:
     return path
 
 
-def _stems(pictures: Sequence[Picture], out: Path) -> list[str]:
-    """Name the results after their pictures: no two alike, and none that would overwrite a picture."""
-    taken = {picture.path.stem for picture in pictures if picture.path.resolve().parent == out.resolve()}
+def _result_stems(images: Sequence[ImageFile], out: Path) -> list[str]:
+    """Return unique file name stems for the results, none of which overwrites an input."""
+    taken = {image.path.stem for image in images if image.path.resolve().parent == out.resolve()}
     stems = []
-    for picture in pictures:
-        first = stem = Path(picture.name).stem
+    for image in images:
+        first = stem = Path(image.name).stem
         number = 2
         while stem in taken:
             stem, number = f"{first}-{number}", number + 1

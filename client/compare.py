@@ -1,4 +1,4 @@
-"""The picture before and after, side by side: what the eye judges a cut-out by."""
+"""Side-by-side comparison of an image and its result."""
 
 import io
 from pathlib import Path
@@ -17,18 +17,18 @@ _DARK: Final = 204
 
 
 def before_and_after(original: bytes, result: bytes, path: Path) -> None:
-    """Write a PNG: the original, and the result on a checkerboard that shows where it is transparent.
+    """Write a PNG with the original on the left, and the result on a checkerboard on the right.
 
     Args:
-        original: file of the picture.
-        result: file of its cut-out, of any size.
-        path: where to write; at most 1600 pixels wide.
+        original: image file.
+        result: file of its cutout; its size may differ.
+        path: path of the PNG, which is at most 1600 px wide.
     """
     before = Image.fromarray(decode(original).rgb)
     after = Image.open(io.BytesIO(result)).convert("RGBA")
     scale = min(1.0, (_MAX_WIDTH_PX - _GAP_PX) / (2 * before.width))
     size = max(1, round(before.width * scale)), max(1, round(before.height * scale))
-    # A cropped result keeps its shape.
+    # thumbnail keeps the aspect ratio of a cropped result.
     after.thumbnail(size, Image.Resampling.LANCZOS)
     board = _checkerboard(size[0], size[1])
     board.paste(after, ((size[0] - after.width) // 2, (size[1] - after.height) // 2), after)

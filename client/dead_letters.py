@@ -1,9 +1,10 @@
-"""The stack's dead-letter queues: what was not delivered is delivered, jobs that no worker answered are explained."""
+"""Dead-letter queues: deliver events and webhooks again, and report on jobs that no worker completed."""
 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -11,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel, Field, ValidationError
 
 from client import history, uploads
-from client.redrive import Pace, start_once
+from client.redrive import RateLimiter, start_once
 from client.stack import Stack
 from functions.contracts.failure_report import explain, json_object, source_of
 from functions.contracts.job import Execution, StoredObject
@@ -20,192 +21,213 @@ from functions.contracts.webhook import Notice
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
-_LEASE_S: Final = 300  # messages that are looked at are hidden meanwhile, and shown again at the end
-_POLL_S: Final = 2  # a long poll asks all of SQS's servers: an empty answer is an empty queue
+_VISIBILITY_TIMEOUT_S: Final = 300
+_POLL_S: Final = 2  # a long poll queries all SQS servers, so an empty answer means an empty queue
 _BATCH: Final = 10
 
-_REASONS: Final = ("ERROR_CODE", "ERROR_MESSAGE", "ErrorMessage")  # EventBridge's attributes, and Lambda's
+_ERROR_ATTRIBUTES: Final = ("ERROR_CODE", "ERROR_MESSAGE", "ErrorMessage")  # set by EventBridge and by Lambda
 
-# The sources of the events that this stack's rules deliver.
+# Sources of the events that the rules of the stack deliver.
 _UPLOADS: Final = "aws.s3"
 _EXECUTIONS: Final = "aws.states"
 
-Fate = Literal["replay", "explained", "left", "refused", "replayed", "deleted"]
+Status = Literal["replayable", "obsolete", "kept", "rejected", "replayed", "deleted"]
 
 
-class _Job(BaseModel):
+class Queue(StrEnum):
+    """A dead-letter queue of the stack."""
+
+    UPLOADS = "uploads"
+    RECONCILE = "reconcile"
+    SEGMENTATION = "segmentation"
+    WEBHOOKS = "webhooks"
+
+    @property
+    def output(self) -> str:
+        """Name of the stack output that has the queue's URL."""
+        return f"{self.title()}DeadLetterQueueUrl"
+
+
+class _WorkerJob(BaseModel):
     execution: Execution
     source: StoredObject
 
 
-class _Request(BaseModel):
-    """What the queue of the workers carries, as far as it tells whose job it is."""
+class _WorkerMessage(BaseModel):
+    """A message of the worker queue."""
 
-    job: _Job
+    job: _WorkerJob
 
 
-class _Caught(BaseModel):
+class _CaughtError(BaseModel):
     error: str = Field(alias="Error")
     cause: str = Field(alias="Cause", default="")
 
 
-class _Undelivered(BaseModel):
-    """What the queue of webhooks carries: see statemachine/deliver_webhook.asl.yaml."""
+class _WebhookMessage(BaseModel):
+    """A message of the webhook dead-letter queue."""
 
     notice: Notice
-    failed: _Caught
+    failed: _CaughtError
 
 
 @dataclass(frozen=True)
-class Letter:
-    """A message of a dead-letter queue, and what becomes of it.
+class DeadLetter:
+    """A message of a dead-letter queue.
 
     Attributes:
-        queue: ``uploads``, ``reconcile``, ``segmentation`` or ``webhooks``.
-        message_id: SQS's name of it.
-        key: the picture it is about, or the job that a webhook tells of; None where it names none.
-        why: why it lies there.
-        fate: ``replay`` and ``explained`` are what can be done, deliver it again or delete it, ``replayed`` and
-            ``deleted`` what was done; ``left`` is neither, ``refused`` what AWS did not let be done.
-        because: why so.
-        event: what is to be delivered again, as JSON.
+        queue: the queue.
+        message_id: SQS message ID.
+        key: object key of the image, or job ID of a webhook; None if the message has neither.
+        error: why the message was not delivered.
+        status: ``replayable``: it can be delivered again; ``replayed``: it was; ``obsolete``: nothing is left to do;
+            ``deleted``: it was obsolete and has been deleted; ``kept``: it stays in the queue; ``rejected``: AWS
+            rejected the delivery, and it stays in the queue.
+        reason: reason of the status.
+        event: what to deliver, as JSON.
     """
 
     queue: str
     message_id: str
     key: str | None
-    why: str
-    fate: Fate
-    because: str
+    error: str
+    status: Status
+    reason: str
     event: str = ""
 
-    def facts(self) -> dict[str, Any]:
-        """Return it as a JSON object, for scripts."""
-        names = ("queue", "message_id", "key", "why", "fate", "because")
+    def to_json(self) -> dict[str, Any]:
+        """Return the message as ``pbr replay-dlq --json`` prints it."""
+        names = ("queue", "message_id", "key", "error", "status", "reason")
         return {name: getattr(self, name) for name in names}
 
 
-def go_through(stack: Stack, queue: str, *, limit: int | None, dry_run: bool, purge: bool) -> Iterator[Letter]:
-    """Read a dead-letter queue once, deliver again what can be, and yield each message with what became of it.
+def replay(stack: Stack, queue: Queue, *, limit: int | None, dry_run: bool, purge: bool) -> Iterator[DeadLetter]:
+    """Read a dead-letter queue once, deliver its messages again, and yield each message with its new status.
 
-    A message is deleted when its delivery is confirmed, or with ``purge`` when there is nothing to deliver any more.
+    A message is deleted once its delivery is confirmed, or with ``purge`` if it is obsolete.
 
     Args:
-        stack: whose queue.
-        queue: ``uploads``, ``reconcile``, ``segmentation`` or ``webhooks``.
-        limit: at most so many messages; None for all.
-        dry_run: only look.
-        purge: delete what is explained and needs nothing.
+        stack: the stack of the queue.
+        queue: the queue.
+        limit: maximum number of messages; None for all.
+        dry_run: only read the messages.
+        purge: delete obsolete messages.
 
     Raises:
-        StackUnavailableError: the stack's template is older than its dead-letter queues' outputs.
+        StackUnavailableError: if the stack has no such queue.
     """
-    url, pace = stack.output(f"{queue.title()}DeadLetterQueueUrl"), Pace()
-    read = {"segmentation": _read_job, "webhooks": _read_webhook}.get(queue, partial(_read_event, queue))
-    shown_again: list[str] = []
+    url, limiter = stack.output(queue.output), RateLimiter()
+    readers = {Queue.SEGMENTATION: _read_job, Queue.WEBHOOKS: _read_webhook}
+    read = readers.get(queue, partial(_read_event, queue))
+    remaining: list[str] = []
     messages: Iterable[MessageTypeDef] = _messages(stack, url, limit)
-    if queue == "webhooks":
-        messages = list(messages)  # what a receiver refuses again meanwhile is a dead letter for the next time
+    if queue is Queue.WEBHOOKS:
+        messages = list(messages)  # a delivery that fails again puts a new message into this queue meanwhile
     try:
         for message in messages:
             letter = read(stack, message)
             if not dry_run:
-                letter = _act(stack, letter, pace, purge=purge)
-            if letter.fate in ("replayed", "deleted"):
+                letter = _act(stack, letter, limiter, purge=purge)
+            if letter.status in ("replayed", "deleted"):
                 stack.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
             else:
-                shown_again.append(message["ReceiptHandle"])
+                remaining.append(message["ReceiptHandle"])
             yield letter
     finally:
-        _show_again(stack, url, shown_again)
+        _make_visible(stack, url, remaining)
 
 
-def _read_event(queue: str, stack: Stack, message: "MessageTypeDef") -> Letter:
-    """Read what EventBridge or Lambda could not deliver: the event, and in its attributes why."""
-    told = {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()}
-    why = ": ".join(told[name] for name in _REASONS if name in told) or "not told"
+def _read_event(queue: Queue, stack: Stack, message: "MessageTypeDef") -> DeadLetter:
+    """Read an event that EventBridge or Lambda could not deliver."""
+    attributes = {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()}
+    error = ": ".join(attributes[name] for name in _ERROR_ATTRIBUTES if name in attributes) or "unknown"
     event = json_object(message["Body"])
-    letter = Letter(queue, message["MessageId"], None, why, "left", "it is no event of this stack", message["Body"])
+    letter = DeadLetter(queue, message["MessageId"], None, error, "kept", "not an event of this stack", message["Body"])
     if event.get("source") == _EXECUTIONS and isinstance(event.get("detail"), dict):
         source = source_of(json_object(str(event["detail"].get("input"))))
-        return replace(letter, key=source["key"], fate="replay", because="ReconcileFunction was not told")
+        return replace(letter, key=source["key"], status="replayable", reason="ReconcileFunction did not run")
     upload = uploads.look_up(stack, event) if event.get("source") == _UPLOADS else None
     if upload is None:
         return letter
     if upload.result_by:
-        return replace(letter, key=upload.key, fate="explained", because=f"it has its result, by {upload.result_by}")
+        return replace(letter, key=upload.key, status="obsolete", reason=f"the result exists, from {upload.result_by}")
     if not upload.newest:
-        return replace(letter, key=upload.key, fate="explained", because="it was replaced or deleted since")
-    return replace(letter, key=upload.key, fate="replay", because="no execution was started")
+        return replace(letter, key=upload.key, status="obsolete", reason="the upload was replaced or deleted")
+    return replace(letter, key=upload.key, status="replayable", reason="no execution was started")
 
 
-def _read_job(stack: Stack, message: "MessageTypeDef") -> Letter:
-    """Read a job that was received time and again without an answer: nobody waits for one any more."""
-    times = message["Attributes"]["ApproximateReceiveCount"]
-    letter = Letter("segmentation", message["MessageId"], None, f"received {times} times", "left", "it is no job")
+def _read_job(stack: Stack, message: "MessageTypeDef") -> DeadLetter:
+    """Read a job that workers received several times and never completed. Its task token has expired."""
+    error = f"received {message['Attributes']['ApproximateReceiveCount']} times"
+    letter = DeadLetter(Queue.SEGMENTATION, message["MessageId"], None, error, "kept", "not a job of this stack")
     try:
-        job = _Request.model_validate_json(message["Body"]).job
+        job = _WorkerMessage.model_validate_json(message["Body"]).job
     except ValidationError:
         return letter
     letter, name = replace(letter, key=job.source.key), job.execution.name
-    found = history.description(stack, job.execution.id)
+    found = history.describe(stack, job.execution.id)
     if found is None:
-        return replace(letter, fate="explained", because=f"{name} is not known any more")
+        return replace(letter, status="obsolete", reason=f"{name} does not exist any more")
     if found["status"] == "RUNNING":
-        return replace(letter, because=f"{name} runs: when nobody answers, Lambda stands in")
+        return replace(letter, reason=f"{name} is running; without an answer it falls back to Lambda")
     if found["status"] != "SUCCEEDED":
         error = found.get("error") or found["status"]
-        return replace(letter, fate="explained", because=f"{name} failed with {error}: see pbr redrive")
+        return replace(letter, status="obsolete", reason=f"{name} failed with {error}: use pbr redrive")
     host = json.loads(found["output"])["model"]["host"]
-    return replace(letter, fate="explained", because=f"{name} succeeded, segmented on {host}")
+    return replace(letter, status="obsolete", reason=f"{name} succeeded, segmented on {host}")
 
 
-def _read_webhook(_stack: Stack, message: "MessageTypeDef") -> Letter:
-    """Read what its receiver did not take."""
-    letter = Letter("webhooks", message["MessageId"], None, "not told", "left", "it is no webhook")
+def _read_webhook(_stack: Stack, message: "MessageTypeDef") -> DeadLetter:
+    """Read a webhook that its receiver did not accept."""
+    letter = DeadLetter(Queue.WEBHOOKS, message["MessageId"], None, "unknown", "kept", "not a webhook of this stack")
     try:
-        said = _Undelivered.model_validate_json(message["Body"])
+        webhook = _WebhookMessage.model_validate_json(message["Body"])
     except ValidationError:
         return letter
-    why = f"{said.failed.error}: {explain(said.failed.model_dump(by_alias=True))['message']}"
-    because = f"{said.notice.webhook.url} was not told that it {said.notice.outcome}"
+    notice, failed = webhook.notice, webhook.failed
     return replace(
-        letter, key=said.notice.job_id, why=why, fate="replay", because=because, event=said.notice.model_dump_json()
+        letter,
+        key=notice.job_id,
+        error=f"{failed.error}: {explain(failed.model_dump(by_alias=True))['message']}",
+        status="replayable",
+        reason=f"{notice.webhook.url} was not notified that the job {notice.outcome}",
+        event=notice.model_dump_json(),
     )
 
 
-def _act(stack: Stack, letter: Letter, pace: Pace, *, purge: bool) -> Letter:
-    if letter.fate == "explained" and purge:
-        return replace(letter, fate="deleted")
-    if letter.fate != "replay":
+def _act(stack: Stack, letter: DeadLetter, limiter: RateLimiter, *, purge: bool) -> DeadLetter:
+    if letter.status == "obsolete" and purge:
+        return replace(letter, status="deleted")
+    if letter.status != "replayable":
         return letter
-    pace.wait()
+    limiter.wait()
     try:
         return _deliver(stack, letter)
     except (ClientError, BotoCoreError) as error:
-        return replace(letter, fate="refused", because=str(error))
+        return replace(letter, status="rejected", reason=str(error))
 
 
-def _deliver(stack: Stack, letter: Letter) -> Letter:
-    """Do with an event what its rule would have done, or deliver a webhook: once, however often it is tried."""
-    if letter.queue == "webhooks":
+def _deliver(stack: Stack, letter: DeadLetter) -> DeadLetter:
+    """Deliver an event to the target of its rule, or start the delivery of a webhook. Idempotent."""
+    if letter.queue is Queue.WEBHOOKS:
         name = f"replay-{letter.message_id}"
         start_once(stack, stack.output("WebhookMachineArn"), name, letter.event)
-        return replace(letter, fate="replayed", because=f"{name} delivers it")
+        return replace(letter, status="replayed", reason=f"{name} delivers it")
     if json.loads(letter.event)["source"] == _EXECUTIONS:
         answer = stack.functions.invoke(FunctionName=stack.output("ReconcileFunctionArn"), Payload=letter.event)
         if "FunctionError" in answer:
-            return replace(letter, fate="refused", because=answer["Payload"].read().decode())
-        return replace(letter, fate="replayed", because="ReconcileFunction has settled it")
+            return replace(letter, status="rejected", reason=answer["Payload"].read().decode())
+        return replace(letter, status="replayed", reason="ReconcileFunction has processed it")
     name = f"replay-{hashlib.sha256(letter.event.encode()).hexdigest()[:32]}"
     start_once(stack, stack.outputs["StateMachineArn"], name, letter.event)
-    return replace(letter, fate="replayed", because=f"{name} processes it")
+    return replace(letter, status="replayed", reason=f"{name} processes it")
 
 
 def _messages(stack: Stack, url: str, limit: int | None) -> "Iterator[MessageTypeDef]":
-    """Yield each message once, although those that stay are shown again while a long queue is being read.
+    """Yield each message once, even if messages become visible again while a long queue is being read.
 
-    No message comes twice within its lease, so as many known ones in a row as there are known are all that there are.
+    No message is received twice within the visibility timeout. So the queue is read completely once as many known
+    messages have arrived in a row as there are.
     """
     seen: set[str] = set()
     known_in_a_row = 0
@@ -213,7 +235,7 @@ def _messages(stack: Stack, url: str, limit: int | None) -> "Iterator[MessageTyp
         received = stack.sqs.receive_message(
             QueueUrl=url,
             MaxNumberOfMessages=_BATCH if limit is None else min(_BATCH, limit - len(seen)),
-            VisibilityTimeout=_LEASE_S,
+            VisibilityTimeout=_VISIBILITY_TIMEOUT_S,
             WaitTimeSeconds=_POLL_S,
             MessageAttributeNames=["All"],
             MessageSystemAttributeNames=["ApproximateReceiveCount"],
@@ -226,8 +248,8 @@ def _messages(stack: Stack, url: str, limit: int | None) -> "Iterator[MessageTyp
         known_in_a_row = 0 if fresh else known_in_a_row + len(received)
 
 
-def _show_again(stack: Stack, url: str, receipt_handles: Sequence[str]) -> None:
-    """Let the next reader have these messages at once."""
+def _make_visible(stack: Stack, url: str, receipt_handles: Sequence[str]) -> None:
+    """Make messages visible to the next reader at once."""
     for start in range(0, len(receipt_handles), _BATCH):
         handles = receipt_handles[start : start + _BATCH]
         stack.sqs.change_message_visibility_batch(

@@ -1,4 +1,4 @@
-"""What goes wrong between a person and a stack; what goes wrong with a picture is in ``core.errors``."""
+"""Errors of the client itself. Errors of an image are in ``core.errors``."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,45 +7,45 @@ from core.errors import BackgroundRemoverError
 
 
 class UsageError(BackgroundRemoverError):
-    """The call itself is wrong: nothing was done."""
+    """An argument or option is invalid. Nothing has been done."""
 
 
 class StackUnavailableError(BackgroundRemoverError):
-    """The stack is not there, is not this project's, or does not answer."""
+    """The stack does not exist, does not respond, or was not deployed from this project's template."""
 
 
 class EmbeddedCloudError(BackgroundRemoverError):
-    """The embedded cloud cannot be started, or not stopped."""
+    """The embedded cloud cannot be started or stopped."""
 
 
 class ExecutionNotFoundError(BackgroundRemoverError):
-    """No execution has that name, or several do."""
+    """No execution matches the name, or several do."""
 
 
 class JobTimeoutError(BackgroundRemoverError):
-    """An upload started nothing, or its execution did not end, within the time allowed."""
+    """An upload did not start an execution, or its execution did not end, within the timeout."""
 
 
 class KeyNotFoundError(BackgroundRemoverError):
-    """No API key has that id."""
+    """No API key has this ID."""
 
 
 class KeyConflictError(BackgroundRemoverError):
-    """An API key is not, or not any more, what it has to be for what was asked."""
+    """The API key is revoked or expired, or was changed at the same time."""
 
 
 @dataclass(frozen=True)
 class FailureReport:
-    """Why a picture has no result: what ``failed/<key>.json`` says.
+    """Why an image has no result: the content of ``failed/<key>.json``.
 
     Attributes:
-        stage: the state that gave up; empty where no report could be written.
-        error: class of the error.
+        stage: state that failed; empty if the execution wrote no report.
+        error: class name of the error.
         message: what is wrong.
-        field: the input at fault, if it was an input.
-        value: the value it had.
-        remedy: what can be done.
-        key: where the report lies in the results bucket; None where there is none.
+        field: the invalid input; None if the error is not about an input.
+        value: value of that input.
+        remedy: what the caller can do.
+        key: object key of the report in the results bucket; None if there is no report.
     """
 
     stage: str
@@ -58,7 +58,7 @@ class FailureReport:
 
 
 class JobFailedError(BackgroundRemoverError):
-    """The execution ended without a result; ``report`` says why."""
+    """The execution ended without a result; ``report`` has the reason."""
 
     def __init__(self, report: FailureReport) -> None:
         self.report = report

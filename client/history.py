@@ -1,4 +1,4 @@
-"""Executions: which there are, and what happens to their stages while they run."""
+"""Executions of the state machine: list them, find one, and read its stages from its history."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,28 +12,27 @@ from client.stack import Stack
 from functions.contracts.failure_report import source_of
 from functions.contracts.history import error_of
 
-# Choices and Passes take no time: they show in the table of events, not as stages. A Parallel is one stage; what its
-# branches do side by side shows there too.
+# Choice and Pass states take no time, so they are not stages. A Parallel state is one stage, its branches included.
 _STAGE_TYPES: Final = ("Task", "Wait", "Parallel")
 _ATTEMPT_FAILED: Final = ("TaskFailed", "TaskTimedOut", "TaskStartFailed", "TaskSubmitFailed")
 _ENDED: Final = ("ExecutionSucceeded", "ExecutionFailed", "ExecutionAborted", "ExecutionTimedOut")
 
 LONGEST_S: Final = 28_800.0
-"""What an execution may take: the state machine's TimeoutSeconds."""
+"""Longest duration of an execution: TimeoutSeconds of the state machine."""
 
-_LOOKED_THROUGH: Final = 1000
-_AT_ONCE: Final = 8
+_SEARCHED_EXECUTIONS: Final = 1000
+_THREADS: Final = 8
 
 
 @dataclass(frozen=True)
 class StageEvent:
-    """Something that happened to a stage.
+    """A stage started, was retried, finished or failed.
 
     Attributes:
-        stage: the state's name.
-        kind: ``failed`` is an error that was caught: the execution goes on, to its failure report or to a fallback.
-        seconds: since the stage started; of ``retried``, too.
-        detail: error and cause, of ``retried`` and ``failed``.
+        stage: name of the state.
+        kind: ``failed`` means a caught error; the execution continues with a fallback or with its failure report.
+        seconds: time since the stage started, all attempts included.
+        detail: error and cause if ``retried`` or ``failed``.
     """
 
     stage: str
@@ -43,10 +42,10 @@ class StageEvent:
 
 
 class StageReader:
-    """Makes stage events of a history that grows. Events that were read before may be given again.
+    """Converts the history of a running execution to stage events, each one once.
 
     Attributes:
-        ended: whether the execution's last event was read.
+        ended: whether the history is complete.
     """
 
     def __init__(self) -> None:
@@ -58,7 +57,7 @@ class StageReader:
         self._in_branches = False
 
     def read(self, events: Iterable[Mapping[str, Any]]) -> Iterator[StageEvent]:
-        """Yield what the new ones among ``events`` say."""
+        """Yield the stage events of the history events that were not read before."""
         for event in events:
             if event["id"] > self._read_id:
                 self._read_id = event["id"]
@@ -93,12 +92,12 @@ class StageReader:
 
 
 def events_of(stack: Stack, execution_arn: str, *, with_data: bool) -> list[Mapping[str, Any]]:
-    """Return an execution's events so far, oldest first.
+    """Return the history events of an execution so far, oldest first.
 
     Args:
-        stack: where it runs.
-        execution_arn: which one.
-        with_data: with the states' inputs and outputs.
+        stack: the stack that runs it.
+        execution_arn: ARN of the execution.
+        with_data: include the input and output of each state.
     """
     pages = stack.stepfunctions.get_paginator("get_execution_history").paginate(
         executionArn=execution_arn, includeExecutionData=with_data, PaginationConfig={"PageSize": 1000}
@@ -107,7 +106,7 @@ def events_of(stack: Stack, execution_arn: str, *, with_data: bool) -> list[Mapp
 
 
 def ended_in_fail_state(stack: Stack, execution_arn: str) -> bool:
-    """Return whether a failed execution was ended by a Fail state, and not by an error that nothing caught."""
+    """Return whether a failed execution ended at a Fail state rather than by an uncaught error."""
     last = stack.stepfunctions.get_execution_history(
         executionArn=execution_arn, reverseOrder=True, maxResults=2, includeExecutionData=False
     )["events"]
@@ -115,18 +114,18 @@ def ended_in_fail_state(stack: Stack, execution_arn: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Execution:
-    """An execution at a glance.
+class ExecutionSummary:
+    """An execution as ``pbr history`` lists it.
 
     Attributes:
-        arn: its full name.
-        name: its name.
+        arn: ARN of the execution.
+        name: name of the execution.
         status: RUNNING, SUCCEEDED, FAILED, TIMED_OUT or ABORTED.
-        source_key: the picture it was started for; None where its input names none.
-        started_at: when.
-        seconds: how long it took; None while it runs.
-        cache_hit: whether its result came from the cache; None while that is not known.
-        error: its error's name, if it failed.
+        source_key: object key of its image; None if its input has none.
+        started_at: start time.
+        seconds: duration; None while it is running.
+        cache_hit: whether the result came from the cache; None if the execution has no output.
+        error: class name of the error if it failed.
     """
 
     arn: str
@@ -139,12 +138,12 @@ class Execution:
     error: str | None
 
 
-def describe(stack: Stack, execution_arn: str) -> Execution:
-    """Look at one execution."""
+def summarize(stack: Stack, execution_arn: str) -> ExecutionSummary:
+    """Return the summary of an execution."""
     found = stack.stepfunctions.describe_execution(executionArn=execution_arn)
     stopped = found.get("stopDate")
     output = json.loads(found.get("output") or "{}")
-    return Execution(
+    return ExecutionSummary(
         arn=execution_arn,
         name=found["name"],
         status=found["status"],
@@ -156,41 +155,41 @@ def describe(stack: Stack, execution_arn: str) -> Execution:
     )
 
 
-def description(stack: Stack, execution_arn: str) -> Mapping[str, Any] | None:
-    """Return what Step Functions says of an execution; None if it knows none of that name."""
+def describe(stack: Stack, execution_arn: str) -> Mapping[str, Any] | None:
+    """Return the answer of DescribeExecution, or None if the execution does not exist."""
     try:
         return stack.stepfunctions.describe_execution(executionArn=execution_arn)
     except stack.stepfunctions.exceptions.ExecutionDoesNotExist:
         return None
 
 
-def recent(stack: Stack, limit: int) -> list[Execution]:
-    """Return the stack's latest executions, newest first."""
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(lambda arn: describe(stack, arn), _newest(stack, limit)))
+def recent(stack: Stack, limit: int) -> list[ExecutionSummary]:
+    """Return the latest executions, newest first."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(lambda arn: summarize(stack, arn), _newest(stack, limit)))
 
 
 def find(stack: Stack, execution: str) -> str:
-    """Return the ARN of the one execution that is meant.
+    """Return the ARN of an execution.
 
     Args:
-        stack: where to look.
-        execution: an ARN, a name, or the start of a name among the latest thousand executions.
+        stack: the stack to search.
+        execution: ARN, name, or unique prefix of a name among the latest 1,000 executions.
 
     Raises:
-        ExecutionNotFoundError: none is meant, or several are.
+        ExecutionNotFoundError: if no name has this prefix, or several names have it.
     """
     if execution.startswith("arn:"):
         return execution
-    arns = [arn for arn in _newest(stack, _LOOKED_THROUGH) if _name(arn).startswith(execution)]
+    arns = [arn for arn in _newest(stack, _SEARCHED_EXECUTIONS) if _name(arn).startswith(execution)]
     exact = [arn for arn in arns if _name(arn) == execution]
     if len(exact or arns) == 1:
         return (exact or arns)[0]
     raise ExecutionNotFoundError(
-        f"{len(arns)} executions have a name that starts so" if arns else "No execution has a name that starts so",
+        f"{len(arns)} executions match this prefix" if arns else "No execution matches this prefix",
         field="EXECUTION",
         value=execution,
-        remedy="Give more of the name; pbr history lists them.",
+        remedy="List the executions with pbr history, and pass a longer prefix.",
     )
 
 

@@ -1,4 +1,4 @@
-"""One picture's way: upload it, find the execution that the upload started, follow it, take the result."""
+"""Process one image: upload it, find the execution that the upload started, follow it, and fetch the result."""
 
 import json
 import mimetypes
@@ -22,14 +22,14 @@ from functions.contracts.object_keys import failure_key
 
 _START_S: Final = 60.0
 _LAG_S: Final = 10.0
-_CAUSE_CHARS: Final = 300  # it may quote whole stack traces
-# S3 tells the time of an upload in whole seconds, and Step Functions' clock is another one.
-_CLOCKS: Final = timedelta(seconds=5)
+_CAUSE_CHARS: Final = 300  # a cause may contain stack traces
+# S3 returns the upload time in whole seconds, and the clocks of S3 and Step Functions may differ.
+_CLOCK_SKEW: Final = timedelta(seconds=5)
 
 
 @dataclass(frozen=True)
 class Upload:
-    """One version of one object in the uploads bucket; ``at`` is when, by S3's clock."""
+    """An object version in the uploads bucket; ``at`` is the time of the upload by S3's clock."""
 
     key: str
     version_id: str | None
@@ -38,17 +38,19 @@ class Upload:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished picture: the file's bytes, and ``sidecar``, all that is known of it."""
+    """The result of an execution: the file, and its sidecar."""
 
     data: bytes
     sidecar: dict[str, Any]
 
 
-class Jobs:
-    """Uploads to a stack, and what becomes of them. Threads can share one: they share its scan for executions.
+class JobClient:
+    """Uploads images to a stack, follows their executions and fetches their results.
+
+    Thread-safe. Threads share one scan for the executions of their uploads.
 
     Args:
-        stack: where to.
+        stack: the stack to use.
     """
 
     def __init__(self, stack: Stack) -> None:
@@ -60,16 +62,16 @@ class Jobs:
         self._scanned = -stack.poll_s
 
     def upload(self, name: str, data: bytes, options: Mapping[str, Any] | None = None) -> Upload:
-        """Put a picture into the uploads bucket, under a key of its own.
+        """Upload an image under a unique key.
 
         Args:
-            name: file name; the result's name is made of it.
-            data: the file.
-            options: those of :class:`core.options.Options` that are not to have their defaults.
+            name: file name; it becomes the last part of the key and of the result's key.
+            data: content of the file.
+            options: fields of :class:`core.options.Options`; the others have their defaults.
 
         Raises:
-            InvalidOptionsError: an option is wrong; nothing was uploaded.
-            FileTooLargeError: nothing was uploaded.
+            InvalidOptionsError: if an option is invalid; nothing is uploaded.
+            FileTooLargeError: if the file exceeds the limit; nothing is uploaded.
         """
         given = dict(options or {})
         Options.parse(given)
@@ -78,38 +80,38 @@ class Jobs:
         return self._put(f"cli/{moment:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}/{name}", name, data, given)
 
     def upload_background(self, name: str, data: bytes) -> str:
-        """Put a picture where ``background_key`` can name it, and return its key.
+        """Upload a background image and return its key, for the option ``background_key``.
 
         Raises:
-            FileTooLargeError: nothing was uploaded.
+            FileTooLargeError: if the file exceeds the limit; nothing is uploaded.
         """
         check_bytes(len(data))
-        # Without the name: the key becomes metadata, and those are ASCII.
+        # The key must not contain the file name: it is sent as S3 metadata, which is ASCII.
         return self._put(f"backgrounds/cli-{secrets.token_hex(8)}", name, data, {}).key
 
     def execution_of(self, upload: Upload, *, timeout_s: float = _START_S) -> str:
-        """Wait until an upload has started its execution, and return that execution's ARN.
+        """Wait for the execution that an upload starts, and return its ARN.
 
         Raises:
-            JobTimeoutError: it started none in time.
+            JobTimeoutError: if no execution starts in time.
         """
         deadline = time.monotonic() + timeout_s
-        while (arn := self._look_for(upload)) is None:
+        while (arn := self._find_execution(upload)) is None:
             if time.monotonic() > deadline:
                 raise JobTimeoutError(
-                    f"The upload started no execution within {timeout_s:.0f} s",
+                    f"The upload did not start an execution within {timeout_s:.0f} s",
                     field="source.key",
                     value=upload.key,
-                    remedy="Look at the EventBridge rule of the stack, and at its dead-letter queue.",
+                    remedy="Check the EventBridge rule of the stack, and run pbr replay-dlq uploads --dry-run.",
                 )
             time.sleep(self._stack.poll_s)
         return arn
 
     def follow(self, execution_arn: str, *, timeout_s: float = LONGEST_S) -> Iterator[StageEvent]:
-        """Yield what happens to an execution's stages, from its first one, until it ends.
+        """Yield the stage events of an execution, from its start to its end.
 
         Raises:
-            JobTimeoutError: it did not end in time; it runs on.
+            JobTimeoutError: if the execution does not end in time; it continues to run.
         """
         deadline = time.monotonic() + timeout_s
         reader = StageReader()
@@ -119,30 +121,30 @@ class Jobs:
                 return
             if time.monotonic() > deadline:
                 raise JobTimeoutError(
-                    f"The execution did not end within {timeout_s:.0f} s; it runs on",
+                    f"The execution did not end within {timeout_s:.0f} s and is still running",
                     field="execution",
                     value=execution_arn,
-                    remedy="See how far it came with pbr history, and wait longer.",
+                    remedy="Check its progress with pbr history, or use a longer --timeout.",
                 )
             time.sleep(self._stack.poll_s)
 
     def result(self, execution_arn: str) -> Result:
-        """Return what an execution that has ended made.
+        """Return the result of an execution that has ended.
 
         Raises:
-            JobFailedError: it made nothing; its ``report`` says why.
+            JobFailedError: if it has no result; ``report`` has the reason.
         """
-        found = self._ended(execution_arn)
+        found = self._describe_ended(execution_arn)
         if found["status"] != "SUCCEEDED":
             raise JobFailedError(self._report(found))
         sidecar = json.loads(found["output"])
-        place = sidecar["result"]
-        version = {"VersionId": place["version_id"]} if place["version_id"] else {}
-        body = self._stack.s3.get_object(Bucket=place["bucket"], Key=place["key"], **version)["Body"]
+        target = sidecar["result"]
+        version = {"VersionId": target["version_id"]} if target["version_id"] else {}
+        body = self._stack.s3.get_object(Bucket=target["bucket"], Key=target["key"], **version)["Body"]
         return Result(body.read(), sidecar)
 
-    def _ended(self, execution_arn: str) -> dict[str, Any]:
-        """Describe an execution that has ended: what describes it may know of that later than its history."""
+    def _describe_ended(self, execution_arn: str) -> dict[str, Any]:
+        """Describe an execution that has ended. DescribeExecution may lag behind the history."""
         deadline = time.monotonic() + _LAG_S
         while True:
             found = dict(self._stack.stepfunctions.describe_execution(executionArn=execution_arn))
@@ -161,18 +163,18 @@ class Jobs:
         at = parsedate_to_datetime(response["ResponseMetadata"]["HTTPHeaders"]["date"])
         return Upload(key, response.get("VersionId"), at)
 
-    def _look_for(self, upload: Upload) -> str | None:
-        """Look at what started since the oldest upload that was asked for, at most once per ``poll_s`` for all."""
+    def _find_execution(self, upload: Upload) -> str | None:
+        """Return the upload's execution if it has started. Scans at most once per ``poll_s`` for all threads."""
         identity = upload.key, upload.version_id
         with self._lock:
             if identity not in self._started and time.monotonic() - self._scanned >= self._stack.poll_s:
                 self._oldest = min(upload.at, self._oldest or upload.at)
-                self._scan(self._oldest - _CLOCKS)
+                self._scan(self._oldest - _CLOCK_SKEW)
                 self._scanned = time.monotonic()
             return self._started.get(identity)
 
     def _scan(self, since: datetime) -> None:
-        """Describe those executions that are new, newest first, back to ``since``."""
+        """Describe the executions that started after ``since`` and were not described before."""
         stepfunctions = self._stack.stepfunctions
         pages = stepfunctions.get_paginator("list_executions").paginate(
             stateMachineArn=self._stack.outputs["StateMachineArn"], PaginationConfig={"PageSize": 100}
@@ -188,7 +190,7 @@ class Jobs:
                     self._started[source["key"], source["version_id"]] = arn
 
     def _report(self, found: Mapping[str, Any]) -> FailureReport:
-        """Read the execution's own report; where it could not leave one, make do with what Step Functions says."""
+        """Return the failure report of an execution, or one made from its status if it has written none."""
         key = failure_key(source_of(json.loads(found["input"]))["key"], found["name"])
         report = self._stack.document(key) or {}
         if report.get("execution", {}).get("id") == found["executionArn"]:
@@ -197,14 +199,14 @@ class Jobs:
         return FailureReport(
             stage="",
             error=found.get("error") or found["status"],
-            message=shorten(found.get("cause") or f"The execution ended as {found['status']}", _CAUSE_CHARS),
+            message=shorten(found.get("cause") or f"The execution ended with status {found['status']}", _CAUSE_CHARS),
             field=None,
             value=None,
-            remedy=f"See pbr history {found['name']}.",
+            remedy=f"Run pbr history {found['name']}.",
             key=None,
         )
 
 
 def _text(value: Any) -> str:
-    """Return an option's value as S3 metadata hold it."""
+    """Return the value of an option as S3 metadata text."""
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,8 +1,7 @@
-"""Failed executions brought back: redriven where Step Functions can go on from what is there, else started anew."""
+"""Retry failed executions: redrive them if Step Functions can, otherwise start new ones with the same input."""
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,115 +12,100 @@ from typing import Any, Final, Literal
 from botocore.exceptions import BotoCoreError, ClientError
 
 from client import history, uploads
-from client.errors import UsageError
 from client.stack import Stack
 from client.uploads import UploadedObject
 from core import errors
 from functions.contracts.object_keys import failure_key
 from functions.contracts.webhook import RETRY
 
-_AT_ONCE: Final = 8
-_PER_S: Final = 10  # a small part of StartExecution's quota, which uploads need too
-_UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
+_THREADS: Final = 8
+_PER_S: Final = 10  # a small part of the StartExecution quota, which uploads need, too
 
-# A redrive works on what earlier states left, and the work bucket keeps masks and alphas for two days.
-_INTERMEDIATES_LAST: Final = timedelta(days=2) - 2 * timedelta(seconds=history.LONGEST_S)
+# A redrive needs the masks and alphas of earlier states, which the work bucket keeps for two days.
+_INTERMEDIATES_KEPT: Final = timedelta(days=2) - 2 * timedelta(seconds=history.LONGEST_S)
 
 _NAME_CHARS: Final = 80
 _STEM_CHARS: Final = _NAME_CHARS - len("-retry-999")
 
-# Errors of the upload itself: it fails again as it is. Weights are the stack's.
-_OF_THE_UPLOAD: Final = {
+# Errors caused by the uploaded image: a retry fails again. Weights belong to the stack, not to the upload.
+_UPLOAD_ERRORS: Final = {
     error.__name__
     for error in errors.PermanentError.__subclasses__()
     if error.__module__ == errors.__name__ and error is not errors.WeightsHashMismatchError
 }
 
-_OF_BRANCHES: Final = 100  # more events than a Parallel's branches have, all their attempts counted
+_MAX_BRANCH_EVENTS: Final = 100  # exceeds the events of a Parallel state's branches, all attempts included
 
-How = Literal["redriven", "new", "skipped", "refused"]
+Action = Literal["redriven", "restarted", "skipped", "rejected"]
 
 
 @dataclass(frozen=True)
-class Recovery:
-    """A failed execution, and how it is brought back.
+class Retry:
+    """A failed execution and its retry.
 
     Attributes:
-        arn: the failed execution.
-        key: the picture it was started for; None where its input names none.
-        error: why it failed.
-        how: ``redriven`` goes on at the state that did not succeed, ``new`` is another execution with the same input,
-            ``skipped`` is nothing at all, ``refused`` what AWS did not let be done.
-        because: why that way.
-        runs_as: the execution that does the work; None if none does.
-        input: what the failed execution was started with.
-        redrives: how often ``runs_as`` has been redriven once this recovery is carried out.
-        status: how ``runs_as`` ended; None while that is not known.
-        failed_again: its error, if it failed.
+        arn: ARN of the failed execution.
+        key: object key of its image; None if its input has none.
+        error: class name of the error.
+        action: ``redriven``: it continues at the state that failed; ``restarted``: a new execution has the same input;
+            ``skipped``: it is not retried; ``rejected``: AWS rejected the retry.
+        reason: reason of the action.
+        retry_arn: ARN of the execution that does the work; None if it is not retried.
+        input: input of the failed execution.
+        redrives: redrive count of ``retry_arn`` after this retry.
+        status: final status of ``retry_arn``; None until it is known.
+        retry_error: class name of its error if it failed.
     """
 
     arn: str
     key: str | None
     error: str
-    how: How
-    because: str
-    runs_as: str | None = None
+    action: Action
+    reason: str
+    retry_arn: str | None = None
     input: str = ""
     redrives: int = 0
     status: str | None = None
-    failed_again: str | None = None
+    retry_error: str | None = None
 
-    def facts(self) -> dict[str, Any]:
-        """Return it as a JSON object, for scripts."""
-        names = ("arn", "key", "error", "how", "because", "runs_as", "status", "failed_again")
+    def to_json(self) -> dict[str, Any]:
+        """Return the retry as ``pbr redrive --json`` prints it."""
+        names = ("arn", "key", "error", "action", "reason", "retry_arn", "status", "retry_error")
         return {name: getattr(self, name) for name in names}
 
 
-class Pace:
-    """Lets through ten a second."""
+class RateLimiter:
+    """Limits calls to ten per second."""
 
     def __init__(self) -> None:
         self._next = 0.0
 
     def wait(self) -> None:
-        """Return when it is time for the next one."""
+        """Sleep until the next call is allowed."""
         time.sleep(max(0.0, self._next - time.monotonic()))
         self._next = time.monotonic() + 1 / _PER_S
 
 
-def duration(text: str, option: str) -> timedelta:
-    """Read ``30m``, ``1h`` or ``2d``, the value of an option of the command line.
-
-    Raises:
-        UsageError: it is something else.
-    """
-    if match := re.fullmatch(r"(\d{1,4})([mhd])", text):
-        return timedelta(**{_UNITS[match[2]]: int(match[1])})
-    raise UsageError(
-        "This is no duration", field=option, value=text, remedy="Give minutes, hours or days: 30m, 1h, 2d."
-    )
-
-
 def find(stack: Stack, execution: str) -> str:
-    """Return the ARN of the execution that is meant.
+    """Return the ARN of an execution.
 
     Args:
-        stack: where to look.
-        execution: an ARN, a name, the start of a name, or the key of an upload that has a report.
+        stack: the stack to search.
+        execution: ARN, name, unique prefix of a name, or key of an upload that has a failure report.
 
     Raises:
-        ExecutionNotFoundError: none is meant, or several are.
-        StorageDeniedError: whether there is such a report is not to be seen with one's rights.
+        ExecutionNotFoundError: if nothing or several executions match.
+        StorageDeniedError: if the credentials do not allow reading failure reports.
     """
     if not execution.startswith("arn:") and (
-        report := stack.document(failure_key(execution, execution), must_know=True)
+        report := stack.document(failure_key(execution, execution), required_access=True)
     ):
         return str(report["execution"]["id"])
     return history.find(stack, execution)
 
 
 def failed_since(stack: Stack, since: datetime) -> list[str]:
-    """Return the ARNs of the executions that have ended without success since then, newest first."""
+    """Return the ARNs of the executions that failed, timed out or were aborted since a time, newest first."""
     found: list[Mapping[str, Any]] = []
     for status in ("FAILED", "TIMED_OUT", "ABORTED"):
         pages = stack.stepfunctions.get_paginator("list_executions").paginate(
@@ -129,67 +113,71 @@ def failed_since(stack: Stack, since: datetime) -> list[str]:
             statusFilter=status,
             PaginationConfig={"PageSize": 1000},
         )
-        # All of the 90 days that Step Functions keeps, a page for each thousand: what was redriven began at any time.
+        # Read all 90 days that Step Functions keeps, because a redriven execution may have started at any time.
         found += [execution for page in pages for execution in page["executions"] if execution["stopDate"] >= since]
-    return [execution["executionArn"] for execution in sorted(found, key=_started, reverse=True)]
+    return [execution["executionArn"] for execution in sorted(found, key=_start_date, reverse=True)]
 
 
-def plan(stack: Stack, execution_arns: Sequence[str], *, named: bool) -> list[Recovery]:
-    """Decide how each execution is brought back; nothing is done yet.
+def plan(stack: Stack, execution_arns: Sequence[str], *, named: bool) -> list[Retry]:
+    """Return how each execution would be retried, without doing it.
 
     Args:
-        stack: where they ran.
-        execution_arns: which ones.
-        named: whether a person named them one by one: then what failed by its upload is tried again too, and what was
-            ordered of an upload that has its result, with other options perhaps.
+        stack: the stack that ran them.
+        execution_arns: ARNs of the executions.
+        named: whether the user named each execution. A named execution is retried even if its image is invalid, has
+            been replaced or deleted, or has a result.
 
     Raises:
-        StorageDeniedError: whether an upload has its result is not to be seen with one's rights.
+        StorageDeniedError: if the credentials do not allow reading the results bucket.
     """
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         found = list(pool.map(lambda arn: stack.stepfunctions.describe_execution(executionArn=arn), execution_arns))
         objects = list(pool.map(lambda one: uploads.look_up(stack, json.loads(one.get("input", "{}"))), found))
         latest = {
             _identity(one, upload): one["executionArn"]
-            for one, upload in sorted(zip(found, objects, strict=True), key=lambda pair: _started(pair[0]))
+            for one, upload in sorted(zip(found, objects, strict=True), key=lambda pair: _start_date(pair[0]))
         }
 
-        def decide(one: Mapping[str, Any], upload: UploadedObject | None) -> Recovery:
+        def decide(one: Mapping[str, Any], upload: UploadedObject | None) -> Retry:
             superseded = latest[_identity(one, upload)] != one["executionArn"]
             return _decide(stack, one, upload, superseded=superseded, named=named)
 
         return list(pool.map(decide, found, objects))
 
 
-def carry_out(stack: Stack, recoveries: Iterable[Recovery]) -> Iterator[Recovery]:
-    """Bring back what is to be brought back, and yield each recovery with what became of it."""
-    pace = Pace()
-    for recovery in recoveries:
-        if recovery.runs_as is None:
-            yield recovery
+def execute(stack: Stack, retries: Iterable[Retry]) -> Iterator[Retry]:
+    """Carry out planned retries, and yield each one with its outcome."""
+    limiter = RateLimiter()
+    for retry in retries:
+        if retry.retry_arn is None:
+            yield retry
         else:
-            pace.wait()
-            yield _bring_back(stack, recovery, recovery.runs_as)
+            limiter.wait()
+            yield _execute(stack, retry, retry.retry_arn)
 
 
-def follow(stack: Stack, recoveries: Iterable[Recovery]) -> Iterator[Recovery]:
-    """Wait until all that was brought back has ended, and yield each recovery with how it did, as it does."""
-    waiting = list(recoveries)
-    while waiting:
-        still = []
-        for recovery in waiting:
-            ended = _ended(stack, recovery) if recovery.runs_as else recovery
+def wait(stack: Stack, retries: Iterable[Retry]) -> Iterator[Retry]:
+    """Wait for the end of each retry, and yield it with its final status."""
+    running = list(retries)
+    while running:
+        remaining = []
+        for retry in running:
+            ended = _ended(stack, retry) if retry.retry_arn else retry
             if ended:
                 yield ended
             else:
-                still.append(recovery)
-        waiting = still
-        if waiting:
+                remaining.append(retry)
+        running = remaining
+        if running:
             time.sleep(stack.poll_s)
 
 
 def start_once(stack: Stack, machine_arn: str, name: str, execution_input: str) -> bool:
-    """Start an execution under this name, unless one runs; return whether one runs: it may have ended already."""
+    """Start an execution unless one with this name exists.
+
+    Returns:
+        False if an execution with this name has already ended.
+    """
     try:
         stack.stepfunctions.start_execution(stateMachineArn=machine_arn, name=name, input=execution_input)
     except stack.stepfunctions.exceptions.ExecutionAlreadyExists:
@@ -198,7 +186,7 @@ def start_once(stack: Stack, machine_arn: str, name: str, execution_input: str) 
 
 
 def retry_name(name: str) -> str:
-    """Name the execution that tries again what this one failed at: always the same name, of at most 80 characters."""
+    """Return the name of the next retry of an execution. The name is deterministic and has at most 80 characters."""
     match = RETRY.search(name)
     stem = name[: match.start()] if match else name
     if len(stem) > _STEM_CHARS:
@@ -209,99 +197,102 @@ def retry_name(name: str) -> str:
 
 def _decide(
     stack: Stack, found: Mapping[str, Any], upload: UploadedObject | None, *, superseded: bool, named: bool
-) -> Recovery:
+) -> Retry:
     arn, error = found["executionArn"], found.get("error") or found["status"]
     key = upload.key if upload else None
 
-    def skip(because: str) -> Recovery:
-        return Recovery(arn, key, error, "skipped", because)
+    def skip(reason: str) -> Retry:
+        return Retry(arn, key, error, "skipped", reason)
 
     if found["status"] == "RUNNING":
-        return skip("it runs")
+        return skip("it is running")
     if found["status"] == "SUCCEEDED":
         return skip("it succeeded")
     if superseded:
-        return skip("a later execution of the same upload failed too")
-    if not named and (why := _needs_a_person(error, upload)):
-        return skip(f"{why}; name it to try again all the same")
-    cannot_go_on = _cannot_go_on(stack, found)
-    if cannot_go_on is None:
-        because = "goes on at the state that did not succeed"
-        return Recovery(arn, key, error, "redriven", because, runs_as=arn, redrives=found.get("redriveCount", 0) + 1)
+        return skip("a later execution of the same upload failed, too")
+    if not named and (reason := _retry_is_pointless(error, upload)):
+        return skip(f"{reason}; to retry anyway, pass its name")
+    not_redrivable = _not_redrivable(stack, found)
+    if not_redrivable is None:
+        reason, redrives = "it continues at the state that failed", found.get("redriveCount", 0) + 1
+        return Retry(arn, key, error, "redriven", reason, retry_arn=arn, redrives=redrives)
     if "input" not in found:
-        return skip("its input cannot be read: upload again")
+        return skip("its input is not available; upload the image again")
     again = f"{arn.rpartition(':')[0]}:{retry_name(found['name'])}"
-    if (earlier := history.description(stack, again)) is not None:
-        status = "runs" if earlier["status"] == "RUNNING" else f"ended as {earlier['status']}"
-        return skip(f"{earlier['name']} tries it again and {status}")
-    return Recovery(arn, key, error, "new", cannot_go_on, runs_as=again, input=found["input"])
+    if (earlier := history.describe(stack, again)) is not None:
+        status = "is running" if earlier["status"] == "RUNNING" else f"ended with status {earlier['status']}"
+        return skip(f"its retry {earlier['name']} {status}")
+    return Retry(arn, key, error, "restarted", not_redrivable, retry_arn=again, input=found["input"])
 
 
-def _needs_a_person(error: str, upload: UploadedObject | None) -> str | None:
-    """Return why only a person can want this tried again; None if it is to be tried in any case."""
+def _retry_is_pointless(error: str, upload: UploadedObject | None) -> str | None:
+    """Return why an execution should not be retried unless the user names it; None if it should be."""
     if upload and upload.result_by:
-        return f"the upload has its result, by {upload.result_by}"
-    if error in _OF_THE_UPLOAD:
-        return "the upload itself is at fault"
+        return f"the upload has a result, from {upload.result_by}"
+    if error in _UPLOAD_ERRORS:
+        return "the uploaded image is invalid"
     if upload and not upload.newest:
-        return "the upload was replaced or deleted since"
+        return "the upload was replaced or deleted"
     return None
 
 
-def _cannot_go_on(stack: Stack, found: Mapping[str, Any]) -> str | None:
-    """Return why a redrive would be of no use; None if it is of use."""
+def _not_redrivable(stack: Stack, found: Mapping[str, Any]) -> str | None:
+    """Return why a redrive is impossible or would fail again; None if the execution can be redriven."""
     if found.get("redriveStatus") != "REDRIVABLE":
         return found.get("redriveStatusReason") or "Step Functions cannot redrive it"
-    if found["startDate"] < datetime.now(UTC) - _INTERMEDIATES_LAST:
-        return "what its states left is deleted"
+    if found["startDate"] < datetime.now(UTC) - _INTERMEDIATES_KEPT:
+        return "its intermediate objects have expired"
     if found["status"] == "FAILED":
         if history.ended_in_fail_state(stack, found["executionArn"]):
-            return "it was ended by a Fail state, which a redrive would run again"
-        if found.get("redriveCount"):  # by the definition that it was started with, whatever that is today
-            return "a redrive failed too"
-    if _ended_among_branches(stack, found["executionArn"]):
-        return "an asynchronous endpoint had its request, which a redrive would not repeat"
+            return "it ended at a Fail state, which a redrive would only repeat"
+        if found.get("redriveCount"):  # a redrive keeps the state machine definition of the first start
+            return "an earlier redrive failed"
+    if _ended_in_parallel(stack, found["executionArn"]):
+        return "it waited for an asynchronous endpoint, and a redrive would not send the request again"
     return None
 
 
-def _ended_among_branches(stack: Stack, execution_arn: str) -> bool:
-    """Return whether an execution ended while a Parallel's branches ran, those that ask an asynchronous endpoint.
+def _ended_in_parallel(stack: Stack, execution_arn: str) -> bool:
+    """Return whether an execution ended inside the Parallel state that calls the asynchronous endpoint.
 
-    A redrive runs only the branch that has not succeeded: it would wait with a token that nobody gives to the endpoint.
+    A redrive would run only the branch that waits, with a new task token that the endpoint never receives.
     """
     latest = stack.stepfunctions.get_execution_history(
-        executionArn=execution_arn, reverseOrder=True, maxResults=_OF_BRANCHES, includeExecutionData=False
+        executionArn=execution_arn, reverseOrder=True, maxResults=_MAX_BRANCH_EVENTS, includeExecutionData=False
     )["events"]
     of_parallel = (event["type"] for event in latest if event["type"].startswith("ParallelState"))
     return next(of_parallel, "ParallelStateExited") != "ParallelStateExited"
 
 
-def _bring_back(stack: Stack, recovery: Recovery, runs_as: str) -> Recovery:
+def _execute(stack: Stack, retry: Retry, retry_arn: str) -> Retry:
     try:
-        if recovery.how == "redriven":
-            stack.stepfunctions.redrive_execution(executionArn=runs_as)
-        elif not start_once(stack, stack.outputs["StateMachineArn"], runs_as.rpartition(":")[2], recovery.input):
-            return replace(recovery, how="skipped", because="it was tried again at this moment", runs_as=None)
+        if retry.action == "redriven":
+            stack.stepfunctions.redrive_execution(executionArn=retry_arn)
+        elif not start_once(stack, stack.outputs["StateMachineArn"], retry_arn.rpartition(":")[2], retry.input):
+            return replace(retry, action="skipped", reason="another process has just retried it", retry_arn=None)
     except stack.stepfunctions.exceptions.ExecutionNotRedrivable:
-        return replace(recovery, how="skipped", because="it was redriven at this moment", runs_as=None)
+        return replace(retry, action="skipped", reason="another process has just redriven it", retry_arn=None)
     except (ClientError, BotoCoreError) as error:
-        return replace(recovery, how="refused", because=str(error), runs_as=None)
-    return recovery
+        return replace(retry, action="rejected", reason=str(error), retry_arn=None)
+    return retry
 
 
-def _ended(stack: Stack, recovery: Recovery) -> Recovery | None:
-    """Return how a recovery ended; None before that. What describes an execution can be behind its start or redrive."""
-    found = history.description(stack, recovery.runs_as or "")
-    if found is None or found["status"] == "RUNNING" or found.get("redriveCount", 0) < recovery.redrives:
+def _ended(stack: Stack, retry: Retry) -> Retry | None:
+    """Return a retry with its final status, or None if it has not ended.
+
+    DescribeExecution may lag behind the start or redrive.
+    """
+    found = history.describe(stack, retry.retry_arn or "")
+    if found is None or found["status"] == "RUNNING" or found.get("redriveCount", 0) < retry.redrives:
         return None
     error = None if found["status"] == "SUCCEEDED" else found.get("error") or found["status"]
-    return replace(recovery, status=found["status"], failed_again=error)
+    return replace(retry, status=found["status"], retry_error=error)
 
 
 def _identity(found: Mapping[str, Any], upload: UploadedObject | None) -> tuple[str, str | None]:
     return (upload.key, upload.version_id) if upload else (found["executionArn"], None)
 
 
-def _started(found: Mapping[str, Any]) -> datetime:
-    started: datetime = found["startDate"]
-    return started
+def _start_date(execution: Mapping[str, Any]) -> datetime:
+    date: datetime = execution["startDate"]
+    return date

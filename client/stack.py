@@ -1,4 +1,4 @@
-"""A deployed stack: where it is, what it consists of, and the SDK's clients to talk to it."""
+"""A deployed stack: its outputs and parameters, and the boto3 clients for its services."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -21,16 +21,22 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_stepfunctions import SFNClient
 
+DEFAULT_NAME: Final = "precision-background-remover"
+"""Name of the stack in an embedded cloud."""
+
+DEFAULT_REGION: Final = "eu-west-1"
+"""Region of an embedded cloud unless AWS_DEFAULT_REGION is set."""
+
 _EMBEDDED_KEY: Final = "local"
-_DENIED: Final = "AccessDenied"  # also of what is not there, for who may not list the bucket
-_ABSENT: Final = ("NoSuchKey", "404", "KeyTooLongError")  # the last of what no stage would have written
+_DENIED: Final = "AccessDenied"  # S3 answers this for a missing object, too, unless the caller may list the bucket
+_ABSENT: Final = ("NoSuchKey", "404", "KeyTooLongError")  # no stage writes a key that is too long
 _LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
 _NEEDED: Final = ("UploadsBucket", "ResultsBucket", "WorkBucket", "StateMachineArn", "QueueUrl")
 
 _EMBEDDED_POLL_S: Final = 0.3
 _AWS_POLL_S: Final = 1.5  # GetExecutionHistory refills at 20 calls a second for a whole account
 
-# The SDK retries throttling and lost connections by itself, with backoff and jitter.
+# boto3 retries throttling and connection errors with backoff and jitter.
 _SDK: Final = Config(
     retries={"mode": "standard", "total_max_attempts": 8},
     connect_timeout=5,
@@ -44,12 +50,12 @@ class Stack:
     """A deployed stack.
 
     Attributes:
-        name: of the CloudFormation stack.
+        name: name of the CloudFormation stack.
         region: AWS region.
-        endpoint_url: of an embedded cloud; None for AWS.
-        outputs: the stack's outputs.
-        parameters: the stack's parameters, defaults included.
-        poll_s: seconds between two looks at something that is awaited.
+        endpoint_url: endpoint of an embedded cloud; None for AWS.
+        outputs: outputs of the stack by name.
+        parameters: parameters of the stack by name, defaults included.
+        poll_s: polling interval, seconds.
     """
 
     name: str
@@ -74,33 +80,33 @@ class Stack:
         endpoint_url: str | None = None,
         client: Callable[[str], Any] | None = None,
     ) -> Self:
-        """Look a stack up by its name.
+        """Return the stack with this name.
 
         Args:
-            name: of the CloudFormation stack.
-            region: AWS region; None for the one that the SDK is configured for.
-            endpoint_url: None for AWS.
-            client: called with a service's name, returns its client; None for boto3's own.
+            name: name of the CloudFormation stack.
+            region: AWS region; None for the region that boto3 is configured for.
+            endpoint_url: endpoint of an embedded cloud; None for AWS.
+            client: returns the client of a service, by the service's name; None for boto3 clients.
 
         Raises:
-            UsageError: no region is known.
-            StackUnavailableError: there is no such stack, or it is another project's, or nothing answers.
+            UsageError: if no region is configured.
+            StackUnavailableError: if the stack does not exist, belongs to another project, or does not respond.
         """
-        # One's own credentials never go to an embedded cloud, and an embedded cloud's never anywhere else.
+        # Never send the user's credentials to an embedded cloud, nor an embedded cloud's credentials to AWS.
         key = _EMBEDDED_KEY if is_local(endpoint_url) else None
         session = boto3.session.Session(key, key, region_name=region)
         if not session.region_name:
             raise UsageError(
-                "No AWS region is known",
+                "No AWS region is configured",
                 field="--region",
                 value=None,
-                remedy="Give --region, or set AWS_DEFAULT_REGION.",
+                remedy="Pass --region, or set AWS_DEFAULT_REGION.",
             )
 
-        def own_client(service: str) -> Any:
+        def boto3_client(service: str) -> Any:
             return session.client(service, endpoint_url=endpoint_url, config=_SDK)  # type: ignore[call-overload]
 
-        client = client or own_client
+        client = client or boto3_client
         outputs, parameters = _describe(client("cloudformation"), name, endpoint_url or session.region_name)
         return cls(
             name=name,
@@ -118,49 +124,53 @@ class Stack:
         )
 
     def output(self, name: str) -> str:
-        """Return an output that older templates do not have.
+        """Return an output that stacks of an earlier template do not have.
 
         Raises:
-            StackUnavailableError: this stack's is such a one.
+            StackUnavailableError: if the stack does not have it.
         """
         if name not in self.outputs:
             raise StackUnavailableError(
                 f"The stack has no output {name}",
                 field="--stack",
                 value=self.name,
-                remedy="It was deployed by an earlier template.yaml: deploy it again.",
+                remedy="It was deployed from an earlier template.yaml. Deploy it again.",
             )
         return self.outputs[name]
 
     def messages(self, output: str) -> tuple[int, int]:
-        """Count the messages of the queue that an output names: those that wait, and those that somebody has taken."""
+        """Return the number of waiting and of received messages in a queue.
+
+        Args:
+            output: name of the stack output that has the queue's URL.
+        """
         counted = self.sqs.get_queue_attributes(
             QueueUrl=self.outputs[output],
             AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
         )["Attributes"]
         return int(counted["ApproximateNumberOfMessages"]), int(counted["ApproximateNumberOfMessagesNotVisible"])
 
-    def document(self, key: str, *, must_know: bool = False) -> dict[str, Any] | None:
-        """Return a JSON object of the results bucket, a sidecar or a report; None if there is none.
+    def document(self, key: str, *, required_access: bool = False) -> dict[str, Any] | None:
+        """Return a sidecar or failure report from the results bucket, or None if there is none.
 
         Args:
-            key: where it lies.
-            must_know: whether something is done because there is none: then None never means that one may not look.
+            key: object key.
+            required_access: raise an error if access is denied, instead of returning None.
 
         Raises:
-            StorageDeniedError: one may not look, and has to know.
+            StorageDeniedError: if access is denied and required.
         """
         bucket = self.outputs["ResultsBucket"]
         try:
             body = self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
         except ClientError as error:
             code = error.response["Error"]["Code"]
-            if code == _DENIED and must_know:
+            if code == _DENIED and required_access:
                 raise StorageDeniedError(
-                    "S3 does not say whether there is a result or a report",
+                    "Access to the results bucket is denied",
                     field="ResultsBucket",
                     value=f"s3://{bucket}/{key}",
-                    remedy="Have s3:GetObject and s3:ListBucket on the results bucket granted to you.",
+                    remedy="Ask for s3:GetObject and s3:ListBucket on this bucket.",
                 ) from error
             if code != _DENIED and code not in _ABSENT:
                 raise
@@ -170,7 +180,7 @@ class Stack:
 
 
 def is_local(endpoint_url: str | None) -> bool:
-    """Return whether an endpoint is on this machine."""
+    """Return whether an endpoint is on the loopback interface."""
     return endpoint_url is not None and urlsplit(endpoint_url).hostname in _LOOPBACK
 
 
@@ -179,7 +189,7 @@ def _describe(cloudformation: Any, name: str, where: str) -> tuple[dict[str, str
         [stack] = cloudformation.describe_stacks(StackName=name)["Stacks"]
     except EndpointConnectionError:
         raise StackUnavailableError(
-            "Nothing answers",
+            "The endpoint does not respond",
             field="endpoint",
             value=where,
             remedy="Start an embedded cloud with pbr up, or unset AWS_ENDPOINT_URL.",
@@ -188,10 +198,10 @@ def _describe(cloudformation: Any, name: str, where: str) -> tuple[dict[str, str
         if error.response["Error"]["Code"] != "ValidationError":
             raise
         raise StackUnavailableError(
-            f"There is no such stack at {where}",
+            f"The stack does not exist in {where}",
             field="--stack",
             value=name,
-            remedy="Deploy it with sam deploy, or give the right --stack and --region.",
+            remedy="Check --stack and --region, or deploy the stack with sam deploy.",
         ) from None
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
     parameters = {p["ParameterKey"]: p["ParameterValue"] for p in stack.get("Parameters", [])}
@@ -200,6 +210,6 @@ def _describe(cloudformation: Any, name: str, where: str) -> tuple[dict[str, str
             f"The stack has no output {missing[0]} ({stack['StackStatus']})",
             field="--stack",
             value=name,
-            remedy="Give the stack that template.yaml was deployed as, once its deployment is complete.",
+            remedy="Pass a stack that was deployed from template.yaml, and wait until its deployment is complete.",
         )
     return outputs, parameters

@@ -1,4 +1,4 @@
-"""What has become of an uploaded object, one version of one key: what is done for it again depends on that."""
+"""The state of an uploaded object: its newest version, and whether it has a result."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,18 +9,19 @@ from client.stack import Stack
 from functions.contracts.failure_report import source_of
 from functions.contracts.object_keys import sidecar_key
 
-_ABSENT: Final = ("400", "404", "NoSuchKey")  # HEAD has no words: 400 is a key that S3 cannot have, as ../a.jpg
+# HeadObject has no error body: S3 answers 400 to a key that it cannot store, such as ../a.jpg.
+_ABSENT: Final = ("400", "404", "NoSuchKey")
 
 
 @dataclass(frozen=True)
 class UploadedObject:
-    """One version of one key of the uploads bucket.
+    """One version of an object in the uploads bucket.
 
     Attributes:
-        key: its key.
-        version_id: its version; None where the bucket has none of that key any more.
-        newest: whether it is what the key names today; an older version's result would lie where the newer one's does.
-        result_by: name of the execution that made the result it has; None while it has none.
+        key: object key.
+        version_id: object version; None if the object was deleted.
+        newest: whether this is the newest version. Results of older versions would overwrite the newest one's result.
+        result_by: name of the execution that wrote this version's result; None if there is no result.
     """
 
     key: str
@@ -30,12 +31,12 @@ class UploadedObject:
 
 
 def look_up(stack: Stack, execution_input: Any) -> UploadedObject | None:
-    """Return the object that an execution with this input works on; None where the input names none of this stack.
+    """Return the uploaded object that an execution input refers to, or None if it refers to none of this stack.
 
-    An input without a version means the newest one.
+    An input without a version refers to the newest version.
 
     Raises:
-        StorageDeniedError: whether it has a result is not to be seen with one's rights.
+        StorageDeniedError: if the credentials do not allow reading the results bucket.
     """
     source = source_of(execution_input)
     key = source["key"]
@@ -43,7 +44,7 @@ def look_up(stack: Stack, execution_input: Any) -> UploadedObject | None:
         return None
     newest_id = _newest_version(stack, key)
     version_id = source["version_id"] or newest_id
-    sidecar = stack.document(sidecar_key(key), must_know=True) or {}
+    sidecar = stack.document(sidecar_key(key), required_access=True) or {}
     has_result = source_of(sidecar) == {**source, "version_id": version_id}
     return UploadedObject(
         key=key,

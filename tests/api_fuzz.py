@@ -18,7 +18,7 @@ from typing import Final
 
 import httpx
 
-from client import keys
+from client import api_keys
 from client.stack import Stack
 from embedded_cloud.cloud import EmbeddedCloud
 from functions.contracts.api_key import MAX_RATE_PER_MINUTE, Scope
@@ -39,7 +39,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with EmbeddedCloud(ROOT / "template.yaml", {"DefaultModel": "classical"}, retry_pace=0.01) as cloud:
         stack = Stack.connect(cloud.stack_name, region=cloud.region, endpoint_url=cloud.endpoint_url)
-        issued = keys.create(
+        issued = api_keys.create(
             stack,
             "api-fuzz",
             Scope,

@@ -21,7 +21,7 @@ from docker.models.containers import Container
 from docker.models.images import Image
 from samtranslator.yaml_helper import yaml_parse
 
-from client.embedded import IMAGE_URI
+from client.commands.up import IMAGE_URI
 from client.stack import Stack
 from embedded_cloud.cloud import EmbeddedCloud
 from tests import conftest

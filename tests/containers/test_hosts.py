@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 from PIL import Image
 
-from client.jobs import Jobs
+from client.jobs import JobClient
 from client.stack import Stack
 from tests.conftest import ROOT
 from tests.containers import network
@@ -25,7 +25,7 @@ def test_the_worker_takes_a_job_from_the_queue_to_its_result(
     photograph: bytes,
     measure: Callable[[str, str], None],
 ) -> None:
-    jobs, options = Jobs(stack), {"segmentation_host": "ecs", "model": network.NAME}
+    jobs, options = JobClient(stack), {"segmentation_host": "ecs", "model": network.NAME}
     started = time.monotonic()
     with containers.run(**worker) as container:
         log_line(container, "worker started")

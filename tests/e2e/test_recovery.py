@@ -126,7 +126,7 @@ def test_a_stopped_execution_resumes_where_it_was(stack: Deployed) -> None:
     stack.sfn.stop_execution(executionArn=running["executionArn"], error="Mine", cause="to be gone on with")
     until(lambda: stack.lies_in_results("failed/stopped.png.json"))
     [recovery] = stack.pbr("redrive", running["name"])
-    assert (recovery["how"], recovery["error"]) == ("redriven", "Mine")
+    assert (recovery["action"], recovery["error"]) == ("redriven", "Mine")
     stack.trouble.refine_goes_on.set()
 
     assert stack.ended("stopped.png")["status"] == "SUCCEEDED"
@@ -148,22 +148,22 @@ def test_a_failed_upload_is_processed_again_once_the_cause_is_fixed(stack: Deplo
         return recovery
 
     planned = of_denied(stack.pbr("redrive", "--failed", "--since", "10m", "--dry-run"))
-    assert planned["how"] == "new" and len(stack.executions("denied.png")) == 1, "nothing is done yet"
+    assert planned["action"] == "restarted" and len(stack.executions("denied.png")) == 1, "nothing is done yet"
     done = of_denied(stack.pbr("redrive", "--failed", "--since", "10m", "--wait"))
-    assert (done["status"], done["runs_as"]) == ("SUCCEEDED", f"{failed['executionArn']}-retry-1")
+    assert (done["status"], done["retry_arn"]) == ("SUCCEEDED", f"{failed['executionArn']}-retry-1")
     assert stack.lies_in_results("results/denied.png") and not stack.lies_in_results("failed/denied.png.json")
 
     again = of_denied(stack.pbr("redrive", "--failed", "--since", "10m"))
-    assert (again["how"], len(stack.executions("denied.png"))) == ("skipped", 2), "it is not started twice"
+    assert (again["action"], len(stack.executions("denied.png"))) == ("skipped", 2), "it is not started twice"
 
 
 def test_a_bad_upload_is_retried_only_if_named(stack: Deployed) -> None:
     stack.upload("corrupt.png", disc(seed=63)[:2000])
     failed = stack.ended("corrupt.png")
     [skipped] = [one for one in stack.pbr("redrive", "--failed") if one["arn"] == failed["executionArn"]]
-    assert (skipped["how"], skipped["error"]) == ("skipped", "CorruptImageError")
+    assert (skipped["action"], skipped["error"]) == ("skipped", "CorruptImageError")
     [tried] = stack.pbr("redrive", "corrupt.png", "--wait", status=1)
-    assert (tried["how"], tried["failed_again"]) == ("new", "CorruptImageError")
+    assert (tried["action"], tried["retry_error"]) == ("restarted", "CorruptImageError")
 
 
 def test_a_request_for_an_upload_with_a_result_is_retried_if_named(stack: Deployed) -> None:
@@ -174,7 +174,7 @@ def test_a_request_for_an_upload_with_a_result_is_retried_if_named(stack: Deploy
     stack.trouble.denied = False
     [skipped] = [one for one in stack.pbr("redrive", "--failed", "--dry-run") if one["arn"] == failed]
     [tried] = stack.pbr("redrive", failed, "--wait")
-    assert (skipped["how"], tried["status"]) == ("skipped", "SUCCEEDED")
+    assert (skipped["action"], tried["status"]) == ("skipped", "SUCCEEDED")
     assert stack.lies_in_results("results/ordered.webp")
 
 
@@ -182,7 +182,7 @@ def test_a_request_for_an_upload_with_a_result_is_retried_if_named(stack: Deploy
 def test_an_impossible_key_is_skipped(stack: Deployed, key: str) -> None:
     failed = stack.order(key)
     [skipped] = [one for one in stack.pbr("redrive", "--failed", "--dry-run") if one["arn"] == failed]
-    assert (skipped["how"], skipped["error"]) == ("skipped", "InvalidRequestError")
+    assert (skipped["action"], skipped["error"]) == ("skipped", "InvalidRequestError")
 
 
 def test_an_undelivered_event_is_replayed_and_anything_else_is_left(stack: Deployed) -> None:
@@ -204,12 +204,12 @@ def test_an_undelivered_event_is_replayed_and_anything_else_is_left(stack: Deplo
             QueueUrl=stack.outputs["UploadsDeadLetterQueueUrl"], MessageBody=body, MessageAttributes={"ERROR_CODE": why}
         )
     looked = stack.pbr("replay-dlq", "uploads", "--dry-run")
-    assert sorted(letter["fate"] for letter in looked) == ["left", "replay", "replay"]
+    assert sorted(letter["status"] for letter in looked) == ["kept", "replayable", "replayable"]
     assert (stack.waiting("Uploads"), stack.executions("undelivered.png")) == (3, [])
 
     replayed = stack.pbr("replay-dlq", "uploads")
-    assert sorted(letter["fate"] for letter in replayed) == ["left", "replayed", "replayed"]
-    assert {letter["why"] for letter in replayed} == {"NO_PERMISSIONS"}
+    assert sorted(letter["status"] for letter in replayed) == ["kept", "replayed", "replayed"]
+    assert {letter["error"] for letter in replayed} == {"NO_PERMISSIONS"}
     assert stack.ended("undelivered.png")["status"] == "SUCCEEDED"
     assert (stack.waiting("Uploads"), len(stack.executions("undelivered.png"))) == (1, 1)
 
@@ -232,7 +232,7 @@ def test_an_undelivered_end_is_reconciled(stack: Deployed) -> None:
         stack.sqs.send_message(QueueUrl=url, MessageBody=json.dumps({"source": "aws.states", "detail": detail}))
         assert not stack.lies_in_results("failed/untold.png.json")
         [replayed] = stack.pbr("replay-dlq", "reconcile")
-    assert (replayed["fate"], replayed["key"], stack.waiting("Reconcile")) == ("replayed", "untold.png", 0)
+    assert (replayed["status"], replayed["key"], stack.waiting("Reconcile")) == ("replayed", "untold.png", 0)
     assert stack.lies_in_results("failed/untold.png.json")
 
 
@@ -247,7 +247,7 @@ def test_a_job_without_a_waiting_execution_is_explained_and_then_deleted(stack: 
     url = stack.outputs["SegmentationDeadLetterQueueUrl"]
     stack.sqs.send_message(QueueUrl=url, MessageBody=json.dumps({"token": "gone", "job": given}))
     [explained] = stack.pbr("replay-dlq", "segmentation")
-    assert (explained["fate"], explained["key"]) == ("explained", "unanswered.png")
-    assert execution["name"] in explained["because"] and "lambda" in explained["because"]
+    assert (explained["status"], explained["key"]) == ("obsolete", "unanswered.png")
+    assert execution["name"] in explained["reason"] and "lambda" in explained["reason"]
     [deleted] = stack.pbr("replay-dlq", "segmentation", "--purge")
-    assert (deleted["fate"], stack.waiting("Segmentation")) == ("deleted", 0)
+    assert (deleted["status"], stack.waiting("Segmentation")) == ("deleted", 0)

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from client import keys
+from client import api_keys
 from client.stack import Stack
 from embedded_cloud.cloud import EmbeddedCloud
 from functions.contracts.api_key import ApiKey, Scope
@@ -37,7 +37,7 @@ def stack(cloud: EmbeddedCloud) -> Stack:
 
 def make_key(stack: Stack, *scopes: Scope, rate_per_minute: int = 6000, monthly_quota: int | None = None) -> ApiKey:
     """Create a key with these scopes, or with all scopes."""
-    return keys.create(
+    return api_keys.create(
         stack,
         "tests",
         scopes or Scope,

@@ -11,7 +11,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from typer.testing import CliRunner, Result
 
-from client import keys
+from client import api_keys
 from client.cli import app
 from client.stack import Stack
 from embedded_cloud.cloud import EmbeddedCloud
@@ -42,8 +42,8 @@ def test_create_prints_only_the_key_to_standard_output_and_the_key_works(
     made = pbr("create laptop --rate 5")
     key = ApiKey.parse(made.stdout.removesuffix("\n"))
     assert key and key.reveal() not in made.stderr
-    assert "shown this once" in made.stderr
-    assert pbr(f"webhook-secret {key.key_id}").stdout == keys.webhook_secret(stack, key.key_id) + "\n"
+    assert "shown only once" in made.stderr
+    assert pbr(f"webhook-secret {key.key_id}").stdout == api_keys.webhook_secret(stack, key.key_id) + "\n"
     response = call(cloud, key.reveal())
     assert (response.status_code, response.headers["x-ratelimit-limit"]) == (200, "5")
     assert response.headers["x-ratelimit-remaining"] == "4"
@@ -60,7 +60,7 @@ def test_rotated_key_accepts_new_and_old_secret(cloud: EmbeddedCloud, pbr: Pbr) 
     old = pbr("create laptop").stdout.strip()
     assert call(cloud, old).status_code == 200
     rotated = pbr(f"rotate {old[4:20]}")
-    assert "before does so until" in rotated.stderr
+    assert "previous key is valid until" in rotated.stderr
     assert [call(cloud, key).status_code for key in (rotated.stdout.strip(), old)] == [200, 200]
 
 
@@ -78,7 +78,7 @@ def test_list_as_table_and_json(stack: Stack, pbr: Pbr) -> None:
     assert listed[key["id"]] == key and key["scopes"] == ["read"]
     [line] = [line for line in pbr("list").stdout.splitlines() if line.startswith(key["id"])]
     assert "0 of 7" in line
-    assert len(listed) == len(keys.entries(stack, datetime.now(UTC)))
+    assert len(listed) == len(api_keys.list_keys(stack, datetime.now(UTC)))
 
 
 def test_signed_requests_work_under_iam_only(cloud: EmbeddedCloud) -> None:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
-from client.dead_letters import go_through
+from client.dead_letters import Queue, replay
 from client.stack import Stack
 from embedded_cloud.cloud import EmbeddedCloud
 from functions.contracts.webhook_signature import signing_secret
@@ -142,8 +142,8 @@ def test_rejected_webhook_is_a_dead_letter_and_can_be_redelivered(
     assert (refused.status, refused.error) == ("FAILED", "WebhookRefusedError")
     assert refused.states == ["Deliver", "DeadLetter", "Undelivered"] and len(receiver.requests) == 1
     receiver.pages["127.0.0.1/hook"] = ACCEPTED
-    [letter] = go_through(stack, "webhooks", limit=None, dry_run=False, purge=False)
-    assert (letter.fate, letter.key) == ("replayed", name) and "410" in letter.why
+    [letter] = replay(stack, Queue.WEBHOOKS, limit=None, dry_run=False, purge=False)
+    assert (letter.status, letter.key) == ("replayed", name) and "410" in letter.error
     assert deployed.wait(delivery(deployed, f"replay-{letter.message_id}")).output == {"status": 204}
     first, second = (read(request, secret) for request in receiver.requests)
     assert first["id"] == second["id"] and first["data"] == second["data"]

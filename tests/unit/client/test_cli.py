@@ -27,7 +27,7 @@ def pbr(*arguments: str) -> Result:
         (["process", "a.jpg", "--model", "nosuch"], "u2net"),
         (["process", "a.jpg", "--background-color", "#ffffff", "--background-image", "b.jpg"], "not both"),
         (["process", "-", "-"], "Give - once"),
-        (["process", "a.jpg", "b.jpg", "--out", "-"], "one picture"),
+        (["process", "a.jpg", "b.jpg", "--out", "-"], "one image"),
         (["process", "a.jpg", "--format", "tiff"], "webp_lossless"),
         (["process"], "FILES"),
         (["up", "--model", "nosuch"], "birefnet-general"),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.dead_letters import Letter, go_through
+from client.dead_letters import DeadLetter, Queue, replay
 from client.errors import StackUnavailableError
 from client.stack import Stack
 from tests.conftest import ROOT
@@ -71,10 +71,10 @@ class Cloud:
     def stack(self) -> Stack:
         return stack(self.executions, self.buckets, self.queues, self.functions)
 
-    def go_through(
+    def replay(
         self, queue: str = "uploads", *, limit: int | None = None, dry_run: bool = False, purge: bool = False
-    ) -> list[Letter]:
-        return list(go_through(self.stack, queue, limit=limit, dry_run=dry_run, purge=purge))
+    ) -> list[DeadLetter]:
+        return list(replay(self.stack, Queue(queue), limit=limit, dry_run=dry_run, purge=purge))
 
 
 def event(key: str, version: str = "v1", *, number: int = 0) -> str:
@@ -95,24 +95,24 @@ def job(execution_arn: str) -> str:
 def test_an_undelivered_upload_starts_the_execution_that_its_event_would_have() -> None:
     cloud = Cloud()
     cloud.queues.put("uploads", event("a.jpg"))
-    [letter] = cloud.go_through()
+    [letter] = cloud.replay()
     [started] = cloud.executions.known.values()
     assert started["input"] == event("a.jpg")
-    assert (letter.fate, letter.key, letter.why) == ("replayed", "a.jpg", "NO_PERMISSIONS")
+    assert (letter.status, letter.key, letter.error) == ("replayed", "a.jpg", "NO_PERMISSIONS")
     assert cloud.queues.deleted == {"m0"}
 
 
 def test_a_replay_that_was_cut_off_starts_nothing_twice_and_goes_on() -> None:
     cloud = Cloud()
     cloud.queues.put("uploads", event("a.jpg"), event("b.jpg"))
-    reading = go_through(cloud.stack, "uploads", limit=None, dry_run=False, purge=False)
+    reading = replay(cloud.stack, Queue.UPLOADS, limit=None, dry_run=False, purge=False)
     next(reading)
     reading.close()
     cloud.queues.deleted.clear()  # the deletion is what was cut off
     cloud.queues.hidden.clear()
     [name] = [started["name"] for started in cloud.executions.known.values()]
     cloud.executions.end(name, "FAILED")
-    cloud.go_through()
+    cloud.replay()
     assert Counter(
         json.loads(started["input"])["detail"]["object"]["key"] for started in cloud.executions.known.values()
     ) == {
@@ -133,14 +133,14 @@ def test_a_message_stays_until_its_start_is_confirmed() -> None:
     cloud.executions = Refusing()
     cloud.queues.put("uploads", event("b.jpg"), event("a.jpg"))
     with pytest.raises(ConnectionError):
-        cloud.go_through()
+        cloud.replay()
     assert cloud.queues.deleted == {"m0"}
 
 
 def test_two_uploads_of_one_key_are_two() -> None:
     cloud = Cloud()
     cloud.queues.put("uploads", event("a.jpg", number=1), event("a.jpg", number=2), event("a.jpg", number=1))
-    cloud.go_through()
+    cloud.replay()
     assert len(cloud.executions.known) == 2 and len(cloud.queues.deleted) == 3
 
 
@@ -150,13 +150,13 @@ def test_an_upload_that_needs_nothing_any_more_is_explained_and_deleted_on_reque
     sidecar = {"source": source, "execution": {"name": "winner"}}
     cloud.buckets.objects["results", "results/a.json"] = json.dumps(sidecar).encode()
     cloud.queues.put("uploads", event("a.jpg"), event("b.jpg", "v0"))
-    explained = cloud.go_through()
-    assert [letter.because for letter in explained] == [
-        "it has its result, by winner",
-        "it was replaced or deleted since",
+    letters = cloud.replay()
+    assert [letter.reason for letter in letters] == [
+        "the result exists, from winner",
+        "the upload was replaced or deleted",
     ]
-    assert {letter.fate for letter in explained} == {"explained"} and not cloud.queues.deleted
-    assert {letter.fate for letter in cloud.go_through(purge=True)} == {"deleted"}
+    assert {letter.status for letter in letters} == {"obsolete"} and not cloud.queues.deleted
+    assert {letter.status for letter in cloud.replay(purge=True)} == {"deleted"}
     assert len(cloud.queues.deleted) == 2 and not cloud.executions.known
 
 
@@ -176,7 +176,7 @@ def test_what_is_no_message_of_this_stack_is_left(body: Any) -> None:
     cloud = Cloud()
     for queue in ("uploads", "segmentation", "webhooks"):
         cloud.queues.put(queue, json.dumps(body), "{")
-        assert {letter.fate for letter in cloud.go_through(queue, purge=True)} == {"left"}
+        assert {letter.status for letter in cloud.replay(queue, purge=True)} == {"kept"}
         cloud.queues.hidden.clear()
     assert not cloud.queues.deleted and not cloud.executions.known
 
@@ -185,20 +185,20 @@ def test_what_is_no_message_of_this_stack_is_left(body: Any) -> None:
 def test_what_is_no_object_of_the_uploads_bucket_is_left(place: tuple[str, ...]) -> None:
     cloud = Cloud()
     cloud.queues.put("uploads", json.dumps(uploaded(*place)), event("a.jpg"))
-    assert [letter.fate for letter in cloud.go_through()] == ["left", "replayed"]
+    assert [letter.status for letter in cloud.replay()] == ["kept", "replayed"]
 
 
 def test_a_dry_run_changes_nothing_and_hides_nothing() -> None:
     cloud = Cloud()
     cloud.queues.put("uploads", *(event("a.jpg", number=number) for number in range(25)))
-    assert [letter.fate for letter in cloud.go_through(dry_run=True, purge=True)] == ["replay"] * 25
+    assert [letter.status for letter in cloud.replay(dry_run=True, purge=True)] == ["replayable"] * 25
     assert not (cloud.executions.known or cloud.queues.deleted or cloud.queues.hidden)
 
 
 def test_no_more_messages_are_read_than_asked_for() -> None:
     cloud = Cloud()
     cloud.queues.put("uploads", *(event("a.jpg", number=number) for number in range(9)))
-    assert len(cloud.go_through(limit=6, dry_run=True)) == 6
+    assert len(cloud.replay(limit=6, dry_run=True)) == 6
 
 
 def test_messages_that_are_shown_again_meanwhile_hide_no_others() -> None:
@@ -216,7 +216,7 @@ def test_messages_that_are_shown_again_meanwhile_hide_no_others() -> None:
     cloud = Cloud()
     cloud.queues = Slow()
     cloud.queues.put("uploads", *(event("a.jpg", number=number) for number in range(9)))
-    letters = cloud.go_through(dry_run=True)
+    letters = cloud.replay(dry_run=True)
     assert [letter.message_id for letter in letters] == [f"m{number}" for number in range(9)]
 
 
@@ -229,59 +229,59 @@ def test_messages_that_are_shown_again_for_ever_are_read_once() -> None:
     cloud = Cloud()
     cloud.queues = Unleased()
     cloud.queues.put("uploads", "no event", "none either")
-    assert [letter.message_id for letter in cloud.go_through()] == ["m0", "m1"]
+    assert [letter.message_id for letter in cloud.replay()] == ["m0", "m1"]
 
 
 def test_an_ending_that_was_not_told_is_settled() -> None:
     cloud = Cloud()
     cloud.queues.put("reconcile", ended("ABORTED"))
-    [letter] = cloud.go_through("reconcile")
+    [letter] = cloud.replay("reconcile")
     assert cloud.functions.invoked == [("reconcile", ended("ABORTED"))]
-    assert (letter.fate, letter.key, cloud.queues.deleted) == ("replayed", "a.jpg", {"m0"})
+    assert (letter.status, letter.key, cloud.queues.deleted) == ("replayed", "a.jpg", {"m0"})
 
 
 @pytest.mark.parametrize("given", [None, "[", '["a.jpg"]', ["a.jpg"]])
 def test_an_ending_is_settled_whatever_its_execution_was_started_with(given: Any) -> None:
     cloud = Cloud()
     cloud.queues.put("reconcile", json.dumps({"source": "aws.states", "detail": {"input": given}}))
-    assert [(letter.fate, letter.key) for letter in cloud.go_through("reconcile")] == [("replayed", None)]
+    assert [(letter.status, letter.key) for letter in cloud.replay("reconcile")] == [("replayed", None)]
 
 
 def test_an_ending_that_cannot_be_settled_is_kept() -> None:
     cloud = Cloud(reconcile_fails=True)
     cloud.queues.put("reconcile", ended("ABORTED"))
-    [letter] = cloud.go_through("reconcile")
-    assert (letter.fate, letter.because) == ("refused", '"no"') and not cloud.queues.deleted
+    [letter] = cloud.replay("reconcile")
+    assert (letter.status, letter.reason) == ("rejected", '"no"') and not cloud.queues.deleted
 
 
 @pytest.mark.parametrize(
-    ("facts", "fate", "because"),
+    ("facts", "status", "reason"),
     [
-        ({"status": "RUNNING"}, "left", "one runs: when nobody answers, Lambda stands in"),
-        ({"status": "FAILED", "error": "E"}, "explained", "one failed with E: see pbr redrive"),
-        ({"status": "TIMED_OUT"}, "explained", "one failed with TIMED_OUT: see pbr redrive"),
+        ({"status": "RUNNING"}, "kept", "one is running; without an answer it falls back to Lambda"),
+        ({"status": "FAILED", "error": "E"}, "obsolete", "one failed with E: use pbr redrive"),
+        ({"status": "TIMED_OUT"}, "obsolete", "one failed with TIMED_OUT: use pbr redrive"),
         (
             {"status": "SUCCEEDED", "output": json.dumps({"model": {"host": "lambda"}})},
-            "explained",
+            "obsolete",
             "one succeeded, segmented on lambda",
         ),
     ],
     ids=["running", "failed", "timed out", "succeeded"],
 )
-def test_a_job_is_explained_by_what_became_of_its_execution(facts: dict[str, Any], fate: str, because: str) -> None:
+def test_a_job_is_explained_by_what_became_of_its_execution(facts: dict[str, Any], status: str, reason: str) -> None:
     cloud = Cloud()
     cloud.queues.put("segmentation", job(cloud.executions.add("one", {}, **facts)))
-    [letter] = cloud.go_through("segmentation")
-    assert (letter.fate, letter.because, letter.key) == (fate, because, "a.jpg")
-    assert letter.why == "received 5 times" and not cloud.queues.deleted
-    cloud.go_through("segmentation", purge=True)
-    assert cloud.queues.deleted == ({"m0"} if fate == "explained" else set())
+    [letter] = cloud.replay("segmentation")
+    assert (letter.status, letter.reason, letter.key) == (status, reason, "a.jpg")
+    assert letter.error == "received 5 times" and not cloud.queues.deleted
+    cloud.replay("segmentation", purge=True)
+    assert cloud.queues.deleted == ({"m0"} if status == "obsolete" else set())
 
 
 def test_a_job_whose_execution_is_forgotten_is_explained_too() -> None:
     cloud = Cloud()
     cloud.queues.put("segmentation", job("arn:aws:states:eu-west-1:123456789012:execution:pbr:one"))
-    assert [letter.because for letter in cloud.go_through("segmentation")] == ["one is not known any more"]
+    assert [letter.reason for letter in cloud.replay("segmentation")] == ["one does not exist any more"]
 
 
 NOTICE = json.loads((ROOT / "events/webhook.json").read_text())
@@ -292,12 +292,12 @@ def test_a_webhook_is_delivered_again_once_for_each_message() -> None:
     cloud = Cloud()
     body = json.dumps({"notice": NOTICE, "failed": REFUSED})
     cloud.queues.put("webhooks", body, body)
-    letters = cloud.go_through("webhooks")
-    assert {letter.fate for letter in letters} == {"replayed"} and cloud.queues.deleted == {"m0", "m1"}
-    assert "status 410" in letters[0].why and letters[0].key == NOTICE["execution"]["name"]
+    letters = cloud.replay("webhooks")
+    assert {letter.status for letter in letters} == {"replayed"} and cloud.queues.deleted == {"m0", "m1"}
+    assert "status 410" in letters[0].error and letters[0].key == NOTICE["execution"]["name"]
     cloud.queues.deleted.clear()
     cloud.queues.hidden.clear()
-    cloud.go_through("webhooks")
+    cloud.replay("webhooks")
     started = list(cloud.executions.known)
     assert [arn.rpartition(":")[2] for arn in started] == ["replay-m0", "replay-m1"]
     assert {json.loads(one["input"])["outcome"] for one in cloud.executions.known.values()} == {"succeeded"}
@@ -316,18 +316,18 @@ def test_a_webhook_that_is_refused_again_is_left_for_the_next_time() -> None:
     cloud, body = Cloud(), json.dumps({"notice": NOTICE, "failed": REFUSED})
     cloud.executions = Refusing()
     cloud.queues.put("webhooks", body, body)
-    assert [letter.message_id for letter in cloud.go_through("webhooks")] == ["m0", "m1"]
-    assert [letter.message_id for letter in cloud.go_through("webhooks", dry_run=True)] == ["m2", "m3"]
+    assert [letter.message_id for letter in cloud.replay("webhooks")] == ["m0", "m1"]
+    assert [letter.message_id for letter in cloud.replay("webhooks", dry_run=True)] == ["m2", "m3"]
 
 
 def test_what_timed_out_has_no_cause_and_is_delivered_again_all_the_same() -> None:
     cloud = Cloud()
     cloud.queues.put("webhooks", json.dumps({"notice": NOTICE, "failed": {"Error": "States.Timeout"}}))
-    assert [letter.fate for letter in cloud.go_through("webhooks", dry_run=True)] == ["replay"]
+    assert [letter.status for letter in cloud.replay("webhooks", dry_run=True)] == ["replayable"]
 
 
 def test_a_stack_without_the_outputs_is_told_to_be_deployed_again() -> None:
     outputs = {"StateMachineArn": ""}
     bare = Stack(**{**vars(Cloud().stack), "outputs": outputs})
     with pytest.raises(StackUnavailableError, match="UploadsDeadLetterQueueUrl"):
-        list(go_through(bare, "uploads", limit=None, dry_run=False, purge=False))
+        list(replay(bare, Queue.UPLOADS, limit=None, dry_run=False, purge=False))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.errors import ExecutionNotFoundError, UsageError
-from client.redrive import Recovery, carry_out, duration, failed_since, find, follow, plan, retry_name
+from client.errors import ExecutionNotFoundError
+from client.redrive import Retry, execute, failed_since, find, plan, retry_name, wait
 from client.stack import Stack
 from core.errors import CorruptImageError, InvalidRequestError, WeightsHashMismatchError
 from functions.contracts.errors import StorageDeniedError
@@ -42,32 +42,18 @@ class Cloud:
         sidecar = {"source": source, "execution": {"name": "winner"}}
         self.buckets.objects["results", f"results/{name.partition('.')[0]}.json"] = json.dumps(sidecar).encode()
 
-    def plan(self, *arns: str, named: bool = False) -> list[Recovery]:
+    def plan(self, *arns: str, named: bool = False) -> list[Retry]:
         return plan(self.stack, arns, named=named)
 
-    def recover(self, *arns: str, named: bool = False) -> list[Recovery]:
-        return list(carry_out(self.stack, self.plan(*arns, named=named)))
-
-
-@pytest.mark.parametrize(
-    ("text", "meant"),
-    [("30m", timedelta(minutes=30)), ("1h", timedelta(hours=1)), ("2d", timedelta(days=2))],
-)
-def test_a_duration_is_a_number_and_a_unit(text: str, meant: timedelta) -> None:
-    assert duration(text, "--since") == meant
-
-
-@pytest.mark.parametrize("text", ["", "1", "h", "-1h", "1 h", "1.5h", "1w", "99999d", "1h30m"])
-def test_what_is_no_duration_is_told(text: str) -> None:
-    with pytest.raises(UsageError, match="30m, 1h, 2d"):
-        duration(text, "--since")
+    def recover(self, *arns: str, named: bool = False) -> list[Retry]:
+        return list(execute(self.stack, self.plan(*arns, named=named)))
 
 
 def test_what_ended_at_a_fail_state_is_started_anew_with_its_input() -> None:
     cloud = Cloud()
-    [recovery] = cloud.recover(cloud.failed("one"))
-    assert recovery.how == "new" and cloud.executions.calls == [("start", "one-retry-1")]
-    assert json.loads(cloud.executions.known[str(recovery.runs_as)]["input"]) == uploaded("a.jpg", "v1")
+    [retry] = cloud.recover(cloud.failed("one"))
+    assert retry.action == "restarted" and cloud.executions.calls == [("start", "one-retry-1")]
+    assert json.loads(cloud.executions.known[str(retry.retry_arn)]["input"]) == uploaded("a.jpg", "v1")
 
 
 @pytest.mark.parametrize(
@@ -83,8 +69,8 @@ def test_what_no_fail_state_ended_goes_on_where_it_stopped(facts: dict[str, Any]
     cloud = Cloud()
     arn = cloud.failed("one", **facts)
     cloud.executions.histories[arn] = [ENDED_BY_NOBODY]
-    [recovery] = cloud.recover(arn)
-    assert (recovery.how, recovery.runs_as) == ("redriven", arn)
+    [retry] = cloud.recover(arn)
+    assert (retry.action, retry.retry_arn) == ("redriven", arn)
     assert cloud.executions.calls == [("redrive", "one")]
 
 
@@ -130,9 +116,9 @@ def test_nothing_is_started_twice_however_often_it_is_asked_for() -> None:
     cloud = Cloud()
     arn = cloud.failed("one")
     planned_twice = [*cloud.plan(arn), *cloud.plan(arn)]
-    list(carry_out(cloud.stack, planned_twice))
+    list(execute(cloud.stack, planned_twice))
     [again] = cloud.recover(arn)
-    assert (again.how, again.because) == ("skipped", "one-retry-1 tries it again and runs")
+    assert (again.action, again.reason) == ("skipped", "its retry one-retry-1 is running")
     assert cloud.executions.calls == [("start", "one-retry-1")]
 
 
@@ -141,10 +127,10 @@ def test_a_retry_that_failed_is_tried_again_in_its_turn() -> None:
     first = cloud.failed("one", startDate=datetime.now(UTC) - timedelta(minutes=9))
     second = cloud.failed("one-retry-1")
     [skipped, _] = cloud.recover(first, second)
-    assert "later execution" in skipped.because
+    assert "later execution" in skipped.reason
     assert cloud.executions.calls == [("start", "one-retry-2")]
     [named] = cloud.plan(first, named=True)
-    assert named.because == "one-retry-1 tries it again and ended as FAILED"
+    assert named.reason == "its retry one-retry-1 ended with status FAILED"
 
 
 def test_of_several_failures_of_an_upload_the_newest_is_brought_back() -> None:
@@ -158,8 +144,8 @@ def test_of_several_failures_of_an_upload_the_newest_is_brought_back() -> None:
 @pytest.mark.parametrize("status", ["RUNNING", "SUCCEEDED"])
 def test_what_runs_or_succeeded_is_let_be(status: str) -> None:
     cloud = Cloud()
-    [recovery] = cloud.recover(cloud.failed("one", status=status), named=True)
-    assert recovery.how == "skipped" and not cloud.executions.calls
+    [retry] = cloud.recover(cloud.failed("one", status=status), named=True)
+    assert retry.action == "skipped" and not cloud.executions.calls
 
 
 def test_an_upload_that_has_its_result_is_tried_again_only_by_name() -> None:
@@ -167,8 +153,8 @@ def test_an_upload_that_has_its_result_is_tried_again_only_by_name() -> None:
     cloud.put_sidecar("a.jpg", "v1")
     arn = cloud.failed("with other options")
     [skipped], [named] = cloud.plan(arn), cloud.plan(arn, named=True)
-    assert (skipped.how, named.how) == ("skipped", "new")
-    assert skipped.because == "the upload has its result, by winner; name it to try again all the same"
+    assert (skipped.action, named.action) == ("skipped", "restarted")
+    assert skipped.reason == "the upload has a result, from winner; to retry anyway, pass its name"
 
 
 def test_who_may_not_see_the_results_is_told_what_to_ask_for() -> None:
@@ -191,7 +177,7 @@ def test_an_input_that_can_name_no_object_does_not_keep_others_from_being_brough
     cloud = Cloud()
     refused = cloud.executions.add("refused", given, status="FAILED", error=InvalidRequestError.__name__, **JUST)
     [skipped, _] = cloud.recover(refused, cloud.failed("one"))
-    assert skipped.how == "skipped" and cloud.executions.calls == [("start", "one-retry-1")]
+    assert skipped.action == "skipped" and cloud.executions.calls == [("start", "one-retry-1")]
 
 
 @pytest.mark.parametrize(("name", "version"), [("a.jpg", "v0"), ("a.png", "v1")])
@@ -206,8 +192,8 @@ def test_an_input_without_a_version_means_the_newest() -> None:
     cloud = Cloud()
     cloud.put_sidecar("a.jpg", "v1")
     arn = cloud.executions.add("asked", {"source": {"bucket": "uploads", "key": "a.jpg"}}, status="FAILED", **JUST)
-    [recovery] = cloud.plan(arn)
-    assert recovery.because.startswith("the upload has its result, by winner")
+    [retry] = cloud.plan(arn)
+    assert retry.reason.startswith("the upload has a result, from winner")
 
 
 @pytest.mark.parametrize("newest", [{"a.jpg": "v2"}, {}], ids=["replaced", "deleted"])
@@ -216,28 +202,28 @@ def test_an_upload_that_was_replaced_or_deleted_is_tried_again_only_by_name(newe
     cloud.buckets.newest = newest
     arn = cloud.failed("one")
     [skipped], [named] = cloud.plan(arn), cloud.plan(arn, named=True)
-    assert (skipped.how, named.how) == ("skipped", "new") and "name it" in skipped.because
+    assert (skipped.action, named.action) == ("skipped", "restarted") and "pass its name" in skipped.reason
 
 
 def test_an_error_of_the_upload_is_tried_again_only_by_name() -> None:
     cloud = Cloud()
     arn = cloud.failed("one", error=CorruptImageError.__name__)
     [skipped], [named] = cloud.plan(arn), cloud.plan(arn, named=True)
-    assert (skipped.how, named.how) == ("skipped", "new") and "name it" in skipped.because
+    assert (skipped.action, named.action) == ("skipped", "restarted") and "pass its name" in skipped.reason
 
 
 @pytest.mark.parametrize("error", [WeightsHashMismatchError.__name__, "StorageDeniedError", "WorkerCrashedError"])
 def test_an_error_of_the_stack_is_tried_again(error: str) -> None:
     cloud = Cloud()
-    assert [recovery.how for recovery in cloud.plan(cloud.failed("one", error=error))] == ["new"]
+    assert [retry.action for retry in cloud.plan(cloud.failed("one", error=error))] == ["restarted"]
 
 
 def test_without_its_input_there_is_nothing_to_start() -> None:
     cloud = Cloud()
     arn = cloud.failed("one")
     del cloud.executions.known[arn]["input"]
-    [recovery] = cloud.recover(arn, named=True)
-    assert recovery.how == "skipped" and "upload again" in recovery.because
+    [retry] = cloud.recover(arn, named=True)
+    assert retry.action == "skipped" and "upload the image again" in retry.reason
 
 
 def test_what_aws_refuses_does_not_stop_the_others() -> None:
@@ -245,10 +231,10 @@ def test_what_aws_refuses_does_not_stop_the_others() -> None:
     planned = cloud.plan(cloud.failed("one"), cloud.failed("two", key="b.jpg"))
     cloud.executions.end("one", "FAILED")
     cloud.failed("one-retry-1", startDate=NOW)
-    unreachable = Recovery("arn:x:gone", "c.jpg", "E", "redriven", "", runs_as="arn:x:gone")
+    unreachable = Retry("arn:x:gone", "c.jpg", "E", "redriven", "", retry_arn="arn:x:gone")
     cloud.executions.known["arn:x:gone"] = {"status": "RUNNING", "name": "gone"}
-    taken, lost, started = carry_out(cloud.stack, [planned[0], unreachable, planned[1]])
-    assert (taken.how, lost.how, started.how) == ("skipped", "skipped", "new")
+    taken, lost, started = execute(cloud.stack, [planned[0], unreachable, planned[1]])
+    assert (taken.action, lost.action, started.action) == ("skipped", "skipped", "restarted")
 
 
 def test_each_is_followed_to_its_end_even_when_its_description_is_behind() -> None:
@@ -266,10 +252,10 @@ def test_each_is_followed_to_its_end_even_when_its_description_is_behind() -> No
     buckets.newest = {"a.jpg": "v1"}
     arn = executions.add("one", uploaded("a.jpg", "v1"), **{"status": "ABORTED", **JUST})
     deployed = stack(executions, buckets)
-    brought_back = list(carry_out(deployed, plan(deployed, [arn], named=True)))
+    brought_back = list(execute(deployed, plan(deployed, [arn], named=True)))
     executions.end("one", "FAILED", error="UnknownForegroundError")
-    [ended] = follow(deployed, brought_back)
-    assert (ended.status, ended.failed_again) == ("FAILED", "UnknownForegroundError")
+    [ended] = wait(deployed, brought_back)
+    assert (ended.status, ended.retry_error) == ("FAILED", "UnknownForegroundError")
     assert executions.described.count(arn) == 4
 
 

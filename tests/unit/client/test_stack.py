@@ -7,7 +7,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from client.errors import StackUnavailableError, UsageError
-from client.stack import Stack
+from client.stack import DEFAULT_NAME, DEFAULT_REGION, Stack
+from embedded_cloud.cloud import DEFAULT_REGION as EMBEDDED_REGION
+from embedded_cloud.cloud import EmbeddedCloud
 from tests.fakes.stack_in_memory import OUTPUTS
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAMINE", "AWS_SECRET_ACCESS_KEY": "mine"}
@@ -35,7 +37,7 @@ def connect(cloudformation: CloudFormation, **where: Any) -> Stack:
 
 @pytest.fixture
 def authorizations(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, list[str]]]:
-    """A server that answers nothing useful and keeps who asked: its port, and the Authorization headers."""
+    """A server that denies every request: its port, and the Authorization headers it received."""
     seen: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -57,14 +59,14 @@ def authorizations(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, list[
     server.server_close()
 
 
-def test_a_stack_is_known_by_its_outputs_and_parameters() -> None:
+def test_a_stack_has_outputs_parameters_and_clients() -> None:
     stack = connect(CloudFormation(OUTPUTS))
     assert stack.outputs == OUTPUTS
     assert stack.parameters == {"DefaultModel": "classical"}
     assert (stack.s3, stack.stepfunctions, stack.sqs) == ("s3", "stepfunctions", "sqs")
 
 
-def test_an_embedded_cloud_is_looked_at_more_often_than_aws() -> None:
+def test_an_embedded_cloud_is_polled_more_often_than_aws() -> None:
     aws, embedded = (
         connect(CloudFormation(OUTPUTS)),
         connect(CloudFormation(OUTPUTS), endpoint_url="http://localhost:5"),
@@ -72,40 +74,44 @@ def test_an_embedded_cloud_is_looked_at_more_often_than_aws() -> None:
     assert 0.3 <= embedded.poll_s < 1 <= aws.poll_s
 
 
-def test_a_missing_stack_is_told_by_name() -> None:
-    with pytest.raises(StackUnavailableError, match="no such stack") as caught:
+def test_error_for_a_missing_stack_has_its_name() -> None:
+    with pytest.raises(StackUnavailableError, match="does not exist") as caught:
         connect(CloudFormation())
     assert caught.value.value == "pbr"
 
 
 @pytest.mark.parametrize("missing", sorted(OUTPUTS))
-def test_another_projects_stack_is_told_by_what_it_lacks(missing: str) -> None:
+def test_error_for_another_projects_stack_has_the_missing_output(missing: str) -> None:
     outputs = {key: value for key, value in OUTPUTS.items() if key != missing}
     with pytest.raises(StackUnavailableError, match=missing):
         connect(CloudFormation(outputs))
 
 
-def test_without_a_region_nothing_is_guessed(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_a_region_is_required(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     with pytest.raises(UsageError, match="region"):
         connect(CloudFormation(OUTPUTS), region=None)
 
 
-def test_where_nothing_listens_it_is_told() -> None:
-    with pytest.raises(StackUnavailableError, match="Nothing answers"):
+def test_an_endpoint_that_does_not_respond() -> None:
+    with pytest.raises(StackUnavailableError, match="does not respond"):
         Stack.connect("pbr", region="eu-west-1", endpoint_url="http://localhost:9")
 
 
-def test_ones_own_credentials_never_go_to_an_embedded_cloud(authorizations: tuple[int, list[str]]) -> None:
+def test_aws_credentials_are_never_sent_to_an_embedded_cloud(authorizations: tuple[int, list[str]]) -> None:
     port, seen = authorizations
     with pytest.raises(ClientError):
         Stack.connect("pbr", region="eu-west-1", endpoint_url=f"http://localhost:{port}")
     assert seen and all("Credential=local/" in header for header in seen)
 
 
-def test_an_embedded_clouds_credentials_never_go_elsewhere(authorizations: tuple[int, list[str]]) -> None:
+def test_embedded_credentials_are_sent_to_loopback_only(authorizations: tuple[int, list[str]]) -> None:
     port, seen = authorizations
-    with pytest.raises(ClientError):  # 0.0.0.0 leads here, and is no name of this machine
+    with pytest.raises(ClientError):  # 0.0.0.0 reaches this server without being a loopback name
         Stack.connect("pbr", region="eu-west-1", endpoint_url=f"http://0.0.0.0:{port}")
     assert seen and all("Credential=AKIAMINE/" in header for header in seen)
+
+
+def test_the_default_stack_is_that_of_an_embedded_cloud() -> None:
+    assert (EmbeddedCloud.stack_name, EMBEDDED_REGION) == (DEFAULT_NAME, DEFAULT_REGION)

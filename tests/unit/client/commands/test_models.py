@@ -1,6 +1,5 @@
 import hashlib
 import json
-import os
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,9 +11,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner, Result
 
-from client import models
 from client.cli import app
-from client.models import Entry
+from client.commands.models import weights
+from client.commands.models.weights import ModelInfo
 from core.segmentation.registry import MODELS, Model
 from functions.runtime.weights import RELEASE, ModelSource, open_url
 from tests.fakes.stack_in_memory import OUTPUTS
@@ -71,8 +70,8 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     server.stop()
 
 
-class Heard:
-    """What a screen is told."""
+class Listener:
+    """Keeps what it receives."""
 
     def __init__(self) -> None:
         self.counts: list[tuple[int, int]] = []
@@ -82,8 +81,8 @@ class Heard:
     def moved(self, name: str, count_bytes: int, of_bytes: int) -> None:
         self.counts.append((count_bytes, of_bytes))
 
-    def done(self, name: str, what: str) -> None:
-        self.lines.append(f"{name} {what}")
+    def done(self, name: str, result: str) -> None:
+        self.lines.append(f"{name} {result}")
 
     def failed(self, name: str, error: Exception) -> None:
         self.errors[name] = error
@@ -137,9 +136,9 @@ def test_what_is_here_is_checked_when_that_is_asked_for(here: Path) -> None:
 def test_the_default_here_is_the_one_that_a_cloud_would_take(tmp_path: Path) -> None:
     small, best = mirrored("small"), mirrored("best")
     source = ModelSource((tmp_path,), registry={"best": best, "small": small})
-    assert [entry.default for entry in models.entries(source, verify=False)] == [True, False]
+    assert [entry.default for entry in weights.list_models(source, verify=False)] == [True, False]
     (tmp_path / "small.onnx").write_bytes(CONTENT)
-    assert [entry.default for entry in models.entries(source, verify=False)] == [False, True]
+    assert [entry.default for entry in weights.list_models(source, verify=False)] == [False, True]
 
 
 def test_custom_models_that_cannot_be_read_are_wrong_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +199,7 @@ def test_what_names_no_weights_is_wrong_use(arguments: list[str], says: str) -> 
 
 def test_all_free_ones_are_those_of_the_registry_and_what_is_named_besides() -> None:
     source = ModelSource((Path("models"),))
-    names = [model.name for model in models.chosen(["silueta", "u2net"], source, all_free=True)]
+    names = [model.name for model in weights.select(["silueta", "u2net"], source, all_free=True)]
     assert len(names) == len(set(names))
     assert set(names) == {"silueta", *(model.name for model in MODELS.values() if model.commercial_use)}
 
@@ -211,13 +210,13 @@ def test_a_bucket_is_filled_so_that_it_serves_as_a_mirror(s3: Any, shelf: Path, 
         (shelf / model.file).write_bytes(CONTENT)
     registry = {"first": first, "second": second}
     filling = ModelSource((tmp_path / "a",), shelf.as_uri(), 10, registry, open_url)
-    heard = Heard()
-    assert models.fetch([first, second], filling, heard, bucket="s3://weights/nets/")
+    heard = Listener()
+    assert weights.fetch([first, second], filling, heard, bucket="s3://weights/nets/")
     assert heard.lines == [f"{name} uploaded to s3://weights/nets/{name}.v1.onnx" for name in registry]
     assert heard.counts[-1] == (len(CONTENT), len(CONTENT))
 
     served = ModelSource((tmp_path / "b",), "s3://weights/nets", 10, registry, open_url)
-    assert models.fetch([first, second], served, Heard())
+    assert weights.fetch([first, second], served, Listener())
     assert (tmp_path / "b" / "second.onnx").read_bytes() == CONTENT
 
 
@@ -225,16 +224,16 @@ def test_a_file_goes_to_a_bucket_once(s3: Any, shelf: Path, tmp_path: Path) -> N
     model = mirrored("small")
     (shelf / model.file).write_bytes(CONTENT)
     source = ModelSource((tmp_path / "a",), shelf.as_uri(), 10, {"small": model}, open_url)
-    models.fetch([model], source, Heard(), bucket="s3://weights")
+    weights.fetch([model], source, Listener(), bucket="s3://weights")
     before = s3.head_object(Bucket="weights", Key=model.file)["LastModified"]
-    heard = Heard()
-    models.fetch([model], source, heard, bucket="s3://weights")
+    heard = Listener()
+    weights.fetch([model], source, heard, bucket="s3://weights")
     assert heard.lines == [f"small is at s3://weights/{model.file}"]
     assert s3.head_object(Bucket="weights", Key=model.file)["LastModified"] == before
 
     s3.put_object(Bucket="weights", Key=model.file, Body=b"another network")
-    heard = Heard()
-    models.fetch([model], source, heard, bucket="s3://weights")
+    heard = Listener()
+    weights.fetch([model], source, heard, bucket="s3://weights")
     assert heard.lines == [f"small uploaded to s3://weights/{model.file}"]
 
 
@@ -242,22 +241,14 @@ def test_a_bucket_that_is_not_there_is_told(s3: Any, shelf: Path, tmp_path: Path
     model = mirrored("small")
     (shelf / model.file).write_bytes(CONTENT)
     source = ModelSource((tmp_path / "a",), shelf.as_uri(), 10, {"small": model}, open_url)
-    heard = Heard()
-    assert not models.fetch([model], source, heard, bucket="s3://nosuch")
+    heard = Listener()
+    assert not weights.fetch([model], source, heard, bucket="s3://nosuch")
     assert "bucket" in str(heard.errors["small"]).lower()
-
-
-def test_weights_lie_in_the_users_cache_unless_the_environment_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PBR_MODEL_DIR", os.pathsep.join(["models", "/opt/models"]))
-    assert models.directories() == (Path.cwd() / "models", Path("/opt/models"))
-    monkeypatch.setenv("XDG_CACHE_HOME", "/home/user/.cache")
-    monkeypatch.delenv("PBR_MODEL_DIR")
-    assert [path.name for path in models.directories()] == ["models"]
 
 
 @pytest.mark.parametrize(("bytes_", "suits"), [(224_005_088, "CPU, GPU"), (972_666_916, "GPU")])
 def test_a_gigabyte_of_weights_is_for_gpus(bytes_: int, suits: str) -> None:
-    entry = Entry(replace(MODELS["birefnet-general"], bytes=bytes_), None, None, "https://mirror.example", False)
+    entry = ModelInfo(replace(MODELS["birefnet-general"], bytes=bytes_), None, None, "https://mirror.example", False)
     assert entry.suits == suits
 
 

@@ -1,4 +1,4 @@
-"""The API keys of a stack: made, listed, rotated, revoked; and what webhooks are signed with."""
+"""API keys of a stack: create, list, rotate and revoke them; and the signing secrets of webhooks."""
 
 import re
 from collections.abc import Iterable
@@ -14,19 +14,19 @@ from client.stack import Stack
 from functions.contracts.api_key import ApiKey, KeyRecord, Scope, SecretHash, principal_id, quota_meter
 from functions.contracts.webhook_signature import signing_secret
 
-_AT_ONCE: Final = 8
-_WHICH: Final = "Give an id that pbr keys list has."
+_THREADS: Final = 8
+_LIST_KEYS: Final = "Run pbr keys list for the IDs."
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A key at a glance.
+class KeyInfo:
+    """An API key with its limits and usage.
 
     Attributes:
-        record: what the stack has of it.
-        rate_per_minute: how many requests; the stack's default if the key has no limit of its own.
-        monthly_quota: how many pictures; likewise.
-        used: how many pictures it has had this month.
+        record: the stored key.
+        rate_per_minute: limit of requests per minute; the stack's default unless the key has its own.
+        monthly_quota: limit of images per month; the stack's default unless the key has its own.
+        used: number of images processed this month.
         status: ``active``, ``expired`` or ``revoked``.
     """
 
@@ -36,8 +36,8 @@ class Entry:
     used: int
     status: str
 
-    def facts(self) -> dict[str, Any]:
-        """Return it as a JSON object, for scripts; its hashes stay in the table."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the key as ``pbr keys list --json`` prints it, without its hashes."""
         record = self.record.model_dump(mode="json")
         times = {name: record[name] for name in ("created_at", "expires_at", "revoked_at")}
         return {
@@ -54,26 +54,26 @@ class Entry:
 
     @property
     def rotated_at(self) -> datetime | None:
-        """When it got its newest secret; None if that is its first."""
+        """Time of the latest rotation; None if the key was never rotated."""
         newest = self.record.hashes[0].created_at
         return newest if newest > self.record.created_at else None
 
 
 @dataclass(frozen=True)
-class Issued:
-    """A key that was made or rotated.
+class IssuedKey:
+    """A key that was just created or rotated.
 
     Attributes:
-        entry: the key.
-        key: its text, which nobody can find out again.
+        info: the key with its limits.
+        key: the key with its secret, which is not stored anywhere.
     """
 
-    entry: Entry
+    info: KeyInfo
     key: ApiKey
 
-    def facts(self) -> dict[str, Any]:
-        """Return it as a JSON object, for scripts, secret and all."""
-        return {**self.entry.facts(), "key": self.key.reveal()}
+    def to_json(self) -> dict[str, Any]:
+        """Return the key as ``pbr keys create --json`` prints it, including the secret."""
+        return {**self.info.to_json(), "key": self.key.reveal()}
 
 
 def create(
@@ -85,21 +85,21 @@ def create(
     monthly_quota: int | None,
     lifetime: timedelta | None,
     now: datetime,
-) -> Issued:
-    """Make a key.
+) -> IssuedKey:
+    """Create a key.
 
     Args:
-        stack: whose API it is for.
-        name: what people call it.
-        scopes: what it may be used for.
-        rate_per_minute: how many requests; None for the stack's default.
-        monthly_quota: how many pictures; None for the stack's default.
-        lifetime: how long it is good; None for no end.
-        now: the time.
+        stack: the stack of the API.
+        name: display name, 1 to 100 printable characters.
+        scopes: what the key allows.
+        rate_per_minute: limit of requests per minute; None for the stack's default.
+        monthly_quota: limit of images per month; None for the stack's default.
+        lifetime: time until the key expires; None for never.
+        now: current time.
 
     Raises:
-        UsageError: the name is empty, too long, or not fit to be printed.
-        StackUnavailableError: the stack has no API.
+        UsageError: if the name or a limit is invalid.
+        StackUnavailableError: if the stack has no API.
     """
     key = ApiKey.generate()
     try:
@@ -116,51 +116,52 @@ def create(
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         raise UsageError(
-            f"No such key can be made: {fault['msg']}",
+            f"The key is invalid: {fault['msg']}",
             field=str(fault["loc"][0]),
             value=fault["input"],
-            remedy="Names have 1 to 100 printable characters; pbr keys create --help tells the rest.",
+            remedy="Use a name of 1 to 100 printable characters; pbr keys create --help lists the other limits.",
         ) from None
-    issued = Issued(_entry(stack, record, now), key)  # before it is written: no key is made that nobody gets to see
+    # Read the usage before the key is stored: if that fails, no key exists whose secret was never shown.
+    issued = IssuedKey(_info(stack, record, now), key)
     stack.dynamodb.put_item(TableName=stack.output("ApiKeysTable"), Item=record.item())
     return issued
 
 
-def entries(stack: Stack, now: datetime) -> list[Entry]:
+def list_keys(stack: Stack, now: datetime) -> list[KeyInfo]:
     """Return all keys, newest first.
 
     Raises:
-        StackUnavailableError: the stack has no API.
+        StackUnavailableError: if the stack has no API.
     """
     pages = stack.dynamodb.get_paginator("scan").paginate(TableName=stack.output("ApiKeysTable"))
     records = [KeyRecord.of_item(item) for page in pages for item in page["Items"]]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        found = pool.map(lambda record: _entry(stack, record, now), records)
-        return sorted(found, key=lambda entry: (entry.record.created_at, entry.record.key_id), reverse=True)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = pool.map(lambda record: _info(stack, record, now), records)
+        return sorted(found, key=lambda info: (info.record.created_at, info.record.key_id), reverse=True)
 
 
-def rotate(stack: Stack, key: str, grace: timedelta, now: datetime) -> Issued:
-    """Give a key another secret.
+def rotate(stack: Stack, key: str, grace: timedelta, now: datetime) -> IssuedKey:
+    """Give a key a new secret.
 
     Args:
-        stack: whose it is.
-        key: its id, or its text.
-        grace: how long the secrets from before still open it.
-        now: the time.
+        stack: the stack of the API.
+        key: ID of the key, or the key itself.
+        grace: how long the previous secrets stay valid.
+        now: current time.
 
     Raises:
-        KeyNotFoundError: there is none.
-        KeyConflictError: it is revoked or expired, or somebody else changed it at the same moment.
-        StackUnavailableError: the stack has no API.
+        KeyNotFoundError: if the key does not exist.
+        KeyConflictError: if the key is revoked or expired, or was changed at the same time.
+        StackUnavailableError: if the stack has no API.
     """
     key_id = _key_id(key)
     before = _record(stack, key_id)
     if (status := before.status(now)) != "active":
         raise KeyConflictError(
-            f"The key is {status}", field="ID", value=key_id, remedy="Make another: pbr keys create."
+            f"The key is {status}", field="ID", value=key_id, remedy="Create a new one with pbr keys create."
         )
     record, newest = before.rotated(now, grace)
-    issued = Issued(_entry(stack, record, now), newest)
+    issued = IssuedKey(_info(stack, record, now), newest)
     try:
         stack.dynamodb.update_item(
             TableName=stack.output("ApiKeysTable"),
@@ -171,25 +172,25 @@ def rotate(stack: Stack, key: str, grace: timedelta, now: datetime) -> Issued:
         )
     except stack.dynamodb.exceptions.ConditionalCheckFailedException:
         raise KeyConflictError(
-            "Somebody else rotated or revoked the key at the same moment",
+            "The key was rotated or revoked at the same time",
             field="ID",
             value=key_id,
-            remedy="Look at it with pbr keys list, and rotate it again if it is still to be used.",
+            remedy="Check it with pbr keys list, then rotate it again.",
         ) from None
     return issued
 
 
 def revoke(stack: Stack, key: str, now: datetime) -> KeyRecord:
-    """End a key for good, and return it. One that is revoked already stays as it is.
+    """Revoke a key permanently and return it. Does nothing if it is already revoked.
 
     Args:
-        stack: whose it is.
-        key: its id, or its text: that of a key that was found where it should not be.
-        now: the time.
+        stack: the stack of the API.
+        key: ID of the key, or the key itself, such as one that has leaked.
+        now: current time.
 
     Raises:
-        KeyNotFoundError: there is none.
-        StackUnavailableError: the stack has no API.
+        KeyNotFoundError: if the key does not exist.
+        StackUnavailableError: if the stack has no API.
     """
     key_id = _key_id(key)
     try:
@@ -207,22 +208,25 @@ def revoke(stack: Stack, key: str, now: datetime) -> KeyRecord:
 
 
 def webhook_secret(stack: Stack, caller: str) -> str:
-    """Return what a caller's webhooks are signed with.
+    """Return the secret that signs a caller's webhooks.
 
     Args:
-        stack: whose webhooks.
-        caller: a key's id, or its text; or the ARN of a caller without a key, see
+        stack: the stack of the API.
+        caller: ID of a key, the key itself, or the ARN of a caller with AWS credentials; see
             :func:`functions.contracts.api_key.principal_id`.
 
     Raises:
-        KeyNotFoundError: there is no such key.
-        UsageError: the ARN is none that calls have.
-        StackUnavailableError: the stack has no API.
+        KeyNotFoundError: if the key does not exist.
+        UsageError: if the ARN is not that of a caller.
+        StackUnavailableError: if the stack has no API.
     """
     if caller.startswith("arn:"):
         if not re.match(r"arn:[^:]*:(iam::\d+:(user/|root$)|sts::\d+:(assumed-role|federated-user)/)", caller):
             raise UsageError(
-                "Nobody calls by this ARN", field="ID", value=caller, remedy="aws sts get-caller-identity has yours."
+                "This ARN does not identify a caller",
+                field="ID",
+                value=caller,
+                remedy="Use the ARN that aws sts get-caller-identity prints.",
             )
         caller_id = principal_id(caller)
     else:
@@ -232,8 +236,8 @@ def webhook_secret(stack: Stack, caller: str) -> str:
 
 
 def _record(stack: Stack, key_id: str) -> KeyRecord:
-    table, place = stack.output("ApiKeysTable"), {"key_id": {"S": key_id}}
-    item = stack.dynamodb.get_item(TableName=table, Key=place, ConsistentRead=True).get("Item")
+    table = stack.output("ApiKeysTable")
+    item = stack.dynamodb.get_item(TableName=table, Key={"key_id": {"S": key_id}}, ConsistentRead=True).get("Item")
     if item is None:
         raise _not_found(key_id)
     return KeyRecord.of_item(item)
@@ -242,23 +246,23 @@ def _record(stack: Stack, key_id: str) -> KeyRecord:
 def _key_id(key: str) -> str:
     if parsed := ApiKey.parse(key):
         return parsed.key_id
-    if not key.isalnum():  # a key's text, cut off or mistyped: it is not repeated
-        raise UsageError("This is neither a key's id nor a key", field="ID", value=None, remedy=_WHICH)
+    if not key.isalnum():  # may be a truncated or mistyped key, so the message must not repeat it
+        raise UsageError("Neither the ID of a key nor a key", field="ID", value=None, remedy=_LIST_KEYS)
     return key
 
 
 def _not_found(key_id: str) -> KeyNotFoundError:
-    return KeyNotFoundError("No key has that id", field="ID", value=key_id, remedy=_WHICH)
+    return KeyNotFoundError("No key has this ID", field="ID", value=key_id, remedy=_LIST_KEYS)
 
 
-def _entry(stack: Stack, record: KeyRecord, now: datetime) -> Entry:
+def _info(stack: Stack, record: KeyRecord, now: datetime) -> KeyInfo:
     meter = {"meter": {"S": quota_meter(record.key_id, now)}}
     used = stack.dynamodb.get_item(TableName=stack.output("ApiUsageTable"), Key=meter).get("Item")
-    own = record.monthly_quota
-    return Entry(
+    own_quota = record.monthly_quota
+    return KeyInfo(
         record=record,
         rate_per_minute=record.rate_per_minute or int(stack.parameters["ApiRatePerMinute"]),
-        monthly_quota=int(stack.parameters["ApiMonthlyQuota"]) if own is None else own,
+        monthly_quota=int(stack.parameters["ApiMonthlyQuota"]) if own_quota is None else own_quota,
         used=int(used["used"]["N"]) if used else 0,
         status=record.status(now),
     )

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from client.screen import console, facts_of
+from client.commands.progress import result_summary
 
 
 def sidecar(**facts: Any) -> dict[str, Any]:
@@ -15,17 +15,12 @@ def sidecar(**facts: Any) -> dict[str, Any]:
     }
 
 
-def test_what_is_printed_is_what_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    console().print("arn:aws:secretsmanager:eu-west-1:123456789012:secret:[webhooks]")
-    assert capsys.readouterr().out == "arn:aws:secretsmanager:eu-west-1:123456789012:secret:[webhooks]\n"
-
-
 def test_a_result_in_a_few_words() -> None:
-    assert facts_of(sidecar(escalation=None)) == ["png 60 x 40", "12 kB", "u2net on ecs", "quality 0.90"]
-    assert facts_of(sidecar(cache={"hit": True}))[-1] == "from the cache"
+    assert result_summary(sidecar(escalation=None)) == ["png 60 x 40", "12 kB", "u2net on ecs", "quality 0.90"]
+    assert result_summary(sidecar(cache={"hit": True}))[-1] == "from the cache"
 
 
 @pytest.mark.parametrize(("kept", "said"), [("first", "not kept"), ("second", "kept")])
 def test_a_second_attempt_is_told_of(kept: str, said: str) -> None:
-    facts = facts_of(sidecar(escalation={"model": "birefnet-general", "kept": kept}))
+    facts = result_summary(sidecar(escalation={"model": "birefnet-general", "kept": kept}))
     assert facts[-1] == f"second attempt on birefnet-general {said}"

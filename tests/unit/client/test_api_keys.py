@@ -9,7 +9,7 @@ from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 from moto import mock_aws
 from typer.testing import CliRunner
 
-from client import keys
+from client import api_keys
 from client.cli import app
 from client.errors import KeyConflictError, KeyNotFoundError, StackUnavailableError, UsageError
 from client.stack import Stack
@@ -69,9 +69,9 @@ def lets_in(stack: Stack, key: ApiKey, at: datetime = NOW) -> bool:
         return False
 
 
-def make(stack: Stack, name: str = "laptop", **asked: Any) -> keys.Issued:
+def make(stack: Stack, name: str = "laptop", **asked: Any) -> api_keys.IssuedKey:
     given = {"scopes": [Scope.READ], "rate_per_minute": None, "monthly_quota": None, "lifetime": None, "now": NOW}
-    return keys.create(stack, name, **given | asked)
+    return api_keys.create(stack, name, **given | asked)
 
 
 def test_a_key_has_the_scopes_and_limits_that_were_asked_for(stack: Stack) -> None:
@@ -83,15 +83,15 @@ def test_a_key_has_the_scopes_and_limits_that_were_asked_for(stack: Stack) -> No
 
 
 def test_a_key_without_limits_of_its_own_has_the_stack_s(stack: Stack) -> None:
-    entry = make(stack).entry
-    assert (entry.rate_per_minute, entry.monthly_quota) == (60, 10_000)
-    own = make(stack, rate_per_minute=5, monthly_quota=0).entry
+    key = make(stack).info
+    assert (key.rate_per_minute, key.monthly_quota) == (60, 10_000)
+    own = make(stack, rate_per_minute=5, monthly_quota=0).info
     assert (own.rate_per_minute, own.monthly_quota) == (5, 0)
 
 
 def test_scripts_get_all_facts_of_a_new_key(stack: Stack) -> None:
     issued = make(stack, monthly_quota=0)
-    assert issued.facts() == {
+    assert issued.to_json() == {
         "id": issued.key.key_id,
         "name": "laptop",
         "scopes": ["read"],
@@ -110,23 +110,23 @@ def test_scripts_get_all_facts_of_a_new_key(stack: Stack) -> None:
 def test_the_list_has_every_key_newest_first_with_this_month_s_use(stack: Stack) -> None:
     used, revoked, rotated = (make(stack, now=NOW + days * DAY, lifetime=9 * DAY).key for days in (1, 2, 3))
     gate(stack).charge(caller(stack, used))
-    keys.revoke(stack, revoked.key_id, NOW)
-    keys.rotate(stack, rotated.key_id, DAY, NOW + 4 * DAY)
-    facts = [entry.facts() for entry in keys.entries(stack, NOW + 10 * DAY)]
+    api_keys.revoke(stack, revoked.key_id, NOW)
+    api_keys.rotate(stack, rotated.key_id, DAY, NOW + 4 * DAY)
+    facts = [key.to_json() for key in api_keys.list_keys(stack, NOW + 10 * DAY)]
     assert [(key["id"], key["used"], key["status"]) for key in facts[:3]] == [
         (rotated.key_id, 0, "active"),
         (revoked.key_id, 0, "revoked"),
         (used.key_id, 1, "expired"),
     ]
     assert [key["rotated_at"] for key in facts[:3]] == ["2026-03-05T12:00:00Z", None, None]
-    assert keys.entries(stack, datetime(2026, 4, 1, tzinfo=UTC))[2].used == 0
+    assert api_keys.list_keys(stack, datetime(2026, 4, 1, tzinfo=UTC))[2].used == 0
 
 
 def test_neither_the_table_nor_the_list_has_a_secret(stack: Stack) -> None:
     first = make(stack)
-    issued = [first, keys.rotate(stack, first.key.key_id, DAY, NOW)]
+    issued = [first, api_keys.rotate(stack, first.key.key_id, DAY, NOW)]
     stored = str(stack.dynamodb.scan(TableName="keys")["Items"])
-    listed = str([entry.facts() for entry in keys.entries(stack, NOW)])
+    listed = str([key.to_json() for key in api_keys.list_keys(stack, NOW)])
     for secret in (one.key.secret.get_secret_value() for one in issued):
         assert secret not in stored + listed + repr(issued)
     assert all(one.key.sha256 in stored and one.key.sha256 not in listed for one in issued)
@@ -134,7 +134,7 @@ def test_neither_the_table_nor_the_list_has_a_secret(stack: Stack) -> None:
 
 def test_a_rotated_key_opens_with_both_secrets_until_the_grace_is_over(stack: Stack) -> None:
     old = make(stack).key
-    new = keys.rotate(stack, old.key_id, DAY, NOW).key
+    new = api_keys.rotate(stack, old.key_id, DAY, NOW).key
     assert new.key_id == old.key_id
     assert [lets_in(stack, key, NOW + 0.9 * DAY) for key in (old, new)] == [True, True]
     assert [lets_in(stack, key, NOW + DAY) for key in (old, new)] == [False, True]
@@ -142,35 +142,35 @@ def test_a_rotated_key_opens_with_both_secrets_until_the_grace_is_over(stack: St
 
 def test_a_key_that_leaked_is_rotated_without_grace(stack: Stack) -> None:
     old = make(stack).key
-    new = keys.rotate(stack, old.reveal(), timedelta(0), NOW).key
+    new = api_keys.rotate(stack, old.reveal(), timedelta(0), NOW).key
     assert [lets_in(stack, key) for key in (old, new)] == [False, True]
 
 
 def test_a_revoked_key_lets_nobody_in_and_is_not_rotated(stack: Stack) -> None:
     key = make(stack).key
-    keys.revoke(stack, key.key_id, NOW)
+    api_keys.revoke(stack, key.key_id, NOW)
     assert not lets_in(stack, key)
     with pytest.raises(KeyConflictError, match="revoked"):
-        keys.rotate(stack, key.key_id, DAY, NOW)
+        api_keys.rotate(stack, key.key_id, DAY, NOW)
 
 
 def test_a_key_is_revoked_by_its_text_once_and_for_all(stack: Stack) -> None:
     key = make(stack).key.reveal()
-    assert keys.revoke(stack, key, NOW).revoked_at == keys.revoke(stack, key, NOW + DAY).revoked_at == NOW
+    assert api_keys.revoke(stack, key, NOW).revoked_at == api_keys.revoke(stack, key, NOW + DAY).revoked_at == NOW
 
 
 def test_an_expired_key_is_not_rotated(stack: Stack) -> None:
     key = make(stack, lifetime=DAY).key.key_id
     with pytest.raises(KeyConflictError, match="expired"):
-        keys.rotate(stack, key, DAY, NOW + DAY)
+        api_keys.rotate(stack, key, DAY, NOW + DAY)
 
 
 def test_a_key_that_is_not_there_is_named(stack: Stack) -> None:
     unknown = ApiKey.generate().key_id
     for attempt in (
-        lambda: keys.revoke(stack, unknown, NOW),
-        lambda: keys.rotate(stack, unknown, DAY, NOW),
-        lambda: keys.webhook_secret(stack, unknown),
+        lambda: api_keys.revoke(stack, unknown, NOW),
+        lambda: api_keys.rotate(stack, unknown, DAY, NOW),
+        lambda: api_keys.webhook_secret(stack, unknown),
     ):
         with pytest.raises(KeyNotFoundError, match=unknown):
             attempt()
@@ -178,7 +178,7 @@ def test_a_key_that_is_not_there_is_named(stack: Stack) -> None:
 
 @pytest.mark.parametrize("key", [ApiKey.generate().reveal()[:-1], ""], ids=["cut off", "empty"])
 def test_what_may_be_a_mistyped_key_is_not_repeated(stack: Stack, key: str) -> None:
-    for attempt in (lambda: keys.revoke(stack, key, NOW), lambda: keys.rotate(stack, key, DAY, NOW)):
+    for attempt in (lambda: api_keys.revoke(stack, key, NOW), lambda: api_keys.rotate(stack, key, DAY, NOW)):
         with pytest.raises(UsageError) as caught:
             attempt()
         assert caught.value.value is None and "pbr keys list" in str(caught.value)
@@ -199,57 +199,57 @@ class Overtaken:
 def test_a_key_that_is_revoked_while_it_is_rotated_stays_revoked(stack: Stack) -> None:
     issued = make(stack)
     key_id = issued.key.key_id
-    overtaken: Any = Overtaken(stack.dynamodb, lambda: keys.revoke(stack, key_id, NOW))
+    overtaken: Any = Overtaken(stack.dynamodb, lambda: api_keys.revoke(stack, key_id, NOW))
     with pytest.raises(KeyConflictError):
-        keys.rotate(replace(stack, dynamodb=overtaken), key_id, DAY, NOW)
+        api_keys.rotate(replace(stack, dynamodb=overtaken), key_id, DAY, NOW)
     assert not lets_in(stack, issued.key)
 
 
 def test_of_two_rotations_at_once_one_is_told_that_its_secret_opens_nothing(stack: Stack) -> None:
     key_id, issued = make(stack).key.key_id, []
-    overtaken: Any = Overtaken(stack.dynamodb, lambda: issued.append(keys.rotate(stack, key_id, DAY, NOW)))
+    overtaken: Any = Overtaken(stack.dynamodb, lambda: issued.append(api_keys.rotate(stack, key_id, DAY, NOW)))
     with pytest.raises(KeyConflictError):
-        keys.rotate(replace(stack, dynamodb=overtaken), key_id, DAY, NOW)
+        api_keys.rotate(replace(stack, dynamodb=overtaken), key_id, DAY, NOW)
     assert lets_in(stack, issued[0].key)
 
 
 def test_no_key_is_made_that_nobody_gets_to_see(stack: Stack) -> None:
-    before = len(keys.entries(stack, NOW))
+    before = len(api_keys.list_keys(stack, NOW))
     with pytest.raises(stack.dynamodb.exceptions.ResourceNotFoundException):
         make(replace(stack, outputs={**stack.outputs, "ApiUsageTable": "nosuch"}))
-    assert len(keys.entries(stack, NOW)) == before
+    assert len(api_keys.list_keys(stack, NOW)) == before
 
 
 def test_a_key_s_webhooks_are_signed_with_a_secret_that_outlives_rotations(stack: Stack) -> None:
     key = make(stack).key
-    before = keys.webhook_secret(stack, key.key_id)
-    newest = keys.rotate(stack, key.key_id, DAY, NOW).key
-    assert before == keys.webhook_secret(stack, newest.reveal()) == signing_secret("master", key.key_id)
+    before = api_keys.webhook_secret(stack, key.key_id)
+    newest = api_keys.rotate(stack, key.key_id, DAY, NOW).key
+    assert before == api_keys.webhook_secret(stack, newest.reveal()) == signing_secret("master", key.key_id)
 
 
 def test_callers_without_a_key_find_their_webhooks_secret_by_who_they_are(stack: Stack) -> None:
     session = "arn:aws:sts::123456789012:assumed-role/shop/one"
     request = APIGatewayProxyEventV2({"headers": {}, "requestContext": {"authorizer": {"iam": {"userArn": session}}}})
     caller_id = gate(stack).authorize(request, Scope.READ).caller.id
-    assert keys.webhook_secret(stack, session) == signing_secret("master", caller_id)
+    assert api_keys.webhook_secret(stack, session) == signing_secret("master", caller_id)
 
 
 @pytest.mark.parametrize("arn", ["arn:", "arn:aws:iam::123456789012:role/shop", "arn:aws:s3:::bucket"])
 def test_an_arn_that_nobody_calls_by_has_no_webhooks(stack: Stack, arn: str) -> None:
     with pytest.raises(UsageError, match="get-caller-identity"):
-        keys.webhook_secret(stack, arn)
+        api_keys.webhook_secret(stack, arn)
 
 
 def test_a_stack_without_the_api_is_told_to_be_deployed_again(stack: Stack) -> None:
     key_id, older = make(stack).key.key_id, replace(stack, outputs={})
     for attempt in (
         lambda: make(older),
-        lambda: keys.entries(older, NOW),
-        lambda: keys.rotate(older, key_id, DAY, NOW),
-        lambda: keys.revoke(older, key_id, NOW),
-        lambda: keys.webhook_secret(older, key_id),
+        lambda: api_keys.list_keys(older, NOW),
+        lambda: api_keys.rotate(older, key_id, DAY, NOW),
+        lambda: api_keys.revoke(older, key_id, NOW),
+        lambda: api_keys.webhook_secret(older, key_id),
     ):
-        with pytest.raises(StackUnavailableError, match="deploy it again"):
+        with pytest.raises(StackUnavailableError, match="Deploy it again"):
             attempt()
 
 

@@ -1,0 +1,1 @@
+"""Commands of ``pbr``: one module per command, with its tables."""

@@ -1,0 +1,58 @@
+"""The stack that a command uses: one on AWS, or the embedded cloud of this user."""
+
+import os
+
+from client import local_cloud
+from client.commands.console import ERR, print_warning
+from client.errors import StackUnavailableError
+from client.stack import DEFAULT_NAME, DEFAULT_REGION, Stack, is_local
+
+
+def connect(name: str | None, region: str | None) -> Stack:
+    """Return the stack to use.
+
+    Raises:
+        StackUnavailableError: if the stack does not exist, or no embedded cloud is running.
+    """
+    found = find_stack(name, region)
+    if found is None:
+        raise StackUnavailableError(
+            "No embedded cloud is running",
+            field="--stack",
+            value=None,
+            remedy="Start one with pbr up or pbr process, or pass the name of a stack on AWS with --stack.",
+        )
+    return found
+
+
+def find_stack(name: str | None, region: str | None) -> Stack | None:
+    """Return the stack to use, or None if that is an embedded cloud and none is running.
+
+    Args:
+        name: name of a stack on AWS; None for the one at AWS_ENDPOINT_URL, or else the running embedded cloud.
+        region: AWS region; None for the default.
+
+    Raises:
+        StackUnavailableError: if the stack does not exist.
+    """
+    endpoint_url = os.environ.get("AWS_ENDPOINT_URL")
+    if name or endpoint_url:
+        is_embedded = is_local(endpoint_url) and "AWS_DEFAULT_REGION" not in os.environ
+        region = region or (DEFAULT_REGION if is_embedded else None)
+        return Stack.connect(name or DEFAULT_NAME, region=region, endpoint_url=endpoint_url)
+    cloud = local_cloud.running(local_cloud.state_directory())
+    return _connect(cloud) if cloud else None
+
+
+def start_local_cloud() -> Stack:
+    """Start an embedded cloud in the background and return its stack."""
+    with ERR.status("Starting an embedded cloud in the background ..."):
+        cloud = local_cloud.start(local_cloud.state_directory())
+    ERR.print(f"Started an embedded cloud at {cloud.endpoint_url}. To stop it, run pbr down.")
+    if cloud.model.limited:
+        print_warning(cloud.model.reason)
+    return _connect(cloud)
+
+
+def _connect(cloud: local_cloud.RunningCloud) -> Stack:
+    return Stack.connect(cloud.stack_name, region=cloud.region, endpoint_url=cloud.endpoint_url)

@@ -1,0 +1,174 @@
+"""``pbr models``: list segmentation models and fetch their weights."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Self
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+from rich.table import Table
+from rich.text import Text
+
+from client.commands.console import ERR, OUT, error_text
+from client.commands.models import weights
+from client.commands.models.weights import ModelInfo
+from client.commands.options import AsJson
+from core.segmentation.registry import CLASSICAL
+
+app = typer.Typer(invoke_without_command=True)
+
+
+@app.callback()
+def list_models(
+    context: typer.Context,
+    verify: Annotated[bool, typer.Option("--verify", help="Check the SHA-256 of the weights on this machine.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List segmentation models: license, input size, memory, and where their weights are.
+
+    Weights are read from the directories in PBR_MODEL_DIR, or else downloaded from PBR_MODEL_MIRROR or rembg's release.
+    PBR_CUSTOM_MODELS adds models of your own.
+    """
+    if context.invoked_subcommand:
+        return
+    source = weights.model_source()
+    models = weights.list_models(source, verify=verify)
+    if as_json:
+        OUT.print_json(data=[model.to_json() for model in models])
+        return
+    OUT.print(_models_table(models), soft_wrap=False)
+    for line in _notes(models, source.base):
+        OUT.print(line)
+
+
+@app.command("fetch")
+def fetch_models(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAMES", help="Models.", show_default=False)] = None,
+    all_free: Annotated[
+        bool, typer.Option("--all-free", help="Fetch all models that are free for commercial use.")
+    ] = False,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="Directory, or s3://bucket/prefix to fill the ModelBucket of a stack.",
+            show_default="PBR_MODEL_DIR, or the user's cache",
+        ),
+    ] = None,
+    mirror: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Base URL of the files: https://, s3:// or file://.",
+            show_default="PBR_MODEL_MIRROR, or rembg's release",
+        ),
+    ] = None,
+) -> None:
+    """Download the weights of models and verify them.
+
+    For example:
+
+    [bold]pbr models fetch birefnet-general-lite[/bold]
+
+    [bold]pbr models fetch birefnet-general --to s3://my-models[/bold]
+    """
+    bucket = to if to and to.startswith("s3://") else None
+    source = weights.model_source(directory=Path(to) if to and not bucket else None, mirror=mirror)
+    models = weights.select(names or [], source, all_free=all_free)
+    with _TransferProgress(ERR) as listener:
+        complete = weights.fetch(models, source, listener, bucket=bucket)
+    if not complete:
+        raise typer.Exit(1)
+
+
+class _TransferProgress:
+    """Shows one bar per transfer on a terminal, and prints one line per finished transfer."""
+
+    def __init__(self, console: Console) -> None:
+        columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+        self._progress = Progress(*columns, console=console, transient=True)
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        if self._progress.console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._progress.console.is_terminal:
+            self._progress.stop()
+
+    def moved(self, name: str, count_bytes: int, of_bytes: int) -> None:
+        """Update the bar of a file."""
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name)
+        self._progress.update(self._tasks[name], completed=count_bytes, total=of_bytes)
+
+    def done(self, name: str, result: str) -> None:
+        """Print the place of a file."""
+        self._end(name, Text.assemble(("done    ", "green"), f"{name}  {result}"))
+
+    def failed(self, name: str, error: Exception) -> None:
+        """Print the error of a transfer."""
+        self._end(name, Text.assemble(("failed  ", "red"), f"{name}  {error_text(error)}"))
+
+    def _end(self, name: str, line: Text) -> None:
+        if name in self._tasks:
+            self._progress.remove_task(self._tasks.pop(name))
+        self._progress.console.print(line)
+
+
+def _models_table(models: Sequence[ModelInfo]) -> Table:
+    """Return a table with one model per row."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("model", no_wrap=True)
+    table.add_column("input", justify="right", no_wrap=True)
+    table.add_column("MB", justify="right")
+    table.add_column("memory", justify="right", no_wrap=True)
+    table.add_column("suits", no_wrap=True)
+    table.add_column("commercial use")
+    table.add_column("license", overflow="fold")
+    table.add_column("weights", overflow="fold")
+    for info in models:
+        model = info.model
+        table.add_row(
+            Text(f"{model.name}{' *' if info.default else ''}", style="bold" if info.default else ""),
+            f"{model.input_px} px",
+            f"{model.bytes / 1e6:,.1f}",
+            f"{model.memory_bytes / 1e9:g} GB" if model.memory_bytes else "-",
+            info.suits,
+            Text("yes", style="green") if model.commercial_use else Text("no", style="red"),
+            Text(model.licence),
+            _weights_text(info),
+        )
+    return table
+
+
+def _weights_text(info: ModelInfo) -> Text:
+    if info.path is None:
+        return Text(info.model.uri or info.model.file, style="dim")
+    state, style = {
+        None: ("not checked", ""),
+        True: ("verified", "green"),
+        False: ("not the pinned file", "red"),
+    }[info.verified]
+    return Text(f"{info.path} ({state})", style=style)
+
+
+def _notes(models: Sequence[ModelInfo], mirror: str) -> list[str]:
+    """Return explanations of the table."""
+    default = next((info for info in models if info.default), None)
+    if default is None:
+        note = f"Default on this machine: {CLASSICAL}"
+    elif default.path:
+        note = "* default on this machine: the best free model on disk that fits into memory"
+    else:
+        note = f"* default on this machine: downloaded when an embedded cloud starts; {CLASSICAL} if that fails"
+    return [
+        "",
+        f"{note}.",
+        f"Missing weights are downloaded from {mirror}. To download them now, use pbr models fetch.",
+        f"{CLASSICAL} is built in and needs no weights. It expects one centered subject.",
+        "The default of a stack is its parameter DefaultModel: birefnet-general-lite, which suits Lambda and Fargate, "
+        "or birefnet-general if the stack segments on GPUs.",
+    ]

@@ -1,0 +1,218 @@
+"""Weights of segmentation models on this machine: list them, download them, and copy them to a bucket."""
+
+import os
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import boto3
+from boto3.exceptions import Boto3Error
+from botocore.exceptions import BotoCoreError, ClientError
+
+from client import local_models
+from client.errors import UsageError
+from core.errors import BackgroundRemoverError, WeightsHashMismatchError
+from core.segmentation.registry import CLASSICAL, MODELS, Model, check_name
+from functions.runtime.weights import ModelSource, bucket_and_key, candidates, open_url
+
+if TYPE_CHECKING:
+    from functions.runtime.download import OpenUrl
+
+_FETCH_TIMEOUT_S: Final = 3600.0
+
+# Networks with larger weights have the large backbone, which is too slow on a CPU.
+_MAX_CPU_BYTES: Final = 500_000_000
+
+
+class TransferListener(Protocol):
+    """Receives the progress of transfers, from several threads."""
+
+    def moved(self, name: str, count_bytes: int, of_bytes: int) -> None:
+        """Handle the progress of a model's file."""
+
+    def done(self, name: str, result: str) -> None:
+        """Handle the end of a model's transfer."""
+
+    def failed(self, name: str, error: Exception) -> None:
+        """Handle the failure of a model's transfer."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model and its weights on this machine.
+
+    Attributes:
+        model: the model in the registry.
+        path: path of its weights; None if they are not on this machine.
+        verified: whether their SHA-256 is the pinned one; None if it was not checked.
+        url: URL from which they are downloaded.
+        default: whether an embedded cloud would use this model by default.
+    """
+
+    model: Model
+    path: Path | None
+    verified: bool | None
+    url: str
+    default: bool
+
+    @property
+    def suits(self) -> str:
+        """The processors that are fast enough for the model."""
+        return "CPU, GPU" if self.model.bytes < _MAX_CPU_BYTES else "GPU"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the model as ``pbr models --json`` prints it."""
+        return {
+            **asdict(self.model),
+            "suits": self.suits,
+            "path": str(self.path) if self.path else None,
+            "verified": self.verified,
+            "url": self.url,
+            "default": self.default,
+        }
+
+
+def model_source(
+    timeout_s: float = _FETCH_TIMEOUT_S, *, directory: Path | None = None, mirror: str | None = None
+) -> ModelSource:
+    """Return the directories and URLs of weights, as configured by the environment unless given."""
+    return ModelSource(
+        directories=(directory.absolute(),) if directory else local_models.directories(),
+        mirror=mirror or os.environ.get("PBR_MODEL_MIRROR") or None,
+        timeout_s=timeout_s,
+        registry=local_models.registry(),
+        open_url=open_url,
+    )
+
+
+def list_models(source: ModelSource, *, verify: bool) -> list[ModelInfo]:
+    """Return all models, best first.
+
+    Args:
+        source: where the weights are.
+        verify: check the SHA-256 of the weights on this machine, a second or two per gigabyte.
+    """
+    default = next((model.name for model in candidates(source)), CLASSICAL)
+    return [
+        ModelInfo(
+            model,
+            path=source.find(model.name),
+            verified=_is_pinned(model, source) if verify and source.find(model.name) else None,
+            url=source.url(model),
+            default=model.name == default,
+        )
+        for model in source.registry.values()
+    ]
+
+
+def select(names: Sequence[str], source: ModelSource, *, all_free: bool) -> list[Model]:
+    """Return models by name.
+
+    Args:
+        names: names of models.
+        source: has the registry.
+        all_free: add all models of the project that are free for commercial use.
+
+    Raises:
+        InvalidOptionsError: if a name is unknown.
+        UsageError: if no model with weights is selected.
+    """
+    for name in names:
+        check_name(name, source.registry)
+    free = [model.name for model in MODELS.values() if model.commercial_use] if all_free else []
+    selected = dict.fromkeys([*names, *free])
+    selected.pop(CLASSICAL, None)  # it has no weights
+    if not selected:
+        raise UsageError(
+            "No model with weights is selected",
+            field="NAMES",
+            value=" ".join(names) or None,
+            remedy="Pass names that pbr models lists, or --all-free.",
+        )
+    return [source.registry[name] for name in selected]
+
+
+def fetch(
+    models: Sequence[Model], source: ModelSource, listener: TransferListener, *, bucket: str | None = None
+) -> bool:
+    """Download and verify the weights of models. The failure of one does not stop the others.
+
+    Args:
+        models: the models.
+        source: where the weights are, or are downloaded from.
+        listener: receives the progress.
+        bucket: ``s3://bucket/prefix`` to copy the weights to; it can then serve as a mirror.
+
+    Returns:
+        Whether all weights are available.
+    """
+    complete = True
+    for model in models:
+        try:
+            listener.done(model.name, _fetch(model, source, listener, bucket))
+        except (BackgroundRemoverError, Boto3Error, BotoCoreError, ClientError, OSError) as error:
+            listener.failed(model.name, error)
+            complete = False
+    return complete
+
+
+def _fetch(model: Model, source: ModelSource, listener: TransferListener, bucket: str | None) -> str:
+    """Download one model, copy it to the bucket, and return a message with its place."""
+
+    def moved(count_bytes: int) -> None:
+        listener.moved(model.name, count_bytes, model.bytes)
+
+    was_here = source.find(model.name) is not None
+    path = replace(source, open_url=_counted(source.open_url or open_url, moved)).path(model.name)
+    if bucket:
+        url = replace(source, mirror=bucket).url(replace(model, uri=None))
+        return f"{'uploaded to' if _upload(path, url, model, moved) else 'is at'} {url}"
+    return f"{'is at' if was_here else 'fetched to'} {path}, verified"
+
+
+def _counted(open_url: "OpenUrl", moved: Callable[[int], None]) -> "OpenUrl":
+    """Return a function that opens a URL and reports the number of bytes read so far."""
+
+    def counted(url: str, timeout_s: float) -> Generator[bytes, None, None]:
+        count = 0
+        with closing(open_url(url, timeout_s)) as chunks:
+            for chunk in chunks:
+                count += len(chunk)
+                moved(count)
+                yield chunk
+
+    return counted
+
+
+def _upload(path: Path, url: str, model: Model, moved: Callable[[int], None]) -> bool:
+    """Upload a verified file; return False if the bucket already has it."""
+    s3: Any = boto3.client("s3")
+    bucket, key = bucket_and_key(url)
+    metadata = {"sha256": model.sha256}
+    try:
+        existing = s3.head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "404":
+            raise
+    else:
+        if (existing["ContentLength"], existing["Metadata"]) == (path.stat().st_size, metadata):
+            return False
+    count = 0
+
+    def sent(more: int) -> None:
+        nonlocal count
+        count += more
+        moved(count)
+
+    s3.upload_file(str(path), bucket, key, ExtraArgs={"Metadata": metadata}, Callback=sent)
+    return True
+
+
+def _is_pinned(model: Model, source: ModelSource) -> bool:
+    try:
+        source.path(model.name)
+    except WeightsHashMismatchError:
+        return False
+    return True

@@ -1,0 +1,39 @@
+"""Options that several commands share."""
+
+import re
+from datetime import timedelta
+from typing import Annotated, Final
+
+import typer
+
+from client.errors import UsageError
+
+StackName = Annotated[
+    str | None,
+    typer.Option("--stack", envvar="PBR_STACK", help="Name of a stack on AWS.", show_default="embedded cloud"),
+]
+Region = Annotated[
+    str | None,
+    typer.Option("--region", envvar="AWS_REGION", help="AWS region of the stack.", show_default="AWS configuration"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, without doing it.")]
+
+_UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+def parse_duration(text: str, option: str) -> timedelta:
+    """Parse a duration such as ``30m``, ``1h`` or ``2d``.
+
+    Args:
+        text: value of the option.
+        option: name of the option, for the error message.
+
+    Raises:
+        UsageError: if the duration is invalid.
+    """
+    if match := re.fullmatch(r"(\d{1,4})([mhd])", text):
+        return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    raise UsageError(
+        "Invalid duration", field=option, value=text, remedy="Use minutes, hours or days, e.g. 30m, 1h, 2d."
+    )

@@ -1,0 +1,106 @@
+"""Progress and results of images on the console."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from client.batch import SavedResult
+from client.commands.console import error_text
+from client.history import StageEvent
+
+
+class PlainProgress:
+    """Prints one line per stage and one per image."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def stage(self, name: str, event: StageEvent) -> None:
+        """Print the end or retry of a stage."""
+        if event.kind != "started":
+            self._console.print(Text.assemble((f"{name}  ", "dim"), _stage_text(event)))
+
+    def saved(self, name: str, result: SavedResult) -> None:
+        """Print the path of a result, its summary and its warnings."""
+        summary = ", ".join(result_summary(result.sidecar))
+        self._console.print(
+            Text.assemble(
+                ("done    ", "green"), f"{name} -> {result.path}  ", (f"{summary}, {result.seconds:.1f} s", "dim")
+            )
+        )
+        for warning in result_warnings(result.sidecar):
+            self._console.print(Text.assemble(("        warning  ", "yellow"), warning))
+
+    def failed(self, name: str, error: Exception) -> None:
+        """Print the error of an image."""
+        self._console.print(Text.assemble(("failed  ", "red"), f"{name}  {error_text(error)}"))
+
+
+class LiveProgress(PlainProgress):
+    """Shows one live line per image in progress."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(progress.console)
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def stage(self, name: str, event: StageEvent) -> None:
+        """Show the current stage of an image; print retries and failures."""
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=None, stage="")
+        self._progress.update(self._tasks[name], stage=event.stage)
+        if event.kind in ("retried", "failed"):
+            super().stage(name, event)
+
+    def saved(self, name: str, result: SavedResult) -> None:
+        """Replace the live line of an image by its result."""
+        self._remove(name)
+        super().saved(name, result)
+
+    def failed(self, name: str, error: Exception) -> None:
+        """Replace the live line of an image by its error."""
+        self._remove(name)
+        super().failed(name, error)
+
+    def _remove(self, name: str) -> None:
+        if name in self._tasks:
+            self._progress.remove_task(self._tasks.pop(name))
+
+
+def progress(console: Console) -> tuple[AbstractContextManager[object], PlainProgress]:
+    """Return a context manager and a listener that show progress: live on a terminal, else one line per event."""
+    if not console.is_terminal:
+        return nullcontext(), PlainProgress(console)
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[stage]}"), TimeElapsedColumn()
+    live = Progress(*columns, console=console, transient=True)
+    return live, LiveProgress(live)
+
+
+def _stage_text(event: StageEvent) -> Text:
+    style = {"finished": "", "retried": "yellow", "failed": "red"}[event.kind]
+    detail = f"  {event.detail}" if event.detail else ""
+    return Text(f"{event.stage:<18} {event.kind:<8} {event.seconds:7.2f} s{detail}", style=style)
+
+
+def result_summary(sidecar: Mapping[str, Any]) -> list[str]:
+    """Return format, size, model and quality of a result, as short texts."""
+    image, model, quality = sidecar["image"], sidecar["model"], sidecar["quality"]
+    summary = [
+        f"{image['format']} {image['width']} x {image['height']}",
+        f"{image['bytes'] / 1000:.0f} kB",
+        f"{model['name']} on {model['host']}",
+        f"quality {quality['score']:.2f}",
+    ]
+    if second := sidecar.get("escalation"):
+        summary.append(f"second attempt on {second['model']} {'kept' if second['kept'] == 'second' else 'not kept'}")
+    return [*summary, "from the cache"] if sidecar["cache"]["hit"] else summary
+
+
+def result_warnings(sidecar: Mapping[str, Any]) -> list[str]:
+    """Return the warnings of a result, starting with a request for manual review if there is one."""
+    review = ["manual review recommended"] if sidecar["quality"]["review"] else []
+    return [*review, *sidecar["warnings"]]

@@ -1,0 +1,149 @@
+"""``pbr up``: run an embedded cloud."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterable
+from typing import Annotated, Final
+
+import typer
+
+from client import local_cloud, local_models
+from client.commands.console import ERR, OUT
+from client.commands.models.weights import model_source
+from client.errors import UsageError
+from client.local_cloud import APP, DefaultModel, RunningCloud
+from core.options import Host
+from core.segmentation.registry import CLASSICAL
+from embedded_cloud.cloud import EmbeddedCloud
+from embedded_cloud.deploy import parameter_names
+from functions.runtime.weights import best_available
+
+IMAGE_URI: Final = f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/{APP}:working-tree"
+"""Image of the worker and the endpoint. It is never pulled: both run from the working tree."""
+
+# Enough to download the best model, 224 MB. An unreachable mirror fails within three seconds.
+_MODEL_TIMEOUT_S: Final = 20.0
+
+
+def up(
+    port: Annotated[int, typer.Option(help="Port of the AWS endpoint on localhost; 0 for any free port.")] = 5555,
+    api_port: Annotated[int, typer.Option(help="Port of the HTTP API on localhost; 0 for any free port.")] = 8080,
+    model: Annotated[str | None, typer.Option(help="Default model.", show_default="best available model")] = None,
+    host: Annotated[
+        Host, typer.Option(help="Where segmentation runs by default. Each upload can set another host.")
+    ] = Host.LAMBDA,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Template parameter. Repeat for several.", show_default=False),
+    ] = None,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="List template resources and properties that the cloud ignores."),
+    ] = False,
+) -> None:
+    """Run an embedded cloud on this machine, until Ctrl-C.
+
+    It deploys template.yaml and serves any AWS SDK or CLI. Weights are read from PBR_MODEL_DIR, or else downloaded from
+    PBR_MODEL_MIRROR or rembg's release.
+
+    For example: [bold]pbr up --model u2net --parameter CacheDays=1[/bold]
+    """
+    local_models.check_model(model, local_models.registry())
+    overrides = parse_parameters(parameter or [])
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    with local_cloud.registered(local_cloud.state_directory()) as register:
+        default = choose_model(model)
+        parameters = {**stack_parameters(default, host, all_hosts=True), **overrides}
+        with EmbeddedCloud(local_cloud.template(), parameters, port=port, api_port=api_port) as cloud:
+            register(RunningCloud(cloud.endpoint_url, cloud.region, cloud.stack_name, os.getpid(), default))
+            _print_introduction(cloud, default, verbose=verbose)
+            stop.wait()
+            ERR.print("Stopping ...")
+
+
+def choose_model(name: str | None) -> DefaultModel:
+    """Return the default model of a cloud: the named one, or for None or ``auto`` the best available one."""
+    if name not in (None, "auto"):
+        return DefaultModel(name, "requested", limited=False)
+    source = model_source(_MODEL_TIMEOUT_S)
+    found = best_available(source)
+    if found == CLASSICAL:
+        return DefaultModel(
+            found,
+            "no network weights are available, so the built-in classical segmenter is used and quality is limited; "
+            "set PBR_MODEL_DIR or PBR_MODEL_MIRROR",
+            limited=True,
+        )
+    return DefaultModel(found, f"best available free model, {source.find(found)}", limited=False)
+
+
+def stack_parameters(model: DefaultModel, host: Host, *, all_hosts: bool) -> dict[str, str]:
+    """Return the template parameters of an embedded cloud.
+
+    Args:
+        model: default model.
+        host: default host of segmentation; auto for the template's default.
+        all_hosts: deploy the ECS worker and the SageMaker endpoint, whatever the default host is.
+    """
+    directories = os.pathsep.join(str(directory) for directory in local_models.directories())
+    values = {"DefaultModel": model.name, "ModelDirectory": directories}
+    if mirror := os.environ.get("PBR_MODEL_MIRROR"):
+        values["ModelMirror"] = mirror
+    if custom := os.environ.get("PBR_CUSTOM_MODELS"):
+        values["CustomModels"] = custom
+    if host is not Host.AUTO:
+        values["SegmentationHost"] = host.value
+    if all_hosts:
+        values |= {
+            "WorkerImageUri": IMAGE_URI,
+            "WorkerSubnets": "subnet-embedded",
+            "WorkerSecurityGroups": "sg-embedded",
+            "SageMakerImageUri": IMAGE_URI,
+        }
+    return values
+
+
+def parse_parameters(pairs: Iterable[str]) -> dict[str, str]:
+    """Return template parameters from texts ``NAME=VALUE``.
+
+    Raises:
+        UsageError: if a text has no value, or the template has no such parameter.
+    """
+    known, values = parameter_names(local_cloud.template()), {}
+    for text in pairs:
+        name, is_pair, value = text.partition("=")
+        if not is_pair or name not in known:
+            raise UsageError(
+                "Invalid template parameter",
+                field="--parameter",
+                value=text,
+                remedy=f"Use NAME=VALUE. The parameters are: {', '.join(known)}.",
+            )
+        values[name] = value
+    return values
+
+
+def _print_introduction(cloud: EmbeddedCloud, model: DefaultModel, *, verbose: bool) -> None:
+    """Print the cloud's outputs, its limits, and commands to try."""
+    OUT.print(f"# The embedded cloud is running at {cloud.endpoint_url}. Press Ctrl-C to stop it.")
+    OUT.print(f"# Default model: {model.name} ({model.reason})")
+    for name, value in cloud.outputs.items():
+        OUT.print(f"# {name}: {value}")
+    ignored = cloud.skipped_by_reason()
+    if verbose:
+        for (kind, reason), names in ignored.items():
+            OUT.print(f"# Ignored: {kind} ({', '.join(names)}): {reason}")
+    else:
+        OUT.print(f"# Ignored: {', '.join(sorted({kind for kind, _ in ignored}))} (for the reasons, use --verbose)")
+    for name, value in cloud.environment.items():
+        OUT.print(f"export {name}={value}")
+    uploads, results = cloud.outputs["UploadsBucket"], cloud.outputs["ResultsBucket"]
+    OUT.print(
+        f"aws s3 cp photo.jpg s3://{uploads}/photos/photo.jpg --metadata pbr-format=png\n"
+        f"aws s3 cp s3://{results}/results/photos/photo.png .\n"
+        "KEY=$(pbr keys create laptop)\n"
+        f'curl -H "X-API-Key: $KEY" -F image=@photo.jpg {cloud.outputs["ApiUrl"]}/process'
+    )

@@ -1,0 +1,206 @@
+"""The embedded cloud of this user: find, start and stop the process that runs it."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Final
+
+import platformdirs
+
+from client.errors import EmbeddedCloudError
+
+APP: Final = "precision-background-remover"
+"""Name of the directories for state and cache."""
+
+ROOT: Final = Path(__file__).parent.parent
+
+_START_S: Final = 90.0
+_STOP_S: Final = 130.0  # a worker may take two minutes to finish its jobs
+_LOCK_S: Final = 1.0
+_POLL_S: Final = 0.1
+_LOG_TAIL_LINES: Final = 15
+
+
+@dataclass(frozen=True)
+class DefaultModel:
+    """The default segmentation model of a cloud.
+
+    Attributes:
+        name: name of the model.
+        reason: why it was chosen.
+        limited: whether it is the fallback because no network is available.
+    """
+
+    name: str
+    reason: str
+    limited: bool
+
+
+@dataclass(frozen=True)
+class RunningCloud:
+    """An embedded cloud that runs in another process."""
+
+    endpoint_url: str
+    region: str
+    stack_name: str
+    pid: int
+    model: DefaultModel
+
+
+def template() -> Path:
+    """Return the path of the project's template.yaml.
+
+    Raises:
+        EmbeddedCloudError: if the package is not installed from a clone of the project.
+    """
+    path = ROOT / "template.yaml"
+    if not path.is_file():
+        raise EmbeddedCloudError(
+            "The embedded cloud needs template.yaml, which only a clone of the project has",
+            field="template",
+            value=str(path),
+            remedy="Run make setup in a clone of the project, or use a stack on AWS with --stack.",
+        )
+    return path
+
+
+def state_directory() -> Path:
+    """Return the directory of the running cloud's state file and log."""
+    return platformdirs.user_state_path(APP)
+
+
+@contextmanager
+def registered(directory: Path) -> Iterator[Callable[[RunningCloud], None]]:
+    """Lock the state file while a cloud runs. Yields a function that registers the cloud once it is ready.
+
+    The operating system releases the lock even if the process is killed.
+
+    Raises:
+        EmbeddedCloudError: if another cloud of this user is running.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "cloud.json").open("a+") as file:
+        if not _lock(file):
+            other = running(directory)
+            raise EmbeddedCloudError(
+                "An embedded cloud is already running",
+                field="endpoint",
+                value=other.endpoint_url if other else "starting",
+                remedy="Use it, or stop it with pbr down.",
+            )
+        file.truncate(0)
+
+        def register(cloud: RunningCloud) -> None:
+            file.write(json.dumps(asdict(cloud)))
+            file.flush()
+
+        try:
+            yield register
+        finally:
+            file.truncate(0)
+
+
+def running(directory: Path) -> RunningCloud | None:
+    """Return the running cloud, or None if there is none or it is not ready."""
+    try:
+        with (directory / "cloud.json").open() as file:
+            if _try_lock(file, fcntl.LOCK_SH):
+                return None
+            text = file.read()
+    except FileNotFoundError:
+        return None
+    if not text:
+        return None
+    state = json.loads(text)
+    return RunningCloud(**{**state, "model": DefaultModel(**state["model"])})
+
+
+def start(directory: Path) -> RunningCloud:
+    """Start a cloud in the background and wait until it is ready.
+
+    Raises:
+        EmbeddedCloudError: if it does not start; the remedy contains the end of its log.
+    """
+    template()
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "cloud.log"
+    with path.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "client.cli", "up", "--port", "0", "--api-port", "0"],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + _START_S
+    while (cloud := running(directory)) is None:
+        # If another process starts a cloud at the same time, ours exits and the other one is used.
+        ended = process.poll() is not None and not _is_locked(directory)
+        if ended or time.monotonic() > deadline:
+            process.terminate()
+            tail = "\n".join(path.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])
+            raise EmbeddedCloudError(
+                "The embedded cloud did not start"
+                if ended
+                else f"The embedded cloud was not ready within {_START_S:.0f} s",
+                field="log",
+                value=str(path),
+                remedy=f"The end of its log:\n{tail}",
+            )
+        time.sleep(_POLL_S)
+    return cloud
+
+
+def stop(directory: Path) -> RunningCloud | None:
+    """Stop the running cloud, wait for its end, and return it; None if no cloud is running.
+
+    Raises:
+        EmbeddedCloudError: if it does not stop in time.
+    """
+    cloud = running(directory)
+    if cloud is None:
+        return None
+    os.kill(cloud.pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_S
+    while _is_locked(directory):
+        if time.monotonic() > deadline:
+            raise EmbeddedCloudError(
+                f"The embedded cloud did not stop within {_STOP_S:.0f} s",
+                field="pid",
+                value=cloud.pid,
+                remedy=f"Kill it with kill -9 {cloud.pid}.",
+            )
+        time.sleep(_POLL_S)
+    return cloud
+
+
+def _is_locked(directory: Path) -> bool:
+    with (directory / "cloud.json").open("a") as file:
+        return not _try_lock(file, fcntl.LOCK_SH)
+
+
+def _lock(file: IO[str]) -> bool:
+    """Lock the state file. Retries, because readers lock it briefly to test for a running cloud."""
+    deadline = time.monotonic() + _LOCK_S
+    while not _try_lock(file, fcntl.LOCK_EX):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def _try_lock(file: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,14 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from client import local_models
+
+
+def test_weights_lie_in_the_users_cache_unless_the_environment_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PBR_MODEL_DIR", os.pathsep.join(["models", "/opt/models"]))
+    assert local_models.directories() == (Path.cwd() / "models", Path("/opt/models"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "/home/user/.cache")
+    monkeypatch.delenv("PBR_MODEL_DIR")
+    assert [path.name for path in local_models.directories()] == ["models"]
