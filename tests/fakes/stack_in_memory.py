@@ -1,4 +1,4 @@
-"""A deployed stack in memory: the few calls that the client makes, answered as AWS answers them."""
+"""In-memory fake of a deployed stack, with the AWS calls that the client makes."""
 
 import json
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ RECOVERY_OUTPUTS = {
 
 
 class Buckets:
-    """S3."""
+    """S3. ``newest`` has the newest version of each key; ``denied`` denies all reads."""
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, ...], bytes] = {}
@@ -64,13 +64,11 @@ class Buckets:
         raise ClientError({"Error": {"Code": "404", "Message": "Not Found"}}, "HeadObject")
 
 
-def _refusal(name: str) -> Any:
+def _error(name: str) -> Any:
     return type(name, (ClientError,), {})({"Error": {"Code": name, "Message": "no"}}, "")
 
 
-_REFUSALS = {
-    name: _refusal(name) for name in ("ExecutionAlreadyExists", "ExecutionDoesNotExist", "ExecutionNotRedrivable")
-}
+_ERRORS = {name: _error(name) for name in ("ExecutionAlreadyExists", "ExecutionDoesNotExist", "ExecutionNotRedrivable")}
 
 
 def _arn(machine: str, name: str) -> str:
@@ -78,12 +76,16 @@ def _arn(machine: str, name: str) -> str:
 
 
 class Executions:
-    """Step Functions. ``histories`` gives an execution's events, one list for each time they are asked for.
+    """Step Functions.
 
-    What is started or redriven runs until it is told to end; ``calls`` are the names of both, in order.
+    Executions that are started or redriven run until ``end`` is called.
+
+    Attributes:
+        histories: events of an execution by ARN, one list per call.
+        calls: ``start`` or ``redrive``, with the name of the execution.
     """
 
-    exceptions = SimpleNamespace(**{name: type(refusal) for name, refusal in _REFUSALS.items()})
+    exceptions = SimpleNamespace(**{name: type(refusal) for name, refusal in _ERRORS.items()})
 
     def __init__(self) -> None:
         self.known: dict[str, dict[str, Any]] = {}
@@ -106,7 +108,7 @@ class Executions:
     def describe_execution(self, **request: Any) -> dict[str, Any]:
         self.described.append(request["executionArn"])
         if request["executionArn"] not in self.known:
-            raise _REFUSALS["ExecutionDoesNotExist"]
+            raise _ERRORS["ExecutionDoesNotExist"]
         return self.known[request["executionArn"]]
 
     def get_execution_history(self, **request: Any) -> dict[str, Any]:
@@ -116,7 +118,7 @@ class Executions:
     def start_execution(self, **request: Any) -> dict[str, Any]:
         arn = _arn(request["stateMachineArn"], request["name"])
         if arn in self.known and self.known[arn]["status"] != "RUNNING":
-            raise _REFUSALS["ExecutionAlreadyExists"]
+            raise _ERRORS["ExecutionAlreadyExists"]
         if arn not in self.known:
             self.calls.append(("start", request["name"]))
             self.add(request["name"], json.loads(request["input"]), machine=request["stateMachineArn"])
@@ -125,7 +127,7 @@ class Executions:
     def redrive_execution(self, **request: Any) -> dict[str, Any]:
         found = self.known[request["executionArn"]]
         if found["status"] == "RUNNING":
-            raise _REFUSALS["ExecutionNotRedrivable"]
+            raise _ERRORS["ExecutionNotRedrivable"]
         self.calls.append(("redrive", found["name"]))
         found |= {"status": "RUNNING", "redriveCount": found.get("redriveCount", 0) + 1}
         return {}
@@ -143,8 +145,8 @@ class _Pages:
 
     def paginate(self, **request: Any) -> Iterator[dict[str, Any]]:
         if self._operation == "get_execution_history":
-            looks = self._executions.histories[request["executionArn"]]
-            events = looks.pop(0) if len(looks) > 1 else looks[0]
+            reads = self._executions.histories[request["executionArn"]]
+            events = reads.pop(0) if len(reads) > 1 else reads[0]
             for start in range(0, len(events), 3):
                 yield {"events": events[start : start + 3]}
         else:
@@ -156,7 +158,7 @@ class _Pages:
 
 
 def uploaded(key: str, version: str, bucket: str = "uploads") -> dict[str, Any]:
-    """The event that S3 sends, as far as it matters."""
+    """Return an S3 event with the fields that the pipeline reads."""
     return {"source": "aws.s3", "detail": {"bucket": {"name": bucket}, "object": {"key": key, "version-id": version}}}
 
 
@@ -185,7 +187,7 @@ def stack(
 
 
 class History:
-    """A history as it grows: states follow one another, a millisecond apart unless told otherwise."""
+    """Builder of an execution history. Events are 1 ms apart by default."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
@@ -200,12 +202,12 @@ class History:
         )
         return self
 
-    def enter(self, name: str, kind: str = "Task", given: Any = None) -> "History":
-        details = {"name": name, "input": json.dumps(given)} if given is not None else {"name": name}
+    def enter(self, name: str, kind: str = "Task", data: Any = None) -> "History":
+        details = {"name": name, "input": json.dumps(data)} if data is not None else {"name": name}
         return self.add(f"{kind}StateEntered", stateEnteredEventDetails=details)
 
-    def exit(self, name: str, kind: str = "Task", *, ms: int = 1, made: Any = None) -> "History":
-        details = {"name": name, "output": json.dumps(made)} if made is not None else {"name": name}
+    def exit(self, name: str, kind: str = "Task", *, ms: int = 1, data: Any = None) -> "History":
+        details = {"name": name, "output": json.dumps(data)} if data is not None else {"name": name}
         return self.add(f"{kind}StateExited", ms=ms, stateExitedEventDetails=details)
 
     def attempt(self) -> "History":

@@ -25,7 +25,7 @@ DAY = timedelta(days=1)
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """A stack that has keys, meters and a secret."""
+    """A stack with tables for keys and usage, and a webhook secret."""
     with mock_aws():
         session = boto3.session.Session("local", "local", region_name="eu-west-1")
         dynamodb, secrets = session.client("dynamodb"), session.client("secretsmanager")
@@ -44,8 +44,8 @@ def stack() -> Iterator[Stack]:
         )
 
 
-def gate(stack: Stack, at: datetime = NOW) -> Authorizer:
-    """Return the gate of a function that has just started."""
+def authorizer(stack: Stack, at: datetime = NOW) -> Authorizer:
+    """Return the authorizer of a new function instance, with an empty cache."""
     return Authorizer(
         keys_table="keys",
         usage_table="usage",
@@ -58,10 +58,10 @@ def gate(stack: Stack, at: datetime = NOW) -> Authorizer:
 
 def caller(stack: Stack, key: ApiKey, at: datetime = NOW) -> Caller:
     request = APIGatewayProxyEventV2({"headers": {"x-api-key": key.reveal()}, "requestContext": {}})
-    return gate(stack, at).authorize(request, Scope.READ).caller
+    return authorizer(stack, at).authorize(request, Scope.READ).caller
 
 
-def lets_in(stack: Stack, key: ApiKey, at: datetime = NOW) -> bool:
+def is_accepted(stack: Stack, key: ApiKey, at: datetime = NOW) -> bool:
     try:
         return bool(caller(stack, key, at))
     except Problem as problem:
@@ -69,27 +69,27 @@ def lets_in(stack: Stack, key: ApiKey, at: datetime = NOW) -> bool:
         return False
 
 
-def make(stack: Stack, name: str = "laptop", **asked: Any) -> api_keys.IssuedKey:
+def make(stack: Stack, name: str = "laptop", **overrides: Any) -> api_keys.IssuedKey:
     given = {"scopes": [Scope.READ], "rate_per_minute": None, "monthly_quota": None, "lifetime": None, "now": NOW}
-    return api_keys.create(stack, name, **given | asked)
+    return api_keys.create(stack, name, **given | overrides)
 
 
-def test_a_key_has_the_scopes_and_limits_that_were_asked_for(stack: Stack) -> None:
+def test_a_key_has_the_requested_scopes_and_limits(stack: Stack) -> None:
     scopes = {Scope.READ, Scope.DELETE}
     key = make(stack, scopes=scopes, rate_per_minute=5, monthly_quota=7, lifetime=90 * DAY).key
     assert caller(stack, key) == Caller(key.key_id, frozenset(scopes), 5, 7)
-    assert lets_in(stack, key, NOW + 89 * DAY) and not lets_in(stack, key, NOW + 90 * DAY)
-    assert not lets_in(stack, make(stack, lifetime=0 * DAY).key)
+    assert is_accepted(stack, key, NOW + 89 * DAY) and not is_accepted(stack, key, NOW + 90 * DAY)
+    assert not is_accepted(stack, make(stack, lifetime=0 * DAY).key)
 
 
-def test_a_key_without_limits_of_its_own_has_the_stack_s(stack: Stack) -> None:
+def test_a_key_without_limits_has_those_of_the_stack(stack: Stack) -> None:
     key = make(stack).info
     assert (key.rate_per_minute, key.monthly_quota) == (60, 10_000)
     own = make(stack, rate_per_minute=5, monthly_quota=0).info
     assert (own.rate_per_minute, own.monthly_quota) == (5, 0)
 
 
-def test_scripts_get_all_facts_of_a_new_key(stack: Stack) -> None:
+def test_json_of_a_new_key(stack: Stack) -> None:
     issued = make(stack, monthly_quota=0)
     assert issued.to_json() == {
         "id": issued.key.key_id,
@@ -107,9 +107,9 @@ def test_scripts_get_all_facts_of_a_new_key(stack: Stack) -> None:
     }
 
 
-def test_the_list_has_every_key_newest_first_with_this_month_s_use(stack: Stack) -> None:
+def test_keys_are_listed_newest_first_with_the_usage_of_this_month(stack: Stack) -> None:
     used, revoked, rotated = (make(stack, now=NOW + days * DAY, lifetime=9 * DAY).key for days in (1, 2, 3))
-    gate(stack).charge(caller(stack, used))
+    authorizer(stack).charge(caller(stack, used))
     api_keys.revoke(stack, revoked.key_id, NOW)
     api_keys.rotate(stack, rotated.key_id, DAY, NOW + 4 * DAY)
     facts = [key.to_json() for key in api_keys.list_keys(stack, NOW + 10 * DAY)]
@@ -132,29 +132,29 @@ def test_neither_the_table_nor_the_list_has_a_secret(stack: Stack) -> None:
     assert all(one.key.sha256 in stored and one.key.sha256 not in listed for one in issued)
 
 
-def test_a_rotated_key_opens_with_both_secrets_until_the_grace_is_over(stack: Stack) -> None:
+def test_both_secrets_of_a_rotated_key_are_valid_during_the_grace_period(stack: Stack) -> None:
     old = make(stack).key
     new = api_keys.rotate(stack, old.key_id, DAY, NOW).key
     assert new.key_id == old.key_id
-    assert [lets_in(stack, key, NOW + 0.9 * DAY) for key in (old, new)] == [True, True]
-    assert [lets_in(stack, key, NOW + DAY) for key in (old, new)] == [False, True]
+    assert [is_accepted(stack, key, NOW + 0.9 * DAY) for key in (old, new)] == [True, True]
+    assert [is_accepted(stack, key, NOW + DAY) for key in (old, new)] == [False, True]
 
 
-def test_a_key_that_leaked_is_rotated_without_grace(stack: Stack) -> None:
+def test_rotation_without_grace_ends_the_old_secret(stack: Stack) -> None:
     old = make(stack).key
     new = api_keys.rotate(stack, old.reveal(), timedelta(0), NOW).key
-    assert [lets_in(stack, key) for key in (old, new)] == [False, True]
+    assert [is_accepted(stack, key) for key in (old, new)] == [False, True]
 
 
-def test_a_revoked_key_lets_nobody_in_and_is_not_rotated(stack: Stack) -> None:
+def test_a_revoked_key_is_refused_and_cannot_be_rotated(stack: Stack) -> None:
     key = make(stack).key
     api_keys.revoke(stack, key.key_id, NOW)
-    assert not lets_in(stack, key)
+    assert not is_accepted(stack, key)
     with pytest.raises(KeyConflictError, match="revoked"):
         api_keys.rotate(stack, key.key_id, DAY, NOW)
 
 
-def test_a_key_is_revoked_by_its_text_once_and_for_all(stack: Stack) -> None:
+def test_the_first_revocation_of_a_key_counts(stack: Stack) -> None:
     key = make(stack).key.reveal()
     assert api_keys.revoke(stack, key, NOW).revoked_at == api_keys.revoke(stack, key, NOW + DAY).revoked_at == NOW
 
@@ -165,7 +165,7 @@ def test_an_expired_key_is_not_rotated(stack: Stack) -> None:
         api_keys.rotate(stack, key, DAY, NOW + DAY)
 
 
-def test_a_key_that_is_not_there_is_named(stack: Stack) -> None:
+def test_error_for_an_unknown_key_has_its_id(stack: Stack) -> None:
     unknown = ApiKey.generate().key_id
     for attempt in (
         lambda: api_keys.revoke(stack, unknown, NOW),
@@ -177,7 +177,7 @@ def test_a_key_that_is_not_there_is_named(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("key", [ApiKey.generate().reveal()[:-1], ""], ids=["cut off", "empty"])
-def test_what_may_be_a_mistyped_key_is_not_repeated(stack: Stack, key: str) -> None:
+def test_a_mistyped_key_is_not_printed(stack: Stack, key: str) -> None:
     for attempt in (lambda: api_keys.revoke(stack, key, NOW), lambda: api_keys.rotate(stack, key, DAY, NOW)):
         with pytest.raises(UsageError) as caught:
             attempt()
@@ -185,15 +185,15 @@ def test_what_may_be_a_mistyped_key_is_not_repeated(stack: Stack, key: str) -> N
 
 
 class Overtaken:
-    """DynamoDB's client; just before an update arrives, somebody else has done something."""
+    """A DynamoDB client that runs another operation just before each update."""
 
     def __init__(self, dynamodb: Any, others: Callable[[], object]) -> None:
         self.exceptions, self.get_item = dynamodb.exceptions, dynamodb.get_item
         self._update_item, self._others = dynamodb.update_item, others
 
-    def update_item(self, **asked: Any) -> Any:
+    def update_item(self, **request: Any) -> Any:
         self._others()
-        return self._update_item(**asked)
+        return self._update_item(**request)
 
 
 def test_a_key_that_is_revoked_while_it_is_rotated_stays_revoked(stack: Stack) -> None:
@@ -202,45 +202,45 @@ def test_a_key_that_is_revoked_while_it_is_rotated_stays_revoked(stack: Stack) -
     overtaken: Any = Overtaken(stack.dynamodb, lambda: api_keys.revoke(stack, key_id, NOW))
     with pytest.raises(KeyConflictError):
         api_keys.rotate(replace(stack, dynamodb=overtaken), key_id, DAY, NOW)
-    assert not lets_in(stack, issued.key)
+    assert not is_accepted(stack, issued.key)
 
 
-def test_of_two_rotations_at_once_one_is_told_that_its_secret_opens_nothing(stack: Stack) -> None:
+def test_one_of_two_concurrent_rotations_fails(stack: Stack) -> None:
     key_id, issued = make(stack).key.key_id, []
     overtaken: Any = Overtaken(stack.dynamodb, lambda: issued.append(api_keys.rotate(stack, key_id, DAY, NOW)))
     with pytest.raises(KeyConflictError):
         api_keys.rotate(replace(stack, dynamodb=overtaken), key_id, DAY, NOW)
-    assert lets_in(stack, issued[0].key)
+    assert is_accepted(stack, issued[0].key)
 
 
-def test_no_key_is_made_that_nobody_gets_to_see(stack: Stack) -> None:
+def test_no_key_is_stored_if_it_cannot_be_shown(stack: Stack) -> None:
     before = len(api_keys.list_keys(stack, NOW))
     with pytest.raises(stack.dynamodb.exceptions.ResourceNotFoundException):
         make(replace(stack, outputs={**stack.outputs, "ApiUsageTable": "nosuch"}))
     assert len(api_keys.list_keys(stack, NOW)) == before
 
 
-def test_a_key_s_webhooks_are_signed_with_a_secret_that_outlives_rotations(stack: Stack) -> None:
+def test_the_webhook_secret_of_a_key_survives_rotations(stack: Stack) -> None:
     key = make(stack).key
     before = api_keys.webhook_secret(stack, key.key_id)
     newest = api_keys.rotate(stack, key.key_id, DAY, NOW).key
     assert before == api_keys.webhook_secret(stack, newest.reveal()) == signing_secret("master", key.key_id)
 
 
-def test_callers_without_a_key_find_their_webhooks_secret_by_who_they_are(stack: Stack) -> None:
+def test_the_webhook_secret_of_a_caller_with_aws_credentials(stack: Stack) -> None:
     session = "arn:aws:sts::123456789012:assumed-role/shop/one"
     request = APIGatewayProxyEventV2({"headers": {}, "requestContext": {"authorizer": {"iam": {"userArn": session}}}})
-    caller_id = gate(stack).authorize(request, Scope.READ).caller.id
+    caller_id = authorizer(stack).authorize(request, Scope.READ).caller.id
     assert api_keys.webhook_secret(stack, session) == signing_secret("master", caller_id)
 
 
 @pytest.mark.parametrize("arn", ["arn:", "arn:aws:iam::123456789012:role/shop", "arn:aws:s3:::bucket"])
-def test_an_arn_that_nobody_calls_by_has_no_webhooks(stack: Stack, arn: str) -> None:
+def test_arns_that_are_not_callers_are_refused(stack: Stack, arn: str) -> None:
     with pytest.raises(UsageError, match="get-caller-identity"):
         api_keys.webhook_secret(stack, arn)
 
 
-def test_a_stack_without_the_api_is_told_to_be_deployed_again(stack: Stack) -> None:
+def test_a_stack_without_the_api_must_be_deployed_again(stack: Stack) -> None:
     key_id, older = make(stack).key.key_id, replace(stack, outputs={})
     for attempt in (
         lambda: make(older),
@@ -254,7 +254,7 @@ def test_a_stack_without_the_api_is_told_to_be_deployed_again(stack: Stack) -> N
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "x" * 101], ids=["none", "two lines", "long"])
-def test_a_name_is_one_printable_line(stack: Stack, name: str) -> None:
+def test_key_names_are_printable(stack: Stack, name: str) -> None:
     with pytest.raises(UsageError, match="1 to 100 printable"):
         make(stack, name)
 
@@ -270,6 +270,6 @@ def test_a_name_is_one_printable_line(stack: Stack, name: str) -> None:
         ("rotate a --grace soon", "--grace"),
     ],
 )
-def test_wrong_use_is_told_before_anything_is_done(arguments: str, says: str) -> None:
+def test_usage_errors_are_detected_first(arguments: str, says: str) -> None:
     result = CliRunner().invoke(app, ["keys", *arguments.split()])
     assert result.exit_code == 2 and says in result.stderr

@@ -11,7 +11,7 @@ from tests.fakes.stack_in_memory import NOW
 
 
 class Pipeline:
-    """Jobs whose results are their uploads; what is named ``broken`` never ends."""
+    """A job client whose results are the uploads. Images named ``broken`` time out."""
 
     def __init__(self) -> None:
         self.data: dict[str, bytes] = {}
@@ -64,7 +64,7 @@ def run(images: list[ImageFile], out: Path) -> tuple[list[SavedResult], Listener
     return process_all(Pipeline(), images, {}, out, heard, 1.0), heard  # type: ignore[arg-type]
 
 
-def test_every_picture_gets_a_result_and_a_sidecar_named_after_it(tmp_path: Path) -> None:
+def test_results_and_sidecars_are_named_after_the_images(tmp_path: Path) -> None:
     saved, heard = run(files(tmp_path, "a.jpg", "b.png"), tmp_path / "out")
     assert [result.path for result in saved] == [tmp_path / "out/a.webp", tmp_path / "out/b.webp"]
     assert (tmp_path / "out/a.webp").read_bytes() == b"x"
@@ -72,7 +72,7 @@ def test_every_picture_gets_a_result_and_a_sidecar_named_after_it(tmp_path: Path
     assert sorted(heard.done) == sorted(heard.stages) == ["a.jpg", "b.png"]
 
 
-def test_a_picture_that_fails_or_cannot_be_read_stops_no_other(tmp_path: Path) -> None:
+def test_a_failed_image_does_not_stop_the_others(tmp_path: Path) -> None:
     images = [*files(tmp_path, "broken.jpg", "b.png"), ImageFile(tmp_path / "missing.jpg")]
     saved, heard = run(images, tmp_path / "out")
     assert [result.path.name for result in saved] == ["b.webp"]
@@ -80,13 +80,13 @@ def test_a_picture_that_fails_or_cannot_be_read_stops_no_other(tmp_path: Path) -
     assert isinstance(heard.errors["missing.jpg"], FileNotFoundError)
 
 
-def test_pictures_of_the_same_name_have_results_of_their_own(tmp_path: Path) -> None:
+def test_images_with_the_same_name_have_separate_results(tmp_path: Path) -> None:
     saved, _ = run(files(tmp_path, "x/a.jpg", "y/a.jpg", "a.png"), tmp_path / "out")
     assert [result.path.name for result in saved] == ["a.webp", "a-2.webp", "a-3.webp"]
     assert [result.path.read_bytes() for result in saved] == [b"x", b"xx", b"xxx"]
 
 
-def test_no_picture_is_overwritten_by_its_result(tmp_path: Path) -> None:
+def test_results_never_overwrite_inputs(tmp_path: Path) -> None:
     images = files(tmp_path, "a.webp", "b.webp")
     saved, _ = run(images, tmp_path)
     assert [result.path.name for result in saved] == ["a-2.webp", "b-2.webp"]

@@ -43,14 +43,14 @@ def pbr(*arguments: str) -> Result:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_use_is_told_before_anything_is_done(arguments: list[str], says: str) -> None:
+def test_usage_errors_are_detected_first(arguments: list[str], says: str) -> None:
     result = pbr(*arguments)
     assert result.exit_code == 2
     assert says in result.stderr and "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("command", ["history", "status", "redrive --failed", "replay-dlq", "keys list"])
-def test_without_a_cloud_it_is_told_how_to_get_one(command: str) -> None:
+def test_error_without_a_cloud_is_one_line_with_a_remedy(command: str) -> None:
     result = pbr(*command.split())
     assert result.exit_code == 1
     assert re.fullmatch(r"error: .*pbr up.*\n", result.stderr), "one line, with the remedy"
@@ -61,7 +61,7 @@ def test_down_without_a_cloud_is_no_error() -> None:
     assert result.exit_code == 0 and "No embedded cloud" in result.stdout
 
 
-def test_help_tells_every_command_and_the_exit_codes() -> None:
+def test_help_lists_all_commands_and_the_exit_codes() -> None:
     text = pbr("--help").stdout
     commands = ("process", "demo", "up", "down", "models", "history", "redrive", "replay-dlq", "keys", "status")
     assert all(command in text for command in commands)

@@ -14,7 +14,7 @@ def png(pixels: np.ndarray[Any, Any]) -> bytes:
 
 
 @pytest.mark.parametrize(("width", "height"), [(60, 40), (3000, 900)])
-def test_before_and_after_stand_side_by_side_on_squares(tmp_path: Path, width: int, height: int) -> None:
+def test_original_and_result_are_side_by_side_on_a_checkerboard(tmp_path: Path, width: int, height: int) -> None:
     original = np.full((height, width, 3), (200, 30, 30), np.uint8)
     cut = np.zeros((height, width, 4), np.uint8)
     cut[:, : width // 2] = (30, 200, 30, 255)

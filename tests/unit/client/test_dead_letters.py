@@ -15,7 +15,7 @@ from tests.fakes.stack_in_memory import Buckets, Executions, stack, uploaded
 
 
 class Queues:
-    """SQS: what is received is hidden until it is shown again."""
+    """SQS with a visibility timeout that never ends by itself."""
 
     def __init__(self) -> None:
         self.bodies: dict[str, list[str]] = {}
@@ -92,7 +92,7 @@ def job(execution_arn: str) -> str:
     return json.dumps({"token": "t", "job": {"execution": execution, "source": source}})
 
 
-def test_an_undelivered_upload_starts_the_execution_that_its_event_would_have() -> None:
+def test_an_undelivered_upload_starts_its_execution() -> None:
     cloud = Cloud()
     cloud.queues.put("uploads", event("a.jpg"))
     [letter] = cloud.replay()
@@ -102,7 +102,7 @@ def test_an_undelivered_upload_starts_the_execution_that_its_event_would_have() 
     assert cloud.queues.deleted == {"m0"}
 
 
-def test_a_replay_that_was_cut_off_starts_nothing_twice_and_goes_on() -> None:
+def test_an_interrupted_replay_can_be_repeated() -> None:
     cloud = Cloud()
     cloud.queues.put("uploads", event("a.jpg"), event("b.jpg"))
     reading = replay(cloud.stack, Queue.UPLOADS, limit=None, dry_run=False, purge=False)
@@ -137,14 +137,14 @@ def test_a_message_stays_until_its_start_is_confirmed() -> None:
     assert cloud.queues.deleted == {"m0"}
 
 
-def test_two_uploads_of_one_key_are_two() -> None:
+def test_two_uploads_of_one_key_are_both_replayed() -> None:
     cloud = Cloud()
     cloud.queues.put("uploads", event("a.jpg", number=1), event("a.jpg", number=2), event("a.jpg", number=1))
     cloud.replay()
     assert len(cloud.executions.known) == 2 and len(cloud.queues.deleted) == 3
 
 
-def test_an_upload_that_needs_nothing_any_more_is_explained_and_deleted_on_request() -> None:
+def test_obsolete_uploads_are_kept_unless_purged() -> None:
     cloud = Cloud()
     source = {"bucket": "uploads", "key": "a.jpg", "version_id": "v1"}
     sidecar = {"source": source, "execution": {"name": "winner"}}
@@ -172,7 +172,7 @@ def test_an_upload_that_needs_nothing_any_more_is_explained_and_deleted_on_reque
         ),
     )
 )
-def test_what_is_no_message_of_this_stack_is_left(body: Any) -> None:
+def test_messages_of_other_stacks_are_kept(body: Any) -> None:
     cloud = Cloud()
     for queue in ("uploads", "segmentation", "webhooks"):
         cloud.queues.put(queue, json.dumps(body), "{")
@@ -182,7 +182,7 @@ def test_what_is_no_message_of_this_stack_is_left(body: Any) -> None:
 
 
 @pytest.mark.parametrize("place", [("a.jpg", "v1", "elsewhere"), ("", "v1")], ids=["another bucket", "no key"])
-def test_what_is_no_object_of_the_uploads_bucket_is_left(place: tuple[str, ...]) -> None:
+def test_events_of_other_buckets_are_kept(place: tuple[str, ...]) -> None:
     cloud = Cloud()
     cloud.queues.put("uploads", json.dumps(uploaded(*place)), event("a.jpg"))
     assert [letter.status for letter in cloud.replay()] == ["kept", "replayed"]
@@ -195,15 +195,15 @@ def test_a_dry_run_changes_nothing_and_hides_nothing() -> None:
     assert not (cloud.executions.known or cloud.queues.deleted or cloud.queues.hidden)
 
 
-def test_no_more_messages_are_read_than_asked_for() -> None:
+def test_limit_is_the_maximum_number_of_messages() -> None:
     cloud = Cloud()
     cloud.queues.put("uploads", *(event("a.jpg", number=number) for number in range(9)))
     assert len(cloud.replay(limit=6, dry_run=True)) == 6
 
 
-def test_messages_that_are_shown_again_meanwhile_hide_no_others() -> None:
+def test_messages_that_become_visible_again_hide_no_others() -> None:
     class Slow(Queues):
-        """Takes so long that the lease of the first messages has ended before the second look."""
+        """The visibility timeout of the first messages ends before the second read."""
 
         looks = 0
 
@@ -220,19 +220,19 @@ def test_messages_that_are_shown_again_meanwhile_hide_no_others() -> None:
     assert [letter.message_id for letter in letters] == [f"m{number}" for number in range(9)]
 
 
-def test_messages_that_are_shown_again_for_ever_are_read_once() -> None:
-    class Unleased(Queues):
+def test_messages_that_are_always_visible_are_read_once() -> None:
+    class AlwaysVisible(Queues):
         def receive_message(self, **request: Any) -> dict[str, Any]:
             self.hidden.clear()
             return super().receive_message(**request)
 
     cloud = Cloud()
-    cloud.queues = Unleased()
+    cloud.queues = AlwaysVisible()
     cloud.queues.put("uploads", "no event", "none either")
     assert [letter.message_id for letter in cloud.replay()] == ["m0", "m1"]
 
 
-def test_an_ending_that_was_not_told_is_settled() -> None:
+def test_an_undelivered_end_of_an_execution_is_reconciled() -> None:
     cloud = Cloud()
     cloud.queues.put("reconcile", ended("ABORTED"))
     [letter] = cloud.replay("reconcile")
@@ -241,13 +241,13 @@ def test_an_ending_that_was_not_told_is_settled() -> None:
 
 
 @pytest.mark.parametrize("given", [None, "[", '["a.jpg"]', ["a.jpg"]])
-def test_an_ending_is_settled_whatever_its_execution_was_started_with(given: Any) -> None:
+def test_an_end_is_reconciled_whatever_the_input_was(given: Any) -> None:
     cloud = Cloud()
     cloud.queues.put("reconcile", json.dumps({"source": "aws.states", "detail": {"input": given}}))
     assert [(letter.status, letter.key) for letter in cloud.replay("reconcile")] == [("replayed", None)]
 
 
-def test_an_ending_that_cannot_be_settled_is_kept() -> None:
+def test_an_end_that_cannot_be_reconciled_is_kept() -> None:
     cloud = Cloud(reconcile_fails=True)
     cloud.queues.put("reconcile", ended("ABORTED"))
     [letter] = cloud.replay("reconcile")
@@ -268,7 +268,7 @@ def test_an_ending_that_cannot_be_settled_is_kept() -> None:
     ],
     ids=["running", "failed", "timed out", "succeeded"],
 )
-def test_a_job_is_explained_by_what_became_of_its_execution(facts: dict[str, Any], status: str, reason: str) -> None:
+def test_jobs_have_the_outcome_of_their_execution(facts: dict[str, Any], status: str, reason: str) -> None:
     cloud = Cloud()
     cloud.queues.put("segmentation", job(cloud.executions.add("one", {}, **facts)))
     [letter] = cloud.replay("segmentation")
@@ -278,7 +278,7 @@ def test_a_job_is_explained_by_what_became_of_its_execution(facts: dict[str, Any
     assert cloud.queues.deleted == ({"m0"} if status == "obsolete" else set())
 
 
-def test_a_job_whose_execution_is_forgotten_is_explained_too() -> None:
+def test_a_job_without_an_execution_is_obsolete() -> None:
     cloud = Cloud()
     cloud.queues.put("segmentation", job("arn:aws:states:eu-west-1:123456789012:execution:pbr:one"))
     assert [letter.reason for letter in cloud.replay("segmentation")] == ["one does not exist any more"]
@@ -288,7 +288,7 @@ NOTICE = json.loads((ROOT / "events/webhook.json").read_text())
 REFUSED = {"Error": "WebhookRefusedError", "Cause": '{"errorMessage": "The receiver answers with status 410"}'}
 
 
-def test_a_webhook_is_delivered_again_once_for_each_message() -> None:
+def test_each_webhook_message_is_delivered_once() -> None:
     cloud = Cloud()
     body = json.dumps({"notice": NOTICE, "failed": REFUSED})
     cloud.queues.put("webhooks", body, body)
@@ -304,12 +304,12 @@ def test_a_webhook_is_delivered_again_once_for_each_message() -> None:
     assert {arn.split(":")[6] for arn in started} == {"pbr-webhooks"}
 
 
-def test_a_webhook_that_is_refused_again_is_left_for_the_next_time() -> None:
+def test_a_webhook_that_is_refused_again_is_a_new_message() -> None:
     class Refusing(Executions):
-        """Deliveries that end at once, with a dead letter."""
+        """Deliveries that fail at once and put a new dead letter into the queue."""
 
         def start_execution(self, **request: Any) -> dict[str, Any]:
-            assert len(cloud.queues.bodies["https://webhooks-dlq"]) < 9, "it goes on and on"
+            assert len(cloud.queues.bodies["https://webhooks-dlq"]) < 9, "the replay does not end"
             cloud.queues.put("webhooks", body)
             return super().start_execution(**request)
 
@@ -320,13 +320,13 @@ def test_a_webhook_that_is_refused_again_is_left_for_the_next_time() -> None:
     assert [letter.message_id for letter in cloud.replay("webhooks", dry_run=True)] == ["m2", "m3"]
 
 
-def test_what_timed_out_has_no_cause_and_is_delivered_again_all_the_same() -> None:
+def test_a_webhook_that_timed_out_is_replayable() -> None:
     cloud = Cloud()
     cloud.queues.put("webhooks", json.dumps({"notice": NOTICE, "failed": {"Error": "States.Timeout"}}))
     assert [letter.status for letter in cloud.replay("webhooks", dry_run=True)] == ["replayable"]
 
 
-def test_a_stack_without_the_outputs_is_told_to_be_deployed_again() -> None:
+def test_a_stack_without_the_queue_must_be_deployed_again() -> None:
     outputs = {"StateMachineArn": ""}
     bare = Stack(**{**vars(Cloud().stack), "outputs": outputs})
     with pytest.raises(StackUnavailableError, match="UploadsDeadLetterQueueUrl"):

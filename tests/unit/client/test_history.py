@@ -12,7 +12,7 @@ from tests.fakes.stack_in_memory import NOW, Executions, History, stack, uploade
 from tests.state_machine import DEFINITION
 
 
-def told(history: History) -> list[tuple[str, str, str]]:
+def stage_events(history: History) -> list[tuple[str, str, str]]:
     return [(event.stage, event.kind, event.detail) for event in StageReader().read(history.events)]
 
 
@@ -37,10 +37,10 @@ def finished() -> History:
     )
 
 
-def test_tasks_and_waits_are_stages_and_choices_are_not() -> None:
+def test_task_and_wait_states_are_stages() -> None:
     history = History().enter("CacheHit?", "Choice").exit("CacheHit?", "Choice")
     history.enter("WaitForOwner", "Wait").exit("WaitForOwner", "Wait").task("Validate")
-    assert told(history) == [
+    assert stage_events(history) == [
         ("WaitForOwner", "started", ""),
         ("WaitForOwner", "finished", ""),
         ("Validate", "started", ""),
@@ -49,7 +49,7 @@ def test_tasks_and_waits_are_stages_and_choices_are_not() -> None:
 
 
 @pytest.mark.parametrize("ended", ["ParallelStateSucceeded", "ParallelStateFailed"])
-def test_branches_are_one_stage_together(ended: str) -> None:
+def test_a_parallel_state_is_one_stage(ended: str) -> None:
     history = History().enter("SegmentOnSageMakerAsync", "Parallel").add("ParallelStateStarted")
     history.enter("AwaitMask").attempt().task("FindRequest").task("InvokeEndpoint")
     if ended == "ParallelStateFailed":
@@ -57,7 +57,7 @@ def test_branches_are_one_stage_together(ended: str) -> None:
     else:
         history.add("TaskSucceeded").exit("AwaitMask")
     history.add(ended).exit("SegmentOnSageMakerAsync", "Parallel")
-    assert told(history) == [
+    assert stage_events(history) == [
         ("SegmentOnSageMakerAsync", "started", ""),
         ("SegmentOnSageMakerAsync", "finished", "")
         if ended == "ParallelStateSucceeded"
@@ -65,28 +65,28 @@ def test_branches_are_one_stage_together(ended: str) -> None:
     ]
 
 
-def test_a_stage_is_timed_from_its_entry_over_all_attempts() -> None:
+def test_stage_duration_includes_all_attempts() -> None:
     history = History().enter("Refine").attempt().fail("E", "c", ms=500).attempt().add("TaskSucceeded", ms=500)
     *_, last = StageReader().read(history.exit("Refine").events)
     assert last.kind == "finished" and last.seconds == pytest.approx(1.005)
 
 
-def test_a_retry_is_told_once_with_its_error_and_is_no_failure() -> None:
-    assert ("SegmentOnLambda", "retried", "StorageUnavailableError: later") in told(finished())
-    assert [kind for stage, kind, _ in told(finished()) if stage == "SegmentOnLambda"] == [
+def test_a_retried_stage_has_one_retry_event() -> None:
+    assert ("SegmentOnLambda", "retried", "StorageUnavailableError: later") in stage_events(finished())
+    assert [kind for stage, kind, _ in stage_events(finished()) if stage == "SegmentOnLambda"] == [
         "started",
         "retried",
         "finished",
     ]
 
 
-def test_a_caught_error_is_told_in_its_own_words() -> None:
+def test_a_caught_error_has_message_and_remedy() -> None:
     history = History().enter("Validate").attempt()
     history.fail("EmptyImageError", wire("EmptyImageError", "The file is empty", "Send another.")).exit("Validate")
-    assert told(history)[-1] == ("Validate", "failed", "EmptyImageError: The file is empty. Send another.")
+    assert stage_events(history)[-1] == ("Validate", "failed", "EmptyImageError: The file is empty. Send another.")
 
 
-def test_an_error_that_nobody_caught_ends_execution_and_stage() -> None:
+def test_an_uncaught_error_ends_execution_and_stage() -> None:
     history = (
         History().enter("Validate").attempt().add("TaskTimedOut", taskTimedOutEventDetails={"error": "States.Timeout"})
     )
@@ -96,7 +96,7 @@ def test_an_error_that_nobody_caught_ends_execution_and_stage() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ExecutionSucceeded", "ExecutionFailed", "ExecutionAborted", "ExecutionTimedOut"])
-def test_every_way_to_end_is_an_end(kind: str) -> None:
+def test_every_final_event_ends_the_history(kind: str) -> None:
     reader = StageReader()
     list(reader.read(History().task("Validate").events))
     assert not reader.ended
@@ -106,16 +106,16 @@ def test_every_way_to_end_is_an_end(kind: str) -> None:
 
 @settings(max_examples=30)
 @given(st.lists(st.integers(0, len(finished().events)), max_size=5))
-def test_it_does_not_matter_when_the_history_is_looked_at(looks: list[int]) -> None:
+def test_stage_events_do_not_depend_on_the_polling_times(looks: list[int]) -> None:
     events = finished().events
     reader = StageReader()
     read = [event for look in [*sorted(looks), len(events)] for event in reader.read(events[:look])]
     assert read == list(StageReader().read(events))
 
 
-def test_a_table_says_of_every_event_when_it_was_and_where() -> None:
-    history = History().enter("Validate", given={"a": 1}).attempt().add("TaskSucceeded", ms=40)
-    history.exit("Validate", made={"b": 2}).add("ExecutionSucceeded")
+def test_event_rows_have_time_type_and_state() -> None:
+    history = History().enter("Validate", data={"a": 1}).attempt().add("TaskSucceeded", ms=40)
+    history.exit("Validate", data={"b": 2}).add("ExecutionSucceeded")
     table = rows(history.events)
     assert [(row.ms, row.type, row.state) for row in table] == [
         (0, "ExecutionStarted", ""),
@@ -129,7 +129,7 @@ def test_a_table_says_of_every_event_when_it_was_and_where() -> None:
     assert (table[1].data, table[5].data, table[2].detail) == ({"a": 1}, {"b": 2}, "lambda:invoke")
 
 
-def test_an_execution_at_a_glance() -> None:
+def test_recent_executions_are_summarized() -> None:
     executions = Executions()
     executions.add("running", uploaded("a.jpg", "1"))
     executions.add(
@@ -149,7 +149,7 @@ def test_an_execution_at_a_glance() -> None:
     assert (refused.source_key, refused.error) == (None, "InvalidRequestError")
 
 
-def test_the_start_of_a_name_finds_an_execution_if_it_is_the_only_one() -> None:
+def test_a_unique_prefix_finds_an_execution() -> None:
     executions = Executions()
     arns = {name: executions.add(name, {}) for name in ("abc", "abd", "ab")}
     deployed = stack(executions)
@@ -161,5 +161,5 @@ def test_the_start_of_a_name_finds_an_execution_if_it_is_the_only_one() -> None:
         find(deployed, "x")
 
 
-def test_an_execution_is_given_the_time_that_the_state_machine_gives_it() -> None:
+def test_longest_duration_is_the_timeout_of_the_state_machine() -> None:
     assert DEFINITION["TimeoutSeconds"] == LONGEST_S

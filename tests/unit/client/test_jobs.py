@@ -21,7 +21,7 @@ REPORT = {
 }
 
 
-def test_options_ride_on_the_upload_as_validate_reads_them() -> None:
+def test_validate_reads_the_options_of_an_upload() -> None:
     buckets = Buckets()
     given = {"crop": True, "crop_margin": 0.25, "format": OutputFormat.WEBP, "background_color": "#00ff00"}
     upload = JobClient(stack(buckets=buckets)).upload("photo.jpg", b"data", given)
@@ -36,34 +36,34 @@ def test_options_ride_on_the_upload_as_validate_reads_them() -> None:
     assert upload.version_id == "v1" and upload.at == NOW
 
 
-def test_uploads_of_the_same_name_do_not_clash_and_keep_it() -> None:
+def test_uploads_have_unique_keys_that_end_with_the_name() -> None:
     jobs = JobClient(stack())
     keys = {jobs.upload("photo.jpg", b"").key for _ in range(10)}
     assert len(keys) == 10 and all(key.startswith("cli/") and key.endswith("/photo.jpg") for key in keys)
 
 
 @pytest.mark.parametrize("options", [{"format": "tiff"}, {"crop_margin": 2}, {"colour": "red"}])
-def test_a_wrong_option_is_told_before_anything_is_uploaded(options: dict[str, Any]) -> None:
+def test_invalid_options_are_not_uploaded(options: dict[str, Any]) -> None:
     buckets = Buckets()
     with pytest.raises(InvalidOptionsError):
         JobClient(stack(buckets=buckets)).upload("a.jpg", b"", options)
     assert not buckets.puts
 
 
-def test_too_large_a_file_is_told_before_it_is_uploaded() -> None:
+def test_files_that_are_too_large_are_not_uploaded() -> None:
     buckets = Buckets()
     with pytest.raises(FileTooLargeError):
         JobClient(stack(buckets=buckets)).upload("a.jpg", bytes(MAX_BYTES + 1))
     assert not buckets.puts
 
 
-def test_a_background_is_put_where_no_execution_starts() -> None:
+def test_backgrounds_are_uploaded_under_backgrounds() -> None:
     buckets = Buckets()
     key = JobClient(stack(buckets=buckets)).upload_background("beach.jpg", b"data")
     assert key.startswith("backgrounds/") and buckets.objects["uploads", key] == b"data"
 
 
-def test_the_execution_of_exactly_that_version_is_found() -> None:
+def test_execution_of_finds_the_object_version() -> None:
     executions = Executions()
     executions.add("other-bucket", uploaded("a", "2", "elsewhere"), after_s=1)
     executions.add("other-version", uploaded("a", "1"))
@@ -72,7 +72,7 @@ def test_the_execution_of_exactly_that_version_is_found() -> None:
     assert JobClient(stack(executions)).execution_of(Upload("a", "2", NOW)) == wanted
 
 
-def test_many_uploads_share_one_scan_that_describes_each_execution_once() -> None:
+def test_uploads_share_one_scan() -> None:
     executions = Executions()
     arns = [executions.add(str(number), uploaded(f"{number}.jpg", "v")) for number in range(20)]
     jobs = JobClient(stack(executions))
@@ -80,7 +80,7 @@ def test_many_uploads_share_one_scan_that_describes_each_execution_once() -> Non
     assert sorted(executions.described) == sorted(arns)
 
 
-def test_what_started_long_before_the_upload_is_not_looked_at() -> None:
+def test_executions_before_the_upload_are_not_described() -> None:
     executions = Executions()
     for number in range(50):
         executions.add(f"old{number}", uploaded("a", "1"), after_s=-60)
@@ -89,12 +89,12 @@ def test_what_started_long_before_the_upload_is_not_looked_at() -> None:
     assert executions.described == [wanted]
 
 
-def test_an_upload_that_starts_nothing_is_told_in_time() -> None:
+def test_waiting_for_an_execution_times_out() -> None:
     with pytest.raises(JobTimeoutError, match="EventBridge"):
         JobClient(stack()).execution_of(Upload("a", "1", NOW), timeout_s=0.01)
 
 
-def test_an_execution_is_followed_as_it_goes_until_it_ends() -> None:
+def test_follow_yields_stage_events_until_the_end() -> None:
     executions = Executions()
     arn = executions.add("one", {})
     whole = History().task("Validate").task("Refine").add("ExecutionSucceeded").events
@@ -103,7 +103,7 @@ def test_an_execution_is_followed_as_it_goes_until_it_ends() -> None:
     assert told == [("Validate", "started"), ("Validate", "finished"), ("Refine", "started"), ("Refine", "finished")]
 
 
-def test_an_execution_that_does_not_end_is_told_in_time() -> None:
+def test_following_an_execution_times_out() -> None:
     executions = Executions()
     arn = executions.add("one", {})
     executions.histories[arn] = [History().enter("Validate").events]
@@ -112,7 +112,7 @@ def test_an_execution_that_does_not_end_is_told_in_time() -> None:
 
 
 @pytest.mark.parametrize("version_id", [None, "v1"])
-def test_a_result_is_the_file_and_all_that_is_known_of_it(version_id: str | None) -> None:
+def test_a_result_has_the_file_and_the_sidecar(version_id: str | None) -> None:
     executions, buckets = Executions(), Buckets()
     sidecar = {"result": {"bucket": "results", "key": "results/a.png", "version_id": version_id}}
     arn = executions.add("one", uploaded("a.jpg", "1"), status="SUCCEEDED", output=json.dumps(sidecar))
@@ -122,7 +122,7 @@ def test_a_result_is_the_file_and_all_that_is_known_of_it(version_id: str | None
     assert (result.data, result.sidecar) == (b"png", sidecar)
 
 
-def test_a_description_that_is_behind_the_history_is_waited_for() -> None:
+def test_result_waits_for_a_lagging_description() -> None:
     class Lagging(Executions):
         def describe_execution(self, **request: Any) -> dict[str, Any]:
             found = super().describe_execution(**request)
@@ -135,7 +135,7 @@ def test_a_description_that_is_behind_the_history_is_waited_for() -> None:
     assert caught.value.report.error == "ABORTED"
 
 
-def test_a_failure_is_what_its_report_says() -> None:
+def test_a_failure_has_the_content_of_its_report() -> None:
     executions, buckets = Executions(), Buckets()
     arn = executions.add("one", uploaded("a.jpg", "1"), status="FAILED", error="x", cause="y")
     buckets.objects["results", "failed/a.jpg.json"] = json.dumps({**REPORT, "execution": {"id": arn}}).encode()
@@ -146,7 +146,7 @@ def test_a_failure_is_what_its_report_says() -> None:
     assert report.key == "failed/a.jpg.json"
 
 
-def test_the_report_of_another_execution_on_the_same_key_is_not_taken_for_its_own() -> None:
+def test_the_report_of_another_execution_is_ignored() -> None:
     executions, buckets = Executions(), Buckets()
     arn = executions.add("one", uploaded("a.jpg", "1"), status="TIMED_OUT")
     buckets.objects["results", "failed/a.jpg.json"] = json.dumps({**REPORT, "execution": {"id": "other"}}).encode()
@@ -155,7 +155,7 @@ def test_the_report_of_another_execution_on_the_same_key_is_not_taken_for_its_ow
     assert (caught.value.report.error, caught.value.report.key) == ("TIMED_OUT", None)
 
 
-def test_a_failure_without_a_report_is_told_by_what_step_functions_knows() -> None:
+def test_a_failure_without_a_report_has_error_and_cause() -> None:
     executions = Executions()
     arn = executions.add("one", uploaded("a.jpg", "1"), status="FAILED", error="E", cause="long " * 1000)
     with pytest.raises(JobFailedError) as caught:

@@ -33,7 +33,7 @@ def holder(directory: Path) -> "subprocess.Popen[bytes]":
     return process
 
 
-def test_a_registered_cloud_is_found_while_it_runs_and_not_afterwards(tmp_path: Path) -> None:
+def test_a_registered_cloud_is_found_while_it_runs(tmp_path: Path) -> None:
     assert running(tmp_path) is None
     with registered(tmp_path / "new") as register:
         assert running(tmp_path / "new") is None, "not before it is ready"
@@ -50,7 +50,7 @@ def test_there_is_one_cloud_at_a_time(tmp_path: Path) -> None:
         assert running(tmp_path) == CLOUD
 
 
-def test_a_cloud_that_was_killed_leaves_its_place(tmp_path: Path) -> None:
+def test_a_killed_cloud_releases_its_lock(tmp_path: Path) -> None:
     process = holder(tmp_path)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -6,7 +6,7 @@ import pytest
 from client import local_models
 
 
-def test_weights_lie_in_the_users_cache_unless_the_environment_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_in_the_users_cache_or_in_pbr_model_dir(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PBR_MODEL_DIR", os.pathsep.join(["models", "/opt/models"]))
     assert local_models.directories() == (Path.cwd() / "models", Path("/opt/models"))
     monkeypatch.setenv("XDG_CACHE_HOME", "/home/user/.cache")

@@ -13,8 +13,8 @@ from core.errors import CorruptImageError, InvalidRequestError, WeightsHashMisma
 from functions.contracts.errors import StorageDeniedError
 from tests.fakes.stack_in_memory import NOW, Buckets, Executions, History, stack, uploaded
 
-ENDED_BY_FAIL = History().enter("Failed", "Fail").add("ExecutionFailed").events
-ENDED_BY_NOBODY = History().enter("Refine").add("ExecutionFailed").events
+FAIL_STATE = History().enter("Failed", "Fail").add("ExecutionFailed").events
+UNCAUGHT_ERROR = History().enter("Refine").add("ExecutionFailed").events
 JUST = {"startDate": datetime.now(UTC) - timedelta(minutes=5), "redriveStatus": "REDRIVABLE"}
 
 
@@ -30,11 +30,11 @@ class Cloud:
         return stack(self.executions, self.buckets)
 
     def failed(self, name: str, *, key: str = "a.jpg", version: str = "v1", **facts: Any) -> str:
-        """Add an execution that ended at a Fail state, unless told otherwise."""
+        """Add an execution that ended at a Fail state by default."""
         arn = self.executions.add(
             name, uploaded(key, version), **{"status": "FAILED", "error": "StorageDeniedError", **JUST, **facts}
         )
-        self.executions.histories.setdefault(arn, [ENDED_BY_FAIL])
+        self.executions.histories.setdefault(arn, [FAIL_STATE])
         return arn
 
     def put_sidecar(self, name: str, version: str) -> None:
@@ -49,7 +49,7 @@ class Cloud:
         return list(execute(self.stack, self.plan(*arns, named=named)))
 
 
-def test_what_ended_at_a_fail_state_is_started_anew_with_its_input() -> None:
+def test_an_execution_that_ended_at_a_fail_state_is_restarted() -> None:
     cloud = Cloud()
     [retry] = cloud.recover(cloud.failed("one"))
     assert retry.action == "restarted" and cloud.executions.calls == [("start", "one-retry-1")]
@@ -65,10 +65,10 @@ def test_what_ended_at_a_fail_state_is_started_anew_with_its_input() -> None:
     ],
     ids=lambda facts: facts.get("status") or facts["error"],
 )
-def test_what_no_fail_state_ended_goes_on_where_it_stopped(facts: dict[str, Any]) -> None:
+def test_an_execution_that_did_not_end_at_a_fail_state_is_redriven(facts: dict[str, Any]) -> None:
     cloud = Cloud()
     arn = cloud.failed("one", **facts)
-    cloud.executions.histories[arn] = [ENDED_BY_NOBODY]
+    cloud.executions.histories[arn] = [UNCAUGHT_ERROR]
     [retry] = cloud.recover(arn)
     assert (retry.action, retry.retry_arn) == ("redriven", arn)
     assert cloud.executions.calls == [("redrive", "one")]
@@ -83,16 +83,16 @@ def test_what_no_fail_state_ended_goes_on_where_it_stopped(facts: dict[str, Any]
     ],
     ids=["the service does not allow it", "its masks are deleted", "a redrive failed too"],
 )
-def test_what_cannot_go_on_is_started_anew(facts: dict[str, Any]) -> None:
+def test_executions_that_cannot_be_redriven_are_restarted(facts: dict[str, Any]) -> None:
     cloud = Cloud()
     arn = cloud.failed("one", **facts)
-    cloud.executions.histories[arn] = [ENDED_BY_NOBODY]
+    cloud.executions.histories[arn] = [UNCAUGHT_ERROR]
     cloud.recover(arn)
     assert cloud.executions.calls == [("start", "one-retry-1")]
 
 
 @pytest.mark.parametrize("status", ["FAILED", "TIMED_OUT", "ABORTED"])
-def test_what_waited_for_an_asynchronous_endpoint_is_started_anew(status: str) -> None:
+def test_an_execution_that_waited_for_an_asynchronous_endpoint_is_restarted(status: str) -> None:
     asked = History().enter("SegmentOnSageMakerAsync", "Parallel").add("ParallelStateStarted").enter("AwaitMask")
     asked.attempt().task("FindRequest").task("InvokeEndpoint").add("ExecutionAborted")
     cloud = Cloud()
@@ -102,7 +102,7 @@ def test_what_waited_for_an_asynchronous_endpoint_is_started_anew(status: str) -
     assert cloud.executions.calls == [("start", "one-retry-1")]
 
 
-def test_what_had_its_mask_of_an_asynchronous_endpoint_goes_on() -> None:
+def test_a_redrive_continues_after_an_asynchronous_mask() -> None:
     answered = History().enter("SegmentOnSageMakerAsync", "Parallel").add("ParallelStateStarted").task("AwaitMask")
     answered.add("ParallelStateSucceeded").exit("SegmentOnSageMakerAsync", "Parallel").enter("Refine")
     cloud = Cloud()
@@ -112,7 +112,7 @@ def test_what_had_its_mask_of_an_asynchronous_endpoint_goes_on() -> None:
     assert cloud.executions.calls == [("redrive", "one")]
 
 
-def test_nothing_is_started_twice_however_often_it_is_asked_for() -> None:
+def test_repeated_retries_start_one_execution() -> None:
     cloud = Cloud()
     arn = cloud.failed("one")
     planned_twice = [*cloud.plan(arn), *cloud.plan(arn)]
@@ -122,7 +122,7 @@ def test_nothing_is_started_twice_however_often_it_is_asked_for() -> None:
     assert cloud.executions.calls == [("start", "one-retry-1")]
 
 
-def test_a_retry_that_failed_is_tried_again_in_its_turn() -> None:
+def test_a_failed_retry_is_retried() -> None:
     cloud = Cloud()
     first = cloud.failed("one", startDate=datetime.now(UTC) - timedelta(minutes=9))
     second = cloud.failed("one-retry-1")
@@ -133,7 +133,7 @@ def test_a_retry_that_failed_is_tried_again_in_its_turn() -> None:
     assert named.reason == "its retry one-retry-1 ended with status FAILED"
 
 
-def test_of_several_failures_of_an_upload_the_newest_is_brought_back() -> None:
+def test_only_the_newest_failure_of_an_upload_is_retried() -> None:
     cloud = Cloud()
     old = cloud.failed("old", startDate=datetime.now(UTC) - timedelta(minutes=9))
     other, new = cloud.failed("other", key="b.jpg"), cloud.failed("new")
@@ -142,13 +142,13 @@ def test_of_several_failures_of_an_upload_the_newest_is_brought_back() -> None:
 
 
 @pytest.mark.parametrize("status", ["RUNNING", "SUCCEEDED"])
-def test_what_runs_or_succeeded_is_let_be(status: str) -> None:
+def test_running_and_succeeded_executions_are_skipped(status: str) -> None:
     cloud = Cloud()
     [retry] = cloud.recover(cloud.failed("one", status=status), named=True)
     assert retry.action == "skipped" and not cloud.executions.calls
 
 
-def test_an_upload_that_has_its_result_is_tried_again_only_by_name() -> None:
+def test_an_upload_with_a_result_is_retried_only_if_named() -> None:
     cloud = Cloud()
     cloud.put_sidecar("a.jpg", "v1")
     arn = cloud.failed("with other options")
@@ -157,7 +157,7 @@ def test_an_upload_that_has_its_result_is_tried_again_only_by_name() -> None:
     assert skipped.reason == "the upload has a result, from winner; to retry anyway, pass its name"
 
 
-def test_who_may_not_see_the_results_is_told_what_to_ask_for() -> None:
+def test_denied_access_to_results_names_the_permissions() -> None:
     cloud = Cloud()
     cloud.put_sidecar("a.jpg", "v1")
     cloud.buckets.denied = True
@@ -173,7 +173,7 @@ def test_who_may_not_see_the_results_is_told_what_to_ask_for() -> None:
     [uploaded("", "v1"), uploaded("../a.jpg", "v1"), uploaded("k" * 1025, "v1"), "a.jpg", ["a.jpg"], None],
     ids=["no key", "no key of S3's", "too long", "text", "list", "nothing"],
 )
-def test_an_input_that_can_name_no_object_does_not_keep_others_from_being_brought_back(given: Any) -> None:
+def test_an_input_without_a_valid_object_does_not_stop_the_others(given: Any) -> None:
     cloud = Cloud()
     refused = cloud.executions.add("refused", given, status="FAILED", error=InvalidRequestError.__name__, **JUST)
     [skipped, _] = cloud.recover(refused, cloud.failed("one"))
@@ -181,14 +181,14 @@ def test_an_input_that_can_name_no_object_does_not_keep_others_from_being_brough
 
 
 @pytest.mark.parametrize(("name", "version"), [("a.jpg", "v0"), ("a.png", "v1")])
-def test_the_result_of_another_version_or_of_its_namesake_is_none_of_its_own(name: str, version: str) -> None:
+def test_a_result_of_another_version_or_key_does_not_count(name: str, version: str) -> None:
     cloud = Cloud()
     cloud.put_sidecar(name, version)
     cloud.recover(cloud.failed("one"))
     assert cloud.executions.calls == [("start", "one-retry-1")]
 
 
-def test_an_input_without_a_version_means_the_newest() -> None:
+def test_an_input_without_a_version_refers_to_the_newest() -> None:
     cloud = Cloud()
     cloud.put_sidecar("a.jpg", "v1")
     arn = cloud.executions.add("asked", {"source": {"bucket": "uploads", "key": "a.jpg"}}, status="FAILED", **JUST)
@@ -197,7 +197,7 @@ def test_an_input_without_a_version_means_the_newest() -> None:
 
 
 @pytest.mark.parametrize("newest", [{"a.jpg": "v2"}, {}], ids=["replaced", "deleted"])
-def test_an_upload_that_was_replaced_or_deleted_is_tried_again_only_by_name(newest: dict[str, str]) -> None:
+def test_a_replaced_or_deleted_upload_is_retried_only_if_named(newest: dict[str, str]) -> None:
     cloud = Cloud()
     cloud.buckets.newest = newest
     arn = cloud.failed("one")
@@ -205,7 +205,7 @@ def test_an_upload_that_was_replaced_or_deleted_is_tried_again_only_by_name(newe
     assert (skipped.action, named.action) == ("skipped", "restarted") and "pass its name" in skipped.reason
 
 
-def test_an_error_of_the_upload_is_tried_again_only_by_name() -> None:
+def test_an_invalid_image_is_retried_only_if_named() -> None:
     cloud = Cloud()
     arn = cloud.failed("one", error=CorruptImageError.__name__)
     [skipped], [named] = cloud.plan(arn), cloud.plan(arn, named=True)
@@ -213,12 +213,12 @@ def test_an_error_of_the_upload_is_tried_again_only_by_name() -> None:
 
 
 @pytest.mark.parametrize("error", [WeightsHashMismatchError.__name__, "StorageDeniedError", "WorkerCrashedError"])
-def test_an_error_of_the_stack_is_tried_again(error: str) -> None:
+def test_errors_of_the_stack_are_retried(error: str) -> None:
     cloud = Cloud()
     assert [retry.action for retry in cloud.plan(cloud.failed("one", error=error))] == ["restarted"]
 
 
-def test_without_its_input_there_is_nothing_to_start() -> None:
+def test_an_execution_without_its_input_is_skipped() -> None:
     cloud = Cloud()
     arn = cloud.failed("one")
     del cloud.executions.known[arn]["input"]
@@ -226,7 +226,7 @@ def test_without_its_input_there_is_nothing_to_start() -> None:
     assert retry.action == "skipped" and "upload the image again" in retry.reason
 
 
-def test_what_aws_refuses_does_not_stop_the_others() -> None:
+def test_a_rejected_retry_does_not_stop_the_others() -> None:
     cloud = Cloud()
     planned = cloud.plan(cloud.failed("one"), cloud.failed("two", key="b.jpg"))
     cloud.executions.end("one", "FAILED")
@@ -237,9 +237,9 @@ def test_what_aws_refuses_does_not_stop_the_others() -> None:
     assert (taken.action, lost.action, started.action) == ("skipped", "skipped", "restarted")
 
 
-def test_each_is_followed_to_its_end_even_when_its_description_is_behind() -> None:
+def test_wait_handles_lagging_descriptions() -> None:
     class Behind(Executions):
-        """Tells of a redrive, and of a start, one look too late."""
+        """DescribeExecution lags behind a redrive or a start."""
 
         def describe_execution(self, **request: Any) -> dict[str, Any]:
             found = super().describe_execution(**request)
@@ -252,14 +252,14 @@ def test_each_is_followed_to_its_end_even_when_its_description_is_behind() -> No
     buckets.newest = {"a.jpg": "v1"}
     arn = executions.add("one", uploaded("a.jpg", "v1"), **{"status": "ABORTED", **JUST})
     deployed = stack(executions, buckets)
-    brought_back = list(execute(deployed, plan(deployed, [arn], named=True)))
+    retries = list(execute(deployed, plan(deployed, [arn], named=True)))
     executions.end("one", "FAILED", error="UnknownForegroundError")
-    [ended] = wait(deployed, brought_back)
+    [ended] = wait(deployed, retries)
     assert (ended.status, ended.retry_error) == ("FAILED", "UnknownForegroundError")
     assert executions.described.count(arn) == 4
 
 
-def test_all_that_ended_badly_since_then_is_found_whenever_it_began() -> None:
+def test_failed_since_uses_the_end_of_executions() -> None:
     executions = Executions()
 
     def add(name: str, status: str, began_min: float, ended_min: float) -> None:
@@ -276,7 +276,7 @@ def test_all_that_ended_badly_since_then_is_found_whenever_it_began() -> None:
     assert [arn.rpartition(":")[2] for arn in found] == ["recent", "stopped", "long", "redriven"]
 
 
-def test_an_execution_is_found_by_the_key_of_its_upload() -> None:
+def test_find_by_the_key_of_a_failed_upload() -> None:
     cloud = Cloud()
     arn = cloud.failed("one")
     cloud.buckets.objects["results", "failed/a.jpg.json"] = json.dumps({"execution": {"id": arn}}).encode()
@@ -286,7 +286,7 @@ def test_an_execution_is_found_by_the_key_of_its_upload() -> None:
 
 
 @given(st.from_regex(r"[A-Za-z0-9_-]{1,80}", fullmatch=True))
-def test_a_retry_has_a_name_that_aws_takes_and_that_counts(name: str) -> None:
+def test_retry_names_are_valid_and_numbered(name: str) -> None:
     first = retry_name(name)
     second = retry_name(first)
     assert len(second) <= 80 and retry_name(name) == first
@@ -294,5 +294,5 @@ def test_a_retry_has_a_name_that_aws_takes_and_that_counts(name: str) -> None:
     assert first == f"{stem}-{int(number) - 1}"
 
 
-def test_names_that_differ_only_at_their_end_have_retries_of_their_own() -> None:
+def test_retry_names_of_long_names_are_unique() -> None:
     assert retry_name("x" * 79 + "a") != retry_name("x" * 79 + "b")

@@ -104,7 +104,7 @@ def mirrored(name: str, **facts: Any) -> Model:
     return replace(MODELS["u2net"], name=name, file=f"{name}.v1.onnx", sha256=sha256, bytes=len(CONTENT), **facts)
 
 
-def test_every_model_is_listed_with_its_licence_and_where_it_would_come_from() -> None:
+def test_models_are_listed_with_license_and_source() -> None:
     result = pbr("models")
     assert result.exit_code == 0
     for model in MODELS.values():
@@ -114,7 +114,7 @@ def test_every_model_is_listed_with_its_licence_and_where_it_would_come_from() -
     assert RELEASE in result.stdout and "classical" in result.stdout
 
 
-def test_a_mirror_and_models_of_ones_own_are_listed(monkeypatch: pytest.MonkeyPatch, shelf: Path) -> None:
+def test_mirror_and_custom_models_are_listed(monkeypatch: pytest.MonkeyPatch, shelf: Path) -> None:
     monkeypatch.setenv("PBR_MODEL_MIRROR", "s3://weights/nets/")
     monkeypatch.setenv("PBR_CUSTOM_MODELS", json.dumps([described(shelf)]))
     found = listed()
@@ -124,7 +124,7 @@ def test_a_mirror_and_models_of_ones_own_are_listed(monkeypatch: pytest.MonkeyPa
     assert (found["small"]["path"], found["small"]["verified"]) == (None, None)
 
 
-def test_what_is_here_is_checked_when_that_is_asked_for(here: Path) -> None:
+def test_weights_are_checked_with_verify(here: Path) -> None:
     here.mkdir()
     (here / "u2netp.onnx").write_bytes(b"another network")
     assert "not checked" in pbr("models").stdout
@@ -133,7 +133,7 @@ def test_what_is_here_is_checked_when_that_is_asked_for(here: Path) -> None:
     assert (facts["path"], facts["verified"]) == (str(here / "u2netp.onnx"), False)
 
 
-def test_the_default_here_is_the_one_that_a_cloud_would_take(tmp_path: Path) -> None:
+def test_the_default_model_is_that_of_an_embedded_cloud(tmp_path: Path) -> None:
     small, best = mirrored("small"), mirrored("best")
     source = ModelSource((tmp_path,), registry={"best": best, "small": small})
     assert [entry.default for entry in weights.list_models(source, verify=False)] == [True, False]
@@ -141,15 +141,13 @@ def test_the_default_here_is_the_one_that_a_cloud_would_take(tmp_path: Path) -> 
     assert [entry.default for entry in weights.list_models(source, verify=False)] == [False, True]
 
 
-def test_custom_models_that_cannot_be_read_are_wrong_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_custom_models_are_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PBR_CUSTOM_MODELS", '[{"name": "../../etc"}]')
     result = pbr("models")
     assert result.exit_code == 2 and "PBR_CUSTOM_MODELS.0.name" in result.stderr
 
 
-def test_models_are_fetched_verified_and_then_only_verified(
-    monkeypatch: pytest.MonkeyPatch, shelf: Path, here: Path
-) -> None:
+def test_fetch_downloads_once_and_verifies_each_time(monkeypatch: pytest.MonkeyPatch, shelf: Path, here: Path) -> None:
     monkeypatch.setenv("PBR_CUSTOM_MODELS", json.dumps([described(shelf)]))
     result = pbr("models", "fetch", "small")
     assert result.exit_code == 0 and "fetched to" in result.stderr
@@ -160,9 +158,7 @@ def test_models_are_fetched_verified_and_then_only_verified(
     assert again.exit_code == 0 and "is at" in again.stderr and "verified" in again.stderr
 
 
-def test_one_model_that_cannot_be_had_stops_no_other_and_is_told(
-    monkeypatch: pytest.MonkeyPatch, shelf: Path, tmp_path: Path
-) -> None:
+def test_a_failed_fetch_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch, shelf: Path, tmp_path: Path) -> None:
     tampered = {**described(shelf, "tampered"), "sha256": "0" * 64}
     missing = {**described(shelf, "missing"), "uri": (shelf / "missing.onnx").as_uri()}
     monkeypatch.setenv("PBR_CUSTOM_MODELS", json.dumps([tampered, missing, described(shelf)]))
@@ -176,7 +172,7 @@ def test_one_model_that_cannot_be_had_stops_no_other_and_is_told(
     assert [path.name for path in (tmp_path / "to").iterdir()] == ["small.onnx"], "nothing half-written"
 
 
-def test_a_file_here_that_is_another_one_is_told_and_left(
+def test_fetch_rejects_and_keeps_a_local_file_with_another_hash(
     monkeypatch: pytest.MonkeyPatch, shelf: Path, here: Path
 ) -> None:
     monkeypatch.setenv("PBR_CUSTOM_MODELS", json.dumps([described(shelf)]))
@@ -192,19 +188,19 @@ def test_a_file_here_that_is_another_one_is_told_and_left(
     [([], "--all-free"), (["classical"], "--all-free"), (["nosuch"], "birefnet-general")],
     ids=str,
 )
-def test_what_names_no_weights_is_wrong_use(arguments: list[str], says: str) -> None:
+def test_fetch_requires_a_model_with_weights(arguments: list[str], says: str) -> None:
     result = pbr("models", "fetch", *arguments)
     assert result.exit_code == 2 and says in result.stderr
 
 
-def test_all_free_ones_are_those_of_the_registry_and_what_is_named_besides() -> None:
+def test_all_free_adds_the_free_models_to_the_named_ones() -> None:
     source = ModelSource((Path("models"),))
     names = [model.name for model in weights.select(["silueta", "u2net"], source, all_free=True)]
     assert len(names) == len(set(names))
     assert set(names) == {"silueta", *(model.name for model in MODELS.values() if model.commercial_use)}
 
 
-def test_a_bucket_is_filled_so_that_it_serves_as_a_mirror(s3: Any, shelf: Path, tmp_path: Path) -> None:
+def test_a_filled_bucket_serves_as_a_mirror(s3: Any, shelf: Path, tmp_path: Path) -> None:
     first, second = mirrored("first"), mirrored("second")
     for model in (first, second):
         (shelf / model.file).write_bytes(CONTENT)
@@ -220,7 +216,7 @@ def test_a_bucket_is_filled_so_that_it_serves_as_a_mirror(s3: Any, shelf: Path, 
     assert (tmp_path / "b" / "second.onnx").read_bytes() == CONTENT
 
 
-def test_a_file_goes_to_a_bucket_once(s3: Any, shelf: Path, tmp_path: Path) -> None:
+def test_a_file_is_uploaded_to_a_bucket_once(s3: Any, shelf: Path, tmp_path: Path) -> None:
     model = mirrored("small")
     (shelf / model.file).write_bytes(CONTENT)
     source = ModelSource((tmp_path / "a",), shelf.as_uri(), 10, {"small": model}, open_url)
@@ -237,7 +233,7 @@ def test_a_file_goes_to_a_bucket_once(s3: Any, shelf: Path, tmp_path: Path) -> N
     assert heard.lines == [f"small uploaded to s3://weights/{model.file}"]
 
 
-def test_a_bucket_that_is_not_there_is_told(s3: Any, shelf: Path, tmp_path: Path) -> None:
+def test_fetch_to_a_missing_bucket_fails(s3: Any, shelf: Path, tmp_path: Path) -> None:
     model = mirrored("small")
     (shelf / model.file).write_bytes(CONTENT)
     source = ModelSource((tmp_path / "a",), shelf.as_uri(), 10, {"small": model}, open_url)
@@ -247,7 +243,7 @@ def test_a_bucket_that_is_not_there_is_told(s3: Any, shelf: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(("bytes_", "suits"), [(224_005_088, "CPU, GPU"), (972_666_916, "GPU")])
-def test_a_gigabyte_of_weights_is_for_gpus(bytes_: int, suits: str) -> None:
+def test_large_models_suit_gpus_only(bytes_: int, suits: str) -> None:
     entry = ModelInfo(replace(MODELS["birefnet-general"], bytes=bytes_), None, None, "https://mirror.example", False)
     assert entry.suits == suits
 
@@ -270,7 +266,7 @@ def stack_with_a_model_of_its_own(s3: Any, shelf: Path) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("stack_with_a_model_of_its_own")
-def test_a_model_that_only_the_stack_knows_can_be_asked_for(tmp_path: Path) -> None:
+def test_process_accepts_custom_models_of_the_stack(tmp_path: Path) -> None:
     known = pbr("process", "nosuch.jpg", "--model", "small", "--out", str(tmp_path))
     assert known.exit_code == 1 and "nosuch.jpg" in known.stderr and "model" not in known.stderr
     unknown = pbr("process", "nosuch.jpg", "--model", "large", "--out", str(tmp_path))

@@ -15,12 +15,12 @@ def sidecar(**facts: Any) -> dict[str, Any]:
     }
 
 
-def test_a_result_in_a_few_words() -> None:
+def test_result_summary() -> None:
     assert result_summary(sidecar(escalation=None)) == ["png 60 x 40", "12 kB", "u2net on ecs", "quality 0.90"]
     assert result_summary(sidecar(cache={"hit": True}))[-1] == "from the cache"
 
 
 @pytest.mark.parametrize(("kept", "said"), [("first", "not kept"), ("second", "kept")])
-def test_a_second_attempt_is_told_of(kept: str, said: str) -> None:
+def test_result_summary_has_the_second_attempt(kept: str, said: str) -> None:
     facts = result_summary(sidecar(escalation={"model": "birefnet-general", "kept": kept}))
     assert facts[-1] == f"second attempt on birefnet-general {said}"

@@ -11,12 +11,12 @@ from core.segmentation.registry import CLASSICAL
 MODEL = DefaultModel("classical", "requested", limited=False)
 
 
-def test_a_model_that_is_asked_for_is_taken() -> None:
+def test_a_requested_model_is_used() -> None:
     assert choose_model("u2net") == DefaultModel("u2net", "requested", limited=False)
 
 
 @pytest.mark.parametrize("name", [None, "auto"])
-def test_without_weights_the_built_in_segmenter_is_taken_and_that_is_said(
+def test_without_weights_classical_is_used_with_a_warning(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str | None
 ) -> None:
     monkeypatch.setenv("PBR_MODEL_DIR", str(tmp_path))
@@ -28,7 +28,7 @@ def test_without_weights_the_built_in_segmenter_is_taken_and_that_is_said(
 
 @pytest.mark.parametrize("host", Host)
 @pytest.mark.parametrize("all_hosts", [True, False])
-def test_the_parameters_are_those_of_the_template(
+def test_stack_parameters_exist_in_the_template(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: Host, all_hosts: bool
 ) -> None:
     monkeypatch.setenv("PBR_MODEL_DIR", str(tmp_path))
