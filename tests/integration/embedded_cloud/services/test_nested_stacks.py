@@ -2,8 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,89 +9,83 @@ from botocore.exceptions import ClientError
 
 from embedded_cloud.cloud import EmbeddedCloud
 from embedded_cloud.deploy import create_stack, translate
-from tests import conftest
+from tests.integration.embedded_cloud.services.testbed import STACK, client
 
-TEMPLATES = Path(__file__).parents[1] / "embedded"
-PARENT = TEMPLATES / "nested_parent.yaml"
+PARENT = STACK / "nested_parent.yaml"
+NAME = "parent"
 
 
 @pytest.fixture(scope="module")
-def cloud() -> Iterator[EmbeddedCloud]:
-    with EmbeddedCloud(PARENT) as running:
-        yield running
-
-
-def client(cloud: EmbeddedCloud, service: str) -> Any:
-    return conftest.client(service, cloud.endpoint_url, cloud.region)
+def outputs(cloud: EmbeddedCloud) -> dict[str, str]:
+    """Outputs of the parent stack."""
+    return create_stack(client(cloud, "cloudformation"), NAME, translate(PARENT, {}, cloud.region), {})
 
 
 def stacks(cloud: EmbeddedCloud) -> dict[str, Any]:
     return {stack["StackName"]: stack for stack in client(cloud, "cloudformation").describe_stacks()["Stacks"]}
 
 
-def test_each_nested_stack_is_listed_below_its_parent(cloud: EmbeddedCloud) -> None:
-    found = stacks(cloud)
-    root = found[cloud.stack_name]
+def test_each_nested_stack_is_listed_below_its_parent(cloud: EmbeddedCloud, outputs: dict[str, str]) -> None:
+    found = {name: stack for name, stack in stacks(cloud).items() if name.startswith(NAME)}
+    root = found[NAME]
     assert len(found) == 4
     assert {stack["StackStatus"] for stack in found.values()} == {"CREATE_COMPLETE"}
     worker, plain = (
-        next(stack for name, stack in found.items() if name.startswith(f"{cloud.stack_name}-{logical_id}-"))
+        next(stack for name, stack in found.items() if name.startswith(f"{NAME}-{logical_id}-"))
         for logical_id in ("Worker", "Plain")
     )
     (topics,) = (stack for name, stack in found.items() if name.startswith(f"{plain['StackName']}-Topics-"))
     assert {worker["ParentId"], worker["RootId"], plain["ParentId"], topics["RootId"]} == {root["StackId"]}
     assert topics["ParentId"] == plain["StackId"]
     summaries = client(cloud, "cloudformation").list_stacks()["StackSummaries"]
-    assert {summary["StackName"] for summary in summaries} == found.keys()
+    assert {name for summary in summaries if (name := summary["StackName"]).startswith(NAME)} == found.keys()
     parameters = {item["ParameterKey"]: item["ParameterValue"] for item in worker["Parameters"]}
     assert (parameters["Subnets"], parameters["WithEndpoint"]) == ("subnet-1,subnet-2", "true")
     # A Ref returns the ARN.
-    assert cloud.outputs["WorkerStack"] == worker["StackId"]
-    resources = client(cloud, "cloudformation").describe_stack_resources(StackName=cloud.stack_name)["StackResources"]
+    assert outputs["WorkerStack"] == worker["StackId"]
+    resources = client(cloud, "cloudformation").describe_stack_resources(StackName=NAME)["StackResources"]
     physical = {resource["LogicalResourceId"]: resource["PhysicalResourceId"] for resource in resources}
     assert physical["Worker"] == worker["StackId"]
     assert "Second" not in physical
 
 
-def test_outputs_and_lists_pass_between_stacks(cloud: EmbeddedCloud) -> None:
-    assert cloud.outputs["Subnets"] == "subnet-1 subnet-2"
-    assert cloud.outputs["LastSubnet"] == "subnet-2"
+def test_outputs_and_lists_pass_between_stacks(cloud: EmbeddedCloud, outputs: dict[str, str]) -> None:
+    assert outputs["Subnets"] == "subnet-1 subnet-2"
+    assert outputs["LastSubnet"] == "subnet-2"
     topics = [topic["TopicArn"] for topic in client(cloud, "sns").list_topics()["Topics"]]
-    assert topics == [cloud.outputs["DeepTopic"]]
-    summary = client(cloud, "ssm").get_parameter(Name=cloud.outputs["Summary"])["Parameter"]["Value"]
-    assert summary == f"service={cloud.outputs['Service']}, topic={topics[0]}"
+    assert [topic for topic in topics if "-Plain-" in topic] == [outputs["DeepTopic"]]
+    summary = client(cloud, "ssm").get_parameter(Name=outputs["Summary"])["Parameter"]["Value"]
+    assert summary == f"service={outputs['Service']}, topic={outputs['DeepTopic']}"
 
 
 @pytest.mark.parametrize(("output", "greeting"), [("Echo", "subnet-1 subnet-2"), ("NestedEcho", None)])
-def test_functions_run_in_every_stack(cloud: EmbeddedCloud, output: str, greeting: str | None) -> None:
-    answer = json.load(
-        client(cloud, "lambda").invoke(FunctionName=cloud.outputs[output], Payload='{"key": "a"}')["Payload"]
-    )
+def test_functions_run_in_every_stack(
+    cloud: EmbeddedCloud, outputs: dict[str, str], output: str, greeting: str | None
+) -> None:
+    answer = json.load(client(cloud, "lambda").invoke(FunctionName=outputs[output], Payload='{"key": "a"}')["Payload"])
     assert answer["event"] == {"key": "a"}
     assert answer["environment"].get("GREETING") == greeting
-    assert len(cloud.outputs[output]) <= 64
+    assert len(outputs[output]) <= 64
 
 
-def test_the_worker_of_a_nested_stack_runs(cloud: EmbeddedCloud) -> None:
-    described = client(cloud, "ecs").describe_services(
-        cluster=cloud.outputs["Cluster"], services=[cloud.outputs["Service"]]
-    )
+def test_the_worker_of_a_nested_stack_runs(cloud: EmbeddedCloud, outputs: dict[str, str]) -> None:
+    described = client(cloud, "ecs").describe_services(cluster=outputs["Cluster"], services=[outputs["Service"]])
     assert described["services"][0]["runningCount"] == 1
     s3, deadline = client(cloud, "s3"), time.monotonic() + 10
-    while not s3.list_objects_v2(Bucket=cloud.outputs["Bucket"], Prefix="worker/").get("Contents"):
+    while not s3.list_objects_v2(Bucket=outputs["Bucket"], Prefix="worker/").get("Contents"):
         assert time.monotonic() < deadline, "the worker did not start"
         time.sleep(0.05)
 
 
-def test_the_endpoint_of_a_nested_stack_answers(cloud: EmbeddedCloud) -> None:
-    assert cloud.outputs["Endpoint"] == "nested-endpoint"
+def test_the_endpoint_of_a_nested_stack_answers(cloud: EmbeddedCloud, outputs: dict[str, str]) -> None:
+    assert outputs["Endpoint"] == "nested-endpoint"
     answer = client(cloud, "sagemaker-runtime").invoke_endpoint(
         EndpointName="nested-endpoint", ContentType="application/json", Body=b'{"key": "a"}'
     )
     assert json.load(answer["Body"])["greeting"] == "nested"
 
 
-def test_ignored_resources_of_nested_stacks_are_reported(cloud: EmbeddedCloud) -> None:
+def test_ignored_resources_of_nested_stacks_are_reported(cloud: EmbeddedCloud, outputs: dict[str, str]) -> None:
     assert ("WebAcl", "AWS::WAFv2::WebACL", "moto has no such type") in cloud.skipped
 
 
@@ -127,10 +119,10 @@ def test_conditions_create_and_omit_nested_resources(cloud: EmbeddedCloud) -> No
 @pytest.mark.parametrize(
     ("properties", "message"),
     [
-        ({"TemplateURL": str(TEMPLATES / "nested/missing.yaml")}, "Nested stack Child failed: Template not found"),
-        ({"TemplateURL": str(TEMPLATES / "nested/worker.yaml")}, "Nested stack Child failed: Missing parameter Bucket"),
+        ({"TemplateURL": str(STACK / "nested/missing.yaml")}, "Nested stack Child failed: Template not found"),
+        ({"TemplateURL": str(STACK / "nested/worker.yaml")}, "Nested stack Child failed: Missing parameter Bucket"),
         (
-            {"TemplateURL": str(TEMPLATES / "nested/plain.yaml"), "Parameters": {"Subnets": ["a", "b"]}},
+            {"TemplateURL": str(STACK / "nested/plain.yaml"), "Parameters": {"Subnets": ["a", "b"]}},
             "Parameter Subnets of nested stack Child must be a string",
         ),
     ],

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib import request as http
 
@@ -13,32 +12,8 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from embedded_cloud.cloud import EmbeddedCloud
-from embedded_cloud.faults import Blow, Ending, Refusal, Request
-
-TEMPLATE = Path(__file__).parent / "embedded" / "template.yaml"
-REFUSALS = {
-    "s3": Refusal(503, "SlowDown"),
-    "dynamodb": Refusal(400, "ProvisionedThroughputExceededException"),
-    "lambda": Refusal(429, "TooManyRequestsException"),
-}
-
-
-class Wishes:
-    """Refuses each request whose body or path holds ``refuse me``, and ends invocations as their event asks."""
-
-    def request(self, request: Request) -> Refusal | None:
-        asked = "refuse me" in request.path or b"refuse me" in request.body
-        return REFUSALS.get(request.service) if asked else None
-
-    def invocation(self, _function: str, event: str) -> Blow | None:
-        wish = json.loads(event).get("end")
-        return Blow(Ending(wish["as"]), wish["answered"]) if wish else None
-
-
-@pytest.fixture(scope="module")
-def cloud() -> Iterator[EmbeddedCloud]:
-    with EmbeddedCloud(TEMPLATE, faults=Wishes()) as running:
-        yield running
+from embedded_cloud.faults import Ending
+from tests.integration.embedded_cloud.services.testbed import REFUSALS
 
 
 def client(cloud: EmbeddedCloud, service: str) -> Any:
@@ -105,25 +80,39 @@ def grown(cloud: EmbeddedCloud, former: set[str]) -> set[str]:
     return new
 
 
-def test_a_task_that_is_killed_does_not_drain_and_is_started_again(cloud: EmbeddedCloud) -> None:
-    first = grown(cloud, set())
+def drained(cloud: EmbeddedCloud) -> set[str]:
+    return {key for key in keys(cloud) if key.endswith("/drained")}
+
+
+@pytest.fixture(scope="module")
+def service(cloud: EmbeddedCloud) -> Iterator[dict[str, str]]:
+    """The template's ECS service with one running task."""
+    names, ecs = {"cluster": cloud.outputs["Cluster"], "service": cloud.outputs["Service"]}, client(cloud, "ecs")
+    ecs.update_service(**names, desiredCount=0)
+    former = started(cloud)
+    ecs.update_service(**names, desiredCount=1)
+    grown(cloud, former)
+    yield names
+    ecs.update_service(**names, desiredCount=0)
+
+
+def test_a_killed_task_restarts_without_draining(cloud: EmbeddedCloud, service: dict[str, str]) -> None:
+    former, drained_before = started(cloud), drained(cloud)
     cloud.kill_tasks()
-    grown(cloud, first)
-    assert not any(key.endswith("/drained") for key in keys(cloud))
+    grown(cloud, former)
+    assert drained(cloud) == drained_before
 
 
-def test_a_service_follows_another_task_definition(cloud: EmbeddedCloud) -> None:
-    ecs, former = client(cloud, "ecs"), started(cloud)
-    [name] = ecs.list_task_definitions()["taskDefinitionArns"]
-    definition = ecs.describe_task_definition(taskDefinition=name)["taskDefinition"]
+def test_a_service_update_replaces_tasks_by_those_of_the_new_definition(
+    cloud: EmbeddedCloud, service: dict[str, str]
+) -> None:
+    ecs, former, drained_before = client(cloud, "ecs"), started(cloud), drained(cloud)
+    [described] = ecs.describe_services(cluster=service["cluster"], services=[service["service"]])["services"]
+    definition = ecs.describe_task_definition(taskDefinition=described["taskDefinition"])["taskDefinition"]
     [container] = definition["containerDefinitions"]
     container["environment"].append({"name": "GREETING", "value": "hello again"})
     container.setdefault("memory", 512)
     made = ecs.register_task_definition(family=definition["family"], containerDefinitions=[container])
-    ecs.update_service(
-        cluster=cloud.outputs["Cluster"],
-        service=cloud.outputs["Service"],
-        taskDefinition=made["taskDefinition"]["taskDefinitionArn"],
-    )
+    ecs.update_service(**service, taskDefinition=made["taskDefinition"]["taskDefinitionArn"])
     grown(cloud, former)
-    assert any(key.endswith("/drained") for key in keys(cloud))
+    assert drained(cloud) > drained_before

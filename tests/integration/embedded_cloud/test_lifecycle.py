@@ -18,8 +18,9 @@ import pytest
 from embedded_cloud.cloud import EmbeddedCloud
 from embedded_cloud.faults import Refusal, Request
 from tests import conftest
+from tests.conftest import ROOT
 
-TEMPLATE = Path(__file__).parent / "embedded" / "template.yaml"
+TEMPLATE = Path(__file__).parent / "stack" / "template.yaml"
 
 
 def client(service: str, environment: dict[str, str]) -> Any:
@@ -41,9 +42,8 @@ def is_running(process: int) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_no_process_outlives_the_cloud(number: signal.Signals) -> None:
-    root = Path(__file__).parents[2]
     arguments = [sys.executable, "-m", "embedded_cloud", "--port", "0", "--template", str(TEMPLATE)]
-    with subprocess.Popen(arguments, cwd=root, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         environment: dict[str, str] = {}
         for line in process.stdout or []:
             if line.startswith("export "):

@@ -1,0 +1,37 @@
+"""HTTP APIs are served with functions behind them."""
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+from embedded_cloud.cloud import EmbeddedCloud
+
+
+def ask(cloud: EmbeddedCloud, path: str, **headers: str) -> tuple[int, Any]:
+    request = urllib.request.Request(cloud.outputs["ApiUrl"] + path, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as refusal:
+        return refusal.code, json.load(refusal)
+
+
+def test_an_http_api_is_served_with_its_functions_behind_it(cloud: EmbeddedCloud) -> None:
+    status, answer = ask(cloud, "/echo/a%20b?size=1", Accept="text/plain")
+    assert status == 200
+    event = answer["event"]
+    assert (event["routeKey"], event["pathParameters"]) == ("ANY /echo/{proxy+}", {"proxy": "a b"})
+    assert (event["queryStringParameters"], event["headers"]["accept"]) == ({"size": "1"}, "text/plain")
+    assert ask(cloud, "/elsewhere") == (404, {"message": "Not Found"})
+
+
+def test_a_signed_route_tells_the_function_who_signed(cloud: EmbeddedCloud) -> None:
+    signature = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20261123/eu-west-1/execute-api/aws4_request, Signature=0"
+    _, answer = ask(cloud, "/signed/7", Authorization=signature)
+    assert answer["event"]["requestContext"]["authorizer"]["iam"]["accessKey"] == "AKIDEXAMPLE"
+    assert ask(cloud, "/signed/7") == (403, {"message": "Forbidden"})
+
+
+def test_a_function_that_fails_behind_an_api_is_an_internal_server_error(cloud: EmbeddedCloud) -> None:
+    assert ask(cloud, "/fail") == (500, {"message": "Internal Server Error"})

@@ -1,0 +1,59 @@
+"""Resources of a template get the configuration that AWS would give them."""
+
+from embedded_cloud.cloud import EmbeddedCloud
+from tests.integration.embedded_cloud.services.testbed import Machines, client
+
+
+def test_buckets_keep_their_configuration(cloud: EmbeddedCloud) -> None:
+    s3, bucket = client(cloud, "s3"), cloud.outputs["Bucket"]
+    assert s3.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
+    assert s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]["BlockPublicAcls"]
+    expiry, deleted, unfinished = s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+    assert (expiry["Filter"], expiry["Expiration"]) == ({"Prefix": "old/"}, {"Days": 3})
+    assert deleted["Expiration"] == {"ExpiredObjectDeleteMarker": True}
+    assert unfinished["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
+
+
+def test_tables_keep_their_configuration(cloud: EmbeddedCloud) -> None:
+    dynamodb, table = client(cloud, "dynamodb"), cloud.outputs["Table"]
+    assert dynamodb.describe_time_to_live(TableName=table)["TimeToLiveDescription"]["TimeToLiveStatus"] == "ENABLED"
+    backups = dynamodb.describe_continuous_backups(TableName=table)["ContinuousBackupsDescription"]
+    assert backups["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"] == "ENABLED"
+
+
+def test_resources_of_types_unknown_to_moto_are_made(cloud: EmbeddedCloud) -> None:
+    alarm = client(cloud, "cloudwatch").describe_alarms()["MetricAlarms"][0]
+    assert alarm["MetricName"] == "ExecutionsFailed"
+    assert client(cloud, "logs").describe_metric_filters(logGroupName=cloud.outputs["Logs"])["metricFilters"]
+    assert client(cloud, "sns").list_subscriptions()["Subscriptions"][0]["Endpoint"] == "nobody@example.com"
+    attributes = client(cloud, "sqs").get_queue_attributes(
+        QueueUrl=cloud.outputs["QueueUrl"], AttributeNames=["Policy"]
+    )
+    assert "sqs:SendMessage" in attributes["Attributes"]["Policy"]
+    retries = client(cloud, "lambda").get_function_event_invoke_config(FunctionName=cloud.outputs["Echo"])
+    assert retries["MaximumRetryAttempts"] == 1
+
+
+def test_a_secret_is_generated(cloud: EmbeddedCloud) -> None:
+    secret = client(cloud, "secretsmanager").get_secret_value(SecretId=cloud.outputs["Secret"])["SecretString"]
+    assert len(secret) == 40
+    assert secret.isalnum()
+
+
+def test_what_has_no_effect_is_said(cloud: EmbeddedCloud) -> None:
+    skipped = {(logical_id, what): why for logical_id, what, why in cloud.skipped}
+    assert ("ApiApiGatewayDefaultStage", "DefaultRouteSettings") in skipped
+    assert "TLS-only" in skipped["BucketPolicy", "AWS::S3::BucketPolicy"]
+    assert skipped["WebAcl", "AWS::WAFv2::WebACL"] == "moto has no such type"
+    assert ("MachineUpload", "Targets.RetryPolicy") in skipped
+    assert ("ShapedRule", "Targets.RetryPolicy") not in skipped
+    assert ("Bucket", "BucketEncryption") not in skipped
+    assert not any(logical_id == "NeverBucket" for logical_id, _ in skipped)
+
+
+def test_a_machine_keeps_its_substitutions_and_configuration(cloud: EmbeddedCloud, machines: Machines) -> None:
+    machine = machines.api.describe_state_machine(stateMachineArn=cloud.outputs["MachineArn"])
+    assert cloud.outputs["Echo"] in machine["definition"]
+    assert machine["type"] == "STANDARD"
+    assert machine["loggingConfiguration"]["level"] == "ALL"
+    assert machine["tracingConfiguration"] == {"enabled": True}

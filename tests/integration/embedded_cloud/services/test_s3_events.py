@@ -1,0 +1,92 @@
+"""Uploads send EventBridge events, which start state machines."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from embedded_cloud.cloud import EmbeddedCloud
+from tests.integration.embedded_cloud.services.testbed import ROLE, Machines, client, task, until
+
+
+def executions_with(cloud: EmbeddedCloud, machines: Machines, key: str, count: int = 1) -> list[Any]:
+    """Inputs of the executions of the template's machine that name the key, once there are as many."""
+
+    def inputs() -> list[Any]:
+        listed = machines.api.list_executions(stateMachineArn=cloud.outputs["MachineArn"])["executions"]
+        described = [machines.api.describe_execution(executionArn=item["executionArn"]) for item in listed]
+        return [json.loads(item["input"]) for item in described if key in item["input"]]
+
+    found: list[Any] = until(lambda: inputs() if len(inputs()) >= count else None)
+    return found
+
+
+def test_an_upload_starts_the_machine_with_the_whole_event(cloud: EmbeddedCloud, machines: Machines) -> None:
+    s3, bucket, key = client(cloud, "s3"), cloud.outputs["Bucket"], "in/a b+ü.jpg"
+    put = s3.put_object(Bucket=bucket, Key=key, Body=b"four")
+    (event,) = executions_with(cloud, machines, "in/a b")
+    assert event["detail"]["bucket"] == {"name": bucket}
+    assert event["detail"]["reason"] == "PutObject"
+    subject = event["detail"]["object"]
+    assert subject.pop("sequencer")
+    assert subject == {"key": key, "size": 4, "etag": put["ETag"].strip('"'), "version-id": put["VersionId"]}
+    assert event["source"] == "aws.s3"
+    assert event["region"] == cloud.region
+
+
+def test_events_differ_in_id_and_sequencer(cloud: EmbeddedCloud, machines: Machines) -> None:
+    s3 = client(cloud, "s3")
+    for _ in range(2):
+        s3.put_object(Bucket=cloud.outputs["Bucket"], Key="in/twice", Body=b"")
+    one, other = executions_with(cloud, machines, "in/twice", count=2)
+    assert one["id"] != other["id"]
+    assert one["detail"]["object"]["sequencer"] != other["detail"]["object"]["sequencer"]
+
+
+def test_an_event_of_a_bucket_without_versions_names_none(cloud: EmbeddedCloud, machines: Machines) -> None:
+    client(cloud, "s3").put_object(Bucket=cloud.outputs["PlainBucket"], Key="in/plain", Body=b"")
+    (event,) = executions_with(cloud, machines, "in/plain")
+    assert "version-id" not in event["detail"]["object"]
+
+
+def test_the_version_of_an_event_stays_readable(cloud: EmbeddedCloud) -> None:
+    s3, bucket = client(cloud, "s3"), cloud.outputs["Bucket"]
+    first = s3.put_object(Bucket=bucket, Key="versions", Body=b"first")["VersionId"]
+    s3.put_object(Bucket=bucket, Key="versions", Body=b"second")
+    s3.delete_object(Bucket=bucket, Key="versions")
+    assert s3.get_object(Bucket=bucket, Key="versions", VersionId=first)["Body"].read() == b"first"
+
+
+def test_an_object_is_announced_with_its_metadata_in_place(cloud: EmbeddedCloud, machines: Machines) -> None:
+    head = task("aws-sdk:s3:headObject", {"Bucket.$": "$.detail.bucket.name", "Key.$": "$.detail.object.key"})
+    head["OutputPath"] = "$.Metadata"
+    machine = machines.create({"Head": head})
+    events = client(cloud, "events")
+    pattern = {"source": ["aws.s3"], "detail": {"object": {"key": [{"prefix": "described/"}]}}}
+    events.put_rule(Name="described", EventPattern=json.dumps(pattern))
+    events.put_targets(Rule="described", Targets=[{"Id": "1", "Arn": machine, "RoleArn": ROLE}])
+    s3, count = client(cloud, "s3"), 20
+    for number in range(count):
+        s3.put_object(
+            Bucket=cloud.outputs["Bucket"], Key=f"described/{number}", Body=b"x" * 100_000, Metadata={"pbr-a": "1"}
+        )
+    listed = until(
+        lambda: (e := machines.api.list_executions(stateMachineArn=machine)["executions"]) and len(e) == count and e
+    )
+    outputs = [machines.end(item["executionArn"])["output"] for item in listed]
+    assert [json.loads(output) for output in outputs] == [{"pbr-a": "1"}] * count
+
+
+def test_a_target_gets_the_event_in_the_shape_it_asked_for(cloud: EmbeddedCloud, machines: Machines) -> None:
+    bucket, key = cloud.outputs["Bucket"], 'shaped/"it"'
+    client(cloud, "s3").put_object(Bucket=bucket, Key=key, Body=b"123")
+    given = executions_with(cloud, machines, "shaped/", count=2)
+    assert {"uri": f"s3://{bucket}/{key}", "size": 3, "key": key} in given
+    assert key in [item.get("key") for item in given if "etag" in item]
+    assert {"constant": True} in executions_with(cloud, machines, "constant")
+
+
+def test_many_uploads_at_once_start_as_many_executions(cloud: EmbeddedCloud, machines: Machines) -> None:
+    s3, bucket = client(cloud, "s3"), cloud.outputs["Bucket"]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: s3.put_object(Bucket=bucket, Key=f"in/many-{number}", Body=b""), range(24)))
+    assert len(executions_with(cloud, machines, "in/many-", count=24)) == 24
