@@ -1,4 +1,4 @@
-"""The image as sam builds it, and an embedded cloud that its containers can reach."""
+"""The image built by sam, and an embedded cloud that its containers can reach."""
 
 import json
 import os
@@ -29,15 +29,15 @@ from tests.conftest import ROOT
 from tests.containers import engine, network
 
 HOST: Final = "host.docker.internal"
-"""This machine's name inside of a container."""
+"""Name of this machine inside a container."""
 
-NOBODY: Final = "993:990"
-"""A user that the image does not know, as Lambda's is."""
+UNKNOWN_USER: Final = "993:990"
+"""A user that does not exist in the image, as on Lambda."""
 
 READ_ONLY: Final[dict[str, Any]] = {"read_only": True, "tmpfs": {"/tmp": ""}}
 
 PIPELINE: Final = ("Validate", "Segment", "Refine", "Encode", "Metrics", "Failure", "Api")
-"""The functions, each after those whose output its sample event takes for granted."""
+"""The functions, ordered so that each sample event finds the output of earlier functions."""
 
 SAM: Final = str(Path(sys.executable).with_name("sam"))
 
@@ -49,7 +49,7 @@ _START_S: Final = 120.0
 
 @dataclass(frozen=True)
 class Function:
-    """A function as it is deployed: what its container is started with."""
+    """A deployed function and the configuration of its container."""
 
     logical_id: str
     handler: str
@@ -57,13 +57,13 @@ class Function:
 
     @property
     def sample(self) -> Path:
-        """The event that the repository has for it."""
+        """Path of the sample event."""
         return ROOT / "events" / f"{self.handler.split('.')[1]}.json"
 
 
 @dataclass(frozen=True)
 class Containers:
-    """Starts containers that reach the cloud, and removes them."""
+    """Runs containers that can reach the cloud."""
 
     client: docker.DockerClient
     image: Image
@@ -77,18 +77,18 @@ class Containers:
         try:
             yield container
         finally:
-            print(container.logs().decode())  # pytest shows it where a test failed
+            print(container.logs().decode())  # shown by pytest if a test fails
             container.remove(force=True, v=True)
 
     @contextmanager
     def emulated(self, function: Function) -> Iterator[Callable[[bytes], bytes]]:
-        """Run a function under Lambda's runtime interface emulator; yields what invokes it."""
+        """Run a function in the Lambda runtime interface emulator and yield a function that invokes it."""
         with self.run(
             [function.handler],
             entrypoint=["/emulator", *self.image.attrs["Config"]["Entrypoint"]],
             volumes={str(_EMULATOR): {"bind": "/emulator", "mode": "ro"}},
             environment=function.environment,
-            user=NOBODY,
+            user=UNKNOWN_USER,
             ports={"8080/tcp": ("127.0.0.1", None)},
             **READ_ONLY,
         ) as container:
@@ -98,7 +98,7 @@ class Containers:
 
 @dataclass(frozen=True)
 class Sam:
-    """The SAM CLI, with the image built and the embedded cloud as AWS."""
+    """The SAM CLI with the built template, connected to the embedded cloud."""
 
     template: Path
     environment_file: Path
@@ -111,13 +111,13 @@ class Sam:
 
 
 def sam_environment() -> dict[str, str]:
-    """Return the environment that sam runs in. With made-up keys it would ask AWS who it is, for seconds."""
+    """Return the environment for sam. It has no AWS credentials, because sam verifies them, which takes seconds."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     return {**kept, "AWS_DEFAULT_REGION": "eu-west-1", "SAM_CLI_TELEMETRY": "0"}
 
 
 def address(container: Container) -> str:
-    """Return the URL of a container's port 8080 on this machine."""
+    """Return the URL under which port 8080 of a container is published."""
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
         container.reload()
@@ -129,7 +129,7 @@ def address(container: Container) -> str:
 
 
 def http(url: str, body: bytes | None = None, content_type: str = "application/json") -> tuple[int, bytes]:
-    """Return status and body of an answer; ask again while nobody listens yet."""
+    """Return the status and body of the response. Retry until the server accepts connections."""
     request = urllib.request.Request(url, body, {"Content-Type": content_type})
     deadline = time.monotonic() + _START_S
     while True:
@@ -145,7 +145,7 @@ def http(url: str, body: bytes | None = None, content_type: str = "application/j
 
 
 def log_line(container: Container, text: str) -> str:
-    """Wait for the first line of a container's log that holds ``text``, and return it."""
+    """Wait for the first log line that contains ``text`` and return it."""
     lines: list[str] = []
     for line in container.logs(stream=True, follow=True):
         lines.append(line.decode())
@@ -155,7 +155,7 @@ def log_line(container: Container, text: str) -> str:
 
 
 def put(cloud: EmbeddedCloud, bucket: str, key: str, data: bytes) -> None:
-    """Put an object into a bucket of its own."""
+    """Create a bucket with one object."""
     s3 = conftest.client("s3", cloud.endpoint_url, cloud.region)
     s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": cloud.region})
     s3.put_object(Bucket=bucket, Key=key, Body=data)
@@ -163,7 +163,7 @@ def put(cloud: EmbeddedCloud, bucket: str, key: str, data: bytes) -> None:
 
 @pytest.fixture(scope="session")
 def measure(pytestconfig: pytest.Config) -> Callable[[str, str], None]:
-    """Called with what was measured and its value: the table is printed when all tests have run."""
+    """Record a name and value for the table of measurements printed at the end."""
     rows = pytestconfig.stash.setdefault(_MEASURED, [])
     return lambda what, value: rows.append((what, value))
 
@@ -179,7 +179,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def docker_client(
     tmp_path_factory: pytest.TempPathFactory, measure: Callable[[str, str], None]
 ) -> Iterator[docker.DockerClient]:
-    """A client of an engine that has the Dockerfile's base image. Without one there is nothing to test."""
+    """Client of an engine with the base image. Tests are skipped if none is available."""
     folder = tmp_path_factory.mktemp("engine")
     try:
         with engine.engine(folder / "dockerd.log") as client:
@@ -190,8 +190,8 @@ def docker_client(
 
 
 @pytest.fixture(scope="session")
-def cloud(docker_client: docker.DockerClient) -> Iterator[EmbeddedCloud]:  # which is nothing to start without an engine
-    """The project's template with all hosts, a custom model in a bucket, and no worker of the cloud's own."""
+def cloud(docker_client: docker.DockerClient) -> Iterator[EmbeddedCloud]:  # skipped without an engine
+    """The project's template with all hosts, a custom model in a bucket, and no running worker."""
     parameters = {
         "DefaultModel": "classical",
         "ModelBucket": network.BUCKET,
@@ -217,13 +217,13 @@ def stack(cloud: EmbeddedCloud) -> Stack:
 
 @pytest.fixture(scope="session")
 def container_environment(cloud: EmbeddedCloud) -> dict[str, str]:
-    """What leads the AWS SDK in a container to the cloud."""
+    """Environment that connects the AWS SDK in a container to the cloud."""
     return {**cloud.environment, "AWS_ENDPOINT_URL": cloud.endpoint_url.replace("localhost", HOST)}
 
 
 @pytest.fixture(scope="session")
 def functions(cloud: EmbeddedCloud, container_environment: Mapping[str, str]) -> list[Function]:
-    """The deployed functions in the order of the pipeline, reading uploads from the bucket that their samples name."""
+    """The deployed functions in pipeline order, with the uploads bucket of the sample events."""
 
     def client(service: str) -> Any:
         return conftest.client(service, cloud.endpoint_url, cloud.region)
@@ -241,13 +241,13 @@ def functions(cloud: EmbeddedCloud, container_environment: Mapping[str, str]) ->
 
 @pytest.fixture(scope="session")
 def photograph() -> bytes:
-    """The photograph that the sample events speak of, from scikit-image's package: a cup of coffee."""
+    """The image of the sample events: coffee.png of scikit-image."""
     return (files("skimage") / "data" / "coffee.png").read_bytes()
 
 
 @pytest.fixture(scope="session")
 def sample_upload(cloud: EmbeddedCloud, photograph: bytes) -> None:
-    """The object of the sample events, in a bucket that starts no execution."""
+    """The source object of the sample events, in a bucket that does not start executions."""
     put(cloud, "uploads", "photos/cup.png", photograph)
 
 
@@ -255,7 +255,7 @@ def sample_upload(cloud: EmbeddedCloud, photograph: bytes) -> None:
 def built(
     docker_client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory, measure: Callable[[str, str], None]
 ) -> Path:
-    """The template as ``sam build`` leaves it, and with it the images of all functions."""
+    """Path of the template built by ``sam build``, which also builds the image."""
     folder = tmp_path_factory.mktemp("sam")
     started = time.monotonic()
     done = subprocess.run(
@@ -270,7 +270,7 @@ def built(
 
 @pytest.fixture(scope="session")
 def sam(built: Path, functions: list[Function], tmp_path_factory: pytest.TempPathFactory) -> Sam:
-    """The SAM CLI; it hands on only variables that the template has, and AWS_ENDPOINT_URL is not one of these."""
+    """The SAM CLI. It passes only variables declared in the template, so AWS_ENDPOINT_URL is added to it."""
     environment = tmp_path_factory.mktemp("invoke") / "environment.json"
     template = yaml_parse(built.read_text())
     template["Globals"]["Function"]["Environment"]["Variables"]["AWS_ENDPOINT_URL"] = ""
@@ -282,16 +282,16 @@ def sam(built: Path, functions: list[Function], tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="session")
 def containers(docker_client: docker.DockerClient, built: Path, measure: Callable[[str, str], None]) -> Containers:
-    """The image that sam built, ready to be run. All functions have the same."""
+    """The image built by sam. All functions share it."""
     template = yaml_parse(built.read_text())
     image = docker_client.images.get(template["Resources"]["SegmentFunction"]["Properties"]["ImageUri"])
-    measure("image, flavour cpu, no weights", f"{image.attrs['Size'] / 1e6:.0f} MB")
+    measure("image, flavor cpu, no weights", f"{image.attrs['Size'] / 1e6:.0f} MB")
     return Containers(docker_client, image)
 
 
 @pytest.fixture(scope="session")
 def worker(cloud: EmbeddedCloud, container_environment: Mapping[str, str]) -> dict[str, Any]:
-    """What the worker's container is started with, by the stack's task definition."""
+    """Options of the worker's container, from the task definition."""
     ecs = conftest.client("ecs", cloud.endpoint_url, cloud.region)
     [name] = ecs.list_task_definitions()["taskDefinitionArns"]
     [definition] = ecs.describe_task_definition(taskDefinition=name)["taskDefinition"]["containerDefinitions"]
@@ -308,7 +308,7 @@ def worker(cloud: EmbeddedCloud, container_environment: Mapping[str, str]) -> di
 
 @pytest.fixture(scope="session")
 def endpoint(cloud: EmbeddedCloud, container_environment: Mapping[str, str]) -> dict[str, Any]:
-    """What the endpoint's container is started with: the model's variables, and SageMaker's own command and user."""
+    """Options of the endpoint's container: the model's environment and the command that SageMaker runs."""
     sagemaker = conftest.client("sagemaker", cloud.endpoint_url, cloud.region)
     [model] = sagemaker.list_models()["Models"]
     container = sagemaker.describe_model(ModelName=model["ModelName"])["PrimaryContainer"]

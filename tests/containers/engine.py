@@ -1,4 +1,4 @@
-"""A Docker engine to test with, and on it the image that the Dockerfile starts from."""
+"""A Docker engine for the tests, with the base image of the Dockerfile."""
 
 import os
 import re
@@ -21,18 +21,18 @@ _STOP_S: Final = 30.0
 
 
 class UnavailableError(Exception):
-    """There is no engine, or no base image, and none can be made here; the text says why."""
+    """No engine or no base image is available. The message has the reason."""
 
 
 @contextmanager
 def engine(log: Path) -> Iterator[docker.DockerClient]:
-    """Yield a client of the engine that runs, or of one that runs until the block ends.
+    """Yield a client of the running engine. If none is running, start one for the duration of the block.
 
     Args:
-        log: where an engine that is started here writes to.
+        log: output file of an engine started here.
 
     Raises:
-        UnavailableError: none runs, and none can be started.
+        UnavailableError: no engine is running and none can be started.
     """
     try:
         client = docker.from_env()
@@ -43,7 +43,7 @@ def engine(log: Path) -> Iterator[docker.DockerClient]:
         yield client
         return
     if shutil.which("dockerd") is None or os.geteuid() != 0:
-        raise UnavailableError(f"no Docker engine answers, and to start one takes dockerd and root: {why}")
+        raise UnavailableError(f"No Docker engine is running. Starting one requires dockerd and root: {why}")
 
     with log.open("wb") as output:
         process = subprocess.Popen(["dockerd"], stdout=output, stderr=subprocess.STDOUT)
@@ -63,23 +63,23 @@ def _client_of(process: subprocess.Popen[bytes], log: Path) -> docker.DockerClie
             return client
         except DockerException:
             time.sleep(0.2)
-    raise UnavailableError(f"dockerd does not start here: {' | '.join(log.read_text().splitlines()[-2:])}")
+    raise UnavailableError(f"dockerd failed to start: {' | '.join(log.read_text().splitlines()[-2:])}")
 
 
 def have_base_image(client: docker.DockerClient, folder: Path) -> str:
-    """See to it that what the Dockerfile starts from is on the engine, and return where it came from.
+    """Provide the base image of the Dockerfile and return its origin.
 
     Args:
-        client: of the engine.
-        folder: for a file of 150 MB that is removed again.
+        client: client of the engine.
+        folder: folder for a temporary file of 150 MB.
 
     Raises:
-        UnavailableError: it cannot be pulled, and nothing else can be made in its place.
+        UnavailableError: the image can be neither pulled nor built.
     """
     [name] = re.findall(r"^FROM (\S+/\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     try:
         client.images.get(name)
-        return "was here"
+        return "present"
     except ImageNotFound:
         pass
     try:
@@ -88,7 +88,7 @@ def have_base_image(client: docker.DockerClient, folder: Path) -> str:
     except DockerException as error:
         why = str(error)
     if shutil.which("debootstrap") is None or os.geteuid() != 0:
-        raise UnavailableError(f"the base image cannot be pulled, and to make one takes debootstrap and root: {why}")
+        raise UnavailableError(f"The base image cannot be pulled. Building one requires debootstrap and root: {why}")
 
     archive = folder / "debian.tar"
     try:
@@ -97,7 +97,7 @@ def have_base_image(client: docker.DockerClient, folder: Path) -> str:
         changes = ["ENV PATH=/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8", 'CMD ["python3"]']
         client.api.import_image(str(archive), repository=repository, tag=tag, changes=changes)
     except subprocess.CalledProcessError as error:
-        raise UnavailableError(f"no base image can be pulled ({why}) or made: {error.stderr[-500:]}") from error
+        raise UnavailableError(f"Cannot pull ({why}) or build the base image: {error.stderr[-500:]}") from error
     finally:
         archive.unlink(missing_ok=True)
-    return "made from Debian's packages"
+    return "built from Debian packages"

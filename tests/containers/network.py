@@ -1,4 +1,4 @@
-"""A segmentation network of a few hundred bytes, for containers that have no other: its mask is the brightness."""
+"""A segmentation network of a few hundred bytes whose mask is the brightness."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ def content() -> bytes:
 
 
 def custom_models() -> str:
-    """Return the value of the template's CustomModels that has this network, in a bucket."""
+    """Return a CustomModels parameter that contains this network."""
     file = content()
     facts = {"name": NAME, "uri": f"s3://{BUCKET}/{KEY}", "bytes": len(file), "input_px": _SIDE_PX}
     return json.dumps([{**facts, "sha256": hashlib.sha256(file).hexdigest()}])

@@ -1,4 +1,4 @@
-"""Every function in its container: as sam runs it, and as Lambda does, read-only and as a user of Lambda's own."""
+"""Runs every function in its container: with sam local, and as on Lambda: read-only, arbitrary user."""
 
 import io
 import json
@@ -19,7 +19,7 @@ from tests.containers.conftest import PIPELINE, Containers, Function, Sam, http,
 
 pytestmark = pytest.mark.usefixtures("sample_upload")
 
-# Of what each function answers, a part that only it does.
+# Keys that identify the response of each function.
 ANSWERS: Final[dict[str, set[str]]] = {
     "Validate": {"source", "options", "keys"},
     "Segment": {"model", "key"},
@@ -32,7 +32,7 @@ ANSWERS: Final[dict[str, set[str]]] = {
 
 
 def check(function: Function, payload: bytes) -> None:
-    """Refuse an error: neither sam nor the emulator tell one otherwise."""
+    """Assert that the response is no error. Neither sam nor the emulator reports errors in another way."""
     answer = json.loads(payload)
     assert "errorType" not in (answer or {}), payload.decode()
     missing = ANSWERS[function.logical_id.removesuffix("Function")] - set(answer or {})
@@ -45,7 +45,7 @@ def named(stage: str, functions: list[Function]) -> Function:
 
 
 def check_result(stack: Stack) -> None:
-    """The cut-out of the sample lies in the results bucket; it is taken away, so that the next one is another one."""
+    """Check the sample's result in the results bucket and delete it, so that the next test cannot find it."""
     location = {"Bucket": stack.outputs["ResultsBucket"], "Key": "results/photos/cup.png"}
     picture = Image.open(io.BytesIO(stack.s3.get_object(**location)["Body"].read()))
     stack.s3.delete_object(**location)
@@ -65,7 +65,7 @@ class TestSamLocal:
         if stage == "Encode":
             check_result(stack)
 
-    def test_serves_lambdas_api(self, sam: Sam, functions: list[Function], lambda_api: str) -> None:
+    def test_serves_the_lambda_api(self, sam: Sam, functions: list[Function], lambda_api: str) -> None:
         config = Config(read_timeout=120, retries={"total_max_attempts": 1})
         client: Any = boto3.client(
             "lambda", "eu-west-1", endpoint_url=lambda_api, config=config,
@@ -78,7 +78,7 @@ class TestSamLocal:
 
 @pytest.fixture
 def lambda_api(sam: Sam) -> Iterator[str]:
-    """The URL of a sam local start-lambda that answers."""
+    """URL of a running `sam local start-lambda`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -90,12 +90,12 @@ def lambda_api(sam: Sam) -> Iterator[str]:
         http(f"http://127.0.0.1:{port}/")
         yield f"http://127.0.0.1:{port}"
     finally:
-        process.terminate()  # SIGINT is ignored by what was started in the background, as this process may be
+        process.terminate()  # background processes ignore SIGINT
         process.wait(60)
 
 
 @pytest.mark.parametrize("stage", PIPELINE)
-def test_runs_on_a_read_only_disk_as_any_user(
+def test_function_runs_on_a_read_only_disk_as_any_user(
     stage: str,
     containers: Containers,
     functions: list[Function],

@@ -1,4 +1,4 @@
-"""The two hosts beside Lambda: the ECS worker as its task definition has it, the endpoint as SageMaker starts it."""
+"""The ECS worker, run from its task definition, and the SageMaker endpoint, run as SageMaker starts it."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from tests.containers.conftest import Containers, address, http, log_line
 _JOB_S: Final = 240.0
 
 
-def test_the_worker_takes_a_job_from_the_queue_to_its_result(
+def test_worker_processes_a_request_from_the_queue(
     containers: Containers,
     worker: dict[str, Any],
     stack: Stack,
@@ -39,7 +39,7 @@ def test_the_worker_takes_a_job_from_the_queue_to_its_result(
     assert (result.sidecar["model"]["name"], result.sidecar["model"]["host"]) == (network.NAME, "ecs")
 
 
-def test_a_worker_that_was_promised_a_gpu_ends_without_one(containers: Containers, worker: dict[str, Any]) -> None:
+def test_worker_exits_without_the_configured_gpu(containers: Containers, worker: dict[str, Any]) -> None:
     environment = {**worker["environment"], "DEFAULT_MODEL": network.NAME, "PBR_DEVICE": "cuda"}
     with containers.run(**{**worker, "environment": environment}) as container:
         assert container.wait(timeout=60)["StatusCode"] != 0
@@ -47,7 +47,7 @@ def test_a_worker_that_was_promised_a_gpu_ends_without_one(containers: Container
 
 
 @pytest.mark.usefixtures("sample_upload")
-def test_the_endpoint_masks_jobs_and_pictures(
+def test_endpoint_segments_jobs_and_images(
     containers: Containers,
     endpoint: dict[str, Any],
     stack: Stack,
@@ -58,7 +58,7 @@ def test_the_endpoint_masks_jobs_and_pictures(
     with containers.run(**endpoint) as container:
         url = address(container)
         assert http(f"{url}/ping") == (200, b"")
-        measure("endpoint: start to first answer of /ping", f"{time.monotonic() - started:.1f} s")
+        measure("endpoint: start to first /ping response", f"{time.monotonic() - started:.1f} s")
         running_as = container.top()
         of_job, facts = http(f"{url}/invocations", (ROOT / "events" / "segment.json").read_bytes())
         of_picture, picture = http(f"{url}/invocations", photograph, "image/png")

@@ -1,6 +1,6 @@
-"""Timeouts that compose: nothing outlives what waits for it, computed from the template and the state machine.
+"""Timeouts are consistent: every caller waits longer than its callee. Computed from the template and the state machine.
 
-docs/explanation/reliability.md says what a worst case is.
+docs/explanation/reliability.md defines the worst case.
 """
 
 import re
@@ -20,13 +20,13 @@ from tests.conftest import ROOT
 from tests.state_machine import ANSWERABLE, DEFINITION, DELIVERY, STATES, STATES_OF_BOTH, TASKS, TASKS_OF_BOTH, waits_s
 
 LAMBDA_START_S = 10
-"""What Lambda gives a process to start, which its Timeout does not count."""
+"""Lambda's init phase, which does not count toward the function's Timeout."""
 
 ENDPOINT_S = 60
-"""What SageMaker gives a real-time endpoint to answer."""
+"""Response timeout of a real-time endpoint."""
 
 MOST_EVENTS = 25_000
-"""What Step Functions keeps of an execution's history; one event more fails it."""
+"""Maximum number of events per execution in Step Functions."""
 
 BEFORE_WORK = {
     "Lambda.TooManyRequestsException",
@@ -37,11 +37,11 @@ BEFORE_WORK = {
     "SQS.AmazonSQSException",
     "SQS.SdkClientException",
 }
-"""Refusals that come before the work begins, or before a token is handed on: of the attempt they cost nothing."""
+"""Errors that occur before the work starts, so that the attempt takes no time."""
 
 
 class _Template(yaml.SafeLoader):
-    """CloudFormation's short forms, as their bare arguments."""
+    """Loads CloudFormation short forms as their arguments."""
 
 
 _Template.add_multi_constructor("!", lambda loader, _suffix, node: _argument(loader, node))
@@ -66,7 +66,7 @@ TOKENS = [name for name, task in TASKS.items() if task["Resource"].endswith("wai
 
 
 def worst_case_s(name: str) -> float:
-    """The longest that a state can take, retries and all."""
+    """Return the longest duration of a state including retries, in seconds."""
     state = STATES_OF_BOTH[name]
     if branches := state.get("Branches"):
         return max(sum(map(worst_case_s, branch["States"])) for branch in branches)
@@ -76,11 +76,11 @@ def worst_case_s(name: str) -> float:
 
 
 Place = tuple[str, bool]
-"""A state, and whether the second attempt is being made."""
+"""A state, and whether it is in the second attempt."""
 
 
 def ways(place: Place) -> Iterator[Place]:
-    """Where it goes on from a state. Of waiting for an owner there is none."""
+    """Yield the states that can follow, except waiting for an owner."""
     name, second = place
     state = STATES_OF_BOTH[name]
     for way in [state, *state.get("Choices", []), *state.get("Catch", [])]:
@@ -92,52 +92,52 @@ def ways(place: Place) -> Iterator[Place]:
 
 
 def longest_s(place: Place, known: dict[Place, float]) -> float:
-    """The longest that an execution can take from a state on."""
+    """Return the longest duration of an execution from a state on, in seconds."""
     if place not in known:
         known[place] = worst_case_s(place[0]) + max((longest_s(way, known) for way in ways(place)), default=0)
     return known[place]
 
 
 @pytest.mark.parametrize("name", FUNCTION_OF)
-def test_a_state_outlives_the_function_that_it_waits_for_and_that_function_s_start(name: str) -> None:
+def test_a_state_waits_for_the_function_and_its_start(name: str) -> None:
     function = RESOURCES[FUNCTION_OF[name]]["Properties"]
     assert function["Timeout"] + LAMBDA_START_S <= TASKS_OF_BOTH[name]["TimeoutSeconds"]
 
 
 def call_s(sdk: SdkConfig = SDK) -> float:
-    """The longest that a call of the SDK can take."""
+    """Return the longest duration of an SDK call including retries, in seconds."""
     attempts = sdk.retries["total_max_attempts"]
     waits = [2.0**attempt for attempt in range(attempts - 1)]
     return float(attempts * (sdk.connect_timeout + sdk.read_timeout) + sum(waits))
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_function_outlives_the_sdk_s_own_attempts_at_a_call_that_nobody_answers(name: str) -> None:
+def test_a_function_waits_for_all_sdk_retries_of_an_unanswered_call(name: str) -> None:
     assert call_s(SDK_TIMEOUTS if name == "ApiFunction" else SDK) < RESOURCES[name]["Properties"]["Timeout"]
 
 
-def test_a_state_outlives_the_endpoint_that_it_waits_for() -> None:
+def test_a_state_waits_for_the_endpoint() -> None:
     assert TASKS["SegmentOnSageMaker"]["TimeoutSeconds"] > ENDPOINT_S
 
 
-def test_no_token_outlives_the_request_that_it_is_found_by() -> None:
+def test_no_token_outlives_its_endpoint_request() -> None:
     request = TASKS["InvokeEndpoint"]["Parameters"]["RequestTTLSeconds"]
     assert request >= TASKS["AwaitMask"]["TimeoutSeconds"]
 
 
-def test_no_token_outlives_the_message_that_it_lies_in() -> None:
+def test_no_token_outlives_its_message() -> None:
     retention = RESOURCES["SegmentationQueue"]["Properties"]["MessageRetentionPeriod"]
     assert retention > TASKS["SegmentOnEcs"]["TimeoutSeconds"]
 
 
-def test_a_job_comes_back_from_a_dead_worker_before_its_heartbeat_is_missed() -> None:
+def test_a_request_is_redelivered_before_the_heartbeat_timeout() -> None:
     config = WorkerConfig.model_fields
     assert 2 * config["pbr_heartbeat_s"].default < config["pbr_visibility_s"].default
     assert 2 * config["pbr_visibility_s"].default < TASKS["SegmentOnEcs"]["HeartbeatSeconds"]
 
 
 @pytest.mark.parametrize("name", TOKENS)
-def test_a_heartbeat_is_missed_before_its_task_is_given_up(name: str) -> None:
+def test_the_heartbeat_timeout_is_shorter_than_the_task_timeout(name: str) -> None:
     assert TASKS[name]["HeartbeatSeconds"] < TASKS[name]["TimeoutSeconds"]
 
 
@@ -151,11 +151,11 @@ def test_no_path_outlives_the_execution(definition: dict[str, Any]) -> None:
     assert longest_s((definition["StartAt"], False), {}) < definition["TimeoutSeconds"]
 
 
-def test_a_webhook_is_posted_and_its_secret_read_within_the_function_s_time() -> None:
+def test_reading_the_secret_and_sending_a_webhook_fit_into_the_function_timeout() -> None:
     assert call_s() + ANSWER_S < RESOURCES["WebhookFunction"]["Properties"]["Timeout"]
 
 
-def test_a_client_follows_an_execution_to_its_end() -> None:
+def test_a_client_waits_for_the_longest_execution() -> None:
     assert DEFINITION["TimeoutSeconds"] <= LONGEST_S
 
 
@@ -163,7 +163,7 @@ def test_a_client_follows_an_execution_to_its_end() -> None:
 
 
 def most_events(name: str) -> int:
-    """How many events a state writes at most: entered and exited, and three for each attempt of a task."""
+    """Return the maximum number of history events of a state: two, and three per task attempt."""
     state = STATES[name]
     inside = sum(most_events(inner) for branch in state.get("Branches", []) for inner in branch["States"])
     attempts = 1 + sum(r["MaxAttempts"] for r in state.get("Retry", [])) if state["Type"] == "Task" else 0
@@ -171,7 +171,7 @@ def most_events(name: str) -> int:
 
 
 def events_of_a_turn(name: str, met: tuple[str, ...] = ()) -> int:
-    """How many events an execution writes at most from a state until it waits for an owner again."""
+    """Return the maximum number of history events from a state until the next wait for an owner."""
     if name == "WaitForOwner" and met:
         return 0
     ways = [STATES[name], *STATES[name].get("Choices", []), *STATES[name].get("Catch", [])]
@@ -181,7 +181,7 @@ def events_of_a_turn(name: str, met: tuple[str, ...] = ()) -> int:
 
 
 def returns(name: str) -> bool:
-    """Whether an execution can come from a state to wait for an owner."""
+    """Return whether WaitForOwner can be reached from a state."""
     found, todo = {name}, [name]
     while todo:
         state = STATES[todo.pop()]
@@ -191,7 +191,7 @@ def returns(name: str) -> bool:
     return "WaitForOwner" in found
 
 
-def test_who_waits_for_an_owner_until_the_execution_s_end_has_room_in_the_history() -> None:
+def test_waiting_for_an_owner_fits_into_the_history() -> None:
     wait_s = STATES["SetInitialWait"]["Result"]["seconds"]
     turns = waited_s = 0
     while waited_s + wait_s <= DEFINITION["TimeoutSeconds"]:
@@ -200,7 +200,7 @@ def test_who_waits_for_an_owner_until_the_execution_s_end_has_room_in_the_histor
     assert turns * events_of_a_turn("WaitForOwner") + once < MOST_EVENTS
 
 
-def test_who_waits_for_seconds_is_served_within_seconds() -> None:
+def test_a_short_wait_ends_within_seconds() -> None:
     waits = [STATES["SetInitialWait"]["Result"]["seconds"] + turn for turn in range(4)]
     assert max(waits) <= 5
     assert STATES["IncreaseWait"]["Parameters"] == {"seconds.$": "States.MathAdd($.wait.seconds, 1)"}

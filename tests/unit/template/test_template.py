@@ -1,4 +1,4 @@
-"""What no linter checks of the template: combinations of parameters, who may do what, and what the hosts are told."""
+"""Properties of the templates that linters do not check: parameter combinations, permissions, and configuration."""
 
 import itertools
 import json
@@ -114,7 +114,7 @@ class Stack:
             return PSEUDO[name]
         if name in self._values:
             return self._values[name]
-        assert name in self._made, f"{name} is referred to, but is not made"
+        assert name in self._made, f"{name} is referenced but not created"
         return f"<{name}>"
 
     def _attribute(self, name: str, attribute: str) -> str:
@@ -221,17 +221,17 @@ def worker(stack: Stack) -> dict[str, Any]:
 # ---- Every combination
 
 
-def test_nothing_refers_to_what_is_not_made(stack: Stack) -> None:
+def test_references_resolve_in_every_combination(stack: Stack) -> None:
     assert stack.outputs["StateMachineArn"]["Value"] == "<RemoveBackground>"
     assert stack.refusals() == []
 
 
 @pytest.mark.parametrize("parameters", [FARGATE, {**OWN_GPU, **ASYNC, **MODELS[1]}], ids=named)
-def test_what_sam_makes_of_the_template_hangs_on_no_value(parameters: dict[str, str]) -> None:
+def test_the_sam_translation_does_not_depend_on_parameters(parameters: dict[str, str]) -> None:
     assert translate(TEMPLATE, parameters, REGION)["Resources"].keys() == translated()["Resources"].keys()
 
 
-def test_nothing_can_be_reached_from_outside(stack: Stack) -> None:
+def test_no_resource_is_reachable_from_the_internet(stack: Stack) -> None:
     types = {resource["Type"] for resource in stack.resources.values()}
     assert not types & {"AWS::EC2::InternetGateway", "AWS::EC2::NatGateway", "AWS::EC2::EIP", "AWS::EC2::Route"}
     facts = list(leaves(stack.resources))
@@ -246,7 +246,7 @@ def test_nothing_can_be_reached_from_outside(stack: Stack) -> None:
             )
 
 
-WITHOUT_RESOURCES = {  # actions that IAM cannot narrow to a resource
+WITHOUT_RESOURCES = {  # actions without resource-level permissions
     "cloudwatch:PutMetricData",
     "ecr:GetAuthorizationToken",
     "ecs:DiscoverPollEndpoint",
@@ -265,7 +265,7 @@ WITHOUT_RESOURCES = {  # actions that IAM cannot narrow to a resource
 }
 
 
-def test_each_role_may_do_what_it_has_to_and_no_more(stack: Stack) -> None:
+def test_no_role_has_wildcard_permissions(stack: Stack) -> None:
     for role in stack.of_type("AWS::IAM::Role"):
         for statement in [s for policy in role.get("Policies", []) for s in policy["PolicyDocument"]["Statement"]]:
             actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
@@ -273,10 +273,10 @@ def test_each_role_may_do_what_it_has_to_and_no_more(stack: Stack) -> None:
             assert not [action for action in actions if "*" in action]
             assert "*" not in resources or set(actions) <= WITHOUT_RESOURCES
         managed = {arn.rsplit("/", 1)[1] for arn in role.get("ManagedPolicyArns", [])}
-        assert managed <= {"AWSLambdaBasicExecutionRole", "AWSXrayWriteOnlyAccess"}, "what SAM gives a function"
+        assert managed <= {"AWSLambdaBasicExecutionRole", "AWSXrayWriteOnlyAccess"}, "policies that SAM attaches"
 
 
-# ---- What CloudFormation refuses
+# ---- Rules
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_each_role_may_do_what_it_has_to_and_no_more(stack: Stack) -> None:
         ({"SageMakerEndpointName": "theirs", "SageMakerImageUri": IMAGE}, "mutually exclusive"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(parameters: dict[str, str], why: str) -> None:
+def test_contradictory_parameters_are_rejected(parameters: dict[str, str], why: str) -> None:
     [refusal] = Stack(parameters).refusals()
     assert why in refusal
 
@@ -297,7 +297,7 @@ def test_what_does_not_fit_together_is_refused(parameters: dict[str, str], why: 
 @pytest.mark.parametrize(
     "parameters", [{**FARGATE, "SegmentationHost": "ecs"}, {**ASYNC, "SegmentationHost": "sagemaker"}]
 )
-def test_what_fits_is_not(parameters: dict[str, str]) -> None:
+def test_consistent_parameters_are_accepted(parameters: dict[str, str]) -> None:
     assert Stack(parameters).refusals() == []
 
 
@@ -314,7 +314,7 @@ def test_what_fits_is_not(parameters: dict[str, str]) -> None:
         ),
     ],
 )
-def test_the_image_carries_every_model_that_the_stack_uses_by_itself(parameters: dict[str, str], models: str) -> None:
+def test_the_image_includes_the_default_and_escalation_models(parameters: dict[str, str], models: str) -> None:
     builds = [r["Metadata"] for r in Stack(parameters).resources.values() if r["Type"] == "AWS::Lambda::Function"]
     assert {build["DockerBuildArgs"]["MODELS"] for build in builds} == {models}
 
@@ -322,7 +322,7 @@ def test_the_image_carries_every_model_that_the_stack_uses_by_itself(parameters:
 # ---- The hosts
 
 
-def test_the_hosts_are_told_the_same_of_weights(stack: Stack) -> None:
+def test_all_hosts_have_the_same_model_configuration(stack: Stack) -> None:
     hosts = [environment(stack["SegmentFunction"])]
     if "WorkerTaskDefinition" in stack.resources:
         hosts.append(environment(worker(stack)))
@@ -332,13 +332,13 @@ def test_the_hosts_are_told_the_same_of_weights(stack: Stack) -> None:
         assert len({host[name] for host in hosts}) == 1
 
 
-def test_weights_of_a_bucket_are_fetched_to_where_a_container_can_write() -> None:
-    told = environment(Stack(MODELS[1])["SegmentFunction"])
-    assert (told["PBR_MODEL_MIRROR"], told["PBR_MODEL_DIR"]) == ("s3://weights", "/opt/models:/tmp/models")
+def test_weights_from_a_bucket_are_downloaded_to_a_writable_directory() -> None:
+    variables = environment(Stack(MODELS[1])["SegmentFunction"])
+    assert (variables["PBR_MODEL_MIRROR"], variables["PBR_MODEL_DIR"]) == ("s3://weights", "/opt/models:/tmp/models")
 
 
 @pytest.mark.parametrize(("parameters", "batch"), [(FARGATE, 1), (OWN_GPU, 8)])
-def test_the_worker_can_be_configured_from_what_it_is_given(
+def test_the_worker_configuration_is_valid(
     parameters: dict[str, str], batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stack = Stack(parameters)
@@ -362,21 +362,21 @@ def test_the_endpoint_is_configured_for_its_instance(
     assert (config.pbr_device, config.default_model) == (device, "birefnet-general-lite")
     [configuration] = stack.of_type("AWS::SageMaker::EndpointConfig")
     [variant] = configuration["ProductionVariants"]
-    assert ("InferenceAmiVersion" in variant) == (device == "cuda"), "which has the driver that the image needs"
+    assert ("InferenceAmiVersion" in variant) == (device == "cuda"), "this AMI has the driver that the image needs"
 
 
 @pytest.mark.parametrize("parameters", WORKERS[1:], ids=named)
-def test_a_worker_writes_to_its_volume_only_and_has_two_minutes_to_drain(parameters: dict[str, str]) -> None:
+def test_a_worker_writes_only_to_its_volume_and_has_two_minutes_to_drain(parameters: dict[str, str]) -> None:
     container = worker(Stack(parameters))
     assert container["ReadonlyRootFilesystem"]
     assert container["User"].split(":")[0] not in {"", "0", "root"}
     assert [mount["ContainerPath"] for mount in container["MountPoints"]] == ["/tmp"]
-    assert "\nVOLUME /tmp\n" in (ROOT / "Dockerfile").read_text(), "or it is root's alone on Fargate"
+    assert "\nVOLUME /tmp\n" in (ROOT / "Dockerfile").read_text(), "otherwise only root can write to it on Fargate"
     assert container["StopTimeout"] == 120
 
 
 @pytest.mark.parametrize("parameters", WORKERS[1:], ids=named)
-def test_a_gpu_is_promised_and_reserved_on_instances_only(parameters: dict[str, str]) -> None:
+def test_a_gpu_is_configured_and_reserved_only_on_instances(parameters: dict[str, str]) -> None:
     stack = Stack(parameters)
     container, on_instances = worker(stack), parameters["SegmentationCapacity"] == "GPU"
     assert stack["WorkerTaskDefinition"]["RequiresCompatibilities"] == ["EC2" if on_instances else "FARGATE"]
@@ -386,7 +386,7 @@ def test_a_gpu_is_promised_and_reserved_on_instances_only(parameters: dict[str, 
     assert strategy["CapacityProvider"] in stack["WorkerCapacity"]["CapacityProviders"]
 
 
-def test_instances_are_encrypted_and_answer_for_their_credentials_to_the_agent_only() -> None:
+def test_instances_are_encrypted_and_block_container_access_to_credentials() -> None:
     data = Stack(OWN_GPU)["GpuLaunchTemplate"]["LaunchTemplateData"]
     assert data["MetadataOptions"] == {
         "HttpEndpoint": "enabled",
@@ -397,7 +397,7 @@ def test_instances_are_encrypted_and_answer_for_their_credentials_to_the_agent_o
     assert "ECS_AWSVPC_BLOCK_IMDS=true" in data["UserData"]
 
 
-def test_a_pulling_role_can_pull_its_own_image_only() -> None:
+def test_an_execution_role_can_pull_only_its_own_image() -> None:
     stack = Stack({**FARGATE, **REALTIME})
     for role in ("WorkerExecutionRole", "EndpointRole"):
         statements = [s for policy in stack[role]["Policies"] for s in policy["PolicyDocument"]["Statement"]]
@@ -409,7 +409,7 @@ def test_a_pulling_role_can_pull_its_own_image_only() -> None:
 
 
 def allowed(stack: Stack, role: str) -> set[tuple[str, str]]:
-    """Return which actions a role may take on which resources, but for those that IAM cannot narrow."""
+    """Return the (action, resource) pairs that a role allows, except actions without resource-level permissions."""
     statements = [s for policy in stack[role]["Policies"] for s in policy["PolicyDocument"]["Statement"]]
     return {
         (action, resource)
@@ -420,7 +420,7 @@ def allowed(stack: Stack, role: str) -> set[tuple[str, str]]:
     }
 
 
-def test_a_delivery_may_read_the_secret_and_results_and_leave_a_dead_letter() -> None:
+def test_webhook_delivery_has_minimal_permissions() -> None:
     stack = Stack({})
     assert allowed(stack, "WebhookFunctionRole") == {
         ("secretsmanager:GetSecretValue", "<WebhookSecret>"),
@@ -433,7 +433,7 @@ def test_a_delivery_may_read_the_secret_and_results_and_leave_a_dead_letter() ->
     }
 
 
-def test_deliveries_are_started_by_who_knows_how_a_job_ended_and_by_nobody_else() -> None:
+def test_only_the_state_machine_and_reconcile_start_webhook_deliveries() -> None:
     stack = Stack({})
     roles = [name for name, resource in stack.resources.items() if resource["Type"] == "AWS::IAM::Role"]
     starting = {role for role in roles if ("states:StartExecution", "<DeliverWebhook>") in allowed(stack, role)}
@@ -442,14 +442,14 @@ def test_deliveries_are_started_by_who_knows_how_a_job_ended_and_by_nobody_else(
     assert stack["RemoveBackground"]["DefinitionSubstitutions"]["DeliverWebhookArn"] == "<DeliverWebhook>"
 
 
-def test_webhooks_go_where_the_api_may_fetch_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_webhooks_use_the_url_policy_of_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
     stack = Stack({"UrlSchemes": "http,https", "UrlNetworks": "10.1.0.0/16"})
     for name, value in environment(stack["WebhookFunction"]).items():
         monkeypatch.setenv(name, value)
     assert UrlConfig().outbound == Policy(("http", "https"), ("10.1.0.0/16",))
 
 
-def test_every_queue_is_reached_by_tls_only(stack: Stack) -> None:
+def test_every_queue_requires_tls(stack: Stack) -> None:
     queues = {f"<{name}>" for name, resource in stack.resources.items() if resource["Type"] == "AWS::SQS::Queue"}
     guarded = {
         queue
@@ -468,14 +468,14 @@ def services(stack: Stack) -> set[str]:
     return {endpoint["ServiceName"].split(".", 3)[-1] for endpoint in stack.of_type("AWS::EC2::VPCEndpoint")}
 
 
-def test_a_network_of_its_own_leads_to_each_service_that_the_worker_calls() -> None:
+def test_the_private_network_has_an_endpoint_for_each_service_of_the_worker() -> None:
     used = {"s3", "sqs", "states", "ecr.api", "ecr.dkr", "logs"}
     assert services(Stack(FARGATE)) == used
     assert services(Stack(OWN_GPU)) == used | {"ecs", "ecs-agent", "ecs-telemetry"}
     assert services(Stack(WORKERS[4])) == set()
 
 
-def test_the_networks_way_to_s3_leads_to_no_other_buckets() -> None:
+def test_the_s3_endpoint_allows_only_the_stack_s_buckets() -> None:
     document = Stack({**FARGATE, **MODELS[1]})["S3Endpoint"]["PolicyDocument"]
     resources = {arn for statement in document["Statement"] for arn in leaves_of(statement["Resource"])}
     buckets = {arn.removesuffix("/*").removesuffix(".Arn").rsplit(":", 1)[-1] for arn in resources}
@@ -490,7 +490,7 @@ def leaves_of(value: str | list[str]) -> list[str]:
 
 
 def evaluate(metrics: list[dict[str, Any]], **values: float | None) -> float | None:
-    """Compute metric math on one datapoint of each metric; None is one that is missing."""
+    """Evaluate metric math on one data point per metric. None is a missing data point."""
     known: dict[str, Any] = {
         "IF": lambda condition, yes, no: yes if condition else no,
         "FILL": lambda value, other: other if value is None else value,
@@ -513,7 +513,7 @@ def backlog_metrics() -> list[dict[str, Any]]:
     ("waiting", "in_flight", "running", "backlog"),
     [(40, 10, 5, 10), (0, 8, 1, 8), (0, None, 2, 0), (7, None, 0, 7)],
 )
-def test_the_backlog_counts_jobs_in_hand_and_bears_that_there_is_no_worker(
+def test_the_backlog_counts_in_flight_requests_and_handles_zero_workers(
     waiting: float, in_flight: float | None, running: float, backlog: float
 ) -> None:
     assert evaluate(backlog_metrics(), waiting=waiting, in_flight=in_flight, running=running) == backlog
@@ -522,7 +522,7 @@ def test_the_backlog_counts_jobs_in_hand_and_bears_that_there_is_no_worker(
 @pytest.mark.parametrize(
     ("waiting", "received", "alarm"), [(3, None, True), (3, 0, True), (3, 2, False), (0, None, False)]
 )
-def test_a_worker_is_woken_when_jobs_wait_that_nobody_takes(
+def test_the_wake_up_alarm_fires_if_requests_wait_and_none_is_received(
     waiting: float, received: float | None, alarm: bool
 ) -> None:
     facts = Stack(FARGATE)["WorkerWakeUpAlarm"]
@@ -531,7 +531,7 @@ def test_a_worker_is_woken_when_jobs_wait_that_nobody_takes(
     assert (unreceived >= facts["Threshold"]) is alarm
 
 
-def test_what_is_woken_from_zero_has_time_to_start_before_the_job_is_given_up() -> None:
+def test_a_scale_out_from_zero_fits_into_the_heartbeat_timeout() -> None:
     states = yaml.safe_load((ROOT / "statemachine/remove_background.asl.yaml").read_text())["States"]
     alarm = Stack(FARGATE)["WorkerWakeUpAlarm"]
     [period_s] = {metric["MetricStat"]["Period"] for metric in alarm["Metrics"] if "MetricStat" in metric}
@@ -541,7 +541,7 @@ def test_what_is_woken_from_zero_has_time_to_start_before_the_job_is_given_up() 
     assert waits["HeartbeatSeconds"] - 2 * alarm["Period"] * alarm["EvaluationPeriods"] >= 600
 
 
-def test_workers_and_an_asynchronous_endpoint_scale_to_zero_and_a_real_time_one_does_not() -> None:
+def test_workers_and_asynchronous_endpoints_scale_to_zero() -> None:
     assert Stack(FARGATE)["WorkerScaling"]["MinCapacity"] == "0"
     assert Stack(ASYNC)["EndpointScaling"]["MinCapacity"] == 0
     assert Stack(REALTIME)["EndpointScaling"]["MinCapacity"] == 1
@@ -552,7 +552,7 @@ def test_workers_and_an_asynchronous_endpoint_scale_to_zero_and_a_real_time_one_
 
 
 @pytest.mark.parametrize("parameters", ENDPOINTS[1:], ids=named)
-def test_the_state_machine_asks_the_endpoint_that_there_is_in_the_way_it_answers(parameters: dict[str, str]) -> None:
+def test_the_state_machine_invokes_the_endpoint_in_its_mode(parameters: dict[str, str]) -> None:
     stack = Stack(parameters)
     name = stack["SegmentationEndpoint"]["EndpointName"] if "SageMakerImageUri" in parameters else "theirs"
     assert stack["RemoveBackground"]["DefinitionSubstitutions"]["SageMakerEndpointName"] == name
@@ -565,7 +565,7 @@ def test_the_state_machine_asks_the_endpoint_that_there_is_in_the_way_it_answers
     assert "sagemaker" in environment(stack["ValidateFunction"])["SEGMENTATION_HOSTS"].split(",")
 
 
-def test_an_asynchronous_endpoint_may_read_requests_and_answer_for_them() -> None:
+def test_only_an_asynchronous_endpoint_may_send_task_results() -> None:
     [answers, _] = [str(policy) for policy in Stack(ASYNC)["EndpointRole"]["Policies"]]
     assert "states:SendTaskSuccess" in answers
     assert "states:SendTaskSuccess" not in str(Stack(REALTIME)["EndpointRole"])
@@ -578,7 +578,7 @@ LOGGED = {"requestTime", "requestId", "httpMethod", "path", "status", "responseL
 LOGGED |= {"integrationErrorMessage", "identity.userArn"}
 
 
-def test_the_api_can_be_configured_from_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_api_configuration_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     parameters = {"CorsOrigins": "https://a.example,https://b.example", "UrlSchemes": "http,https", "ApiJobDays": "3"}
     for name, value in environment(Stack(parameters)["ApiFunction"]).items():
         monkeypatch.setenv(name, value)
@@ -589,12 +589,12 @@ def test_the_api_can_be_configured_from_what_it_is_given(monkeypatch: pytest.Mon
     assert config.url_networks == ()
 
 
-def test_the_api_takes_no_more_concurrency_than_it_is_given() -> None:
+def test_the_api_reserves_concurrency_only_if_configured() -> None:
     assert "ReservedConcurrentExecutions" not in Stack({})["ApiFunction"]
     assert Stack({"ApiConcurrency": "50"})["ApiFunction"]["ReservedConcurrentExecutions"] == "50"
 
 
-def test_every_route_is_the_function_s_and_those_under_iam_want_a_signature() -> None:
+def test_all_routes_invoke_the_function_and_iam_routes_require_a_signature() -> None:
     stack = Stack({})
     operations = {
         path: methods["x-amazon-apigateway-any-method"] for path, methods in stack["Api"]["Body"]["paths"].items()
@@ -604,7 +604,7 @@ def test_every_route_is_the_function_s_and_those_under_iam_want_a_signature() ->
     for operation in operations.values():
         integration = operation["x-amazon-apigateway-integration"]
         assert "/functions/<ApiFunction>.Arn/" in integration["uri"]
-        assert integration["timeoutInMillis"] == 1000 * stack["ApiFunction"]["Timeout"], "both end together"
+        assert integration["timeoutInMillis"] == 1000 * stack["ApiFunction"]["Timeout"], "both have the same timeout"
 
 
 def test_the_access_log_has_no_headers_and_no_query_strings() -> None:
@@ -613,7 +613,7 @@ def test_the_access_log_has_no_headers_and_no_query_strings() -> None:
     assert {value.removeprefix("$context.") for value in logged} == LOGGED
 
 
-def test_no_page_may_call_from_elsewhere_unless_its_origin_is_named() -> None:
+def test_cors_is_configured_only_for_the_given_origins() -> None:
     buckets = ("UploadsBucket", "ResultsBucket")
     assert not [name for name in buckets if "CorsConfiguration" in Stack({})[name]]
     stack = Stack({"CorsOrigins": "https://a.example,https://b.example"})
@@ -622,14 +622,14 @@ def test_no_page_may_call_from_elsewhere_unless_its_origin_is_named() -> None:
         assert rule["AllowedOrigins"] == ["https://a.example", "https://b.example"]
 
 
-def test_the_api_writes_and_deletes_only_what_is_its_own() -> None:
+def test_the_api_writes_and_deletes_only_under_its_own_prefixes() -> None:
     own = {f"<{bucket}>.Arn/{prefix}*" for bucket, prefixes in PREFIXES_OF_THE_API.items() for prefix in prefixes}
     [policy] = Stack({})["ApiFunctionRole"]["Policies"]
     changing = [s for s in policy["PolicyDocument"]["Statement"] if re.search("s3:(Put|Delete)", str(s["Action"]))]
     assert {arn for statement in changing for arn in leaves_of(statement["Resource"])} == own
 
 
-def test_what_the_api_keeps_expires_with_its_jobs() -> None:
+def test_api_objects_expire_with_their_jobs() -> None:
     stack = Stack({"ApiJobDays": "3"})
     for bucket, prefixes in PREFIXES_OF_THE_API.items():
         rules = [r for r in stack[bucket]["LifecycleConfiguration"]["Rules"] if r.get("Prefix") in prefixes]
