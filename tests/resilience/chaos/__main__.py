@@ -19,20 +19,20 @@ def main() -> None:
     arguments = parser.parse_args()
     done = run(arguments.uploads, arguments.faults, arguments.seed)
     console = Console()
-    for table in (strikes(done), account(done)):
+    for table in (faults(done), account(done)):
         console.print(table)
     for wrong in done.discrepancies:
         console.print(f"[red]{wrong.rule}[/red] {wrong.subject}: {wrong.what}", highlight=False, soft_wrap=True)
     sys.exit(1 if done.discrepancies else 0)
 
 
-def strikes(done: Run) -> Table:
-    """What was struck, and how it ended."""
+def faults(done: Run) -> Table:
+    """Tabulate the faults and the outcomes."""
     table = Table(title=f"{len(done.expected)} uploads in {done.seconds:.0f} s")
-    for column in ("struck by", "uploads", "attempts struck", "results", "reports"):
-        table.add_column(column, justify="left" if column == "struck by" else "right")
+    for column in ("fault", "uploads", "attempts that failed", "results", "reports"):
+        table.add_column(column, justify="left" if column == "fault" else "right")
     attempts: Counter[str] = Counter()
-    for (_, fault), times in done.strikes.struck.items():
+    for (_, fault), times in done.injector.injected.items():
         attempts[fault.kind] += times
     ends: defaultdict[str, Counter[bool]] = defaultdict(Counter)
     for upload in done.expected:
@@ -44,18 +44,18 @@ def strikes(done: Run) -> Table:
 
 
 def account(done: Run) -> Table:
-    """What is there."""
+    """Tabulate the account."""
     found = done.found
     statuses = Counter(execution.status for execution in found.executions)
     rows = {
         "uploads": len(done.expected),
         "results": len(found.results),
         "of these served from the cache": sum(result.hit for result in found.results),
-        "of these degraded (Lambda stood in)": sum(result.degraded for result in found.results),
+        "of these degraded (fallback to Lambda)": sum(result.degraded for result in found.results),
         "reports": len(found.reports),
         "executions": ", ".join(f"{count} {status}" for status, count in sorted(statuses.items())),
         "contents": len(done.plan.contents),
-        "masks made": sum(found.masks.values()),
+        "masks": sum(found.masks.values()),
         "claims left": len(found.claims),
         "objects in the work bucket": len(found.work),
         "messages left in the queue": found.waiting,

@@ -1,4 +1,4 @@
-"""What is there when a run is over, as an operator finds it: through the services' own APIs and nothing else."""
+"""The state of a stack after a run, read through the services' APIs only, as an operator would."""
 
 import hashlib
 import io
@@ -17,16 +17,16 @@ from tests.conftest import client
 
 CLAIMING = {"ClaimWork", "TakeOverClaim"}
 KILLED = "The container ended with signal: killed"
-"""What the log says of a worker between its own last words and the next one's first."""
+"""The log line between the last line of a killed worker and the first of the next."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A result: what its sidecar says it is made of, and what lies there. ``size`` is None of what is no picture."""
+    """A result: what its sidecar states, and the stored object. ``size`` is None if the object is not an image."""
 
     key: str
     version: str | None
-    said_sha256: str
+    stated_sha256: str
     sha256: str
     size: tuple[int, int] | None
     degraded: bool = False
@@ -38,8 +38,8 @@ class Execution:
     """An execution that was started for an upload.
 
     Attributes:
-        owned: how often it got the claim.
-        segmented: how often it was told of a mask.
+        owned: how often it acquired the claim.
+        segmented: how often it received a mask.
     """
 
     arn: str
@@ -53,7 +53,7 @@ class Execution:
 
 @dataclass
 class Inventory:
-    """All that is there.
+    """Everything in the stack.
 
     Attributes:
         results: of every sidecar.
@@ -62,7 +62,7 @@ class Inventory:
         claims: owner by cache key, of what is IN_PROGRESS.
         work: keys of the work bucket.
         lifecycle: prefixes of the work bucket whose objects expire.
-        masks: by cache key, how often a host of segmentation said that it had made the mask.
+        masks: by cache key, how often a segmentation host logged that it had made the mask.
         retaken: by execution, how often a worker took the job anew from one that was killed.
         waiting: messages in the segmentation queue, visible or not.
         dead: bodies of the messages in dead-letter queues, by queue.
@@ -82,7 +82,7 @@ class Inventory:
 
 
 def take(cloud: EmbeddedCloud) -> Inventory:
-    """Look at everything."""
+    """Read everything."""
     s3, dynamodb, sqs, sfn, logs = (
         client(service, cloud.endpoint_url, cloud.region)
         for service in ("s3", "dynamodb", "sqs", "stepfunctions", "logs")
@@ -119,7 +119,7 @@ def take(cloud: EmbeddedCloud) -> Inventory:
     found.lifecycle = [rule.get("Filter", rule)["Prefix"] for rule in expiring]
 
     cache_keys = {execution.arn.rsplit(":", 1)[1]: execution.cache_key for execution in found.executions}
-    lines = list(said(logs, f"/aws/lambda/{cloud.stack_name}-segment"))
+    lines = list(log_messages(logs, f"/aws/lambda/{cloud.stack_name}-segment"))
     found.masks = Counter(cache_keys.get(job) or job for job, message in lines if message == "stage done")
     found.retaken = retaken(lines)
 
@@ -146,7 +146,7 @@ def _result(sidecar: Mapping[str, Any], body: bytes) -> Found:
     return Found(
         key=sidecar["source"]["key"],
         version=sidecar["source"]["version_id"],
-        said_sha256=sidecar["image"]["sha256"],
+        stated_sha256=sidecar["image"]["sha256"],
         sha256=hashlib.sha256(body).hexdigest(),
         size=size,
         degraded=sidecar["degraded"],
@@ -174,7 +174,7 @@ def _execution(sfn: Any, arn: str, status: str) -> Execution:
 
 
 def retaken(lines: Iterable[tuple[str, str]]) -> Counter[str]:
-    """Count, by job, how often a worker took one that another had in hand when it was killed."""
+    """Count, by job, how often a worker took it again after another was killed while working on it."""
     again, in_hand, lost = Counter[str](), set[str](), set[str]()
     for job, message in lines:
         if message.startswith(KILLED):
@@ -187,8 +187,8 @@ def retaken(lines: Iterable[tuple[str, str]]) -> Counter[str]:
     return again
 
 
-def said(logs: Any, group: str) -> Iterator[tuple[str, str]]:
-    """Yield whose job each line of a log is about, empty if nobody's, and what it says."""
+def log_messages(logs: Any, group: str) -> Iterator[tuple[str, str]]:
+    """Yield the job ID (empty if there is none) and the message of each log line."""
     for page in logs.get_paginator("describe_log_streams").paginate(logGroupName=group):
         for stream in page["logStreams"]:
             yield from _lines(logs, group, stream["logStreamName"])

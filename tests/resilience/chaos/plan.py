@@ -1,4 +1,4 @@
-"""What is uploaded in a chaos run, what strikes it, and how each upload has to end: all of it by the seed."""
+"""Plans a chaos run by its seed: the uploads, their faults, and how each has to end."""
 
 import hashlib
 import io
@@ -22,7 +22,7 @@ COPIED = 0.55  # share of the uploads whose content others have too
 ON_ECS = 0.3
 IN_LARGEST = 0.1
 GROUP = (2, 6)
-POISONED_AT_MOST = 4  # they fail one after another, each three times
+POISONED_AT_MOST = 4  # they fail one after another, three times each
 PHOTOGRAPHS = ("coffee", "rocket", "chelsea", "astronaut")
 OPTIONS: tuple[Mapping[str, str], ...] = (
     {},
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 def share(*what: object) -> float:
-    """Return a number in [0, 1) that depends on what it is asked for, and on nothing else."""
+    """Return a number in [0, 1) that depends on the arguments only."""
     digest = hashlib.sha256("/".join(map(str, what)).encode()).digest()
     return int.from_bytes(digest[:8]) / 2**64
 
@@ -48,7 +48,7 @@ def pick(choices: Sequence[T], *what: object) -> T:
 
 @dataclass(frozen=True)
 class Report:
-    """How an upload ends that has no result: by which stages, and which error, its report has to name."""
+    """The outcome of an upload without a result: the stages and the error that its report may name."""
 
     stages: frozenset[str]
     error: str
@@ -56,21 +56,21 @@ class Report:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong.
+    """A fault.
 
     Attributes:
-        kind: what it is, for the account.
+        kind: its name in the account.
         where: the function, the S3 object, or the state that calls DynamoDB.
-        times: how many attempts it strikes.
-        report: how the upload ends that it strikes; None with a result all the same.
-        ending: of a function that is killed.
-        answered: whether that function had done its work.
-        code: of a refusal.
-        after: how many attempts it lets pass before.
-        by_content: whether it strikes whoever works on the content, rather than one upload.
-        hosts: those of segmentation that it can strike.
-        own_content: whether it strikes only uploads that share their content with none: whom it strikes of many who
-            share one depends on who comes first.
+        times: how many attempts fail.
+        report: the outcome of the upload; None if it still has a result.
+        ending: how a function is killed.
+        answered: whether that function had finished its work.
+        code: the error code of a refused request.
+        after: how many attempts succeed before.
+        by_content: whether it applies to any execution that works on the content, rather than to one upload.
+        hosts: the segmentation hosts that it applies to.
+        own_content: whether it applies only to uploads that share their content with no other. Among several with one
+            content, the affected one would depend on the order.
     """
 
     kind: str
@@ -91,12 +91,12 @@ class Content:
     """A file, and the options that it is always uploaded with.
 
     Attributes:
-        name: what is drawn by.
+        name: the seed of its image.
         data: the file.
-        options: those that are not to have their defaults.
+        options: options that differ from their defaults.
         host: of segmentation.
-        report: how each upload of it ends, if it is no picture, or an empty one.
-        fault: what strikes whoever works on it first, or everybody who does.
+        report: the outcome of each upload, if it is not an image, or an empty one.
+        fault: applies to the first execution that works on it, or to all.
     """
 
     name: str
@@ -115,7 +115,7 @@ class Content:
 
 @dataclass(frozen=True)
 class Upload:
-    """One upload, and the one thing that goes wrong with it."""
+    """An upload and its fault."""
 
     key: str
     content: Content
@@ -132,14 +132,14 @@ class Upload:
 
     @property
     def report(self) -> Report | None:
-        """How it has to end: with this report, or with a result. What fails in Validate gets no further."""
+        """The report it has to end with, or None for a result. An upload that fails in Validate goes no further."""
         faults = (self.content.fault, self.fault)
         reports = [self.content.report, *(fault.report for fault in faults if fault)]
         return min(filter(None, reports), key=lambda report: "Validate" not in report.stages, default=None)
 
     @property
     def faults(self) -> Iterator[tuple[str, Fault]]:
-        """What goes wrong with it, and the subject that each strikes: its stem, or the content's cache key."""
+        """The faults with their subjects: the upload's stem, or the content's cache key."""
         if self.content.fault:
             yield self.content.cache_key, self.content.fault
         if self.fault:
@@ -166,7 +166,7 @@ def _killed() -> Iterator[Fault]:
                     )
             report = None if stage == "Metrics" else _report(stage, ending.value)
             yield Fault(kind, stage, FOREVER, report, ending, hosts=hosts, own_content=stage != "Validate")
-        # The result is there, and whoever made it never hears of it.
+        # The result is written, and the state machine does not receive the answer.
         yield Fault(kind, "Encode", FOREVER, None, ending, answered=True, own_content=True)
 
 
@@ -212,7 +212,7 @@ def _dynamodb_throttled() -> Iterator[Fault]:
 
 
 def _worker_killed() -> Iterator[Fault]:
-    for times in (1, 2, 3):  # the fourth worker gives up, and Lambda takes the job
+    for times in (1, 2, 3):  # the fourth worker returns a failure, and Lambda takes the job
         yield Fault("worker kill", "upload", times, after=1, hosts=ECS, own_content=True)  # Validate reads it before
         yield Fault("worker kill", "mask", times, by_content=True, hosts=ECS, own_content=True)
 
@@ -230,7 +230,7 @@ def _stopped() -> Iterator[Fault]:
         hosts = LAMBDA if stage == "Segment" else LAMBDA | ECS
         report = _report(stage, "ExecutionAborted")
         yield Fault("stopped", stage, report=report, hosts=hosts, own_content=stage != "Validate")
-    for stage in ("Encode", "Metrics"):  # what runs already runs on, and the result is there
+    for stage in ("Encode", "Metrics"):  # the running function continues and writes the result
         yield Fault("stopped", stage, own_content=True)
 
 
@@ -261,7 +261,7 @@ GROUP_FAULTS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """All of a run."""
+    """The plan of a run."""
 
     uploads: tuple[Upload, ...]
 
@@ -272,7 +272,7 @@ class Plan:
 
     @cached_property
     def certain(self) -> set[tuple[str, Fault]]:
-        """The faults, with their subjects, that strike whatever the order: an upload meets them before it ends."""
+        """The faults, with their subjects, that occur in any order of events."""
         return {
             (subject, fault)
             for upload in self.uploads
@@ -286,23 +286,23 @@ def plan(number: int, faults: float, seed: int) -> Plan:
     """Plan a run.
 
     Args:
-        number: of uploads.
-        faults: share of them that something strikes.
-        seed: another one is another run.
+        number: number of uploads.
+        faults: share of uploads with a fault, 0 to 1.
+        seed: determines the plan.
     """
     uploads = []
     for count, content in enumerate(_contents(number, faults, seed)):
         key = f"chaos/{count:05d}.png"
         fault = None
-        if share(seed, key, "struck") < faults:  # a kind first: there are more ways of some than of others
+        if share(seed, key, "struck") < faults:  # choose a kind first: some kinds have more variants than others
             fault = pick(FAULTS[pick(tuple(FAULTS), seed, key, "kind")], seed, key, "fault")
-            content = _struck(seed, key, content, fault)
+            content = _content_for(seed, key, content, fault)
         uploads.append(Upload(key, content, fault))
     return Plan(tuple(sorted(uploads, key=lambda upload: share(seed, upload.key, "order"))))
 
 
-def _struck(seed: int, key: str, content: Content, fault: Fault) -> Content:
-    """Return the content with which an upload can be struck so."""
+def _content_for(seed: int, key: str, content: Content, fault: Fault) -> Content:
+    """Return a content to which the fault can apply."""
     if fault.kind == "broken picture":
         return _broken(seed, key)
     if fault.own_content or content.host not in fault.hosts:
@@ -311,7 +311,7 @@ def _struck(seed: int, key: str, content: Content, fault: Fault) -> Content:
 
 
 def _contents(number: int, faults: float, seed: int) -> Iterator[Content]:
-    """Yield the content of each upload: one that very many have, some that several have, and those of their own."""
+    """Yield the content of each upload: one shared by many, some shared by several, and unique ones."""
     copies = round(COPIED * number)
     sizes = [round(IN_LARGEST * number)]
     while sum(sizes) < copies:
@@ -342,7 +342,7 @@ def _picture(seed: int, name: str, fault: Fault | None = None) -> Content:
 
 
 def _broken(seed: int, key: str) -> Content:
-    """Return what is no picture, or shows nothing."""
+    """Return a content that is not an image, or that shows nothing."""
     how = pick(("cut off", "text", "blank"), seed, key, "broken")
     whole = _picture(seed, key)
     if how == "cut off":

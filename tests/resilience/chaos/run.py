@@ -1,8 +1,8 @@
-"""One chaos run: a flood of uploads to the embedded cloud while things go wrong, and its account.
+"""Runs a chaos test: many uploads to the embedded cloud under injected faults, and their account.
 
-What is deterministic by the seed: which pictures are uploaded with which options, what strikes whom and how often, and
-with that how each upload ends and the bytes of each result. What is not: the order of things, who of those that share a
-content computes it, how many jobs a killed worker had in hand, and so how many results Lambda stood in for.
+Determined by the seed: the images and their options, the faults and how often each occurs, and so the outcome of each
+upload and the bytes of each result. Not determined: the order of events, which of several executions with one content
+processes it, how many jobs a killed worker held, and so how many results the fallback to Lambda made.
 """
 
 import hashlib
@@ -21,10 +21,10 @@ from core.segmentation.sessions import Networks
 from embedded_cloud.cloud import EmbeddedCloud
 from functions.runtime.weights import ModelSource
 from tests.conftest import ROOT, client
-from tests.resilience.chaos.account import Discrepancy, Expected, Picture, Struck, discrepancies
-from tests.resilience.chaos.inventory import Inventory, said, take, waiting
+from tests.resilience.chaos.account import Discrepancy, Expected, Injected, Picture, discrepancies
+from tests.resilience.chaos.injector import FaultInjector
+from tests.resilience.chaos.inventory import Inventory, log_messages, take, waiting
 from tests.resilience.chaos.plan import Content, Plan, Upload, plan
-from tests.resilience.chaos.strikes import Strikes
 
 PARAMETERS = {
     "DefaultModel": "classical",
@@ -32,7 +32,7 @@ PARAMETERS = {
     "WorkerSubnets": "subnet-0a1b2c3d",
     "WorkerSecurityGroups": "sg-0a1b2c3d",
 }
-# A message whose worker was killed comes back after 120 s, and heartbeats are sent each 30.
+# Shorter than the deployed 120 s and 30 s, so that the jobs of killed workers return soon.
 WORKER = {"PBR_VISIBILITY_S": "10", "PBR_HEARTBEAT_S": "1"}
 RETRY_PACE = 0.01
 AT_ONCE = 48
@@ -42,35 +42,35 @@ QUIET_S = 600.0
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is over."""
+    """A finished run."""
 
     plan: Plan
     expected: list[Expected]
     found: Inventory
-    strikes: Strikes
+    injector: FaultInjector
     discrepancies: list[Discrepancy]
     seconds: float
 
     @property
     def digest(self) -> str:
-        """Return a name of how each upload ended: the same for the same plan, whatever the scheduling."""
+        """Return a digest of all outcomes: the same for the same plan, whatever the scheduling."""
         results = [f"{result.key} {result.sha256}" for result in self.found.results]
         reports = [f"{report['source']['key']} {report['error']}" for report in self.found.reports]
         return hashlib.sha256("\n".join(sorted(results + reports)).encode()).hexdigest()[:16]
 
 
 def run(number: int, faults: float, seed: int) -> Run:
-    """Upload ``number`` pictures, strike the share ``faults`` of them, wait until all is quiet, and take stock."""
+    """Upload ``number`` images, inject faults into the share ``faults``, wait for all, and take the inventory."""
     started = time.monotonic()
     chaos = plan(number, faults, seed)
     pictures = _without_faults(chaos)
-    strikes = Strikes(chaos, seed)
-    with EmbeddedCloud(ROOT / "template.yaml", PARAMETERS, retry_pace=RETRY_PACE, faults=strikes) as cloud:
+    injector = FaultInjector(chaos, seed)
+    with EmbeddedCloud(ROOT / "template.yaml", PARAMETERS, retry_pace=RETRY_PACE, faults=injector) as cloud:
         _hurry_workers(cloud)
-        strikes.attach(cloud)
+        injector.attach(cloud)
         flood = _Flood(cloud)
         versions = flood.send(chaos.uploads)
-        flood.wait_until_quiet(strikes)
+        flood.wait_until_quiet(injector)
         found = take(cloud)
     expected = [
         Expected(
@@ -82,12 +82,12 @@ def run(number: int, faults: float, seed: int) -> Run:
         )
         for upload in chaos.uploads
     ]
-    wrong = discrepancies(expected, found, _explanations(chaos, strikes))
-    return Run(chaos, expected, found, strikes, wrong, time.monotonic() - started)
+    wrong = discrepancies(expected, found, _explanations(chaos, injector))
+    return Run(chaos, expected, found, injector, wrong, time.monotonic() - started)
 
 
 def _without_faults(chaos: Plan) -> dict[str, Picture]:
-    """Make each content's result in this process, as the stages make it one by one."""
+    """Process each content in this process, stage by stage."""
     networks = Networks(ModelSource(()), threads=1)
     wanted = {upload.content.cache_key: upload.content for upload in chaos.uploads if upload.report is None}
 
@@ -104,12 +104,12 @@ def _without_faults(chaos: Plan) -> dict[str, Picture]:
 
 
 def _stored(plane: Any) -> Any:
-    """Return a mask or an alpha as the next stage reads it: with eight bits."""
+    """Return a mask or an alpha as the next stage reads it: with 8 bits."""
     return decode.decode_plane(encode.encode_plane(plane))
 
 
 def _hurry_workers(cloud: EmbeddedCloud) -> None:
-    """Deploy the worker with shorter times, lest the run waits minutes for each one that is killed."""
+    """Deploy the worker with shorter timeouts, so that the run does not wait minutes for each killed worker."""
     ecs = client("ecs", cloud.endpoint_url, cloud.region)
     [cluster] = ecs.list_clusters()["clusterArns"]
     [service] = ecs.list_services(cluster=cluster)["serviceArns"]
@@ -124,16 +124,16 @@ def _hurry_workers(cloud: EmbeddedCloud) -> None:
 
 
 class _Flood:
-    """Uploads to a cloud, and what is still to be done for them."""
+    """Sends uploads to a cloud, and waits for all that follows."""
 
     def __init__(self, cloud: EmbeddedCloud) -> None:
-        self._outputs, self._settling = cloud.outputs, f"/aws/lambda/{cloud.stack_name}-reconcile"
+        self._outputs, self._reconcile_log = cloud.outputs, f"/aws/lambda/{cloud.stack_name}-reconcile"
         self._s3, self._sqs, self._sfn, self._logs = (
             client(service, cloud.endpoint_url, cloud.region) for service in ("s3", "sqs", "stepfunctions", "logs")
         )
 
     def send(self, uploads: Sequence[Upload]) -> dict[str, str]:
-        """Upload as fast as the executions are few enough for one process to hold; return the versions by key."""
+        """Upload with at most about ``AT_ONCE`` executions running; return the versions by key."""
         for body in RUBBISH:
             self._sqs.send_message(QueueUrl=self._outputs["QueueUrl"], MessageBody=body)
         versions = {}
@@ -148,23 +148,23 @@ class _Flood:
             )["VersionId"]
         return versions
 
-    def wait_until_quiet(self, strikes: Strikes) -> None:
-        """Wait until no execution runs or is to be settled, and no message waits; the account tells what still does."""
+    def wait_until_quiet(self, injector: FaultInjector) -> None:
+        """Wait until no execution runs or has to be reconciled, and no message waits; the account shows the rest."""
         deadline = time.monotonic() + QUIET_S
         quiet = 0
-        while quiet < 3 and time.monotonic() < deadline:  # what an event starts begins a moment later
+        while quiet < 3 and time.monotonic() < deadline:  # an event starts its execution a moment later
             time.sleep(0.5)
             left = waiting(self._sqs, self._outputs["QueueUrl"])
-            busy = left or strikes.pending or self._running() or self._unsettled()
+            busy = left or injector.pending or self._running() or self._unreconciled()
             quiet = 0 if busy else quiet + 1
 
     def _running(self) -> int:
         return len(list(self._with_status("RUNNING")))
 
-    def _unsettled(self) -> set[str]:
-        """Return which executions ended badly and were not looked at yet by the function that settles them."""
-        settled = {job for job, message in said(self._logs, self._settling) if message == "stage done"}
-        return {name for status in ("FAILED", "ABORTED", "TIMED_OUT") for name in self._with_status(status)} - settled
+    def _unreconciled(self) -> set[str]:
+        """Return the failed executions that ReconcileFunction has not handled yet."""
+        handled = {job for job, message in log_messages(self._logs, self._reconcile_log) if message == "stage done"}
+        return {name for status in ("FAILED", "ABORTED", "TIMED_OUT") for name in self._with_status(status)} - handled
 
     def _with_status(self, status: str) -> Iterator[str]:
         machine = {"stateMachineArn": self._outputs["StateMachineArn"], "statusFilter": status}
@@ -173,10 +173,10 @@ class _Flood:
                 yield execution["name"]
 
 
-def _explanations(chaos: Plan, strikes: Strikes) -> Struck:
+def _explanations(chaos: Plan, injector: FaultInjector) -> Injected:
     cache_keys = {upload.stem: upload.content.cache_key for upload in chaos.uploads}
     masks: Counter[str] = Counter()
-    for (subject, fault), times in strikes.struck.items():
+    for (subject, fault), times in injector.injected.items():
         if fault.where == "Segment" and fault.ending:
             masks[cache_keys.get(subject, subject)] += times
-    return Struck(masks, RUBBISH, chaos.certain - strikes.struck.keys())
+    return Injected(masks, RUBBISH, chaos.certain - injector.injected.keys())

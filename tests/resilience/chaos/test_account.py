@@ -1,11 +1,11 @@
-"""The account of the chaos run finds what does not add up: an inventory that does, and each way to spoil it."""
+"""The account of a chaos run finds each deviation: a consistent inventory, and each way to break it."""
 
 import json
 from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from tests.resilience.chaos.account import Expected, Picture, Struck, discrepancies
+from tests.resilience.chaos.account import Expected, Injected, Picture, discrepancies
 from tests.resilience.chaos.inventory import Execution, Found, Inventory, _execution, retaken
 from tests.resilience.chaos.plan import FAULTS, FOREVER, GROUP_FAULTS, Report, plan
 
@@ -24,12 +24,12 @@ def result(key: str = "chaos/1.png", version: str = "v1") -> Found:
 
 
 def report(key: str = "chaos/3.png", version: str = "v3", **facts: Any) -> dict[str, Any]:
-    told = {"stage": "Refine", "error": "Runtime.ExitError", "message": "It died", "remedy": "Give it more memory."}
-    return {**told, **facts, "source": {"bucket": "uploads", "key": key, "version_id": version}}
+    defaults = {"stage": "Refine", "error": "Runtime.ExitError", "message": "It died", "remedy": "Give it more memory."}
+    return {**defaults, **facts, "source": {"bucket": "uploads", "key": key, "version_id": version}}
 
 
 def inventory() -> Inventory:
-    """Two uploads of one content, of which one was served from the cache, and one that failed."""
+    """Two uploads of one content, one of them served from the cache, and one upload that failed."""
     return Inventory(
         results=[result(), result("chaos/2.png", "v2")],
         reports=[report()],
@@ -45,8 +45,8 @@ def inventory() -> Inventory:
     )
 
 
-def rules(found: Inventory, struck: Struck | None = None) -> list[tuple[str, str]]:
-    return [(wrong.rule, wrong.subject) for wrong in discrepancies(EXPECTED, found, struck or Struck())]
+def rules(found: Inventory, injected: Injected | None = None) -> list[tuple[str, str]]:
+    return [(wrong.rule, wrong.subject) for wrong in discrepancies(EXPECTED, found, injected or Injected())]
 
 
 def test_a_consistent_account_has_no_discrepancy() -> None:
@@ -68,13 +68,13 @@ def test_an_upload_with_a_result_and_a_report_is_found() -> None:
 def test_a_result_of_another_version_does_not_count() -> None:
     found = inventory()
     found.results[0] = result(version="v0")
-    assert rules(found) == [("lost", "chaos/1.png"), ("nobody's", "chaos/1.png")]
+    assert rules(found) == [("lost", "chaos/1.png"), ("unknown upload", "chaos/1.png")]
 
 
 def test_a_wrong_result_is_found() -> None:
     for spoilt in (
-        {"sha256": "d" * 64, "said_sha256": "d" * 64},
-        {"said_sha256": "d" * 64},
+        {"sha256": "d" * 64, "stated_sha256": "d" * 64},
+        {"stated_sha256": "d" * 64},
         {"size": (32, 40)},
         {"size": None},
     ):
@@ -120,7 +120,7 @@ def test_an_upload_without_an_execution_and_one_that_still_runs_are_found() -> N
 def test_a_leftover_claim_is_found() -> None:
     found = inventory()
     found.claims[BAD] = "arn:3"
-    [wrong] = discrepancies(EXPECTED, found, Struck())
+    [wrong] = discrepancies(EXPECTED, found, Injected())
     assert (wrong.rule, wrong.subject, wrong.what) == ("claim", BAD, "left by arn:3, which is FAILED")
 
 
@@ -143,7 +143,7 @@ def test_an_extra_mask_is_found_unless_a_lost_answer_explains_it() -> None:
     found = inventory()
     found.masks[GOOD] = 2
     assert rules(found) == [("paid twice", GOOD)]
-    assert rules(found, Struck(masks={GOOD: 1})) == []
+    assert rules(found, Injected(masks={GOOD: 1})) == []
 
 
 def test_a_job_taken_again_from_a_killed_worker_explains_an_extra_mask() -> None:
@@ -174,7 +174,7 @@ def test_a_mask_without_a_claim_is_found() -> None:
 
 
 class Histories:
-    """Step Functions, as it tells of one execution what each state that it left handed on."""
+    """Step Functions with the history of one execution: the output of each state that it left."""
 
     def __init__(self, *exited: tuple[str, dict[str, Any]]) -> None:
         self._events = [
@@ -197,7 +197,7 @@ def test_an_execution_that_lost_a_race_can_claim_later() -> None:
 
 def test_a_fault_that_never_occurred_is_found() -> None:
     [fault] = FAULTS["duplicate event"]
-    assert rules(inventory(), Struck(never=[("chaos/1", fault)])) == [("never struck", "chaos/1")]
+    assert rules(inventory(), Injected(never=[("chaos/1", fault)])) == [("fault did not occur", "chaos/1")]
 
 
 def test_leftover_and_unexplained_messages_are_found() -> None:
@@ -207,11 +207,11 @@ def test_leftover_and_unexplained_messages_are_found() -> None:
     assert rules(found) == [("dead letter", "UploadsDeadLetterQueue"), ("queue", "segmentation")]
     found = inventory()
     found.dead["SegmentationDeadLetterQueue"].append("rubbish")
-    assert rules(found, Struck(rubbish=frozenset({"rubbish"}))) == []
+    assert rules(found, Injected(rubbish=frozenset({"rubbish"}))) == []
 
 
 def test_a_missing_dead_letter_is_found() -> None:
-    assert rules(inventory(), Struck(rubbish=frozenset({"rubbish"}))) == [("dead letter", "segmentation")]
+    assert rules(inventory(), Injected(rubbish=frozenset({"rubbish"}))) == [("dead letter", "segmentation")]
 
 
 def test_a_plan_depends_on_its_seed_alone() -> None:
@@ -232,10 +232,10 @@ def test_all_planned_faults_occur_unless_the_upload_ended_before() -> None:
 
 
 def test_a_plan_has_about_the_requested_share_of_faults_and_every_kind() -> None:
-    struck = [upload.fault for upload in plan(2000, 0.15, 7).uploads if upload.fault]
-    assert 0.13 < len(struck) / 2000 < 0.17
+    injected = [upload.fault for upload in plan(2000, 0.15, 7).uploads if upload.fault]
+    assert 0.13 < len(injected) / 2000 < 0.17
     kinds = {fault.kind for choices in FAULTS.values() for fault in choices}
-    assert {fault.kind for fault in struck} == kinds
+    assert {fault.kind for fault in injected} == kinds
 
 
 def test_shared_contents_have_only_faults_that_do_not_depend_on_the_owner() -> None:

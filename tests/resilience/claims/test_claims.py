@@ -28,20 +28,20 @@ States = dict[str, Any]
 WHO = st.integers(0, 7)
 STEPS = st.sampled_from((0, 1, 1, 2, 4))
 PASSED_BY = ("SegmentOnLambda", "Encode", "SaveSidecar", "RecordFailure", "PublishMetrics")
-"""No step of their own: nobody else sees whether an execution stands there or at the next state."""
+"""States without a step: other executions cannot see whether one is there or at the next state."""
 
 CLAIMS = ("ClaimWork", "TakeOverClaim")
 
 FAIR_ROUNDS = 60
-"""More than five executions need that are served, or work, one after the other."""
+"""More rounds than five executions need, one after the other."""
 
 
 class RefusedError(Exception):
-    """A task failed by this name."""
+    """A task failed with this error name."""
 
 
 class Table:
-    """The cache table, one item at a time: a request to an item depends on nothing but both, and is made but once."""
+    """The cache table, one item at a time. An answer depends only on the request and the item, so it is remembered."""
 
     def __init__(self, dynamodb: Any) -> None:
         self._dynamodb, self._answers = dynamodb, dict[str, Any]()
@@ -53,7 +53,7 @@ class Table:
         )
 
     def ask(self, item: Any, action: str, parameters: dict[str, Any]) -> tuple[dict[str, Any] | RefusedError, Any]:
-        """Return the answer to a request that finds ``item``, and the item that it leaves; None is no item."""
+        """Return the answer to a request on ``item``, and the item afterwards; None stands for no item."""
         request = json.dumps([item, action, parameters])
         if request not in self._answers:
             parameters["TableName"] = "cache"
@@ -72,7 +72,7 @@ class Table:
 
 @dataclass(eq=False)
 class Execution:
-    """An execution of the machine: the state it stands at, and that state's input."""
+    """An execution: its current state and that state's input."""
 
     arn: str
     at: str
@@ -89,7 +89,7 @@ class Execution:
 
 
 def value_at(path: str, data: Any, context: Any) -> Any:
-    """Read a path, or what States.JsonToString makes of one."""
+    """Evaluate a path or States.JsonToString of a path."""
     if path.startswith("States.JsonToString("):
         return json.dumps(value_at(path.removeprefix("States.JsonToString(").removesuffix(")"), data, context))
     data, path = (context, path[3:]) if path.startswith("$$.") else (data, path[2:])
@@ -130,7 +130,7 @@ def holds(choice: dict[str, Any], data: Any) -> bool:
 
 
 def between_claim_and_save(states: States) -> set[str]:
-    """Return the states of an execution that is at work."""
+    """Return the states between the claim and the save."""
     found: set[str] = set()
     ahead = [states["ClaimWork"]["Next"]]
     while ahead:
@@ -146,7 +146,7 @@ def between_claim_and_save(states: States) -> set[str]:
 
 
 class Claims(RuleBasedStateMachine):
-    """Executions, what may happen to them, and what has to hold whatever does."""
+    """Executions, the events that may happen to them, and the invariants."""
 
     states: States = DEFINITION["States"]
     table: Table
@@ -159,7 +159,7 @@ class Claims(RuleBasedStateMachine):
         self.items: dict[str, Any] = {}
         self.working = between_claim_and_save(self.states)
 
-    # ---- what happens: the execution that it happens to goes on for some steps first, or afterwards
+    # ---- events; the execution takes some steps before or after
 
     @precondition(lambda self: len(self._running) < 5 and len(self.executions) < 8)
     @rule(picture=st.sampled_from("aab"), steps=STEPS)
@@ -183,9 +183,9 @@ class Claims(RuleBasedStateMachine):
     @precondition(lambda self: self._running)
     @rule(who=WHO, steps=STEPS, arrives=st.booleans(), last=st.booleans())
     def lose_an_answer(self, who: int, steps: int, arrives: bool, last: bool) -> None:
-        """A call that came through or not is not answered; it is made again, unless it was the ``last`` attempt.
+        """A call has no answer, whether it arrived or not; it is made again, unless it was the ``last`` attempt.
 
-        Who comes to a claim goes no further, and comes first: chance alone would take hundreds of examples to meet it.
+        Executions at a claim are preferred: by chance alone it would take hundreds of examples to find one there.
         """
         claiming = [execution for execution in self._running if execution.at in CLAIMS]
         execution = self._go_on(self._pick(claiming or self._running, who), steps, until=CLAIMS)
@@ -197,7 +197,7 @@ class Claims(RuleBasedStateMachine):
     @precondition(lambda self: self._running)
     @rule(who=WHO, steps=STEPS, arrives=st.booleans(), status=st.sampled_from(("FAILED", "TIMED_OUT", "ABORTED")))
     def die(self, who: int, steps: int, arrives: bool, status: str) -> None:
-        """It ends where it stands, and the call that it has under way comes through or not."""
+        """The execution ends in its current state; its pending call arrives or not."""
         execution = self._go_on(self._pick(self._running, who), steps)
         if execution in self._running:
             self._call_without_answer(execution, arrives)
@@ -221,7 +221,7 @@ class Claims(RuleBasedStateMachine):
     @precondition(lambda self: self.executions)
     @rule(who=WHO, what=st.sampled_from(("copy", "item", "history")))
     def expire(self, who: int, what: str) -> None:
-        """S3's lifecycle, DynamoDB's TTL and Step Functions, which keeps a history for 90 days, ask nobody."""
+        """Expire a cached copy (S3 lifecycle), an item (DynamoDB TTL) or a history (90 days) at any time."""
         execution = self._pick(self.executions, who)
         if what == "copy":
             self.copies.discard(execution.key)
@@ -232,18 +232,18 @@ class Claims(RuleBasedStateMachine):
                 owner.expired |= owner.arn == item["owner"]["S"]
 
     def teardown(self) -> None:
-        """All who still run end if they are let run on, and so does who comes after them."""
+        """All running executions end if they continue, and so does a new one."""
         self._run_on()
         for key in {execution.key for execution in self.executions}:
             self.start(key, 0)
             self._run_on()
-            assert self.executions[-1].at == "Done", "nobody's claim outlives its owner"
+            assert self.executions[-1].at == "Done", "no claim outlives its owner"
 
     def _run_on(self) -> None:
         for _ in range(FAIR_ROUNDS):
             for execution in self._running:
                 self._step(execution)
-        assert not self._running, "they wait for ever"
+        assert not self._running, "executions wait forever"
 
     # ---- steps
 
@@ -279,7 +279,7 @@ class Claims(RuleBasedStateMachine):
                 self._perform(execution)
 
     def _step(self, execution: Execution) -> None:
-        """Have a task done, and go on to the next one."""
+        """Perform a task and continue to the next one."""
         state = self.states[execution.at]
         try:
             result = self._perform(execution)
@@ -296,7 +296,7 @@ class Claims(RuleBasedStateMachine):
         self._enter(execution, catcher["Next"])
 
     def _enter(self, execution: Execution, name: str) -> None:
-        """Go through what asks nobody, up to the next task or the end."""
+        """Go through the states without a task, up to the next task or the end."""
         while (state := self.states[name])["Type"] in ("Choice", "Pass", "Wait"):
             if state["Type"] == "Choice":
                 fitting = [choice["Next"] for choice in state["Choices"] if holds(choice, execution.data)]
@@ -310,7 +310,7 @@ class Claims(RuleBasedStateMachine):
         self._check_who_works()
 
     def _perform(self, execution: Execution) -> dict[str, Any]:
-        """Do what the task asks for, and return what goes to its ResultPath.
+        """Perform the task, and return the value for its ResultPath.
 
         Raises:
             RefusedError: the task fails.
@@ -323,7 +323,7 @@ class Claims(RuleBasedStateMachine):
                 return fill_in(state.get("ResultSelector", answer), answer, {})
             case "sfn", "describeExecution":
                 owner = fill_in(state["Parameters"], execution.data, context)["ExecutionArn"]
-                assert owner != execution.arn, "it waits for itself"
+                assert owner != execution.arn, "the execution waits for itself"
                 if owner in self.forgotten:
                     raise RefusedError("Sfn.ExecutionDoesNotExistException")
                 described = {"Status": next(e.status for e in self.executions if e.arn == owner)}
@@ -349,23 +349,23 @@ class Claims(RuleBasedStateMachine):
             raise answer
         return answer
 
-    # ---- what has to hold
+    # ---- invariants
 
     def _check_write(self, execution: Execution, before: Any, after: Any) -> None:
-        """An item is written by its owner until it is done, by who finds none, and by who found it as it still is."""
+        """Only the owner of an item, or an execution that found it missing or unchanged, writes it."""
         mine = {"status": {"S": "IN_PROGRESS"}, "owner": {"S": execution.arn}}
         if before and before.items() >= mine.items():
             execution.saved = bool(after and after["status"] == {"S": "DONE"})
             return
-        assert after and after.items() >= mine.items(), "what belongs to others is done or deleted"
-        assert before is None or before == execution.data["cache"]["Item"], "taken over from who was not found"
+        assert after and after.items() >= mine.items(), "an item of another owner was completed or deleted"
+        assert before is None or before == execution.data["cache"]["Item"], "taken over from another owner"
 
     def _check_who_works(self) -> None:
-        """Whoever works has the claim, but for who was redriven, and for who lost it to the TTL."""
+        """A working execution has the claim, unless it was redriven or lost the claim to the TTL."""
         for execution in self._at_work:
             if not (execution.saved or execution.redriven or execution.expired):
                 item = self.items.get(execution.key)
-                assert item, "it works without a claim"
+                assert item, "the execution works without a claim"
                 assert (item["status"]["S"], item["owner"]["S"]) == ("IN_PROGRESS", execution.arn), "two work at once"
 
 
@@ -389,7 +389,7 @@ SEARCH = settings(
     stateful_step_count=25,
     suppress_health_check=list(HealthCheck),
 )
-"""As many examples of the real protocol as of each that is broken: what is found of them would be found of it."""
+"""As many examples as are enough to detect each broken protocol."""
 
 
 @pytest.mark.parametrize("examples", [50, pytest.param(SEARCH.max_examples, marks=pytest.mark.slow)])
@@ -398,7 +398,7 @@ def test_one_execution_works_at_a_time_none_waits_forever_and_results_stay(examp
 
 
 def drop(state: str, condition: str) -> Callable[[States], None]:
-    """Return what takes a part of a write's condition away, and the attribute values that only it names."""
+    """Return a change that removes a part of a write's condition, and the attribute values that only it names."""
 
     def change(states: States) -> None:
         parameters = states[state]["Parameters"]
@@ -414,7 +414,7 @@ def drop(state: str, condition: str) -> Callable[[States], None]:
 
 
 def lead(state: str, to: str) -> Callable[[States], None]:
-    """Return what has a Choice state always lead to another one."""
+    """Return a change that makes a Choice state always lead to ``to``."""
 
     def change(states: States) -> None:
         states[state] = {"Type": "Choice", "Choices": [], "Default": to}
@@ -425,14 +425,14 @@ def lead(state: str, to: str) -> Callable[[States], None]:
 BROKEN = {
     "a claim is made over another's": drop("ClaimWork", "attribute_not_exists(cache_key) OR #owner = :me"),
     "a claim whose answer was lost has no owner": drop("ClaimWork", " OR #owner = :me"),
-    "all who noticed take over": drop("TakeOverClaim", "(#owner = :previous AND #status = :found) OR #owner = :me"),
-    "what is done meanwhile is taken over": drop("TakeOverClaim", " AND #status = :found"),
+    "all that noticed take over": drop("TakeOverClaim", "(#owner = :previous AND #status = :found) OR #owner = :me"),
+    "a result saved meanwhile is taken over": drop("TakeOverClaim", " AND #status = :found"),
     "a take-over whose answer was lost has no owner": drop("TakeOverClaim", " OR #owner = :me"),
     "a former owner saves": drop("SaveCache", "#owner = :me"),
     "a former owner releases": drop("ReleaseClaim", "#owner = :me AND "),
     "an owner at work is not waited for": lead("OwnerRunning?", "TakeOverClaim"),
     "an owner that ended is waited for": lead("OwnerRunning?", "WaitForOwner"),
-    "no claim is looked for": lead("CacheHit?", "ClaimWork"),
+    "claims are ignored": lead("CacheHit?", "ClaimWork"),
     "a claim is served": lead("CacheHit?", "ServeCached"),
 }
 

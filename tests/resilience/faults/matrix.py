@@ -1,4 +1,4 @@
-"""Every Task state of the machine, every fault that it can meet, and what the definition makes of it.
+"""Every Task state, every fault that it can have, and how the state machine handles it.
 
 ``python -m tests.resilience.faults.matrix`` writes the matrix into docs/explanation/reliability.md.
 """
@@ -17,20 +17,20 @@ DOCUMENT = ROOT / "docs/explanation/reliability.md"
 BEGIN, END = "<!-- fault matrix: make reliability-tables -->", "<!-- end of the fault matrix -->"
 
 UNKNOWN = "ZeroDivisionError"
-"""An error that no list of the definition names."""
+"""An error that the state machine does not name."""
 
 READ_PICTURES = ("Validate", "SegmentOnEcs", "AwaitMask", "SegmentOnLambda", "Refine", "Encode")
-"""The states that can meet every permanent error of ours; the other functions can only be refused."""
+"""The states that can fail with every permanent error; the other functions can only be denied access."""
 
 REFUSED = ("InvalidRequestError", "StorageDeniedError")
 
 NO_SUBJECT = ("SegmentOnLambda", "UnknownForegroundError")
-"""What fails the job where a state only runs for jobs that fail."""
+"""The failure that makes a state run that only runs for failed jobs."""
 
 FOR_FAILED_JOBS = ("RecordFailure", "ReleaseClaim")
 
 Outcome = Literal["result", "report", "settled"]
-"""``settled``: the execution ends without a report of its own, and ReconcileFunction writes it."""
+"""``settled``: the execution ends without a report, and ReconcileFunction writes it."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ class Fault:
 
 @dataclass(frozen=True)
 class Fate:
-    """What becomes of the job.
+    """How the job ends.
 
     Attributes:
-        attempts: how often the task is tried.
-        wait_s: how long the state waits between them at most, all waits together.
-        then: the state that catches the error; "" where nothing is to be caught, or nothing catches it.
+        attempts: how often the task is attempted.
+        wait_s: the longest total wait between the attempts.
+        then: the state that handles the error; "" if there is none.
         outcome: how the upload ends.
-        failed: of a report: its stage and its error.
+        failed: stage and error of the report.
     """
 
     attempts: int
@@ -69,7 +69,7 @@ class Fate:
 
     @property
     def degraded(self) -> bool:
-        """Whether the metrics say that something failed that has not failed the job."""
+        """Whether the metrics count a failure that did not fail the job."""
         return self.then in {"SegmentOnLambda", "PublishMetrics"}
 
 
@@ -101,9 +101,9 @@ MALFORMED: dict[str, list[tuple[Any, Outcome, tuple[str, str]]]] = {
     ],
     "RecordFailure": [({"Payload": {}}, "settled", NO_SUBJECT)],
 }
-"""Per state whose answer is read: answers without what is read of them, and who notices first, by which error.
+"""By state: answers that lack required data, with the outcome and the stage and error of the report.
 
-A function says by its own error what it misses. A path that leads nowhere fails the execution, and no Catch sees it.
+A function fails with its own error. A path that selects nothing fails the execution, and no Catch handles it.
 """
 
 _OUTCOMES: dict[str, Outcome] = {
@@ -115,22 +115,22 @@ _OUTCOMES: dict[str, Outcome] = {
     "WaitedBefore?": "result",
     "DescribeUnrecordedFailure": "settled",
 }
-"""What a state that catches makes of the job. One that is not here goes on as if nothing had happened."""
+"""The outcome by the state that handles the error. Any other continues as if nothing had failed."""
 
 
 def retrier_of(state: str, error: str) -> dict[str, Any] | None:
-    """The first of a state's retriers that names the error. A missed heartbeat is a timeout, too."""
+    """Return the first of a state's retriers that matches the error. A missed heartbeat is also a timeout."""
     names = {error, "States.Timeout"} if error == "States.HeartbeatTimeout" else {error}
     return next((r for r in TASKS[state]["Retry"] if names & set(r["ErrorEquals"])), None)
 
 
 def catcher_of(state: str, error: str) -> str:
-    """The state that takes an error over: from the first that names it, or any."""
+    """Return the state that handles an error: that of the first Catch that matches."""
     return next(c["Next"] for c in STATES[ANSWERABLE[state]]["Catch"] if {error, "States.ALL"} & set(c["ErrorEquals"]))
 
 
 def fate_of(fault: Fault) -> Fate:
-    """What the definition promises."""
+    """Return how the job ends by the definition of the state machine."""
     usual: Outcome = "report" if fault.state in FOR_FAILED_JOBS else "result"
     usual_failure = NO_SUBJECT if usual == "report" else None
     if fault.answer:
@@ -147,7 +147,7 @@ def fate_of(fault: Fault) -> Fate:
 
 
 def faults() -> Iterator[Fault]:
-    """Every fault of every state, each once."""
+    """Yield every fault of every state once."""
     for state in TASKS:
         retried = [error for retrier in TASKS[state]["Retry"] for error in retrier["ErrorEquals"]]
         for error in retried:
@@ -159,7 +159,7 @@ def faults() -> Iterator[Fault]:
 
 
 def not_retried(state: str) -> set[str]:
-    """The errors that a state can meet and gives up at."""
+    """Return the errors of a state that are not retried."""
     task, errors = TASKS[state], {UNKNOWN, "States.Timeout"}
     errors |= {error for catcher in STATES[ANSWERABLE[state]]["Catch"] for error in catcher["ErrorEquals"]}
     errors |= {"States.HeartbeatTimeout"} if task["Resource"].endswith("waitForTaskToken") else set()
@@ -173,7 +173,7 @@ def not_retried(state: str) -> set[str]:
 
 
 def is_answer_read(state: str) -> bool:
-    """Whether anything of what a task answers decides what happens next."""
+    """Return whether the state machine reads anything of a task's answer."""
     task, outer = TASKS[state], STATES[ANSWERABLE[state]]
     if "ResultSelector" in task:
         return ".$'" in str(task["ResultSelector"])
@@ -190,7 +190,7 @@ def is_answer_read(state: str) -> bool:
 
 
 def table() -> str:
-    """The matrix for people: the states and errors of one fate share a row."""
+    """Return the matrix as a Markdown table: states and errors with the same fate share a row."""
     lines = [
         "| State | Error | Attempts | Waits, at most | Then |",
         "|---|---|---|---|---|",
@@ -255,7 +255,7 @@ def _told(fate: Fate) -> str:
 
 
 def write() -> None:
-    """Put the table where the document has it."""
+    """Replace the table in the document."""
     before, rest = DOCUMENT.read_text().split(BEGIN)
     DOCUMENT.write_text(f"{before}{BEGIN}\n\n{table()}\n\n{END}{rest.split(END)[1]}")
 

@@ -1,6 +1,6 @@
 """Runs the fault matrix: every fault of every Task state, each in its own execution on the project's template.
 
-What a case does not mock runs for real: the table, the buckets, the functions other than segmentation.
+Everything that a case does not mock runs for real: table, buckets, and the functions other than segmentation.
 """
 
 import json
@@ -21,7 +21,7 @@ from tests.conftest import ROOT, client, disc
 from tests.integration.deployment import Deployed, Ended
 from tests.resilience.faults.matrix import FOR_FAILED_JOBS, NO_SUBJECT, UNKNOWN, Fate, Fault, fate_of, faults
 
-pytestmark = pytest.mark.timeout(900)  # the first test plays the cases of all
+pytestmark = pytest.mark.timeout(900)  # the first test runs all cases
 
 SIDE_BY_SIDE = 12
 SIZE = {"width": 64, "height": 48}
@@ -29,7 +29,7 @@ HOSTS = {"SegmentOnEcs": "ecs", "SegmentOnSageMaker": "sagemaker", "SegmentOnSag
 BRANCHES = ("AwaitMask", "FindRequest", "InvokeEndpoint")
 SERVED = ("ServeCached", "SaveSidecar")
 CLAIMED = ("CheckOwner", "TakeOverClaim")
-TELLING = ("StartWebhook", "DeadLetterNotice")
+NOTIFYING = ("StartWebhook", "DeadLetterNotice")
 
 FAULTS = list(faults())
 
@@ -48,7 +48,7 @@ FAST = one_of_each_class()
 
 @dataclass(frozen=True)
 class Case:
-    """A fault in an execution of its own, which has its name."""
+    """A fault in an execution of its own, with the same name."""
 
     number: int
     fault: Fault
@@ -59,12 +59,12 @@ class Case:
 
     @property
     def key(self) -> str:
-        return f"backgrounds/{self.name}.png"  # where an upload starts no execution by itself
+        return f"backgrounds/{self.name}.png"  # an upload with this prefix starts no execution
 
 
 @dataclass(frozen=True)
 class Played:
-    """What there is to see of a case once its execution has ended."""
+    """What a case left when its execution ended."""
 
     ended: Ended
     has_result: bool
@@ -85,7 +85,7 @@ class Played:
 
 
 class Stage:
-    """Plays cases on a deployed stack."""
+    """Runs cases on a deployed stack."""
 
     def __init__(self, stack: Deployed, mocks: Path) -> None:
         self._stack, self._mocks = stack, mocks
@@ -103,14 +103,14 @@ class Stage:
         self._cached_key = job["keys"]["cached"]
 
     def play(self, cases: list[Case]) -> dict[Fault, Played | Exception]:
-        """Play cases side by side; what goes wrong with the playing of one is that one's."""
+        """Run cases side by side; an exception in one does not affect the others."""
         with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
             prepared = dict(zip(cases, pool.map(self._prepare, cases), strict=True))
             self._mocks.write_text(json.dumps(mock_file(self._machine_arn.rsplit(":", 1)[1], prepared)))
             return dict(zip((case.fault for case in cases), pool.map(self._play, cases), strict=True))
 
     def claims(self) -> set[str]:
-        """Return the names of the executions that hold a claim, once ReconcileFunction had its time."""
+        """Return the names of the executions that hold a claim, after giving ReconcileFunction time."""
         expected = {self._arn_of(Case(n, fault)) for n, fault in enumerate(FAULTS) if leaves_its_claim(fault)}
 
         def held() -> set[str]:
@@ -121,7 +121,7 @@ class Stage:
         return {owner.rpartition(":")[2] for owner in held()}
 
     def metrics(self) -> dict[str, list[dict[str, Any]]]:
-        """Read the metrics that were published of each execution, by its name."""
+        """Read the metrics of each execution, by its name."""
         found: dict[str, list[dict[str, Any]]] = {}
         for function in ("metrics", "reconcile"):
             group = {"logGroupName": f"/aws/lambda/{self._stack.cloud.stack_name}-{function}"}
@@ -132,7 +132,7 @@ class Stage:
         return found
 
     def _prepare(self, case: Case) -> dict[str, Any]:
-        """Upload the case's picture, lay ready what its state needs to be reached, and return its mocked responses."""
+        """Upload the case's image, prepare what its state needs, and return its mocked responses."""
         state, picture = case.fault.state, disc(**SIZE, seed=1 + case.number)
         self._stack.upload(case.key, picture)
         mocked: dict[str, Any] = {
@@ -140,7 +140,7 @@ class Stage:
             "Refine": _answers({"Payload": self._alpha}),
         }
         if case.fault.answer and fate_of(case.fault).failed == ("Refine", "InvalidRequestError"):
-            del mocked["Refine"]  # it is to notice
+            del mocked["Refine"]  # the real Refine has to fail
         host = HOSTS.get("SegmentOnSageMakerAsync" if state in BRANCHES else state)
         if host or state in (*SERVED, *CLAIMED):
             job = self._job(case)
@@ -155,7 +155,7 @@ class Stage:
                 self._own(job["cache_key"], done=job if state in SERVED else None)
         if state in FOR_FAILED_JOBS:
             mocked["SegmentOnLambda"] = _throws(NO_SUBJECT[1], times=1)
-        if state in TELLING:
+        if state in NOTIFYING:
             mocked["StartWebhook"] = _answers({}) if state == "StartWebhook" else _throws(UNKNOWN, times=1)
         mocked[state] = _faulty(case.fault, mocked.get(state, {}))
         return mocked
@@ -170,14 +170,14 @@ class Stage:
 
     def _input(self, case: Case) -> dict[str, Any]:
         order = {"source": {"bucket": self._stack.outputs["UploadsBucket"], "key": case.key}, "options": {}}
-        webhook = {"webhook": {"url": "https://example.com/told", "key_id": "k1"}}
-        return {**order, **(webhook if case.fault.state in TELLING else {})}
+        webhook = {"webhook": {"url": "https://example.com/webhook", "key_id": "k1"}}
+        return {**order, **(webhook if case.fault.state in NOTIFYING else {})}
 
     def _arn_of(self, case: Case) -> str:
         return f"{self._machine_arn.replace(':stateMachine:', ':execution:')}:{case.name}"
 
     def _own(self, cache_key: str, *, done: dict[str, Any] | None) -> None:
-        """Have the pilot's execution, which has ended, own a key of the cache: with a result to serve, or without."""
+        """Make the pilot's execution, which has ended, own a cache key: with a result to serve, or without."""
         item = {"cache_key": cache_key, "owner": self._arn, "status": "DONE" if done else "IN_PROGRESS"}
         if done:
             item["document"] = json.dumps(self._pilot.output)
@@ -217,7 +217,7 @@ class Stage:
         return self._stack.wait(arn)
 
     def _finish_meanwhile(self, arn: str) -> None:
-        """Play the owner that the execution waits for: it has its result in the cache before the next look."""
+        """Act as the owner that the execution waits for: save its result before the next look-up."""
 
         def waits() -> list[dict[str, Any]]:
             events = self._stack.sfn.get_execution_history(executionArn=arn, maxResults=1000)["events"]
@@ -235,7 +235,7 @@ class Stage:
 
 
 def _until(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
-    """Wait for a condition, gently: many wait side by side, and what they wait for shares their processors."""
+    """Wait for a condition with growing pauses: many wait side by side and share the processors with the cloud."""
     pause_s, deadline = 0.2, time.monotonic() + timeout_s
     while not (value := condition()) and time.monotonic() < deadline:
         time.sleep(pause_s)
@@ -244,7 +244,7 @@ def _until(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
 
 
 def _published(events: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Yield the name of each execution that a process was called for, and the metrics that it logged meanwhile."""
+    """Yield the name of each execution that a process worked for, and the metrics that it logged."""
     published: list[dict[str, Any]] = []
     for entry in map(_json, (event["message"] for event in events)):
         if "_aws" in entry:
@@ -267,7 +267,7 @@ def _json(line: str) -> dict[str, Any]:
 
 
 def leaves_its_claim(fault: Fault) -> bool:
-    """Whether the claim stays: the result is delivered, and the table that would say so cannot be written."""
+    """Return whether the claim stays: the result is delivered, but the table cannot be written."""
     return fault.state == "SaveCache" and fault.lasting
 
 
@@ -283,8 +283,8 @@ def _answers(answer: Any) -> dict[str, Any]:
 
 
 def _throws(error: str, times: int) -> dict[str, Any]:
-    facts = {"error": error, "message": "It was to fail", "field": "test", "value": error, "remedy": "Let it be."}
-    cause = json.dumps(facts) if "." not in error else "It was to fail"
+    facts = {"error": error, "message": "Injected failure", "field": "test", "value": error, "remedy": "None."}
+    cause = json.dumps(facts) if "." not in error else "Injected failure"
     return {f"0-{times - 1}" if times > 1 else "0": {"Throw": {"Error": error, "Cause": cause}}}
 
 
@@ -292,13 +292,13 @@ def _faulty(fault: Fault, good: dict[str, Any]) -> dict[str, Any]:
     if fault.answer:
         return _answers(json.loads(fault.answer))
     if fault.lasting:
-        return _throws(fault.error, fate_of(fault).attempts + 2)  # more than there are to be
+        return _throws(fault.error, fate_of(fault).attempts + 2)  # more than will be made
     return {**_throws(fault.error, 1), **({"1": good["0"]} if good else {})}
 
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """The stack, with retries that hardly wait."""
+    """The stack with almost no wait between retries."""
     mocks = tmp_path_factory.mktemp("mocks") / "MockConfigFile.json"
     parameters = {"DefaultModel": "classical"}
     with EmbeddedCloud(ROOT / "template.yaml", parameters, mock_config=mocks, retry_pace=0.0005) as cloud:
@@ -307,20 +307,20 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.fixture(scope="module")
 def played(stage: Stage, request: pytest.FixtureRequest) -> dict[Fault, Played | Exception]:
-    """The cases that were asked for."""
+    """The outcomes of all selected cases."""
     asked = {item.callspec.params["fault"] for item in request.session.items if item.path == request.path}
     return stage.play([Case(number, fault) for number, fault in enumerate(FAULTS) if fault in asked])
 
 
 @pytest.fixture(scope="module")
 def claims(stage: Stage, played: dict[Fault, Played | Exception]) -> set[str]:
-    """Which executions hold a claim in the end."""
+    """The executions that hold a claim at the end."""
     return stage.claims()
 
 
 @pytest.fixture(scope="module")
 def metrics(stage: Stage, played: dict[Fault, Played | Exception]) -> dict[str, list[dict[str, Any]]]:
-    """What the executions published."""
+    """The metrics of all executions."""
     return stage.metrics()
 
 
@@ -350,7 +350,7 @@ def test_a_fault_ends_as_the_state_machine_defines(
 
 
 def check_report(seen: Played, fate: Fate) -> None:
-    """See that there is a report and no result, and that the report says what failed and what to do."""
+    """Check that there is a report and no result, and that the report names the failure and a remedy."""
     assert seen.report, seen.ended.cause
     assert seen.sidecar is None and not seen.has_result
     assert (seen.report["stage"], seen.report["error"]) == fate.failed
@@ -360,7 +360,7 @@ def check_report(seen: Played, fate: Fate) -> None:
 
 
 def check_metrics(fault: Fault, fate: Fate, published: list[dict[str, Any]]) -> None:
-    """See that the metrics count the job once, by how it ended, and what failed without failing it."""
+    """Check that the metrics count the job once, by its outcome, and any failure that did not fail it."""
     if fault.state == "PublishMetrics" and fault.lasting:
         assert not published
         return

@@ -1,4 +1,4 @@
-"""The fault matrix as a whole: that nothing is left out of it, and what its fates have to have in common."""
+"""The fault matrix is complete, and its outcomes keep the promises."""
 
 import pytest
 
@@ -22,7 +22,7 @@ THROTTLES = {
     "sagemakerruntime": "SageMakerRuntime.SageMakerRuntimeException",
     "sfn": "Sfn.SfnException",
 }
-"""Per service what Step Functions calls it when it throttles."""
+"""By service: the error name of a throttled request."""
 
 DELIVERED = ("SaveCache", "PublishMetrics", "StartWebhook", "DeadLetterNotice")
 HOSTS = ("SegmentOnEcs", "SegmentOnSageMaker", "AwaitMask", "FindRequest", "InvokeEndpoint")

@@ -1,7 +1,7 @@
-"""The plan at work: asked by the embedded cloud for each request and each invocation, it knows whose it is.
+"""Injects the faults of a plan into the requests and invocations of the embedded cloud.
 
-An upload is known by its key, wherever that stands; what has no upload's key in it, by the key of the cache. Each fault
-counts the attempts on its own subject alone, so that nothing depends on what happens to others meanwhile.
+A request belongs to the upload whose key it contains, else to the content whose cache key it contains. Each fault
+counts the attempts on its own subject only, so that nothing depends on what happens to others meanwhile.
 """
 
 import json
@@ -22,11 +22,11 @@ CACHE_KEY = re.compile(r'"cache_key": ?"([0-9a-f]{64})"')
 DUPLICATE_WITHIN_S = 4.0
 
 
-class Strikes:
-    """Faults of a plan, and the account of those that struck.
+class FaultInjector:
+    """The faults of a plan, and a count of those that occurred.
 
     Attributes:
-        struck: how often, by subject (an upload's key without its ending, or a cache key) and fault.
+        injected: how often, by subject (an upload's key without its ending, or a cache key) and fault.
     """
 
     def __init__(self, plan: Plan, seed: int) -> None:
@@ -34,20 +34,20 @@ class Strikes:
         self._faults: dict[str, list[Fault]] = defaultdict(list)
         for subject, fault in dict.fromkeys(pair for upload in plan.uploads for pair in upload.faults):
             self._faults[subject].append(fault)
-        self.struck: Counter[tuple[str, Fault]] = Counter()
+        self.injected: Counter[tuple[str, Fault]] = Counter()
         self._attempts: Counter[tuple[str, Fault]] = Counter()
         self._timers: list[threading.Timer] = []
         self._lock = threading.Lock()
         self._cloud: EmbeddedCloud | None = None
 
     def attach(self, cloud: EmbeddedCloud) -> None:
-        """Begin to strike, at a cloud that is deployed."""
+        """Start to inject faults into a deployed cloud."""
         self._s3, self._sfn = (client(name, cloud.endpoint_url, cloud.region) for name in ("s3", "stepfunctions"))
         self._cloud = cloud
 
     @property
     def pending(self) -> bool:
-        """Whether an event is still to come for the second time."""
+        """Whether a duplicate event is still to be sent."""
         return any(timer.is_alive() for timer in self._timers)
 
     def request(self, request: Request) -> Refusal | None:
@@ -58,7 +58,7 @@ class Strikes:
             return None
         if fault.kind == "worker kill":
             self._cloud.kill_tasks()
-            return Refusal(500, "InternalError")  # which nobody hears
+            return Refusal(500, "InternalError")  # the caller is killed
         return Refusal({"s3": 503, "lambda": 429}.get(request.service, 400), fault.code)
 
     def invocation(self, function: str, event: str) -> Blow | None:
@@ -72,7 +72,7 @@ class Strikes:
         return None
 
     def _due(self, where: str, subjects: Sequence[str], fits: Callable[[Fault], object]) -> Fault | None:
-        """Return the fault that strikes this attempt of a subject, and count it."""
+        """Return the fault to inject into this attempt, and count it."""
         for subject in subjects:
             for fault in self._faults.get(subject, ()):
                 if fault.where == where and fits(fault):
@@ -80,7 +80,7 @@ class Strikes:
                         self._attempts[subject, fault] += 1
                         attempt = self._attempts[subject, fault] - fault.after
                         if 0 < attempt <= fault.times:
-                            self.struck[subject, fault] += 1
+                            self.injected[subject, fault] += 1
                             return fault
         return None
 
@@ -99,7 +99,7 @@ class Strikes:
 
 
 def _subjects(text: str) -> list[str]:
-    """Return the upload and the content that a function's event speaks of."""
+    """Return the upload and the content that a function's event names."""
     return [*KEY.findall(text)[:1], *CACHE_KEY.findall(text)[:1]]
 
 
@@ -109,7 +109,7 @@ def _stage(function: str) -> str:
 
 
 def _place(request: Request) -> tuple[str, str]:
-    """Return what a request is about, as faults name it, and whose it is; empty where no fault strikes."""
+    """Return the place of a request, as faults name it, and its subject; both empty if no fault applies."""
     if request.service == "s3":
         return _object(request)
     if request.service == "dynamodb":
