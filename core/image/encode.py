@@ -18,6 +18,7 @@ from PIL.ExifTags import Base
 from core import layout
 from core.errors import InvalidOptionsError
 from core.image import png
+from core.image.exif import JPEG_PREFIX
 from core.matting.tiles import shrink
 from core.options import Options, Output, OutputFormat
 from core.types import Alpha, Mask, Rgb
@@ -51,7 +52,6 @@ _READABLE: Final = 0o644 << 16
 _LEAST: Final = np.float32(1e-6)
 """What a share is divided by where there is nothing to share."""
 
-_JPEG_EXIF_PREFIX: Final = b"Exif\0\0"
 _METRES_PER_INCH: Final = 0.0254
 _UNITS_PER_INCH: Final = {2: 1.0, 3: 2.54}
 """By EXIF's number of the unit: inches and centimetres."""
@@ -259,7 +259,7 @@ def _by_pillow(pixels: NDArray[np.uint8], format_: OutputFormat, quality: int, e
     if is_colour and format_ is not OutputFormat.AVIF:  # it says sRGB in a few bytes of its own
         parameters["icc_profile"] = _srgb_profile()
     if exif:
-        parameters["exif"] = _JPEG_EXIF_PREFIX + exif if format_ is OutputFormat.JPEG else exif
+        parameters["exif"] = JPEG_PREFIX + exif if format_ is OutputFormat.JPEG else exif
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format_.content_type.removeprefix("image/"), **parameters)
     return buffer.getvalue()

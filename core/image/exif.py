@@ -14,6 +14,9 @@ from PIL.ExifTags import IFD, Base
 
 from core.options import Metadata
 
+JPEG_PREFIX: Final = b"Exif\0\0"
+"""Precedes the block in a JPEG's APP1 segment."""
+
 MAX_BYTES: Final = 65_527
 """Largest block: a JPEG's segment of 65,535 bytes less its length and the six bytes ahead of the block."""
 

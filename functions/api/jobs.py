@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from core.errors import InvalidOptionsError, PermanentError, SourceNotFoundError
-from core.image import decode
+from core.image.sniff import sniff
 from core.limits import check_bytes
 from core.options import Options
 from core.segmentation.registry import check_name
@@ -243,7 +243,7 @@ class JobService:
         """Return an image's bytes, downloaded if ``image`` is a URL. Check its size and format."""
         data = image if isinstance(image, bytes) else self._fetch(image, field=field).data
         check_bytes(len(data))
-        decode.sniff(data)
+        sniff(data)
         return data
 
     def _background(self, background: bytes | str) -> bytes:

@@ -21,7 +21,7 @@ from tests.resilience.hostile.mutations import Mutant
 pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 
 HOSTILE = corpus.hostile()
-APPROXIMATE = "The picture is CMYK without a colour profile: its colours are approximate."
+APPROXIMATE = "The image is CMYK without a color profile: its colors are approximate."
 SLOW = pytest.mark.slow
 SLOW_SHARDS = 8
 FAST_DAMAGED, DAMAGED = range(1_000), range(20_000)

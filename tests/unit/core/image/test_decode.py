@@ -226,7 +226,7 @@ def test_grey_tiff_keeps_its_whole_range(order, bits, photometric):
     values = ramp(2**bits)
     pixels = values.astype(order + ("u1" if bits == 8 else "u2")).tobytes()
     if (order, bits, photometric) == (">", 16, 0):
-        with pytest.raises(errors.CorruptImageError, match="rare kind"):  # Pillow does not know this one
+        with pytest.raises(errors.CorruptImageError, match="unsupported kind"):  # Pillow does not know this one
             decode(tiff(order, bits, photometric, pixels))
         return
     grey = decode(tiff(order, bits, photometric, pixels)).rgb[0, :, 1].astype(int)
@@ -344,7 +344,7 @@ def test_a_profile_of_rgb_on_a_grey_picture_is_used():
 def test_an_unusable_profile_is_said_and_does_not_cost_the_picture(name, profile):
     picture = decode(file_of(quarters(), name, icc_profile=profile))
     assert close(corners(picture.rgb), [RED, GREEN, BLUE, GREY])
-    assert any("colour profile" in warning for warning in picture.warnings)
+    assert any("color profile" in warning for warning in picture.warnings)
 
 
 @pytest.mark.parametrize("name", ["JPEG", "TIFF"])

@@ -1,0 +1,135 @@
+"""Color: any mode, depth and profile of a decoded image to 8-bit sRGB."""
+
+import io
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+from core.errors import UnsupportedFormatError
+
+_SRGB: Final = ImageCms.createProfile("sRGB")
+_PROFILE_MODES: Final = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+_TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
+
+
+def to_8_bits(image: Image.Image, tags: Mapping[int, Any]) -> tuple[Image.Image, NDArray[np.uint8] | None]:
+    """Return an image as L, RGB, CMYK or LAB of 8 bits, and its alpha, or None.
+
+    Args:
+        image: of any mode.
+        tags: of the TIFF that it was read from; empty for other formats.
+
+    Returns:
+        The image; H x W uint8, from an alpha channel, a transparent palette entry or a transparent color.
+
+    Raises:
+        UnsupportedFormatError: the pixels are numbers without a defined white.
+    """
+    if image.mode == "F" or image.mode.startswith("I"):
+        grey, alpha = _scaled(image, tags)
+        return Image.fromarray(grey), alpha
+    return _split(image)
+
+
+def _split(image: Image.Image) -> tuple[Image.Image, NDArray[np.uint8] | None]:
+    if image.mode == "La":  # premultiplied gray, which Pillow converts to nothing else
+        image = image.convert("LA")
+    alpha = None
+    if image.has_transparency_data:
+        if image.mode not in {"LA", "RGBA"}:
+            image = image.convert("RGBA")
+        alpha = np.array(image.getchannel("A"))
+    if image.mode in {"L", "RGB", "CMYK", "LAB"}:
+        return image, alpha
+    return image.convert("L" if image.mode in {"1", "LA"} else "RGB"), alpha
+
+
+def _scaled(image: Image.Image, tags: Mapping[int, Any]) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """Scale gray of 12 or 16 bits, or floats in [0, 1], to 8 bits; Pillow would clip it.
+
+    Returns:
+        The gray image, and the alpha of a transparent gray (PNG ``tRNS``), or None.
+    """
+    values = np.asarray(image)
+    if image.mode == "F":
+        white = 1.0
+        if not (values.min() >= 0 and values.max() <= white):  # also true for NaN
+            raise _without_white("floating-point numbers outside [0, 1]")
+    elif image.mode == "I":
+        raise _without_white("32-bit or signed integers")
+    else:
+        white = 2.0 ** tags.get(_TIFF_BITS, (16,))[0] - 1
+    transparent = image.info.get("transparency")
+    alpha = None if transparent is None else np.where(values == transparent, 0, 255).astype(np.uint8)
+    scaled = values.astype(np.float32) * np.float32(255 / white)
+    if tags.get(_TIFF_PHOTOMETRIC) == 0:  # white is zero
+        scaled = 255 - scaled
+    return (scaled + 0.5).astype(np.uint8), alpha
+
+
+def _without_white(found: str) -> UnsupportedFormatError:
+    return UnsupportedFormatError(
+        f"The pixels are {found}, for which white is not defined",
+        field="image.format",
+        value=found,
+        remedy="Save the image with 8 or 16 bits per channel.",
+    )
+
+
+def to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, tuple[str, ...]]:
+    """Convert an L, RGB, CMYK or LAB image to sRGB by its ICC profile.
+
+    Returns:
+        The image as RGB; a warning if its profile could not be used or is missing where it is needed.
+    """
+    if image.mode == "LAB":
+        lab = ImageCms.buildTransform(ImageCms.createProfile("LAB"), _SRGB, "LAB", "RGB")
+        return lab.apply(image), ()
+    if icc and (transform := _transform(icc)):
+        if transform.input_mode == "RGB" and image.mode == "L":
+            image = image.convert("RGB")
+        if transform.input_mode == image.mode:
+            return (image if _changes_nothing(transform) else transform.apply(image)), ()
+    if icc:
+        warning = "The color profile is damaged or of another color space and was ignored."
+    elif image.mode == "CMYK":
+        warning = "The image is CMYK without a color profile: its colors are approximate."
+    else:
+        return image.convert("RGB"), ()
+    return image.convert("RGB"), (warning,)
+
+
+def is_srgb(icc: bytes | None) -> bool:
+    """Return whether an RGB image with this ICC profile, or none, needs no conversion."""
+    if not icc:
+        return True
+    transform = _transform(icc)
+    return transform is not None and _changes_nothing(transform)
+
+
+@lru_cache(maxsize=1)
+def _transform(icc: bytes) -> ImageCms.ImageCmsTransform | None:
+    """Return the transform from a profile to sRGB, or None if the profile cannot be used."""
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        mode = _PROFILE_MODES[profile.profile.xcolor_space.strip()]
+        return ImageCms.buildTransform(profile, _SRGB, mode, "RGB")
+    except (ImageCms.PyCMSError, OSError, KeyError, ValueError, TypeError):
+        return None
+
+
+def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
+    """Return whether a transform from RGB moves no color of a 9 x 9 x 9 grid by more than one level.
+
+    Most photographs carry one of the many sRGB profiles, and transforming 12 MP takes longer than decoding them.
+    """
+    if transform.input_mode != "RGB":
+        return False
+    steps = np.linspace(0, 255, 9).astype(np.uint8)
+    grid = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(9, 81, 3)
+    return bool(cv2.absdiff(grid, np.asarray(transform.apply(Image.fromarray(grid)))).max() <= 1)

@@ -1,0 +1,205 @@
+"""Protection against hostile files: bounds on the work that a decoder does, and one way to report its errors."""
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from zlib_ng import zlib_ng
+
+from core.errors import (
+    BackgroundRemoverError,
+    CorruptImageError,
+    ImageTooSmallError,
+    TooManyPixelsError,
+    UnsupportedFormatError,
+)
+from core.image.exif import JPEG_PREFIX
+from core.image.sniff import animated
+from core.limits import MAX_PIXELS, MAX_READS, MAX_RUNS_BYTES, MAX_SCANS, MAX_TAG_BYTES, MIN_SIDE_PX
+
+_BYTES_TEXT_UNDEFINED: Final = {1, 2, 7}
+_MAX_EXIF_SEGMENTS: Final = 64
+_APP1: Final = 0xFFE1
+
+_TIFF_SUBFILE_TYPE: Final = 254
+_BMP_RUNS: Final = {1, 2}  # RLE8 and RLE4
+_START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
+_JPEG_MARKER: Final = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # in a scan's data \xff0 and \xff RST are no markers
+
+
+def _bounded(load: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a loader of numbers, each of which becomes an object, reject more than ``MAX_TAG_BYTES``."""
+
+    def load_bounded(directory: Any, data: bytes, legacy_api: bool = True) -> Any:
+        if len(data) > MAX_TAG_BYTES:
+            raise ValueError(f"a tag of {len(data)} bytes")
+        return load(directory, data, legacy_api)
+
+    return load_bounded
+
+
+_BOUNDED_LOADERS: Final = {
+    type_: (size, load if type_ in _BYTES_TEXT_UNDEFINED else _bounded(load))
+    for type_, (size, load) in TiffImagePlugin.ImageFileDirectory_v2._load_dispatch.items()
+}
+
+
+def _read_app1(image: Any, marker: int) -> None:
+    """Read a JPEG's APP1 segment; Pillow joins segments of EXIF data one by one, so their number is limited."""
+    JpegImagePlugin.APP(image, marker)
+    image.exif_segments = getattr(image, "exif_segments", 0) + image.app["APP1"].startswith(JPEG_PREFIX)
+    if image.exif_segments > _MAX_EXIF_SEGMENTS:
+        raise ValueError(f"more than {_MAX_EXIF_SEGMENTS} segments of EXIF data")
+
+
+def install() -> None:
+    """Patch Pillow's parsers, for the whole process, to bound their work; safe to call repeatedly and from any thread.
+
+    - ``Image.MAX_IMAGE_PIXELS``: some parsers allocate while they read the header. They fail at twice this number.
+    - TIFF tags: every TIFF and every block of EXIF data passes through this table, also where Pillow reads unasked.
+    - JPEG APP1: Pillow reads no segment after the first scan, while a search of the file would count those too.
+    """
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    TiffImagePlugin.ImageFileDirectory_v2._load_dispatch = _BOUNDED_LOADERS
+    JpegImagePlugin.MARKER[_APP1] = ("APP1", "EXIF data or XMP", _read_app1)  # type: ignore[assignment]  # no method
+
+
+class BoundedReader(io.BytesIO):
+    """A file that allows ``MAX_READS`` reads: each of a flood of tiny parts costs a few reads and an object."""
+
+    _reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read and count the read.
+
+        Raises:
+            OSError: there were more than ``MAX_READS``.
+        """
+        self._reads += 1
+        if self._reads > MAX_READS:
+            raise OSError(f"more than {MAX_READS} reads")
+        return super().read(size)
+
+
+@contextmanager
+def typed_errors(format_name: str) -> Iterator[None]:
+    """Turn any exception that a decoder raises on damaged or hostile bytes into one of :mod:`core.errors`."""
+    try:
+        yield
+    except BackgroundRemoverError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise _too_many_pixels(f"more than {2 * MAX_PIXELS}") from error
+    except Exception as error:  # parsers of hostile bytes raise nearly every type there is
+        unidentified = isinstance(error, UnidentifiedImageError)
+        raise CorruptImageError(
+            f"The file is damaged, truncated, or of an unsupported kind of {format_name.upper()}",
+            field="image.format",
+            value=f"{format_name}: {'unreadable header' if unidentified else error}",
+            remedy="Open it in an image editor, save it again as PNG or JPEG, and upload that.",
+        ) from error
+
+
+def check_structure(data: bytes, format_name: str) -> None:
+    """Check what Pillow does not: a JPEG's number of scans, a PNG's checksums.
+
+    Raises:
+        ValueError: a check failed.
+    """
+    if format_name == "jpeg":
+        _check_scans(data)
+    elif format_name == "png":
+        _check_checksums(data)
+
+
+def check_opened(image: Image.Image, format_name: str, size_bytes: int) -> None:
+    """Reject run-length floods, previews of raw files, animations and files of several pages.
+
+    JPEG and HEIC declare one image as the primary one. Their other images are gain maps, depth maps, previews and
+    bursts, as most phones write them.
+
+    Args:
+        image: opened, not decoded.
+        format_name: as :func:`core.image.sniff.sniff` returns it.
+        size_bytes: of the file.
+
+    Raises:
+        UnsupportedFormatError, AnimatedImageError, ValueError: a check failed.
+    """
+    if image.info.get("compression") in _BMP_RUNS and size_bytes > MAX_RUNS_BYTES:
+        raise ValueError(f"more than {MAX_RUNS_BYTES} bytes of runs")
+    # A camera's raw file is a TIFF whose first page is a thumbnail, not the photograph.
+    if format_name == "tiff" and image.tag_v2.get(_TIFF_SUBFILE_TYPE, 0) & 1:  # type: ignore[attr-defined]
+        raise UnsupportedFormatError(
+            "The TIFF begins with a preview, as a camera's raw file does",
+            field="image.format",
+            value="tiff",
+            remedy="Develop the raw file to JPEG or TIFF.",
+        )
+    if format_name not in {"jpeg", "heic"} and getattr(image, "is_animated", False):
+        raise animated()
+
+
+def check_size(width: int, height: int) -> None:
+    """Check an image's size, in pixels.
+
+    Raises:
+        TooManyPixelsError: it has more than ``MAX_PIXELS``.
+        ImageTooSmallError: a side is shorter than ``MIN_SIDE_PX``.
+    """
+    if width * height > MAX_PIXELS:
+        raise _too_many_pixels(f"{width} x {height}")
+    if min(width, height) < MIN_SIDE_PX:
+        raise ImageTooSmallError(
+            f"A side of the image is shorter than {MIN_SIDE_PX} pixels",
+            field="image.pixels",
+            value=f"{width} x {height}",
+            remedy="Use a larger version of the image.",
+        )
+
+
+def _too_many_pixels(value: str) -> TooManyPixelsError:
+    return TooManyPixelsError(
+        f"The image has more than {MAX_PIXELS} pixels",
+        field="image.pixels",
+        value=value,
+        remedy="Scale it down before the upload.",
+    )
+
+
+def _check_scans(data: bytes) -> None:
+    """Reject JPEGs whose scan count makes decoding disproportionately expensive.
+
+    Each scan of a progressive JPEG passes over the whole image, however few bytes it has.
+    """
+    if data.count(bytes((0xFF, _START_OF_SCAN))) <= MAX_SCANS:  # nearly always; the exact count below is slow
+        return
+    at, scans = 0, 0
+    for _ in range(MAX_READS):
+        found = _JPEG_MARKER.search(data, at)
+        if not found or (marker := found[1][0]) == _END_OF_IMAGE:
+            return
+        scans += marker == _START_OF_SCAN
+        if scans > MAX_SCANS:
+            raise ValueError(f"more than {MAX_SCANS} scans")
+        at = found.end()
+        if marker != _START_OF_IMAGE:
+            at += int.from_bytes(data[at : at + 2], "big")
+    raise ValueError(f"more than {MAX_READS} segments")
+
+
+def _check_checksums(data: bytes) -> None:
+    """Reject a PNG with a wrong checksum of its pixels, which Pillow does not verify."""
+    at, parts = len(b"\x89PNG\r\n\x1a\n"), memoryview(data)
+    for _ in range(MAX_READS):
+        length, name = int.from_bytes(parts[at : at + 4], "big"), bytes(parts[at + 4 : at + 8])
+        after = at + 8 + length
+        if name == b"IDAT" and zlib_ng.crc32(parts[at + 4 : after]) != int.from_bytes(parts[after : after + 4], "big"):
+            raise ValueError(f"wrong checksum at byte {after}")
+        if name in (b"IEND", b""):
+            return
+        at = after + 4
+    raise ValueError(f"more than {MAX_READS} chunks")
