@@ -97,7 +97,7 @@ def _commands(path: str, command: Any) -> Iterator[str]:
 def _command(path: str, command: Any) -> str:
     arguments = [one for one in command.params if one.param_type_name == "argument"]
     words = [path, "[OPTIONS]", *(_argument(one) for one in arguments)]
-    parts = [f"## {path}", f"```\n{' '.join(words)}\n```", _plain(command.help or "")]
+    parts = [f"## {path}", f"`{' '.join(words)}`", _plain(command.help or "")]
     rows = [[_flags(one), _plain(one.help or ""), _shown_default(one)] for one in command.params if not one.hidden]
     if rows:
         parts.append(table(["Option", "Description", "Default"], rows))
