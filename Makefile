@@ -111,10 +111,11 @@ SHARED  = rembg|onnxruntime|numpy|scipy|pymatting|numba|opencv-python-headless
 openapi: setup  ## regenerate docs/reference/openapi.json from the API's routes
 	$(BIN)/python -m functions.api > docs/reference/openapi.json
 
-reliability-tables: setup  ## the fault matrix in docs/explanation/reliability.md, anew from the state machine
+reliability-tables: setup  ## regenerate the fault matrix in docs/explanation/reliability.md
 	@$(BIN)/python -m tests.resilience.faults.matrix
 
-reference: setup openapi reliability-tables  ## every generated page and table in docs/
+reference: setup openapi reliability-tables  ## regenerate every generated page and table in docs/
+	@$(BIN)/python -m functions.contracts docs/reference
 	@$(BIN)/python -m docs.reference.generate
 
 lock: setup  ## resolve the pinned dependencies anew from pyproject.toml
