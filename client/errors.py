@@ -35,8 +35,8 @@ class KeyConflictError(BackgroundRemoverError):
 
 
 @dataclass(frozen=True)
-class FailureReport:
-    """Why an image has no result: the content of ``failed/<key>.json``.
+class JobFailure:
+    """Why an image has no result: its failure report, or the status of its execution if there is none.
 
     Attributes:
         stage: state that failed; empty if the execution wrote no report.
@@ -60,6 +60,6 @@ class FailureReport:
 class JobFailedError(BackgroundRemoverError):
     """The execution ended without a result; ``report`` has the reason."""
 
-    def __init__(self, report: FailureReport) -> None:
+    def __init__(self, report: JobFailure) -> None:
         self.report = report
         super().__init__(report.message, field=report.field or report.stage, value=report.value, remedy=report.remedy)

@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from textwrap import shorten
 from typing import Any, Final
 
-from client.errors import FailureReport, JobFailedError, JobTimeoutError
+from client.errors import JobFailedError, JobFailure, JobTimeoutError
 from client.history import LONGEST_S, StageEvent, StageReader, events_of
 from client.stack import Stack
 from core.limits import check_bytes
@@ -189,14 +189,14 @@ class JobClient:
                 if source["bucket"] == self._stack.outputs["UploadsBucket"]:
                     self._started[source["key"], source["version_id"]] = arn
 
-    def _report(self, found: Mapping[str, Any]) -> FailureReport:
+    def _report(self, found: Mapping[str, Any]) -> JobFailure:
         """Return the failure report of an execution, or one made from its status if it has written none."""
         key = failure_key(source_of(json.loads(found["input"]))["key"], found["name"])
         report = self._stack.document(key) or {}
         if report.get("execution", {}).get("id") == found["executionArn"]:
             names = ("stage", "error", "message", "field", "value", "remedy")
-            return FailureReport(**{name: report[name] for name in names}, key=key)
-        return FailureReport(
+            return JobFailure(**{name: report[name] for name in names}, key=key)
+        return JobFailure(
             stage="",
             error=found.get("error") or found["status"],
             message=shorten(found.get("cause") or f"The execution ended with status {found['status']}", _CAUSE_CHARS),

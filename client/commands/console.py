@@ -5,7 +5,7 @@ from typing import Final
 
 from rich.console import Console
 
-from client.errors import FailureReport, JobFailedError
+from client.errors import JobFailedError, JobFailure
 from core.errors import BackgroundRemoverError
 
 STATUS_STYLES: Final = {"SUCCEEDED": "green", "FAILED": "red", "TIMED_OUT": "red", "ABORTED": "yellow"}
@@ -51,7 +51,7 @@ def error_text(error: Exception) -> str:
     return str(error)
 
 
-def _sentences(error: BackgroundRemoverError | FailureReport) -> str:
+def _sentences(error: BackgroundRemoverError | JobFailure) -> str:
     value = f" ({error.field}: {error.value})" if error.field and error.value is not None else ""
     return f"{error.message}{value}. {error.remedy}"
 
