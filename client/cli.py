@@ -1,5 +1,7 @@
 """The command line ``pbr``."""
 
+import inspect
+import re
 from typing import Any
 
 import typer
@@ -28,6 +30,12 @@ class _Commands(TyperGroup):
             raise typer.Exit(1) from None
 
 
+def _join_lines(commands: typer.Typer) -> None:
+    """Join the lines of each paragraph of the help texts: Typer would keep the line breaks of the docstrings."""
+    for command in commands.registered_commands:
+        command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(command.callback) or "")
+
+
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
@@ -51,6 +59,8 @@ app.command("redrive")(redrive.redrive_executions)
 app.command("replay-dlq")(replay_dlq.replay_dead_letters)
 app.add_typer(keys.app, name="keys")
 app.command("status")(status.status)
+for commands in (app, keys.app, models.app):
+    _join_lines(commands)
 
 if __name__ == "__main__":
     app()

@@ -62,15 +62,13 @@ def redrive_executions(
         raise UsageError("--since requires --failed", field="--since", value=since, remedy="Add --failed.")
     window = parse_duration(since or "1h", "--since")
     deployed = connect(stack, region)
-    if executions:
-        arns = [redrive.find(deployed, execution) for execution in executions]
-    else:
-        arns = redrive.failed_since(deployed, datetime.now(UTC) - window)
+    named = [redrive.find(deployed, execution) for execution in executions or []]
+    arns = named or redrive.failed_since(deployed, datetime.now(UTC) - window)
     retries = redrive.plan(deployed, arns, named=not failed)
     if not dry_run:
         retries = list(redrive.execute(deployed, retries))
-        if wait:
-            retries = list(redrive.wait(deployed, retries))
+    if wait and not dry_run:
+        retries = list(redrive.wait(deployed, retries))
     if as_json:
         OUT.print_json(data=[retry.to_json() for retry in retries])
     elif retries:

@@ -17,7 +17,9 @@ _STYLES: Final = {"replayed": "green", "deleted": "green", "rejected": "red", "k
 
 
 def replay_dead_letters(
-    queue: Annotated[Queue | None, typer.Argument(help="Queue to read.", show_default="all queues")] = None,
+    queue: Annotated[
+        Queue | None, typer.Argument(metavar="QUEUE", help="Queue to read.", show_default="all queues")
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Maximum number of messages per queue.", show_default="all")
     ] = None,

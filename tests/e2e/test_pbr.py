@@ -1,4 +1,4 @@
-"""The command line as a user runs it, on the stack that PBR_STACK names, else on an embedded cloud that it starts."""
+"""The command line, run on the stack PBR_STACK, or else on an embedded cloud that it starts."""
 
 import io
 import json
@@ -50,10 +50,10 @@ def pbr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pbr]:
 
 @pytest.fixture(scope="module")
 def processed(pbr: Pbr, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """One good and one bad file, processed with options; where the results are, and what was told on the way."""
+    """One good and one bad file, processed with options; the directory of the results, and the standard error."""
     folder = tmp_path_factory.mktemp("photos")
     (folder / "good.png").write_bytes(disc(seed=50))
-    (folder / "bad.jpg").write_text("no picture at all")
+    (folder / "bad.jpg").write_text("not an image")
     files = [str(folder / "good.png"), str(folder / "bad.jpg")]
     done = pbr(
         "process", *files, "--format", "webp", "--crop", "--model", "classical", "-o", str(folder / "out"), status=1
@@ -71,15 +71,15 @@ def test_a_photo_is_processed_with_the_requested_options(processed: tuple[Path, 
 
 
 def test_a_bad_file_is_reported_with_a_remedy_and_leaves_no_output(processed: tuple[Path, str]) -> None:
-    folder, told = processed
-    assert "image.format" in told and "Traceback" not in told
+    folder, output = processed
+    assert "image.format" in output and "Traceback" not in output
     assert sorted(path.name for path in folder.iterdir()) == ["good.json", "good.webp"]
 
 
 @pytest.mark.skipif(ON_AWS, reason="a deployed stack has its own default model")
 def test_missing_weights_are_reported_once(processed: tuple[Path, str]) -> None:
-    _, told = processed
-    assert told.count("PBR_MODEL_DIR") == 1
+    _, output = processed
+    assert output.count("PBR_MODEL_DIR") == 1
 
 
 @pytest.mark.slow
@@ -104,10 +104,10 @@ def test_history_lists_executions_and_shows_one(pbr: Pbr, processed: tuple[Path,
 
 @pytest.mark.slow
 def test_status_shows_the_buckets_and_the_url_of_the_api(pbr: Pbr, processed: tuple[Path, str]) -> None:
-    told = pbr("status").stdout.decode()
+    output = pbr("status").stdout.decode()
     for bucket in ("uploads", "results", "work"):
-        assert re.search(rf"^{bucket} +s3://\S+$", told, re.MULTILINE)
-    assert re.search(r"^api +https?://\S+$", told, re.MULTILINE)
+        assert re.search(rf"^{bucket} +s3://\S+$", output, re.MULTILINE)
+    assert re.search(r"^api +https?://\S+$", output, re.MULTILINE)
 
 
 @pytest.mark.skipif(ON_AWS, reason="the demo brings its own cloud")
@@ -115,9 +115,9 @@ def test_status_shows_the_buckets_and_the_url_of_the_api(pbr: Pbr, processed: tu
 def test_the_demo_writes_the_result_its_facts_and_a_comparison(pbr: Pbr, tmp_path: Path) -> None:
     photo = tmp_path / "disc.png"
     photo.write_bytes(disc(seed=52))
-    told = pbr("demo", str(photo), "-o", str(tmp_path / "out")).stdout.decode()
+    output = pbr("demo", str(photo), "-o", str(tmp_path / "out")).stdout.decode()
     for name in ("disc.png", "disc.json", "disc-before-after.png"):
         assert (tmp_path / "out" / name).stat().st_size > 0
-        assert name in told
+        assert name in output
     for line in ("SegmentOnLambda", "ExecutionSucceeded", "score"):
-        assert line in told
+        assert line in output

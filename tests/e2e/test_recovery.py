@@ -20,8 +20,8 @@ from tests.conftest import ROOT, client, disc
 pytestmark = pytest.mark.slow  # tests/unit/client covers each command without a cloud
 
 
-class Trouble:
-    """A role that may not read pictures, and a Refine that does not come to an end, as long as each lasts."""
+class SwitchedFaults:
+    """Faults that can be switched on: reading uploads is denied, and Refine does not end."""
 
     def __init__(self) -> None:
         self.denied = False
@@ -29,8 +29,8 @@ class Trouble:
         self.refine_goes_on.set()
 
     def request(self, request: Request) -> Refusal | None:
-        reads_pictures = request.service == "s3" and request.method == "GET" and "-uploadsbucket-" in request.path
-        return Refusal(403, "AccessDenied") if self.denied and reads_pictures else None
+        reads_uploads = request.service == "s3" and request.method == "GET" and "-uploadsbucket-" in request.path
+        return Refusal(403, "AccessDenied") if self.denied and reads_uploads else None
 
     def invocation(self, function: str, _event: str) -> Blow | None:
         if "RefineFunction" in function:
@@ -39,9 +39,9 @@ class Trouble:
 
 
 class Deployed:
-    """The stack as a person has it who operates it."""
+    """The deployed stack, as its operator uses it."""
 
-    def __init__(self, cloud: EmbeddedCloud, trouble: Trouble) -> None:
+    def __init__(self, cloud: EmbeddedCloud, trouble: SwitchedFaults) -> None:
         self.outputs, self.trouble, self._endpoint_url = cloud.outputs, trouble, cloud.endpoint_url
         self.s3, self.sfn, self.sqs, self.events = (
             client(service, cloud.endpoint_url, cloud.region) for service in ("s3", "stepfunctions", "sqs", "events")
@@ -80,7 +80,7 @@ class Deployed:
         details = [event.get("stateEnteredEventDetails") for page in pages for event in page["events"]]
         return [entered["name"] for entered in details if entered]
 
-    def lies_in_results(self, key: str) -> bool:
+    def is_in_results(self, key: str) -> bool:
         listed = self.s3.list_objects_v2(Bucket=self.outputs["ResultsBucket"], Prefix=key).get("Contents", [])
         return any(found["Key"] == key for found in listed)
 
@@ -109,7 +109,7 @@ def until(look: Callable[[], Any]) -> Any:
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Deployed]:
-    trouble = Trouble()
+    trouble = SwitchedFaults()
     with (
         EmbeddedCloud(ROOT / "template.yaml", {"DefaultModel": "classical"}, retry_pace=0.01, faults=trouble) as cloud,
         pytest.MonkeyPatch.context() as environment,
@@ -124,7 +124,7 @@ def test_a_stopped_execution_resumes_where_it_was(stack: Deployed) -> None:
     [running] = until(lambda: stack.executions("stopped.png"))
     until(lambda: "Refine" in stack.states(running["executionArn"]))
     stack.sfn.stop_execution(executionArn=running["executionArn"], error="Mine", cause="to be gone on with")
-    until(lambda: stack.lies_in_results("failed/stopped.png.json"))
+    until(lambda: stack.is_in_results("failed/stopped.png.json"))
     [recovery] = stack.pbr("redrive", running["name"])
     assert (recovery["action"], recovery["error"]) == ("redriven", "Mine")
     stack.trouble.refine_goes_on.set()
@@ -133,14 +133,14 @@ def test_a_stopped_execution_resumes_where_it_was(stack: Deployed) -> None:
     states = stack.states(running["executionArn"])
     assert (states.count("Validate"), states.count("Refine"), states.count("Done")) == (1, 2, 1)
     assert len(stack.executions("stopped.png")) == 1
-    assert stack.lies_in_results("results/stopped.png") and not stack.lies_in_results("failed/stopped.png.json")
+    assert stack.is_in_results("results/stopped.png") and not stack.is_in_results("failed/stopped.png.json")
 
 
 def test_a_failed_upload_is_processed_again_once_the_cause_is_fixed(stack: Deployed) -> None:
     stack.trouble.denied = True
     stack.upload("denied.png", disc(seed=62))
     failed = stack.ended("denied.png")
-    assert failed["error"] == "StorageDeniedError" and stack.lies_in_results("failed/denied.png.json")
+    assert failed["error"] == "StorageDeniedError" and stack.is_in_results("failed/denied.png.json")
     stack.trouble.denied = False
 
     def of_denied(said: list[dict[str, Any]]) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def test_a_failed_upload_is_processed_again_once_the_cause_is_fixed(stack: Deplo
     assert planned["action"] == "restarted" and len(stack.executions("denied.png")) == 1, "nothing is done yet"
     done = of_denied(stack.pbr("redrive", "--failed", "--since", "10m", "--wait"))
     assert (done["status"], done["retry_arn"]) == ("SUCCEEDED", f"{failed['executionArn']}-retry-1")
-    assert stack.lies_in_results("results/denied.png") and not stack.lies_in_results("failed/denied.png.json")
+    assert stack.is_in_results("results/denied.png") and not stack.is_in_results("failed/denied.png.json")
 
     again = of_denied(stack.pbr("redrive", "--failed", "--since", "10m"))
     assert (again["action"], len(stack.executions("denied.png"))) == ("skipped", 2), "it is not started twice"
@@ -175,7 +175,7 @@ def test_a_request_for_an_upload_with_a_result_is_retried_if_named(stack: Deploy
     [skipped] = [one for one in stack.pbr("redrive", "--failed", "--dry-run") if one["arn"] == failed]
     [tried] = stack.pbr("redrive", failed, "--wait")
     assert (skipped["action"], tried["status"]) == ("skipped", "SUCCEEDED")
-    assert stack.lies_in_results("results/ordered.webp")
+    assert stack.is_in_results("results/ordered.webp")
 
 
 @pytest.mark.parametrize("key", ["", "k" * 1025], ids=["none", "too long"])
@@ -216,8 +216,8 @@ def test_an_undelivered_event_is_replayed_and_anything_else_is_left(stack: Deplo
 
 def test_an_undelivered_end_is_reconciled(stack: Deployed) -> None:
     stack.trouble.refine_goes_on.clear()
-    stack.upload("untold.png", disc(seed=66))
-    [running] = until(lambda: stack.executions("untold.png"))
+    stack.upload("undelivered-end.png", disc(seed=66))
+    [running] = until(lambda: stack.executions("undelivered-end.png"))
     until(lambda: "Refine" in stack.states(running["executionArn"]))
     detail = {
         "executionArn": running["executionArn"],
@@ -230,10 +230,10 @@ def test_an_undelivered_end_is_reconciled(stack: Deployed) -> None:
         stack.sfn.stop_execution(executionArn=running["executionArn"])
         stack.trouble.refine_goes_on.set()
         stack.sqs.send_message(QueueUrl=url, MessageBody=json.dumps({"source": "aws.states", "detail": detail}))
-        assert not stack.lies_in_results("failed/untold.png.json")
+        assert not stack.is_in_results("failed/undelivered-end.png.json")
         [replayed] = stack.pbr("replay-dlq", "reconcile")
-    assert (replayed["status"], replayed["key"], stack.waiting("Reconcile")) == ("replayed", "untold.png", 0)
-    assert stack.lies_in_results("failed/untold.png.json")
+    assert (replayed["status"], replayed["key"], stack.waiting("Reconcile")) == ("replayed", "undelivered-end.png", 0)
+    assert stack.is_in_results("failed/undelivered-end.png.json")
 
 
 def test_a_job_without_a_waiting_execution_is_explained_and_then_deleted(stack: Deployed) -> None:

@@ -28,6 +28,7 @@ def list_models(
     """List segmentation models: license, input size, memory, and where their weights are.
 
     Weights are read from the directories in PBR_MODEL_DIR, or else downloaded from PBR_MODEL_MIRROR or rembg's release.
+
     PBR_CUSTOM_MODELS adds models of your own.
     """
     if context.invoked_subcommand:
@@ -44,7 +45,9 @@ def list_models(
 
 @app.command("fetch")
 def fetch_models(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAMES", help="Models.", show_default=False)] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAMES", help="Models to fetch.", show_default=False)
+    ] = None,
     all_free: Annotated[
         bool, typer.Option("--all-free", help="Fetch all models that are free for commercial use.")
     ] = False,

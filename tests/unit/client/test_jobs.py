@@ -67,7 +67,7 @@ def test_execution_of_finds_the_object_version() -> None:
     executions = Executions()
     executions.add("other-bucket", uploaded("a", "2", "elsewhere"), after_s=1)
     executions.add("other-version", uploaded("a", "1"))
-    executions.add("no-picture", {"source": "s3://uploads/a"}, after_s=2)
+    executions.add("no-image", {"source": "s3://uploads/a"}, after_s=2)
     wanted = executions.add("wanted", uploaded("a", "2"))
     assert JobClient(stack(executions)).execution_of(Upload("a", "2", NOW)) == wanted
 
@@ -99,8 +99,8 @@ def test_follow_yields_stage_events_until_the_end() -> None:
     arn = executions.add("one", {})
     whole = History().task("Validate").task("Refine").add("ExecutionSucceeded").events
     executions.histories[arn] = [whole[:4], whole[:4], whole[:8], whole]
-    told = [(event.stage, event.kind) for event in JobClient(stack(executions)).follow(arn)]
-    assert told == [("Validate", "started"), ("Validate", "finished"), ("Refine", "started"), ("Refine", "finished")]
+    events = [(event.stage, event.kind) for event in JobClient(stack(executions)).follow(arn)]
+    assert events == [("Validate", "started"), ("Validate", "finished"), ("Refine", "started"), ("Refine", "finished")]
 
 
 def test_following_an_execution_times_out() -> None:
