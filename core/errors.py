@@ -1,23 +1,23 @@
-"""What can go wrong, as leaf classes: Step Functions matches the exact class name and never a base class."""
+"""Errors, as leaf classes: Step Functions matches the exact class name and never a base class."""
 
 import math
 import reprlib
 from typing import Any, ClassVar, Final
 
 MAX_SHOWN_CHARS: Final = 300
-"""How much of a value or of a field's name an error repeats: senders choose both, and may choose megabytes."""
+"""Longest value or field name in an error: the sender chooses both, and may send megabytes."""
 
 _EXACT_IN_JSON: Final = 2**53
 
 
 class BackgroundRemoverError(Exception):
-    """Base of every error of this project; it says what is wrong, where, and what to do about it.
+    """Base of every error of this project.
 
     Args:
-        message: what is wrong, one sentence.
-        field: the input at fault, as its sender knows it (``options.format``, ``source.key``).
-        value: the value it had; kept as it is if JSON has it, else as text, of at most ``MAX_SHOWN_CHARS``.
-        remedy: what the sender can do, one sentence.
+        message: what is wrong; one sentence.
+        field: the input at fault, by the name that its sender uses, e.g. ``options.format`` or ``source.key``.
+        value: its value; converted to text of at most ``MAX_SHOWN_CHARS`` if it is not a JSON scalar.
+        remedy: what the sender can do; one sentence.
     """
 
     retryable: ClassVar[bool]
@@ -27,7 +27,7 @@ class BackgroundRemoverError(Exception):
         super().__init__(f"{message} ({self.field}: {self.value!r}). {remedy}")
 
     def facts(self) -> dict[str, Any]:
-        """Return the error as the JSON object that reports and sidecars carry."""
+        """Return the error as the JSON object of failure reports."""
         return {
             "error": type(self).__name__,
             "message": self.message,
@@ -38,7 +38,7 @@ class BackgroundRemoverError(Exception):
 
 
 def shown(value: object) -> int | float | str | None:
-    """Return what stands for a value, whatever it is, in an error: JSON, and short."""
+    """Return a short JSON scalar that represents a value of any type in an error."""
     if value is None or (isinstance(value, int) and abs(value) <= _EXACT_IN_JSON):
         return value
     if isinstance(value, float) and math.isfinite(value):
@@ -52,27 +52,27 @@ def _text(value: object) -> str:
     else:
         try:
             text = reprlib.repr(value)
-        except ValueError:  # Python writes no number of more than 4,300 digits
+        except ValueError:  # Python converts no number of more than 4,300 digits
             text = f"a very large {type(value).__name__}"
     if len(text) > MAX_SHOWN_CHARS:
         text = text[: MAX_SHOWN_CHARS - 1] + "…"
-    return text.encode(errors="replace").decode()  # half of a surrogate pair, which JSON can say, is no text
+    return text.encode(errors="replace").decode()  # JSON can contain half of a surrogate pair, UTF-8 cannot
 
 
 class PermanentError(BackgroundRemoverError):
-    """The same input fails again: never retried."""
+    """The same input fails again; never retried."""
 
     retryable = False
 
 
 class TransientError(BackgroundRemoverError):
-    """The same input can succeed later: retried with backoff and jitter."""
+    """The same input can succeed later; retried with backoff and jitter."""
 
     retryable = True
 
 
 class InvalidRequestError(PermanentError):
-    """The execution's input names no picture."""
+    """The execution's input names no image."""
 
 
 class InvalidOptionsError(PermanentError):
@@ -80,23 +80,23 @@ class InvalidOptionsError(PermanentError):
 
 
 class SourceNotFoundError(PermanentError):
-    """The object, or the version of it that was uploaded, does not exist (any more)."""
+    """The object, or the version of it that was uploaded, does not exist."""
 
 
 class SourceChangedError(PermanentError):
-    """The object was overwritten in a bucket without versions before it was read."""
+    """The object was overwritten before it was read, in a bucket without versioning."""
 
 
 class EmptyImageError(PermanentError):
-    """The file holds no bytes."""
+    """The file is empty."""
 
 
 class UnsupportedFormatError(PermanentError):
-    """The content is not a picture in a format that can be read."""
+    """The content is not an image in a supported format."""
 
 
 class CorruptImageError(PermanentError):
-    """The content says which format it is, and then breaks that format's rules or ends early."""
+    """The content breaks the rules of its format or ends early."""
 
 
 class AnimatedImageError(PermanentError):
@@ -104,15 +104,15 @@ class AnimatedImageError(PermanentError):
 
 
 class FileTooLargeError(PermanentError):
-    """The file holds more bytes than the limit."""
+    """The file is larger than the limit."""
 
 
 class TooManyPixelsError(PermanentError):
-    """The picture has more pixels than the limit."""
+    """The image has more pixels than the limit."""
 
 
 class ImageTooSmallError(PermanentError):
-    """A side of the picture is shorter than the limit."""
+    """A side of the image is shorter than the limit."""
 
 
 class UnknownForegroundError(PermanentError):
@@ -124,8 +124,8 @@ class WeightsHashMismatchError(PermanentError):
 
 
 class WeightsUnavailableError(TransientError):
-    """A model's weights could not be had within the time allowed."""
+    """A model's weights could not be downloaded in time, or cannot be read."""
 
 
 class GpuUnavailableError(TransientError):
-    """A GPU was promised and cannot be used; another machine may have one."""
+    """A GPU is configured but cannot be used; another host may have one."""

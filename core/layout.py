@@ -1,8 +1,8 @@
-"""Where things lie: the region that a subject is looked for in, and where of the result the subject is shown.
+"""Geometry of input and result: the region to segment, and the subject's size and position in the result.
 
-The result is a canvas: the whole picture, or with ``crop`` what is left of it. ``scale`` and ``position`` say how large
-the subject is on the canvas, and where; what lay around it stays behind. ``max_megapixels`` shrinks the canvas with
-all that is on it. Everything is worked out first, so that pixels are interpolated once.
+The result is a canvas: the whole image, or with ``crop`` a part of it. ``scale`` and ``position`` set the subject's
+size and place on the canvas, without its surroundings. ``max_megapixels`` shrinks the canvas and its content. All of it
+is computed before any pixel is touched, so that pixels are interpolated once.
 """
 
 import math
@@ -18,10 +18,10 @@ from core.options import CENTER, ORIGINAL, REGION_EXCEEDS_PICTURE, Options
 from core.types import Alpha, Rgb
 
 _VISIBLE: Final = 0.02
-"""Alpha above which a pixel counts as subject: fainter ones are noise to the eye."""
+"""Alpha above which a pixel counts as subject: fainter ones look like noise."""
 
 _FAINTEST: Final = np.float32(0.5 / 255)
-"""Least alpha that is not rounded to 0, where no colour is seen."""
+"""Least alpha that is not rounded to 0."""
 
 
 @dataclass(frozen=True)
@@ -35,31 +35,31 @@ class Box:
 
     @property
     def window(self) -> tuple[slice, slice]:
-        """Index of the rectangle in an array of the picture's size."""
+        """Index of the rectangle in an array of the image's size."""
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
 
 @dataclass(frozen=True)
 class Region:
-    """The part ``box`` of a picture of ``width`` x ``height``, in which a subject is looked for."""
+    """The part ``box`` of an image of ``width`` x ``height`` in which to look for the subject."""
 
     box: Box
     width: int
     height: int
 
     def at_least_px(self, side_px: int) -> int:
-        """Return the side from which on the picture is large enough for the region to have this one."""
+        """Return the shorter side that the image needs for the region to have a shorter side of ``side_px``."""
         return math.ceil(side_px * min(self.width, self.height) / min(self.box.width, self.box.height))
 
     def cut(self, rgb: Rgb) -> Rgb:
-        """Return the region of the picture, which may have been decoded at any scale; a view."""
+        """Return the region of an image that was decoded at any scale; a view."""
         height, width = rgb.shape[:2]
         rows = (round(y * height / self.height) for y in (self.box.top, self.box.top + self.box.height))
         columns = (round(x * width / self.width) for x in (self.box.left, self.box.left + self.box.width))
         return rgb[slice(*rows), slice(*columns)]
 
     def put_back(self, alpha: Alpha) -> Alpha:
-        """Return the alpha of the picture, given that of the region: outside of it, 0."""
+        """Return the alpha of the whole image, given the region's; 0 outside the region."""
         if alpha.shape == (self.height, self.width):
             return alpha
         whole = np.zeros((self.height, self.width), np.float32)
@@ -69,7 +69,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Layout:
-    """What is shown where: ``source`` of the picture, at ``target`` of a result of ``width`` x ``height``."""
+    """Mapping of ``source``, a part of the image, to ``target``, a part of a result of ``width`` x ``height``."""
 
     source: Box
     target: Box
@@ -77,10 +77,10 @@ class Layout:
     height: int
 
     def arrange(self, rgb: Rgb, alpha: Alpha) -> tuple[Rgb, Alpha]:
-        """Return the result's colours and alpha; views, where nothing is scaled or moved.
+        """Return the result's colors and alpha; views, where nothing is scaled or moved.
 
         Args:
-            rgb: H x W x 3 uint8, the picture's.
+            rgb: H x W x 3 uint8, of the image.
             alpha: H x W float32 in [0, 1].
         """
         rgb, alpha = rgb[self.source.window], alpha[self.source.window]
@@ -95,16 +95,16 @@ class Layout:
 
 
 def region(roi: str | None, width: int, height: int) -> Region:
-    """Return the region that an option names, rounded to whole pixels; the whole picture, if it names none.
+    """Return the region that an option describes, rounded to whole pixels; the whole image for None.
 
     Args:
         roi: ``options.roi``.
-        width: of the upright picture, in pixels.
+        width: of the upright image, in pixels.
         height: likewise.
 
     Raises:
-        InvalidOptionsError: the region reaches beyond the picture, which the message begins with
-            ``REGION_EXCEEDS_PICTURE`` to say; or it has no 16 pixels a side.
+        InvalidOptionsError: the region extends beyond the image (the message begins with ``REGION_EXCEEDS_PICTURE``),
+            or has a side of less than 16 pixels.
     """
     if roi is None:
         return Region(Box(0, 0, width, height), width, height)
@@ -115,30 +115,30 @@ def region(roi: str | None, width: int, height: int) -> Region:
             f"{REGION_EXCEEDS_PICTURE}, which is {width} x {height} pixels",
             field="options.roi",
             value=roi,
-            remedy="Give corners that lie within the upright picture.",
+            remedy="Set corners within the upright image.",
         )
     if min(right - left, bottom - top) < MIN_SIDE_PX:
         raise InvalidOptionsError(
             f"The region is smaller than {MIN_SIDE_PX} x {MIN_SIDE_PX} pixels",
             field="options.roi",
             value=roi,
-            remedy="Give the upper left corner first, then the lower right one.",
+            remedy="Set the upper left corner first, then the lower right one.",
         )
     return Region(Box(left, top, right - left, bottom - top), width, height)
 
 
 def visible(alpha: Alpha) -> Box | None:
-    """Return the smallest rectangle that holds all of the subject that can be seen; None if nothing can."""
+    """Return the smallest rectangle around the visible subject; None if nothing is visible."""
     left, top, width, height = cv2.boundingRect((alpha > _VISIBLE).view(np.uint8))
     return Box(left, top, width, height) if width else None
 
 
 def lay_out(subject: Box | None, width: int, height: int, options: Options) -> Layout:
-    """Work out the result's size, and where it shows what.
+    """Return the layout of a result.
 
     Args:
-        subject: as :func:`visible` finds it. Without one there is nothing to crop to, to scale or to move.
-        width: of the picture, in pixels.
+        subject: from :func:`visible`. With None, nothing is cropped, scaled or moved.
+        width: of the image, in pixels.
         height: likewise.
         options: ``crop``, ``crop_margin``, ``scale``, ``position`` and ``max_megapixels``.
     """
@@ -168,7 +168,7 @@ def _share(percent: str) -> float:
 
 
 def _shares(position: str) -> tuple[float, float] | tuple[None, None]:
-    """Return how much of the room beside the subject is to lie left of it, and above it; None to leave it in place."""
+    """Return the shares of the free room to leave left of and above the subject; None to leave it in place."""
     if position == ORIGINAL:
         return None, None
     if position == CENTER:
@@ -178,12 +178,12 @@ def _shares(position: str) -> tuple[float, float] | tuple[None, None]:
 
 
 def _with_margins(subject: Box, margin: float | str, width: int, height: int) -> Box:
-    """Return the subject's box with its margins, as far as the picture reaches."""
+    """Return the subject's box with its margins, clipped to the image."""
     if isinstance(margin, float):
         top = right = bottom = left = round(margin * max(subject.width, subject.height))
     else:
         lengths = margin.split()
-        sides = lengths * (4 // len(lengths))  # in the order of CSS
+        sides = lengths * (4 // len(lengths))  # in CSS order
         spans = (subject.height, subject.width) * 2
         top, right, bottom, left = (round(_pixels(side, span)) for side, span in zip(sides, spans, strict=True))
     x, y = max(subject.left - left, 0), max(subject.top - top, 0)
@@ -193,7 +193,7 @@ def _with_margins(subject: Box, margin: float | str, width: int, height: int) ->
 
 
 def _at_most(width: int, height: int, megapixels: float | None) -> tuple[int, int]:
-    """Return the largest size of the same shape that has no more pixels than allowed, one if need be."""
+    """Return the largest size of the same shape within a limit, at least one pixel."""
     if megapixels is None or width * height <= megapixels * 1e6:
         return width, height
     pixels = max(1, int(megapixels * 1e6))
@@ -202,15 +202,15 @@ def _at_most(width: int, height: int, megapixels: float | None) -> tuple[int, in
 
 
 def _placed(start: int, length: int, frame: int, canvas: int, factor: float, share: float | None) -> tuple[int, int]:
-    """Return where the subject begins, and how long it is, along one axis of the canvas.
+    """Return the subject's start and length along one axis of the canvas.
 
     Args:
-        start: where in the frame it begins.
-        length: how long it is there.
-        frame: length of the part of the picture that the canvas stands for.
-        canvas: length of the canvas, which is smaller where the result is scaled down.
-        factor: what the subject is enlarged by.
-        share: see :func:`_shares`. A subject that is left in place keeps its centre, if it fits there.
+        start: its start in the frame.
+        length: its length in the frame.
+        frame: length of the part of the image that the canvas shows.
+        canvas: length of the canvas; less than ``frame`` if the result is scaled down.
+        factor: by which the subject is enlarged.
+        share: see :func:`_shares`. A subject that is left in place keeps its center, if it fits there.
     """
     enlarged = length * factor
     room = max(frame - enlarged, 0.0)
@@ -220,13 +220,13 @@ def _placed(start: int, length: int, frame: int, canvas: int, factor: float, sha
 
 
 def _scaled(rgb: Rgb, alpha: Alpha, width: int, height: int) -> tuple[Rgb, Alpha]:
-    """Scale colours by how much of them is seen: what is transparent, and has no colour, would darken the edge."""
+    """Scale colors weighted by alpha: transparent pixels, which have no color, would darken the edge."""
     kernel = cv2.INTER_AREA if width * height < alpha.size else cv2.INTER_CUBIC
     opacity = np.asarray(cv2.resize(alpha, (width, height), interpolation=kernel), np.float32)
     divisor = np.maximum(opacity, _FAINTEST)
     scaled = np.empty((height, width, 3), np.uint8)
     for channel in range(3):  # one at a time: the whole in floats would be four times the picture
-        seen = cv2.multiply(cv2.extractChannel(rgb, channel), alpha, dtype=cv2.CV_32F)
-        colour = cv2.resize(seen, (width, height), interpolation=kernel) / divisor
-        cv2.insertChannel(cv2.convertScaleAbs(colour.clip(0, 255)), scaled, channel)
+        premultiplied = cv2.multiply(cv2.extractChannel(rgb, channel), alpha, dtype=cv2.CV_32F)
+        color = cv2.resize(premultiplied, (width, height), interpolation=kernel) / divisor
+        cv2.insertChannel(cv2.convertScaleAbs(color.clip(0, 255)), scaled, channel)
     return scaled, opacity.clip(0, 1)

@@ -1,4 +1,4 @@
-"""What a user can ask for, the same from S3 metadata, from an API body and from the command line."""
+"""The options of a request, the same in S3 metadata, an API body and on the command line."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -10,12 +10,12 @@ from core.errors import InvalidOptionsError
 from core.types import Precision
 
 ORIGINAL: Final = "original"
-"""Of ``scale`` and ``position``: as the picture has it."""
+"""Value of ``scale`` and ``position`` that leaves the subject as it is in the image."""
 
 CENTER: Final = "center"
 
-REGION_EXCEEDS_PICTURE: Final = "The region exceeds the picture"
-"""What the message begins with that refuses a ``roi`` for the picture's size, and not for its own form."""
+REGION_EXCEEDS_PICTURE: Final = "The region exceeds the image"
+"""Prefix of the message for a ``roi`` that is well-formed but does not fit the image's size."""
 
 _DECIMALS: Final = r"(\.[0-9]{1,6})?"
 _SHARE: Final = rf"(100(\.0{{1,6}})?|[0-9]{{1,2}}{_DECIMALS})%"
@@ -25,7 +25,7 @@ _MARGIN: Final = rf"((500(\.0{{1,6}})?|[0-4]?[0-9]{{1,2}}{_DECIMALS})px|(50(\.0{
 
 
 class OutputFormat(StrEnum):
-    """How the result is encoded."""
+    """File format of the result."""
 
     PNG = "png"
     WEBP = "webp"
@@ -46,14 +46,14 @@ class OutputFormat(StrEnum):
 
 
 class Output(StrEnum):
-    """What the result shows."""
+    """Content of the result."""
 
     CUTOUT = "cutout"
     MASK = "mask"
 
 
 class Metadata(StrEnum):
-    """How much of the photograph's EXIF data the result carries; see :func:`core.image.exif.kept`."""
+    """EXIF data of the photograph that the result carries; see :func:`core.image.exif.kept`."""
 
     NO_LOCATION = "no_location"
     ALL = "all"
@@ -141,10 +141,10 @@ class Options(BaseModel):
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> "Options":
-        """Validate options as they came, values as strings or in JSON types.
+        """Return validated options from raw ones, whose values are strings or JSON types.
 
         Raises:
-            InvalidOptionsError: a name is unknown, a value is not allowed, or two options contradict each other.
+            InvalidOptionsError: an option is unknown, a value is not allowed, or two options contradict each other.
         """
         for name, value in raw.items():
             if name not in cls.model_fields:
@@ -165,46 +165,46 @@ class Options(BaseModel):
         background = self.background_color or self.background_key
         if self.background_color and self.background_key:
             raise InvalidOptionsError(
-                "A result has one background",
+                "A result has only one background",
                 field="options.background_key",
                 value=self.background_key,
-                remedy="Give background_color or background_key, not both.",
+                remedy="Set background_color or background_key, not both.",
             )
         if self.output is Output.MASK and background:
             raise InvalidOptionsError(
                 "A mask has no background",
                 field="options.output",
                 value=f"mask, with the background {background}",
-                remedy="Leave the background out, or ask for output=cutout.",
+                remedy="Remove the background, or set output=cutout.",
             )
         if self.format is OutputFormat.ZIP and (background or self.output is Output.MASK):
             raise InvalidOptionsError(
-                "A zip holds colours and alpha, apart from each other",
+                "A zip holds colors and alpha as separate files",
                 field="options.format",
                 value=f"zip, with {f'the background {background}' if background else 'output=mask'}",
-                remedy="Leave background and output out, or ask for png.",
+                remedy="Remove background and output, or set format=png.",
             )
         if self.format is OutputFormat.JPEG and self.background_opacity < 1:
             raise InvalidOptionsError(
-                "A jpeg cannot be translucent",
+                "A JPEG cannot be translucent",
                 field="options.background_color",
                 value=self.background_color,
-                remedy="Give the colour as #rrggbb, or ask for png, webp or avif.",
+                remedy="Set the color as #rrggbb, or set format to png, webp or avif.",
             )
 
     @property
     def background_opacity(self) -> float:
-        """Opacity of the background, 0 to 1; 1 where none is given."""
+        """Opacity of the background, 0 to 1; 1 if there is none."""
         return int((self.background_color or "")[7:] or "ff", 16) / 255
 
 
 def _explain(error: ValidationError) -> InvalidOptionsError:
-    """Turn pydantic's first complaint into ours."""
-    complaints = error.errors(include_url=False)
-    first = complaints[0]
+    """Return pydantic's first error as one of ours."""
+    errors = error.errors(include_url=False)
+    first = errors[0]
     name = str(first["loc"][0])
-    # Where a pattern is not met, that would tell the regular expression; the remedy says the same in words.
-    by_pattern = any(one["loc"][0] == name and one["type"] == "string_pattern_mismatch" for one in complaints)
+    # pydantic would quote the regular expression; the remedy describes it in words.
+    by_pattern = any(one["loc"][0] == name and one["type"] == "string_pattern_mismatch" for one in errors)
     why = "" if by_pattern else f": {first['msg'][:1].lower()}{first['msg'][1:]}"
     return InvalidOptionsError(
         f"This value is not allowed{why}",

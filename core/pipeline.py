@@ -1,7 +1,7 @@
-"""The stages as functions of pictures, and all of them in one process.
+"""The stages as functions of images, and :func:`remove_background`, which runs all of them in one process.
 
-The functions on AWS call the same three (:func:`core.segmentation.segment.segment`, :func:`refine_edge` and
-:func:`finish`), one each, and pass intermediates through S3.
+On AWS, each of three Lambda functions calls one of :func:`core.segmentation.segment.segment`, :func:`refine_edge` and
+:func:`finish`, and passes intermediates through S3.
 """
 
 import time
@@ -20,8 +20,8 @@ from core.types import Alpha, Mask, Picture, Precision, Rgb, Segmentation
 
 
 @dataclass(frozen=True)
-class Edge:
-    """The refined alpha, how it was made, and what it is worth."""
+class RefinedAlpha:
+    """The alpha at the image's size, a report on how it was made, and its estimated quality."""
 
     alpha: Alpha
     report: dict[str, Any]
@@ -32,28 +32,28 @@ class Edge:
 class Cutout:
     """A finished result with its facts.
 
-    ``timings_s`` are seconds per stage; ``warnings`` say, one sentence each, what of the file could not be honoured.
+    ``timings_s`` has seconds per stage; ``warnings`` lists what of the file could not be honored, one sentence each.
     """
 
     encoded: encode.Encoded
     segmentation: Segmentation
-    edge: Edge
+    edge: RefinedAlpha
     timings_s: dict[str, float]
     warnings: tuple[str, ...]
 
 
-def refine_edge(picture: Picture, mask: Mask, precision: Precision, roi: str | None = None) -> Edge:
-    """Solve for alpha at the picture's size and judge it; transparency that the file had stays transparent.
+def refine_edge(picture: Picture, mask: Mask, precision: Precision, roi: str | None = None) -> RefinedAlpha:
+    """Solve for alpha at the image's size and assess it; pixels that are transparent in the file stay transparent.
 
     Args:
-        picture: at its full size.
-        mask: h x w float32 in [0, 1], of the region if there is one: a subject that goes on beyond the region's border
-            has no edge there, so it is solved for and judged as if the region were the picture.
-        precision: how much work goes into the edge.
-        roi: ``options.roi``; outside of it alpha is 0.
+        picture: at full size.
+        mask: h x w float32 in [0, 1]; of the region, if ``roi`` names one. A subject that continues beyond the region
+            has no edge at its border, so alpha is solved and assessed as if the region were the whole image.
+        precision: the work put into the edge.
+        roi: ``options.roi``; outside it, alpha is 0.
 
     Raises:
-        UnknownForegroundError: the mask holds no certain foreground.
+        UnknownForegroundError: the mask has no certain foreground.
         InvalidOptionsError: see :func:`core.layout.region`.
     """
     height, width = picture.rgb.shape[:2]
@@ -63,11 +63,11 @@ def refine_edge(picture: Picture, mask: Mask, precision: Precision, roi: str | N
     alpha = region.put_back(matte.alpha)
     if picture.alpha is not None:
         alpha = np.minimum(alpha, picture.alpha)
-    return Edge(alpha=alpha, report=matte.report, quality=assessed)
+    return RefinedAlpha(alpha=alpha, report=matte.report, quality=assessed)
 
 
 def finish(picture: Picture, alpha: Alpha, options: Options, background: Rgb | None) -> encode.Encoded:
-    """Free the edge of the old background's colours and encode the result."""
+    """Remove the old background's colors from the edge and encode the result."""
     if options.output is Output.MASK:
         rgb = picture.rgb
     else:
@@ -77,13 +77,13 @@ def finish(picture: Picture, alpha: Alpha, options: Options, background: Rgb | N
 
 
 def remove_background(data: bytes, options: Options, *, networks: Networks, background: Rgb | None = None) -> Cutout:
-    """Do all stages in this process.
+    """Return the cut-out of an image: all stages in this process.
 
     Args:
-        data: the picture's file.
-        options: with ``model`` naming a model; ``auto`` is for hosts that have a default.
+        data: the image file.
+        options: ``model`` must name a model; ``auto`` needs a stack, which has a default.
         networks: runs the model.
-        background: H x W x 3 uint8 to put the subject on; ``options.background_key`` is for S3.
+        background: h x w x 3 uint8, of any size, to put the subject on; ``options.background_key`` is ignored.
 
     Raises:
         BackgroundRemoverError: one of the leaf classes in :mod:`core.errors`.

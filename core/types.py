@@ -1,7 +1,7 @@
-"""The arrays and records that the stages hand on.
+"""Arrays and records that one stage passes to the next.
 
-Inside ``core`` there is one representation: ``Rgb`` for colour, ``Alpha`` for masks and alphas.
-Bytes exist in ``decode`` and ``encode`` only.
+Inside ``core`` there is one representation: ``Rgb`` for color, ``Mask`` and ``Alpha`` for opacity. Encoded bytes exist
+in ``decode`` and ``encode`` only.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ Mask: TypeAlias = NDArray[np.float32]
 """h x w, float32 in [0, 1], at the network's size: 1 is subject, 0 is background."""
 
 Alpha: TypeAlias = NDArray[np.float32]
-"""H x W, float32 in [0, 1], at the picture's size: 1 is opaque."""
+"""H x W, float32 in [0, 1], at the image's size: 1 is opaque."""
 
 
 class Precision(StrEnum):
-    """How much work goes into the edge."""
+    """Work put into the edge."""
 
     DRAFT = "draft"
     STANDARD = "standard"
@@ -32,7 +32,7 @@ class Precision(StrEnum):
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What a file's header says; ``width`` and ``height`` are in pixels, after EXIF rotation."""
+    """Facts from a file's header; ``width`` and ``height`` are in pixels, after EXIF rotation."""
 
     format: str
     width: int
@@ -42,12 +42,14 @@ class ImageInfo:
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded picture.
+    """A decoded image.
 
-    ``alpha`` is the transparency that the file itself had, or None for an opaque one.
-    ``info`` is the file's own, at whatever scale the picture was decoded.
-    ``warnings`` says, one sentence each, what of the file could not be honoured.
-    ``exif`` is what a result may carry of the file's EXIF data, its TIFF header first; None if there are none.
+    Attributes:
+        rgb: the pixels.
+        alpha: the file's own transparency; None if it is opaque.
+        info: of the file, at whatever scale it was decoded.
+        warnings: what could not be honored, one sentence each.
+        exif: the EXIF data that a result may carry, TIFF header first; None if there are none.
     """
 
     rgb: Rgb
@@ -59,7 +61,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """A subject mask, and which model made it. ``weights_sha256`` is None for a segmenter without weights."""
+    """A subject mask and the model that made it. ``weights_sha256`` is None for a segmenter without weights."""
 
     mask: Mask
     model: str
@@ -68,11 +70,11 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class Matte:
-    """An alpha at the picture's size, with ``report``: how it was made, in JSON types.
+    """An alpha at the image's size, with ``report``: how it was made, in JSON types.
 
-    ``disagreement`` is how far the mask is, along its edge, from what its network would have made of the alpha
-    that the picture suggests: mean difference in alpha, 0.01 to 0.03 for a sound mask, up to 0.08 for a hard-edged
-    one, 0.1 and more for a wrong one.
+    ``disagreement`` is the mean difference, along the mask's edge, between the mask and the one that its network would
+    have made of this alpha: 0.01 to 0.03 for a sound mask, up to 0.08 for a hard-edged one, 0.1 and more for a wrong
+    one.
     """
 
     alpha: Alpha

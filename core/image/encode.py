@@ -1,4 +1,4 @@
-"""Pixels to bytes: the cut-out or its mask as a file, and the planes that stages hand on."""
+"""Encode results, and the masks and alphas that one stage passes to the next."""
 
 import io
 import struct
@@ -24,19 +24,19 @@ from core.options import Options, Output, OutputFormat
 from core.types import Alpha, Mask, Rgb
 
 _WEBP_METHOD: Final = 2
-"""As fast as 1 and smaller; 4, the default, takes 1.7 times as long for a hundredth less.
+"""As fast as 1 and smaller; 4, the default, takes 1.7 times as long and saves 1 %.
 
-Below 2 libwebp does not hold its prediction modes under the format's limit, and fails with detailed pictures.
+Below 2, libwebp exceeds the format's limit of prediction modes on detailed images, and fails.
 """
 
 _WEBP_LOSSLESS_METHOD: Final = 1
-"""4, the default, takes twice as long for a tenth less; 0 makes files a third larger."""
+"""4, the default, takes twice as long and saves 10 %; 0 makes files a third larger."""
 
 _AVIF_SPEED: Final = 8
-"""6, Pillow's default, takes 2.4 times as long for an eighth less; 9 half as long for an eighth more."""
+"""6, Pillow's default, takes 2.4 times as long and saves an eighth; 9 takes half as long and adds an eighth."""
 
 _AVIF_LEAST_THREADS: Final = 2
-"""With one thread libaom codes rows another way; from two on the bytes are always the same."""
+"""With one thread libaom codes rows another way; with two or more the bytes are always the same."""
 
 _MAX_SIDE_PX: Final = {
     OutputFormat.WEBP: 16_383,
@@ -50,11 +50,11 @@ _JPEG_BLOCK_PX: Final = 8
 _READABLE: Final = 0o644 << 16
 
 _LEAST: Final = np.float32(1e-6)
-"""What a share is divided by where there is nothing to share."""
+"""Lower bound of divisors."""
 
-_METRES_PER_INCH: Final = 0.0254
+_METERS_PER_INCH: Final = 0.0254
 _UNITS_PER_INCH: Final = {2: 1.0, 3: 2.54}
-"""By EXIF's number of the unit: inches and centimetres."""
+"""By EXIF's number of the unit: inch and centimeter."""
 
 _MAX_DENSITY: Final = 65_535
 
@@ -63,8 +63,8 @@ _MAX_DENSITY: Final = 65_535
 class Encoded:
     """A result file.
 
-    ``width`` and ``height`` are the result's, in pixels; ``foreground`` is where in the source picture the subject is
-    visible, None if it is nowhere.
+    ``width`` and ``height`` are the result's, in pixels; ``foreground`` is the box of the visible subject in the source
+    image, None if nothing is visible.
     """
 
     data: bytes
@@ -78,33 +78,31 @@ class Encoded:
 def encode(
     rgb: Rgb, alpha: Alpha, options: Options, *, background: Rgb | None = None, exif: bytes | None = None
 ) -> Encoded:
-    """Encode the result that the options ask for.
+    """Encode the result that the options describe.
 
-    A cut-out has straight (not premultiplied) alpha, and its colour is zero where alpha is, which halves time
-    and size. On a background it is as opaque as that; JPEG, which has no alpha, takes white where no background is
-    given. A ZIP holds ``color.jpg`` and ``alpha.png``. All colour files are tagged as sRGB; a mask, which is no
-    colour, is not tagged.
+    A cut-out has straight (not premultiplied) alpha, and its color is zero where alpha is zero, which halves time and
+    size. On a background it is as opaque as the background; JPEG, which has no alpha, uses white by default. A ZIP
+    holds ``color.jpg`` and ``alpha.png``. Color files are tagged as sRGB; masks are not tagged.
 
-    The subject is blended with a background on sRGB values, not on linear light: that is how the camera's
-    pixels at the edge were taken apart into alpha and foreground, so on its own background the subject gives
-    the photograph back, and it is what browsers do with the transparent file.
+    The subject is blended with a background on sRGB values, not on linear light: the edge's pixels were separated into
+    alpha and foreground in the same way, so that on its own background the subject gives the photograph back, and
+    browsers blend the transparent file in the same way.
 
-    PNG takes little memory beyond the file's own size, unless the subject is scaled or moved; the others need the whole
-    result, and their encoders more.
+    PNG needs little memory beyond the file's own size, unless the subject is scaled or moved; the other formats need
+    the whole result, and their encoders more.
 
     Args:
-        rgb: H x W x 3 uint8 sRGB, the subject's own colour, free of the old background.
+        rgb: H x W x 3 uint8 sRGB, the subject's own colors, without the old background.
         alpha: H x W float32 in [0, 1], 1 is opaque.
-        options: what to show, and how.
-        background: h x w x 3 uint8 sRGB of any size; scaled to cover the result, and its centre taken.
-        exif: EXIF data for the file, as ``metadata.kept`` returns them. PNG and JPEG, which have a place of their
-            own for the resolution, say it there too.
+        options: content, layout and format.
+        background: h x w x 3 uint8 sRGB of any size; scaled to cover the result and cropped to its center.
+        exif: EXIF data, as :func:`core.image.exif.kept` returns them. PNG and JPEG also get the resolution from it.
 
     Returns:
         The file. ``format`` is the option's value, such as ``webp_lossless``.
 
     Raises:
-        InvalidOptionsError: the format cannot hold a picture of this size, or cannot be written here.
+        InvalidOptionsError: the format does not allow an image of this size, or this Pillow cannot write it.
     """
     foreground = layout.visible(alpha)
     rgb, alpha = layout.lay_out(foreground, alpha.shape[1], alpha.shape[0], options).arrange(rgb, alpha)
@@ -113,9 +111,25 @@ def encode(
     is_mask = options.output is Output.MASK
     behind = None if is_mask else _background(options, background, width, height)
     opacity = options.background_opacity
+    pixels = _rows(rgb, alpha, behind, opacity, is_mask=is_mask)
+    match options.format:
+        case OutputFormat.PNG:
+            channels = 1 if is_mask else 3 if behind is not None and opacity == 1 else 4
+            density = _pixels_per_metre(exif)
+            data = png.write(pixels, height, width, channels, srgb=not is_mask, pixels_per_metre=density, exif=exif)
+        case OutputFormat.ZIP:
+            colors = _opaque(rgb, _to_8_bits(alpha))
+            jpeg = _by_pillow(colors, OutputFormat.JPEG, options.quality, exif)
+            data = _archive({"color.jpg": jpeg, "alpha.png": encode_plane(alpha)})
+        case _:
+            data = _by_pillow(pixels(0, height), options.format, options.quality, exif)
+    return Encoded(data, options.format.content_type, options.format.value, width, height, foreground)
+
+
+def _rows(rgb: Rgb, alpha: Alpha, behind: Rgb | None, opacity: float, *, is_mask: bool) -> png.Rows:
+    """Return a function of rows: n x W of a mask, n x W x 3 on an opaque background, else n x W x 4."""
 
     def pixels(top: int, bottom: int) -> NDArray[np.uint8]:
-        """Make some rows of the result: H x W of a mask, H x W x 3 on an opaque background, else H x W x 4."""
         part = alpha[top:bottom]
         if is_mask:
             return _to_8_bits(part)
@@ -128,28 +142,14 @@ def encode(
         share: Alpha = np.divide(part, np.maximum(covered, _LEAST), dtype=np.float32)
         return _with_alpha(_blended(rgb[top:bottom], under, share), _to_8_bits(covered))
 
-    match options.format:
-        case OutputFormat.PNG:
-            channels = 1 if is_mask else 3 if behind is not None and opacity == 1 else 4
-            density = _pixels_per_metre(exif)
-            data = png.write(pixels, height, width, channels, srgb=not is_mask, pixels_per_metre=density, exif=exif)
-        case OutputFormat.ZIP:
-            colours = _opaque(rgb, _to_8_bits(alpha))
-            jpeg = _by_pillow(colours, OutputFormat.JPEG, options.quality, exif)
-            data = _archive({"color.jpg": jpeg, "alpha.png": encode_plane(alpha)})
-        case _:
-            data = _by_pillow(pixels(0, height), options.format, options.quality, exif)
-    return Encoded(data, options.format.content_type, options.format.value, width, height, foreground)
+    return pixels
 
 
 def encode_plane(plane: Alpha | Mask) -> bytes:
-    """Encode a mask or an alpha for the next stage.
+    """Return a mask or an alpha as an 8-bit gray PNG, to be read with ``decode_plane``.
 
     Args:
         plane: H x W float32 in [0, 1].
-
-    Returns:
-        An 8-bit grey PNG, to be read with ``decode_plane``.
     """
     height, width = plane.shape
     return png.write(lambda top, bottom: _to_8_bits(plane[top:bottom]), height, width, channels=1)
@@ -163,34 +163,34 @@ def _check(format_: OutputFormat, side_px: int) -> None:
     limit_px = _MAX_SIDE_PX.get(format_)
     if limit_px and side_px > limit_px:
         raise InvalidOptionsError(
-            f"A side of the result has {side_px} pixels, and {format_.value} holds {limit_px}",
+            f"A side of the result has {side_px} pixels; {format_.value} allows {limit_px}",
             field="options.format",
             value=format_.value,
-            remedy="Ask for png, or scale the picture down.",
+            remedy="Set format=png, or scale the image down.",
         )
     if format_ is OutputFormat.AVIF and not features.check("avif"):
         raise InvalidOptionsError(
             "The Pillow installed here cannot write AVIF",
             field="options.format",
             value=format_.value,
-            remedy="Ask for webp, or install a Pillow that was built with libavif, as its wheels are.",
+            remedy="Set format=webp, or install a Pillow that was built with libavif, as its wheels are.",
         )
 
 
 def _background(options: Options, picture: Rgb | None, width: int, height: int) -> Rgb | None:
-    """Return what to put behind the subject, at the result's size, or None for a transparent result."""
+    """Return the background at the result's size, or None for a transparent result."""
     if picture is not None:
         return _cover(picture, width, height)
-    colour = options.background_color or ("#ffffff" if options.format is OutputFormat.JPEG else None)
-    if colour is None:
+    color = options.background_color or ("#ffffff" if options.format is OutputFormat.JPEG else None)
+    if color is None:
         return None
-    return np.broadcast_to(np.frombuffer(bytes.fromhex(colour[1:7]), np.uint8), (height, width, 3))
+    return np.broadcast_to(np.frombuffer(bytes.fromhex(color[1:7]), np.uint8), (height, width, 3))
 
 
 def _cover(picture: Rgb, width: int, height: int) -> Rgb:
-    """Scale a picture until it covers width x height, and take its centre."""
+    """Scale an image until it covers width x height, and crop it to its center."""
     scale = max(width / picture.shape[1], height / picture.shape[0])
-    # Cut first: a panorama behind a portrait would otherwise be scaled in full.
+    # Crop first: a panorama behind a portrait would otherwise be scaled in full.
     cut_width, cut_height = (max(1, round(side / scale)) for side in (width, height))
     left, top = (picture.shape[1] - cut_width) // 2, (picture.shape[0] - cut_height) // 2
     cut = picture[top : top + cut_height, left : left + cut_width]
@@ -203,33 +203,33 @@ def _blended(rgb: Rgb, under: Rgb, share: Alpha) -> Rgb:
 
 
 def _with_alpha(rgb: Rgb, plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Join colour and alpha to H x W x 4, with the colour zero where the alpha is."""
-    visible = cv2.copyTo(rgb, plane)  # what the mask leaves out is zero
+    """Join color and alpha to H x W x 4, with color zero where alpha is zero."""
+    visible = cv2.copyTo(rgb, plane)  # zero where the mask is zero
     rgba = np.asarray(cv2.cvtColor(visible, cv2.COLOR_RGB2RGBA), np.uint8)
     cv2.insertChannel(plane, rgba, 3)
     return rgba
 
 
 def _opaque(rgb: Rgb, plane: NDArray[np.uint8]) -> Rgb:
-    """Give what is transparent the mean colour of what is visible in its block: black would bleed into the edge.
+    """Fill transparent pixels with the mean color of the visible ones in their block: black would bleed into the edge.
 
-    JPEG codes each block by itself, so that one without the subject may as well be black.
+    JPEG codes each block by itself, so a block without the subject may stay black.
     """
     height, width = plane.shape
     hidden = (plane == 0).view(np.uint8)
     shown = np.maximum(1 - shrink(hidden.astype(np.float32), _JPEG_BLOCK_PX), _LEAST)
-    colours = np.array(cv2.copyTo(rgb, plane), np.uint8)
+    colors = np.array(cv2.copyTo(rgb, plane), np.uint8)
     for channel in range(3):
-        visible = cv2.extractChannel(colours, channel)
+        visible = cv2.extractChannel(colors, channel)
         means = cv2.convertScaleAbs(shrink(visible.astype(np.float32), _JPEG_BLOCK_PX) / shown)
         size = means.shape[1] * _JPEG_BLOCK_PX, means.shape[0] * _JPEG_BLOCK_PX
         everywhere = np.asarray(cv2.resize(means, size, interpolation=cv2.INTER_NEAREST), np.uint8)
-        cv2.insertChannel(cv2.copyTo(everywhere[:height, :width], hidden, visible), colours, channel)
-    return colours
+        cv2.insertChannel(cv2.copyTo(everywhere[:height, :width], hidden, visible), colors, channel)
+    return colors
 
 
 def _archive(files: Mapping[str, bytes]) -> bytes:
-    """Put files into a ZIP as they are: they are compressed already."""
+    """Return an uncompressed ZIP of files that are compressed already."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, data in files.items():
@@ -241,7 +241,7 @@ def _archive(files: Mapping[str, bytes]) -> bytes:
 
 def _by_pillow(pixels: NDArray[np.uint8], format_: OutputFormat, quality: int, exif: bytes | None) -> bytes:
     parameters: dict[str, Any] = {"quality": quality}
-    is_colour = pixels.ndim == 3
+    is_color = pixels.ndim == 3
     match format_:
         case OutputFormat.WEBP:
             parameters["method"] = _WEBP_METHOD
@@ -249,14 +249,14 @@ def _by_pillow(pixels: NDArray[np.uint8], format_: OutputFormat, quality: int, e
             parameters |= {"lossless": True, "quality": 0, "method": _WEBP_LOSSLESS_METHOD}
         case OutputFormat.AVIF:
             threads = max(_AVIF_LEAST_THREADS, cv2.getNumThreads())
-            # Left to itself, Pillow makes as many tiles as there are threads.
+            # By default, Pillow makes as many tiles as there are threads.
             parameters |= {"speed": _AVIF_SPEED, "max_threads": threads, "autotiling": False}
         case OutputFormat.JPEG:
             parameters["dpi"] = _dots_per_inch(exif) or (0, 0)
-    if is_colour and format_ in (OutputFormat.AVIF, OutputFormat.JPEG):
-        # Colour at full resolution: the subject's edge on its new background is a colour edge.
+    if is_color and format_ in (OutputFormat.AVIF, OutputFormat.JPEG):
+        # Color at full resolution: the subject's edge on its new background is a color edge.
         parameters["subsampling"] = "4:4:4"
-    if is_colour and format_ is not OutputFormat.AVIF:  # it says sRGB in a few bytes of its own
+    if is_color and format_ is not OutputFormat.AVIF:  # it declares sRGB in a few bytes of its own
         parameters["icc_profile"] = _srgb_profile()
     if exif:
         parameters["exif"] = JPEG_PREFIX + exif if format_ is OutputFormat.JPEG else exif
@@ -267,11 +267,11 @@ def _by_pillow(pixels: NDArray[np.uint8], format_: OutputFormat, quality: int, e
 
 def _pixels_per_metre(exif: bytes | None) -> tuple[int, int] | None:
     density = _dots_per_inch(exif)
-    return density and (round(density[0] / _METRES_PER_INCH), round(density[1] / _METRES_PER_INCH))
+    return density and (round(density[0] / _METERS_PER_INCH), round(density[1] / _METERS_PER_INCH))
 
 
 def _dots_per_inch(exif: bytes | None) -> tuple[float, float] | None:
-    """Return the horizontal and vertical resolution that EXIF data give, if they give one that JPEG can hold."""
+    """Return the horizontal and vertical resolution of EXIF data; None if there is none that JPEG allows."""
     tags = Image.Exif()
     tags.load(exif or b"")
     unit = _UNITS_PER_INCH.get(tags.get(Base.ResolutionUnit, 0))
@@ -284,6 +284,6 @@ def _dots_per_inch(exif: bytes | None) -> tuple[float, float] | None:
 
 @cache
 def _srgb_profile() -> bytes:
-    """Return an sRGB profile, dated 2000-01-01: with its date of making no two processes' files were equal."""
+    """Return an sRGB profile dated 2000-01-01: with its real date, no two processes would write equal files."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     return profile[:24] + struct.pack(">6H", 2000, 1, 1, 0, 0, 0) + profile[36:]

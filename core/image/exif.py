@@ -1,8 +1,8 @@
-"""What a result keeps of a photograph's EXIF data.
+"""Select the EXIF data of a photograph that its result keeps.
 
 The data are a TIFF directory, IFD0, with one below it for the exposure and one for the position (CIPA DC-008, Exif
-2.32; TIFF 6.0, section 2). Their values are copied here, bit for bit: Pillow would write a name as ASCII, with ``?``
-for each letter that has none, and give exposures another type.
+2.32; TIFF 6.0, section 2). Values are copied bit for bit: Pillow would write a name as ASCII, with ``?`` for
+other letters, and change the type of exposures.
 """
 
 import struct
@@ -26,7 +26,7 @@ _SHORT, _LONG, _UNDEFINED = 3, 4, 7
 _SRGB: Final = 1
 
 _POINTERS: Final = frozenset({IFD.Exif, IFD.GPSInfo})
-# IFD0 of a TIFF describes the pixels too, so that what is kept of it is listed under either policy.
+# IFD0 of a TIFF also describes the pixels, so its tags are kept by an allow list under either policy.
 _PHOTOGRAPH: Final = frozenset(
     {
         Base.Make,
@@ -105,9 +105,9 @@ _EXPOSURE: Final = frozenset(
     }
 )
 _SUBJECT_AREA: Final = 0x9214  # Pillow has no name for it
-_UNTRUE_OF_THE_RESULT: Final = frozenset(
+_INVALID_FOR_RESULT: Final = frozenset(
     {
-        *_POINTERS,  # where they are not looked for, they would point into nothing
+        *_POINTERS,  # a pointer that is not followed would be dangling
         Base.ComponentsConfiguration,
         Base.CompressedBitsPerPixel,
         Base.ExifImageWidth,
@@ -126,24 +126,24 @@ class DamagedExifError(ValueError):
 
 
 def kept(exif: bytes | None, policy: Metadata) -> bytes | None:
-    """Return the EXIF data that a result carries.
+    """Return the EXIF data for a result.
 
     ``no_location`` keeps the camera and lens by name, the exposure, the dates, the resolution, the author and the
-    copyright. ``all`` adds the position, captions and comments, serial numbers, and the maker's notes, which are moved
-    as they are: some makers point into the file they were written to. ``none`` keeps nothing.
+    copyright. ``all`` adds the position, captions and comments, serial numbers, and the maker notes, which are copied
+    unchanged, although those of some makers contain offsets into the original file. ``none`` keeps nothing.
 
-    Under no policy are there a thumbnail, which would show the background, the orientation and the size, which the
-    pixels no longer have, or what is no EXIF data and lies beside them: XMP and IPTC. The colour space is sRGB.
+    No policy keeps the thumbnail (it shows the background), orientation and size (the pixels no longer have them), XMP
+    or IPTC. The color space is sRGB.
 
     Args:
-        exif: the source's block, its TIFF header first, or a whole TIFF; None if there is none.
+        exif: the source's block, TIFF header first, or a whole TIFF; None if there is none.
         policy: what to keep.
 
     Returns:
-        A block of at most ``MAX_BYTES``, its TIFF header first; None if nothing is left.
+        A block of at most ``MAX_BYTES``, TIFF header first; None if nothing is left.
 
     Raises:
-        DamagedExifError: it cannot be read. What this function returned always can.
+        DamagedExifError: the data cannot be read. The output of this function always can.
     """
     if exif is None or policy is Metadata.NONE:
         return None
@@ -158,7 +158,7 @@ def kept(exif: bytes | None, policy: Metadata) -> bytes | None:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A tag's value, as it is stored: ``count`` numbers or bytes of a type."""
+    """A tag's stored value: ``count`` numbers or bytes of a type."""
 
     type: int
     count: int
@@ -182,7 +182,7 @@ def _filter(exif: bytes, *, everything: bool) -> bytes | None:
     exposure: _Directory = {}
     position: _Directory = {}
     if IFD.Exif in pointers:
-        keeps = (lambda tag: tag not in _UNTRUE_OF_THE_RESULT) if everything else _EXPOSURE.__contains__
+        keeps = (lambda tag: tag not in _INVALID_FOR_RESULT) if everything else _EXPOSURE.__contains__
         exposure = directory(pointers[IFD.Exif], keeps)
     if IFD.GPSInfo in pointers and everything:
         position = directory(pointers[IFD.GPSInfo], lambda _: True)
@@ -197,13 +197,13 @@ def _filter(exif: bytes, *, everything: bool) -> bytes | None:
 
 
 def _read(exif: bytes, order: str, at: int, keeps: Callable[[int], bool]) -> _Directory:
-    """Read those entries of the directory at an offset that are to be kept; their bytes are bounded together."""
+    """Read the entries to keep of the directory at an offset; the total of their bytes is limited."""
     directory: _Directory = {}
     size_bytes = 0
     (entries,) = struct.unpack_from(f"{order}H", exif, at)
     for i in range(entries):
         tag, type_, count, field = struct.unpack_from(f"{order}HHI4s", exif, at + 2 + 12 * i)
-        if not keeps(tag) or type_ not in _SIZES:  # a reader passes over types that it does not know: TIFF 6.0
+        if not keeps(tag) or type_ not in _SIZES:  # TIFF 6.0: readers skip unknown types
             continue
         length = count * _SIZES[type_]
         size_bytes += length
@@ -212,13 +212,13 @@ def _read(exif: bytes, order: str, at: int, keeps: Callable[[int], bool]) -> _Di
         start = 0 if length <= len(field) else struct.unpack(f"{order}I", field)[0]
         value = (field if length <= len(field) else exif)[start : start + length]
         if len(value) < length:
-            raise DamagedExifError(f"Tag {tag} lies outside of the data")
+            raise DamagedExifError(f"Tag {tag} is outside the data")
         directory[tag] = _Entry(type_, count, value)
     return directory
 
 
 def _write(order: str, top: _Directory, below: dict[int, _Directory]) -> bytes:
-    """Return a block of a directory and those that it points to."""
+    """Return a block of a directory and its subdirectories."""
     header = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", _HEADER_BYTES)
     pointers = {tag: _Entry(_LONG, 1, bytes(4)) for tag in below}
     end = _HEADER_BYTES + len(_packed(order, top | pointers, _HEADER_BYTES))
@@ -230,10 +230,10 @@ def _write(order: str, top: _Directory, below: dict[int, _Directory]) -> bytes:
 
 
 def _packed(order: str, entries: _Directory, at: int) -> bytes:
-    """Return the bytes of a directory that lies at an offset, and of the values that do not fit into its entries."""
+    """Return the bytes of a directory at an offset, followed by the values that do not fit into its entries."""
     table, values = struct.pack(f"{order}H", len(entries)), b""
     values_at = at + len(table) + 12 * len(entries) + 4
-    for tag, entry in sorted(entries.items()):  # TIFF wants them sorted, and each value at an even offset
+    for tag, entry in sorted(entries.items()):  # TIFF requires sorted tags and even offsets
         field = entry.value
         if len(field) > 4:
             field = struct.pack(f"{order}I", values_at + len(values))

@@ -1,12 +1,12 @@
-"""PNG, written in strips: filtered and deflated on all cores, and no picture is ever held whole.
+"""Write PNG in strips, filtered and deflated on all cores, without holding the whole image.
 
-Of a photograph, filtered, there is little left but noise, in which deflate's search finds no repetitions. So a strip is
-filtered by Paeth's predictor and coded by Huffman's code and run lengths alone (zlib's ``Z_RLE``), which is faster than
-any search, and smaller than most. Where that shrinks a strip so much that it is no photograph but lettering, flat
-colour or a smooth ramp, it is searched too, and the smaller of the two is taken.
+A filtered photograph is mostly noise, in which deflate's search finds no repetitions. So a strip is filtered by Paeth's
+predictor and coded by Huffman codes and run lengths alone (zlib's ``Z_RLE``), which is faster than any search, and
+smaller than most. A strip that this shrinks too much for a photograph (lettering, flat color, a smooth ramp) is also
+searched, and the smaller output is used.
 
-Strips know nothing of each other's contents but the last row: each has a deflate stream of its own, ended at a byte's
-border, so that they can be put together (as pigz does). The bytes do not depend on the number of threads.
+A strip depends only on the last row of the one before. Each has its own deflate stream, which ends on a byte boundary,
+so that streams can be concatenated (as pigz does). The bytes do not depend on the number of threads.
 
 Sources: Portable Network Graphics (Third Edition), W3C 2025; RFC 1950 and 1951.
 """
@@ -22,19 +22,19 @@ from numpy.typing import NDArray
 from zlib_ng import zlib_ng
 
 Rows: TypeAlias = Callable[[int, int], NDArray[np.uint8]]
-"""From a first row and the one after the last to these rows: n x W x channels uint8, or n x W if there is one."""
+"""Returns rows ``first:end``: n x W x channels uint8, or n x W for one channel."""
 
 _STRIP_BYTES: Final = 1 << 19
-"""A strip's share of the picture: small enough for a core's cache, large enough for its codes to pay."""
+"""Size of a strip: small enough for a core's cache, large enough to amortize its Huffman codes."""
 
 _STRIPS_TO_START_FOR: Final = 2
-"""Fewer take no longer than a thread does to start."""
+"""Strips per thread: fewer take no longer than a thread takes to start."""
 
 _BLOCK_BYTES: Final = 1 << 16
-"""What is filtered at a time: there are ten arrays of this size, which all stay in the cache."""
+"""Block that is filtered at a time: ten arrays of this size stay in the cache."""
 
 _SEARCHED_BELOW: Final = 0.2
-"""Of the bytes that are not zero. Photographs, even ones enlarged until they are smooth, stay above it."""
+"""Ratio of compressed bytes to nonzero bytes. Photographs, even enlarged until smooth, stay above it."""
 
 _SEARCH_LEVEL: Final = 4
 _LARGEST_WINDOW: Final = 15
@@ -43,7 +43,7 @@ _MOST_MEMORY: Final = 9
 _UP: Final = 2
 _PAETH: Final = 4
 
-_COLOUR_TYPES: Final = {1: 0, 3: 2, 4: 6}
+_COLOR_TYPES: Final = {1: 0, 3: 2, 4: 6}
 _SRGB_PERCEPTUAL: Final = b"\0"
 _PER_METRE: Final = 1
 _ZLIB_HEADER: Final = b"\x78\x01"
@@ -60,15 +60,15 @@ def write(
     pixels_per_metre: tuple[int, int] | None = None,
     exif: bytes | None = None,
 ) -> bytes:
-    """Write a PNG of 8 bits per channel.
+    """Return a PNG of 8 bits per channel.
 
     Args:
-        rows: gives the pixels; called from several threads, and for a strip's last row once more for the next strip.
+        rows: returns pixels; called from several threads, and twice for the last row of a strip.
         height: in pixels, at least 1.
         width: in pixels, at least 1.
-        channels: 1 for grey, 3 for RGB, 4 for RGB with straight alpha.
-        srgb: whether to say that the colours are sRGB.
-        pixels_per_metre: horizontal and vertical, each below 2**31; None says nothing.
+        channels: 1 for gray, 3 for RGB, 4 for RGB with straight alpha.
+        srgb: whether to tag the colors as sRGB.
+        pixels_per_metre: horizontal and vertical, each below 2**31; None for none.
         exif: EXIF data, its TIFF header first.
     """
     step = max(1, _STRIP_BYTES // (width * channels))
@@ -85,7 +85,7 @@ def write(
     else:
         strips = [deflate(top) for top in tops]
 
-    header = struct.pack(">2I5B", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0)
+    header = struct.pack(">2I5B", width, height, 8, _COLOR_TYPES[channels], 0, 0, 0)
     parts = [b"\x89PNG\r\n\x1a\n", *_chunk(b"IHDR", header)]
     if srgb:
         parts += _chunk(b"sRGB", _SRGB_PERCEPTUAL)
@@ -104,7 +104,7 @@ def write(
 
 
 class _Strip(NamedTuple):
-    """A part of the deflate stream, and Adler's checksum and the size of what it unpacks to."""
+    """A part of the deflate stream, with the Adler checksum and the size of its uncompressed data."""
 
     deflated: bytes
     adler32: int

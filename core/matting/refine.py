@@ -1,4 +1,4 @@
-"""From a network's small mask to an alpha at the picture's size."""
+"""Refine a network's small mask to an alpha at the image's size."""
 
 import math
 from dataclasses import dataclass
@@ -16,55 +16,55 @@ from core.matting.trimap import CERTAIN_FOREGROUND, Band, find_band, find_edge
 from core.types import Alpha, Mask, Matte, Precision, Rgb
 
 _TILE_PX: Final = 512
-"""Least side of the tiles in which the band is worked on; twice that at reduced scale, where they need less."""
+"""Least side of the band's tiles; twice that at reduced scale, where a tile needs less memory."""
 
 _NATIVE_TILE_PX: Final = 256
-"""Where the closed form is solved at full scale, which takes 600 bytes for each pixel."""
+"""The same for the closed form at full scale, which takes 600 bytes per pixel."""
 
 _MAX_CELLS: Final = 4_000_000
-"""Largest grid that is held whole: it bounds the memory whatever the size of the mask."""
+"""Largest grid: bounds the memory for masks of any size."""
 
-# The guided filter. Lengths in pixels of the mask, since it is the mask that is unsharp and off.
-_SOUND: Final = PointSpread(sigma=0.8, unexplained=0.0)  # what draft takes for granted
-_ENLARGED: Final = (1, 2, 4, 8, 16)  # a mask may have been enlarged by somebody: how large its own pixels really are
-_UNEXPLAINED: Final = ((0.005, 0.02), (0.008, 0.02))  # a mask is trusted up to the first, and not from the second on
-_CAMOUFLAGE: Final = (0.15, 0.2)  # so much is unexplained where a picture shows no edge at all: the mask stands
+# The guided filter. Lengths are in pixels of the mask, because the mask is what is blurred or displaced.
+_SOUND: Final = PointSpread(sigma=0.8, unexplained=0.0)  # assumed by draft
+_ENLARGED: Final = (1, 2, 4, 8, 16)  # factors by which a caller may have enlarged the mask
+_UNEXPLAINED: Final = ((0.005, 0.02), (0.008, 0.02))  # full trust up to the first, none from the second
+_CAMOUFLAGE: Final = (0.15, 0.2)  # unexplained share where the image shows no edge: the mask is kept
 _RADIUS: Final = 2.5  # of a trusted mask: windows must reach from the mask's edge to the true one
-_RADIUS_OF_DOUBT: Final = (3.5, 12.0)  # of a mask sharper than any network's blur leaves it, and of one that is off
-_SHARP_SIGMA: Final = (0.6, 0.9)  # the blur at which a mask counts as the one or the other
-_BAND_MARGIN: Final = 3.0  # hair leaves a trusted mask by about so much
-_MARGIN_PER_RADIUS: Final = 0.35  # and a mask that is off by so much more
-_SHRINKAGE: Final = (0.03, 0.06, 0.1)  # what the fit keeps alpha away from 0 and 1: trusted, too sharp, off
-_EPSILON: Final = 3e-5  # noise of 1.4 of 255 levels is no edge
+_RADIUS_OF_DOUBT: Final = (3.5, 12.0)  # of a mask sharper than any network's blur, and of a displaced one
+_SHARP_SIGMA: Final = (0.6, 0.9)  # blur at which a mask counts as one or the other
+_BAND_MARGIN: Final = 3.0  # hair extends beyond a trusted mask by about this
+_MARGIN_PER_RADIUS: Final = 0.35  # and beyond a displaced mask by this much more
+_SHRINKAGE: Final = (0.03, 0.06, 0.1)  # distance of the fitted alpha from 0 and 1: trusted, too sharp, displaced
+_EPSILON: Final = 3e-5  # noise of 1.4 of 255 levels is not an edge
 
 # The back-projection.
-_BLIND: Final = (0.35, 0.65)  # the same share around one place: there the mask stands, whatever its trust
-_FLAT: Final = 0.003  # variance of the mask below which there is nothing to explain
+_BLIND: Final = (0.35, 0.65)  # the same share in one place: there the mask is kept, whatever its trust
+_FLAT: Final = 0.003  # variance of the mask below which it has no edge
 _PROJECTIONS: Final = 3
-_HOLE_SIGMA: Final = 2.0  # pixels of the mask: over so much around, errors of the fit cancel out,
-_HOLE: Final = 0.15  # and a difference in alpha that is left is an error of the mask
-_HOLE_UNSEEN: Final = 0.3  # the same, where the picture does not show the edge
+_HOLE_SIGMA: Final = 2.0  # pixels of the mask: errors of the fit cancel out over this distance,
+_HOLE: Final = 0.15  # and a remaining difference in alpha is an error of the mask
+_HOLE_UNSEEN: Final = 0.3  # the same, where the image does not show the edge
 
 # The closed form.
 _CONFIDENCE: Final = (0.001, 0.2)  # of the prior where it contradicts the mask, and where it explains it
-_CONTRADICTION: Final = 0.05  # difference in alpha at which confidence is lost
-_MAX_REDUCED: Final = 1_600_000  # pixels of the picture at reduced scale
-_MARGIN_CELLS: Final = 16  # beyond a tile; with a prior everywhere, influence ends sooner than that
+_CONTRADICTION: Final = 0.05  # difference in alpha at which confidence drops
+_MAX_REDUCED: Final = 1_600_000  # pixels of the image at reduced scale
+_MARGIN_CELLS: Final = 16  # beyond a tile; with a prior everywhere, influence ends before that
 _MAX_ITERATIONS: Final = 40
-_MAX_UNCERTAIN: Final = 30_000_000  # pixels at one scale, and not seconds: the same input must give the same bytes
+_MAX_UNCERTAIN: Final = 30_000_000  # pixels at one scale, not seconds: the same input must give the same bytes
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """How a mask is refined, from the sizes and from what was measured of the mask.
+    """Parameters of the refinement, from the sizes and the measured blur.
 
     Attributes:
-        cell_px: side of a cell of the grid on which the guided filter is fitted, in pixels.
+        cell_px: side of a cell of the guided filter's grid, in pixels.
         pixel_cells: side of a pixel of the mask, in cells.
         sigma: of the mask's blur, down and across, in cells.
         radius: of the filter's windows, in cells.
-        margin_px: how far the band reaches beyond what the mask leaves uncertain, in pixels.
-        shrinkage: what the fit keeps alpha away from 0 and 1.
+        margin_px: extent of the band beyond the mask's uncertain values, in pixels.
+        shrinkage: distance of the fitted alpha from 0 and 1.
         trust: in the mask where it contradicts alpha, 0 to 1.
     """
 
@@ -80,24 +80,22 @@ class _Plan:
 def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Matte:
     """Solve for alpha in the uncertain band around the mask's edge; outside it the mask decides.
 
-    A network's mask is the true alpha, seen through the network's own blur. Each level goes on from the one before:
+    A network's mask is the true alpha, blurred by the network. Each level continues from the one before:
 
-    - draft: a guided filter, fitted on a coarse grid to the mask and to the picture *blurred as the mask is*, and
-      applied to the sharp picture, so that the mask's blur does not end up in alpha (He and Sun, Fast Guided
+    - draft: a guided filter, fitted on a coarse grid to the mask and to the image *blurred as the mask is*, and
+      applied to the sharp image, so that alpha does not inherit the mask's blur (He and Sun, Fast Guided
       Filter, 2015). The blur is that of a sound network;
-    - standard: the blur, and how far the mask can be trusted, are measured (see
-      ``core.matting.point_spread``), and windows and band follow: the less the mask is
-      trusted, the wider they are. Then alpha, blurred, must give the mask back as far as that is
-      trusted, and where the picture does not show the mask's edge: what it lacks is added
-      (back-projection; Irani and Peleg, Improving Resolution by Image Registration, 1991);
-    - high: between the two, closed-form matting (see ``core.matting.closed_form``) at reduced scale, with the filter's
-      alpha as a prior that is trusted where, blurred, it gives the mask back;
-    - ultra_high: then the closed form at full scale, too.
+    - standard: the blur and the trust in the mask are measured (see ``core.matting.point_spread``); the lower the
+      trust, the wider are windows and band. Then alpha is corrected until, blurred, it reproduces the mask where that
+      is trusted or where the image does not show the mask's edge (back-projection; Irani and Peleg, Improving
+    Resolution by Image Registration, 1991); - high: between the two, closed-form matting (see
+      ``core.matting.closed_form``) at reduced scale, with the filter's alpha as a prior that is trusted where, blurred,
+    it reproduces the mask; - ultra_high: also the closed form at full scale.
 
     Args:
         rgb: H x W x 3 uint8, sRGB, EXIF rotation applied.
-        mask: h x w float32 in [0, 1]; any size, it is the network's and shows the whole picture.
-        precision: how much work goes into the edge.
+        mask: h x w float32 in [0, 1], of any size; shows the whole image.
+        precision: the work put into the edge.
 
     Returns:
         Matte whose ``alpha`` is H x W float32 in [0, 1], 1 opaque. Its ``report`` has ``precision``,
@@ -112,28 +110,20 @@ def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Ma
     """
     if not (mask >= CERTAIN_FOREGROUND).any():
         raise UnknownForegroundError(
-            "The mask is nowhere certain of a subject",
+            "The mask has no certain foreground",
             field="mask",
             value=round(float(mask.max()), 3),
-            remedy="Send a picture with a clear subject, or choose another model.",
+            remedy="Use an image with a clear subject, or another model.",
         )
     shape = (rgb.shape[0], rgb.shape[1])
     size_px = (max(1.0, shape[0] / mask.shape[0]), max(1.0, shape[1] / mask.shape[1]))
     warnings = []
-    for enlarged in _ENLARGED:
-        pixel_px = (enlarged * size_px[0], enlarged * size_px[1])
-        cell_px = _cell_px(shape, pixel_px, precision)
-        coarse = _on_grid(mask, shape, cell_px)
-        guide = as_guide(shrink(rgb, cell_px))
-        unmeasured = precision is Precision.DRAFT or not find_edge(coarse).any()
-        pixel_cells = (pixel_px[0] / cell_px, pixel_px[1] / cell_px)
-        spread = _SOUND if unmeasured else point_spread.measure(guide, coarse, pixel_cells, _EPSILON)
-        if spread:
-            break
-    if spread is None:
-        spread = _SOUND
+    grid, measured = _measure(rgb, mask, size_px, precision)
+    spread = measured or _SOUND
+    if measured is None:
         warnings.append("The mask is too blurred for its blur to be measured")
-    plan = _plan(spread, pixel_px, cell_px)
+    cell_px, coarse, guide = grid.cell_px, grid.coarse, grid.guide
+    plan = _plan(spread, grid.pixel_px, cell_px)
     band = find_band(coarse, cell_px=cell_px, shape=shape, margin_px=plan.margin_px)
     alpha = _decided(coarse, cell_px, shape)
     tiles, unexplained = _filter(rgb, guide, coarse, alpha, band, plan)
@@ -149,17 +139,7 @@ def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Ma
         "warnings": warnings,
     }
     for scale in _closed_form_scales(shape, precision):
-        uncertain = round(band.share * alpha.size / scale**2)
-        if uncertain > _MAX_UNCERTAIN:
-            warnings.append(
-                f"The closed form at 1/{scale} was left out: {uncertain} pixels are uncertain, {_MAX_UNCERTAIN} at most"
-                " are solved for"
-            )
-            continue
-        facts = _closed_form(rgb, coarse, alpha, band, plan, scale)
-        report["closed_form"].append({"scale": f"1/{scale}", **facts})
-        if facts["iterations"] == _MAX_ITERATIONS:
-            warnings.append(f"The closed form at 1/{scale} was stopped after {_MAX_ITERATIONS} iterations")
+        report["closed_form"] += _closed_form_within_budget(rgb, coarse, alpha, band, plan, scale, warnings)
     given = shrink(alpha, cell_px)
     seen = _blur(given, plan)  # alpha as the network saw it
     disagreement = _disagreement(coarse, seen)
@@ -169,8 +149,52 @@ def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Ma
     return Matte(alpha, disagreement, report)
 
 
+@dataclass(frozen=True)
+class _Grid:
+    """The mask and the image on the grid, with the size of the mask's own pixels in the image."""
+
+    cell_px: int
+    pixel_px: tuple[float, float]
+    coarse: Plane
+    guide: Guide
+
+
+def _measure(
+    rgb: Rgb, mask: Mask, size_px: tuple[float, float], precision: Precision
+) -> tuple[_Grid, PointSpread | None]:
+    """Choose the grid and measure the mask's blur; None if it is too blurred to be measured."""
+    shape = (rgb.shape[0], rgb.shape[1])
+    for enlarged in _ENLARGED:
+        pixel_px = (enlarged * size_px[0], enlarged * size_px[1])
+        cell_px = _cell_px(shape, pixel_px, precision)
+        coarse = _on_grid(mask, shape, cell_px)
+        guide = as_guide(shrink(rgb, cell_px))
+        unmeasured = precision is Precision.DRAFT or not find_edge(coarse).any()
+        pixel_cells = (pixel_px[0] / cell_px, pixel_px[1] / cell_px)
+        spread = _SOUND if unmeasured else point_spread.measure(guide, coarse, pixel_cells, _EPSILON)
+        if spread:
+            break
+    return _Grid(cell_px, pixel_px, coarse, guide), spread
+
+
+def _closed_form_within_budget(
+    rgb: Rgb, coarse: Plane, alpha: Alpha, band: Band, plan: _Plan, scale: int, warnings: list[str]
+) -> list[dict[str, Any]]:
+    """Solve the closed form at one scale and return its facts, or add a warning where a budget ends it."""
+    uncertain = round(band.share * alpha.size / scale**2)
+    if uncertain > _MAX_UNCERTAIN:
+        warnings.append(
+            f"The closed form at 1/{scale} was skipped: {uncertain} pixels are uncertain, the limit is {_MAX_UNCERTAIN}"
+        )
+        return []
+    facts = _closed_form(rgb, coarse, alpha, band, plan, scale)
+    if facts["iterations"] == _MAX_ITERATIONS:
+        warnings.append(f"The closed form at 1/{scale} was stopped after {_MAX_ITERATIONS} iterations")
+    return [{"scale": f"1/{scale}", **facts}]
+
+
 def _cell_px(shape: tuple[int, int], pixel_px: tuple[float, float], precision: Precision) -> int:
-    """Choose the grid by the size of a mask's pixel in the picture, which has about one cell to a side, or two."""
+    """Return a power of two such that a mask's pixel in the image has one or two cells per side."""
     cell_px: int = 2 ** math.floor(math.log2(1.05 * math.sqrt(math.prod(pixel_px))))
     if precision is Precision.DRAFT:
         cell_px *= 2
@@ -214,17 +238,17 @@ def _ramp(value: float, zero: float, one: float) -> float:
 
 
 def _decided(coarse: Plane, cell_px: int, shape: tuple[int, int]) -> Alpha:
-    """Return 0 or 1 for every pixel, as the mask says."""
+    """Return the mask's decision for every pixel: 0 or 1."""
     size = (coarse.shape[1] * cell_px, coarse.shape[0] * cell_px)
     decided = cv2.resize((coarse >= 0.5).astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
     return np.ascontiguousarray(decided[: shape[0], : shape[1]], np.float32)
 
 
 def _filter(rgb: Rgb, guide: Guide, coarse: Plane, alpha: Alpha, band: Band, plan: _Plan) -> tuple[int, Plane]:
-    """Fit on the grid, and write the model's alpha of the sharp picture into the band.
+    """Fit on the grid, and write the model's alpha of the sharp image into the band.
 
     Returns:
-        The number of tiles, and for each cell the share of the mask's variance that the models do not explain.
+        The number of tiles, and per cell the share of the mask's variance that the models do not explain.
     """
     blurred = [_blur(channel, plan) for channel in guide]
     unexplained = np.zeros_like(coarse)
@@ -250,7 +274,7 @@ def _filter(rgb: Rgb, guide: Guide, coarse: Plane, alpha: Alpha, band: Band, pla
 
 
 def _sharp(coarse: Coefficients, cell_px: int, inside: tuple[slice, slice], rgb: Rgb) -> Plane:
-    """Return what a coarse model makes of the sharp picture that lies inside of it."""
+    """Apply a coarse model to the part of the sharp image inside it."""
     a0, a1, a2, b = (enlarge(plane, cell_px)[inside] for plane in coarse)
     return guided_filter.apply((a0, a1, a2, b), as_guide(rgb))
 
@@ -271,9 +295,10 @@ def _disagreement(coarse: Plane, seen: Plane) -> float:
 def _project_back(
     coarse: Plane, given: Plane, seen: Plane, unexplained: Plane, alpha: Alpha, band: Band, plan: _Plan
 ) -> None:
-    """Add to alpha (``given`` on the grid), in the band, what the mask has and alpha, as the network saw it, has not.
+    """Add to alpha, in the band, the difference between the mask and the blurred alpha.
 
-    As far as the mask is trusted; but where the picture does not show the mask's edge, the mask stands.
+    The difference is weighted by the trust in the mask; where the image does not show the mask's edge, the mask is
+    kept. ``given`` is alpha on the grid, ``seen`` the same, blurred as by the network.
     """
     cell_px = plan.cell_px
     hole = cv2.GaussianBlur(coarse - seen, (0, 0), _HOLE_SIGMA * plan.pixel_cells)
@@ -336,7 +361,7 @@ def _closed_form(rgb: Rgb, coarse: Plane, alpha: Alpha, band: Band, plan: _Plan,
 
 
 def _confidence(coarse: Plane, alpha: Alpha, plan: _Plan) -> Plane:
-    """Return, on the grid, the weight of ``alpha`` as prior: high where, blurred, it gives the mask back."""
+    """Return, on the grid, the weight of ``alpha`` as prior: high where, blurred, it reproduces the mask."""
     error = _blur(shrink(alpha, plan.cell_px), plan) - coarse
     low, high = _CONFIDENCE
     confidence: Plane = low + (high - low) * np.exp(-np.square(error / _CONTRADICTION))

@@ -1,8 +1,8 @@
-"""The segmenter that needs no weights: a plausible cut-out of one subject that stands out.
+"""Segment without weights: a plausible mask of one subject that stands out by its colors.
 
-Regions that differ from what lies along the picture's border, and that are not themselves joined to it, are
-salient (Zhu, Liang, Wei, Sun, Saliency Optimization from Robust Background Detection, 2014). From there the
-colours of subject and background are learnt, first region by region, then by GrabCut (Rother, Kolmogorov,
+Regions that differ from those along the image's border, and are not connected to it, are salient (Zhu,
+Liang, Wei, Sun, Saliency Optimization from Robust Background Detection, 2014). From there the
+colors of subject and background are learned, first region by region, then by GrabCut (Rother, Kolmogorov,
 Blake, 2004) pixel by pixel. The constants were chosen on photographs with known masks.
 """
 
@@ -19,33 +19,31 @@ Floats: TypeAlias = NDArray[np.float64]
 Bits: TypeAlias = NDArray[np.uint8]
 
 INPUT_PX: Final = 512
-"""Longer side of what is looked at: a larger picture is reduced to it."""
+"""Longer side of the input: a larger image is reduced to it."""
 
 _COARSE_PX: Final = 288
 _REGIONS_PER_SIDE: Final = 20
 
 _LEAST_CONTRAST: Final = 12.0
-"""Colour change, in CIELAB units, along the outline of what counts as a subject. Noise and shades reach 8."""
+"""Least color change along a subject's outline, in CIELAB units. Noise and shading reach 8."""
 
 _PSF_PX: Final = 0.9
-"""Softness of the mask's edge: that of the masks which networks make."""
+"""Blur of the mask's edge, like that of networks' masks."""
 
 
 def segment(rgb: Rgb) -> Mask:
-    """Find the one subject of a picture by its colours.
-
-    The same picture always gives the same mask.
+    """Return the mask of an image's one subject; deterministic.
 
     Args:
         rgb: H x W x 3 uint8, sRGB.
 
     Returns:
-        h x w float32 in [0, 1], the longer side at most 512 px; all 0 where nothing stands out.
+        h x w float32 in [0, 1], the longer side at most 512 px; all 0 if nothing stands out.
     """
     fine = reduced(rgb)
     coarse = _shrink(fine, _COARSE_PX)
     regions = _divide(coarse)
-    probability = _learn_colours(regions, _saliency(regions))
+    probability = _learn_colors(regions, _saliency(regions))
     if _edge_contrast(regions, probability > 0.5) < _LEAST_CONTRAST:
         return np.zeros(fine.shape[:2], np.float32)
     likely = probability[regions.labels]
@@ -62,27 +60,27 @@ def segment(rgb: Rgb) -> Mask:
 
 @dataclass(frozen=True)
 class _Regions:
-    """A picture cut into n pieces of even colour.
+    """An image divided into n regions of even color.
 
-    ``labels`` is h x w; ``areas`` and ``borders`` (length along the picture's border) are in units of a regular
-    piece; ``colours`` is n x n, the CIELAB distances; ``distances`` n x n, the spatial ones as a share of the
+    ``labels`` is h x w; ``areas`` and ``borders`` (length along the image's border) are in units of a regular
+    region; ``colors`` is n x n, the CIELAB distances; ``distances`` n x n, the spatial ones as a share of the
     longer side; ``offsets`` n, squared distance from the centre; ``touching`` n x n.
     """
 
     labels: NDArray[np.int32]
     areas: Floats
     borders: Floats
-    colours: Floats
+    colors: Floats
     distances: Floats
     offsets: Floats
     touching: NDArray[np.bool_]
 
     @property
     def contrasts(self) -> Floats:
-        """Colour distances, n x n, less the unevenness that neighbours have anyway."""
-        nearest = np.where(self.touching, self.colours, np.inf).min(axis=1)
+        """Color distances, n x n, less the mean distance of the most similar neighbors."""
+        nearest = np.where(self.touching, self.colors, np.inf).min(axis=1)
         unevenness = nearest[np.isfinite(nearest)].mean() if len(nearest) > 1 else 0.0
-        contrasts: Floats = np.maximum(self.colours - unevenness, 0)
+        contrasts: Floats = np.maximum(self.colors - unevenness, 0)
         return contrasts
 
 
@@ -98,7 +96,7 @@ def _divide(rgb: Rgb) -> _Regions:
     seeds = np.zeros((height, width), np.int32)
     seeds[rows, columns] = np.arange(1, rows.size + 1).reshape(rows.shape)
     seeds = cv2.dilate(seeds.astype(np.float32), np.ones((3, 3), np.uint8)).astype(np.int32)
-    # watershed() gives the outermost pixels to no region: let those be a frame that is cut off again.
+    # watershed() assigns the outermost pixels to no region: add a frame and remove it afterwards.
     even = cv2.GaussianBlur(_as_bytes(lab), (0, 0), 1.0)
     grown = cv2.watershed(
         cv2.copyMakeBorder(even, 1, 1, 1, 1, cv2.BORDER_REPLICATE),
@@ -134,7 +132,7 @@ def _divide(rgb: Rgb) -> _Regions:
 
 
 def _saliency(regions: _Regions) -> Floats:
-    """Rate from 0 to 1 how much each region stands out from what lies along the border."""
+    """Return each region's saliency against the regions along the border, 0 to 1."""
     contrasts = regions.contrasts
     at_border = regions.borders > 0
     joined = regions.touching | (at_border[:, None] & at_border)
@@ -143,11 +141,11 @@ def _saliency(regions: _Regions) -> Floats:
     np.fill_diagonal(paths, 0)
     for via in range(len(paths)):
         np.minimum(paths, paths[:, via : via + 1] + paths[via], out=paths)
-    # How much of what looks the same lies along the border, for its size: 1 and more is background.
+    # Border length of similar regions, relative to their size: 1 and more is background.
     alike = _bell(paths, 7.0)
     background = 1 - _bell((alike @ regions.borders) / np.sqrt(alike @ regions.areas), 1.0)
     near = _bell(regions.distances, 0.25)
-    foreground = (regions.colours * near) @ (background * regions.areas) * np.exp(-0.35 * regions.offsets)
+    foreground = (regions.colors * near) @ (background * regions.areas) * np.exp(-0.35 * regions.offsets)
     foreground = _unit(foreground)
     foreground[foreground < np.average(foreground, weights=regions.areas)] = 0
     linked = joined | (regions.touching.astype(np.float64) @ regions.touching > 0)
@@ -156,12 +154,12 @@ def _saliency(regions: _Regions) -> Floats:
     return _unit(np.linalg.solve(np.diag(5 * background + foreground) + _laplacian(ties), foreground))
 
 
-def _learn_colours(regions: _Regions, saliency: Floats) -> Floats:
-    """Return each region's probability of being subject, by colours learnt from the salient ones."""
+def _learn_colors(regions: _Regions, saliency: Floats) -> Floats:
+    """Return each region's probability of being subject, by the colors of the salient ones."""
     levels = (saliency * 255).astype(np.uint8)[regions.labels]
     middle = 0.6 * max(cv2.threshold(levels, 0, 255, cv2.THRESH_OTSU)[0] / 255, 0.03)
     prior = np.clip(saliency / (2 * middle), 0.02, 0.98)
-    kernel = _bell(regions.colours, 5.0) * _bell(regions.distances, 0.35) * regions.areas
+    kernel = _bell(regions.colors, 5.0) * _bell(regions.distances, 0.35) * regions.areas
     ties = np.where(regions.touching, _bell(regions.contrasts, 8.0) + 0.05, 0)
     smoothing = np.linalg.inv(np.eye(len(prior)) + _laplacian(ties))
     subject = prior
@@ -176,9 +174,9 @@ def _learn_colours(regions: _Regions, saliency: Floats) -> Floats:
 
 
 def _edge_contrast(regions: _Regions, inside: NDArray[np.bool_]) -> float:
-    """Return the mean colour change across the outline, 0 where there is none."""
+    """Return the mean color change across the outline, 0 if there is none."""
     across = regions.touching & inside[:, None] & ~inside
-    return float(regions.colours[across].mean()) if across.any() else 0.0
+    return float(regions.colors[across].mean()) if across.any() else 0.0
 
 
 def _marks(likely: NDArray[np.bool_], *, certain: NDArray[np.bool_]) -> Bits:
@@ -188,7 +186,7 @@ def _marks(likely: NDArray[np.bool_], *, certain: NDArray[np.bool_]) -> Bits:
 
 
 def _band(subject: Bits) -> Bits:
-    """Leave open what lies within 5 px of the outline."""
+    """Return GrabCut marks that leave the pixels within 5 px of the outline undecided."""
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (11, 11))
     marks = _marks(subject > 0, certain=cv2.erode(subject, disc) > 0)
     marks[cv2.dilate(subject, disc) == 0] = cv2.GC_BGD
@@ -196,7 +194,7 @@ def _band(subject: Bits) -> Bits:
 
 
 def _grab_cut(rgb: Rgb, marks: Bits, *, iterations: int) -> Bits:
-    """Decide the open pixels; 1 is subject."""
+    """Decide the undecided pixels; 1 is subject."""
     clusters = 5
     if clusters <= np.count_nonzero(marks & 1) <= marks.size - clusters:
         cv2.setRNGSeed(0)
@@ -206,7 +204,7 @@ def _grab_cut(rgb: Rgb, marks: Bits, *, iterations: int) -> Bits:
 
 
 def _without_small_parts(mask: Bits, share: float) -> Bits:
-    """Drop the connected parts that are smaller than ``share`` of the largest one."""
+    """Remove connected parts smaller than ``share`` of the largest one."""
     _, parts, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
     areas = np.append(0, stats[1:, cv2.CC_STAT_AREA])
     return np.isin(parts, np.flatnonzero(areas >= max(1, share * areas.max()))).astype(np.uint8)
@@ -239,7 +237,7 @@ def _as_bytes(lab: Floats) -> Rgb:
 
 
 def reduced(rgb: Rgb) -> Rgb:
-    """Return the picture at the size at which it is looked at."""
+    """Return the image at the segmenter's input size."""
     return _shrink(rgb, INPUT_PX)
 
 

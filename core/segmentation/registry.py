@@ -24,10 +24,10 @@ Triple: TypeAlias = tuple[float, float, float]
 _GB: Final = 1_000_000_000
 
 _LARGEST_ONNX: Final = 1 << 31
-"""A protobuf file is no larger."""
+"""The maximum of a protobuf file."""
 
 _FILE_URI: Final = r"^((https?|s3)://[!-.0-~]+|file://)/[!-~]*[!-.0-~]$"
-"""Printable ASCII, and a file's name at the end."""
+"""Printable ASCII that ends with a file name."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,19 @@ class Model:
     """A segmentation network.
 
     Attributes:
-        name: rembg's name of its session, or what a custom model is called.
-        file: name of the file in rembg's release and on a mirror.
+        name: as in rembg, or as the owner of a custom model chose.
+        file: file name in rembg's release and on a mirror.
         sha256: hash of the file, lower-case hex.
         bytes: size of the file.
         input_px: side of the network's square input, pixels.
-        memory_bytes: memory that a run on a CPU takes, roughly and on the safe side; 0 where nobody knows.
-        licence: of the weights, as upstream states it.
-        commercial_use: whether that licence allows commercial use.
-        mean: subtracted from RGB in [0, 1]; ImageNet's, unless trained otherwise.
-        std: what the difference is divided by.
-        logits: whether the network's output still needs a sigmoid.
-        general: made for any subject, not for one kind, and known to be good at it.
-        uri: where the file lies, if neither on a mirror nor in rembg's release.
+        memory_bytes: upper estimate of the memory of a run on a CPU; 0 if unknown.
+        licence: license of the weights, as upstream states it.
+        commercial_use: whether the license allows commercial use.
+        mean: subtracted from RGB in [0, 1]; ImageNet's by default.
+        std: divisor of the difference.
+        logits: whether the output needs a sigmoid.
+        general: suits any kind of subject and is known to be good.
+        uri: URL of the file, if it is neither on a mirror nor in rembg's release.
     """
 
     name: str
@@ -66,16 +66,15 @@ class Model:
 
     @property
     def identity(self) -> str:
-        """64 hexadecimal digits that change with whatever changes a mask: with a custom model, how it is fed, too."""
+        """64 hexadecimal digits that change with the weights and, for a custom model, with its preprocessing."""
         if self.uri is None:
             return self.sha256
-        fed = (self.sha256, self.input_px, self.mean, self.std, self.logits)
-        return hashlib.sha256(repr(fed).encode()).hexdigest()
+        preprocessing = (self.sha256, self.input_px, self.mean, self.std, self.logits)
+        return hashlib.sha256(repr(preprocessing).encode()).hexdigest()
 
 
 _U2NET: Final = partial(Model, input_px=320, licence="Apache-2.0", commercial_use=True)
-# The author licenses code and weights alike under MIT. He also says that DIS5K, which is among the training
-# data, has terms of its own.
+# The author licenses code and weights under MIT, and notes that DIS5K, part of the training data, has its own terms.
 _BIREFNET: Final = partial(Model, input_px=1024, logits=True, memory_bytes=7 * _GB, licence="MIT", commercial_use=True)
 
 _BEST_FIRST: Final = (
@@ -171,7 +170,7 @@ MODELS: Final[dict[str, Model]] = {model.name: model for model in _BEST_FIRST}
 
 
 class _Custom(BaseModel):
-    """A custom model, as its owner describes it."""
+    """A custom model in PBR_CUSTOM_MODELS."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -196,13 +195,13 @@ _CUSTOM: Final = TypeAdapter(list[_Custom])
 
 
 def with_custom(text: str) -> dict[str, Model]:
-    """Return the registry and, after it, the custom models that a JSON list describes; "" describes none.
+    """Return the registry followed by the custom models of a JSON list; an empty text has none.
 
     Raises:
-        InvalidOptionsError: the list is not as docs/how-to/models.md has it, or a name is taken.
+        InvalidOptionsError: the list does not follow docs/how-to/models.md, or a name is taken.
     """
     try:
-        # What is no UTF-8 stands in the environment as halves of surrogate pairs, which only bytes can hold.
+        # Python represents invalid UTF-8 in the environment as lone surrogates.
         described = _CUSTOM.validate_json(text.encode(errors="surrogatepass")) if text else []
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
@@ -218,7 +217,7 @@ def with_custom(text: str) -> dict[str, Model]:
 
 def _bad_custom(what: str, where: str, value: object) -> InvalidOptionsError:
     return InvalidOptionsError(
-        f"The custom models cannot be read: {what}",
+        f"The custom models are invalid: {what}",
         field=f"PBR_CUSTOM_MODELS.{where}".rstrip("."),
         value=value,
         remedy="docs/how-to/models.md shows what describes a model.",
@@ -226,7 +225,7 @@ def _bad_custom(what: str, where: str, value: object) -> InvalidOptionsError:
 
 
 def names() -> list[str]:
-    """Return what any stack may be asked for by name: the networks, best first, and ``classical``."""
+    """Return the names of the models that every stack has: the networks, best first, and ``classical``."""
     return [*MODELS, CLASSICAL]
 
 

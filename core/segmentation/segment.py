@@ -1,7 +1,7 @@
-"""Find the subject: one way for every network of the registry and for the built-in segmenter.
+"""Segment an image: prepare, predict, finish, for every network and for the built-in segmenter.
 
-A picture is prepared, predicted and finished. Only the second step needs the network, and takes several pictures at a
-time; a host that has threads to spare does the other two beside it.
+Only ``predict`` needs the network, and takes several images at a time; a host can run the other two steps on other
+threads.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,21 +19,21 @@ from core.segmentation.sessions import Networks
 from core.types import Mask, Rgb, Segmentation
 
 _MIN_SUBJECT_SHARE: Final = 0.001
-"""Smallest share of the picture that counts as a subject."""
+"""Smallest share of the image that counts as a subject."""
 
 _OVERSAMPLED: Final = 2
-"""A picture of twice the side that is looked at gives, by area, what the full one gives."""
+"""Area averaging of an image of twice the input's side gives the same input as the full image."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture as its model takes it.
+    """An image, preprocessed for its model.
 
     Attributes:
         model: the model's entry, None for the built-in segmenter.
-        pixels: 3 x S x S float32, normalised, S the network's input side; for the built-in segmenter the picture,
-            reduced.
-        mask_size: height and width that the mask will have.
+        pixels: 3 x S x S float32, normalized, S the network's input side; for the built-in segmenter the reduced
+            image.
+        mask_size: height and width of the mask.
     """
 
     model: Model | None
@@ -42,7 +42,7 @@ class Prepared:
 
 
 def sufficient_px(model: str, registry: Mapping[str, Model]) -> int:
-    """Return the side from which on a larger picture shows a model nothing more: ``decode``'s ``at_least_px``.
+    """Return the image side beyond which a model's input does not change: ``at_least_px`` of ``decode``.
 
     Raises:
         InvalidOptionsError: there is no such model.
@@ -52,19 +52,19 @@ def sufficient_px(model: str, registry: Mapping[str, Model]) -> int:
 
 
 def segment(rgb: Rgb, model: str, networks: Networks) -> Segmentation:
-    """Find the subject of a picture.
+    """Return the mask of an image's subject.
 
     Args:
-        rgb: H x W x 3 uint8, sRGB; sides of :func:`sufficient_px` are enough.
+        rgb: H x W x 3 uint8, sRGB; sides of :func:`sufficient_px` suffice.
         model: a name in the registry, or ``classical``.
         networks: runs the model.
 
     Returns:
-        The mask, h x w float32 in [0, 1], at most as large as the network's input and with the picture's
+        The mask, h x w float32 in [0, 1], at most as large as the network's input and with the image's
         aspect ratio; the model's name; the SHA-256 of its weights, None for ``classical``.
 
     Raises:
-        UnknownForegroundError: the picture shows no subject.
+        UnknownForegroundError: no subject was found.
         InvalidOptionsError, WeightsUnavailableError, WeightsHashMismatchError, GpuUnavailableError: see
             :meth:`core.segmentation.sessions.Networks.load`.
     """
@@ -74,9 +74,9 @@ def segment(rgb: Rgb, model: str, networks: Networks) -> Segmentation:
 
 
 def prepare(rgb: Rgb, model: str, registry: Mapping[str, Model]) -> Prepared:
-    """Bring a picture to the size and the range that a model takes.
+    """Scale and normalize an image for a model.
 
-    rembg resamples the whole picture with Lanczos's kernel and normalises in float64; docs/explanation/performance.md
+    rembg resamples the whole image with a Lanczos kernel and normalizes in float64; docs/explanation/performance.md
     compares masks and times.
 
     Raises:
@@ -94,10 +94,10 @@ def prepare(rgb: Rgb, model: str, registry: Mapping[str, Model]) -> Prepared:
     square = np.asarray(cv2.resize(rgb, (side, side), interpolation=kernel), np.uint8)
     scale = min(1.0, side / max(height, width))
     mask_size = max(1, round(height * scale)), max(1, round(width * scale))
-    return Prepared(entry, _normalise(square, entry), mask_size)
+    return Prepared(entry, _normalize(square, entry), mask_size)
 
 
-def _normalise(square: Rgb, model: Model) -> NDArray[np.float32]:
+def _normalize(square: Rgb, model: Model) -> NDArray[np.float32]:
     """Return planes of ``(value / brightest value - mean) / std``, which is what rembg feeds."""
     values = np.arange(256) / max(int(square.max()), 1)
     planes = np.empty((3, *square.shape[:2]), np.float32)
@@ -107,7 +107,7 @@ def _normalise(square: Rgb, model: Model) -> NDArray[np.float32]:
 
 
 def predict(prepared: Sequence[Prepared], networks: Networks) -> list[Mask]:
-    """Run a model on pictures that were prepared for it, all at once; :func:`finish` takes what it returns.
+    """Run a model on a batch of images that were prepared for it; :func:`finish` turns predictions into masks.
 
     Raises:
         WeightsUnavailableError, WeightsHashMismatchError, GpuUnavailableError: see
@@ -120,13 +120,12 @@ def predict(prepared: Sequence[Prepared], networks: Networks) -> list[Mask]:
 
 
 def finish(prepared: Prepared, prediction: Mask) -> Segmentation:
-    """Make a mask of a prediction: the network's own confidence.
+    """Turn a prediction into a mask: the network's own confidence.
 
-    rembg's masks do not show it: they are stretched to the full range, so that the noise of a prediction on
-    an empty picture looks like a subject.
+    rembg stretches masks to the full range instead, so that noise on an empty image looks like a subject.
 
     Raises:
-        UnknownForegroundError: the picture shows no subject.
+        UnknownForegroundError: no subject was found.
     """
     model, mask = prepared.model, prediction
     if model is not None:
@@ -137,7 +136,7 @@ def finish(prepared: Prepared, prediction: Mask) -> Segmentation:
         raise UnknownForegroundError(
             "No subject was found",
             field="image",
-            value=f"a subject of {share:.2%} of the picture",
-            remedy="Send a picture of one subject that stands out from its background, or try another model.",
+            value=f"a subject of {share:.2%} of the image",
+            remedy="Use an image whose subject stands out from its background, or another model.",
         )
     return Segmentation(mask / mask.max(), model.name if model else CLASSICAL, model.sha256 if model else None)

@@ -1,4 +1,4 @@
-"""Segmentation networks in memory: loaded by ONNX Runtime, run on a CPU or on a GPU, the last used ones kept."""
+"""ONNX Runtime sessions of segmentation networks, on a CPU or a GPU; the most recently used ones stay in memory."""
 
 import threading
 from collections import OrderedDict
@@ -18,7 +18,7 @@ _CPU: Final = "CPUExecutionProvider"
 
 
 class Device(StrEnum):
-    """What networks run on."""
+    """Device that networks run on."""
 
     CPU = "cpu"
     CUDA = "cuda"
@@ -57,24 +57,23 @@ class Networks:
         self._lock = threading.Lock()
 
     def load(self, name: str) -> None:
-        """Have a network ready before its first picture.
+        """Load a network before its first image.
 
         Raises:
-            GpuUnavailableError: the device is a GPU, and there is none that can be used.
+            GpuUnavailableError: the device is a GPU, and none can be used.
             InvalidOptionsError, WeightsHashMismatchError, WeightsUnavailableError: see :meth:`WeightSource.path`.
         """
         self._session(name)
 
     def predict(self, name: str, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Run a network.
+        """Run a network on a batch.
 
         Args:
-            name: its name in the registry.
+            name: of the network, in the registry.
             batch: N x 3 x S x S float32, S the network's input side.
 
         Returns:
-            Its first output, N x h x w float32. A network that was exported for a batch of another size is run as often
-            as it takes.
+            The first output, N x h x w float32. A network that was exported for another batch size runs several times.
 
         Raises:
             GpuUnavailableError, InvalidOptionsError, WeightsHashMismatchError, WeightsUnavailableError: as ``load``.
@@ -95,7 +94,7 @@ class Networks:
         with self._lock:
             if name not in self._loaded:
                 path = self.source.path(name)
-                while len(self._loaded) >= self._most:  # first, so that never more than that are in memory
+                while len(self._loaded) >= self._most:  # before loading, so that memory never holds more
                     self._loaded.popitem(last=False)
                 self._loaded[name] = _open(path, self._device, self._threads)
             self._loaded.move_to_end(name)
@@ -107,7 +106,7 @@ def _open(path: Path, device: Device, threads: int) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # A thread that waits for the others would spin, on time that decoding needs or that a container's quota counts.
+    # A waiting thread would spin, and take CPU time from decoding and from a container's quota.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if device is Device.CPU:
         options.enable_mem_pattern = False  # more memory, no less time: docs/explanation/performance.md
@@ -115,14 +114,14 @@ def _open(path: Path, device: Device, threads: int) -> Any:
 
     if _CUDA not in onnxruntime.get_available_providers():
         raise _no_gpu("this build of ONNX Runtime has no CUDA")
-    onnxruntime.preload_dlls()  # CUDA and cuDNN lie in packages of their own
-    # The default search tries every algorithm anew for each size of batch.
+    onnxruntime.preload_dlls()  # CUDA and cuDNN are in separate packages
+    # The default search tries every algorithm again for each batch size.
     cuda = (_CUDA, {"cudnn_conv_algo_search": "HEURISTIC"})
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=[cuda])
     except RuntimeError as error:
         raise _no_gpu(str(error)) from error
-    if _CUDA not in session.get_providers():  # it says so in its log only, and would run on the CPU
+    if _CUDA not in session.get_providers():  # ONNX Runtime only logs it, and would run on the CPU
         raise _no_gpu("CUDA or its driver could not be loaded")
     session.disable_fallback()
     return session
@@ -130,7 +129,7 @@ def _open(path: Path, device: Device, threads: int) -> Any:
 
 def _no_gpu(why: str) -> GpuUnavailableError:
     return GpuUnavailableError(
-        f"There is no GPU to run on: {why}",
+        f"No GPU can be used: {why}",
         field="PBR_DEVICE",
         value=Device.CUDA.value,
         remedy="Run the image's gpu flavour on a machine with an NVIDIA GPU and its driver, or set PBR_DEVICE=cpu.",

@@ -1,4 +1,4 @@
-"""Where things lie: the names that tie an upload to its cache entry, its intermediates and its result."""
+"""S3 object keys that derive from an upload: cache entry, intermediates, result, sidecar and failure report."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What this process may use of its machine: a container's share, where it has one, and not the host's whole."""
+"""CPU and memory limits of this process: the container's where there is one, else the host's."""
 
 import math
 import os
@@ -9,13 +9,13 @@ _CGROUP: Final = Path("/sys/fs/cgroup")
 
 
 def cpus(*, cgroup: Path = _CGROUP) -> int:
-    """Return how many processors may be busy at a time; a part of one counts as one.
+    """Return the number of CPUs that this process may use at a time, rounded up.
 
-    Lambda shows no cgroup, and as many processors as its share of one per 1,769 MB rounded up, or up to 3,538 MB one
-    more (measured by github.com/rwnx/lambda-cpuinfo).
+    Lambda has no cgroup. It shows one CPU per 1,769 MB, rounded up, and one more below 3,538 MB (measured by
+    github.com/rwnx/lambda-cpuinfo).
 
     Args:
-        cgroup: where the kernel tells the container's limits, in version 2 or 1.
+        cgroup: mount point of the container's cgroup, version 2 or 1.
     """
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota, period = [*_words(cgroup / "cpu.max"), "max", "max"][:2]
@@ -28,7 +28,7 @@ def cpus(*, cgroup: Path = _CGROUP) -> int:
 
 
 def memory_bytes(*, cgroup: Path = _CGROUP) -> int:
-    """Return the memory there is for all processes of this machine or container."""
+    """Return the memory of this container or host, in bytes."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     [limit] = _words(cgroup / "memory.max") or _words(cgroup / "memory/memory.limit_in_bytes") or ["max"]
     return physical if limit == "max" else min(physical, int(limit))

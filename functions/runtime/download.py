@@ -1,6 +1,6 @@
-"""A large file from elsewhere: within a time, verified, whole or not at all.
+"""Download a large file: within a time limit, verified, complete or not at all.
 
-A module of its own because httpx costs a fifth of a second to import, and hardly a process downloads.
+A separate module because httpx takes a fifth of a second to import, and few processes download.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_exponential_jitter
 
 OpenUrl: TypeAlias = Callable[[str, float], Generator[bytes, None, None]]
-"""Yields what lies at a URL, within so many seconds, and fails as :func:`over_http` does."""
+"""Yields the content of a URL within a time limit in seconds; raises the errors of :func:`over_http`."""
 
 _CONNECT_S: Final = 3.0
 _SILENCE_S: Final = 5.0
@@ -23,19 +23,19 @@ _RATE_AFTER_S: Final = 1.0
 
 
 class DownloadError(Exception):
-    """The file could not be had, or not in time; the text says why."""
+    """The file could not be downloaded in time; the message gives the reason."""
 
 
 class TransientDownloadError(DownloadError):
-    """Another try may succeed at once."""
+    """An immediate retry may succeed."""
 
 
 class UnreachableError(DownloadError):
-    """Nothing answers, or nothing can be written here: no other file will fare better."""
+    """The server does not answer, or the directory is not writable: other files would fail too."""
 
 
 class TamperedError(DownloadError):
-    """The file is another one. ``found`` is its SHA-256."""
+    """The file is not the pinned one. ``found`` is its SHA-256."""
 
     def __init__(self, found: str) -> None:
         self.found = found
@@ -43,12 +43,12 @@ class TamperedError(DownloadError):
 
 
 def over_http(url: str, timeout_s: float) -> Generator[bytes, None, None]:
-    """Yield what a web server serves; redirects are followed.
+    """Yield the content of a web address, following redirects.
 
     Raises:
-        UnreachableError: nothing answers.
-        TransientDownloadError: the server is overloaded, or broke off.
-        DownloadError: it has no such file.
+        UnreachableError: the server does not answer.
+        TransientDownloadError: the server is overloaded, or closed the connection early.
+        DownloadError: the server does not have the file.
     """
     timeout = httpx.Timeout(min(_SILENCE_S, timeout_s), connect=min(_CONNECT_S, timeout_s))
     try:
@@ -75,19 +75,19 @@ def fetch(
     timeout_s: float,
     open_url: OpenUrl = over_http,
 ) -> None:
-    """Put the verified file at ``path`` in one step, or leave nothing behind.
+    """Write the verified file to ``path`` atomically, or leave nothing behind.
 
     Args:
-        url: what to download.
-        path: where to put it; its directory is made.
-        sha256: what its hash has to be, lower-case hex.
-        size_bytes: how long it is.
-        timeout_s: for everything, retries included. A server that falls silent is given up after five seconds, and a
-            transfer as soon as its rate shows that it will not end in time.
-        open_url: how it is read.
+        url: of the file.
+        path: destination; its directory is created.
+        sha256: expected hash, lower-case hex.
+        size_bytes: expected size.
+        timeout_s: limit in seconds, retries included. A server may be silent for five seconds, and a transfer fails as
+            soon as its rate shows that it will not finish in time.
+        open_url: reads the URL.
 
     Raises:
-        UnreachableError, TamperedError, DownloadError: see there.
+        UnreachableError, TamperedError, DownloadError: the download failed.
     """
     part = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
@@ -105,17 +105,17 @@ def fetch(
 
 def _stream_with_retries(url: str, part: Path, size_bytes: int, timeout_s: float, open_url: OpenUrl) -> str:
     deadline = time.monotonic() + timeout_s
-    again = Retrying(
+    retrying = Retrying(
         retry=retry_if_exception_type(TransientDownloadError),
         wait=wait_exponential_jitter(multiplier=0.2, max=2.0),
         stop=stop_before_delay(timeout_s),
         reraise=True,
     )
-    return again(_stream, url, part, size_bytes, deadline, open_url)
+    return retrying(_stream, url, part, size_bytes, deadline, open_url)
 
 
 def _stream(url: str, part: Path, size_bytes: int, deadline: float, open_url: OpenUrl) -> str:
-    """Write what lies at ``url`` to ``part`` and return its SHA-256."""
+    """Write the content of ``url`` to ``part`` and return its SHA-256."""
     started = time.monotonic()
     digest, received = hashlib.sha256(), 0
     with closing(open_url(url, max(deadline - started, 0.001))) as chunks, part.open("wb") as file:

@@ -1,8 +1,8 @@
-"""HTTP to addresses that strangers name: pictures that are fetched for them, and webhooks.
+"""HTTP client for untrusted URLs: images that callers link to, and webhooks.
 
-Whoever chooses a URL that a server opens can choose what only that server reaches. So a host is resolved once for each
-request, all its addresses have to be public, and the connection goes to the address that was checked, whatever DNS
-says by then; redirects are requests of their own. TLS is verified against the host's name all the same.
+A caller who chooses a URL could choose one that only this server reaches (server-side request forgery). So each request
+resolves the host once, requires all of its addresses to be public, and connects to an address that was checked,
+whatever DNS returns later. Each redirect is checked like a new request. TLS is still verified against the host's name.
 """
 
 import re
@@ -23,16 +23,16 @@ from core.errors import BackgroundRemoverError
 
 MAX_REDIRECTS: Final = 5
 MAX_URL_CHARS: Final = 8192
-"""Longest URL. Presigned ones of S3 with a session's token have about 2,000 characters."""
+"""Longest URL. A presigned S3 URL with a session token has about 2,000 characters."""
 
 MIN_PORT: Final = 1024
-"""Lowest port beside the scheme's own. Those below are of other services, mail for one."""
+"""Lowest port other than the scheme's default. Lower ones belong to other services, e.g. mail."""
 
 _MAX_CONNECTS: Final = 4
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 _REDIRECTS: Final = {301, 302, 303, 307, 308}
 
-_NOT_PUBLIC: Final = "The host has no public address, or has others as well"
+_NOT_PUBLIC: Final = "The host has no public address, or also has private ones"
 
 _IN_PATH: Final = "/%:@!$&'()*+,;=~"
 _IN_QUERY: Final = _IN_PATH + "?"
@@ -43,7 +43,7 @@ _USER: Final = re.compile(r"^((?:[a-z0-9+.-]*:)?/+)?[^/]*@", re.IGNORECASE)
 _IpAddress: TypeAlias = IPv4Address | IPv6Address
 
 # IANA's special-purpose address registries: https://www.iana.org/assignments/iana-ipv4-special-registry and -ipv6-.
-# Not `is_global` of Python, which differs from release to release and takes multicast for global.
+# Not Python's `is_global`, which differs between releases and includes multicast.
 _SPECIAL_V4: Final = tuple(
     IPv4Network(network)
     for network in (
@@ -72,7 +72,7 @@ _NAT64: Final = IPv6Network("64:ff9b::/96")
 
 
 class UrlError(BackgroundRemoverError):
-    """Base of what can go wrong with a stranger's URL. What is told of the URL is its part that holds no secret."""
+    """Base of errors of untrusted URLs. ``value`` is the URL without the parts that may hold secrets."""
 
     remedy_text: ClassVar[str]
 
@@ -81,10 +81,10 @@ class UrlError(BackgroundRemoverError):
 
 
 class UrlRefusedError(UrlError):
-    """The URL is none that may be opened, or leads where nothing may be reached."""
+    """The URL is not allowed, or its host has a private address."""
 
     retryable = False
-    remedy_text = "Give the URL of a public server, without a user name or a password in it."
+    remedy_text = "Use the URL of a public server, without a user name or password."
 
 
 class UrlUntrustedError(UrlError):
@@ -95,53 +95,53 @@ class UrlUntrustedError(UrlError):
 
 
 class UrlUnreachableError(UrlError):
-    """No server answers, or it breaks off."""
+    """The server does not answer, or closed the connection early."""
 
     retryable = True
     remedy_text = "Check that the server can be reached from the Internet, and try again."
 
 
 class UrlTimeoutError(UrlError):
-    """The answer did not come in time."""
+    """The server did not respond in time."""
 
     retryable = True
     remedy_text = "Try again, or use a faster server."
 
 
 class UrlBusyError(UrlError):
-    """The server says that it cannot answer for the moment."""
+    """The server is overloaded (status 429 or 5xx)."""
 
     retryable = True
     remedy_text = "Try again later."
 
 
 class UrlAnswerError(UrlError):
-    """The server answers something else than the file."""
+    """The server's response is not the file."""
 
     retryable = False
-    remedy_text = "Give the URL of the file itself, one that opens without logging in."
+    remedy_text = "Use the URL of the file itself, one that needs no login."
 
 
 class UrlTooLargeError(UrlError):
-    """The file holds more bytes than the limit."""
+    """The file is larger than the limit."""
 
     retryable = False
-    remedy_text = "Give the URL of a smaller file."
+    remedy_text = "Use the URL of a smaller file."
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Which URLs may be opened.
+    """Allowed URLs.
 
-    A URL has a scheme of these and the scheme's own port or one from ``MIN_PORT`` on, no user name, and a host all of
-    whose addresses are public. ``localhost`` is 127.0.0.1 and never looked up.
+    A URL must have one of the schemes, the scheme's default port or one of at least ``MIN_PORT``, no user name, and a
+    host whose addresses are all public. ``localhost`` is 127.0.0.1 and never resolved.
 
     Attributes:
-        schemes: ``https`` and, if need be, ``http``. A redirect may not leave them.
-        networks: in CIDR notation, whose addresses may be reached although they are not public.
+        schemes: ``https``, or ``https`` and ``http``; also of redirects.
+        networks: private networks that are allowed, in CIDR notation.
 
     Raises:
-        ValueError: a network or a scheme is none.
+        ValueError: a network or a scheme is invalid.
     """
 
     schemes: tuple[str, ...] = ("https",)
@@ -151,13 +151,13 @@ class Policy:
         for network in self.networks:
             ip_network(network)
         if unknown := set(self.schemes) - set(_DEFAULT_PORTS):
-            raise ValueError(f"no scheme of HTTP: {sorted(unknown)}")
+            raise ValueError(f"not an HTTP scheme: {sorted(unknown)}")
 
     def check(self, url: str, *, field: str = "url") -> None:
-        """Refuse a URL by what can be seen without opening it.
+        """Check a URL without resolving its host.
 
         Raises:
-            UrlRefusedError: it can never be opened.
+            UrlRefusedError: the URL is not allowed.
         """
         _target(url, self, field)
 
@@ -169,25 +169,25 @@ class Policy:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What lies at a URL: its bytes, and the URL where they were found in the end, without its query."""
+    """A file, and the URL that it came from after redirects, without its query."""
 
     data: bytes
     url: str
 
 
 def get(url: str, policy: Policy, *, limit_bytes: int, timeout_s: float, field: str = "url") -> Fetched:
-    """Fetch a file; up to ``MAX_REDIRECTS`` redirects are followed, each checked as the URL itself.
+    """Fetch a file, following up to ``MAX_REDIRECTS`` redirects, each checked like the URL itself.
 
     Args:
-        url: where it lies.
-        policy: which URLs may be opened.
-        limit_bytes: the largest file that is taken.
-        timeout_s: for everything, from the first name's lookup to the last byte.
-        field: the input that the URL is, for errors.
+        url: of the file.
+        policy: the allowed URLs.
+        limit_bytes: largest accepted file.
+        timeout_s: total limit in seconds, from the first DNS lookup to the last byte.
+        field: the input that contained the URL, for errors.
 
     Raises:
         UrlRefusedError, UrlUntrustedError, UrlUnreachableError, UrlTimeoutError, UrlBusyError, UrlAnswerError,
-        UrlTooLargeError: see there.
+        UrlTooLargeError: the request failed.
     """
     ends_at = time.monotonic() + timeout_s
     for _ in range(1 + MAX_REDIRECTS):
@@ -197,29 +197,29 @@ def get(url: str, policy: Policy, *, limit_bytes: int, timeout_s: float, field: 
                 return Fetched(_file(response, target, limit_bytes), _without_secrets(url))
             location = _header(response, "location")
         if not location:
-            raise target.failed(UrlAnswerError, "The server redirects, but does not say where to")
+            raise target.failed(UrlAnswerError, "The server redirects without a location")
         try:
             url = urljoin(url, location)
         except ValueError as error:
-            raise target.failed(UrlRefusedError, "The server redirects to what is no URL") from error
+            raise target.failed(UrlRefusedError, "The server redirects to an invalid URL") from error
     raise target.failed(UrlAnswerError, f"There are more than {MAX_REDIRECTS} redirects")
 
 
 def post(
     url: str, body: bytes, headers: Mapping[str, str], policy: Policy, *, timeout_s: float, field: str = "url"
 ) -> int:
-    """Send a message and return the status of the answer; no more of it is read, and a redirect is not followed.
+    """Send a request and return the response's status; its body is not read, and redirects are not followed.
 
     Args:
-        url: where to.
-        body: the message.
-        headers: of the message, its ``Content-Type`` for one.
-        policy: which URLs may be opened.
-        timeout_s: for everything, from the name's lookup to the answer's last header.
-        field: the input that the URL is, for errors.
+        url: of the receiver.
+        body: of the request.
+        headers: of the request, e.g. ``Content-Type``.
+        policy: the allowed URLs.
+        timeout_s: total limit in seconds, from the DNS lookup to the response's last header.
+        field: the input that contained the URL, for errors.
 
     Raises:
-        UrlRefusedError, UrlUntrustedError, UrlUnreachableError, UrlTimeoutError: see there.
+        UrlRefusedError, UrlUntrustedError, UrlUnreachableError, UrlTimeoutError: the request failed.
     """
     target = _target(url, policy, field)
     with _exchange("POST", target, policy, time.monotonic() + timeout_s, headers, body) as response:
@@ -228,7 +228,7 @@ def post(
 
 @dataclass(frozen=True)
 class _Target:
-    """A URL that may be opened, taken apart once: what was checked is what is asked for."""
+    """An allowed URL, parsed once: the request uses exactly the parts that were checked."""
 
     url: str
     field: str
@@ -253,19 +253,19 @@ def _target(url: str, policy: Policy, field: str) -> _Target:
     if len(url) > MAX_URL_CHARS:
         raise refused(f"The URL is longer than {MAX_URL_CHARS} characters")
     if not url.isprintable() or "\\" in url or url != url.strip():
-        raise refused("The URL holds characters that no URL has")
+        raise refused("The URL has characters that are not allowed in URLs")
     try:
         parts = urlsplit(url)
         host, port = _host(parts), parts.port
-    except ValueError as error:  # idna's errors and ipaddress' are such
-        raise refused("The URL names no host that could be reached") from error
+    except ValueError as error:  # errors of idna and ipaddress are ValueErrors
+        raise refused("The URL has no valid host") from error
     if parts.scheme not in policy.schemes:
-        raise refused(f"URLs may start with {' or '.join(f'{scheme}://' for scheme in policy.schemes)} only")
+        raise refused(f"The URL must start with {' or '.join(f'{scheme}://' for scheme in policy.schemes)}")
     if "@" in parts.netloc:
-        raise refused("The URL holds a user name or a password")
+        raise refused("The URL contains a user name or a password")
     own_port = _DEFAULT_PORTS[parts.scheme]
     if port is not None and port != own_port and port < MIN_PORT:
-        raise refused(f"The port may be {own_port}, or {MIN_PORT} and above")
+        raise refused(f"The port must be {own_port}, or {MIN_PORT} and above")
     if any(not policy.allows(address) for address in _literal(host)):
         raise refused(_NOT_PUBLIC)
     path = quote(parts.path or "/", safe=_IN_PATH) + (f"?{quote(parts.query, safe=_IN_QUERY)}" if parts.query else "")
@@ -273,11 +273,11 @@ def _target(url: str, policy: Policy, field: str) -> _Target:
 
 
 def _host(parts: SplitResult) -> str:
-    """Return a URL's host as it is looked up: an address in its one usual form, or a name in ASCII, lower-case.
+    """Return a URL's host: an address in canonical form, or a lower-case ASCII name.
 
     Raises:
-        ValueError: it is neither. ``127.1``, ``0x7f000001`` and ``2130706433`` are addresses to some and names to
-            others, and so to nobody here.
+        ValueError: the host is neither. ``127.1``, ``0x7f000001`` and ``2130706433``, which some resolvers take for
+            addresses and others for names, are invalid.
     """
     text = parts.hostname or ""
     if "[" in parts.netloc:
@@ -285,12 +285,12 @@ def _host(parts: SplitResult) -> str:
     name = text if text.isascii() else idna.encode(text, uts46=True).decode()
     name = name.removesuffix(".")
     if not _HOST_NAME.fullmatch(name):
-        raise ValueError("no host name")
+        raise ValueError("not a host name")
     return str(IPv4Address(name)) if _NUMBER.fullmatch(name.rpartition(".")[2]) else name
 
 
 def _literal(host: str) -> list[str]:
-    """Return the address that a host is without being looked up, if it is one."""
+    """Return the address of a host that needs no DNS lookup, or an empty list."""
     if host == "localhost" or host.endswith(".localhost"):
         return ["127.0.0.1"]
     return [host] if ":" in host or _NUMBER.fullmatch(host.rpartition(".")[2]) else []
@@ -301,9 +301,9 @@ def _unmapped(address: _IpAddress) -> _IpAddress:
 
 
 def _is_public(address: _IpAddress) -> bool:
-    """Return whether anybody on the Internet reaches the address.
+    """Return whether an address is publicly routable.
 
-    Of the IPv6 addresses that carry one of IPv4, those of NAT64 are what they carry, and others are not public.
+    NAT64 addresses count as the IPv4 address that they embed; other IPv6 addresses that embed IPv4 are not public.
     """
     if isinstance(address, IPv6Address) and address in _NAT64:
         address = IPv4Address(int(address) & 0xFFFFFFFF)
@@ -316,7 +316,7 @@ def _is_public(address: _IpAddress) -> bool:
 def _exchange(
     method: str, target: _Target, policy: Policy, ends_at: float, headers: Mapping[str, str], body: bytes | None = None
 ) -> Generator[httpcore.Response, None, None]:
-    """Send one request and yield the answer, of which only the headers are read."""
+    """Send one request and yield the response after its headers."""
     all_headers = {
         "Host": target.authority,
         "User-Agent": "precision-background-remover",
@@ -333,21 +333,23 @@ def _exchange(
     except _NotPublicError as error:
         raise target.failed(UrlRefusedError, _NOT_PUBLIC) from error
     except httpcore.TimeoutException as error:
-        raise target.failed(UrlTimeoutError, "The server did not answer in time") from error
+        raise target.failed(UrlTimeoutError, "The server did not respond in time") from error
     except _UntrustedError as error:
         raise target.failed(UrlUntrustedError, "The server's certificate is not valid for its name") from error
     except (httpcore.NetworkError, httpcore.RemoteProtocolError) as error:
-        raise target.failed(UrlUnreachableError, "No server answers there, or it breaks off") from error
+        raise target.failed(
+            UrlUnreachableError, "The server does not answer, or closed the connection early"
+        ) from error
 
 
 def _file(response: httpcore.Response, target: _Target, limit_bytes: int) -> bytes:
     if response.status != HTTPStatus.OK:
         busy = response.status == HTTPStatus.TOO_MANY_REQUESTS or response.status >= HTTPStatus.INTERNAL_SERVER_ERROR
         raise target.failed(
-            UrlBusyError if busy else UrlAnswerError, f"The server answers with status {response.status}"
+            UrlBusyError if busy else UrlAnswerError, f"The server responded with status {response.status}"
         )
     if _header(response, "content-encoding").lower() not in {"", "identity"}:
-        raise target.failed(UrlAnswerError, "The server sends the file compressed, which it was asked not to")
+        raise target.failed(UrlAnswerError, "The server compressed the file, although the request forbids it")
     too_large = target.failed(UrlTooLargeError, f"The file is larger than {limit_bytes:,} bytes")
     if int(_header(response, "content-length") or 0) > limit_bytes:
         raise too_large
@@ -366,20 +368,20 @@ def _header(response: httpcore.Response, name: str) -> str:
 
 
 def _without_secrets(url: str) -> str:
-    """Return a URL, if it is one, without what may be a credential: query, fragment, user name and password."""
+    """Return a URL without query, fragment, user name and password, any of which may be a credential."""
     return _USER.sub(r"\1", re.split(r"[?#]", url, maxsplit=1)[0])
 
 
 class _NotPublicError(Exception):
-    """A host has no address, or one that may not be reached. Which of the two, and which address, nobody is told."""
+    """A host has no address, or one that is not allowed. Callers do not learn which, so that they cannot probe."""
 
 
 class _UntrustedError(Exception):
-    """A server cannot show that it is who it says."""
+    """A server's certificate is not valid."""
 
 
 class _CheckedNetwork(httpcore.NetworkBackend):
-    """Connects to addresses that the policy allows and to no others, until a moment of ``time.monotonic``."""
+    """Connects only to addresses that the policy allows, until a deadline in ``time.monotonic``."""
 
     def __init__(self, policy: Policy, ends_at: float) -> None:
         self._policy, self._ends_at, self._sockets = policy, ends_at, httpcore.SyncBackend()
@@ -406,7 +408,7 @@ class _CheckedNetwork(httpcore.NetworkBackend):
 
 
 class _TimedStream(httpcore.NetworkStream):
-    """A connection that ends at a moment, however busy it is: httpcore's own time limits start anew with each byte."""
+    """A connection with a total deadline: httpcore's own timeouts restart with each byte."""
 
     def __init__(self, stream: httpcore.NetworkStream, ends_at: float) -> None:
         self._stream, self._ends_at = stream, ends_at
@@ -443,8 +445,8 @@ def _left_s(ends_at: float) -> float:
 
 
 def _resolve(name: str, ends_at: float) -> list[str]:
-    """Return all addresses of a name, those of IPv4 first: what runs on AWS Lambda has seldom another way out."""
-    import dns.resolver  # here, because it costs a fifth of a second, and few requests name a URL
+    """Return all addresses of a name, IPv4 first: AWS Lambda functions rarely have IPv6 egress."""
+    import dns.resolver  # imported late: it takes a fifth of a second, and few requests have a URL
 
     addresses = []
     try:

@@ -1,15 +1,15 @@
-"""Which URLs of strangers a function may open."""
+"""Configuration of the URLs that a function may open for its callers."""
 
 from functions.runtime.config import Config, Names
 from functions.runtime.safe_http import Policy
 
 
 class UrlConfig(Config):
-    """What is opened of what callers name.
+    """Allowed URLs.
 
     Attributes:
-        url_schemes: of their URLs.
-        url_networks: networks that these may lead to although they are private.
+        url_schemes: allowed schemes.
+        url_networks: private networks that are allowed, in CIDR notation.
     """
 
     url_schemes: Names = ("https",)
@@ -17,5 +17,5 @@ class UrlConfig(Config):
 
     @property
     def outbound(self) -> Policy:
-        """What such URLs may lead to."""
+        """Policy for these URLs."""
         return Policy(schemes=self.url_schemes, networks=self.url_networks)
