@@ -16,11 +16,11 @@ from core.types import Rgb
 _RADIUS: Final = 1
 _EPSILON: Final = 1e-5
 _EPSILON_NATIVE: Final = 1e-6
-"""At full scale neighbours differ less, and less must count as flat."""
+"""At full scale neighbors differ less, so the threshold for flat is lower."""
 
 _TOLERANCE: Final = 1e-2
-"""Norm of the residual, relative to the first one, at which the solver has converged: alpha is then off by less
-than one of 255 levels on average, and where the prior counts."""
+"""Norm of the residual, relative to the first one, at which the solver has converged: the average error of alpha is
+then less than one of 255 levels."""
 
 
 class Laplacian(Protocol):
@@ -34,14 +34,14 @@ class Laplacian(Protocol):
 def solve(
     laplacian: Laplacian, prior: Plane, unknown: NDArray[np.bool_], *, confidence: Plane, max_iterations: int
 ) -> tuple[Plane, int]:
-    """Minimise the closed-form energy plus ``confidence * (alpha - prior)^2`` over the unknown pixels.
+    """Minimize the closed-form energy plus ``confidence * (alpha - prior)^2`` over the unknown pixels.
 
     Args:
-        laplacian: of the picture.
+        laplacian: of the image.
         prior: h x w float32 in [0, 1]: start and soft prior where unknown, kept as it is elsewhere.
         unknown: h x w, the pixels to solve for.
         confidence: h x w float32 above 0, the weight of the prior.
-        max_iterations: after which the solver stops, converged or not.
+        max_iterations: limit of the solver.
 
     Returns:
         Alpha, h x w float32 in [0, 1], and the number of iterations.
@@ -68,14 +68,14 @@ def solve(
 
 
 def upsampling_model(guide: Guide, alpha: Plane) -> Coefficients:
-    """Return the model that takes an alpha, solved on this guide, to a finer picture: windows as in the energy."""
+    """Return the model that carries an alpha, solved on this guide, over to a finer image; windows as in the energy."""
     return LocalLinearModel(guide, _RADIUS, _EPSILON).fit_mean(alpha).coefficients
 
 
 class MatrixFreeLaplacian:
     """The Laplacian of a guide, applied by box filters and never built.
 
-    Only windows that lie inside the guide count, which keeps it symmetric and positive semidefinite.
+    Only windows inside the guide count, which keeps it symmetric and positive semidefinite.
     Source: He, Sun, Tang, Fast Matting Using Large Kernel Matting Laplacian Matrices (2010).
     """
 
@@ -95,7 +95,7 @@ class MatrixFreeLaplacian:
 
 
 class SparseLaplacian:
-    """The Laplacian as pymatting builds it, which takes 600 bytes for each pixel of the picture.
+    """The Laplacian as pymatting builds it, which takes 600 bytes per pixel.
 
     Args:
         rgb: h x w x 3 uint8.

@@ -1,4 +1,4 @@
-"""The subject's own colour: takes the old background out of half-transparent pixels."""
+"""Foreground estimation: remove the old background's color from partly transparent pixels."""
 
 from collections.abc import Mapping
 from typing import Final, TypeAlias
@@ -16,43 +16,43 @@ _SWEEPS: Final[Mapping[Precision, tuple[int, int, int]]] = {
     Precision.HIGH: (4, 4, 2),
     Precision.ULTRA_HIGH: (8, 8, 8),
 }
-"""How often the colours are solved for at 1/4, 1/2 and full size."""
+"""Number of sweeps at 1/4, 1/2 and full size."""
 
 _COARSE_SWEEPS: Final = 8
-_CELL_PX: Final = 8  # of the coarse grid: twice the cell of the first of the sizes above
+_CELL_PX: Final = 8  # of the coarse grid: twice the first cell size above
 _TILE_PX: Final = 384
 
 _PRIOR: Final = np.float32(0.05)
-"""How much the colours around a pixel count against its own, which is 1 where the pixel shows one layer alone."""
+"""Weight of the colors around a pixel against its own, which is 1 where the pixel shows one layer only."""
 
 _FALLBACK: Final = np.float32(3e-3)
-"""Weight in a mean of a pixel that shows nothing of the layer: it decides where no other is near."""
+"""Weight in a mean of a pixel that shows nothing of the layer; matters only where no other pixel is near."""
 
 _Planes: TypeAlias = NDArray[np.float32]
-"""3 x H x W, in [0, 255]: channel by channel, so that numpy need not stretch an opacity over an innermost axis of 3."""
+"""3 x H x W, in [0, 255]: planar, so that numpy need not broadcast an opacity over an innermost axis of 3."""
 
 _Layers: TypeAlias = NDArray[np.float32]
-"""2 x 3 x H x W, in [0, 255]: the colours of the foreground and of the background."""
+"""2 x 3 x H x W, in [0, 255]: the colors of foreground and background."""
 
 
 def decontaminate(rgb: Rgb, alpha: Alpha, precision: Precision = Precision.HIGH) -> Rgb:
-    """Find the foreground's colours where 0 < alpha < 1.
+    """Return the foreground's colors.
 
-    From coarse to fine, the colours of both layers are smoothed, and moved by the least that explains the picture:
-    I = alpha F + (1 - alpha) B. Up to an eighth of the size this is done for the whole picture, from there on tile by
-    tile, where soft pixels are.
+    From coarse to fine, the colors of both layers are smoothed, then changed as little as possible to satisfy
+    I = alpha F + (1 - alpha) B. Up to 1/8 of the size this is done for the whole image, from there on only for tiles
+    with soft pixels.
 
     Sources: the weighted means are those of Forte, Approximate Fast Foreground Colour Estimation (2021); the levels,
     and solving for both layers at once, are those of Germer et al., Fast Multi-Level Foreground Estimation (2020).
 
     Args:
-        rgb: H x W x 3 uint8, the picture.
+        rgb: H x W x 3 uint8, the image.
         alpha: H x W float32 in [0, 1], 1 opaque.
-        precision: the higher, the more often the layers are solved for at the finer sizes.
+        precision: higher levels take more sweeps at the finer sizes.
 
     Returns:
-        H x W x 3 uint8, straight (not multiplied by alpha). Where alpha is 1 it is the picture to the bit;
-        where alpha is 0 it is 0, so that a cut-out does not carry the background that was removed.
+        H x W x 3 uint8, straight (not multiplied by alpha). Where alpha is 1 it equals the image;
+        where alpha is 0 it is 0, so that a cut-out does not contain the removed background.
     """
     sweeps = _SWEEPS[precision]
     coarse = _coarse_layers(shrink(rgb, _CELL_PX), shrink(alpha, _CELL_PX))
@@ -72,7 +72,7 @@ def decontaminate(rgb: Rgb, alpha: Alpha, precision: Precision = Precision.HIGH)
 
 
 def _part(tile: Tile, soft: NDArray[np.uint8]) -> tuple[Tile, NDArray[np.uint8]]:
-    """Return the part of a tile that holds all its soft pixels and starts on a cell, and the mask within it."""
+    """Return the part of a tile, aligned to cells, around all its soft pixels, and the mask within it."""
     left, top, width, height = cv2.boundingRect(soft)
     right, bottom = left + width, top + height
     left, top = left // _CELL_PX * _CELL_PX, top // _CELL_PX * _CELL_PX
@@ -81,7 +81,7 @@ def _part(tile: Tile, soft: NDArray[np.uint8]) -> tuple[Tile, NDArray[np.uint8]]
 
 
 def _coarse_layers(rgb: Rgb, alpha: Alpha) -> _Layers:
-    """Find the layers of a small picture, starting from its mean colour for both."""
+    """Return the layers of a small image, starting from its mean color for both."""
     observed = _planes(rgb)
     if max(alpha.shape) == 1:
         return np.stack([observed, observed])
@@ -90,9 +90,9 @@ def _coarse_layers(rgb: Rgb, alpha: Alpha) -> _Layers:
 
 
 def _foreground(rgb: Rgb, alpha: Alpha, part: Tile, coarse: _Layers, sweeps: tuple[int, ...]) -> NDArray[np.float32]:
-    """Find the foreground of a part of the picture from the coarse layers: h x w x 3."""
+    """Return the foreground of a part of the image, from the coarse layers: h x w x 3."""
     cells_px = [_CELL_PX >> level for level in range(1, len(sweeps) + 1)]
-    # A sweep reaches one cell far; enlarging reaches, in all, less than one cell of the coarse grid.
+    # A sweep reaches one cell; all enlarging together reaches less than one cell of the coarse grid.
     margin_px = _CELL_PX + sum(count * cell_px for count, cell_px in zip(sweeps, cells_px, strict=True))
     around = part.grown(margin_px, _CELL_PX, alpha.shape)
     layers = coarse[..., *around.cells(_CELL_PX)]
@@ -107,7 +107,7 @@ def _planes(rgb: Rgb) -> _Planes:
 
 
 def _enlarged(layers: _Layers, shape: tuple[int, ...]) -> _Layers:
-    """Return layers of twice the size, cut to that height and width."""
+    """Return layers of twice the size, cropped to ``shape``."""
     height, width = shape
     large = np.empty((2, 3, height, width), np.float32)
     for layer, small in zip(large.reshape(6, height, width), layers.reshape(6, *layers.shape[2:]), strict=True):
@@ -116,7 +116,7 @@ def _enlarged(layers: _Layers, shape: tuple[int, ...]) -> _Layers:
 
 
 def _solve(observed: _Planes, opacity: Alpha, layers: _Layers, count: int) -> _Layers:
-    """Move the layers towards what explains the picture that often, and smooth them in between; in place."""
+    """Fit the layers to the image ``count`` times and smooth them in between; in place."""
     shown = np.stack([opacity, 1 - opacity])[:, None]
     share = shown / (np.square(shown).sum(axis=0) + _PRIOR)
     _explain(observed, opacity, share, layers)
@@ -132,7 +132,7 @@ def _solve(observed: _Planes, opacity: Alpha, layers: _Layers, count: int) -> _L
 
 
 def _explain(observed: _Planes, opacity: Alpha, share: NDArray[np.float32], layers: _Layers) -> None:
-    """Give each layer its share, 2 x 1 x H x W, of what the two do not explain of the picture."""
+    """Add to each layer its share, 2 x 1 x H x W, of the residual of the image."""
     foreground, background = layers
     unexplained = background - foreground
     unexplained *= opacity

@@ -1,8 +1,7 @@
-"""The local linear model of matting, on a colour guide: in every window, alpha = a . I + b.
+"""The local linear model of matting, on a color guide: in every window, alpha = a . I + b.
 
-It is the base of both refinements: fitted to a mask it is the guided filter (He, Sun, Tang, Guided Image
-Filtering, 2013); asked how far an alpha is from being such a model, it is the matting Laplacian (Levin,
-Lischinski, Weiss, A Closed-Form Solution to Natural Image Matting, 2008).
+Fitted to a mask, it is the guided filter (He, Sun, Tang, Guided Image Filtering, 2013); its residual for an alpha is
+the matting Laplacian (Levin, Lischinski, Weiss, A Closed-Form Solution to Natural Image Matting, 2008).
 """
 
 from typing import NamedTuple, TypeAlias, TypeVar
@@ -15,19 +14,19 @@ Plane: TypeAlias = NDArray[np.float32]
 """h x w, float32."""
 
 Guide: TypeAlias = tuple[Plane, Plane, Plane]
-"""The picture's channels, float32 in [0, 1]: in planes, which is how the filters are fast."""
+"""The image's channels, float32 in [0, 1]; planar, because the filters are faster on planes."""
 
 Coefficients: TypeAlias = tuple[Plane, Plane, Plane, Plane]
-"""a, one plane for each channel, and b of alpha = a . I + b."""
+"""``a``, one plane per channel, and ``b`` of alpha = a . I + b."""
 
 _Real = TypeVar("_Real", np.float32, np.float64)
 
 _DOUBT: float = 0.03
-"""Variance of a window's misfit at which its model counts a quarter of a perfect one."""
+"""Variance of a window's misfit at which its model has a quarter of a perfect one's weight."""
 
 
 def as_guide(rgb: NDArray[np.uint8]) -> Guide:
-    """Return the channels of an H x W x 3 uint8 picture, in [0, 1]."""
+    """Return the channels of an H x W x 3 uint8 image, in [0, 1]."""
     red, green, blue = (channel * np.float32(1 / 255) for channel in cv2.split(rgb))
     return red, green, blue
 
@@ -48,7 +47,7 @@ def box_mean(values: NDArray[_Real], radius: int, border: int = cv2.BORDER_REFLE
 
 
 class Fit(NamedTuple):
-    """The models of all windows, each at its window's centre, or their means.
+    """The models of all windows, each at its window's center, or their means.
 
     ``variance`` is the target's in the window, ``misfit`` the part of it that the model does not explain.
     """
@@ -70,7 +69,7 @@ class LocalLinearModel:
     def __init__(self, guide: Guide, radius: int, epsilon: float) -> None:
         self._radius = radius
         self._guide = guide
-        # In float32 the 3 x 3 determinant cancels on grey edges, and the result shows it.
+        # In float32 the 3 x 3 determinant cancels visibly on gray edges.
         i = [channel.astype(np.float64) for channel in guide]
         mean = [box_mean(channel, radius) for channel in i]
         self._mean: list[Plane] = [plane.astype(np.float32) for plane in mean]
@@ -90,16 +89,16 @@ class LocalLinearModel:
         self._inverse = [[upper[min(m, n), max(m, n)] for n in range(3)] for m in range(3)]
 
     def fit(self, target: Plane) -> Coefficients:
-        """Return the model of the window centred on every pixel.
+        """Return the model of the window centered on every pixel.
 
         Args:
-            target: h x w float32, the plane to be explained by the guide.
+            target: h x w float32, the plane to fit.
         """
         mean = box_mean(target, self._radius)
         return self._solve(mean, self._covariances(target, mean))
 
     def fit_with_misfit(self, target: Plane) -> Fit:
-        """Return the same models, and how well each of them explains its window."""
+        """Return the same models with the variance and misfit of each window."""
         mean = box_mean(target, self._radius)
         covariances = self._covariances(target, mean)
         coefficients = self._solve(mean, covariances)
@@ -110,9 +109,9 @@ class LocalLinearModel:
         return Fit(coefficients, variance, misfit.clip(0, None, out=misfit))
 
     def fit_mean(self, target: Plane) -> Fit:
-        """Return, for every pixel, the mean of the models of all windows that hold it.
+        """Return, for every pixel, the mean of the models of all windows that contain it.
 
-        A window counts the less, the worse its model fits: one that straddles two subjects does not speak for either.
+        Windows with a larger misfit have less weight: a window across two subjects fits neither.
         """
         coefficients, variance, misfit = self.fit_with_misfit(target)
         weight = 1 / np.square(misfit + np.float32(_DOUBT))

@@ -1,10 +1,9 @@
-"""How a mask came about: through what blur its network saw the picture, and how well that explains the mask.
+"""Measure the blur of a mask and how far the mask can be trusted.
 
-A network's mask is the true alpha seen through the network's own blur, its point spread function. A picture
-that is blurred alike then explains the mask, window by window, as a linear function of its colours; the blur
-for which it does so best is the network's, and what remains unexplained says how far the mask is to be trusted:
-nothing but noise for a sound mask, a few hundredths for one that was sharpened or thresholded, a tenth and more
-for one whose edge lies beside the picture's.
+A network's mask is the true alpha, blurred by the network's point spread function. In every window, the mask is then a
+linear function of the colors of the image with the same blur. The blur with the best fit is the network's, and the
+unexplained share measures trust: only noise for a sound mask, a few hundredths for one that was sharpened or
+thresholded, a tenth and more for one whose edge is displaced.
 """
 
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from core.matting.tiles import Tile, split
 from core.matting.trimap import find_edge
 
 _SIGMAS: Final = (0.3, 0.6, 0.9, 1.3, 1.8, 2.5, 3.5)
-"""Tried, in pixels of the mask, the usual one first and then downhill."""
+"""Candidates, in pixels of the mask; the search starts at the usual one and goes downhill."""
 
 _USUAL: Final = 2
 
@@ -27,10 +26,10 @@ _RADIUS: Final = 2.5
 """Of the windows, in pixels of the mask."""
 
 _EDGE_VARIANCE: Final = 0.02
-"""Variance of the mask in a window from which on it holds an edge."""
+"""Least variance of the mask in a window with an edge."""
 
 _PERCENTILES: Final = (25, 5)
-"""Of the edge's windows, for the blur and for trust; many may be of one colour on both sides, and say nothing."""
+"""Of the edge's windows, for blur and trust; many windows have the same color on both sides and are no evidence."""
 
 _TILE_CELLS: Final = 64
 _MAX_TILES: Final = 12
@@ -38,11 +37,11 @@ _MAX_TILES: Final = 12
 
 @dataclass(frozen=True)
 class PointSpread:
-    """What was measured.
+    """Result of the measurement.
 
     Attributes:
-        sigma: of the Gaussian nearest to the network's blur, in pixels of the mask.
-        unexplained: share of the mask's variance along its edge that the picture, blurred so, does not explain.
+        sigma: of the Gaussian closest to the network's blur, in pixels of the mask.
+        unexplained: share of the mask's variance along its edge that the blurred image does not explain.
     """
 
     sigma: float
@@ -50,23 +49,23 @@ class PointSpread:
 
 
 class _Shares(NamedTuple):
-    """The share that one blur leaves unexplained, at two percentiles of the edge's windows."""
+    """Unexplained share for one blur, at two percentiles of the edge's windows."""
 
     quartile: float
     lowest: float
 
 
 def measure(guide: Guide, mask: Plane, pixel_cells: tuple[float, float], epsilon: float) -> PointSpread | None:
-    """Measure on up to twelve tiles, evenly spread over those that hold an edge of the mask.
+    """Measure on up to twelve tiles, evenly spread over those with an edge of the mask.
 
     Args:
-        guide: the picture on a grid, channels of h x w float32 in [0, 1].
+        guide: the image on a grid, channels of h x w float32 in [0, 1].
         mask: the mask on the same grid, h x w float32 in [0, 1].
         pixel_cells: height and width of one of the mask's own pixels, in cells of the grid.
         epsilon: the variance of the guide below which a window counts as flat.
 
     Returns:
-        The measurement, or None if the mask is more blurred than that, or has no edge.
+        The measurement, or None if the mask is too blurred or has no edge.
     """
     tiles = list(_edge_tiles(mask))
     tiles = tiles[:: -(-len(tiles) // _MAX_TILES) or 1]
@@ -96,7 +95,7 @@ def _edge_tiles(mask: Plane) -> Iterator[Tile]:
 def _shares(
     guide: Guide, mask: Plane, tiles: list[Tile], pixel_cells: tuple[float, float], epsilon: float, sigma: float
 ) -> _Shares | None:
-    """Return what a blur leaves unexplained in the windows that hold an edge, or None if there are none."""
+    """Return the unexplained shares for a blur in the windows with an edge, or None if there are none."""
     height, width = mask.shape
     down, across = (sigma * cells for cells in pixel_cells)
     radius = max(1, round(_RADIUS * (pixel_cells[0] * pixel_cells[1]) ** 0.5))

@@ -1,4 +1,4 @@
-"""How good a cut-out is likely to be, without a true one to compare it with, and whether a person should look."""
+"""Estimate a cut-out's quality without ground truth, and whether a person should review it."""
 
 import math
 from dataclasses import dataclass
@@ -17,25 +17,25 @@ _MIN_REGION_SHARE: Final = 0.0005
 """Smallest region that counts, as a share of the mask's pixels."""
 
 _REVIEW_BELOW: Final = 0.7
-"""A term of the score below it is a reason for review."""
+"""Threshold of the score's terms: one below it is a reason for review."""
 
 
 @dataclass(frozen=True)
 class Quality:
-    """What is known about a cut-out without the true one.
+    """Quality of a cut-out, estimated without ground truth.
 
     ``score`` is the product of five terms in [0, 1], each of which is 1 for a sound cut-out. "Soft" means
     4 alpha (1 - alpha): 1 where alpha is 0.5, 0 where it is 0 or 1.
 
-    - decided: the mask knows what the subject is. Mean of abs(2 mask - 1) over the mask's pixels above 0.05;
+    - decided: the mask is decided about the subject. Mean of abs(2 mask - 1) over the mask's pixels above 0.05;
       from 0.75 on the term is 1, at 0.45 it is 0. Noise and a washed-out mask lower it.
-    - supported: the picture has an edge where the mask has one: ``Matte.disagreement`` is small. Up to 0.06 the
-      term is 1, at 0.15 it is 0. Half a subject, or a mask beside it, lower it.
-    - whole: the subject is one thing, or a few. 1 / sum(share of each region squared) is the number of
+    - supported: the image has an edge where the mask has one: ``Matte.disagreement`` is small. Up to 0.06 the
+      term is 1, at 0.15 it is 0. Half a subject or a displaced mask lowers it.
+    - whole: the subject has one or a few regions. 1 / sum(share of each region squared) is the number of
       regions, small ones counting little; up to 4 the term is 1, then 4 / number.
-    - sized: the subject is more than a speck, and less than all there is. 1 if it covers 1 to 95 % of the
-      picture; below, share / 1 %; above, (100 % - share) / 5 %.
-    - framed: the subject does not run along the picture's border. Up to 50 % of the border the term is 1, at
+    - sized: the subject is neither a speck nor the whole image. 1 if it covers 1 to 95 % of the
+      image; below, share / 1 %; above, (100 % - share) / 5 %.
+    - framed: the subject does not run along the image's border. Up to 50 % of the border the term is 1, at
       100 % it is 0. A portrait cut by the bottom edge keeps 1; a mask of the background does not.
 
     ``reasons`` names each term below 0.7 by a code, and ``review`` is true if there is one:
@@ -43,12 +43,12 @@ class Quality:
     ``fills_picture``, ``cut_by_border``.
 
     Attributes:
-        score: 0 to 1; about 0.8 and more for what needs no look.
-        uncertain_share: share of the picture with 0.02 < alpha < 0.98.
+        score: 0 to 1; about 0.8 and more if no review is needed.
+        uncertain_share: share of the image with 0.02 < alpha < 0.98.
         foreground_share: mean of alpha.
-        regions: number of separate regions of alpha above 0.5 of at least 0.05 % of the picture.
+        regions: number of separate regions of alpha above 0.5 of at least 0.05 % of the image.
         touches_border: the sides that the subject touches, of top, right, bottom, left.
-        reasons: codes of what a person should look at; empty if there is no reason.
+        reasons: codes of what a person should review; may be empty.
     """
 
     score: float
@@ -60,11 +60,11 @@ class Quality:
 
     @property
     def review(self) -> bool:
-        """Whether a person should look at the result."""
+        """Whether a person should review the result."""
         return bool(self.reasons)
 
     def facts(self) -> dict[str, Any]:
-        """Return all of it as a JSON object, with rounded numbers."""
+        """Return a JSON object with rounded numbers."""
         return {
             "score": round(self.score, 3),
             "review": self.review,
@@ -77,14 +77,11 @@ class Quality:
 
 
 def assess(mask: Mask, matte: Matte) -> Quality:
-    """Judge a mask and what was made of it by ``core.matting.refine``.
+    """Estimate the quality of a mask and its refined alpha.
 
     Args:
         mask: h x w float32 in [0, 1], at the network's size.
-        matte: whose alpha is H x W float32 in [0, 1], at the picture's size.
-
-    Returns:
-        The judgement; see ``Quality`` for the definition of each figure.
+        matte: from ``core.matting.refine``; alpha is H x W float32 in [0, 1], at the image's size.
     """
     alpha = matte.alpha
     size = (min(mask.shape[1], alpha.shape[1]), min(mask.shape[0], alpha.shape[0]))

@@ -84,7 +84,7 @@ def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Ma
 
     - draft: a guided filter, fitted on a coarse grid to the mask and to the image *blurred as the mask is*, and
       applied to the sharp image, so that alpha does not inherit the mask's blur (He and Sun, Fast Guided
-      Filter, 2015). The blur is that of a sound network;
+      Filter, 2015). It assumes the blur of a sound network;
     - standard: the blur and the trust in the mask are measured (see ``core.matting.point_spread``); the lower the
       trust, the wider are windows and band. Then alpha is corrected until, blurred, it reproduces the mask where that
       is trusted or where the image does not show the mask's edge (back-projection; Irani and Peleg, Improving

@@ -1,7 +1,7 @@
-"""Coarse grids and tiles: how a picture of any size is worked on in bounded memory.
+"""Coarse grids and tiles, to process an image of any size in bounded memory.
 
-A grid has square cells of ``cell_px`` pixels and starts at the picture's top left corner; the cells at the
-right and at the bottom may reach beyond the picture.
+A grid has square cells of ``cell_px`` pixels and starts at the image's top left corner; the cells at the right and
+bottom may extend beyond the image.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,10 +17,10 @@ _Scalar = TypeVar("_Scalar", np.uint8, np.float32)
 _Result = TypeVar("_Result")
 
 _MAX_THREADS = 8
-"""More of them hardly help, and each holds a tile's arrays."""
+"""More threads hardly help, and each holds a tile's arrays."""
 
-# glibc keeps freed memory only up to twice the largest block that it has seen freed (mallopt(3), M_MMAP_THRESHOLD;
-# 32 MiB at most). Without this one, which is never touched, each tile's arrays are new pages: twice the time.
+# glibc reuses freed memory only up to twice the largest block freed so far (mallopt(3), M_MMAP_THRESHOLD; 32 MiB at
+# most). Without this untouched block, each tile's arrays would be new pages and take twice the time.
 np.empty(31 * 2**20, np.uint8)
 
 
@@ -35,18 +35,18 @@ class Tile:
 
     @property
     def window(self) -> tuple[slice, slice]:
-        """Index of the rectangle in an array of the picture's size."""
+        """Index of the rectangle in an array of the image's size."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
     def cells(self, cell_px: int) -> tuple[slice, slice]:
-        """Index of the cells that cover the rectangle, which starts on a cell, in an array with one entry each."""
+        """Index of the cells that cover the rectangle, which starts on a cell, in an array with one entry per cell."""
         return (
             slice(self.top // cell_px, -(-self.bottom // cell_px)),
             slice(self.left // cell_px, -(-self.right // cell_px)),
         )
 
     def grown(self, margin_px: int, cell_px: int, shape: tuple[int, int]) -> "Tile":
-        """Return the rectangle with a margin of whole cells on each side, cut at a picture of that shape."""
+        """Return the rectangle with a margin of whole cells on each side, clipped to an image of ``shape``."""
         margin_px = -(-margin_px // cell_px) * cell_px
         return Tile(
             max(0, self.top - margin_px),
@@ -64,7 +64,7 @@ class Tile:
 
 
 def split(shape: tuple[int, int], tile_px: int) -> Iterator[Tile]:
-    """Yield squares of ``tile_px`` that cover a picture of that height and width, cut at its edges."""
+    """Yield squares of ``tile_px`` that cover an image of that height and width, clipped to it."""
     height, width = shape
     for top in range(0, height, tile_px):
         for left in range(0, width, tile_px):
@@ -72,19 +72,19 @@ def split(shape: tuple[int, int], tile_px: int) -> Iterator[Tile]:
 
 
 def on_each(tiles: Iterable[Tile], work: Callable[[Tile], _Result]) -> list[_Result]:
-    """Call ``work`` with every tile, on as many threads as OpenCV is told to use; return the results in order.
+    """Call ``work`` with every tile, on as many threads as OpenCV uses; return the results in order.
 
-    Tiles are done in any order: what one writes, no other may read.
+    Calls run in any order, so none may read what another writes.
     """
     with ThreadPoolExecutor(min(cv2.getNumThreads(), _MAX_THREADS)) as pool:
         return list(pool.map(work, tiles))
 
 
 def shrink(image: NDArray[_Scalar], cell_px: int) -> NDArray[_Scalar]:
-    """Return the mean of every cell; cells that the picture's edge cuts are filled by repeating its last pixels.
+    """Return the mean of every cell; cells at the image's edge are filled by repeating its last pixels.
 
     Args:
-        image: H x W or H x W x channels. It is returned itself, not a copy, where ``cell_px`` is 1.
+        image: H x W or H x W x channels; returned itself, not a copy, if ``cell_px`` is 1.
         cell_px: side of a cell.
     """
     if cell_px == 1:
@@ -92,7 +92,7 @@ def shrink(image: NDArray[_Scalar], cell_px: int) -> NDArray[_Scalar]:
     height, width = image.shape[:2]
     columns = -(-width // cell_px)
     small: NDArray[_Scalar] = np.empty((-(-height // cell_px), columns, *image.shape[2:]), image.dtype)
-    strip_px = 64 * cell_px  # in strips, so that filling up never copies the whole picture
+    strip_px = 64 * cell_px  # in strips, so that filling never copies the whole image
     for top in range(0, height, strip_px):
         rows = image[top : top + strip_px]
         bottom_px, right_px = -rows.shape[0] % cell_px, -width % cell_px
@@ -105,7 +105,7 @@ def shrink(image: NDArray[_Scalar], cell_px: int) -> NDArray[_Scalar]:
 
 
 def enlarge(coarse: NDArray[np.float32], cell_px: int) -> NDArray[np.float32]:
-    """Return an array ``cell_px`` times as high and wide, interpolated linearly between the cells' centres."""
+    """Return an array ``cell_px`` times as high and wide, interpolated linearly between the cells' centers."""
     if cell_px == 1:
         return coarse
     size = (coarse.shape[1] * cell_px, coarse.shape[0] * cell_px)

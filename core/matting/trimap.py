@@ -1,4 +1,4 @@
-"""What a mask leaves open: known foreground, known background, and the uncertain band between them."""
+"""Trimap of a mask: known foreground, known background, and the uncertain band between them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from core.matting.tiles import Tile, split
 from core.types import Mask
 
 CERTAIN_FOREGROUND: Final = 0.96
-"""From here on a mask's value means subject."""
+"""Least value of a mask that is certainly foreground."""
 
 CERTAIN_BACKGROUND: Final = 0.04
-"""Up to here a mask's value means background."""
+"""Largest value of a mask that is certainly background."""
 
 
 @dataclass(frozen=True)
 class Band:
     """The uncertain band, on a grid.
 
-    ``cells`` is bool, one for each cell of ``cell_px`` pixels; ``shape`` is the picture's height and width.
+    ``cells`` is bool, one per cell of ``cell_px`` pixels; ``shape`` is the image's height and width.
     """
 
     cells: NDArray[np.bool_]
@@ -31,15 +31,15 @@ class Band:
 
     @property
     def share(self) -> float:
-        """Share of the picture that is uncertain, 0 to 1."""
+        """Share of the image that is uncertain, 0 to 1."""
         return float(self.cells.mean())
 
     def tiles(self, tile_px: int) -> Iterator[Tile]:
-        """Yield those squares of ``tile_px``, a multiple of ``cell_px``, that hold uncertain pixels."""
+        """Yield the squares of ``tile_px``, a multiple of ``cell_px``, with uncertain pixels."""
         return (tile for tile in split(self.shape, tile_px) if self.cells[tile.cells(self.cell_px)].any())
 
     def within(self, tile: Tile) -> NDArray[np.uint8]:
-        """Return which pixels of a tile, which starts on a cell, are uncertain: 1, else 0."""
+        """Return 1 for each uncertain pixel of a tile that starts on a cell, else 0."""
         cells = self.cells[tile.cells(self.cell_px)].view(np.uint8)
         size = (cells.shape[1] * self.cell_px, cells.shape[0] * self.cell_px)
         pixels = np.asarray(cv2.resize(cells, size, interpolation=cv2.INTER_NEAREST), np.uint8)
@@ -47,16 +47,16 @@ class Band:
 
 
 def find_band(mask: Mask, *, cell_px: int, shape: tuple[int, int], margin_px: int) -> Band:
-    """Find the band in a mask.
+    """Return the uncertain band of a mask.
 
     Args:
-        mask: values in [0, 1], one for each cell.
-        cell_px: side of a cell, in pixels of the picture.
-        shape: the picture's height and width, in pixels.
-        margin_px: how far the band reaches beyond the mask's uncertain values, in pixels of the picture.
+        mask: values in [0, 1], one per cell.
+        cell_px: side of a cell, in pixels of the image.
+        shape: the image's height and width, in pixels.
+        margin_px: extent of the band beyond the mask's uncertain values, in pixels of the image.
     """
     uncertain = (mask > CERTAIN_BACKGROUND) & (mask < CERTAIN_FOREGROUND)
-    # A hard edge can fall between two cells and leave no value in between.
+    # A hard edge between two cells leaves no value in between.
     uncertain |= find_edge(mask)
     side = 2 * max(1, -(-margin_px // cell_px)) + 1
     reach = cv2.dilate(uncertain.astype(np.uint8), np.ones((side, side), np.uint8))
@@ -64,6 +64,6 @@ def find_band(mask: Mask, *, cell_px: int, shape: tuple[int, int], margin_px: in
 
 
 def find_edge(mask: Mask) -> NDArray[np.bool_]:
-    """Return where a mask passes 0.5: the values on both sides of it."""
+    """Return the values on both sides of where a mask crosses 0.5."""
     neighbours = np.ones((3, 3), np.uint8)
     return np.asarray(cv2.morphologyEx((mask >= 0.5).astype(np.uint8), cv2.MORPH_GRADIENT, neighbours) > 0)

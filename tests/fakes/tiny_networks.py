@@ -1,4 +1,4 @@
-"""Networks of a few operations, whose predictions are known."""
+"""Networks of a few operations with known predictions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,14 +45,14 @@ def network(
     before: Sequence[onnx.NodeProto] = (),
     constants: dict[str, np.ndarray] | None = None,
 ) -> bytes:
-    """A network that predicts ``gain`` times the mean of the normalised channels.
+    """A network that predicts ``gain`` times the mean of the normalized channels.
 
     Args:
-        batch: dimension of its input; a name stands for any number.
+        batch: dimension of its input; a name allows any number.
         dtype: of its input and output.
-        gain: see above.
-        before: operations that make ``checked`` of ``image``; without any, it is the image.
-        constants: what these operations use.
+        gain: factor of the mean.
+        before: operations from ``image`` to ``checked``; none for identity.
+        constants: of these operations.
     """
     number = helper.tensor_dtype_to_np_dtype(dtype)
     nodes = [
@@ -75,7 +75,7 @@ def network(
 
 
 def only_for_batches_of(size: int) -> bytes:
-    """A network that fails for any other number of pictures."""
+    """A network that fails for any other number of images."""
     return network(
         before=[helper.make_node("Reshape", ["image", "shape"], ["checked"])],
         constants={"shape": np.array([size, 3, SIDE, SIDE])},
@@ -83,7 +83,7 @@ def only_for_batches_of(size: int) -> bytes:
 
 
 def fails_on_black() -> bytes:
-    """A network that fails if any of its pictures is black: it looks up the second entry of a table of one."""
+    """A network that fails if an image is black: it looks up the second entry of a table of one."""
     return network(
         before=[
             helper.make_node("ReduceMax", ["image"], ["brightest"], axes=[1, 2, 3], keepdims=1),
@@ -97,7 +97,7 @@ def fails_on_black() -> bytes:
 
 
 def install(directory: Path, name: str, content: bytes) -> Model:
-    """Put a network where a worker looks for weights, and return its entry."""
+    """Write a network into a directory of weights and return its entry."""
     (directory / f"{name}.onnx").write_bytes(content)
     return Model(
         name=name,
