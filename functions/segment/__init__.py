@@ -1,1 +1,1 @@
-"""Stage two: where the subject is. One piece of work on three hosts: Lambda, an ECS worker, a SageMaker endpoint."""
+"""Segmentation, the second stage, on three hosts: Lambda, an ECS worker and a SageMaker endpoint."""

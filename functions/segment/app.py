@@ -1,4 +1,4 @@
-"""Segmentation on Lambda: the CPU host, and the one that stands in for the others."""
+"""Segmentation on Lambda: a CPU host, and the fallback of the other hosts."""
 
 from typing import Any
 

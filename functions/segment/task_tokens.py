@@ -1,4 +1,4 @@
-"""Task tokens: the state machine is told how a job ended, and meanwhile that it is still worked on."""
+"""Task tokens: report success, failure and heartbeats of a job to the state machine."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from functions.runtime.handler import logger
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient
 
-_GONE: Final = {"TaskTimedOut", "TaskDoesNotExist", "InvalidToken"}
-_LONGEST_CAUSE: Final = 32_768  # Step Functions refuses the whole call for one character more
+_EXPIRED: Final = {"TaskTimedOut", "TaskDoesNotExist", "InvalidToken"}
+_MAX_CAUSE_CHARS: Final = 32_768  # Step Functions rejects a call with a longer cause
 
 
 class TaskTokens:
-    """TaskTokens task tokens; may be used by several threads.
+    """Reports to the state machine by task token; thread-safe.
 
     Args:
-        sfn: client of Step Functions. None makes one that tries for a minute: an answer that is lost costs the job
-            its heartbeat timeout and a second computation.
+        sfn: Step Functions client. None creates one that retries for about a minute, because a lost report costs the
+            job its heartbeat timeout and a second computation.
     """
 
     def __init__(self, sfn: SFNClient | None = None) -> None:
@@ -36,37 +36,35 @@ class TaskTokens:
         self._sfn = sfn or boto3.client("stepfunctions", config=retries)
 
     def success(self, token: str, part: Mapping[str, Any]) -> None:
-        """Hand on what the job made.
-
-        An answer that nobody waits for any more is logged and no error; so it is with :meth:`failure`.
+        """Report a job's output. An expired token is logged and ignored, also by :meth:`failure`.
 
         Raises:
-            ClientError, BotoCoreError: Step Functions refuses, or cannot be reached.
+            ClientError, BotoCoreError: Step Functions rejects the call, or cannot be reached.
         """
         try:
             self._sfn.send_task_success(taskToken=token, output=json.dumps(part))
         except ClientError as error:
-            _check_gone(error)
+            _ignore_expired(error)
 
     def failure(self, token: str, error: Exception) -> None:
-        """Fail the job by the error's class name, with its facts if it is one of ours.
+        """Report a job's failure: the error's class name, and as cause the facts of our errors or the error's text.
 
         Raises:
-            ClientError, BotoCoreError: Step Functions refuses, or cannot be reached.
+            ClientError, BotoCoreError: Step Functions rejects the call, or cannot be reached.
         """
         cause = to_wire(error) if isinstance(error, BackgroundRemoverError) else str(error)
         try:
-            self._sfn.send_task_failure(taskToken=token, error=type(error).__name__, cause=cause[:_LONGEST_CAUSE])
-        except ClientError as refusal:
-            _check_gone(refusal)
+            self._sfn.send_task_failure(taskToken=token, error=type(error).__name__, cause=cause[:_MAX_CAUSE_CHARS])
+        except ClientError as rejection:
+            _ignore_expired(rejection)
 
     def heartbeat(self, token: str) -> bool:
-        """Say that the job is worked on; return whether anybody still waits for it. A call that fails says yes."""
+        """Send a heartbeat and return False if the token has expired. True if the call fails for any other reason."""
         try:
             self._sfn.send_task_heartbeat(taskToken=token)
         except ClientError as error:
-            if error.response["Error"]["Code"] in _GONE:
-                logger.warning("nobody waits for this job any more")
+            if error.response["Error"]["Code"] in _EXPIRED:
+                logger.warning("task token expired")
                 return False
             logger.exception("heartbeat failed")
         except BotoCoreError:
@@ -75,7 +73,12 @@ class TaskTokens:
 
     @contextmanager
     def kept_alive(self, token: str, *, every_s: float) -> Iterator[None]:
-        """Send heartbeats until the block ends, or until nobody waits any more."""
+        """Send heartbeats until the block ends or the token expires.
+
+        Args:
+            token: task token.
+            every_s: interval in seconds.
+        """
         done = threading.Event()
 
         def beat() -> None:
@@ -91,7 +94,7 @@ class TaskTokens:
             thread.join()
 
 
-def _check_gone(error: ClientError) -> None:
-    if error.response["Error"]["Code"] not in _GONE:
+def _ignore_expired(error: ClientError) -> None:
+    if error.response["Error"]["Code"] not in _EXPIRED:
         raise error
-    logger.warning("the answer came too late")
+    logger.warning("task token expired before the report")

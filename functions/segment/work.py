@@ -1,4 +1,4 @@
-"""The work that the three hosts share."""
+"""The steps of segmentation that all hosts share."""
 
 import time
 from typing import Any, Literal
@@ -15,7 +15,7 @@ HostName = Literal["lambda", "ecs", "sagemaker"]
 
 
 def segment_job(job: Job, store: Store, work_bucket: str, networks: Networks, *, host: HostName) -> dict[str, Any]:
-    """Segment the job's picture, put the mask, and return its :class:`functions.contracts.job.MaskPart`.
+    """Segment the job's image, store the mask, and return its :class:`functions.contracts.job.MaskPart`.
 
     Raises:
         BackgroundRemoverError: see :func:`core.segmentation.segment.segment`, :class:`functions.runtime.store.Store`.
@@ -27,7 +27,7 @@ def segment_job(job: Job, store: Store, work_bucket: str, networks: Networks, *,
 
 
 def load(job: Job, store: Store, networks: Networks) -> Prepared:
-    """Read the job's picture, no larger than its model can use, and prepare the region that is looked at."""
+    """Read the job's image, at the size that its model needs, and prepare its region of interest."""
     registry = networks.source.registry
     region = layout.region(job.options.roi, job.source.width, job.source.height)
     picture = store.picture(job.source, at_least_px=region.at_least_px(sufficient_px(job.model, registry)))
@@ -37,7 +37,7 @@ def load(job: Job, store: Store, networks: Networks) -> Prepared:
 def deliver(
     job: Job, segmentation: Segmentation, store: Store, work_bucket: str, *, host: HostName, started: float
 ) -> dict[str, Any]:
-    """Put the mask and return what the state machine is told of it; ``started`` is of ``time.perf_counter``."""
+    """Store the mask and return its :class:`functions.contracts.job.MaskPart`; ``started``: ``perf_counter``."""
     store.put_plane(work_bucket, job.mask_key, segmentation.mask)
     height, width = segmentation.mask.shape
     return {
@@ -48,15 +48,15 @@ def deliver(
         "weights_sha256": segmentation.weights_sha256,
         "host": host,
         "seconds": round(time.perf_counter() - started, 4),
-        "warnings": [*_said_of_the_model(segmentation.model), *_said_of_the_host(job)],
+        "warnings": [*_model_warnings(segmentation.model), *_host_warnings(job)],
     }
 
 
-def _said_of_the_model(model: str) -> list[str]:
+def _model_warnings(model: str) -> list[str]:
     if model != CLASSICAL:
         return []
-    return ["segmented without a neural network: the classical segmenter expects one centred subject"]
+    return ["segmented without a neural network: the classical segmenter expects one centered subject"]
 
 
-def _said_of_the_host(job: Job) -> list[str]:
+def _host_warnings(job: Job) -> list[str]:
     return [f"segmented on lambda: {state} failed with {caught['Error']}" for state, caught in job.fallback.items()]

@@ -1,4 +1,4 @@
-"""Micro-batches: pictures of one model, collected while others of it are on their way."""
+"""Micro-batches: images for one model, collected while more of them are being loaded."""
 
 import math
 import threading
@@ -10,14 +10,14 @@ Item = TypeVar("Item")
 
 
 class Batches(Generic[Item]):
-    """Items by model, taken in batches; may be used by several threads.
+    """Collects items by model and returns them in batches; thread-safe.
 
-    A batch goes out as soon as it is full, as no other item of its model is expected, or as its oldest item has waited
-    long enough. Of several that may go, the one with the oldest item goes first, so that no model starves another.
+    A batch is ready when it is full, when no other item of its model is expected, or when its oldest item has waited
+    for ``wait_s``. The batch with the oldest item goes first, so that no model starves another.
 
     Args:
-        most: how many items a batch has at most.
-        wait_s: how long an item waits for others at most.
+        most: maximum number of items in a batch.
+        wait_s: maximum time that an item waits for others, in seconds.
     """
 
     def __init__(self, most: int, wait_s: float) -> None:
@@ -28,27 +28,27 @@ class Batches(Generic[Item]):
         self._changed = threading.Condition()
 
     def expect(self, model: str) -> None:
-        """Announce an item: :meth:`put` or :meth:`give_up` has to follow."""
+        """Announce an item. A call of :meth:`put` or :meth:`cancel` must follow."""
         with self._changed:
             self._expected[model] += 1
 
     def put(self, model: str, item: Item) -> None:
-        """Add an item that was announced."""
+        """Add an announced item."""
         with self._changed:
             self._waiting.setdefault(model, deque()).append((time.monotonic(), item))
             self._arrived(model)
 
-    def give_up(self, model: str) -> None:
-        """Take back an announcement."""
+    def cancel(self, model: str) -> None:
+        """Withdraw an announced item."""
         with self._changed:
             self._arrived(model)
 
     def _arrived(self, model: str) -> None:
-        self._expected -= Counter([model])  # which drops the model that nothing more is expected of
+        self._expected -= Counter([model])  # removes models with no expected items
         self._changed.notify_all()
 
     def take(self) -> list[Item] | None:
-        """Wait for a batch; None once there is none to come."""
+        """Wait for a batch and return it, or None after :meth:`close`."""
         with self._changed:
             while not self._closed:
                 now = time.monotonic()
@@ -73,7 +73,7 @@ class Batches(Generic[Item]):
         return batch
 
     def close(self) -> None:
-        """Let go of all that waits; there are no more batches."""
+        """Discard all items and end :meth:`take`."""
         with self._changed:
             self._closed = True
             self._waiting.clear()

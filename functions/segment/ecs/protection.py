@@ -1,6 +1,6 @@
-"""Scale-in protection: ECS is told that this task has work in hand, so that it stops another one.
+"""Scale-in protection: while this task has jobs in progress, ECS stops other tasks first.
 
-See "Task scale-in protection endpoint" in the developer guide of Amazon ECS.
+Source: "Amazon ECS task scale-in protection endpoint" in the Amazon ECS developer guide.
 """
 
 import time
@@ -12,20 +12,20 @@ import httpx
 from functions.runtime.handler import logger
 
 _MINUTES: Final = 15
-"""As long as a job lives in SegmentOnEcs."""
+"""Timeout of a job in SegmentOnEcs."""
 
 _PAUSE_S: Final = 60.0
-"""Under a load that never ends ECS could neither deploy nor scale in: so protection is left to lapse, and comes back
-only after a pause. A task that is stopped then drains, and no job is lost. After a refusal the pause is the same."""
+"""Pause after protection expires or is rejected. Without it ECS could neither deploy nor scale in under constant load.
+A task that ECS stops during the pause drains, and no job is lost."""
 
 
 class Protection:
-    """The protection of this task; used by one thread.
+    """Scale-in protection of this task; not thread-safe.
 
     Args:
-        agent_uri: ``ECS_AGENT_URI``; None outside of ECS, where nothing is done.
-        client: makes the requests.
-        clock: seconds.
+        agent_uri: ``ECS_AGENT_URI``; None outside of ECS, where the methods have no effect.
+        client: HTTP client.
+        clock: monotonic time in seconds.
     """
 
     def __init__(
@@ -38,29 +38,29 @@ class Protection:
         self._not_before = clock()
 
     def on(self) -> None:
-        """There is work in hand."""
+        """Enable protection."""
         if self._clock() < self._not_before:
             return
         self._protected = self._put({"ProtectionEnabled": True, "ExpiresInMinutes": _MINUTES})
         self._not_before = self._clock() + _PAUSE_S + (60.0 * _MINUTES if self._protected else 0.0)
 
     def off(self) -> None:
-        """There is none."""
+        """Disable protection."""
         if self._protected:
             self._protected = not self._put({"ProtectionEnabled": False})
             self._not_before = self._clock()
 
     def _put(self, state: dict[str, Any]) -> bool:
-        """Return whether the agent has done as it was told; it says 200 to some requests that ECS refuses, too."""
+        """Return whether the request succeeded. The agent also returns 200 for some requests that ECS rejects."""
         if not self._url:
             return False
         try:
             response = self._client.put(self._url, json=state)
             done = response.is_success and "protection" in response.json()
         except (httpx.HTTPError, ValueError):
-            logger.exception("scale-in protection: the ECS agent does not answer")
+            logger.exception("scale-in protection: no response from the ECS agent")
             return False
         if not done:
-            facts = {"status": response.status_code, "answer": response.text}
-            logger.warning("scale-in protection: the ECS agent refuses", extra={"agent": facts})
+            facts = {"status": response.status_code, "response": response.text}
+            logger.warning("scale-in protection: request rejected by the ECS agent", extra={"agent": facts})
         return done

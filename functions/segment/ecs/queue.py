@@ -1,7 +1,7 @@
-"""The queue as the worker sees it: messages are taken, kept alive while in hand, and answered or given back.
+"""The worker's queue: receive messages, extend their visibility while in progress, and complete or return them.
 
-A message is deleted only once its answer was accepted, or when nobody waits for one. Whatever else happens to it or to
-this process, it becomes visible again, and another worker takes it.
+A message is deleted only after the state machine accepted the job's output or error, or if the task token has expired.
+In all other cases, including a crash, it becomes visible again and another worker receives it.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
 _LONG_POLL_S: Final = 10
-_MOST_PER_CALL: Final = 10  # SQS takes and gives no more
-_ANSWER_WITHIN_S: Final = 60.0
+_MAX_PER_CALL: Final = 10  # limit of SQS
+_REPORT_WITHIN_S: Final = 60.0
 _BACKOFF: Final = wait_random_exponential(multiplier=0.5, max=15)
 
 
 class _Body(BaseModel):
-    """What SegmentOnEcs sends. Whoever sent a token waits for an answer, even if the job is none."""
+    """A message of SegmentOnEcs. A token must be completed even if the job is invalid."""
 
     token: Annotated[str, Field(min_length=1)]
     job: Any = None
@@ -47,15 +47,15 @@ class _Body(BaseModel):
 
 @dataclass(eq=False)
 class Message:
-    """A message in hand.
+    """A message in progress.
 
     Attributes:
-        job: what is to be done, not yet checked.
-        token: where the answer goes.
-        receipt: what the queue knows it by.
-        received: how often it was received by any worker, this time included.
-        begun: whether it is finished, rather than given back, if the worker is stopped.
-        kept_at: when the state machine last heard of it.
+        job: the job, not validated.
+        token: task token.
+        receipt: receipt handle.
+        received: how often any worker received it, including this time.
+        begun: whether a stopping worker finishes the message instead of returning it.
+        kept_at: time of the last heartbeat, ``time.monotonic``.
     """
 
     job: Any
@@ -67,7 +67,7 @@ class Message:
 
     @property
     def job_id(self) -> str | None:
-        """Name of the execution, if that much of the job can be read."""
+        """Name of the execution; None if the job is invalid."""
         match self.job:
             case {"execution": {"name": str(name)}}:
                 return name
@@ -75,22 +75,22 @@ class Message:
 
 
 class JobQueue:
-    """The messages in hand; may be used by several threads.
+    """The messages in progress; thread-safe.
 
     Args:
-        sqs: client of the queue; it has to bear a long poll of ten seconds.
-        answers: where answers go.
-        queue_url: the queue.
-        most: how many messages are in hand at most.
-        heartbeat_s: how often messages and tokens are prolonged.
-        visibility_s: for how long a message is this worker's each time.
-        backoff: how long it waits after an error of the queue or of the state machine.
+        sqs: SQS client; its read timeout must exceed a long poll of ten seconds.
+        task_tokens: reports to the state machine.
+        queue_url: URL of the queue.
+        most: maximum number of messages in progress.
+        heartbeat_s: interval of heartbeats and visibility extensions, in seconds.
+        visibility_s: visibility timeout that each extension sets, in seconds.
+        backoff: wait between retries after an error of SQS or Step Functions.
     """
 
     def __init__(
         self,
         sqs: SQSClient,
-        answers: TaskTokens,
+        task_tokens: TaskTokens,
         *,
         queue_url: str,
         most: int,
@@ -98,9 +98,9 @@ class JobQueue:
         visibility_s: int,
         backoff: wait_base = _BACKOFF,
     ) -> None:
-        self._sqs, self._answers, self._queue_url, self._most = sqs, answers, queue_url, most
+        self._sqs, self._task_tokens, self._queue_url, self._most = sqs, task_tokens, queue_url, most
         self._heartbeat_s, self._visibility_s = heartbeat_s, visibility_s
-        self._held: dict[Message, None] = {}  # in the order they came
+        self._held: dict[Message, None] = {}  # in the order of arrival
         self._changed = threading.Condition()
         self._closed, self._left = threading.Event(), threading.Event()
         self._receiving = False
@@ -117,16 +117,15 @@ class JobQueue:
             retry=failing,
             wait=backoff,
             sleep=sleep_using_event(self._left),
-            stop=stop_after_delay(_ANSWER_WITHIN_S) | stop_when_event_set(self._left),
+            stop=stop_after_delay(_REPORT_WITHIN_S) | stop_when_event_set(self._left),
             before_sleep=_log_failure,
             reraise=True,
         )
 
     def take(self) -> list[Message] | None:
-        """Wait for room, and then ten seconds at most for messages; None once the inbox is closed. For one thread.
+        """Wait for capacity, then at most ten seconds for messages; return None after :meth:`close`. For one thread.
 
-        What is no job cannot be answered. It is left alone: after some receives, each as far apart as a message is
-        invisible, the queue moves it to its dead-letter queue.
+        Messages without a task token are ignored. SQS moves them to the dead-letter queue after several receives.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._closed.is_set() or len(self._held) < self._most)
@@ -134,13 +133,13 @@ class JobQueue:
                 return None
             self._receiving, room = True, self._most - len(self._held)
         try:
-            received = self._until_closed(self._receive, min(room, _MOST_PER_CALL))
+            received = self._until_closed(self._receive, min(room, _MAX_PER_CALL))
             messages = [message for message in map(_read, received) if message]
             with self._changed:
                 if not self._closed.is_set():
                     self._held.update(dict.fromkeys(messages))
                     return messages
-            self._give_back(messages)
+            self._return(messages)
             return None
         finally:
             with self._changed:
@@ -148,62 +147,62 @@ class JobQueue:
                 self._changed.notify_all()
 
     def _receive(self, most: int) -> list[MessageTypeDef]:
-        answer = self._sqs.receive_message(
+        response = self._sqs.receive_message(
             QueueUrl=self._queue_url,
             MaxNumberOfMessages=most,
             WaitTimeSeconds=_LONG_POLL_S,
             VisibilityTimeout=self._visibility_s,
             MessageSystemAttributeNames=["ApproximateReceiveCount"],
         )
-        return answer.get("Messages", [])
+        return response.get("Messages", [])
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is in hand."""
+        """Whether no message is in progress."""
         with self._changed:
             return not self._held
 
     def alive(self, message: Message) -> bool:
-        """Return whether a message is in hand and anybody waits for its answer; if nobody does, it is dropped."""
+        """Send a heartbeat and return whether the message is still in progress. Delete it if its token has expired."""
         if not self._holds(message):
             return False
         message.kept_at = time.monotonic()
-        if self._answers.heartbeat(message.token):
+        if self._task_tokens.heartbeat(message.token):
             return True
         self._delete(message)
         self._forget([message])
         return False
 
     def begin(self, message: Message) -> bool:
-        """Return whether a message is still in hand; from now on it is finished, rather than given back."""
+        """Mark a message to be finished instead of returned, and return whether it is still in progress."""
         with self._changed:
             message.begun = message in self._held
             return message.begun
 
-    def answer(self, message: Message, outcome: Mapping[str, Any] | Exception) -> None:
-        """Answer with what the job made or with the error that ended it; an answer that cannot be sent is given up.
+    def complete(self, message: Message, outcome: Mapping[str, Any] | Exception) -> None:
+        """Report a job's output or error to the state machine, and delete the message.
 
-        The job then comes back, and makes the same bytes under the same key.
+        If the report fails, the message becomes visible again, and the job writes the same bytes to the same key.
         """
         if not self.begin(message):
             return
-        send = self._answers.failure if isinstance(outcome, Exception) else self._answers.success
+        send = self._task_tokens.failure if isinstance(outcome, Exception) else self._task_tokens.success
         try:
             self._for_a_minute(send, message.token, outcome)
         except (BotoCoreError, ClientError):
-            logger.exception("the answer could not be sent: the job will come back")
+            logger.exception("the outcome could not be reported: the job will be received again")
         else:
             self._delete(message)
         finally:
             self._forget([message])
 
     def keep_alive(self) -> None:
-        """Prolong the messages in hand and their tokens, time and again, until :meth:`drain` ends."""
+        """Extend visibility and send heartbeats for the messages in progress, until :meth:`drain` ends."""
         while not self._left.wait(self._heartbeat_s):
             with self._changed:
                 held = list(self._held)
             self._hide(held, self._visibility_s)
-            # A state machine that is slow to answer must not cost them their visibility; the others come next time.
+            # Slow heartbeats must not delay the next visibility extension. The remaining messages come first then.
             until = time.monotonic() + self._heartbeat_s
             for message in sorted(held, key=lambda message: message.kept_at):
                 logger.thread_safe_append_keys(job_id=message.job_id)
@@ -212,27 +211,27 @@ class JobQueue:
             logger.thread_safe_clear_keys()
 
     def close(self) -> None:
-        """Take no more, and give back at once what has not begun."""
+        """Receive no more messages, and return those that have not begun."""
         with self._changed:
             self._closed.set()
             waiting = [message for message in self._held if not message.begun]
             self._forget(waiting)
-        self._give_back(waiting)
+        self._return(waiting)
 
     def drain(self, timeout_s: float) -> bool:
-        """Wait until nothing is in hand any more, then give back what still is; return whether nothing was."""
+        """Wait until no message is in progress, then return the rest to the queue. Return whether none was left."""
         with self._changed:
             drained = self._changed.wait_for(lambda: not self._held and not self._receiving, timeout_s)
             unfinished = list(self._held)
             self._forget(unfinished)
-        self._give_back(unfinished)
+        self._return(unfinished)
         self._left.set()
         return drained
 
-    def _give_back(self, messages: Sequence[Message]) -> None:
+    def _return(self, messages: Sequence[Message]) -> None:
         self._hide(messages, 0)
         if messages:
-            logger.info("jobs given back", extra={"jobs": [message.job_id for message in messages]})
+            logger.info("jobs returned to the queue", extra={"jobs": [message.job_id for message in messages]})
 
     def _forget(self, messages: Sequence[Message]) -> None:
         with self._changed:
@@ -245,11 +244,11 @@ class JobQueue:
             return message in self._held
 
     def _hide(self, messages: Sequence[Message], seconds: int) -> None:
-        """Make messages visible to others in so many seconds. What fails is logged: they become visible later."""
-        for start in range(0, len(messages), _MOST_PER_CALL):
-            part = messages[start : start + _MOST_PER_CALL]
+        """Set the visibility timeout of messages. Errors are logged: the messages become visible later."""
+        for start in range(0, len(messages), _MAX_PER_CALL):
+            part = messages[start : start + _MAX_PER_CALL]
             try:
-                answer = self._sqs.change_message_visibility_batch(
+                response = self._sqs.change_message_visibility_batch(
                     QueueUrl=self._queue_url,
                     Entries=[
                         {"Id": str(number), "ReceiptHandle": message.receipt, "VisibilityTimeout": seconds}
@@ -257,25 +256,25 @@ class JobQueue:
                     ],
                 )
             except (BotoCoreError, ClientError):
-                logger.exception("visibility could not be changed")
+                logger.exception("visibility timeout could not be changed")
                 continue
-            for failed in answer.get("Failed", []):
+            for failed in response.get("Failed", []):
                 job_id = part[int(failed["Id"])].job_id
-                logger.warning("visibility could not be changed", extra={"job_id": job_id, "failure": failed})
+                logger.warning("visibility timeout could not be changed", extra={"job_id": job_id, "failure": failed})
 
     def _delete(self, message: Message) -> None:
         try:
             self._for_a_minute(self._sqs.delete_message, QueueUrl=self._queue_url, ReceiptHandle=message.receipt)
         except (BotoCoreError, ClientError):
-            logger.exception("the message could not be deleted: it will come back, and nobody waits for it")
+            logger.exception("the message could not be deleted: it will be received again")
 
 
 def _read(received: MessageTypeDef) -> Message | None:
     try:
         body = _Body.model_validate_json(received["Body"])
-    except ValidationError as error:  # as text it would hold some of the body, and with it the token
-        why = error.errors(include_url=False, include_input=False, include_context=False)
-        logger.error("not a job", extra={"message_id": received["MessageId"], "why": why})
+    except ValidationError as error:  # its text would contain a part of the body, and with it the token
+        errors = error.errors(include_url=False, include_input=False, include_context=False)
+        logger.error("invalid message", extra={"message_id": received["MessageId"], "errors": errors})
         return None
     count = int(received["Attributes"]["ApproximateReceiveCount"])
     return Message(job=body.job, token=body.token, receipt=received["ReceiptHandle"], received=count)
@@ -283,4 +282,4 @@ def _read(received: MessageTypeDef) -> Message | None:
 
 def _log_failure(attempt: RetryCallState) -> None:
     error = attempt.outcome.exception() if attempt.outcome else None
-    logger.warning("the call failed and is made again", exc_info=error)
+    logger.warning("call failed, will be retried", exc_info=error)

@@ -1,7 +1,7 @@
-"""Segmentation on ECS: a process that loads its model once, takes jobs from the queue and answers by task token.
+"""Segmentation on ECS: a process that loads its model once, receives jobs from SQS and completes them by task token.
 
-While one batch is predicted, the pictures of the next are read, decoded and prepared, and the masks of the one before
-are put and answered for. docs/how-to/run-a-worker.md tells what it does on each event.
+While one batch is predicted, the images of the next are read, decoded and prepared, and the masks of the previous one
+are stored and reported. docs/how-to/run-a-worker.md describes its behavior on each event.
 """
 
 from __future__ import annotations
@@ -42,32 +42,31 @@ if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient
 
 _BATCHES_IN_HAND: Final = 3
-"""One is prepared while one is predicted and one delivered."""
+"""One is prepared, one is predicted and one is delivered."""
 
 _MOST_RECEIVES: Final = 3
-"""A job that comes a fourth time ended three workers, or so it seems. It may as well have been given back, or have had
-an answer that could not be sent. But a worker is stopped rarely, and three of them that each had this job waiting in
-hand more rarely still; and a job that is wrongly taken for one that kills is not lost, Lambda does it. The limit is
-below the queue's own of five receives, after which the state machine would not be told."""
+"""A job received for the fourth time probably crashed three workers. It can also have been returned by stopping workers
+three times, which is unlikely, and then it is not lost: Lambda takes over. The limit is below the queue's five
+receives, after which the state machine would not learn of the failure."""
 
 
 _MOST_FAILURES: Final = 3
-"""So many pictures in a row that the network fails on are not at fault: a GPU can break, and stays broken until the
-process ends. The worker would take job after job, and fail it faster than any other does one."""
+"""Failed predictions in a row after which the worker exits. The cause is then probably not the images but a broken GPU,
+which stays broken until the process ends. Such a worker would fail jobs faster than others complete them."""
 
 
 class WorkerConfig(SegmentationConfig):
-    """What the worker needs beside.
+    """Configuration of the worker, in addition to that of segmentation.
 
     Attributes:
-        queue_url: where jobs come from.
-        default_model: loaded before the first job is taken; None loads none.
-        pbr_batch: most pictures per prediction.
-        pbr_batch_wait_s: how long a picture waits at most for others of its model that are on their way.
-        pbr_heartbeat_s: how often jobs in hand are prolonged.
-        pbr_visibility_s: for how long a message stays hidden from other workers each time.
-        pbr_drain_s: how long after the signal to stop a job may be finished; less than ECS's stop timeout.
-        ecs_agent_uri: ECS's own variable.
+        queue_url: URL of the job queue.
+        default_model: model to load before the first job; None loads none.
+        pbr_batch: maximum number of images in a prediction.
+        pbr_batch_wait_s: maximum time that an image waits for others of its model, in seconds.
+        pbr_heartbeat_s: interval of heartbeats for jobs in progress, in seconds.
+        pbr_visibility_s: visibility timeout of messages in progress, in seconds.
+        pbr_drain_s: time to finish jobs after SIGTERM, in seconds; less than ECS's stop timeout.
+        ecs_agent_uri: set by ECS.
     """
 
     queue_url: str
@@ -82,7 +81,7 @@ class WorkerConfig(SegmentationConfig):
 
 @dataclass(frozen=True)
 class _Picture:
-    """A job whose picture is ready to be predicted; ``started`` is of ``time.perf_counter``."""
+    """A job whose image is ready for prediction; ``started`` is a ``time.perf_counter``."""
 
     message: Message
     job: Job
@@ -91,13 +90,13 @@ class _Picture:
 
 
 class Worker:
-    """Takes jobs in, and does them in three steps that run beside each other: load, predict, deliver.
+    """Receives jobs and processes them in three concurrent steps: load, predict, deliver.
 
     Args:
         config: see :class:`WorkerConfig`.
-        store: where pictures and masks lie.
-        sqs: client of the queue.
-        sfn: client of the state machine.
+        store: storage of images and masks.
+        sqs: SQS client.
+        sfn: Step Functions client.
 
     Raises:
         GpuUnavailableError, InvalidOptionsError, WeightsHashMismatchError, WeightsUnavailableError: the default model
@@ -108,7 +107,7 @@ class Worker:
         self._config, self._store, self._networks = config, store, config.networks()
         if config.default_model not in (None, CLASSICAL):
             self._networks.load(config.default_model)
-        self._inbox = JobQueue(
+        self._queue = JobQueue(
             sqs,
             TaskTokens(sfn),
             queue_url=config.queue_url,
@@ -118,27 +117,27 @@ class Worker:
         )
         self._protection = Protection(config.ecs_agent_uri)
         self._batches: Batches[_Picture] = Batches(config.pbr_batch, config.pbr_batch_wait_s)
-        # A large picture takes memory while it is decoded: no more of them at a time than processors can be busy with.
+        # Decoding needs much memory, so the number of concurrent decodes is limited to the number of CPUs.
         self._loading = ThreadPoolExecutor(max(2, cgroup.cpus()), "load")
         self._delivering = ThreadPoolExecutor(max(2, config.pbr_batch), "deliver")
-        self._ending: SimpleQueue[Exception | None] = SimpleQueue()  # a signal's handler may put into it
+        self._ending: SimpleQueue[Exception | None] = SimpleQueue()  # safe to use in a signal handler
 
     def stop(self) -> None:
-        """Take no more jobs and give back those that wait; :meth:`run` returns once the others are done."""
+        """Stop receiving jobs and return those that have not begun. :meth:`run` returns after the others are done."""
         self._ending.put(None)
 
     def run(self) -> bool:
-        """Work until stopped; return whether everything that had begun was finished in time.
+        """Process jobs until stopped, and return whether all jobs that had begun were finished in time.
 
         Raises:
-            Exception: what ended one of the threads; all jobs were given back.
+            Exception: a thread failed; all jobs were returned to the queue.
         """
-        for step in (self._take_in, self._predict_all, self._inbox.keep_alive):
+        for step in (self._receive_all, self._predict_all, self._queue.keep_alive):
             Thread(target=self._watched, args=(step,), name=step.__name__, daemon=True).start()
         failure = self._ending.get()
         self._batches.close()
-        self._inbox.close()
-        finished = self._inbox.drain(0.0 if failure else self._config.pbr_drain_s)
+        self._queue.close()
+        finished = self._queue.drain(0.0 if failure else self._config.pbr_drain_s)
         for pool in (self._loading, self._delivering):
             pool.shutdown(wait=False, cancel_futures=True)
         if failure:
@@ -146,19 +145,19 @@ class Worker:
         return finished
 
     def _watched(self, step: Callable[..., None], *args: Any) -> None:
-        """Take a step; a worker that could not go on with it would hold its messages for ever, so it ends instead."""
+        """Run a step. Any error ends the worker, which would otherwise hold its messages without processing them."""
         try:
             step(*args)
         except Exception as error:
             self._ending.put(error)
 
-    def _take_in(self) -> None:
-        while (messages := self._inbox.take()) is not None:
+    def _receive_all(self) -> None:
+        while (messages := self._queue.take()) is not None:
             for message in messages:
                 self._accept(message)
             if messages:
                 self._protection.on()
-            elif self._inbox.idle:  # for as long as the queue was asked
+            elif self._queue.idle:  # no message during a long poll
                 self._protection.off()
 
     def _accept(self, message: Message) -> None:
@@ -166,13 +165,13 @@ class Worker:
             job = parse(Job, message.job)
             if message.received > _MOST_RECEIVES:
                 raise WorkerCrashedError(
-                    "Each worker that took this job died of it, or was taken away",
+                    "All workers that received this job crashed or were stopped",
                     field="source.key",
                     value=job.source.key,
-                    remedy="Look for the last words of the workers in their log; the picture may need more memory.",
+                    remedy="Check the last log lines of the workers. The image may need more memory.",
                 )
         except BackgroundRemoverError as error:
-            self._delivering.submit(self._watched, self._answer, message, error)
+            self._delivering.submit(self._watched, self._complete, message, error)
             return
         self._batches.expect(job.model)
         self._loading.submit(self._watched, self._load, message, job)
@@ -181,19 +180,19 @@ class Worker:
         logger.thread_safe_append_keys(job_id=message.job_id)
         started = time.perf_counter()
         try:
-            if self._inbox.alive(message):
-                logger.info("job taken", extra={"received": message.received})
+            if self._queue.alive(message):
+                logger.info("job received", extra={"received": message.received})
                 prepared = load(job, self._store, self._networks)
                 self._batches.put(job.model, _Picture(message, job, prepared, started))
                 return
-        except Exception as error:  # whatever it is, the state machine is waiting to be told
-            self._delivering.submit(self._watched, self._answer, message, error)
-        self._batches.give_up(job.model)
+        except Exception as error:  # the state machine must learn of any error
+            self._delivering.submit(self._watched, self._complete, message, error)
+        self._batches.cancel(job.model)
 
     def _predict_all(self) -> None:
         failures = 0
         while (batch := self._batches.take()) is not None:
-            begun = [picture for picture in batch if self._inbox.begin(picture.message)]
+            begun = [picture for picture in batch if self._queue.begin(picture.message)]
             for picture, prediction in zip(begun, self._predict(begun), strict=True):
                 self._delivering.submit(self._watched, self._deliver, picture, prediction)
                 if not isinstance(prediction, Exception):
@@ -204,13 +203,13 @@ class Worker:
                         raise prediction
 
     def _predict(self, batch: Sequence[_Picture]) -> list[Mask | Exception]:
-        """Return a prediction for each picture, or what went wrong with it. One must not fail its neighbours."""
+        """Return a prediction or an error for each image. An image must not fail the others of its batch."""
         try:
             return [*predict([picture.prepared for picture in batch], self._networks)] if batch else []
         except Exception as error:
             if len(batch) == 1:
                 return [error]
-            logger.warning("a batch failed: its pictures are tried one by one", exc_info=True)
+            logger.warning("batch failed, will predict its images one by one", exc_info=True)
         return [outcome for picture in batch for outcome in self._predict([picture])]
 
     def _deliver(self, picture: _Picture, prediction: Mask | Exception) -> None:
@@ -219,15 +218,15 @@ class Worker:
             if isinstance(prediction, Exception):
                 raise prediction
             segmentation = finish(picture.prepared, prediction)
-            answer = deliver(
+            part = deliver(
                 picture.job, segmentation, self._store, self._config.work_bucket, host="ecs", started=picture.started
             )
-        except Exception as error:  # as above
-            self._answer(picture.message, error)
+        except Exception as error:  # see _load
+            self._complete(picture.message, error)
         else:
-            self._answer(picture.message, answer)
+            self._complete(picture.message, part)
 
-    def _answer(self, message: Message, outcome: Mapping[str, Any] | Exception) -> None:
+    def _complete(self, message: Message, outcome: Mapping[str, Any] | Exception) -> None:
         logger.thread_safe_append_keys(job_id=message.job_id)
         if isinstance(outcome, BackgroundRemoverError):
             logger.warning("stage failed", extra={"failure": outcome.facts()})
@@ -235,13 +234,13 @@ class Worker:
             logger.error("stage failed", exc_info=outcome)
         else:
             logger.info("stage done", extra={"seconds": outcome["seconds"]})
-        self._inbox.answer(message, outcome)
+        self._queue.complete(message, outcome)
 
 
 def main() -> None:
     """Run a worker until SIGTERM or SIGINT."""
     try:
-        # The SDK's own patience is minutes for one call; that would keep the other jobs from their heartbeats.
+        # The SDK's default timeouts add up to minutes, which would delay the heartbeats of other jobs.
         calls = Config(
             connect_timeout=5,
             read_timeout=20,
@@ -263,8 +262,8 @@ def main() -> None:
         logger.info("worker stopped", extra={"finished": finished})
     except Exception:
         status = 1
-        logger.exception("the worker failed, and gave its jobs back")
-    os._exit(status)  # nothing interrupts a prediction, and Python would wait for its thread
+        logger.exception("worker failed and returned its jobs to the queue")
+    os._exit(status)  # a prediction cannot be interrupted, and Python would wait for its thread
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Segmentation on SageMaker, as the four functions that its inference toolkits call; ``serve`` calls the same.
+"""Segmentation on SageMaker: the four functions that its inference toolkits and ``server`` call.
 
-A request is a job as the other hosts get it, a job with the task token that waits for it, or a picture. Pixels of jobs
-go through S3, so that no picture meets an endpoint's limit. A picture is answered with its mask: Batch Transform sends
-pictures, and needs nothing of the stack.
+A request contains a job, a job and its task token, or an image. Images and masks of jobs are in S3, so that the payload
+limit of an endpoint does not apply. The response to an image is its mask; Batch Transform sends images and needs no
+other resource of the stack.
 """
 
 import json
@@ -32,25 +32,25 @@ from functions.segment.work import deliver, load
 
 _JSON: Final = "application/json"
 _PNG: Final = "image/png"
-_PICTURES: Final = ("image/", "application/x-image", "application/octet-stream")
+_IMAGES: Final = ("image/", "application/x-image", "application/octet-stream")
 
-GreyPicture = NDArray[np.uint8]
-"""H x W, 0 is background and 255 is subject."""
+GrayImage = NDArray[np.uint8]
+"""H x W, uint8: 0 is background, 255 is foreground."""
 
 
 class NotAcceptableError(BackgroundRemoverError):
-    """The answer has another type than the request accepts. The state machine never meets it."""
+    """The request does not accept the response's type. Not used by the state machine."""
 
     retryable = False
 
 
 class InferenceConfig(SegmentationConfig):
-    """What the endpoint needs beside.
+    """Configuration of the endpoint, in addition to that of segmentation.
 
     Attributes:
-        work_bucket: where masks of jobs go; without one there are pictures and no jobs.
-        default_model: the model that is loaded at the start, and that masks pictures.
-        heartbeat_s: how often a task token is prolonged while its job is in hand.
+        work_bucket: bucket for the masks of jobs; if empty, the endpoint accepts images only.
+        default_model: model to load at the start, and the model for images.
+        heartbeat_s: interval of heartbeats while a job is in progress, in seconds.
     """
 
     work_bucket: str = ""
@@ -59,7 +59,7 @@ class InferenceConfig(SegmentationConfig):
 
 
 class AsyncRequest(BaseModel):
-    """A job, and the task token that waits for its mask."""
+    """A job, and the task token to complete with its mask."""
 
     token: Annotated[str, Field(min_length=1)]
     job: dict[str, Any]
@@ -67,41 +67,41 @@ class AsyncRequest(BaseModel):
 
 @dataclass(frozen=True)
 class JobContext:
-    """What jobs need, and pictures do not.
+    """Resources for jobs, which requests with images do not need.
 
     Attributes:
-        work_bucket: where masks go.
-        store: where pictures and masks lie.
-        answers: where task tokens are answered.
+        work_bucket: bucket for masks.
+        store: storage of images and masks.
+        task_tokens: reports to the state machine.
         heartbeat_s: see :class:`InferenceConfig`.
     """
 
     work_bucket: str
     store: Store
-    answers: TaskTokens
+    task_tokens: TaskTokens
     heartbeat_s: float = 30.0
 
 
 @dataclass(frozen=True)
 class Segmenter:
-    """What ``model_fn`` loads; may be used by several threads.
+    """The loaded model; thread-safe.
 
-    Each thread reads and decodes its own picture. Networks run for one at a time: a second run would slow down the
-    first, and on a GPU might not fit beside it.
+    Threads read and decode concurrently. Predictions run one at a time: a second one would slow down the first, and
+    might exceed the memory of a GPU.
 
     Attributes:
-        networks: run the models.
-        model: the name of the one that masks pictures.
-        desk: None for an endpoint that takes no jobs.
+        networks: the segmentation networks.
+        model: name of the model for images.
+        job_context: resources for jobs; None if the endpoint accepts images only.
     """
 
     networks: Networks
     model: str
-    desk: JobContext | None = None
+    job_context: JobContext | None = None
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
-    def mask(self, data: bytes) -> GreyPicture:
-        """Return the mask of a picture at the picture's own size: the network's, enlarged by bicubic interpolation.
+    def mask(self, data: bytes) -> GrayImage:
+        """Return the mask of an image, resized to the image's size by bicubic interpolation.
 
         Raises:
             BackgroundRemoverError: see :func:`core.image.decode.decode` and :func:`core.segmentation.segment.segment`.
@@ -112,57 +112,57 @@ class Segmenter:
         size = picture.info.width, picture.info.height
         return np.asarray(cv2.resize(cv2.convertScaleAbs(mask, alpha=255), size, interpolation=cv2.INTER_CUBIC))
 
-    def part(self, job: Job) -> dict[str, Any]:
+    def segment(self, job: Job) -> dict[str, Any]:
         """Do a job; see :func:`functions.segment.work.segment_job`.
 
         Raises:
             BackgroundRemoverError: as there; and InvalidRequestError if there is no work bucket.
         """
         started = time.perf_counter()
-        desk = self._require_desk()
-        segmentation = self._segment(load(job, desk.store, self.networks))
-        return deliver(job, segmentation, desk.store, desk.work_bucket, host="sagemaker", started=started)
+        context = self._require_job_context()
+        segmentation = self._segment(load(job, context.store, self.networks))
+        return deliver(job, segmentation, context.store, context.work_bucket, host="sagemaker", started=started)
 
-    def answer(self, ticket: AsyncRequest) -> None:
-        """Do a job and answer its task token, with the mask or with what went wrong.
+    def complete(self, request: AsyncRequest) -> None:
+        """Process a job and complete its task token with the mask or the error.
 
         Raises:
-            InvalidRequestError: there is no work bucket.
-            ClientError, BotoCoreError: the answer could not be given.
+            InvalidRequestError: no work bucket is configured.
+            ClientError, BotoCoreError: the outcome could not be reported.
         """
-        desk = self._require_desk()
-        if not desk.answers.heartbeat(ticket.token):
+        context = self._require_job_context()
+        if not context.task_tokens.heartbeat(request.token):
             return
-        with desk.answers.kept_alive(ticket.token, every_s=desk.heartbeat_s):
+        with context.task_tokens.kept_alive(request.token, every_s=context.heartbeat_s):
             try:
-                part = self.part(parse(Job, ticket.job))
-            except Exception as error:  # whatever it is, the state machine is waiting to be told
+                part = self.segment(parse(Job, request.job))
+            except Exception as error:  # the state machine must learn of any error
                 logger.exception("segmentation failed")
-                desk.answers.failure(ticket.token, error)
+                context.task_tokens.failure(request.token, error)
             else:
-                desk.answers.success(ticket.token, part)
+                context.task_tokens.success(request.token, part)
 
     def _segment(self, prepared: Prepared) -> Segmentation:
         with self._turn:
             [prediction] = predict([prepared], self.networks)
         return finish(prepared, prediction)
 
-    def _require_desk(self) -> JobContext:
-        if self.desk is None:
+    def _require_job_context(self) -> JobContext:
+        if self.job_context is None:
             raise InvalidRequestError(
-                "This endpoint takes pictures and no jobs",
+                "This endpoint accepts images only, not jobs",
                 field="WORK_BUCKET",
                 value=None,
                 remedy="Set WORK_BUCKET in the container's environment to the stack's work bucket.",
             )
-        return self.desk
+        return self.job_context
 
 
 def model_fn(model_dir: str) -> Segmenter:
     """Load the default model.
 
     Args:
-        model_dir: where SageMaker has put the model's own files; weights there are taken before all others.
+        model_dir: directory of the SageMaker model's files, searched for weights first.
 
     Raises:
         GpuUnavailableError, InvalidOptionsError, WeightsHashMismatchError, WeightsUnavailableError: see
@@ -173,33 +173,31 @@ def model_fn(model_dir: str) -> Segmenter:
     networks = config.model_copy(update={"pbr_model_dir": directories}).networks()
     if config.default_model != CLASSICAL:
         networks.load(config.default_model)
-    desk = JobContext(config.work_bucket, Store(), TaskTokens(), config.heartbeat_s) if config.work_bucket else None
-    return Segmenter(networks, config.default_model, desk)
+    context = JobContext(config.work_bucket, Store(), TaskTokens(), config.heartbeat_s) if config.work_bucket else None
+    return Segmenter(networks, config.default_model, context)
 
 
 def input_fn(body: bytes | str, content_type: str | None) -> Job | AsyncRequest | bytes:
-    """Read a request.
-
-    A picture stays as it is: at which size it is best decoded depends on the model.
+    """Parse a request. An image is returned undecoded, because the decoded size depends on the model.
 
     Args:
-        body: the request's body. The toolkits decode JSON to text.
-        content_type: its type.
+        body: body of the request. The toolkits pass JSON as text.
+        content_type: MIME type of the body.
 
     Raises:
-        InvalidRequestError: it is JSON, and no job.
-        UnsupportedFormatError: it is neither JSON nor a picture, by its type.
+        InvalidRequestError: the body is JSON but not a job.
+        UnsupportedFormatError: the type is neither JSON nor an image.
     """
     kind = (content_type or "").partition(";")[0].strip().lower()
     if kind == _JSON:
         return _parse(body)
-    if isinstance(body, bytes) and kind.startswith(_PICTURES):
+    if isinstance(body, bytes) and kind.startswith(_IMAGES):
         return body
     raise UnsupportedFormatError(
-        "The request is neither a job nor a picture",
+        "The request is neither a job nor an image",
         field="Content-Type",
         value=content_type,
-        remedy=f"Send a job as {_JSON}, or a picture as image/*, application/x-image or application/octet-stream.",
+        remedy=f"Send a job as {_JSON}, or an image as image/*, application/x-image or application/octet-stream.",
     )
 
 
@@ -208,20 +206,20 @@ def _parse(body: bytes | str) -> Job | AsyncRequest:
         event = json.loads(body)
     except ValueError as error:
         raise InvalidRequestError(
-            f"The body is no JSON: {error}",
+            f"The body is not valid JSON: {error}",
             field="body",
             value=body[:80],
-            remedy="Send a job, as the state machine hands it on.",
+            remedy="Send a job in the format of events/segment.json.",
         ) from None
     return parse(AsyncRequest, event) if isinstance(event, dict) and "token" in event else parse(Job, event)
 
 
-def predict_fn(data: Job | AsyncRequest | bytes, model: Segmenter) -> dict[str, Any] | GreyPicture:
-    """Do what was asked for.
+def predict_fn(data: Job | AsyncRequest | bytes, model: Segmenter) -> dict[str, Any] | GrayImage:
+    """Process a request.
 
     Returns:
-        Of a picture the mask, at the picture's size. Of a job its :class:`functions.contracts.job.MaskPart`; nothing of
-        it if a task token was answered with it.
+        The mask of an image, at the image's size; the :class:`functions.contracts.job.MaskPart` of a job; an empty
+        object for a job with a task token.
 
     Raises:
         BackgroundRemoverError: see :class:`Segmenter`.
@@ -229,29 +227,29 @@ def predict_fn(data: Job | AsyncRequest | bytes, model: Segmenter) -> dict[str, 
     if isinstance(data, bytes):
         return model.mask(data)
     if isinstance(data, Job):
-        return model.part(data)
-    model.answer(data)
+        return model.segment(data)
+    model.complete(data)
     return {}
 
 
-def output_fn(prediction: dict[str, Any] | GreyPicture, accept: str | None) -> tuple[bytes, str]:
-    """Return the answer's body and its type: JSON, or an 8-bit grey PNG.
+def output_fn(prediction: dict[str, Any] | GrayImage, accept: str | None) -> tuple[bytes, str]:
+    """Return the response's body and MIME type: JSON, or an 8-bit grayscale PNG.
 
     Args:
-        prediction: what ``predict_fn`` returned.
-        accept: the types that the request accepts; None for any.
+        prediction: result of ``predict_fn``.
+        accept: MIME types that the request accepts; None for any.
 
     Raises:
-        NotAcceptableError: this one is not among them.
+        NotAcceptableError: the request does not accept the type.
     """
     kind = _JSON if isinstance(prediction, dict) else _PNG
     accepted = {item.partition(";")[0].strip().lower() for item in (accept or "*/*").split(",")}
     if accepted.isdisjoint({kind, f"{kind.partition('/')[0]}/*", "*/*"}):
         raise NotAcceptableError(
-            f"The answer is {kind}",
+            f"The response has the type {kind}",
             field="Accept",
             value=accept,
-            remedy=f"Accept {kind}, or any type.",
+            remedy=f"Accept {kind} or */*.",
         )
     if isinstance(prediction, dict):
         return json.dumps(prediction).encode(), kind

@@ -1,8 +1,8 @@
-"""Segmentation on SageMaker: the container's HTTP contract, served by ``functions.segment.sagemaker.handlers``.
+"""Segmentation on SageMaker: the container's HTTP server, on top of ``functions.segment.sagemaker.handlers``.
 
-``GET /ping``, ``POST /invocations``, and for Batch Transform ``GET /execution-parameters``. The port opens once the
-model is loaded: until then SageMaker's health checks fail, as they are meant to. On SIGTERM the server takes nothing
-more and finishes what it has.
+``GET /ping``, ``POST /invocations``, and for Batch Transform ``GET /execution-parameters``. The port opens after the
+model is loaded, so that SageMaker's health checks fail until then. On SIGTERM the server accepts no new requests and
+finishes the current ones.
 """
 
 import asyncio
@@ -30,10 +30,10 @@ from functions.segment.sagemaker.handlers import (
     predict_fn,
 )
 
-_MODEL_DIR: Final = "/opt/ml/model"  # where SageMaker puts the files of a model that has any
-_MOST_AT_ONCE: Final = 16  # in hand and waiting; one after the other, more would not be done within SageMaker's 60 s
-_BATCH_REQUESTS: Final = 4  # enough to read and decode while the network runs
-_BATCH_MB: Final = 100  # SageMaker's limit of all requests together
+_MODEL_DIR: Final = "/opt/ml/model"  # where SageMaker puts the files of a model
+_MAX_REQUESTS: Final = 16  # processed one by one, more would exceed SageMaker's limit of 60 s
+_BATCH_REQUESTS: Final = 4  # enough to read and decode during a prediction
+_BATCH_MB: Final = 100  # SageMaker's limit of all concurrent requests together
 
 _STATUS: Final[dict[type[BackgroundRemoverError], int]] = {
     NotAcceptableError: 406,
@@ -43,26 +43,26 @@ _STATUS: Final[dict[type[BackgroundRemoverError], int]] = {
 
 
 class EndpointConfig(Config):
-    """``sagemaker_bind_to_port`` is SageMaker's own variable."""
+    """Configuration of the server. SageMaker sets ``sagemaker_bind_to_port``."""
 
     sagemaker_bind_to_port: Annotated[int, Field(gt=0, lt=65536)] = 8080
 
 
 class EndpointBusyError(BackgroundRemoverError):
-    """The endpoint has as many requests as it can hold. The state machine never meets it."""
+    """The endpoint has reached its number of concurrent requests. Not used by the state machine."""
 
     retryable = True
 
 
-def create_app(model: Segmenter, *, most_at_once: int = _MOST_AT_ONCE) -> Starlette:
+def create_app(model: Segmenter, *, max_requests: int = _MAX_REQUESTS) -> Starlette:
     """Return the endpoint as an ASGI application.
 
     Args:
-        model: does the work, in threads.
-        most_at_once: how many requests it holds; what comes beyond is refused.
+        model: processes the requests, in threads.
+        max_requests: number of concurrent requests; further ones are rejected with status 503.
     """
-    places = asyncio.Semaphore(most_at_once)
-    threads = ThreadPoolExecutor(1 + cgroup.cpus())  # one waits for the network while the others decode
+    slots = asyncio.Semaphore(max_requests)
+    threads = ThreadPoolExecutor(1 + cgroup.cpus())  # one predicts while the others decode
 
     async def ping(_request: Request) -> Response:
         return Response()
@@ -77,19 +77,19 @@ def create_app(model: Segmenter, *, most_at_once: int = _MOST_AT_ONCE) -> Starle
         )
 
     async def invocations(request: Request) -> Response:
-        if places.locked():
+        if slots.locked():
             raise EndpointBusyError(
-                "The endpoint has as many requests as it can hold",
+                "The endpoint has reached its number of concurrent requests",
                 field="requests",
-                value=most_at_once,
-                remedy="Send it again later, or give the endpoint more instances.",
+                value=max_requests,
+                remedy="Try again later, or add instances to the endpoint.",
             )
-        async with places:
+        async with slots:
             body = await _read(request)
             headers = request.headers.get("content-type"), request.headers.get("accept")
             loop = asyncio.get_running_loop()
-            answer, media_type = await loop.run_in_executor(threads, _transform, model, body, *headers)
-            return Response(answer, media_type=media_type)
+            content, media_type = await loop.run_in_executor(threads, _transform, model, body, *headers)
+            return Response(content, media_type=media_type)
 
     async def refuse(_request: Request, error: Exception) -> Response:
         assert isinstance(error, BackgroundRemoverError)  # noqa: S101  it is registered for these
@@ -107,7 +107,7 @@ def create_app(model: Segmenter, *, most_at_once: int = _MOST_AT_ONCE) -> Starle
 
 
 async def _read(request: Request) -> bytes:
-    """Return the body; one that is too large is refused before it is in memory."""
+    """Return the body. A body that is too large is rejected before it is in memory."""
     check_bytes(int(request.headers.get("content-length", 0)))
     chunks, size_bytes = [], 0
     async for chunk in request.stream():
@@ -122,7 +122,7 @@ def _transform(model: Segmenter, body: bytes, content_type: str | None, accept: 
 
 
 def main() -> None:
-    """Load the model, and serve until SIGTERM or SIGINT."""
+    """Load the model, and serve requests until SIGTERM or SIGINT."""
     port = EndpointConfig().sagemaker_bind_to_port
     app = create_app(model_fn(_MODEL_DIR))
     uvicorn.run(app, host="0.0.0.0", port=port, access_log=False)  # noqa: S104  # SageMaker pings every few seconds

@@ -134,9 +134,9 @@ def test_an_idle_worker_stops_on_sigterm_and_logs_it(line: Line) -> None:
 def test_a_worker_that_is_stopped_during_work_loses_no_job(line: Line) -> None:
     executions = [line.start(f"stop-{number}", disc(seed=number)) for number in range(6)]
     with Process(line.environment()) as worker:
-        worker.says("job taken")
+        worker.says("job received")
         said = worker.is_told_to_stop()
-    assert any("jobs given back" in entry for entry in said)
+    assert any("jobs returned to the queue" in entry for entry in said)
     with Process(line.environment()) as worker:
         for execution in executions:
             line.succeeds(execution)
@@ -148,7 +148,7 @@ def test_a_worker_that_is_stopped_during_work_loses_no_job(line: Line) -> None:
 def test_the_jobs_of_a_killed_worker_are_done_by_another(line: Line) -> None:
     executions = [line.start(f"kill-{number}", disc(seed=number)) for number in range(3)]
     with Process(line.environment()) as worker:
-        worker.says("job taken")
+        worker.says("job received")
         worker.kill()
     assert not line.is_empty()
     with Process(line.environment()) as worker:

@@ -180,7 +180,7 @@ def retaken(lines: Iterable[tuple[str, str]]) -> Counter[str]:
         if message.startswith(KILLED):
             lost |= in_hand
             in_hand.clear()
-        elif message == "job taken":
+        elif message == "job received":
             again[job] += job in lost
             lost.discard(job)
             in_hand.add(job)

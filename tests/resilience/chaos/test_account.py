@@ -154,7 +154,7 @@ def test_a_job_taken_again_from_a_killed_worker_explains_an_extra_mask() -> None
 
 
 def test_a_returned_job_counts_as_taken_again_only_if_its_worker_was_killed() -> None:
-    taken, killed = ("1", "job taken"), ("", "The container ended with signal: killed: it is started again")
+    taken, killed = ("1", "job received"), ("", "The container ended with signal: killed: it is started again")
     assert retaken([taken, killed, taken])["1"] == 1
     assert retaken([taken, killed, taken, taken])["1"] == 1
     assert retaken([killed, taken, taken])["1"] == 0

@@ -26,7 +26,7 @@ def test_a_full_batch_does_not_wait_and_leaves_the_rest() -> None:
     batches = filled(Batches(2, FOR_EVER_S), ("u2net", "a"), ("u2net", "b"), ("u2net", "c"))
     batches.expect("u2net")
     assert batches.take() == ["a", "b"]
-    batches.give_up("u2net")
+    batches.cancel("u2net")
     assert batches.take() == ["c"]
 
 
@@ -37,7 +37,7 @@ def test_a_picture_waits_for_those_on_their_way() -> None:
     with ThreadPoolExecutor() as threads:
         taken = threads.submit(batches.take)
         batches.put("u2net", "b")
-        batches.give_up("u2net")
+        batches.cancel("u2net")
         assert taken.result(60) == ["a", "b"]
 
 

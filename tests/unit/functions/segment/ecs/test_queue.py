@@ -15,7 +15,7 @@ THROTTLED = refusal("ThrottlingException")
 UNREACHABLE = EndpointConnectionError(endpoint_url="https://states")
 
 
-def inbox(queue: Queue, machine: Machine, *, most: int = 10, heartbeat_s: float = 30.0) -> JobQueue:
+def job_queue(queue: Queue, machine: Machine, *, most: int = 10, heartbeat_s: float = 30.0) -> JobQueue:
     return JobQueue(
         queue,  # type: ignore[arg-type]
         TaskTokens(machine),  # type: ignore[arg-type]
@@ -29,27 +29,27 @@ def inbox(queue: Queue, machine: Machine, *, most: int = 10, heartbeat_s: float 
 
 def test_a_queue_that_fails_is_asked_again() -> None:
     queue = Queue(message(), errors=(THROTTLED, UNREACHABLE))
-    [taken] = inbox(queue, Machine()).take() or []
+    [taken] = job_queue(queue, Machine()).take() or []
     assert (taken.token, taken.job_id, taken.received) == ("token", "token", 1)
 
 
 def test_a_queue_that_fails_is_not_waited_for_when_stopping() -> None:
     class FailingQueue(Queue):
         def receive_message(self, **_: Any) -> dict[str, Any]:
-            taking.close()
+            jobs.close()
             raise UNREACHABLE
 
-    taking = inbox(FailingQueue(), Machine())
-    assert taking.take() is None
+    jobs = job_queue(FailingQueue(), Machine())
+    assert jobs.take() is None
 
 
 def test_no_more_is_asked_for_than_there_is_room_for() -> None:
     queue, machine = Queue(*map(message, "abcd")), Machine()
-    taking = inbox(queue, machine, most=3)
-    first = taking.take() or []
+    jobs = job_queue(queue, machine, most=3)
+    first = jobs.take() or []
     assert [taken.token for taken in first] == ["a", "b", "c"]
-    taking.answer(first[0], {})
-    assert [taken.token for taken in taking.take() or []] == ["d"]
+    jobs.complete(first[0], {})
+    assert [taken.token for taken in jobs.take() or []] == ["d"]
 
 
 def test_an_answer_that_cannot_be_sent_is_sent_again_and_its_message_deleted_only_then() -> None:
@@ -59,42 +59,42 @@ def test_an_answer_that_cannot_be_sent_is_sent_again_and_its_message_deleted_onl
             super().send_task_success(taskToken=taskToken, output=output)
 
     queue, machine = Queue(message()), Watching(errors=(THROTTLED, UNREACHABLE, THROTTLED))
-    taking = inbox(queue, machine)
-    [taken] = taking.take() or []
-    taking.answer(taken, {"key": "mask"})
+    jobs = job_queue(queue, machine)
+    [taken] = jobs.take() or []
+    jobs.complete(taken, {"key": "mask"})
     assert machine.successes == {"token": {"key": "mask"}}
-    assert queue.deleted == ["0"] and taking.idle
+    assert queue.deleted == ["0"] and jobs.idle
 
 
 def test_a_message_whose_answer_cannot_be_sent_at_all_is_left_to_come_back() -> None:
     class DeadMachine(Machine):
         def send_task_success(self, **_: Any) -> None:
-            taking.drain(0)  # so that this ends before a minute is over
+            jobs.drain(0)  # so that this ends before a minute is over
             raise UNREACHABLE
 
     queue = Queue(message())
-    taking = inbox(queue, DeadMachine())
-    [taken] = taking.take() or []
-    taking.answer(taken, {})
-    assert not queue.deleted and taking.idle
+    jobs = job_queue(queue, DeadMachine())
+    [taken] = jobs.take() or []
+    jobs.complete(taken, {})
+    assert not queue.deleted and jobs.idle
 
 
 @pytest.mark.parametrize("gone", ["TaskTimedOut", "TaskDoesNotExist", "InvalidToken"])
 def test_a_message_is_deleted_if_its_answer_comes_too_late(gone: str) -> None:
     queue, machine = Queue(message()), Machine(errors=(refusal(gone),))
-    taking = inbox(queue, machine)
-    [taken] = taking.take() or []
-    taking.answer(taken, {})
+    jobs = job_queue(queue, machine)
+    [taken] = jobs.take() or []
+    jobs.complete(taken, {})
     assert queue.deleted == ["0"] and not machine.successes
 
 
 def test_what_was_given_back_is_not_answered() -> None:
     queue, machine = Queue(message()), Machine()
-    taking = inbox(queue, machine)
-    [taken] = taking.take() or []
-    taking.close()
-    taking.answer(taken, {})
-    assert not taking.begin(taken) and not taking.alive(taken)
+    jobs = job_queue(queue, machine)
+    [taken] = jobs.take() or []
+    jobs.close()
+    jobs.complete(taken, {})
+    assert not jobs.begin(taken) and not jobs.alive(taken)
     assert queue.given_back == ["0"]
     assert not machine.successes and not machine.heartbeats and not queue.deleted
 
@@ -108,15 +108,15 @@ def test_more_messages_than_one_call_takes_are_all_kept_and_all_given_back() -> 
     tokens = [f"job-{number}" for number in range(25)]
     receipts = [str(number) for number in range(25)]
     queue, machine = HalfDeaf(*map(message, tokens)), Machine()
-    taking = inbox(queue, machine, most=25, heartbeat_s=0.01)
+    jobs = job_queue(queue, machine, most=25, heartbeat_s=0.01)
     for expected in (10, 10, 5):
-        assert len(taking.take() or []) == expected
-    keeping = threading.Thread(target=taking.keep_alive)
+        assert len(jobs.take() or []) == expected
+    keeping = threading.Thread(target=jobs.keep_alive)
     keeping.start()
     machine.until(lambda: all(machine.heartbeats[token] >= 2 for token in tokens))
     assert {receipt for receipt, seconds in queue.visibility if seconds == 120} == set(receipts)
-    taking.close()
-    assert taking.drain(PATIENCE_S)
+    jobs.close()
+    assert jobs.drain(PATIENCE_S)
     keeping.join(PATIENCE_S)
     assert not keeping.is_alive()
     assert queue.given_back == receipts
@@ -129,12 +129,12 @@ def test_a_heartbeat_that_fails_costs_no_job_its_visibility() -> None:
             raise UNREACHABLE
 
     queue, machine = Queue(message()), Hoarse()
-    taking = inbox(queue, machine, heartbeat_s=0.01)
-    taking.take()
-    keeping = threading.Thread(target=taking.keep_alive)
+    jobs = job_queue(queue, machine, heartbeat_s=0.01)
+    jobs.take()
+    keeping = threading.Thread(target=jobs.keep_alive)
     keeping.start()
     machine.until(lambda: machine.heartbeats["token"] >= 3)
     queue.until(lambda: queue.visibility.count(("0", 120)) >= 3)
-    assert not taking.idle and not queue.deleted
-    taking.drain(0)
+    assert not jobs.idle and not queue.deleted
+    jobs.drain(0)
     keeping.join(PATIENCE_S)

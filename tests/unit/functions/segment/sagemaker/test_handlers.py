@@ -93,8 +93,8 @@ class Shelf:
 
 def segmenter(shelf: Any = None, machine: Any = None, *, heartbeat_s: float = 30.0) -> Segmenter:
     networks = Networks(ModelSource(()), threads=1)
-    answers = TaskTokens(machine or Machine())
-    return Segmenter(networks, CLASSICAL, shelf and JobContext("work", shelf, answers, heartbeat_s))
+    task_tokens = TaskTokens(machine or Machine())
+    return Segmenter(networks, CLASSICAL, shelf and JobContext("work", shelf, task_tokens, heartbeat_s))
 
 
 def transform(model: Segmenter, body: bytes, content_type: str, accept: str | None = None) -> tuple[bytes, str]:
@@ -103,7 +103,7 @@ def transform(model: Segmenter, body: bytes, content_type: str, accept: str | No
     return output_fn(predict_fn(input_fn(request, content_type), model), accept)
 
 
-def ticket(job: Any = JOB) -> bytes:
+def async_request(job: Any = JOB) -> bytes:
     return json.dumps({"token": "token", "job": job}).encode()
 
 
@@ -138,7 +138,7 @@ def test_a_job_with_a_region_gets_the_mask_of_that_region_however_small_the_pict
 
 def test_a_task_token_is_answered_with_the_mask(disc_png: bytes) -> None:
     shelf, machine = Shelf(disc_png), Machine()
-    body, _ = transform(segmenter(shelf, machine), ticket(), JSON)
+    body, _ = transform(segmenter(shelf, machine), async_request(), JSON)
     assert json.loads(body) == {}
     assert machine.successes["token"]["key"] in shelf.masks
     assert not machine.failures
@@ -146,7 +146,7 @@ def test_a_task_token_is_answered_with_the_mask(disc_png: bytes) -> None:
 
 def test_a_task_token_is_answered_with_what_went_wrong() -> None:
     machine = Machine()
-    body, _ = transform(segmenter(Shelf(None), machine), ticket(), JSON)
+    body, _ = transform(segmenter(Shelf(None), machine), async_request(), JSON)
     error, cause = machine.failures["token"]
     assert json.loads(body) == {}
     assert error == "SourceNotFoundError"
@@ -155,7 +155,7 @@ def test_a_task_token_is_answered_with_what_went_wrong() -> None:
 
 def test_a_job_that_is_malformed_fails_its_token_and_says_where(disc_png: bytes) -> None:
     machine = Machine()
-    transform(segmenter(Shelf(disc_png), machine), ticket({**JOB, "keys": {}}), JSON)
+    transform(segmenter(Shelf(disc_png), machine), async_request({**JOB, "keys": {}}), JSON)
     error, cause = machine.failures["token"]
     assert error == "InvalidRequestError"
     assert json.loads(cause)["field"] == "keys.mask"
@@ -167,7 +167,7 @@ def test_an_error_that_nobody_foresaw_fails_the_token_by_its_class() -> None:
             raise MemoryError("x" * 40_000)
 
     machine = Machine()
-    transform(segmenter(Broken(None), machine), ticket(), JSON)
+    transform(segmenter(Broken(None), machine), async_request(), JSON)
     error, cause = machine.failures["token"]
     assert error == "MemoryError"
     assert len(cause) == 32_768, "Step Functions takes no longer one"
@@ -175,7 +175,7 @@ def test_an_error_that_nobody_foresaw_fails_the_token_by_its_class() -> None:
 
 def test_a_job_that_nobody_waits_for_is_not_worked_on(disc_png: bytes) -> None:
     shelf = Shelf(disc_png)
-    transform(segmenter(shelf, Machine(gone=("token",))), ticket(), JSON)
+    transform(segmenter(shelf, Machine(gone=("token",))), async_request(), JSON)
     assert not shelf.masks
 
 
@@ -187,7 +187,7 @@ def test_an_answer_that_comes_too_late_is_no_error(disc_png: bytes) -> None:
             super().put_plane(*args)
             machine.gone = ("token",)
 
-    body, _ = transform(segmenter(Slow(disc_png), machine), ticket(), JSON)
+    body, _ = transform(segmenter(Slow(disc_png), machine), async_request(), JSON)
     assert json.loads(body) == {}
     assert not machine.successes
 
@@ -200,7 +200,7 @@ def test_a_token_is_kept_alive_while_its_job_is_in_hand(disc_png: bytes) -> None
             assert all(machine.heartbeats.acquire(timeout=60) for _ in range(3))
             return super().picture(*args, **kwargs)
 
-    transform(segmenter(UntilThirdHeartbeat(disc_png), machine, heartbeat_s=0.01), ticket(), JSON)
+    transform(segmenter(UntilThirdHeartbeat(disc_png), machine, heartbeat_s=0.01), async_request(), JSON)
     assert "token" in machine.successes
 
 
@@ -252,9 +252,9 @@ def test_json_that_is_no_job_is_refused_and_says_where(body: bytes, field: str) 
     assert caught.value.field == field
 
 
-def test_json_is_a_job_or_a_ticket() -> None:
+def test_json_is_a_job_or_a_async_request() -> None:
     assert isinstance(input_fn(json.dumps(JOB), f"{JSON}; charset=utf-8"), Job)
-    assert isinstance(input_fn(ticket(), JSON), AsyncRequest)
+    assert isinstance(input_fn(async_request(), JSON), AsyncRequest)
 
 
 @pytest.mark.parametrize("accept", [None, "", "*/*", "image/*", PNG, "text/html, image/png;q=0.5"])
@@ -337,7 +337,7 @@ def test_an_endpoint_without_a_work_bucket_masks_pictures_and_refuses_jobs(
     environment.setenv("DEFAULT_MODEL", CLASSICAL)
     model = model_fn(str(tmp_path))
     assert transform(model, disc_png, PNG)
-    for body in (json.dumps(JOB).encode(), ticket()):
+    for body in (json.dumps(JOB).encode(), async_request()):
         with pytest.raises(InvalidRequestError) as caught:
             transform(model, body, JSON)
         assert caught.value.field == "WORK_BUCKET"

@@ -28,7 +28,15 @@ from functions.runtime.weights import ModelSource
 from functions.segment.sagemaker.handlers import Segmenter
 from functions.segment.sagemaker.server import create_app
 from tests.conftest import ROOT
-from tests.unit.functions.segment.sagemaker.test_handlers import JOB, JSON, PNG, Shelf, segmenter, ticket, transform
+from tests.unit.functions.segment.sagemaker.test_handlers import (
+    JOB,
+    JSON,
+    PNG,
+    Shelf,
+    async_request,
+    segmenter,
+    transform,
+)
 
 JOB_BODY = json.dumps(JOB)
 
@@ -75,7 +83,7 @@ def test_a_job_is_answered_as_json(disc_png: bytes) -> None:
 
 
 def test_a_token_that_was_answered_leaves_nothing_to_say(disc_png: bytes) -> None:
-    answer = invoke(segmenter(Shelf(disc_png)), ticket())
+    answer = invoke(segmenter(Shelf(disc_png)), async_request())
     assert (answer.status_code, answer.json()) == (200, {})
 
 
@@ -167,7 +175,7 @@ class Waiting(Shelf):
 
 def test_more_requests_than_it_can_hold_are_refused_and_it_answers_pings_meanwhile(disc_png: bytes) -> None:
     shelf = Waiting(disc_png)
-    app = create_app(segmenter(shelf), most_at_once=1)
+    app = create_app(segmenter(shelf), max_requests=1)
 
     async def scenario() -> list[httpx.Response]:
         async with http(app) as client:
@@ -203,9 +211,9 @@ def test_pictures_are_read_while_the_network_runs_which_it_does_for_one_at_a_tim
     shelf = Waiting(disc_png)
     shelf.may_answer.set()
     networks = Counting(shelf)
-    desk = segmenter(shelf).desk
+    context = segmenter(shelf).job_context
     job = {**JOB, "options": {**JOB["options"], "model": "u2netp"}}
-    app = create_app(Segmenter(networks, CLASSICAL, desk))
+    app = create_app(Segmenter(networks, CLASSICAL, context))
 
     async def scenario() -> list[int]:
         async with http(app) as client:
