@@ -1,9 +1,10 @@
 #!/bin/sh
-# ECS passes "worker", SageMaker "serve", Lambda the name of a handler.
+# The first argument is "worker" on ECS, "serve" on SageMaker, and the handler's name on Lambda.
 case "$1" in
-    serve | worker) set -- python -m "functions.segment.$1" ;;
+    worker) set -- python -m functions.segment.ecs.worker ;;
+    serve) set -- python -m functions.segment.sagemaker.server ;;
     *) set -- python -m awslambdaric "$@" ;;
 esac
-# Lambda and ECS choose a user. SageMaker and sam local do not, and start as root.
+# SageMaker and sam local start the container as root, Lambda and ECS as an unprivileged user.
 [ "$(id -u)" != 0 ] || set -- setpriv --reuid=10001 --regid=10001 --clear-groups --no-new-privs "$@"
 exec "$@"
