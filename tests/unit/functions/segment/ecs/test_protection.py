@@ -39,7 +39,7 @@ def protection(agent: Agent, clock: Clock) -> Protection:
     return Protection("http://agent/api/1", httpx.Client(transport=httpx.MockTransport(agent)), clock)
 
 
-def test_protection_is_asked_for_once_and_given_up_once() -> None:
+def test_protection_is_enabled_once_and_disabled_once() -> None:
     agent = Agent(DONE)
     task = protection(agent, Clock())
     for turn in (task.off, task.on, task.on, task.off, task.off, task.on):
@@ -47,7 +47,7 @@ def test_protection_is_asked_for_once_and_given_up_once() -> None:
     assert agent.told == [ON, OFF, ON]
 
 
-def test_under_a_load_that_never_ends_it_lapses_for_a_minute_so_that_ecs_can_deploy() -> None:
+def test_under_constant_load_protection_expires_for_a_minute_so_that_ecs_can_deploy() -> None:
     agent, clock = Agent(DONE), Clock()
     task = protection(agent, clock)
     task.on()
@@ -68,7 +68,7 @@ def test_under_a_load_that_never_ends_it_lapses_for_a_minute_so_that_ecs_can_dep
         httpx.ConnectError("refused"),
     ],
 )
-def test_an_agent_that_refuses_is_asked_again_after_a_while_and_not_at_each_message(
+def test_a_rejected_request_is_repeated_after_a_pause_and_not_at_each_message(
     answer: httpx.Response | Exception,
 ) -> None:
     agent, clock = Agent(answer), Clock()
@@ -83,7 +83,7 @@ def test_an_agent_that_refuses_is_asked_again_after_a_while_and_not_at_each_mess
     assert agent.told == [ON, ON]
 
 
-def test_a_refusal_to_end_protection_is_tried_again() -> None:
+def test_a_failed_request_to_disable_protection_is_retried() -> None:
     agent = Agent(DONE)
     task = protection(agent, Clock())
     task.on()
@@ -93,7 +93,7 @@ def test_a_refusal_to_end_protection_is_tried_again() -> None:
     assert agent.told == [ON, OFF, OFF]
 
 
-def test_outside_of_ecs_nothing_is_asked() -> None:
+def test_outside_of_ecs_no_request_is_made() -> None:
     agent = Agent(DONE)
     task = Protection(None, httpx.Client(transport=httpx.MockTransport(agent)))
     task.on()

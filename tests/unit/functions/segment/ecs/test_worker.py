@@ -48,7 +48,7 @@ def work_off(
     assert worker.finished
 
 
-def test_a_job_is_done_answered_and_taken_off_the_queue(disc_png: bytes) -> None:
+def test_a_job_is_processed_reported_and_deleted_from_the_queue(disc_png: bytes) -> None:
     queue, machine, shelf = Queue(message()), Machine(), Shelf(disc_png)
     work_off(queue, machine, shelf)
     mask = machine.successes["token"]
@@ -57,7 +57,7 @@ def test_a_job_is_done_answered_and_taken_off_the_queue(disc_png: bytes) -> None
     assert queue.deleted == ["0"]
 
 
-def test_many_jobs_are_done_and_never_more_are_in_hand_than_three_batches(disc_png: bytes, tmp_path: Path) -> None:
+def test_at_most_three_batches_are_in_progress(disc_png: bytes, tmp_path: Path) -> None:
     bodies = [message(f"job-{number}", model="net-0") for number in range(40)]
     queue, machine, shelf = Queue(*bodies), Machine(), Shelf(disc_png)
     work_off(queue, machine, shelf, configured(tmp_path, tiny_networks.network(), pbr_batch=2))
@@ -66,7 +66,7 @@ def test_many_jobs_are_done_and_never_more_are_in_hand_than_three_batches(disc_p
     assert queue.most_out <= 6
 
 
-def test_a_picture_that_cannot_be_processed_fails_by_its_own_error_with_field_and_remedy() -> None:
+def test_an_invalid_image_fails_with_its_own_error_field_and_remedy() -> None:
     queue, machine = Queue(message()), Machine()
     work_off(queue, machine, Shelf(None))
     error, facts = machine.failures["token"]
@@ -75,7 +75,7 @@ def test_a_picture_that_cannot_be_processed_fails_by_its_own_error_with_field_an
     assert queue.deleted == ["0"]
 
 
-def test_all_jobs_in_hand_are_kept_alive_those_that_wait_for_a_thread_too(disc_png: bytes) -> None:
+def test_all_jobs_in_progress_get_heartbeats_also_those_without_a_thread(disc_png: bytes) -> None:
     tokens = [f"job-{number}" for number in range(12)]
     queue, machine, shelf = Queue(*map(message, tokens)), Machine(), Shelf(disc_png)
     shelf.hold("read", *tokens)
@@ -88,14 +88,14 @@ def test_all_jobs_in_hand_are_kept_alive_those_that_wait_for_a_thread_too(disc_p
     assert worker.finished
 
 
-def test_a_job_that_nobody_waits_for_is_not_worked_on(disc_png: bytes) -> None:
+def test_a_job_with_an_expired_token_is_not_processed(disc_png: bytes) -> None:
     queue, machine, shelf = Queue(message("stale"), message("fresh")), Machine(gone=("stale",)), Shelf(disc_png)
     work_off(queue, machine, shelf)
     assert list(machine.successes) == list(shelf.masks) == ["fresh"]
     assert sorted(queue.deleted) == ["0", "1"]
 
 
-def test_a_job_is_dropped_as_soon_as_nobody_waits_for_it_any_more(disc_png: bytes) -> None:
+def test_a_job_is_dropped_as_soon_as_its_token_expires(disc_png: bytes) -> None:
     queue, machine, shelf = Queue(message()), Machine(), Shelf(disc_png)
     shelf.hold("read", "token")
     worker = running(queue, machine, shelf, configured(pbr_heartbeat_s=0.01))
@@ -109,7 +109,7 @@ def test_a_job_is_dropped_as_soon_as_nobody_waits_for_it_any_more(disc_png: byte
 
 
 @pytest.mark.parametrize("body", ["", "[]", "{}", '{"token": ""}', '{"token": 5}', "null"])
-def test_a_message_that_is_no_job_is_left_for_the_dead_letter_queue(body: str, disc_png: bytes) -> None:
+def test_an_invalid_message_is_left_for_the_dead_letter_queue(body: str, disc_png: bytes) -> None:
     queue, machine = Queue(body, message()), Machine()
     work_off(queue, machine, Shelf(disc_png), no_jobs=1)
     assert queue.deleted == ["1"], "the next message is worked on"
@@ -117,7 +117,7 @@ def test_a_message_that_is_no_job_is_left_for_the_dead_letter_queue(body: str, d
 
 
 @pytest.mark.parametrize(("job", "field"), [({**JOB, "keys": {}}, "keys.mask"), ({}, "execution"), ("text", "")])
-def test_a_job_that_is_malformed_fails_and_says_where(job: Any, field: str, disc_png: bytes) -> None:
+def test_an_invalid_job_fails_with_the_invalid_field(job: Any, field: str, disc_png: bytes) -> None:
     queue, machine = Queue(json.dumps({"token": "token", "job": job})), Machine()
     work_off(queue, machine, Shelf(disc_png))
     error, facts = machine.failures["token"]
@@ -126,13 +126,13 @@ def test_a_job_that_is_malformed_fails_and_says_where(job: Any, field: str, disc
     assert queue.deleted == ["0"]
 
 
-def test_a_job_without_anything_but_a_token_fails_too(disc_png: bytes) -> None:
+def test_a_message_with_only_a_token_fails(disc_png: bytes) -> None:
     queue, machine = Queue('{"token": "token"}'), Machine()
     work_off(queue, machine, Shelf(disc_png))
     assert machine.failures["token"][0] == "InvalidRequestError"
 
 
-def test_a_job_that_workers_die_of_fails_before_its_picture_is_read(disc_png: bytes) -> None:
+def test_a_job_that_crashes_workers_fails_before_its_image_is_read(disc_png: bytes) -> None:
     queue, machine, shelf = Queue(message(), received=4), Machine(), Shelf(disc_png)
     work_off(queue, machine, shelf)
     error, facts = machine.failures["token"]
@@ -161,7 +161,7 @@ def together(queue: Queue, shelf: Shelf, keys: list[str]) -> threading.Thread:
     return thread
 
 
-def test_pictures_of_one_model_are_predicted_at_once(disc_png: bytes, tmp_path: Path) -> None:
+def test_images_of_one_model_are_predicted_in_one_batch(disc_png: bytes, tmp_path: Path) -> None:
     keys = ["a", "b", "c"]
     queue, machine, shelf = Queue(*(message(key, model="net-0") for key in keys)), Machine(), Shelf(disc_png)
     together(queue, shelf, keys)
@@ -170,7 +170,7 @@ def test_pictures_of_one_model_are_predicted_at_once(disc_png: bytes, tmp_path: 
     assert sorted(machine.successes) == keys
 
 
-def test_a_picture_that_fails_does_not_fail_its_neighbours(disc_png: bytes, tmp_path: Path) -> None:
+def test_a_failed_image_does_not_fail_its_batch(disc_png: bytes, tmp_path: Path) -> None:
     black = file_of(Image.new("RGB", (64, 64)), "PNG")
     keys = ["a", "black", "c"]
     queue, machine = Queue(*(message(key, model="net-0") for key in keys)), Machine()
@@ -183,7 +183,7 @@ def test_a_picture_that_fails_does_not_fail_its_neighbours(disc_png: bytes, tmp_
     assert sorted(queue.deleted) == ["0", "1", "2"]
 
 
-def test_pictures_of_several_models_each_get_their_own(disc_png: bytes, tmp_path: Path) -> None:
+def test_each_image_gets_the_prediction_of_its_model(disc_png: bytes, tmp_path: Path) -> None:
     bodies = [message(f"{number}-{number % 2}", model=f"net-{number % 2}") for number in range(10)]
     queue, machine, shelf = Queue(*bodies), Machine(), Shelf(disc_png)
     networks = tiny_networks.network(gain=1.0), tiny_networks.network(gain=-1.0)
@@ -194,7 +194,7 @@ def test_pictures_of_several_models_each_get_their_own(disc_png: bytes, tmp_path
         assert (mask[height // 2, width // 2] > 0.5) == token.endswith("0"), "the second network sees the ground"
 
 
-def test_stopping_gives_back_at_once_what_waits_and_finishes_what_has_begun(disc_png: bytes) -> None:
+def test_stop_returns_waiting_jobs_and_finishes_begun_ones(disc_png: bytes) -> None:
     tokens = ["a", "b", "c", "d"]
     queue, machine, shelf = Queue(*map(message, tokens)), Machine(), Shelf(disc_png)
     shelf.hold("put", "a")
@@ -213,7 +213,7 @@ def test_stopping_gives_back_at_once_what_waits_and_finishes_what_has_begun(disc
     assert [sent["ReceiptHandle"] for sent in queue.waiting] == ["3"], "it took no more"
 
 
-def test_what_is_not_finished_in_time_is_given_back(disc_png: bytes) -> None:
+def test_jobs_not_finished_in_time_are_returned(disc_png: bytes) -> None:
     queue, machine, shelf = Queue(message()), Machine(), Shelf(disc_png)
     shelf.hold("put", "token")
     worker = running(queue, machine, shelf, configured(pbr_drain_s=0))
@@ -226,7 +226,7 @@ def test_what_is_not_finished_in_time_is_given_back(disc_png: bytes) -> None:
     assert not queue.deleted and not machine.successes
 
 
-def test_a_message_that_arrives_while_stopping_goes_back_at_once() -> None:
+def test_a_message_received_during_stop_is_returned() -> None:
     class StoppingQueue(Queue):
         def receive_message(self, **request: Any) -> dict[str, Any]:
             worker.stop()
@@ -241,7 +241,7 @@ def test_a_message_that_arrives_while_stopping_goes_back_at_once() -> None:
     assert not queue.deleted and not machine.failures
 
 
-def test_a_worker_that_cannot_go_on_gives_back_what_it_has_and_ends(disc_png: bytes) -> None:
+def test_a_failed_worker_returns_its_jobs_and_ends(disc_png: bytes) -> None:
     class BrokenQueue(Queue):
         def receive_message(self, **request: Any) -> dict[str, Any]:
             if not self.waiting:
@@ -258,7 +258,7 @@ def test_a_worker_that_cannot_go_on_gives_back_what_it_has_and_ends(disc_png: by
     assert queue.given_back == ["0"] and not queue.deleted
 
 
-def test_a_worker_whose_network_fails_on_one_picture_after_the_other_ends(tmp_path: Path) -> None:
+def test_a_worker_ends_after_several_failed_predictions_in_a_row(tmp_path: Path) -> None:
     keys = ["a", "b", "c", "d", "e"]
     queue, machine = Queue(*(message(key, model="net-0") for key in keys)), Machine()
     shelf = Shelf(file_of(Image.new("RGB", (64, 64)), "PNG"))
@@ -270,7 +270,7 @@ def test_a_worker_whose_network_fails_on_one_picture_after_the_other_ends(tmp_pa
     assert {*queue.deleted, *queue.given_back, *untouched} == {"0", "1", "2", "3", "4"}
 
 
-def test_a_worker_without_the_gpu_that_it_was_promised_does_not_start(tmp_path: Path) -> None:
+def test_a_worker_without_its_configured_gpu_does_not_start(tmp_path: Path) -> None:
     import onnxruntime
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
@@ -303,7 +303,7 @@ def agent() -> Iterator[tuple[str, list[tuple[str, dict[str, Any]]]]]:
         thread.join()
 
 
-def test_a_task_is_protected_while_it_has_jobs_in_hand(
+def test_a_task_is_protected_while_jobs_are_in_progress(
     agent: tuple[str, list[tuple[str, dict[str, Any]]]], disc_png: bytes
 ) -> None:
     uri, told = agent

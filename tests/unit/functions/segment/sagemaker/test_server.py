@@ -57,12 +57,12 @@ def invoke(model: Segmenter, content: Any, content_type: str = JSON, **headers: 
     return ask(model, "POST", "/invocations", content=content, headers={"Content-Type": content_type, **headers})
 
 
-def test_a_ping_is_answered_with_200_and_nothing() -> None:
+def test_the_response_to_a_ping_is_200_without_a_body() -> None:
     answer = ask(segmenter(), "GET", "/ping")
     assert (answer.status_code, answer.content) == (200, b"")
 
 
-def test_batch_transform_is_told_what_suits() -> None:
+def test_batch_transform_gets_its_execution_parameters() -> None:
     told = ask(segmenter(), "GET", "/execution-parameters").json()
     assert told["BatchStrategy"] == "SINGLE_RECORD"
     assert told["MaxConcurrentTransforms"] > 1, "the next picture is decoded while the network runs"
@@ -75,14 +75,14 @@ def test_a_toolkit_gets_the_same_mask(disc_png: bytes) -> None:
     assert (answer.content, PNG) == transform(segmenter(), disc_png, PNG)
 
 
-def test_a_job_is_answered_as_json(disc_png: bytes) -> None:
+def test_the_response_to_a_job_is_json(disc_png: bytes) -> None:
     shelf = Shelf(disc_png)
     answer = invoke(segmenter(shelf), JOB_BODY, Accept=JSON)
     assert answer.status_code == 200
     assert answer.json()["key"] in shelf.masks
 
 
-def test_a_token_that_was_answered_leaves_nothing_to_say(disc_png: bytes) -> None:
+def test_the_response_to_an_async_request_is_empty(disc_png: bytes) -> None:
     answer = invoke(segmenter(Shelf(disc_png)), async_request())
     assert (answer.status_code, answer.json()) == (200, {})
 
@@ -121,7 +121,7 @@ def test_an_error_has_its_status_and_its_facts(
     assert answer.json().keys() == {"error", "message", "field", "value", "remedy"}
 
 
-def test_an_answer_of_a_type_that_is_not_accepted_is_406(disc_png: bytes) -> None:
+def test_a_response_type_that_is_not_accepted_is_406(disc_png: bytes) -> None:
     answer = invoke(segmenter(), disc_png, PNG, Accept="image/webp")
     assert (answer.status_code, answer.json()["error"]) == (406, "NotAcceptableError")
 
@@ -147,13 +147,13 @@ def exchange(app: Any, headers: dict[str, str], body: Iterator[bytes]) -> tuple[
     return sent[0]["status"], json.loads(sent[1]["body"])
 
 
-def test_a_body_that_says_it_is_too_large_is_refused_unread() -> None:
+def test_a_body_with_a_too_large_content_length_is_rejected_unread() -> None:
     headers = {"content-type": PNG, "content-length": str(MAX_BYTES + 1)}
     status, facts = exchange(create_app(segmenter()), headers, iter(()))
     assert (status, facts["error"], facts["value"]) == (413, "FileTooLargeError", MAX_BYTES + 1)
 
 
-def test_a_body_that_does_not_say_so_is_refused_once_it_is_too_large() -> None:
+def test_a_too_large_body_without_a_content_length_is_rejected() -> None:
     step = MAX_BYTES // 10
     body = iter([bytes(step)] * 11)
     status, facts = exchange(create_app(segmenter()), {"content-type": PNG, "transfer-encoding": "chunked"}, body)
@@ -173,7 +173,7 @@ class Waiting(Shelf):
         return super().picture(*args, **kwargs)
 
 
-def test_more_requests_than_it_can_hold_are_refused_and_it_answers_pings_meanwhile(disc_png: bytes) -> None:
+def test_requests_above_the_limit_are_rejected_while_pings_succeed(disc_png: bytes) -> None:
     shelf = Waiting(disc_png)
     app = create_app(segmenter(shelf), max_requests=1)
 
@@ -207,7 +207,7 @@ class Counting(Networks):
         return np.eye(side, dtype=np.float32)[None]
 
 
-def test_pictures_are_read_while_the_network_runs_which_it_does_for_one_at_a_time(disc_png: bytes) -> None:
+def test_images_are_read_during_a_prediction_and_predictions_run_one_by_one(disc_png: bytes) -> None:
     shelf = Waiting(disc_png)
     shelf.may_answer.set()
     networks = Counting(shelf)
@@ -260,7 +260,7 @@ def pings(port: int) -> bool:
         return False
 
 
-def test_a_request_in_hand_is_answered_before_the_server_ends(
+def test_a_request_in_progress_is_finished_before_the_server_ends(
     process: tuple[subprocess.Popen[bytes], int], disc_png: bytes
 ) -> None:
     server, port = process
