@@ -15,7 +15,7 @@ VOLUME /tmp
 # No USER: sam local extends this image and needs root. The entry point drops root privileges.
 ENTRYPOINT ["/app/entrypoint.sh"]
 
-# ---- Packages. All files get the same date, because numba's cache compares dates and a registry keeps whole seconds only.
+# ---- Packages. All files get the same date, because numba compares dates and registries round them.
 FROM base AS packages
 COPY requirements/runtime.lock requirements/
 RUN python -m venv --without-pip /opt/venv \

@@ -8,22 +8,22 @@ from functions.segment.ecs.protection import Protection
 
 
 class Agent:
-    """An ECS agent that answers ``answer`` and remembers what it was told."""
+    """An ECS agent that returns or raises ``response`` and records the requests."""
 
-    def __init__(self, answer: httpx.Response | Exception) -> None:
-        self.answer = answer
+    def __init__(self, response: httpx.Response | Exception) -> None:
+        self.response = response
         self.told: list[dict[str, Any]] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         assert (request.method, request.url.path) == ("PUT", "/api/1/task-protection/v1/state")
         self.told.append(json.loads(request.content))
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
+        if isinstance(self.response, Exception):
+            raise self.response
+        return self.response
 
 
 class Clock:
-    """Seconds, which pass when told."""
+    """A clock in seconds that tests advance."""
 
     now = 1000.0
 
@@ -60,7 +60,7 @@ def test_under_constant_load_protection_expires_for_a_minute_so_that_ecs_can_dep
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         httpx.Response(400, json={"error": {"Code": "AccessDeniedException"}}),
         httpx.Response(200, json={"failure": {"Reason": "DEPLOYMENT_BLOCKED"}}),
@@ -69,9 +69,9 @@ def test_under_constant_load_protection_expires_for_a_minute_so_that_ecs_can_dep
     ],
 )
 def test_a_rejected_request_is_repeated_after_a_pause_and_not_at_each_message(
-    answer: httpx.Response | Exception,
+    response: httpx.Response | Exception,
 ) -> None:
-    agent, clock = Agent(answer), Clock()
+    agent, clock = Agent(response), Clock()
     task = protection(agent, clock)
     task.on()
     clock.now += 59
@@ -87,7 +87,7 @@ def test_a_failed_request_to_disable_protection_is_retried() -> None:
     agent = Agent(DONE)
     task = protection(agent, Clock())
     task.on()
-    agent.answer = httpx.ConnectError("refused")
+    agent.response = httpx.ConnectError("refused")
     task.off()
     task.off()
     assert agent.told == [ON, OFF, OFF]

@@ -1,4 +1,4 @@
-"""What the inbox does when queue and state machine do not as they should; the rest is in test_worker.py."""
+"""The job queue when SQS or Step Functions fails. The other cases are in test_worker.py."""
 
 import threading
 from typing import Any
@@ -29,8 +29,8 @@ def job_queue(queue: Queue, machine: Machine, *, most: int = 10, heartbeat_s: fl
 
 def test_a_failed_receive_is_retried() -> None:
     queue = Queue(message(), errors=(THROTTLED, UNREACHABLE))
-    [taken] = job_queue(queue, Machine()).take() or []
-    assert (taken.token, taken.job_id, taken.received) == ("token", "token", 1)
+    [received] = job_queue(queue, Machine()).take() or []
+    assert (received.token, received.job_id, received.received) == ("token", "token", 1)
 
 
 def test_a_failed_receive_is_not_retried_after_close() -> None:
@@ -47,9 +47,9 @@ def test_receive_asks_for_no_more_messages_than_the_limit_allows() -> None:
     queue, machine = Queue(*map(message, "abcd")), Machine()
     jobs = job_queue(queue, machine, most=3)
     first = jobs.take() or []
-    assert [taken.token for taken in first] == ["a", "b", "c"]
+    assert [received.token for received in first] == ["a", "b", "c"]
     jobs.complete(first[0], {})
-    assert [taken.token for taken in jobs.take() or []] == ["d"]
+    assert [received.token for received in jobs.take() or []] == ["d"]
 
 
 def test_a_failed_report_is_retried_and_the_message_deleted_only_after_it() -> None:
@@ -60,8 +60,8 @@ def test_a_failed_report_is_retried_and_the_message_deleted_only_after_it() -> N
 
     queue, machine = Queue(message()), Watching(errors=(THROTTLED, UNREACHABLE, THROTTLED))
     jobs = job_queue(queue, machine)
-    [taken] = jobs.take() or []
-    jobs.complete(taken, {"key": "mask"})
+    [received] = jobs.take() or []
+    jobs.complete(received, {"key": "mask"})
     assert machine.successes == {"token": {"key": "mask"}}
     assert queue.deleted == ["0"] and jobs.idle
 
@@ -69,13 +69,13 @@ def test_a_failed_report_is_retried_and_the_message_deleted_only_after_it() -> N
 def test_a_message_whose_report_fails_is_not_deleted() -> None:
     class DeadMachine(Machine):
         def send_task_success(self, **_: Any) -> None:
-            jobs.drain(0)  # so that this ends before a minute is over
+            jobs.drain(0)  # otherwise the report is retried for a minute
             raise UNREACHABLE
 
     queue = Queue(message())
     jobs = job_queue(queue, DeadMachine())
-    [taken] = jobs.take() or []
-    jobs.complete(taken, {})
+    [received] = jobs.take() or []
+    jobs.complete(received, {})
     assert not queue.deleted and jobs.idle
 
 
@@ -83,19 +83,19 @@ def test_a_message_whose_report_fails_is_not_deleted() -> None:
 def test_a_message_is_deleted_if_its_token_has_expired(gone: str) -> None:
     queue, machine = Queue(message()), Machine(errors=(refusal(gone),))
     jobs = job_queue(queue, machine)
-    [taken] = jobs.take() or []
-    jobs.complete(taken, {})
+    [received] = jobs.take() or []
+    jobs.complete(received, {})
     assert queue.deleted == ["0"] and not machine.successes
 
 
 def test_a_returned_message_is_not_reported() -> None:
     queue, machine = Queue(message()), Machine()
     jobs = job_queue(queue, machine)
-    [taken] = jobs.take() or []
+    [received] = jobs.take() or []
     jobs.close()
-    jobs.complete(taken, {})
-    assert not jobs.begin(taken) and not jobs.alive(taken)
-    assert queue.given_back == ["0"]
+    jobs.complete(received, {})
+    assert not jobs.begin(received) and not jobs.alive(received)
+    assert queue.returned == ["0"]
     assert not machine.successes and not machine.heartbeats and not queue.deleted
 
 
@@ -119,7 +119,7 @@ def test_more_messages_than_fit_into_a_call_are_all_extended_and_returned() -> N
     assert jobs.drain(PATIENCE_S)
     keeping.join(PATIENCE_S)
     assert not keeping.is_alive()
-    assert queue.given_back == receipts
+    assert queue.returned == receipts
 
 
 def test_a_failed_heartbeat_does_not_delay_visibility_extensions() -> None:
