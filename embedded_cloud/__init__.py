@@ -1,1 +1,1 @@
-"""The embedded cloud: the project's own template deployed on moto in one process, its functions run for real."""
+"""The embedded cloud: the project's template deployed on moto, with functions and workers as local processes."""

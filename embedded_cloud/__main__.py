@@ -1,4 +1,4 @@
-"""The embedded cloud in the foreground: ``python -m embedded_cloud --port 5555``."""
+"""Run the embedded cloud in the foreground: ``python -m embedded_cloud --port 5555``."""
 
 import argparse
 import signal
@@ -11,10 +11,12 @@ from embedded_cloud.cloud import EmbeddedCloud
 def main() -> None:
     """Serve until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m embedded_cloud", description=__doc__)
-    parser.add_argument("--port", type=int, default=5555)
-    parser.add_argument("--api-port", type=int, default=0, help="of the HTTP API; 0: any free one")
-    parser.add_argument("--template", type=Path, default=Path("template.yaml"))
-    parser.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE", help="of the template")
+    parser.add_argument("--port", type=int, default=5555, help="Port of the AWS endpoint; 0 for any free port.")
+    parser.add_argument("--api-port", type=int, default=0, help="Port of the HTTP API; 0 for any free port.")
+    parser.add_argument("--template", type=Path, default=Path("template.yaml"), help="SAM template to deploy.")
+    parser.add_argument(
+        "--parameter", action="append", default=[], metavar="NAME=VALUE", help="Template parameter; repeatable."
+    )
     parser.add_argument("--mock-config", type=Path, help="MockConfigFile.json of AWS Step Functions Local")
     arguments = parser.parse_args()
     parameters = dict(parameter.split("=", 1) for parameter in arguments.parameter)
@@ -27,7 +29,7 @@ def main() -> None:
     )
     with cloud:
         for (what, why), logical_ids in cloud.skipped_by_reason().items():
-            print(f"# Without effect: {what} ({', '.join(logical_ids)}): {why}")
+            print(f"# Ignored: {what} ({', '.join(logical_ids)}): {why}")
         for name, value in cloud.outputs.items():
             print(f"# {name}: {value}")
         for name, value in cloud.environment.items():

@@ -1,4 +1,4 @@
-"""AWS in one process: the project's own template, deployed and running."""
+"""Deploy the project's template to moto in this process, and run it."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from embedded_cloud.deploy import create_stack, translate
-from embedded_cloud.faults import Faults, front
+from embedded_cloud.faults import FaultPlan, with_faults
 from embedded_cloud.lambda_runtime import LambdaRuntime
 from embedded_cloud.processes import Log, base_environment
 
@@ -19,27 +19,27 @@ LOOPBACK = "127.0.0.1"
 
 
 class EmbeddedCloud:
-    """The stack of a SAM template on moto, with its functions, ECS tasks and endpoint as processes.
+    """A SAM template deployed on moto, with functions, ECS tasks and SageMaker endpoints as local processes.
 
-    State lives in the calling process and is gone with it. One cloud at a time; another may follow.
+    State is in memory and ends with the calling process. A process can run one cloud at a time.
 
     Args:
-        template: the SAM template; modules are imported from its folder.
-        parameters: values of the template's parameters.
-        port: port of the endpoint on localhost; 0: any free one.
-        address: where both listen; 0.0.0.0 lets containers reach it, and whoever else can reach this machine.
-        mock_config: MockConfigFile.json of AWS Step Functions Local; the ``stateMachineArn#TestCase`` of
-            StartExecution then runs a case of it.
-        retry_pace: factor on the waits between the attempts of a state, 0 or more; 1: as the state machine says.
-        faults: what goes wrong; None: nothing that is not really wrong.
-        api_port: port of the HTTP API on localhost; 0: any free one.
+        template: SAM template. Function and container modules are imported from its folder.
+        parameters: template parameters by name.
+        port: port of the AWS endpoint on localhost; 0 for any free port.
+        address: listen address. 0.0.0.0 lets containers and the network reach the cloud.
+        mock_config: MockConfigFile.json of AWS Step Functions Local. StartExecution with ``stateMachineArn#TestCase`` runs
+            one of its test cases.
+        retry_pace: factor for the delays between retries, 0 or more; 1 keeps the state machine's delays.
+        faults: faults to inject; None injects none.
+        api_port: port of the HTTP API on localhost; 0 for any free port.
 
     Attributes:
-        region: AWS_DEFAULT_REGION, else eu-west-1.
-        endpoint_url: what a stock AWS CLI or SDK needs as AWS_ENDPOINT_URL.
-        environment: all the variables that a stock AWS CLI or SDK needs.
-        outputs: the stack's outputs.
-        skipped: logical id, type or property, and reason of whatever has no effect here.
+        region: AWS_DEFAULT_REGION, or eu-west-1.
+        endpoint_url: value of AWS_ENDPOINT_URL for an AWS CLI or SDK.
+        environment: environment variables that an AWS CLI or SDK needs.
+        outputs: outputs of the stack.
+        skipped: ignored resources and properties: logical id, resource type or property, and reason.
     """
 
     stack_name = "precision-background-remover"
@@ -52,7 +52,7 @@ class EmbeddedCloud:
         mock_config: Path | None = None,
         address: str = LOOPBACK,
         retry_pace: float = 1.0,
-        faults: Faults | None = None,
+        faults: FaultPlan | None = None,
         api_port: int = 0,
     ) -> None:
         self.region = os.environ.get("AWS_DEFAULT_REGION", DEFAULT_REGION)
@@ -66,11 +66,11 @@ class EmbeddedCloud:
         self._retry_pace, self._faults = retry_pace, faults
 
     def __enter__(self) -> Self:
-        """Start the server and deploy the template.
+        """Start the servers and deploy the template.
 
         Raises:
             OSError: a port is in use.
-            RuntimeError: another cloud runs in this process.
+            RuntimeError: another cloud is running in this process.
         """
         from embedded_cloud import moto_patches
 
@@ -82,7 +82,7 @@ class EmbeddedCloud:
 
         _free_port(self._address, self._api_port)
         port = _free_port(self._address, self._port)
-        self.endpoint_url = f"http://localhost:{port}"  # a bare address will not do for `aws cloudformation deploy`
+        self.endpoint_url = f"http://localhost:{port}"  # `aws cloudformation deploy` needs a host name
         self.environment = {
             "AWS_ENDPOINT_URL": self.endpoint_url,
             "AWS_REGION": self.region,
@@ -107,12 +107,12 @@ class EmbeddedCloud:
         )
         host.start(self._host)
         moto_api_backend.reset()
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it logs every request,
-        logging.getLogger("moto.stepfunctions").setLevel(logging.CRITICAL)  # and this every error that a state catches
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # logs every request
+        logging.getLogger("moto.stepfunctions").setLevel(logging.CRITICAL)  # logs every caught error
         self._server = ThreadedMotoServer(self._address, port, verbose=False)
         self._server.start()
         if self._faults:
-            self._server._server.app = front(self._server._server.app, self._faults)
+            self._server._server.app = with_faults(self._server._server.app, self._faults)
         try:
             self._deploy()
         except BaseException:
@@ -125,25 +125,25 @@ class EmbeddedCloud:
         self.close()
 
     def skipped_by_reason(self) -> dict[tuple[str, str], list[str]]:
-        """Return ``skipped`` for people: the logical ids of each type or property and reason, in order."""
+        """Return the logical ids in ``skipped``, grouped by type or property and reason."""
         grouped: dict[tuple[str, str], list[str]] = {}
         for logical_id, what, why in sorted(self.skipped, key=itemgetter(1, 2)):
             grouped.setdefault((what, why), []).append(logical_id)
         return grouped
 
     def kill_tasks(self) -> None:
-        """End every ECS task by force; its service starts it again."""
+        """Kill every ECS task. Its service restarts it."""
         for service in list(self._host.services.values()):
             service.kill()
 
     def close(self) -> None:
-        """End every process of the cloud, and the server. Workers get their time to drain."""
+        """Stop every process and server. Workers drain within their stop timeout."""
         from embedded_cloud.moto_patches import host, stepfunctions
 
         stepfunctions.stop_every_execution()
         self._host.close()
         self._server.stop()
-        self._server._server.server_close()  # moto leaves the port taken
+        self._server._server.server_close()  # moto keeps the port open
         host.stop()
 
     def _deploy(self) -> None:
@@ -165,7 +165,7 @@ class EmbeddedCloud:
 
 
 def _free_port(address: str, wanted: int) -> int:
-    """Bind the port once: moto ends the process when it cannot."""
+    """Return the port, or a free one for 0. moto exits the process if it cannot bind."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,4 +1,4 @@
-"""The project's SAM template, made into a stack of the embedded cloud."""
+"""Translate a SAM template to CloudFormation and create its stack."""
 
 import json
 from collections.abc import Mapping
@@ -12,22 +12,22 @@ NESTED_STACK_TYPES = {"AWS::Serverless::Application": "Location", "AWS::CloudFor
 
 
 def parameter_names(template: Path) -> list[str]:
-    """Return the names of a SAM template's parameters."""
+    """Return the parameter names of a SAM template."""
     from samtranslator.yaml_helper import yaml_parse
 
     return list(yaml_parse(template.read_text())["Parameters"])
 
 
 def translate(template: Path, parameters: Mapping[str, str], region: str) -> dict[str, Any]:
-    """Return the template as plain CloudFormation. Nothing is built, packaged or fetched.
+    """Return the template as plain CloudFormation, without building or packaging anything.
 
     Args:
         template: SAM template.
-        parameters: values of its parameters; the rest have their defaults.
+        parameters: parameters that differ from their defaults.
         region: AWS region of the stack.
 
     Returns:
-        CloudFormation template, state machines' definition files inlined.
+        CloudFormation template with inlined state machine definitions and absolute paths of nested templates.
     """
     import boto3
     from samtranslator.parser.parser import Parser
@@ -60,10 +60,10 @@ def create_stack(client: Any, name: str, template: Mapping[str, Any], parameters
     """Create a stack and return its outputs.
 
     Args:
-        client: boto3 client of CloudFormation.
-        name: the stack's name.
+        client: boto3 CloudFormation client.
+        name: stack name.
         template: CloudFormation template.
-        parameters: values of its parameters.
+        parameters: template parameters by name.
     """
     values = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
     client.create_stack(StackName=name, TemplateBody=json.dumps(template), Parameters=values)

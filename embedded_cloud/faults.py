@@ -1,4 +1,4 @@
-"""What can be made to go wrong in the embedded cloud. What does, and when, a plan says; without one nothing does."""
+"""Injects faults into the embedded cloud: error responses of services, and killed function invocations."""
 
 import io
 import json
@@ -13,36 +13,37 @@ from xml.sax.saxutils import escape
 Wsgi: TypeAlias = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-class Ending(StrEnum):
-    """How an invocation ends without its function's answer: the error's name in Lambda."""
+class FaultEffect(StrEnum):
+    """Lambda's error name for an invocation that ends without a result."""
 
     CRASH = "Runtime.ExitError"
     TIMEOUT = "Sandbox.Timedout"
 
 
 @dataclass(frozen=True)
-class Blow:
-    """What kills a function's process in mid-invocation.
+class InvocationFault:
+    """Kills a function's process during an invocation.
 
     Attributes:
-        ending: what the caller is told.
-        answered: whether it comes when the work is done, and costs the answer; else it comes as soon as there is work.
+        effect: error that the caller gets.
+        after_work: whether the process is killed after the function has finished, so that only its result is lost.
+            Otherwise it is killed as soon as it has received the event.
     """
 
-    ending: Ending
-    answered: bool = False
+    effect: FaultEffect
+    after_work: bool = False
 
 
 @dataclass(frozen=True)
 class Request:
-    """What somebody asks of the cloud.
+    """A request to a service of the cloud.
 
     Attributes:
-        service: as in the request's signature: ``s3``, ``dynamodb``, ``lambda``.
-        method: of HTTP.
-        path: of the URL, decoded.
-        operation: of services that name it in a header (``GetItem``); elsewhere empty.
-        body: as it was sent.
+        service: service name in the request's signature: ``s3``, ``dynamodb``, ``lambda``.
+        method: HTTP method.
+        path: decoded URL path.
+        operation: operation name (``GetItem``) of services that send it in a header; otherwise empty.
+        body: raw body.
     """
 
     service: str
@@ -53,30 +54,30 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """What a service answers instead of doing what it was asked: an HTTP status and an error's code."""
+class ErrorResponse:
+    """HTTP status and error code that a service returns instead of executing the request."""
 
     status: int
     code: str
 
 
-class Faults(Protocol):
-    """A plan of what goes wrong. It is asked from many threads, and may take its time."""
+class FaultPlan(Protocol):
+    """Decides which requests and invocations fail. Called from several threads; a call may block."""
 
-    def request(self, request: Request) -> Refusal | None:
-        """Refuse a request, or let it pass."""
+    def request(self, request: Request) -> ErrorResponse | None:
+        """Return an error for the request, or None to execute it."""
 
-    def invocation(self, function: str, event: str) -> Blow | None:
-        """Kill an invocation of a function, or let it be.
+    def invocation(self, function: str, event: str) -> InvocationFault | None:
+        """Return a fault for an invocation, or None to run it normally.
 
         Args:
-            function: its name.
-            event: JSON.
+            function: function name.
+            event: event as JSON.
         """
 
 
-def front(app: Wsgi, faults: Faults) -> Wsgi:
-    """Return the cloud's HTTP application with a plan before it."""
+def with_faults(app: Wsgi, faults: FaultPlan) -> Wsgi:
+    """Return the application wrapped so that the plan sees each request first."""
     from werkzeug.wsgi import get_input_stream
 
     def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -89,30 +90,33 @@ def front(app: Wsgi, faults: Faults) -> Wsgi:
             operation=environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2],
             body=body,
         )
-        refusal = faults.request(request)
-        return app(environ, start_response) if refusal is None else _refuse(request, refusal, start_response)
+        response = faults.request(request)
+        return app(environ, start_response) if response is None else _error_response(request, response, start_response)
 
     return serve
 
 
 def _signed_for(authorization: str) -> str:
-    """Return the service of ``Credential=key/day/region/service/aws4_request``; nothing where none is named."""
+    """Return the service in ``Credential=key/day/region/service/aws4_request``, or an empty string."""
     scope = authorization.partition("Credential=")[2].split(",")[0].split("/")
     return scope[3] if len(scope) == 5 else ""
 
 
-def _refuse(request: Request, refusal: Refusal, start_response: Callable[..., Any]) -> Iterable[bytes]:
-    said = "The embedded cloud was told to refuse this"
+def _error_response(request: Request, response: ErrorResponse, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    message = "Injected fault"
     if request.service == "s3":
-        kind, text = "application/xml", f"<Error><Code>{escape(refusal.code)}</Code><Message>{said}</Message></Error>"
+        kind, text = (
+            "application/xml",
+            f"<Error><Code>{escape(response.code)}</Code><Message>{message}</Message></Error>",
+        )
     else:
-        kind, text = "application/json", json.dumps({"__type": refusal.code, "message": said})
+        kind, text = "application/json", json.dumps({"__type": response.code, "message": message})
     data = b"" if request.method == "HEAD" else text.encode()
     headers = {
         "Content-Type": kind,
         "Content-Length": str(len(data)),
-        "x-amzn-ErrorType": refusal.code,
+        "x-amzn-ErrorType": response.code,
         "x-amzn-RequestId": str(uuid.uuid4()),
     }
-    start_response(f"{refusal.status} {refusal.code}", list(headers.items()))
+    start_response(f"{response.status} {response.code}", list(headers.items()))
     return [data]

@@ -1,7 +1,7 @@
-"""API Gateway: an HTTP API as a WSGI application in front of a function, with the events and the limits of AWS.
+"""API Gateway: an HTTP API as a WSGI application that calls a function, with AWS's event format and limits.
 
-What AWS does is in its documentation of Lambda proxy integrations (payload format 2.0) and of the quotas of HTTP APIs.
-That paths come decoded, and which bodies count as text, is what people found on AWS.
+Follows the AWS documentation of Lambda proxy integrations (payload format 2.0) and of HTTP API quotas. Decoded paths
+and the media types that count as text follow observed behavior.
 """
 
 import base64
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ACCOUNT_ID: Final = "123456789012"
 API_ID: Final = "local"
 REQUEST_BYTES: Final = 10 * 1024**2
-LAMBDA_BYTES: Final = 6 * 1024**2  # of an event, and of an answer
+LAMBDA_BYTES: Final = 6 * 1024**2  # limit of an event, and of a response
 TIMEOUT_S: Final = 30.0
 CONCURRENCY: Final = 100
 
@@ -45,8 +45,8 @@ class Route:
     """A route of the API.
 
     Attributes:
-        key: method or ANY, and path, which may have ``{name}`` and at its end ``{name+}``, as ``GET /jobs/{id}``.
-        iam: callers have to be authenticated by AWS (AuthorizationType AWS_IAM).
+        key: method or ANY, and path with ``{name}`` or a final ``{name+}``, e.g. ``GET /jobs/{id}``.
+        iam: whether callers must sign requests (AuthorizationType AWS_IAM).
     """
 
     key: str
@@ -54,7 +54,7 @@ class Route:
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """What paths of this route look like; its groups are the path's parameters."""
+        """Pattern of matching paths. Its groups are the path parameters."""
         _, path = self.key.split()
         parts = re.split(r"\{(\w+\+?)\}", path)
         names = [f"(?P<{name.removesuffix('+')}>{'.+' if name.endswith('+') else '[^/]+'})" for name in parts[1::2]]
@@ -62,7 +62,7 @@ class Route:
         return re.compile("".join(a + b for a, b in zip(literals, [*names, ""], strict=True)), re.DOTALL)
 
     def match(self, method: str, path: str) -> dict[str, str] | None:
-        """Return the path's parameters, None if a request is not one of this route."""
+        """Return the path parameters, or None if the request does not match."""
         match = self.pattern.fullmatch(path) if self.key.split()[0] in ("ANY", method) else None
         return match.groupdict() if match else None
 
@@ -71,14 +71,14 @@ ROUTES: Final = (Route("ANY /{proxy+}"), Route("ANY /iam/{proxy+}", iam=True))
 
 
 class Gateway:
-    """An HTTP API with one function behind it, as a WSGI application.
+    """A WSGI application that serves an HTTP API backed by functions.
 
-    Signatures of AWS_IAM routes are not checked: a caller is who the access key in the header says.
+    Signatures are not verified: the access key in the header identifies the caller.
 
     Args:
-        invoke: calls the function with an event and returns its answer. Raises FunctionError.
-        routes: the API's routes.
-        timeout_s: how long the function may take.
+        invoke: calls the function with an event and returns its result. Raises FunctionError.
+        routes: routes of the API.
+        timeout_s: time limit of the function.
     """
 
     def __init__(
@@ -88,20 +88,20 @@ class Gateway:
         timeout_s: float = TIMEOUT_S,
     ) -> None:
         self._invoke, self._timeout_s = invoke, timeout_s
-        self._routes = sorted(routes, key=lambda route: -len(route.key.split("{")[0]))  # the most particular one wins
+        self._routes = sorted(routes, key=lambda route: -len(route.key.split("{")[0]))  # the most specific route wins
         self._calls = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="gateway")
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer one request."""
+        """Handle a request."""
         request = Request(environ)
-        request.max_content_length = REQUEST_BYTES + 1  # what comes in chunks is cut off there, in silence
+        request.max_content_length = REQUEST_BYTES + 1  # a chunked body is silently truncated here
         request_id = base64.b64encode(uuid.uuid4().bytes[:11]).decode()
         response = self._answer(request, request_id)
         response.headers["Apigw-Requestid"] = request_id
         return response(environ, start_response)
 
     def close(self) -> None:
-        """Take no more requests. What runs is not waited for."""
+        """Refuse further requests without waiting for running ones."""
         self._calls.shutdown(wait=False, cancel_futures=True)
 
     def _answer(self, request: Request, request_id: str) -> Response:
@@ -136,16 +136,16 @@ class Gateway:
 
 
 class Server:
-    """An application served by threads of this process, until it is closed."""
+    """Serves a WSGI application in threads until it is closed."""
 
     def __init__(self, application: "WSGIApplication", address: str, port: int) -> None:
-        """Listen on a port; 0: any free one."""
+        """Listen on a port; 0 for any free port."""
         self._server = make_server(address, port, application, threaded=True)
         self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True).start()
 
     def close(self) -> None:
-        """Free the port."""
+        """Stop the server and free the port."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -153,14 +153,14 @@ class Server:
 def event_of(
     request: Request, body: bytes, route: Route, parameters: Mapping[str, str], request_id: str
 ) -> dict[str, Any]:
-    """Return the event that a request is for a function, in payload format 2.0.
+    """Return the Lambda event of a request, in payload format 2.0.
 
     Args:
-        request: the request.
-        body: all of its body.
-        route: the route that it takes.
-        parameters: parameters in its path.
-        request_id: the gateway's.
+        request: HTTP request.
+        body: request body.
+        route: matching route.
+        parameters: path parameters.
+        request_id: request id of the gateway.
     """
     now = datetime.now(UTC)
     host = request.host.partition(":")[0]
@@ -212,14 +212,14 @@ def event_of(
 
 
 def response_of(answer: Any) -> Response:
-    """Return the response that a function's answer stands for.
+    """Return the HTTP response for a function's result.
 
     Args:
-        answer: in payload format 2.0, or without a ``statusCode`` whatever is to be sent as JSON.
+        answer: result in payload format 2.0, or without a ``statusCode`` any value to send as JSON.
 
     Raises:
-        ValueError: it is neither, or larger than Lambda hands on.
-        TypeError: it is no JSON.
+        ValueError: the result is malformed or exceeds Lambda's size limit.
+        TypeError: the result is not serializable as JSON.
     """
     if _size(answer) > LAMBDA_BYTES:
         raise ValueError("The answer is larger than 6 MB")

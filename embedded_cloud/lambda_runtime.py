@@ -1,4 +1,4 @@
-"""Lambda: functions as runtime processes of their own (awslambdaric) behind Lambda's Runtime API."""
+"""Run Lambda functions as processes (awslambdaric) that talk to a local Runtime API."""
 
 import json
 import os
@@ -18,16 +18,16 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from embedded_cloud.faults import Blow, Ending, Faults
-from embedded_cloud.processes import Child, Log, exit_reason
+from embedded_cloud.faults import FaultEffect, FaultPlan, InvocationFault
+from embedded_cloud.processes import Log, ModuleProcess, exit_reason
 
-INIT_S = 10.0  # Lambda's limit of the init phase; what takes longer counts against the function's timeout
+INIT_S = 10.0  # Lambda's limit of the init phase; a longer init counts against the timeout
 CONCURRENCY = 2 * (os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
 class Function:
-    """What the runtime has to know of a function."""
+    """Configuration of a function."""
 
     name: str
     arn: str
@@ -40,7 +40,7 @@ class Function:
 
 @dataclass(frozen=True)
 class Invocation:
-    """A function's answer: JSON, which is an error object if ``failed``, and the lines logged meanwhile."""
+    """Result of a call: JSON payload (an error object if ``failed``) and the lines logged during the call."""
 
     payload: str
     failed: bool
@@ -48,17 +48,17 @@ class Invocation:
 
 
 class LambdaRuntime:
-    """Runs functions in sandboxes that stay warm. A call beyond the concurrency waits; it is not throttled.
+    """Runs functions in sandboxes that stay warm. Calls above the concurrency limit wait; none is throttled.
 
     Args:
-        base: environment that every sandbox starts from.
+        base: environment of every sandbox, before the function's variables.
         code: folder that handlers are imported from.
-        open_log: called with a log group and a stream, returns where a new sandbox's output goes.
-        faults: which invocations are killed; None kills none.
+        open_log: returns a function that writes lines to a log group and stream.
+        faults: faults to inject; None injects none.
     """
 
     def __init__(
-        self, base: Mapping[str, str], code: Path, open_log: Callable[[str, str], Log], faults: Faults | None = None
+        self, base: Mapping[str, str], code: Path, open_log: Callable[[str, str], Log], faults: FaultPlan | None = None
     ) -> None:
         self._base, self._code, self._open_log, self._faults = base, code, open_log, faults
         self._idle: dict[Function, list[_Sandbox]] = defaultdict(list)
@@ -68,26 +68,28 @@ class LambdaRuntime:
         self._lock = threading.Lock()
 
     def invoke(self, function: Function, payload: str) -> Invocation:
-        """Call a function and wait for its answer.
+        """Call a function and return its result.
 
         Args:
-            function: the function.
-            payload: the event, JSON.
+            function: function to call.
+            payload: event as JSON.
         """
-        blow = self._faults.invocation(function.name, payload) if self._faults else None
+        fault = self._faults.invocation(function.name, payload) if self._faults else None
         with self._lock:
             slot = self._slots[function.name]
         with slot:
             with self._lock:
                 if self._closed:
-                    return Invocation(_error("Runtime.ExitError", "none", "Error: The cloud was closed"), True, "")
+                    return Invocation(
+                        _error("Runtime.ExitError", "none", "Error: The embedded cloud is closed"), True, ""
+                    )
                 sandbox = self._idle[function].pop() if self._idle[function] else None
                 if sandbox is None:
                     stream = f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{uuid.uuid4().hex}"
                     log = self._open_log(function.log_group, stream)
                     sandbox = _Sandbox(function, self._base, self._code, log)
                     self._sandboxes.add(sandbox)
-            invocation = sandbox.invoke(payload, blow)
+            invocation = sandbox.invoke(payload, fault)
             with self._lock:
                 if sandbox.usable:
                     self._idle[function].append(sandbox)
@@ -98,7 +100,7 @@ class LambdaRuntime:
             return invocation
 
     def close(self) -> None:
-        """End every sandbox; none is started again."""
+        """End every sandbox and refuse further calls."""
         with self._lock:
             self._closed = True
             sandboxes, self._sandboxes = self._sandboxes, set()
@@ -108,7 +110,7 @@ class LambdaRuntime:
 
 
 class _Sandbox:
-    """One process of one function, with a Runtime API of its own, a /tmp of its own and one call at a time."""
+    """A process of a function with its own Runtime API and temporary folder. Handles one call at a time."""
 
     def __init__(self, function: Function, base: Mapping[str, str], code: Path, log: Log) -> None:
         self.usable = True
@@ -128,13 +130,15 @@ class _Sandbox:
             "TMPDIR": self._tmp,
             **dict(function.environment),
         }
-        self._child = Child(["awslambdaric", function.handler], environment, code, self._record, self._api.exited)
+        self._child = ModuleProcess(
+            ["awslambdaric", function.handler], environment, code, self._record, self._api.exited
+        )
 
     def _record(self, line: str) -> None:
         self._lines.append(line)
         self._log(line)
 
-    def invoke(self, payload: str, blow: Blow | None) -> Invocation:
+    def invoke(self, payload: str, fault: InvocationFault | None) -> Invocation:
         self._lines = []
         request_id, timeout_s = str(uuid.uuid4()), self._function.timeout_s
         self._api.taken.clear()
@@ -146,7 +150,7 @@ class _Sandbox:
         self._api.events.put((request_id, time.time() + timeout_s, payload.encode()))
         left_s = max(0.0, timeout_s - max(0.0, init_s - INIT_S))
         try:
-            answer, failed = self._killed(blow, left_s) if blow else self._api.outcomes.get(timeout=left_s)
+            answer, failed = self._killed(fault, left_s) if fault else self._api.outcomes.get(timeout=left_s)
         except queue.Empty:
             message = f"Error: Task timed out after {timeout_s}.00 seconds"
             answer, failed, self.usable = _error("Sandbox.Timedout", request_id, message), True, False
@@ -161,14 +165,14 @@ class _Sandbox:
         self.usable = self.usable and not self._api.broken
         return Invocation(answer, failed, "\n".join(self._lines))
 
-    def _killed(self, blow: Blow, left_s: float) -> tuple[int, bool]:
-        """Let the function come as far as the blow says, end its process, and return how that ended."""
-        if blow.answered:
+    def _killed(self, fault: InvocationFault, left_s: float) -> tuple[int, bool]:
+        """Kill the process before or after its work, and return its exit status."""
+        if fault.after_work:
             self._api.outcomes.get(timeout=left_s)
         else:
             self._api.taken.wait(left_s)
         self._child.stop()
-        if blow.ending is Ending.TIMEOUT:
+        if fault.effect is FaultEffect.TIMEOUT:
             raise queue.Empty
         return -signal.SIGKILL, True
 
@@ -190,15 +194,15 @@ class _RuntimeApi(ThreadingHTTPServer):
     def __init__(self, function_arn: str) -> None:
         super().__init__(("127.0.0.1", 0), _RuntimeApiHandler)
         self.function_arn = function_arn
-        self.ready = threading.Event()  # init is over, one way or the other
-        self.taken = threading.Event()  # the function has its event, or is gone
-        self.broken = False  # init failed: the process is about to exit
+        self.ready = threading.Event()  # init has succeeded or failed
+        self.taken = threading.Event()  # the function has received its event, or has exited
+        self.broken = False  # init failed; the process is about to exit
         self.events: queue.Queue[tuple[str, float, bytes] | None] = queue.Queue()
-        self.outcomes: queue.Queue[tuple[str | int, bool]] = queue.Queue()  # a JSON text or the exit status; failed
+        self.outcomes: queue.Queue[tuple[str | int, bool]] = queue.Queue()  # (JSON or exit status, failed)
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of a process that was killed in the middle of a sentence."""
+        """Ignore connection errors: the process may have been killed while it was sending."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
@@ -214,7 +218,7 @@ class _RuntimeApi(ThreadingHTTPServer):
 
 
 class _RuntimeApiHandler(BaseHTTPRequestHandler):
-    # Every answer leaves in one segment: Nagle's algorithm and delayed acknowledgements else cost 40 ms a call.
+    # Each response is sent in one segment. Otherwise Nagle's algorithm and delayed ACKs cost 40 ms per call.
     protocol_version = "HTTP/1.1"
     wbufsize = 65536
     disable_nagle_algorithm = True

@@ -1,4 +1,4 @@
-"""What runs beside the server as processes of its own: Lambda sandboxes, ECS tasks, the SageMaker endpoint."""
+"""Local processes: Lambda sandboxes, ECS tasks and SageMaker endpoints."""
 
 import contextlib
 import os
@@ -22,11 +22,11 @@ ENDPOINT_START_S = 120.0
 
 
 def base_environment(code: Path, sdk: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment every process of the cloud starts from: of the caller's, PATH and HOME.
+    """Return the base environment of every process. Only PATH and HOME come from the caller.
 
     Args:
         code: folder that modules are imported from.
-        sdk: what leads the AWS SDK to the cloud.
+        sdk: variables that point the AWS SDK to the embedded cloud.
     """
     return {
         **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
@@ -38,15 +38,15 @@ def base_environment(code: Path, sdk: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-class Child:
-    """A Python module as a process that dies with this one, its output read line by line.
+class ModuleProcess:
+    """A process that runs a Python module, and ends with this process.
 
     Args:
-        command: module and its arguments.
-        environment: the whole environment.
+        command: module and arguments.
+        environment: complete environment.
         code: working directory.
-        log: called with every line of output, from a thread.
-        on_exit: called with the exit status, after the last line.
+        log: called with each line of output, in another thread.
+        on_exit: called with the exit status after the last line.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class Child:
         on_exit: Callable[[int], None] = lambda _status: None,
     ) -> None:
         self._log, self._on_exit = log, on_exit
-        self._process = subprocess.Popen(  # noqa: S603  the command is this project's own
-            [sys.executable, "-P", str(Path(__file__).with_name("child.py")), *command],
+        self._process = subprocess.Popen(  # noqa: S603  the command is trusted
+            [sys.executable, "-P", str(Path(__file__).with_name("run_module.py")), *command],
             env=dict(environment),
             cwd=code,
             stdin=subprocess.PIPE,
@@ -67,20 +67,20 @@ class Child:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            start_new_session=True,  # Ctrl-C is for this process, which stops its children in order
+            start_new_session=True,  # Ctrl-C must reach only this process, which stops its children in order
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
-        assert self._process.stdout is not None  # noqa: S101  a pipe was asked for
+        assert self._process.stdout is not None  # noqa: S101  stdout is a pipe
         for line in self._process.stdout:
             self._log(line.rstrip("\n"))
         self._on_exit(self._process.wait())
 
     @property
     def alive(self) -> bool:
-        """Whether the process has not ended."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
     def ask_to_stop(self) -> None:
@@ -88,22 +88,22 @@ class Child:
         self._process.terminate()
 
     def stop(self, grace_s: float = 0.0) -> None:
-        """End the process, by force once ``grace_s`` seconds have passed, and wait until its output is read."""
+        """Wait up to ``grace_s`` seconds for the process, kill it, and read the rest of its output."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(grace_s)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # with what it has started itself
+            os.killpg(self._process.pid, signal.SIGKILL)  # with its subprocesses
         self._reader.join()
 
 
 def exit_reason(status: int) -> str:
-    """Return a process's exit status in Lambda's words."""
+    """Return an exit status as Lambda words it, e.g. "exit status 3"."""
     return f"signal: {(signal.strsignal(-status) or str(-status)).lower()}" if status < 0 else f"exit status {status}"
 
 
 @dataclass(frozen=True)
 class Container:
-    """One container of a task definition: the Python module it runs, and for how long it may drain on SIGTERM."""
+    """A container of a task definition: module and arguments, environment, and seconds to drain after SIGTERM."""
 
     command: tuple[str, ...]
     environment: Mapping[str, str]
@@ -114,11 +114,11 @@ class Container:
 @dataclass(eq=False)
 class _Task:
     wanted: bool = True
-    children: list[Child] = field(default_factory=list)
+    children: list[ModuleProcess] = field(default_factory=list)
 
 
 class Service:
-    """An ECS service: keeps as many tasks running as are desired, restarts what dies."""
+    """An ECS service: keeps the desired number of tasks running and restarts tasks that end."""
 
     def __init__(self, containers: Sequence[Container], base: Mapping[str, str], code: Path) -> None:
         self._containers, self._base, self._code = containers, base, code
@@ -126,7 +126,7 @@ class Service:
         self._lock = threading.Lock()
 
     def scale(self, desired: int) -> None:
-        """Start or stop tasks until ``desired`` of them run; stopped ones get SIGTERM and their time to drain."""
+        """Start or stop tasks until ``desired`` are running. A stopped task gets SIGTERM and its stop timeout."""
         with self._lock:
             excess, self._tasks = self._tasks[desired:], self._tasks[:desired]
             for task in excess:
@@ -142,31 +142,31 @@ class Service:
             child.stop(container.stop_timeout_s)
 
     def kill(self) -> None:
-        """End every task by force, as a machine that is lost does; each is started again."""
+        """Kill every task, as a lost machine would. Each is restarted."""
         with self._lock:
             children = [child for task in self._tasks for child in task.children]
         for child in children:
             child.stop()
 
-    def _start(self, task: _Task, index: int) -> Child:
+    def _start(self, task: _Task, index: int) -> ModuleProcess:
         container = self._containers[index]
 
         def restart(status: int) -> None:
             if not task.wanted:
                 return
-            container.log(f"The container ended with {exit_reason(status)}: it is started again")
+            container.log(f"The container ended with {exit_reason(status)} and is restarted")
             time.sleep(RESTART_DELAY_S)
             with self._lock:
                 if task.wanted:
                     task.children[index] = self._start(task, index)
 
         environment = {**self._base, **container.environment}
-        return Child(container.command, environment, self._code, container.log, restart)
+        return ModuleProcess(container.command, environment, self._code, container.log, restart)
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What an endpoint's container answered; status 0: nothing in time."""
+class ContainerResponse:
+    """HTTP response of an endpoint's container. Status 0 means that it did not respond in time."""
 
     status: int
     content_type: str
@@ -174,19 +174,19 @@ class Answer:
 
     @property
     def ok(self) -> bool:
-        """Whether it is what was asked for."""
+        """Whether the status is 2xx."""
         return 200 <= self.status < 300
 
 
 class Endpoint:
-    """A SageMaker endpoint, its container (GET /ping, POST /invocations) started at the first call.
+    """A SageMaker endpoint. Its container (GET /ping, POST /invocations) starts at the first call.
 
     Args:
-        command: module and its arguments.
-        environment: the whole environment.
+        command: module and arguments.
+        environment: complete environment.
         code: working directory.
-        log: called with every line of output, from a thread.
-        at_once: how many of the queue are in hand at once.
+        log: called with each line of output, in another thread.
+        at_once: number of queued requests handled at the same time.
     """
 
     def __init__(
@@ -195,20 +195,17 @@ class Endpoint:
         self._command, self._environment, self._code, self._log = command, environment, code, log
         self._queue = ThreadPoolExecutor(at_once)
         self._lock = threading.Lock()
-        self._child: Child | None = None
+        self._child: ModuleProcess | None = None
         self._url = ""
         self._closed = False
 
-    def invoke(self, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Answer:
-        """Hand a request to the container.
+    def invoke(self, body: bytes, headers: Mapping[str, str], timeout_s: float) -> ContainerResponse:
+        """Send a request to the container and return its response, also for error statuses.
 
         Args:
-            body: bytes of the request.
-            headers: HTTP headers of the request, Content-Type and Accept.
-            timeout_s: how long to wait for an answer.
-
-        Returns:
-            The container's answer, whatever its status.
+            body: request body.
+            headers: request headers, Content-Type and Accept.
+            timeout_s: seconds to wait for the response.
         """
         with self._lock:
             if not self._closed and (self._child is None or not self._child.alive):
@@ -216,13 +213,13 @@ class Endpoint:
         return self._request("/invocations", timeout_s, body, headers)
 
     def enqueue(self, work: Callable[[], None]) -> None:
-        """Do something with the container when its turn comes."""
+        """Run ``work`` when a slot of the queue is free."""
 
         def in_turn() -> None:
             try:
                 work()
-            except Exception as error:  # nobody waits for it
-                self._log(f"A request in the queue came to nothing: {error!r}")
+            except Exception as error:  # no caller waits for the result
+                self._log(f"A queued request failed: {error!r}")
 
         self._queue.submit(in_turn)
 
@@ -232,25 +229,27 @@ class Endpoint:
             port = probe.getsockname()[1]
         self._url = f"http://127.0.0.1:{port}"
         environment = {**self._environment, "SAGEMAKER_BIND_TO_PORT": str(port)}
-        self._child = Child(self._command, environment, self._code, self._log)
+        self._child = ModuleProcess(self._command, environment, self._code, self._log)
         deadline = time.monotonic() + ENDPOINT_START_S
         while self._child.alive and time.monotonic() < deadline and self._request("/ping", 2).status != 200:
             time.sleep(0.1)
 
     def _request(
         self, path: str, timeout_s: float, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> Answer:
+    ) -> ContainerResponse:
         request = urllib.request.Request(self._url + path, body, dict(headers or {}))  # noqa: S310  always http
         try:
             with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310
-                return Answer(response.status, response.headers.get("Content-Type", ""), response.read())
+                return ContainerResponse(response.status, response.headers.get("Content-Type", ""), response.read())
         except urllib.error.HTTPError as error:
-            return Answer(error.code, error.headers.get("Content-Type", ""), error.read())
+            return ContainerResponse(error.code, error.headers.get("Content-Type", ""), error.read())
         except OSError:
-            return Answer(0, "", b"Your invocation timed out while waiting for a response from container primary.")
+            return ContainerResponse(
+                0, "", b"Your invocation timed out while waiting for a response from container primary."
+            )
 
     def close(self) -> None:
-        """End the container, and forget the queue; it is not started again."""
+        """Stop the container, drop the queue, and refuse further calls."""
         self._queue.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             self._closed = True

@@ -12,7 +12,7 @@ from moto.sagemakerruntime.responses import SageMakerRuntimeResponse
 
 from embedded_cloud.moto_patches.around import around
 from embedded_cloud.moto_patches.host import running
-from embedded_cloud.processes import Answer, Endpoint
+from embedded_cloud.processes import ContainerResponse, Endpoint
 from functions.runtime.weights import bucket_and_key
 
 SERVE_MODULE = (
@@ -80,7 +80,7 @@ def ask_the_container(_original: Any, self: Any) -> Any:
         variant = {"x-Amzn-Invoked-Production-Variant": "AllTraffic", "Content-Type": answer.content_type}
         return answer.status, variant, answer.body
     facts = {
-        "Message": _refusal(answer),
+        "Message": _error_message(answer),
         "OriginalStatusCode": answer.status,
         "OriginalMessage": answer.body.decode(errors="replace"),
     }
@@ -115,7 +115,7 @@ def queue_for_the_container(_original: Any, self: Any) -> Any:
         if answer.ok:
             _put(places["OutputLocation"], answer.body, answer.content_type)
         elif "FailureLocation" in places:
-            _put(places["FailureLocation"], _refusal(answer).encode(), "text/plain")
+            _put(places["FailureLocation"], _error_message(answer).encode(), "text/plain")
 
     endpoint.enqueue(infer)
     located = {f"X-Amzn-SageMaker-{place}": uri for place, uri in places.items()}
@@ -126,13 +126,15 @@ def queue_for_the_container(_original: Any, self: Any) -> Any:
     )
 
 
-def _infer(endpoint: Endpoint, source: str | None, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Answer:
+def _infer(
+    endpoint: Endpoint, source: str | None, body: bytes, headers: Mapping[str, str], timeout_s: float
+) -> ContainerResponse:
     if source:
         bucket, key = bucket_and_key(source)
         try:
             body = running().client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
         except ClientError as error:
-            return Answer(400, "text/plain", f"{source} cannot be read: {error}".encode())
+            return ContainerResponse(400, "text/plain", f"{source} cannot be read: {error}".encode())
     return endpoint.invoke(body, headers, timeout_s)
 
 
@@ -156,7 +158,7 @@ def _output_config(response: Any) -> Mapping[str, Any]:
     return output
 
 
-def _refusal(answer: Answer) -> str:
+def _error_message(answer: ContainerResponse) -> str:
     side, message = "client" if 400 <= answer.status < 500 else "server", answer.body.decode(errors="replace")
     return f'Received {side} error ({answer.status}) from primary with message "{message}".'
 

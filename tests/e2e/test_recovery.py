@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from client.cli import app
 from embedded_cloud.cloud import EmbeddedCloud
-from embedded_cloud.faults import Blow, Refusal, Request
+from embedded_cloud.faults import ErrorResponse, InvocationFault, Request
 from functions.contracts.failure_report import source_of
 from tests.conftest import ROOT, client, disc
 
@@ -28,11 +28,11 @@ class SwitchedFaults:
         self.refine_goes_on = threading.Event()
         self.refine_goes_on.set()
 
-    def request(self, request: Request) -> Refusal | None:
-        reads_uploads = request.service == "s3" and request.method == "GET" and "-uploadsbucket-" in request.path
-        return Refusal(403, "AccessDenied") if self.denied and reads_uploads else None
+    def request(self, request: Request) -> ErrorResponse | None:
+        reads_pictures = request.service == "s3" and request.method == "GET" and "-uploadsbucket-" in request.path
+        return ErrorResponse(403, "AccessDenied") if self.denied and reads_pictures else None
 
-    def invocation(self, function: str, _event: str) -> Blow | None:
+    def invocation(self, function: str, _event: str) -> InvocationFault | None:
         if "RefineFunction" in function:
             self.refine_goes_on.wait(60)
         return None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from embedded_cloud.cloud import EmbeddedCloud
-from embedded_cloud.faults import Blow, Ending, Refusal, Request
+from embedded_cloud.faults import ErrorResponse, FaultEffect, InvocationFault, Request
 from functions.contracts.failure_report import source_of
 from tests.conftest import client
 
@@ -36,11 +36,15 @@ class Crashes:
 
     of: set[tuple[str, str]] = field(default_factory=set)
 
-    def request(self, request: Request) -> Refusal | None:
+    def request(self, request: Request) -> ErrorResponse | None:
         return None
 
-    def invocation(self, function: str, event: str) -> Blow | None:
-        return Blow(Ending.CRASH) if any(name in function and text in event for name, text in self.of) else None
+    def invocation(self, function: str, event: str) -> InvocationFault | None:
+        return (
+            InvocationFault(FaultEffect.CRASH)
+            if any(name in function and text in event for name, text in self.of)
+            else None
+        )
 
 
 class Deployed:

@@ -16,7 +16,7 @@ from uuid import uuid4
 import pytest
 
 from embedded_cloud.cloud import EmbeddedCloud
-from embedded_cloud.faults import Refusal, Request
+from embedded_cloud.faults import ErrorResponse, Request
 from tests import conftest
 from tests.conftest import ROOT
 
@@ -109,7 +109,7 @@ def test_a_closed_cloud_leaves_no_execution_at_work() -> None:
     assert not children_of(os.getpid())
 
 
-THROTTLED = Refusal(400, "ThrottlingException")
+THROTTLED = ErrorResponse(400, "ThrottlingException")
 DROPPED = SystemExit()
 """Ends the server's thread, and with it the connection, unanswered."""
 of_ended_threads = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -119,10 +119,10 @@ class Refusals:
     """Refuses what it is told to, or drops its connection, so many times; knows the events of all invocations."""
 
     def __init__(self) -> None:
-        self.left: dict[str, list[Refusal | SystemExit]] = {}
+        self.left: dict[str, list[ErrorResponse | SystemExit]] = {}
         self.invoked: list[str] = []
 
-    def request(self, request: Request) -> Refusal | None:
+    def request(self, request: Request) -> ErrorResponse | None:
         left = self.left.get(request.operation)
         end = left.pop() if left else None
         if isinstance(end, SystemExit):
@@ -204,7 +204,7 @@ def test_an_event_that_reaches_no_target_is_a_dead_letter(hasty: EmbeddedCloud) 
 @of_ended_threads
 @pytest.mark.parametrize("end", [THROTTLED, DROPPED], ids=["throttled", "dropped"])
 def test_a_target_that_is_throttled_or_does_not_answer_is_tried_again(
-    hasty: EmbeddedCloud, refusals: Refusals, end: Refusal | SystemExit
+    hasty: EmbeddedCloud, refusals: Refusals, end: ErrorResponse | SystemExit
 ) -> None:
     machines, machine = client("stepfunctions", hasty.environment), hasty.outputs["MachineArn"]
     before = len(machines.list_executions(stateMachineArn=machine)["executions"])

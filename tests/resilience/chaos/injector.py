@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from embedded_cloud.cloud import EmbeddedCloud
-from embedded_cloud.faults import Blow, Refusal, Request
+from embedded_cloud.faults import ErrorResponse, InvocationFault, Request
 from functions.contracts.failure_report import source_of
 from tests.conftest import client
 from tests.resilience.chaos.plan import Fault, Plan, share
@@ -50,24 +50,24 @@ class FaultInjector:
         """Whether a duplicate event is still to be sent."""
         return any(timer.is_alive() for timer in self._timers)
 
-    def request(self, request: Request) -> Refusal | None:
-        """See :class:`embedded_cloud.faults.Faults`."""
+    def request(self, request: Request) -> ErrorResponse | None:
+        """See :class:`embedded_cloud.faults.FaultPlan`."""
         where, subject = _place(request)
         fault = self._due(where, [subject], lambda fault: fault.code or fault.kind == "worker kill")
         if fault is None or self._cloud is None:
             return None
         if fault.kind == "worker kill":
             self._cloud.kill_tasks()
-            return Refusal(500, "InternalError")  # the caller is killed
-        return Refusal({"s3": 503, "lambda": 429}.get(request.service, 400), fault.code)
+            return ErrorResponse(500, "InternalError")  # the caller is killed
+        return ErrorResponse({"s3": 503, "lambda": 429}.get(request.service, 400), fault.code)
 
-    def invocation(self, function: str, event: str) -> Blow | None:
-        """See :class:`embedded_cloud.faults.Faults`."""
+    def invocation(self, function: str, event: str) -> InvocationFault | None:
+        """See :class:`embedded_cloud.faults.FaultPlan`."""
         fault = self._due(_stage(function), _subjects(event), lambda fault: not fault.code)
         if fault is None:
             return None
         if fault.ending:
-            return Blow(fault.ending, fault.answered)
+            return InvocationFault(fault.ending, fault.answered)
         self._act(fault, json.loads(event))
         return None
 

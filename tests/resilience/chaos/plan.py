@@ -12,7 +12,7 @@ from PIL import Image
 from skimage import data as photographs
 
 from core.options import Options
-from embedded_cloud.faults import Ending
+from embedded_cloud.faults import FaultEffect
 from functions.contracts import object_keys
 from tests.conftest import disc, file_of
 
@@ -77,7 +77,7 @@ class Fault:
     where: str
     times: int = 1
     report: Report | None = None
-    ending: Ending | None = None
+    ending: FaultEffect | None = None
     answered: bool = False
     code: str = ""
     after: int = 0
@@ -156,7 +156,7 @@ def _report(stage: str, error: str) -> Report:
 
 
 def _killed() -> Iterator[Fault]:
-    for kind, ending in (("crash", Ending.CRASH), ("timeout", Ending.TIMEOUT)):
+    for kind, ending in (("crash", FaultEffect.CRASH), ("timeout", FaultEffect.TIMEOUT)):
         for stage in ("Validate", "Segment", "Refine", "Encode", "Metrics"):
             hosts = LAMBDA if stage == "Segment" else LAMBDA | ECS
             for answered in (False, True):
@@ -245,17 +245,19 @@ FAULTS: Mapping[str, tuple[Fault, ...]] = {
     "duplicate event": (Fault("duplicate event", "Validate"),),
     "broken picture": (
         Fault("broken picture", "nowhere", own_content=True),
-        Fault("broken picture", "Failure", 1, ending=Ending.CRASH, own_content=True),
-        Fault("broken picture", "Failure", 2, ending=Ending.TIMEOUT, answered=True, own_content=True),
-        Fault("broken picture", "Failure", FOREVER, ending=Ending.CRASH, own_content=True),
+        Fault("broken picture", "Failure", 1, ending=FaultEffect.CRASH, own_content=True),
+        Fault("broken picture", "Failure", 2, ending=FaultEffect.TIMEOUT, answered=True, own_content=True),
+        Fault("broken picture", "Failure", FOREVER, ending=FaultEffect.CRASH, own_content=True),
         Fault("broken picture", "Failure", 4, code="TooManyRequestsException", own_content=True),
         Fault("broken picture", "report", 5, code="SlowDown", own_content=True),
     ),
 }
 GROUP_FAULTS = (
-    Fault("owner killed", "Segment", 1, None, Ending.CRASH, by_content=True, hosts=LAMBDA),
-    Fault("owner killed", "Refine", 1, None, Ending.TIMEOUT, by_content=True),
-    Fault("owner killed", "Refine", FOREVER, _report("Refine", "Runtime.ExitError"), Ending.CRASH, by_content=True),
+    Fault("owner killed", "Segment", 1, None, FaultEffect.CRASH, by_content=True, hosts=LAMBDA),
+    Fault("owner killed", "Refine", 1, None, FaultEffect.TIMEOUT, by_content=True),
+    Fault(
+        "owner killed", "Refine", FOREVER, _report("Refine", "Runtime.ExitError"), FaultEffect.CRASH, by_content=True
+    ),
 )
 
 

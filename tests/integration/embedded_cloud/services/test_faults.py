@@ -12,7 +12,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from embedded_cloud.cloud import EmbeddedCloud
-from embedded_cloud.faults import Ending
+from embedded_cloud.faults import FaultEffect
 from tests.integration.embedded_cloud.services.testbed import REFUSALS
 
 
@@ -53,10 +53,10 @@ def test_a_body_in_chunks_passes_whole(cloud: EmbeddedCloud) -> None:
         assert s3.get_object(**where)["Body"].read() == b"one, two, three"
 
 
-@pytest.mark.parametrize("ending", list(Ending))
+@pytest.mark.parametrize("ending", list(FaultEffect))
 @pytest.mark.parametrize("answered", [False, True])
 def test_a_function_that_is_killed_ends_as_lambda_says_and_the_next_call_starts_anew(
-    cloud: EmbeddedCloud, ending: Ending, answered: bool
+    cloud: EmbeddedCloud, ending: FaultEffect, answered: bool
 ) -> None:
     lambdas, echo = client(cloud, "lambda"), cloud.outputs["Echo"]
     before = json.loads(lambdas.invoke(FunctionName=echo, Payload="{}")["Payload"].read())

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from embedded_cloud.cloud import EmbeddedCloud
-from embedded_cloud.faults import Refusal
+from embedded_cloud.faults import ErrorResponse
 from tests import conftest
 
 REFUSALS = {
-    "s3": Refusal(503, "SlowDown"),
-    "dynamodb": Refusal(400, "ProvisionedThroughputExceededException"),
-    "lambda": Refusal(429, "TooManyRequestsException"),
+    "s3": ErrorResponse(503, "SlowDown"),
+    "dynamodb": ErrorResponse(400, "ProvisionedThroughputExceededException"),
+    "lambda": ErrorResponse(429, "TooManyRequestsException"),
 }
 STACK = Path(__file__).parents[1] / "stack"
 ROLE = "arn:aws:iam::123456789012:role/tests"
