@@ -28,8 +28,8 @@ class EmbeddedCloud:
         parameters: template parameters by name.
         port: port of the AWS endpoint on localhost; 0 for any free port.
         address: listen address. 0.0.0.0 lets containers and the network reach the cloud.
-        mock_config: MockConfigFile.json of AWS Step Functions Local. StartExecution with ``stateMachineArn#TestCase`` runs
-            one of its test cases.
+        mock_config: MockConfigFile.json of AWS Step Functions Local. StartExecution with ``stateMachineArn#TestCase``
+            runs one of its test cases.
         retry_pace: factor for the delays between retries, 0 or more; 1 keeps the state machine's delays.
         faults: faults to inject; None injects none.
         api_port: port of the HTTP API on localhost; 0 for any free port.

@@ -1,4 +1,8 @@
-"""What moto 5.2.5 does differently from AWS and this project relies on; each patch says what AWS does."""
+"""Patches for moto 5.2.5, where it differs from AWS and this project depends on the difference.
+
+Each patch states what AWS does and what moto does. ``tests/unit/embedded_cloud/test_moto_still_needs_patches.py``
+reproduces each difference on plain moto, and fails when a patch is no longer needed.
+"""
 
 import functools
 import gc
@@ -9,8 +13,8 @@ RECURSION_LIMIT = 20_000
 
 @functools.cache
 def apply() -> None:
-    """Load moto and patch it in this process. A second call does nothing."""
-    # A fifth of the start, and of every state later on, would go into looking for garbage among what stays for good.
+    """Import moto and patch it in this process. Further calls do nothing."""
+    # Garbage collection among permanent objects takes a fifth of the start, and of each state later.
     gc.disable()
     try:
         _load()
@@ -25,9 +29,9 @@ def _load() -> None:
     from moto.core.config import default_user_config
 
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
-    # The interpreter of state machines recurses once per item of an inline Map: 500 items on one worker hang it.
+    # The interpreter recurses once per item of an inline Map: 500 items on one worker exceed the default limit.
     sys.setrecursionlimit(max(RECURSION_LIMIT, sys.getrecursionlimit()))
-    # Importing a module of patches is what applies it.
+    # Importing a module applies its patches.
     from embedded_cloud.moto_patches import (  # noqa: F401
         applicationautoscaling,
         awslambda,

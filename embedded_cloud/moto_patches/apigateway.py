@@ -1,4 +1,4 @@
-"""API Gateway: moto keeps HTTP APIs, and serves none."""
+"""API Gateway: moto stores HTTP APIs but does not serve them."""
 
 import json
 from typing import Any
@@ -12,10 +12,10 @@ _ANY = "x-amazon-apigateway-any-method"
 
 
 def serve(definition: dict[str, Any]) -> str:
-    """Serve an HTTP API as AWS would, but on a port of this machine, and return its address.
+    """Serve an HTTP API on a local port and return its URL.
 
     Args:
-        definition: OpenAPI with the extensions of API Gateway; every integration is a function.
+        definition: OpenAPI document with API Gateway extensions. Every integration must be a Lambda function.
     """
     functions: dict[str, str] = {}
     routes = []

@@ -1,4 +1,4 @@
-"""Application Auto Scaling: moto keeps policies, and nothing acts on them."""
+"""Application Auto Scaling: moto stores policies and never applies them."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ from moto.applicationautoscaling.responses import ApplicationAutoScalingResponse
 
 
 def describe_scaling_activities(_self: Any) -> str:
-    """AWS tells what it scaled; moto does not know the call."""
+    """AWS lists scaling activities; moto does not implement the call."""
     return json.dumps({"ScalingActivities": []})
 
 

@@ -1,4 +1,4 @@
-"""How a patch is written: a function around the one that it corrects."""
+"""Decorator that installs a patch around an original function."""
 
 import inspect
 from collections.abc import Callable
@@ -8,11 +8,11 @@ Patch = Callable[..., Any]
 
 
 def around(owner: Any, name: str) -> Callable[[Patch], Patch]:
-    """Replace ``owner.name`` by the decorated function, which is handed the original before the arguments.
+    """Replace ``owner.name`` with the decorated function, which gets the original as its first argument.
 
     Args:
         owner: class or module.
-        name: function, method, class method or static method of it.
+        name: function, method, class method or static method of the owner.
     """
 
     def install(patch: Patch) -> Patch:

@@ -1,4 +1,4 @@
-"""Lambda: moto runs functions in Docker, or not at all."""
+"""Lambda: moto runs functions only in Docker."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ from embedded_cloud.moto_patches.host import running
 
 @around(LambdaFunction, "_invoke_lambda")
 def run_the_function(_original: Any, self: Any, event: Any = None) -> tuple[str, bool, str]:
-    """AWS runs the handler in a sandbox behind the Runtime API; so does this, with a process for the sandbox."""
+    """AWS runs the handler in a sandbox behind the Runtime API; moto needs Docker. This runs a process as sandbox."""
     handler = self.image_config.cmd[0] if self.package_type == "Image" else self.handler
     function = Function(
         name=self.function_name,
@@ -29,7 +29,7 @@ def run_the_function(_original: Any, self: Any, event: Any = None) -> tuple[str,
 
 @around(LambdaFunction, "create_from_cloudformation_json")
 def keep_the_image(original: Any, cls: Any, name: str, resource: Any, *args: Any, **kwargs: Any) -> Any:
-    """AWS keeps an image's handler, the function's log group and its dead-letter queue; moto drops them."""
+    """AWS keeps the command of an image, the log group and the dead-letter queue; moto drops them."""
     function, properties = original(cls, name, resource, *args, **kwargs), resource["Properties"]
     function.package_type = properties.get("PackageType", "Zip")
     function.image_config = ImageConfig(properties.get("ImageConfig", {}))

@@ -1,4 +1,4 @@
-"""CloudFormation: resource types and properties that moto drops in silence."""
+"""CloudFormation: resource types and properties that moto silently drops."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -14,44 +14,44 @@ from embedded_cloud.moto_patches import apigateway
 from embedded_cloud.moto_patches.around import around
 from embedded_cloud.moto_patches.host import running
 
-# What stays without effect, by type and property ("": the type as a whole), and why.
-WITHOUT_EFFECT = {
+# Ignored resource types and properties ("" means the whole type), with the reason.
+IGNORED = {
     "AWS::ApiGatewayV2::Stage": {
         "AccessLogSettings": "requests are not logged",
-        "DefaultRouteSettings": "nothing is throttled and nothing is measured",
+        "DefaultRouteSettings": "requests are not throttled or measured",
     },
-    "AWS::ApplicationAutoScaling::ScalableTarget": {"": "nothing scales: the number of processes stays as it is"},
-    "AWS::ApplicationAutoScaling::ScalingPolicy": {"": "nothing scales: the number of processes stays as it is"},
-    "AWS::AutoScaling::AutoScalingGroup": {"": "kept, but tasks run on this machine"},
-    "AWS::CloudWatch::Alarm": {"": "kept, but it never changes state"},
+    "AWS::ApplicationAutoScaling::ScalableTarget": {"": "the number of processes does not change"},
+    "AWS::ApplicationAutoScaling::ScalingPolicy": {"": "the number of processes does not change"},
+    "AWS::AutoScaling::AutoScalingGroup": {"": "stored, but tasks run on this machine"},
+    "AWS::CloudWatch::Alarm": {"": "stored, but it never changes state"},
     "AWS::DynamoDB::Table": {
-        "TimeToLiveSpecification": "kept, but expired items are never deleted",
-        "SSESpecification": "items lie unencrypted in memory",
+        "TimeToLiveSpecification": "stored, but expired items are never deleted",
+        "SSESpecification": "items are not encrypted",
     },
-    "AWS::EC2::LaunchTemplate": {"": "kept, but tasks run on this machine"},
-    "AWS::EC2::RouteTable": {"": "kept, but tasks share this machine's network"},
-    "AWS::EC2::SecurityGroup": {"": "kept, but tasks share this machine's network"},
-    "AWS::EC2::Subnet": {"": "kept, but tasks share this machine's network"},
-    "AWS::EC2::VPC": {"": "kept, but tasks share this machine's network"},
-    "AWS::EC2::VPCEndpoint": {"": "kept, but tasks share this machine's network"},
+    "AWS::EC2::LaunchTemplate": {"": "stored, but tasks run on this machine"},
+    "AWS::EC2::RouteTable": {"": "stored, but tasks share this machine's network"},
+    "AWS::EC2::SecurityGroup": {"": "stored, but tasks share this machine's network"},
+    "AWS::EC2::Subnet": {"": "stored, but tasks share this machine's network"},
+    "AWS::EC2::VPC": {"": "stored, but tasks share this machine's network"},
+    "AWS::EC2::VPCEndpoint": {"": "stored, but tasks share this machine's network"},
     "AWS::ECS::CapacityProvider": {"": "tasks run on this machine"},
     "AWS::ECS::Cluster": {"ClusterSettings": "nothing is measured"},
     "AWS::ECS::ClusterCapacityProviderAssociations": {"": "tasks run on this machine"},
     "AWS::ECS::Service": {
         "CapacityProviderStrategy": "tasks run on this machine",
         "NetworkConfiguration": "tasks share this machine's network",
-        "DeploymentConfiguration": "there are no deployments",
+        "DeploymentConfiguration": "tasks are replaced at once",
     },
     "AWS::ECS::TaskDefinition": {
         "Cpu": "not limited",
         "Memory": "not limited",
         "Volumes": "tasks use this machine's disk",
-        "ContainerDefinitions.LinuxParameters": "tasks run as the user who started the cloud",
-        "ContainerDefinitions.ReadonlyRootFilesystem": "tasks run as the user who started the cloud",
-        "ContainerDefinitions.User": "tasks run as the user who started the cloud",
+        "ContainerDefinitions.LinuxParameters": "tasks run as the current user",
+        "ContainerDefinitions.ReadonlyRootFilesystem": "tasks run as the current user",
+        "ContainerDefinitions.User": "tasks run as the current user",
     },
-    "AWS::Events::Rule": {"Targets.RetryPolicy": "an event is tried for two minutes at most"},
-    "AWS::IAM::Role": {"": "kept, but no call is ever denied"},
+    "AWS::Events::Rule": {"Targets.RetryPolicy": "events are retried for two minutes at most"},
+    "AWS::IAM::Role": {"": "stored, but no call is ever denied"},
     "AWS::Lambda::Function": {
         "MemorySize": "not limited",
         "Architectures": "functions run on this machine's architecture",
@@ -60,44 +60,44 @@ WITHOUT_EFFECT = {
         "ReservedConcurrentExecutions": "not limited",
         "EphemeralStorage": "not limited",
     },
-    "AWS::Lambda::EventInvokeConfig": {"": "kept, but asynchronous calls are not retried"},
-    "AWS::Logs::LogGroup": {"RetentionInDays": "kept, but nothing is ever deleted", "KmsKeyId": "not encrypted"},
-    "AWS::Logs::MetricFilter": {"": "kept, but it counts nothing"},
+    "AWS::Lambda::EventInvokeConfig": {"": "stored, but asynchronous calls are not retried"},
+    "AWS::Logs::LogGroup": {"RetentionInDays": "stored, but log events are never deleted", "KmsKeyId": "not encrypted"},
+    "AWS::Logs::MetricFilter": {"": "stored, but it publishes no metric"},
     "AWS::S3::Bucket": {
-        "BucketEncryption": "kept, but objects lie unencrypted in memory",
-        "CorsConfiguration": "every origin may read and write",
-        "LifecycleConfiguration": "kept, but objects never expire",
+        "BucketEncryption": "stored, but objects are not encrypted",
+        "CorsConfiguration": "all origins are allowed",
+        "LifecycleConfiguration": "stored, but objects never expire",
         "OwnershipControls": "objects have no owners",
     },
-    "AWS::S3::BucketPolicy": {"": "moto ignores conditions: a TLS-only Deny would refuse every call"},
+    "AWS::S3::BucketPolicy": {"": "moto ignores conditions, so a TLS-only Deny would reject every call"},
     "AWS::SageMaker::EndpointConfig": {
-        "ProductionVariants.InstanceType": "the endpoint's container runs on this machine, once",
-        "AsyncInferenceConfig.OutputConfig.NotificationConfig": "nobody is told",
+        "ProductionVariants.InstanceType": "one container runs on this machine",
+        "AsyncInferenceConfig.OutputConfig.NotificationConfig": "no notification is sent",
     },
     "AWS::SageMaker::Model": {
-        "PrimaryContainer.ModelDataUrl": "there are no files of the model's own",
+        "PrimaryContainer.ModelDataUrl": "model archives are not loaded",
         "VpcConfig": "the endpoint's container shares this machine's network",
     },
-    "AWS::SecretsManager::Secret": {"KmsKeyId": "it lies unencrypted in memory"},
+    "AWS::SecretsManager::Secret": {"KmsKeyId": "the secret is not encrypted"},
     "AWS::SNS::Topic": {"KmsMasterKeyId": "messages are not encrypted"},
     "AWS::SQS::Queue": {
         "KmsMasterKeyId": "messages are not encrypted",
         "SqsManagedSseEnabled": "messages are not encrypted",
     },
-    "AWS::SQS::QueuePolicy": {"": "kept, but no call is ever denied"},
+    "AWS::SQS::QueuePolicy": {"": "stored, but no call is ever denied"},
     "AWS::StepFunctions::StateMachine": {
-        "LoggingConfiguration": "kept, but nothing is logged: read the history",
-        "TracingConfiguration": "kept, but nothing is traced",
+        "LoggingConfiguration": "stored, but nothing is logged. Read the execution history.",
+        "TracingConfiguration": "stored, but nothing is traced",
     },
 }
 
 
 class _Resource:
-    """A resource of a type that moto has no model of.
+    """A resource of a type that moto does not support.
 
     Args:
-        name: what a Ref to it is.
-        attributes: those of its attributes that mean something here.
+        name: value of a Ref.
+        attributes: values of GetAtt by attribute; others get a placeholder.
     """
 
     def __init__(self, name: str, attributes: Mapping[str, str] | None = None) -> None:
@@ -189,27 +189,27 @@ def _add_model(resource_type: str) -> None:
         cached.cache_clear()
 
 
-_models: list[Any] = []  # CloudFormation finds models by their base class, which holds them weakly
+_models: list[Any] = []  # moto finds models through weak references of their base class
 for _type in ADDED_TYPES:
     _add_model(_type)
 
 
 @around(parsing, "resource_class_from_type")
-def know_every_type(original: Any, resource_type: str) -> Any:
-    """AWS makes or refuses a resource; moto leaves a hole where it lacks the type, and a Ref to it is None."""
+def support_every_type(original: Any, resource_type: str) -> Any:
+    """AWS creates or rejects a resource; moto skips unsupported types, and a Ref to them is None."""
     if resource_type not in parsing.get_model_map() and resource_type.startswith("AWS::"):
         _add_model(resource_type)
     return original(resource_type)
 
 
 @around(parsing, "parse_and_create_resource")
-def say_what_is_skipped(original: Any, logical_id: str, resource: Any, *args: Any, **kwargs: Any) -> Any:
-    """AWS gives every resource its effect; moto keeps silent about what it leaves out."""
+def record_ignored_properties(original: Any, logical_id: str, resource: Any, *args: Any, **kwargs: Any) -> Any:
+    """AWS applies every property; moto ignores some without a warning. This records them."""
     made = original(logical_id, resource, *args, **kwargs)
-    if made is None:  # its condition does not hold
+    if made is None:  # its condition is false
         return made
     resource_type = resource["Type"]
-    effects = WITHOUT_EFFECT.get(resource_type)
+    effects = IGNORED.get(resource_type)
     if effects is None and isinstance(made, _Resource) and resource_type not in ADDED_TYPES:
         effects = {"": "moto has no such type"}
     for path, why in (effects or {}).items():
@@ -225,7 +225,7 @@ def _has(properties: Any, path: list[str]) -> bool:
 
 
 def existing_resources(self: Any) -> list[Any]:
-    """AWS lists the resources that there are; moto trips over those whose condition does not hold."""
+    """AWS lists the created resources; moto fails if the condition of one is false."""
     return [resource for resource in self.resource_map.values() if resource is not None]
 
 
@@ -234,7 +234,7 @@ Stack.stack_resources = property(existing_resources)
 
 @around(FakeBucket, "create_from_cloudformation_json")
 def configure_bucket(original: Any, cls: Any, name: str, resource: Any, *args: Any, **kwargs: Any) -> Any:
-    """AWS configures notifications, versions, public access and lifecycle; moto encryption and tags only."""
+    """AWS applies notifications, versioning, public access block and lifecycle; moto only encryption and tags."""
     bucket, properties = original(cls, name, resource, *args, **kwargs), resource["Properties"]
     client = running().client("s3")
     if "EventBridgeConfiguration" in properties.get("NotificationConfiguration", {}):
@@ -265,7 +265,7 @@ def _lifecycle_rule(rule: dict[str, Any]) -> dict[str, Any]:
 
 @around(Table, "create_from_cloudformation_json")
 def configure_table(original: Any, cls: Any, name: str, resource: Any, *args: Any, **kwargs: Any) -> Any:
-    """AWS configures time to live and point-in-time recovery; moto drops both."""
+    """AWS applies time to live and point-in-time recovery; moto drops both."""
     table, properties = original(cls, name, resource, *args, **kwargs), resource["Properties"]
     client = running().client("dynamodb")
     if time_to_live := properties.get("TimeToLiveSpecification"):

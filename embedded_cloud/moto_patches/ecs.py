@@ -1,4 +1,4 @@
-"""ECS: moto counts tasks; here they run."""
+"""ECS: services run their containers as local processes."""
 
 import uuid
 from typing import Any
@@ -10,28 +10,28 @@ from embedded_cloud.moto_patches.around import around
 from embedded_cloud.moto_patches.host import running
 from embedded_cloud.processes import Container, Service
 
-STOP_TIMEOUT_S = 30  # ECS's own default
+STOP_TIMEOUT_S = 30  # default of ECS
 
 
 @around(MotoService, "create_from_cloudformation_json")
 def start_with_one(original: Any, cls: Any, name: str, resource: Any, *args: Any, **kwargs: Any) -> Any:
-    """AWS starts one task where a template names no count; moto none."""
+    """AWS starts one task if the template has no DesiredCount; moto starts none."""
     resource["Properties"].setdefault("DesiredCount", 1)
     return original(cls, name, resource, *args, **kwargs)
 
 
 @around(EC2ContainerServiceBackend, "create_service")
 def start_tasks(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
-    """AWS runs the service's containers; moto only says so."""
+    """AWS runs the service's containers; moto only counts them."""
     return _scale(self, original(self, *args, **kwargs))
 
 
 @around(EC2ContainerServiceBackend, "update_service")
 def start_or_stop_tasks(original: Any, self: Any, properties: Any) -> Any:
-    """AWS follows the desired count and the task definition; moto only says so."""
-    follows_another = properties.get("task_definition")
+    """AWS applies the desired count and the task definition; moto only stores them."""
+    new_definition = properties.get("task_definition")
     service = original(self, properties)
-    if follows_another and (former := running().services.pop(service.arn, None)):
+    if new_definition and (former := running().services.pop(service.arn, None)):
         former.scale(0)
     return _scale(self, service)
 
@@ -50,7 +50,7 @@ def _scale(backend: Any, service: Any) -> Any:
 def _container(facts: dict[str, Any]) -> Container:
     command = [*facts.get("entryPoint", []), *facts.get("command", [])]
     if command[:2] != ["python", "-m"]:
-        raise ValueError(f"The embedded cloud runs containers whose command is python -m MODULE, not {command}")
+        raise ValueError(f"Unsupported container command: {command}. The embedded cloud runs only python -m MODULE.")
     options = facts.get("logConfiguration", {}).get("options", {})
     group = options.get("awslogs-group", f"/ecs/{facts['name']}")
     return Container(

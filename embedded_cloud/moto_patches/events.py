@@ -1,4 +1,4 @@
-"""EventBridge: the targets that moto lacks."""
+"""EventBridge: targets that moto does not support."""
 
 import copy
 import itertools
@@ -21,18 +21,18 @@ NAME = re.compile(r"<([^<>]+)>")
 JSON_STRING_OR_NAME = re.compile(r'"(?:[^"\\]|\\.)*"|<[^<>]+>')
 
 
-_DELAYS_S = [2.0**attempt for attempt in range(7)]  # AWS goes on for hours
+_DELAYS_S = [2.0**attempt for attempt in range(7)]  # AWS retries for up to 24 hours
 _ASYNCHRONOUS_DELAYS_S = [60.0, 120.0]
-_UNANSWERED = "SDK_CLIENT_ERROR"  # as EventBridge writes it
+_UNANSWERED = "SDK_CLIENT_ERROR"  # EventBridge's error code for a missing response
 _TRANSIENT = {_UNANSWERED, "ThrottlingException", "TooManyRequestsException", "ServiceException", "InternalFailure"}
 
 
 @around(Rule, "send_to_targets")
 def start_machines_and_functions(original: Any, self: Any, event: Any, transform_input: bool = True) -> None:
-    """AWS starts state machines and functions too, shaping the event, each target on its own; moto refuses them.
+    """AWS delivers to state machines and functions, with input transformation; moto supports neither target.
 
-    It tries again what was throttled or not answered, as often as the target's RetryPolicy says, and then hands the
-    event to the target's dead-letter queue.
+    Throttled and unanswered deliveries are retried as RetryPolicy says. Then the event goes to the
+    target's dead-letter queue.
     """
     if self.state == "DISABLED" or not self.event_pattern.matches_event(event):
         return
@@ -65,9 +65,9 @@ def _deliver(
             break
         if not host.wait(delays_s[attempt]):
             return
-    if "DeadLetterConfig" in target and host.wait(0):  # a closed cloud has no queue
+    if "DeadLetterConfig" in target and host.wait(0):  # the queue is gone when the cloud is closed
         facts = {"RULE_ARN": rule_arn, "TARGET_ARN": target["Arn"], "ERROR_CODE": code, "ERROR_MESSAGE": message}
-        _bury(host, target["DeadLetterConfig"]["Arn"], payload, {**facts, "RETRY_ATTEMPTS": str(attempt)})
+        _send_dead_letter(host, target["DeadLetterConfig"]["Arn"], payload, {**facts, "RETRY_ATTEMPTS": str(attempt)})
 
 
 def _start_machine(host: Host, arn: str, payload: str) -> None:
@@ -75,7 +75,7 @@ def _start_machine(host: Host, arn: str, payload: str) -> None:
 
 
 def _call_function(host: Host, arn: str, payload: str) -> None:
-    """Do as Lambda does with asynchronous calls: two more attempts, then the function's own dead-letter queue."""
+    """Invoke asynchronously as Lambda does: two retries, then the function's dead-letter queue."""
     for delay_s in (*_ASYNCHRONOUS_DELAYS_S, None):
         answer = host.client("lambda").invoke(FunctionName=arn, Payload=payload)
         if "FunctionError" not in answer:
@@ -85,10 +85,10 @@ def _call_function(host: Host, arn: str, payload: str) -> None:
     _, _, _, region, account_id, *_ = arn.split(":")
     if queue_arn := lambda_backend(account_id, region).get_function(arn).dead_letter_arn:
         message = json.loads(answer["Payload"].read()).get("errorMessage", "none")
-        _bury(host, queue_arn, payload, {"ErrorCode": "200", "ErrorMessage": message[:1024]})
+        _send_dead_letter(host, queue_arn, payload, {"ErrorCode": "200", "ErrorMessage": message[:1024]})
 
 
-def _bury(host: Host, queue_arn: str, body: str, facts: dict[str, str]) -> None:
+def _send_dead_letter(host: Host, queue_arn: str, body: str, facts: dict[str, str]) -> None:
     sqs = host.client("sqs")
     queue_url = sqs.get_queue_url(QueueName=queue_arn.rpartition(":")[2])["QueueUrl"]
     attributes = {name: {"DataType": "String", "StringValue": value} for name, value in facts.items()}
@@ -110,7 +110,7 @@ def _shape(target: dict[str, Any], event: Any) -> Any:
 
 
 def _fill(token: str, values: dict[str, Any]) -> str:
-    """Inside a JSON string a name stands for the value's text, elsewhere for the value."""
+    """Return the value as JSON, or inside a JSON string the text with each name replaced by its value."""
     if token.startswith("<"):
         return json.dumps(values[token[1:-1]])
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}

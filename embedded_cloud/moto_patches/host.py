@@ -1,4 +1,4 @@
-"""The running cloud, as the patches see it: what moto is made to call."""
+"""State of the running cloud that the patches use."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -14,12 +14,12 @@ from embedded_cloud.gateway import Gateway, Server
 from embedded_cloud.lambda_runtime import LambdaRuntime
 from embedded_cloud.processes import Endpoint, Log, Service
 
-TASK_S = 1000.0  # a state machine waits for a Lambda function, which has 900 s
+TASK_S = 1000.0  # above the 900 s limit of a Lambda function
 
 
 @dataclass
 class Host:
-    """Everything of one running cloud that lives outside of moto."""
+    """State of a running cloud outside moto."""
 
     sdk: Mapping[str, str]
     environment: Mapping[str, str]
@@ -39,7 +39,7 @@ class Host:
     _closed: threading.Event = field(default_factory=threading.Event)
 
     def client(self, service: str) -> Any:
-        """Return the boto3 client of a service of this cloud. There is one, to be shared between threads."""
+        """Return the boto3 client of a service, shared between threads."""
         with self._lock:
             if service not in self._clients:
                 self._clients[service] = self._make_client(service)
@@ -56,22 +56,22 @@ class Host:
             self.sdk["AWS_ACCESS_KEY_ID"], self.sdk["AWS_SECRET_ACCESS_KEY"], region_name=self.sdk["AWS_REGION"]
         )
         client = session.client(service, endpoint_url=self.sdk["AWS_ENDPOINT_URL"], config=config)
-        # A state machine writes CopySource URL-encoded, as the API wants it; boto3 would encode it once more.
+        # A state machine passes CopySource URL-encoded, as the API expects; boto3 would encode it again.
         client.meta.events.unregister("before-parameter-build.s3.CopyObject", handle_copy_source_param)
         return client
 
     def serve(self, api: Gateway) -> str:
-        """Serve an HTTP API on the port that is wanted, a second one on any, and return its address."""
+        """Serve an HTTP API and return its URL. The first one gets ``api_port``, others any free port."""
         server = Server(api, self.address, 0 if self.apis else self.api_port)
         self.apis.append((api, server))
         return f"http://localhost:{server.port}"
 
     def wait(self, seconds: float) -> bool:
-        """Let the time before another attempt pass; whether the cloud still runs then."""
+        """Wait before a retry, scaled by ``retry_pace``. Return whether the cloud is still running."""
         return not self._closed.wait(seconds * self.retry_pace)
 
     def close(self) -> None:
-        """End every process: first those that drain, then those that they may still call."""
+        """Stop every process: first workers, which drain, then the endpoints and functions that they may call."""
         self._closed.set()
         for api, server in self.apis:
             server.close()
@@ -90,16 +90,16 @@ def start(host: Host) -> None:
     """Make ``host`` the running cloud.
 
     Raises:
-        RuntimeError: another cloud runs in this process.
+        RuntimeError: another cloud is running in this process.
     """
     global _running
     if _running is not None:
-        raise RuntimeError("Another embedded cloud runs in this process; moto has room for one")
+        raise RuntimeError("Another embedded cloud is running in this process. Close it first.")
     _running = host
 
 
 def stop() -> None:
-    """Leave no cloud running."""
+    """Forget the running cloud."""
     global _running
     _running = None
 
@@ -108,7 +108,7 @@ def running() -> Host:
     """Return the running cloud.
 
     Raises:
-        RuntimeError: there is none.
+        RuntimeError: no cloud is running.
     """
     if _running is None:
         raise RuntimeError("No embedded cloud is running")

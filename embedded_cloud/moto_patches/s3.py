@@ -1,4 +1,4 @@
-"""S3: the events that it sends to EventBridge."""
+"""S3: events sent to EventBridge."""
 
 import itertools
 import threading
@@ -27,9 +27,9 @@ _held = threading.local()
 
 @around(notifications, "_send_event_bridge_message")
 def send_the_whole_event(_original: Any, account_id: str, bucket: Any, event_name: str, key: Any) -> None:
-    """AWS writes ``etag``, the version only of a versioned bucket, the API call as reason, and ids that differ.
+    """AWS sends the version of a versioned object, the API call as reason and a unique id and sequencer; moto does not.
 
-    Changes of tags and access control lists are not announced: moto takes every PUT for one of tags as well.
+    Tag and ACL changes send no event: moto reports every PUT as a tag change as well.
     """
     reason = REASONS.get(event_name.removeprefix("s3:"))
     if reason is None:
@@ -59,16 +59,16 @@ def send_the_whole_event(_original: Any, account_id: str, bucket: Any, event_nam
     _held.events.append((account_id, bucket.region_name, event))
 
 
-def announce_what_is_complete(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
-    """AWS announces an object when it is whole; moto does before it has the object's metadata."""
+def send_events_after_the_response(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+    """AWS sends the event when the object is complete; moto sends it before the metadata is stored."""
     _held.events = []
     response = original(self, *args, **kwargs)
-    events, _held.events = _held.events, []  # one response is often made inside another
+    events, _held.events = _held.events, []  # responses are often nested
     for account_id, region, event in events:
         for rule in list(events_backends[account_id][region].event_buses["default"].rules.values()):
             rule.send_to_targets(event, transform_input=False)
     return response
 
 
-around(S3Response, "key_response")(announce_what_is_complete)
-around(S3Response, "bucket_response")(announce_what_is_complete)
+around(S3Response, "key_response")(send_events_after_the_response)
+around(S3Response, "bucket_response")(send_events_after_the_response)

@@ -1,4 +1,4 @@
-"""SageMaker: moto counts endpoints and answers with canned text; here they run."""
+"""SageMaker: endpoints run their containers as local processes."""
 
 import json
 import uuid
@@ -15,34 +15,32 @@ from embedded_cloud.moto_patches.host import running
 from embedded_cloud.processes import ContainerResponse, Endpoint
 from functions.runtime.weights import bucket_and_key
 
-SERVE_MODULE = (
-    "functions.segment.sagemaker.server"  # what the image runs for "serve", all that SageMaker says to a container
-)
-INVOCATION_S = 60  # SageMaker's limit of a real-time invocation
-ASYNC_INVOCATION_S = 900  # and what an asynchronous one may take unless it says otherwise
+SERVE_MODULE = "functions.segment.sagemaker.server"  # module that the image runs for the "serve" command
+INVOCATION_S = 60  # limit of a real-time invocation
+ASYNC_INVOCATION_S = 900  # default limit of an asynchronous invocation
 
 
 @around(FakeEndpoint, "cloudformation_name_type")
 def name_as_the_template_says(_original: Any) -> str:
-    """AWS gives an endpoint the name that the template has for it; moto makes one up."""
+    """AWS names an endpoint as the template says; moto generates a name."""
     return "EndpointName"
 
 
 parsing.get_name_type_map.cache_clear()
 
-SageMakerRuntimeResponse.use_raw_body = True  # AWS takes any bytes; moto only text
+SageMakerRuntimeResponse.use_raw_body = True  # AWS accepts binary bodies; moto decodes them as text
 
 
 @around(FakeEndpointConfig, "validate_instance_type")
 def take_every_instance_type(_original: Any, self: Any, instance_type: str) -> None:
-    """AWS has had new instance types since; moto knows those of 2020."""
+    """AWS accepts current instance types; moto only those of 2020."""
 
 
 @around(SageMakerModelBackend, "create_endpoint")
-def have_a_container(
+def start_the_container(
     original: Any, self: Any, endpoint_name: str, endpoint_config_name: str, *args: Any, **kwargs: Any
 ) -> Any:
-    """AWS runs the model's container; moto only says so."""
+    """AWS runs the model's container; moto only stores the endpoint."""
     made = original(self, endpoint_name, endpoint_config_name, *args, **kwargs)
     config, host = self.endpoint_configs[endpoint_config_name], running()
     variant = config.production_variants[0]
@@ -60,20 +58,20 @@ def have_a_container(
 
 
 @around(SageMakerModelBackend, "delete_endpoint")
-def end_the_container(original: Any, self: Any, endpoint_name: str) -> None:
-    """AWS ends the endpoint's container; moto has none."""
+def stop_the_container(original: Any, self: Any, endpoint_name: str) -> None:
+    """AWS stops the endpoint's container; moto runs none."""
     original(self, endpoint_name)
     running().endpoints.pop(endpoint_name).close()
 
 
 @around(SageMakerRuntimeResponse, "invoke_endpoint")
-def ask_the_container(_original: Any, self: Any) -> Any:
-    """AWS hands the body to the endpoint's container and wraps what is not a 2xx into a ModelError."""
+def invoke_the_container(_original: Any, self: Any) -> Any:
+    """AWS sends the body to the container and returns ModelError for an error status; moto returns canned text."""
     name = _name(self)
     if (endpoint := running().endpoints.get(name)) is None:
         return _not_found(self)
     if _output_config(self):
-        return _invalid(f"Endpoint {name} is asynchronous and takes no InvokeEndpoint")
+        return _invalid(f"Endpoint {name} is asynchronous. Use InvokeEndpointAsync.")
     headers = {key: self.headers[key] for key in ("Content-Type", "Accept") if key in self.headers}
     answer = endpoint.invoke(self.body, headers, INVOCATION_S)
     if answer.ok:
@@ -89,15 +87,15 @@ def ask_the_container(_original: Any, self: Any) -> Any:
 
 @around(SageMakerRuntimeResponse, "invoke_endpoint_async")
 def queue_for_the_container(_original: Any, self: Any) -> Any:
-    """AWS answers at once; later it hands what lies in S3 to the container, and writes there what comes of it."""
+    """AWS queues the request and later writes the container's response to S3; moto writes canned text."""
     name, output = _name(self), _output_config(self)
     if (endpoint := running().endpoints.get(name)) is None:
         return _not_found(self)
     if not output:
-        return _invalid(f"Endpoint {name} is not asynchronous")
+        return _invalid(f"Endpoint {name} is not asynchronous. Use InvokeEndpoint.")
     source, body = self.headers.get("X-Amzn-SageMaker-InputLocation"), self.body
     if bool(source) == bool(body):
-        return _invalid("Exactly one of InputLocation and Body has to be given")
+        return _invalid("Specify either InputLocation or Body")
 
     inference_id = self.headers.get("X-Amzn-SageMaker-Inference-Id") or str(uuid.uuid4())
     headers = {
@@ -134,7 +132,7 @@ def _infer(
         try:
             body = running().client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
         except ClientError as error:
-            return ContainerResponse(400, "text/plain", f"{source} cannot be read: {error}".encode())
+            return ContainerResponse(400, "text/plain", f"Cannot read {source}: {error}".encode())
     return endpoint.invoke(body, headers, timeout_s)
 
 
@@ -149,7 +147,7 @@ def _name(response: Any) -> str:
 
 
 def _output_config(response: Any) -> Mapping[str, Any]:
-    """Return where an asynchronous endpoint writes; nothing for one that is not, or that does not exist."""
+    """Return the output configuration of an asynchronous endpoint, or an empty mapping."""
     backend = sagemaker_backends[response.current_account][response.region]
     if (endpoint := backend.endpoints.get(_name(response))) is None:
         return {}

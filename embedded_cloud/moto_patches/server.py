@@ -1,11 +1,10 @@
-"""The server: which service a request is for."""
+"""The moto server: faster routing."""
 
 import functools
 
 from moto import backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 
-# AWS has a host for each service; moto looks through its folders and all its URL patterns for every request, under one
-# lock. Neither ever changes.
+# moto scans its folders and all URL patterns for every request, under a lock. The result never changes.
 backends.list_of_moto_modules = functools.cache(lambda find=backends.list_of_moto_modules: list(find()))
 DomainDispatcherApplication.get_backend_for_host = functools.lru_cache(DomainDispatcherApplication.get_backend_for_host)

@@ -1,4 +1,4 @@
-"""Step Functions: its API and the making of state machines."""
+"""Step Functions: the API, and state machines from CloudFormation."""
 
 import copy
 import functools
@@ -38,7 +38,7 @@ from moto.stepfunctions.responses import StepFunctionResponse
 from embedded_cloud.moto_patches.around import around
 from embedded_cloud.moto_patches.host import running
 
-# CloudFormation makes its state machines where the API and the interpreter look for them.
+# CloudFormation must create state machines in the backend of the interpreter.
 models.stepfunctions_backends = stepfunctions_parser_backends
 
 _starting = threading.local()
@@ -49,7 +49,7 @@ _NOT_REDRIVABLE = {"RUNNING", "SUCCEEDED"}
 
 @around(StateMachine, "create_from_cloudformation_json")
 def substitute_in_definition(original: Any, cls: Any, name: str, resource: Any, *args: Any, **kwargs: Any) -> Any:
-    """AWS fills in DefinitionSubstitutions and keeps Type, logging and tracing; moto takes the bare definition."""
+    """AWS applies DefinitionSubstitutions and keeps type, logging and tracing; moto keeps only the definition."""
     properties = resource["Properties"]
     for key, value in properties.get("DefinitionSubstitutions", {}).items():
         properties["DefinitionString"] = properties["DefinitionString"].replace(f"${{{key}}}", str(value))
@@ -68,7 +68,7 @@ def _lower_camel(value: Any) -> Any:
 
 @around(CommonStateField, "_eval_state_input")
 def note_when_a_state_was_entered(original: Any, self: Any, env: Any) -> None:
-    """AWS writes EnteredTime to the millisecond and with a Z; moto to the microsecond and with an offset."""
+    """AWS writes EnteredTime in milliseconds with a Z; moto in microseconds with an offset."""
     state = env.states.context_object.context_object_data["State"]
     entered = datetime.fromisoformat(state["EnteredTime"])
     state["EnteredTime"] = entered.isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -77,19 +77,19 @@ def note_when_a_state_was_entered(original: Any, self: Any, env: Any) -> None:
 
 @around(StateMachine, "has_cfn_attr")
 def has_arn(original: Any, cls: Any, attribute: str) -> bool:
-    """AWS lets a template get a state machine's Arn; moto does not."""
+    """AWS supports GetAtt Arn of a state machine; moto does not."""
     return attribute == "Arn" or bool(original(cls, attribute))
 
 
 @around(StateMachine, "get_cfn_attribute")
 def get_arn(original: Any, self: Any, attribute: str) -> Any:
-    """AWS lets a template get a state machine's Arn; moto does not."""
+    """AWS supports GetAtt Arn of a state machine; moto does not."""
     return self.arn if attribute == "Arn" else original(self, attribute)
 
 
 @around(StepFunctionsParserBackend, "start_execution")
 def start_without_name(original: Any, self: Any, machine_arn: str, name: str | None = None, *args: Any) -> Any:
-    """AWS makes up a name where none is given; moto lets the second such execution clash with the first.
+    """AWS generates a name if none is given; moto rejects the second such execution as a duplicate.
 
     ``stateMachineArn#TestCase`` runs a test case of the mock configuration, as AWS Step Functions Local does.
     """
@@ -104,7 +104,7 @@ def start_without_name(original: Any, self: Any, machine_arn: str, name: str | N
 def _load_test_case(machine: str, name: str) -> Any:
     path = running().mock_config
     if path is None:
-        raise AWSError("No mock configuration file was given", "ValidationException")
+        raise AWSError("No mock configuration file. Start the cloud with mock_config.", "ValidationException")
     config = _read_mocks(path, path.stat().st_mtime_ns)
     states = config["StateMachines"][machine]["TestCases"][name].items()
     return mock_config.MockTestCase(
@@ -119,7 +119,7 @@ def _load_test_case(machine: str, name: str) -> Any:
 
 @functools.lru_cache(maxsize=1)
 def _read_mocks(path: Path, changed_ns: int) -> Any:
-    """Read a mock configuration once for each time that it was changed."""
+    """Read a mock configuration, again only after a change."""
     return json.loads(path.read_text())
 
 
@@ -137,15 +137,15 @@ def _load_responses(attempts: dict[str, Any]) -> list[Any]:
 
 @around(ExecutionWorker, "__init__")
 def run_the_test_case(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
-    """AWS Step Functions Local reads MockConfigFile.json; moto has its engine and never loads the file."""
+    """AWS Step Functions Local reads MockConfigFile.json; moto has the engine but never loads the file."""
     original(self, *args, **{"mock_test_case": getattr(_starting, "test_case", None) or None, **kwargs})
 
 
 @around(StepFunctionResponse, "get_execution_history")
 def page_the_history(original: Any, self: Any) -> Any:
-    """AWS pages the history and reverses it on request; moto answers with all of it, oldest first.
+    """AWS pages the history and reverses it on request; moto returns all events, oldest first.
 
-    Moto's way to make JSON of it takes a millisecond per event.
+    moto's serializer needs a millisecond per event; this returns JSON directly.
     """
     events = list(original(self).result["events"])
     if self._get_param("reverseOrder"):
@@ -157,8 +157,8 @@ def page_the_history(original: Any, self: Any) -> Any:
 
 
 @around(StepFunctionResponse, "describe_execution")
-def say_how_it_ended(original: Any, self: Any) -> Any:
-    """AWS gives a timed out execution a stop date, and tells of redrives, made and possible; moto forgets them."""
+def describe_stop_date_and_redrives(original: Any, self: Any) -> Any:
+    """AWS returns the stop date of a timed-out execution and its redrive status; moto returns neither."""
     response = original(self)
     execution = self.stepfunction_backend.describe_execution(self._get_param("executionArn"))
     if execution.stop_date:
@@ -173,8 +173,8 @@ def say_how_it_ended(original: Any, self: Any) -> Any:
 
 
 @around(StepFunctionResponse, "list_executions")
-def say_when_each_ended(original: Any, self: Any) -> Any:
-    """AWS lists a timed out execution with its stop date; moto without."""
+def list_stop_dates(original: Any, self: Any) -> Any:
+    """AWS lists a timed-out execution with its stop date; moto omits it."""
     response = original(self)
     for listed in response.result["executions"]:
         execution = self.stepfunction_backend.describe_execution(listed["executionArn"])
@@ -185,31 +185,31 @@ def say_when_each_ended(original: Any, self: Any) -> Any:
 
 @around(StepFunctionResponse, "stop_execution")
 def stop_with_error_and_cause(_original: Any, self: Any) -> Any:
-    """AWS ends the execution whatever its task does, with error and cause; moto waits for the task and drops both."""
+    """AWS stops the execution at once with error and cause; moto waits for the task and drops both."""
     execution = self.stepfunction_backend.describe_execution(self._get_param("executionArn"))
     execution.error, execution.cause = self._get_param("error"), self._get_param("cause")
     execution.exec_status, execution.stop_date = ExecutionStatus.ABORTED, datetime.now(UTC)
     execution.stop(execution.stop_date, execution.error, execution.cause)
-    _announce(execution)
+    _send_status_event(execution)
     return ActionResult({"stopDate": execution.stop_date})
 
 
 @around(Execution, "__init__")
 def run_from_the_beginning(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
-    """AWS's executions run as soon as they are listed; moto's have no status at first, and listing them fails."""
+    """AWS lists a new execution as RUNNING; in moto it has no status at first, and listing fails."""
     original(self, *args, **kwargs)
     self.exec_status = ExecutionStatus.RUNNING
 
 
 @around(BaseExecutionWorkerCommunication, "terminated")
-def announce_the_end(original: Any, self: Any) -> None:
-    """AWS tells EventBridge how each execution ends; moto tells nobody."""
+def send_status_event(original: Any, self: Any) -> None:
+    """AWS sends an EventBridge event when an execution ends; moto sends none."""
     original(self)
-    _announce(self.execution)
+    _send_status_event(self.execution)
 
 
-def _announce(execution: Any) -> None:
-    """Tell of each end once: a stopped execution ends when it is stopped, and its last task some time later."""
+def _send_status_event(execution: Any) -> None:
+    """Send the event once: the last task of a stopped execution ends later and would send it again."""
     ending = (execution.status, getattr(execution, "redrive_count", 0))
     if getattr(execution, "announced", None) in (ending, _NEVER):
         return
@@ -244,7 +244,7 @@ def _announce(execution: Any) -> None:
 
 
 def stop_every_execution() -> None:
-    """Stop what still runs, lest it goes on in the cloud that follows."""
+    """Stop running executions, so that none continues in the next cloud."""
     for regions in stepfunctions_parser_backends.values():
         for backend in regions.values():
             for machine in backend.state_machines:
@@ -256,9 +256,9 @@ def stop_every_execution() -> None:
 
 @around(Environment, "set_stop")
 def stop_at_once(original: Any, self: Any, stop_date: Any, cause: Any, error: Any) -> None:
-    """AWS writes the end into the history at once, and no task reports after it; moto waits for the task.
+    """AWS ends the history at once, and no task event follows; moto waits for the task.
 
-    It also stops the branches that are left when one of a Parallel has failed, and lets them write on.
+    moto also stops the other branches of a failed Parallel, but they keep writing events.
     """
     self.event_history_context.closed = self.is_frame()
     original(self, stop_date, cause, error)
@@ -267,7 +267,7 @@ def stop_at_once(original: Any, self: Any, stop_date: Any, cause: Any, error: An
 
 @around(Environment, "set_timed_out")
 def time_out_at_once(original: Any, self: Any) -> None:
-    """AWS writes the end into the history at once, and no task reports after it; moto waits for the task."""
+    """AWS ends the history at once, and no task event follows; moto waits for the task."""
     original(self)
     _end(self, "TimedOut", {})
 
@@ -284,29 +284,30 @@ def _end(env: Any, how: str, details: dict[str, Any]) -> None:
 
 @around(Environment, "set_error")
 def stay_ended(original: Any, self: Any, error: Any) -> None:
-    """AWS lets nothing change how an execution ended; moto lets the interrupted task fail it."""
+    """AWS never changes the final status of an execution; moto lets the interrupted task fail it."""
     if not isinstance(self.program_state(), ProgramStopped | ProgramTimedOut):
         original(self, error)
 
 
 @around(Environment, "close_frame")
-def forget_what_timed_out(original: Any, self: Any, frame: Any) -> None:
-    """AWS is done with a task that timed out; moto's goes on in its thread and reports success afterwards."""
+def close_history_of_timed_out_tasks(original: Any, self: Any, frame: Any) -> None:
+    """AWS drops a task that timed out; moto's continues in its thread and reports success later."""
     original(self, frame)
     frame.event_history_context.closed = True
 
 
 @around(EventManager, "add_event")
 def add_no_late_event(original: Any, self: Any, context: Any, *args: Any, **kwargs: Any) -> None:
-    """AWS writes nothing of what is over; moto does."""
+    """AWS writes no events after the end; moto does."""
     if not getattr(self, "ended", False) and not getattr(context, "closed", False):
         original(self, context, *args, **kwargs)
 
 
 def _endpoint(response: Any) -> Any:
-    """AWS tells tokens that were never issued from those of tasks that are over; moto fails on both.
+    """Return the endpoint of the request's task token.
 
-    AWS's tasks are over with their first answer; moto's take another until they notice.
+    AWS distinguishes unknown tokens from those of finished tasks, and accepts only the first result; moto fails on
+    both kinds of tokens, and accepts results until the task has noticed the first one.
     """
     token = response._get_param("taskToken")
     for machine in response.stepfunction_backend.state_machines:
@@ -320,14 +321,14 @@ def _endpoint(response: Any) -> Any:
 
 @around(StepFunctionResponse, "send_task_success")
 def take_a_success(_original: Any, self: Any) -> Any:
-    """See _endpoint."""
+    """AWS validates the token; see :func:`_endpoint`."""
     _endpoint(self).notify(CallbackOutcomeSuccess(self._get_param("taskToken"), self._get_param("output")))
     return EmptyResult()
 
 
 @around(StepFunctionResponse, "send_task_failure")
 def take_a_failure_with_its_cause(_original: Any, self: Any) -> Any:
-    """AWS hands on error and cause; moto drops the cause."""
+    """AWS passes on error and cause; moto drops the cause."""
     token, error, cause = (self._get_param(name) for name in ("taskToken", "error", "cause"))
     _endpoint(self).notify(CallbackOutcomeFailure(token, error, cause))
     return EmptyResult()
@@ -335,21 +336,21 @@ def take_a_failure_with_its_cause(_original: Any, self: Any) -> Any:
 
 @around(StepFunctionResponse, "send_task_heartbeat")
 def take_a_heartbeat(_original: Any, self: Any) -> Any:
-    """See _endpoint."""
+    """AWS validates the token; see :func:`_endpoint`."""
     _endpoint(self).notify_heartbeat()
     return EmptyResult()
 
 
 @around(CallbackEndpoint, "interrupt_all")
-def refuse_later_answers(original: Any, self: Any) -> None:
-    """AWS takes no answer to a task that is over; moto takes it and drops it."""
+def reject_late_results(original: Any, self: Any) -> None:
+    """AWS rejects the result of a finished task; moto accepts and drops it."""
     self.report(CallbackConsumerTimeout())
     original(self)
 
 
 @around(Execution, "get_start_execution_details")
 def start_time_as_text(original: Any, self: Any) -> Any:
-    """AWS has ISO 8601 text in the context object; moto a datetime, which is no JSON."""
+    """AWS has ISO 8601 text in the context object; moto a datetime, which JSON cannot represent."""
     details = original(self)
     details.start_time = self.start_date.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return details
@@ -358,7 +359,7 @@ def start_time_as_text(original: Any, self: Any) -> Any:
 @around(AmazonStateLanguageParser, "parse")
 @functools.lru_cache
 def parse_once(original: Any, definition: str) -> Any:
-    """AWS parses a definition when it is deployed; moto does for every execution, 0.2 s of one core each time."""
+    """AWS parses a definition once; moto for every execution, which takes 0.2 s."""
     return original(definition)
 
 
@@ -366,12 +367,12 @@ def parse_once(original: Any, definition: str) -> Any:
 @around(result_path, "parse")
 @functools.lru_cache(maxsize=1024)
 def parse_path_once(original: Any, path: str) -> Any:
-    """AWS knows a definition's paths; moto makes a parser for each one that it follows, 1 ms of one core each time."""
+    """AWS parses a path once; moto at every use, which takes 1 ms."""
     return original(path)
 
 
 def redrive_execution(self: Any) -> Any:
-    """AWS takes a failed execution up again at the state that failed, in the same history; moto has no such call."""
+    """AWS restarts a failed execution at the failed state, in the same history; moto does not implement the call."""
     execution = self.stepfunction_backend.describe_execution(self._get_param("executionArn"))
     if execution.status in _NOT_REDRIVABLE:
         raise AWSError(f"{execution.execution_arn} is {execution.status}", "ExecutionNotRedrivable")
@@ -390,7 +391,7 @@ def redrive_execution(self: Any) -> Any:
     env.event_manager.ended = False
     env.event_history_context.integrate(former.event_history_context)
     env.states.reset(json.loads(entered[-1]["input"]))
-    # A task that the earlier run still has under way ends unseen.
+    # A task of the earlier run that is still running must write no events.
     former.event_history_context.closed = True
     execution.exec_worker._execution_communication.execution = copy.copy(execution)
     execution.redrive_count = getattr(execution, "redrive_count", 0) + 1

@@ -1,4 +1,4 @@
-"""Step Functions: what a Task state does with AWS services, task tokens and errors."""
+"""Step Functions: service integrations, task tokens and error names of Task states."""
 
 import functools
 import json
@@ -40,13 +40,13 @@ from moto.stepfunctions.parser.asl.utils.encoding import to_json_str
 from embedded_cloud.moto_patches.around import around
 from embedded_cloud.moto_patches.host import running
 
-SDK_SERVICES = {  # as a state machine writes it: as boto3 does
+SDK_SERVICES = {  # name in a state machine: name in boto3
     "cloudwatchlogs": "logs",
     "eventbridge": "events",
     "sagemakerruntime": "sagemaker-runtime",
     "sfn": "stepfunctions",
 }
-ERROR_PREFIXES = {  # as Step Functions writes a service in an error's name, where that is not its capitalised name
+ERROR_PREFIXES = {  # prefix of error names, where it is not the capitalized service name
     "cloudwatch": "CloudWatch",
     "cloudwatchlogs": "CloudWatchLogs",
     "dynamodb": "DynamoDb",
@@ -63,7 +63,7 @@ TERMINAL = (
 
 
 def client_of_the_cloud(region: str, service: str, state_credentials: Any = None) -> Any:
-    """AWS calls a service at no cost; moto makes a client for every task, 50 ms each, and lacks some of their names."""
+    """AWS knows every service; moto creates a client per task (50 ms) and lacks some service names."""
     return running().client(SDK_SERVICES.get(service, service))
 
 
@@ -90,14 +90,14 @@ def _model_of(task: Any, boto_service_name: Any = None, service_action_name: Any
 
 @around(StateTaskService, "_normalise_parameters")
 def send_as_the_service_expects(_original: Any, self: Any, parameters: Any, **api: Any) -> None:
-    """AWS makes bytes of a JSON body, text of an object, the service's case of PascalCase; moto nothing."""
+    """AWS converts PascalCase, JSON bodies and objects to the service's format; moto does not."""
     if shape := _model_of(self, **api).input_shape:
         self._to_boto_request(parameters, shape)
 
 
 @around(StateTaskService, "_normalise_response")
 def answer_as_states_expect(_original: Any, self: Any, response: Any, **api: Any) -> None:
-    """AWS gives PascalCase and JSON; moto gives the SDK's case, streams and dates."""
+    """AWS returns PascalCase and JSON; moto the SDK's case, streams and dates."""
     if shape := _model_of(self, **api).output_shape:
         self._from_boto_response(response, shape)
         response.update(json.loads(to_json_str(response)))
@@ -105,7 +105,7 @@ def answer_as_states_expect(_original: Any, self: Any, response: Any, **api: Any
 
 @around(StateTaskServiceAwsSdk, "_normalise_service_error_name")
 def name_the_service(_original: Any, service: str) -> str:
-    """AWS writes S3, Sfn, SageMakerRuntime in error names; moto writes the lower case of the resource."""
+    """AWS writes S3, Sfn, SageMakerRuntime in error names; moto uses lower case."""
     return ERROR_PREFIXES.get(service.lower(), service[:1].upper() + service[1:])
 
 
@@ -113,11 +113,11 @@ def name_the_service(_original: Any, service: str) -> str:
 def name_the_error(_original: Any, prefix: str, error: Any) -> str:
     """AWS names an error by the Java SDK's class, S3.NoSuchKeyException; moto by boto3's, S3.ClientErrorException.
 
-    An error that the service's model does not have is the service's own: S3.S3Exception.
+    An error that the service model does not define becomes S3.S3Exception.
     """
     service = next((name for name, known in ERROR_PREFIXES.items() if known == prefix), prefix.lower())
     code = error.response["Error"]["Code"]
-    if code == "404":  # HEAD has no body to say more
+    if code == "404":  # a HEAD response has no error body
         code = {"HeadObject": "NoSuchKey", "HeadBucket": "NoSuchBucket"}.get(error.operation_name, prefix)
     modelled = {
         shape.metadata.get("error", {}).get("code", shape.name): shape.name
@@ -129,7 +129,7 @@ def name_the_error(_original: Any, prefix: str, error: Any) -> str:
 
 @around(StateTaskServiceDynamoDB, "_from_error")
 def blame_dynamodb_for_its_own_errors(original: Any, self: Any, env: Any, ex: Exception) -> Any:
-    """AWS names a timeout, a missing path or a mocked error for what it is; moto calls all AmazonDynamoDBException."""
+    """AWS keeps the name of a timeout, missing path or mocked error; moto calls each AmazonDynamoDBException."""
     if isinstance(ex, ClientError | BotoCoreError):
         return original(self, env=env, ex=ex)
     return super(StateTaskServiceDynamoDB, self)._from_error(env=env, ex=ex)
@@ -137,7 +137,7 @@ def blame_dynamodb_for_its_own_errors(original: Any, self: Any, env: Any, ex: Ex
 
 @around(mock_eval_utils, "_eval_mocked_response_throw")
 def throw_what_the_service_throws(original: Any, env: Any, mocked_response: Any) -> None:
-    """AWS Step Functions Local lets a mock throw States.Timeout; moto takes no name that begins with States."""
+    """AWS Step Functions Local lets a mock throw States.Timeout; moto rejects names that start with States."""
     try:
         original(env=env, mocked_response=mocked_response)
     except ValueError:
@@ -149,7 +149,7 @@ def throw_what_the_service_throws(original: Any, env: Any, mocked_response: Any)
 
 @around(Environment, "is_mocked_mode")
 def run_what_the_case_does_not_mock(original: Any, self: Any) -> bool:
-    """Run an attempt that the mocked case does not name, as a state that it does not name; moto fails it."""
+    """AWS Step Functions Local runs attempts without a mock for real; moto fails."""
     if not original(self):
         return False
     mocked = self.mock_test_case.state_mocked_responses[self.next_state_name].mocked_responses
@@ -159,15 +159,15 @@ def run_what_the_case_does_not_mock(original: Any, self: Any) -> bool:
 
 @around(StateTaskServiceCallback, "_eval_execution")
 def issue_a_token_per_attempt(original: Any, self: Any, env: Any) -> None:
-    """AWS gives every attempt a task token of its own; moto replays the first attempt's outcome to each retry."""
+    """AWS issues a task token per attempt; moto replays the first attempt's result to each retry."""
     if self.resource.condition == "waitForTaskToken":
         env.callback_pool_manager.add(env.states.context_object.update_task_token())
     original(self, env)
 
 
 @around(StateTaskServiceCallback, "_from_error")
-def tell_heartbeats_from_timeouts(original: Any, self: Any, env: Any, ex: Exception) -> Any:
-    """AWS calls a missed heartbeat States.HeartbeatTimeout; moto States.Timeout."""
+def name_heartbeat_timeouts(original: Any, self: Any, env: Any, ex: Exception) -> Any:
+    """AWS reports a missed heartbeat as States.HeartbeatTimeout; moto as States.Timeout."""
     failure = original(self, env, ex)
     if isinstance(ex, HeartbeatTimeoutError):
         failure.error_name = HEARTBEAT_TIMEOUT
@@ -177,7 +177,7 @@ def tell_heartbeats_from_timeouts(original: Any, self: Any, env: Any, ex: Except
 
 @around(ErrorEqualsDecl, "_eval_body")
 def match_errors(original: Any, self: Any, env: Any) -> None:
-    """AWS: States.Timeout means missed heartbeats too, States.ALL means no terminal error; moto goes by the letter."""
+    """AWS matches States.Timeout with heartbeat timeouts, and States.ALL with no terminal error; moto does neither."""
     error = env.stack[-1]
     if error == HEARTBEAT_TIMEOUT and TIMEOUT in self.error_names:
         env.stack[-1] = TIMEOUT
@@ -189,9 +189,9 @@ def match_errors(original: Any, self: Any, env: Any) -> None:
 
 @around(JitterStrategyDecl, "_eval_body")
 def retry_at_the_cloud_s_pace(original: Any, self: Any, env: Any) -> None:
-    """AWS waits between attempts as the definition says, and so does moto; a test of many retries cannot.
+    """AWS and moto wait between attempts as the definition says. This scales the delay for tests.
 
-    The jitter is the last that makes up the wait.
+    The jitter is the last step that computes the delay.
     """
     original(self, env)
     env.stack.append(env.stack.pop() * running().retry_pace)
@@ -200,18 +200,15 @@ def retry_at_the_cloud_s_pace(original: Any, self: Any, env: Any) -> None:
 @around(branches_decl, "CustomErrorName")
 @around(state_fail, "CustomErrorName")
 def name_what_ended_a_branch_or_all(original: Any, error_name: str) -> Any:
-    """AWS hands a Parallel its branch's error by name, and lets a Fail state end with any.
-
-    Moto does neither with a name that begins with States, such as a timeout's.
-    """
+    """AWS lets a branch or a Fail state end with any error name; moto rejects names that start with States."""
     if error_name.startswith("States."):
         return StatesErrorName(StatesErrorNameType.from_name(error_name))
     return original(error_name=error_name)
 
 
 @around(CallbackEndpoint, "setup_heartbeat_endpoint")
-def take_early_answers(original: Any, self: Any, heartbeat_seconds: int) -> Any:
-    """AWS takes an answer at any time; moto misses the one that comes before it waits for heartbeats."""
+def accept_early_results(original: Any, self: Any, heartbeat_seconds: int) -> Any:
+    """AWS accepts a result at any time; moto misses one that arrives before it waits for heartbeats."""
     heartbeat = original(self, heartbeat_seconds)
     if self.get_outcome() is not None:
         heartbeat.notify()
