@@ -196,7 +196,10 @@ for _type in ADDED_TYPES:
 
 @around(parsing, "resource_class_from_type")
 def support_every_type(original: Any, resource_type: str) -> Any:
-    """AWS creates or rejects a resource; moto skips unsupported types, and a Ref to them is None."""
+    """AWS creates or rejects a resource; moto skips unsupported types, and a Ref to them is None.
+
+    See getmoto/moto#9724.
+    """
     if resource_type not in parsing.get_model_map() and resource_type.startswith("AWS::"):
         _add_model(resource_type)
     return original(resource_type)

@@ -87,7 +87,10 @@ def invoke_the_container(_original: Any, self: Any) -> Any:
 
 @around(SageMakerRuntimeResponse, "invoke_endpoint_async")
 def queue_for_the_container(_original: Any, self: Any) -> Any:
-    """AWS queues the request and later writes the container's response to S3; moto writes canned text."""
+    """AWS queues the request and later writes the container's response to S3; moto writes canned text.
+
+    See getmoto/moto#7211.
+    """
     name, output = _name(self), _output_config(self)
     if (endpoint := running().endpoints.get(name)) is None:
         return _not_found(self)

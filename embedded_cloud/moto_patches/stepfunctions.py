@@ -91,6 +91,8 @@ def get_arn(original: Any, self: Any, attribute: str) -> Any:
 def start_without_name(original: Any, self: Any, machine_arn: str, name: str | None = None, *args: Any) -> Any:
     """AWS generates a name if none is given; moto rejects the second such execution as a duplicate.
 
+    See getmoto/moto#9500.
+
     ``stateMachineArn#TestCase`` runs a test case of the mock configuration, as AWS Step Functions Local does.
     """
     machine_arn, _, test_case = machine_arn.partition("#")

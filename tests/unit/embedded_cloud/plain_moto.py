@@ -1,0 +1,667 @@
+"""One reproduction per patch in ``embedded_cloud.moto_patches``, on moto without the patches.
+
+Run as a module, it prints a JSON object that maps each patch to an empty string, or to the reason why the reproduction
+fails because moto has changed.
+"""
+
+import functools
+import inspect
+import json
+import os
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+REGION = "eu-west-1"
+ROLE = "arn:aws:iam::123456789012:role/tests"
+PASS = {"Pass": {"Type": "Pass", "End": True}}
+os.environ |= {"AWS_DEFAULT_REGION": REGION, "AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
+
+import boto3  # noqa: E402  reads the environment
+from botocore.exceptions import ClientError  # noqa: E402
+from moto import backends, mock_aws  # noqa: E402
+from moto.applicationautoscaling.responses import ApplicationAutoScalingResponse  # noqa: E402
+from moto.awslambda.models import LambdaFunction  # noqa: E402
+from moto.cloudformation import parsing  # noqa: E402
+from moto.cloudformation.models import Stack, cloudformation_backends  # noqa: E402
+from moto.dynamodb.models import DynamoDBBackend  # noqa: E402
+from moto.dynamodb.responses import DynamoHandler  # noqa: E402
+from moto.ecs import models as ecs_models  # noqa: E402
+from moto.events.models import Rule  # noqa: E402
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication  # noqa: E402
+from moto.s3 import notifications  # noqa: E402
+from moto.sagemaker.models import FakeEndpoint, FakeEndpointConfig  # noqa: E402
+from moto.sagemakerruntime.responses import SageMakerRuntimeResponse  # noqa: E402
+from moto.stepfunctions import models as stepfunctions_models  # noqa: E402
+from moto.stepfunctions.models import StateMachine  # noqa: E402
+from moto.stepfunctions.parser.asl.component.common.error_name.custom_error_name import CustomErrorName  # noqa: E402
+from moto.stepfunctions.parser.asl.component.state.exec.state_task import mock_eval_utils  # noqa: E402
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_aws_sdk import (  # noqa: E402
+    StateTaskServiceAwsSdk,
+)
+from moto.stepfunctions.parser.asl.eval.callback.callback import (  # noqa: E402
+    CallbackEndpoint,
+    CallbackOutcomeSuccess,
+)
+from moto.stepfunctions.parser.asl.eval.environment import Environment  # noqa: E402
+from moto.stepfunctions.parser.asl.eval.event.event_manager import EventManager  # noqa: E402
+from moto.stepfunctions.parser.asl.eval.program_state import ProgramError, ProgramStopped  # noqa: E402
+from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser  # noqa: E402
+from moto.stepfunctions.parser.asl.utils import boto_client, json_path  # noqa: E402
+from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication, Execution  # noqa: E402
+from moto.stepfunctions.parser.mocking import mock_config  # noqa: E402
+from moto.stepfunctions.responses import StepFunctionResponse  # noqa: E402
+
+Case = Callable[[], None]
+CASES: dict[str, Case] = {}
+
+
+def reproduces(*patches: str) -> Callable[[Case], Case]:
+    """Register a reproduction for patches, each written as ``module.function``."""
+
+    def register(case: Case) -> Case:
+        CASES.update(dict.fromkeys(patches, case))
+        return case
+
+    return register
+
+
+@contextmanager
+def raises(*errors: type[BaseException]) -> Iterator[None]:
+    try:
+        yield
+    except errors:
+        return
+    raise AssertionError("no error was raised")
+
+
+@functools.cache
+def client(service: str) -> Any:
+    return boto3.client(service, region_name=REGION)
+
+
+def create(resources: dict[str, Any], name: str = "stack", outputs: dict[str, Any] | None = None) -> Any:
+    """Create a CloudFormation stack and return moto's object."""
+    body = json.dumps({"Resources": resources, "Outputs": outputs or {}})
+    client("cloudformation").create_stack(StackName=name, TemplateBody=body)
+    return cloudformation_backends["123456789012"][REGION].get_stack(name)
+
+
+def create_machine(states: dict[str, Any], **top: Any) -> str:
+    definition = json.dumps({"StartAt": next(iter(states)), "States": states, **top})
+    api = client("stepfunctions")
+    return str(api.create_state_machine(name=uuid.uuid4().hex, definition=definition, roleArn=ROLE)["stateMachineArn"])
+
+
+def start(states: dict[str, Any], given: Any = None, **top: Any) -> str:
+    api = client("stepfunctions")
+    machine = create_machine(states, **top)
+    return str(
+        api.start_execution(stateMachineArn=machine, name=uuid.uuid4().hex, input=json.dumps(given or {}))[
+            "executionArn"
+        ]
+    )
+
+
+def end(execution: str) -> dict[str, Any]:
+    deadline = time.monotonic() + 10
+    while (described := client("stepfunctions").describe_execution(executionArn=execution))["status"] == "RUNNING":
+        assert time.monotonic() < deadline, "the execution is still running"
+        time.sleep(0.02)
+    return dict(described)
+
+
+def run(states: dict[str, Any], given: Any = None, **top: Any) -> dict[str, Any]:
+    return end(start(states, given, **top))
+
+
+def task(resource: str, parameters: Any, **more: Any) -> dict[str, Any]:
+    return {"Type": "Task", "Resource": f"arn:aws:states:::{resource}", "Parameters": parameters, "End": True, **more}
+
+
+def start_with_token(**more: Any) -> tuple[str, str, str]:
+    """Start an execution that waits for a task token; return execution ARN, token and queue URL."""
+    url = client("sqs").create_queue(QueueName="tokens")["QueueUrl"]
+    parameters = {"QueueUrl": url, "MessageBody": {"token.$": "$$.Task.Token"}}
+    execution = start({"Wait": task("sqs:sendMessage.waitForTaskToken", parameters, **more)})
+    return execution, receive(url), url
+
+
+def receive(url: str) -> str:
+    [message] = client("sqs").receive_message(QueueUrl=url, WaitTimeSeconds=5)["Messages"]
+    client("sqs").delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    return str(json.loads(message["Body"])["token"])
+
+
+# ---- Application Auto Scaling, Lambda, DynamoDB, ECS, EventBridge, S3, SageMaker, server
+
+
+@reproduces("applicationautoscaling.describe_scaling_activities")
+def _() -> None:
+    assert not hasattr(ApplicationAutoScalingResponse, "describe_scaling_activities")
+
+
+@reproduces("awslambda.run_the_function")
+def _() -> None:
+    assert "docker" in inspect.getsource(LambdaFunction._invoke_lambda)
+
+
+@reproduces("awslambda.keep_the_image")
+def _() -> None:
+    config: dict[str, Any] = {"PackageType": "Image", "Code": {"ImageUri": "a"}, "ImageConfig": {"Command": ["a.b"]}}
+    config["Role"] = {"Fn::GetAtt": ["R", "Arn"]}
+    role = {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": {"Statement": []}}}
+    made = create(
+        {
+            "R": role,
+            "F": {"Type": "AWS::Lambda::Function", "Properties": {**config, "LoggingConfig": {"LogGroup": "g"}}},
+        }
+    )
+    function = made.resource_map["F"]
+    assert function.logs_group_name != "g"
+
+
+@reproduces("dynamodb.one_request_at_a_time")
+def _() -> None:
+    assert "lock" not in inspect.getsource(DynamoHandler.call_action).lower()
+    source = inspect.getsource(DynamoDBBackend.update_item)
+    assert "table.put_item" in source and "lock" not in source.lower()
+
+
+@reproduces("ecs.start_with_one")
+def _() -> None:
+    container = {"Name": "a", "Image": "a", "Memory": 1}
+    made = create(
+        {
+            "C": {"Type": "AWS::ECS::Cluster"},
+            "T": {"Type": "AWS::ECS::TaskDefinition", "Properties": {"ContainerDefinitions": [container]}},
+            "S": {"Type": "AWS::ECS::Service", "Properties": {"Cluster": {"Ref": "C"}, "TaskDefinition": {"Ref": "T"}}},
+        }
+    )
+    assert made.resource_map["S"].desired_count == 0
+
+
+@reproduces("ecs.start_tasks", "ecs.start_or_stop_tasks")
+def _() -> None:
+    source = inspect.getsource(ecs_models)
+    assert "subprocess" not in source
+
+
+@reproduces("events.start_machines_and_functions")
+def _() -> None:
+    rule = SimpleNamespace(
+        event_pattern=SimpleNamespace(matches_event=lambda _event: True),
+        targets=[{"Arn": f"arn:aws:states:{REGION}:123456789012:stateMachine:m", "Id": "1"}],
+    )
+    with raises(NotImplementedError):
+        Rule.send_to_targets(rule, {"detail": {}}, transform_input=False)
+
+
+@reproduces("s3.send_the_whole_event")
+def _() -> None:
+    source = inspect.getsource(notifications._send_event_bridge_message)
+    assert '"sequencer": "617f08299329d189"' in source and '"eTag"' in source
+
+
+@reproduces("s3.send_events_after_the_response")
+def _() -> None:
+    s3, seen = client("s3"), []
+    s3.create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": REGION})
+    s3.put_bucket_notification_configuration(
+        Bucket="bucket", NotificationConfiguration={"EventBridgeConfiguration": {}}
+    )
+    original = notifications._send_event_bridge_message
+    notifications._send_event_bridge_message = lambda _account, _bucket, _name, key: seen.append(dict(key.metadata))
+    try:
+        s3.put_object(Bucket="bucket", Key="k", Body=b"1", Metadata={"a": "1"})
+    finally:
+        notifications._send_event_bridge_message = original
+    assert "x-amz-meta-a" not in seen[0]
+
+
+@reproduces("sagemaker.name_as_the_template_says")
+def _() -> None:
+    assert FakeEndpoint.cloudformation_name_type() != "EndpointName"
+
+
+@reproduces("sagemaker.take_every_instance_type")
+def _() -> None:
+    with raises(Exception):
+        FakeEndpointConfig.validate_instance_type(SimpleNamespace(), "ml.g6.xlarge")
+
+
+@reproduces("sagemaker.start_the_container", "sagemaker.stop_the_container", "sagemaker.invoke_the_container")
+def _() -> None:
+    answer = client("sagemaker-runtime").invoke_endpoint(EndpointName="missing", Body=b"{}")
+    assert answer["Body"].read() == b"body"
+
+
+@reproduces("sagemaker.queue_for_the_container")
+def _() -> None:
+    answer = client("sagemaker-runtime").invoke_endpoint_async(EndpointName="missing", InputLocation="s3://a/b")
+    assert answer["OutputLocation"]
+
+
+@reproduces("sagemaker.use_raw_body")
+def _() -> None:
+    assert not getattr(SageMakerRuntimeResponse, "use_raw_body", False)
+
+
+@reproduces("server.list_of_moto_modules", "server.get_backend_for_host")
+def _() -> None:
+    assert not hasattr(backends.list_of_moto_modules, "cache_info")
+    assert not hasattr(DomainDispatcherApplication.get_backend_for_host, "cache_info")
+
+
+# ---- CloudFormation
+
+
+def _lacks(resource_type: str) -> Case:
+    def case() -> None:
+        assert resource_type not in parsing.get_model_map()
+
+    return case
+
+
+CASES["cloudformation.support_every_type"] = _lacks("AWS::WAFv2::WebACL")
+for _type in (
+    "AWS::ApiGatewayV2::Api",
+    "AWS::CloudWatch::Alarm",
+    "AWS::Lambda::EventInvokeConfig",
+    "AWS::Logs::MetricFilter",
+    "AWS::SecretsManager::Secret",
+    "AWS::SNS::Subscription",
+    "AWS::SQS::QueuePolicy",
+):
+    CASES[f"cloudformation.ADDED_TYPES {_type}"] = _lacks(_type)
+
+
+@reproduces("cloudformation.record_ignored_properties")
+def _() -> None:
+    made = create(
+        {"A": {"Type": "AWS::WAFv2::WebACL", "Properties": {"Scope": "REGIONAL"}}, "T": {"Type": "AWS::SNS::Topic"}}
+    )
+    assert made.status == "CREATE_COMPLETE" and made.resource_map["A"] is None
+
+
+@reproduces("cloudformation.existing_resources")
+def _() -> None:
+    resources = {"A": {"Type": "AWS::SNS::Topic", "Condition": "Never"}, "B": {"Type": "AWS::SNS::Topic"}}
+    body = json.dumps({"Conditions": {"Never": {"Fn::Equals": ["a", "b"]}}, "Resources": resources})
+    client("cloudformation").create_stack(StackName="conditional", TemplateBody=body)
+    with raises(AttributeError):
+        client("cloudformation").describe_stack_resources(StackName="conditional", LogicalResourceId="B")
+
+
+@reproduces("cloudformation.configure_bucket")
+def _() -> None:
+    properties = {"BucketName": "bucket", "VersioningConfiguration": {"Status": "Enabled"}}
+    create({"B": {"Type": "AWS::S3::Bucket", "Properties": properties}})
+    assert "Status" not in client("s3").get_bucket_versioning(Bucket="bucket")
+
+
+@reproduces("cloudformation.configure_table")
+def _() -> None:
+    properties = {
+        "TableName": "t",
+        "BillingMode": "PAY_PER_REQUEST",
+        "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
+        "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
+        "TimeToLiveSpecification": {"AttributeName": "e", "Enabled": True},
+    }
+    create({"T": {"Type": "AWS::DynamoDB::Table", "Properties": properties}})
+    assert (
+        client("dynamodb").describe_time_to_live(TableName="t")["TimeToLiveDescription"]["TimeToLiveStatus"]
+        == "DISABLED"
+    )
+
+
+CHILD = {"Resources": {"T": {"Type": "AWS::SNS::Topic"}}, "Outputs": {"Topic": {"Value": {"Ref": "T"}}}}
+
+
+def create_nested(outputs: dict[str, Any] | None = None) -> Any:
+    s3 = client("s3")
+    s3.create_bucket(Bucket="templates", CreateBucketConfiguration={"LocationConstraint": REGION})
+    s3.put_object(Bucket="templates", Key="child", Body=json.dumps(CHILD))
+    properties = {"TemplateURL": "https://s3.amazonaws.com/templates/child"}
+    return create({"N": {"Type": "AWS::CloudFormation::Stack", "Properties": properties}}, outputs=outputs)
+
+
+@reproduces("nested_stacks.create_nested_stack")
+def _() -> None:
+    with raises(Exception):
+        create({"N": {"Type": "AWS::CloudFormation::Stack", "Properties": {"TemplateURL": __file__}}})
+
+
+@reproduces("nested_stacks.update_nested_stack")
+def _() -> None:
+    source = inspect.getsource(Stack.update_from_cloudformation_json)
+    assert "delete_from_cloudformation_json" in source and "create_from_cloudformation_json" in source
+
+
+@reproduces("nested_stacks.stack_arn")
+def _() -> None:
+    nested = create_nested().resource_map["N"]
+    assert nested.physical_resource_id == nested.name
+
+
+@reproduces("nested_stacks.stack_attribute", "nested_stacks.root_stack")
+def _() -> None:
+    assert not hasattr(Stack, "get_cfn_attribute")
+    assert not hasattr(Stack, "root_id")
+
+
+@reproduces("nested_stacks.record_failure", "nested_stacks.outputs")
+def _() -> None:
+    with raises(Exception):
+        create({"N": {"Type": "AWS::CloudFormation::Stack", "Properties": {"TemplateURL": __file__}}}, "failing")
+    [stack] = cloudformation_backends["123456789012"][REGION].stacks.values()
+    assert stack.status == "CREATE_IN_PROGRESS"
+
+
+@reproduces("nested_stacks.parameters_as_text", "nested_stacks.split_list_defaults")
+def _() -> None:
+    listed = {"Type": "CommaDelimitedList"}
+    body = {"Parameters": {"Given": listed, "Default": {**listed, "Default": "a,b"}}, **CHILD}
+    parameters = [{"ParameterKey": "Given", "ParameterValue": "a,b"}]
+    client("cloudformation").create_stack(StackName="lists", TemplateBody=json.dumps(body), Parameters=parameters)
+    [stack] = cloudformation_backends["123456789012"][REGION].stacks.values()
+    assert stack.resource_map.resolved_parameters == {"Given": ["a", "b"], "Default": "a,b"}
+    assert {item["ParameterKey"]: item["ParameterValue"] for item in stack.parameter_list}["Given"] == ["a", "b"]
+
+
+@reproduces("nested_stacks.join_attribute_names")
+def _() -> None:
+    asked: list[str] = []
+    nested = SimpleNamespace(get_cfn_attribute=lambda name: asked.append(name) or "value")
+    parsing.clean_json({"Fn::Sub": "${N.Outputs.Topic}"}, {"N": nested})
+    assert asked == ["Outputs"]
+
+
+@reproduces("nested_stacks.shorten_resource_name")
+def _() -> None:
+    assert len(parsing.generate_resource_name("AWS::IAM::Role", "s" * 60, "LogicalId")) > 64
+
+
+# ---- Step Functions: API and state machines
+
+
+def create_machine_by_template(**properties: Any) -> Any:
+    definition = json.dumps({"StartAt": "Pass", "States": PASS, "Comment": "${Name}"})
+    machine = {"DefinitionString": definition, "RoleArn": ROLE, "DefinitionSubstitutions": {"Name": "filled"}}
+    return create({"M": {"Type": "AWS::StepFunctions::StateMachine", "Properties": {**machine, **properties}}})
+
+
+@reproduces("stepfunctions.stepfunctions_backends")
+def _() -> None:
+    create_machine_by_template()
+    assert client("stepfunctions").list_state_machines()["stateMachines"] == []
+
+
+@reproduces("stepfunctions.substitute_in_definition")
+def _() -> None:
+    create_machine_by_template()
+    [machine] = stepfunctions_models.stepfunctions_backends["123456789012"][REGION].state_machines
+    assert "${Name}" in machine.definition
+
+
+@reproduces("stepfunctions.has_arn", "stepfunctions.get_arn")
+def _() -> None:
+    assert not StateMachine.has_cfn_attr("Arn")
+
+
+@reproduces("stepfunctions.note_when_a_state_was_entered", "stepfunctions.start_time_as_text")
+def _() -> None:
+    parameters = {"entered.$": "$$.State.EnteredTime"}
+    output = json.loads(run({"Pass": {"Type": "Pass", "Parameters": parameters, "End": True}})["output"])
+    assert not output["entered"].endswith("Z")
+    details = Execution.get_start_execution_details
+    assert "isoformat" not in inspect.getsource(details)
+
+
+@reproduces("stepfunctions.start_without_name")
+def _() -> None:
+    machine, api = create_machine(PASS), client("stepfunctions")
+    api.start_execution(stateMachineArn=machine, input='{"a": 1}')
+    with raises(ClientError):
+        api.start_execution(stateMachineArn=machine, input='{"a": 2}')
+
+
+@reproduces("stepfunctions.run_the_test_case")
+def _() -> None:
+    with raises(ClientError):
+        client("stepfunctions").start_execution(stateMachineArn=f"{create_machine(PASS)}#Case", name="a")
+
+
+@reproduces("stepfunctions.page_the_history")
+def _() -> None:
+    execution = start(PASS)
+    end(execution)
+    page = client("stepfunctions").get_execution_history(executionArn=execution, maxResults=2, reverseOrder=True)
+    assert len(page["events"]) == 4 and page["events"][0]["type"] == "ExecutionStarted"
+
+
+@reproduces("stepfunctions.describe_stop_date_and_redrives", "stepfunctions.list_stop_dates")
+def _() -> None:
+    execution = start({"Wait": {"Type": "Wait", "Seconds": 5, "End": True}}, TimeoutSeconds=1)
+    described = end(execution)
+    assert described["status"] == "TIMED_OUT" and "stopDate" not in described and "redriveCount" not in described
+    [listed] = client("stepfunctions").list_executions(stateMachineArn=described["stateMachineArn"])["executions"]
+    assert "stopDate" not in listed
+
+
+@reproduces("stepfunctions.stop_with_error_and_cause")
+def _() -> None:
+    execution, _token, _url = start_with_token()
+    client("stepfunctions").stop_execution(executionArn=execution, error="Mine", cause="because")
+    described = client("stepfunctions").describe_execution(executionArn=execution)
+    assert described["status"] == "RUNNING" and "error" not in described
+
+
+@reproduces("stepfunctions.run_from_the_beginning")
+def _() -> None:
+    assert "exec_status = None" in inspect.getsource(Execution.__init__)
+
+
+@reproduces("stepfunctions.send_status_event")
+def _() -> None:
+    assert "event" not in inspect.getsource(BaseExecutionWorkerCommunication.terminated)
+
+
+class _Interpreter(SimpleNamespace):
+    """A minimal :class:`Environment` that records history events."""
+
+    def __init__(self, state: Any = None) -> None:
+        from moto.stepfunctions.parser.asl.eval.program_state import ProgramRunning
+
+        self.events: list[Any] = []
+        super().__init__(
+            _state_mutex=_Mutex(),
+            _program_state=state or ProgramRunning(),
+            _frames=[],
+            program_state_event=SimpleNamespace(set=lambda: None, clear=lambda: None),
+            event_history_context=SimpleNamespace(integrate=lambda _context: None),
+            event_manager=SimpleNamespace(add_event=lambda *args, **_more: self.events.append(args)),
+        )
+
+
+class _Mutex:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_error: object) -> None: ...
+
+
+@reproduces("stepfunctions.stop_at_once", "stepfunctions.time_out_at_once")
+def _() -> None:
+    stopped, late = _Interpreter(), _Interpreter()
+    Environment.set_stop(stopped, None, None, None)
+    Environment.set_timed_out(late)
+    assert isinstance(stopped._program_state, ProgramStopped)
+    assert stopped.events == late.events == []
+
+
+@reproduces("stepfunctions.stay_ended")
+def _() -> None:
+    env = _Interpreter(ProgramStopped(stop_date=None, error=None, cause=None))
+    Environment.set_error(env, None)
+    assert isinstance(env._program_state, ProgramError)
+
+
+@reproduces("stepfunctions.close_history_of_timed_out_tasks")
+def _() -> None:
+    env, frame = _Interpreter(), SimpleNamespace(event_history_context=SimpleNamespace())
+    env._frames.append(frame)
+    Environment.close_frame(env, frame)
+    assert vars(frame.event_history_context) == {}
+
+
+@reproduces("stepfunctions.add_no_late_event")
+def _() -> None:
+    source = inspect.getsource(EventManager)
+    assert "closed" not in source and "ended" not in source
+
+
+@reproduces("stepfunctions.take_a_success", "stepfunctions.reject_late_results")
+def _() -> None:
+    endpoint = CallbackEndpoint("token")
+    endpoint.interrupt_all()
+    assert endpoint.consumer_error is None
+
+
+@reproduces("stepfunctions.take_a_failure_with_its_cause")
+def _() -> None:
+    execution, token, _url = start_with_token()
+    client("stepfunctions").send_task_failure(taskToken=token, error="Mine", cause="because")
+    assert end(execution).get("cause") != "because"
+
+
+@reproduces("stepfunctions.take_a_heartbeat")
+def _() -> None:
+    execution, token, _url = start_with_token()
+    client("stepfunctions").send_task_success(taskToken=token, output="{}")
+    end(execution)
+    with raises(ClientError):
+        client("stepfunctions").send_task_heartbeat(taskToken=token)
+    assert "TaskTimedOut" not in inspect.getsource(StepFunctionResponse.send_task_heartbeat)
+
+
+@reproduces("stepfunctions.parse_once", "stepfunctions.parse_path_once")
+def _() -> None:
+    definition = json.dumps({"StartAt": "Pass", "States": PASS})
+    assert AmazonStateLanguageParser.parse(definition)[0] is not AmazonStateLanguageParser.parse(definition)[0]
+    assert json_path.parse("$.a") is not json_path.parse("$.a")
+
+
+@reproduces("stepfunctions.redrive_execution")
+def _() -> None:
+    assert not hasattr(StepFunctionResponse, "redrive_execution")
+
+
+# ---- Step Functions: tasks
+
+
+@reproduces("tasks.client_of_the_cloud")
+def _() -> None:
+    assert boto_client.boto_client_for(REGION, "s3") is not boto_client.boto_client_for(REGION, "s3")
+
+
+@reproduces("tasks.send_as_the_service_expects")
+def _() -> None:
+    client("s3").create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": REGION})
+    put = task("aws-sdk:s3:putObject", {"Bucket": "bucket", "Key": "k", "Body": {"a": 1}})
+    assert run({"Put": put})["status"] == "FAILED"
+
+
+@reproduces("tasks.answer_as_states_expect")
+def _() -> None:
+    describe = task("aws-sdk:sfn:describeExecution", {"ExecutionArn.$": "$$.Execution.Id"})
+    ended = run({"Describe": describe})
+    assert ended["status"] == "FAILED" or "Status" not in json.loads(ended["output"])
+
+
+@reproduces("tasks.name_the_service")
+def _() -> None:
+    assert StateTaskServiceAwsSdk._normalise_service_error_name("sagemakerruntime") == "sagemakerruntime"
+
+
+@reproduces("tasks.name_the_error")
+def _() -> None:
+    error = ClientError({"Error": {"Code": "NoSuchKey", "Message": ""}}, "GetObject")
+    assert StateTaskServiceAwsSdk._normalise_exception_name("S3", error) == "S3.S3Exception"
+
+
+@reproduces("tasks.blame_dynamodb_for_its_own_errors")
+def _() -> None:
+    parameters = {"TableName": "any", "Key": {"key": {"S.$": "$.missing"}}}
+    assert run({"Get": task("dynamodb:getItem", parameters)})["error"] != "States.Runtime"
+
+
+@reproduces("tasks.throw_what_the_service_throws")
+def _() -> None:
+    mocked = mock_config.MockedResponseThrow(0, 0, "States.Timeout", "")
+    with raises(ValueError):
+        mock_eval_utils._eval_mocked_response_throw(SimpleNamespace(), mocked)
+
+
+@reproduces("tasks.run_what_the_case_does_not_mock")
+def _() -> None:
+    env = SimpleNamespace(mock_test_case=SimpleNamespace(state_mocked_responses={"Ask": None}), next_state_name="Ask")
+    assert Environment.is_mocked_mode(env)
+
+
+@reproduces("tasks.issue_a_token_per_attempt")
+def _() -> None:
+    retry = [{"ErrorEquals": ["Mine"], "IntervalSeconds": 1, "MaxAttempts": 1}]
+    execution, token, url = start_with_token(Retry=retry)
+    client("stepfunctions").send_task_failure(taskToken=token, error="Mine", cause="")
+    assert receive(url) == token
+    end(execution)
+
+
+@reproduces("tasks.name_heartbeat_timeouts", "tasks.match_errors")
+def _() -> None:
+    execution, _token, _url = start_with_token(HeartbeatSeconds=1, TimeoutSeconds=60)
+    assert end(execution)["error"] == "States.Timeout"
+
+
+@reproduces("tasks.retry_at_the_cloud_s_pace")
+def _() -> None:
+    """Not a difference from AWS: the patch scales delays for tests."""
+
+
+@reproduces("tasks.name_what_ended_a_branch_or_all")
+def _() -> None:
+    with raises(ValueError):
+        CustomErrorName(error_name="States.Timeout")
+
+
+@reproduces("tasks.accept_early_results")
+def _() -> None:
+    endpoint = CallbackEndpoint("token")
+    endpoint.notify(CallbackOutcomeSuccess("token", "{}"))
+    assert not endpoint.setup_heartbeat_endpoint(0).clear_and_wait()
+
+
+def main() -> None:
+    """Print the result of each case as JSON."""
+    results: dict[str, str] = {}
+    outcomes: dict[Case, str] = {}
+    for patch, case in CASES.items():
+        if case not in outcomes:
+            try:
+                with mock_aws(config={"stepfunctions": {"execute_state_machine": True}}):
+                    case()
+                outcomes[case] = ""
+            except Exception:
+                outcomes[case] = traceback.format_exc(limit=-3)
+        results[patch] = outcomes[case]
+    print(json.dumps(results), flush=True)
+    os._exit(0)  # threads of stopped executions are still waiting for their tasks
+
+
+if __name__ == "__main__":
+    main()
