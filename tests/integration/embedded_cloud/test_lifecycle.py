@@ -1,4 +1,4 @@
-"""How the embedded cloud starts and ends: nothing of it is left behind."""
+"""The embedded cloud starts, stops and leaves nothing behind."""
 
 import contextlib
 import json
@@ -70,7 +70,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_a_cloud_follows_another_at_the_same_port_and_knows_nothing_of_it() -> None:
+def test_a_second_cloud_on_the_same_port_starts_empty() -> None:
     port = free_port()
     for _ in range(2):
         with EmbeddedCloud(TEMPLATE, {"WorkerCount": "0"}, port) as cloud:
@@ -81,7 +81,7 @@ def test_a_cloud_follows_another_at_the_same_port_and_knows_nothing_of_it() -> N
 
 
 @pytest.mark.parametrize("argument", ["port", "api_port"])
-def test_a_port_in_use_is_said(argument: str) -> None:
+def test_a_port_in_use_is_reported(argument: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -90,7 +90,7 @@ def test_a_port_in_use_is_said(argument: str) -> None:
             pass
 
 
-def test_a_closed_cloud_leaves_no_execution_at_work() -> None:
+def test_a_closed_cloud_leaves_no_running_execution() -> None:
     with EmbeddedCloud(TEMPLATE, {"WorkerCount": "0"}) as cloud:
         machines = client("stepfunctions", cloud.environment)
         call: dict[str, Any] = {"Type": "Task", "Resource": "arn:aws:states:::lambda:invoke", "End": True}
@@ -111,12 +111,12 @@ def test_a_closed_cloud_leaves_no_execution_at_work() -> None:
 
 THROTTLED = ErrorResponse(400, "ThrottlingException")
 DROPPED = SystemExit()
-"""Ends the server's thread, and with it the connection, unanswered."""
+"""Ends the server's thread, which closes the connection without a response."""
 of_ended_threads = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 
 
 class Refusals:
-    """Refuses what it is told to, or drops its connection, so many times; knows the events of all invocations."""
+    """Returns errors or drops connections as planned, and records the events of all invocations."""
 
     def __init__(self) -> None:
         self.left: dict[str, list[ErrorResponse | SystemExit]] = {}
@@ -140,13 +140,13 @@ def refusals() -> Refusals:
 
 @pytest.fixture(scope="module")
 def hasty(refusals: Refusals) -> Iterator[EmbeddedCloud]:
-    """A cloud that waits for next to nothing."""
+    """A cloud with nearly no retry delays."""
     with EmbeddedCloud(TEMPLATE, {"WorkerCount": "0"}, retry_pace=0.0001, faults=refusals) as cloud:
         yield cloud
 
 
 def failing_execution(cloud: EmbeddedCloud) -> str:
-    """Run to its end an execution that tries four times, and return its ARN."""
+    """Run an execution that fails after four attempts, and return its ARN."""
     machines = client("stepfunctions", cloud.environment)
     call: dict[str, Any] = {"Type": "Task", "Resource": "arn:aws:states:::lambda:invoke", "End": True}
     call["Parameters"] = {"FunctionName": "missing", "Payload": {}}
@@ -163,7 +163,7 @@ def failing_execution(cloud: EmbeddedCloud) -> str:
 
 
 def dead_letter(cloud: EmbeddedCloud) -> tuple[dict[str, Any], dict[str, str]]:
-    """Wait for a message of the dead-letter queue, and return its body and its attributes."""
+    """Wait for a message in the dead-letter queue, and return its body and attributes."""
     sqs = client("sqs", cloud.environment)
     [message] = sqs.receive_message(
         QueueUrl=cloud.outputs["DeadLettersUrl"], MessageAttributeNames=["All"], WaitTimeSeconds=20
@@ -173,14 +173,14 @@ def dead_letter(cloud: EmbeddedCloud) -> tuple[dict[str, Any], dict[str, str]]:
     return json.loads(message["Body"]), attributes
 
 
-def test_retries_come_at_the_cloud_s_pace(hasty: EmbeddedCloud) -> None:
+def test_retry_delays_are_scaled(hasty: EmbeddedCloud) -> None:
     machines = client("stepfunctions", hasty.environment)
     events = machines.get_execution_history(executionArn=failing_execution(hasty))["events"]
     assert sum(event["type"] == "TaskScheduled" for event in events) == 4
     dead_letter(hasty)
 
 
-def test_how_an_execution_ends_is_told_and_a_function_that_fails_at_it_has_a_dead_letter(
+def test_a_status_event_reaches_the_function_and_its_dead_letter_queue(
     hasty: EmbeddedCloud, refusals: Refusals
 ) -> None:
     execution = failing_execution(hasty)
@@ -193,7 +193,7 @@ def test_how_an_execution_ends_is_told_and_a_function_that_fails_at_it_has_a_dea
     assert sum(execution in event for event in refusals.invoked) == 3
 
 
-def test_an_event_that_reaches_no_target_is_a_dead_letter(hasty: EmbeddedCloud) -> None:
+def test_an_undeliverable_event_goes_to_the_dead_letter_queue(hasty: EmbeddedCloud) -> None:
     client("s3", hasty.environment).put_object(Bucket=hasty.outputs["Bucket"], Key="lost/it.txt", Body=b"it")
     event, why = dead_letter(hasty)
     assert event["detail"]["object"]["key"] == "lost/it.txt"
@@ -203,7 +203,7 @@ def test_an_event_that_reaches_no_target_is_a_dead_letter(hasty: EmbeddedCloud) 
 
 @of_ended_threads
 @pytest.mark.parametrize("end", [THROTTLED, DROPPED], ids=["throttled", "dropped"])
-def test_a_target_that_is_throttled_or_does_not_answer_is_tried_again(
+def test_throttled_and_unanswered_deliveries_are_retried(
     hasty: EmbeddedCloud, refusals: Refusals, end: ErrorResponse | SystemExit
 ) -> None:
     machines, machine = client("stepfunctions", hasty.environment), hasty.outputs["MachineArn"]
@@ -218,7 +218,7 @@ def test_a_target_that_is_throttled_or_does_not_answer_is_tried_again(
 
 
 @of_ended_threads
-def test_an_event_that_is_never_answered_is_a_dead_letter(hasty: EmbeddedCloud, refusals: Refusals) -> None:
+def test_an_unanswered_event_goes_to_the_dead_letter_queue(hasty: EmbeddedCloud, refusals: Refusals) -> None:
     refusals.left["StartExecution"] = [DROPPED] * 8
     client("s3", hasty.environment).put_object(Bucket=hasty.outputs["Bucket"], Key="lost/it.txt", Body=b"it")
     _event, why = dead_letter(hasty)

@@ -1,4 +1,4 @@
-"""Segmentation on an asynchronous endpoint: requests and masks go through S3, answers by task token."""
+"""Segmentation on an asynchronous endpoint: requests and masks in S3, results by task token."""
 
 import time
 from collections.abc import Iterator
@@ -24,21 +24,21 @@ def stack() -> Iterator[Deployed]:
         yield Deployed(cloud)
 
 
-def test_an_asynchronous_endpoint_answers_for_its_jobs(stack: Deployed) -> None:
+def test_an_asynchronous_endpoint_segments_an_upload(stack: Deployed) -> None:
     ended = stack.process("disc.png", disc(seed=31))
     assert ended.status == "SUCCEEDED", ended.cause
     assert "SegmentOnSageMakerAsync" in ended.states and "SegmentOnLambda" not in ended.states
     assert ended.output["model"]["host"] == "sagemaker"
 
 
-def test_what_it_cannot_segment_fails_by_its_own_name(stack: Deployed) -> None:
+def test_an_image_without_a_subject_fails_with_its_own_error(stack: Deployed) -> None:
     blank = file_of(Image.new("RGB", (320, 240), "white"), "PNG")
     ended = stack.process("blank.png", blank)
     assert (ended.status, ended.error) == ("FAILED", "UnknownForegroundError")
     assert stack.report("blank.png")["stage"] == "SegmentOnSageMakerAsync"
 
 
-def test_a_picture_in_s3_becomes_a_mask_in_s3(stack: Deployed) -> None:
+def test_an_image_in_s3_becomes_a_mask_in_s3(stack: Deployed) -> None:
     cloud, bucket = stack.cloud, stack.outputs["WorkBucket"]
     sagemaker, runtime = (client(name, cloud.endpoint_url, cloud.region) for name in ("sagemaker", "sagemaker-runtime"))
     [endpoint] = sagemaker.list_endpoints()["Endpoints"]

@@ -22,7 +22,7 @@ TEXT = st.text(st.characters(codec="utf-8"))
 
 
 class Function:
-    """Keeps its event, and answers as it is told."""
+    """Records its event and returns a given result."""
 
     def __init__(self, answer: Any = None) -> None:
         self.event: dict[str, Any] = {}

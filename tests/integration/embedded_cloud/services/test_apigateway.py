@@ -17,7 +17,7 @@ def ask(cloud: EmbeddedCloud, path: str, **headers: str) -> tuple[int, Any]:
         return refusal.code, json.load(refusal)
 
 
-def test_an_http_api_is_served_with_its_functions_behind_it(cloud: EmbeddedCloud) -> None:
+def test_an_http_api_invokes_its_function(cloud: EmbeddedCloud) -> None:
     status, answer = ask(cloud, "/echo/a%20b?size=1", Accept="text/plain")
     assert status == 200
     event = answer["event"]
@@ -26,12 +26,12 @@ def test_an_http_api_is_served_with_its_functions_behind_it(cloud: EmbeddedCloud
     assert ask(cloud, "/elsewhere") == (404, {"message": "Not Found"})
 
 
-def test_a_signed_route_tells_the_function_who_signed(cloud: EmbeddedCloud) -> None:
+def test_a_signed_route_passes_the_access_key_to_the_function(cloud: EmbeddedCloud) -> None:
     signature = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20261123/eu-west-1/execute-api/aws4_request, Signature=0"
     _, answer = ask(cloud, "/signed/7", Authorization=signature)
     assert answer["event"]["requestContext"]["authorizer"]["iam"]["accessKey"] == "AKIDEXAMPLE"
     assert ask(cloud, "/signed/7") == (403, {"message": "Forbidden"})
 
 
-def test_a_function_that_fails_behind_an_api_is_an_internal_server_error(cloud: EmbeddedCloud) -> None:
+def test_a_failing_function_returns_internal_server_error(cloud: EmbeddedCloud) -> None:
     assert ask(cloud, "/fail") == (500, {"message": "Internal Server Error"})

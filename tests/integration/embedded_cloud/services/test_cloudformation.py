@@ -21,7 +21,7 @@ def test_tables_keep_their_configuration(cloud: EmbeddedCloud) -> None:
     assert backups["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"] == "ENABLED"
 
 
-def test_resources_of_types_unknown_to_moto_are_made(cloud: EmbeddedCloud) -> None:
+def test_resource_types_unknown_to_moto_are_created(cloud: EmbeddedCloud) -> None:
     alarm = client(cloud, "cloudwatch").describe_alarms()["MetricAlarms"][0]
     assert alarm["MetricName"] == "ExecutionsFailed"
     assert client(cloud, "logs").describe_metric_filters(logGroupName=cloud.outputs["Logs"])["metricFilters"]
@@ -40,7 +40,7 @@ def test_a_secret_is_generated(cloud: EmbeddedCloud) -> None:
     assert secret.isalnum()
 
 
-def test_what_has_no_effect_is_said(cloud: EmbeddedCloud) -> None:
+def test_ignored_resources_and_properties_are_recorded(cloud: EmbeddedCloud) -> None:
     skipped = {(logical_id, what): why for logical_id, what, why in cloud.skipped}
     assert ("ApiApiGatewayDefaultStage", "DefaultRouteSettings") in skipped
     assert "TLS-only" in skipped["BucketPolicy", "AWS::S3::BucketPolicy"]
@@ -51,7 +51,7 @@ def test_what_has_no_effect_is_said(cloud: EmbeddedCloud) -> None:
     assert not any(logical_id == "NeverBucket" for logical_id, _ in skipped)
 
 
-def test_a_machine_keeps_its_substitutions_and_configuration(cloud: EmbeddedCloud, machines: Machines) -> None:
+def test_state_machines_keep_substitutions_and_configuration(cloud: EmbeddedCloud, machines: Machines) -> None:
     machine = machines.api.describe_state_machine(stateMachineArn=cloud.outputs["MachineArn"])
     assert cloud.outputs["Echo"] in machine["definition"]
     assert machine["type"] == "STANDARD"

@@ -7,7 +7,7 @@ from embedded_cloud.cloud import EmbeddedCloud
 from tests.integration.embedded_cloud.services.testbed import client
 
 
-def test_a_conditional_write_is_one_step(cloud: EmbeddedCloud) -> None:
+def test_conditional_writes_are_atomic(cloud: EmbeddedCloud) -> None:
     dynamodb, table = client(cloud, "dynamodb"), cloud.outputs["Table"]
     [key_name] = [key["AttributeName"] for key in dynamodb.describe_table(TableName=table)["Table"]["KeySchema"]]
     claim = {"UpdateExpression": "SET #o = :me", "ConditionExpression": f"attribute_not_exists({key_name})"}
@@ -26,7 +26,7 @@ def test_a_conditional_write_is_one_step(cloud: EmbeddedCloud) -> None:
         return True
 
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)  # threads take turns a thousand times as often as they do of themselves
+    sys.setswitchinterval(1e-5)  # switch threads a thousand times as often as by default
     try:
         with ThreadPoolExecutor(16) as pool:
             won = list(pool.map(take, range(400)))

@@ -12,12 +12,12 @@ def worker_notes(cloud: EmbeddedCloud, what: str) -> set[str]:
     return {item["Key"].split("/")[1] for item in listed if item["Key"].endswith(what)}
 
 
-def test_nothing_has_been_scaled(cloud: EmbeddedCloud) -> None:
+def test_there_are_no_scaling_activities(cloud: EmbeddedCloud) -> None:
     scaling = client(cloud, "application-autoscaling")
     assert scaling.describe_scaling_activities(ServiceNamespace="ecs")["ScalingActivities"] == []
 
 
-def test_a_service_that_names_no_count_has_one_task(cloud: EmbeddedCloud) -> None:
+def test_a_service_without_desired_count_runs_one_task(cloud: EmbeddedCloud) -> None:
     ecs, bucket = client(cloud, "ecs"), cloud.outputs["PlainBucket"]
     container = {"Name": "worker", "Image": "w", "Memory": 512, "Command": ["python", "-m", "worker"]}
     environment = [{"Name": "BUCKET", "Value": bucket}]
@@ -37,7 +37,7 @@ def test_a_service_that_names_no_count_has_one_task(cloud: EmbeddedCloud) -> Non
     ecs.update_service(cluster=cloud.outputs["Cluster"], service=name, desiredCount=0)
 
 
-def test_a_service_runs_its_container_restarts_it_and_drains_it(cloud: EmbeddedCloud) -> None:
+def test_a_service_runs_restarts_and_drains_its_container(cloud: EmbeddedCloud) -> None:
     s3, ecs = client(cloud, "s3"), client(cloud, "ecs")
     (first,) = until(lambda: worker_notes(cloud, "started"))
     s3.put_object(Bucket=cloud.outputs["Bucket"], Key="worker/die", Body=b"")

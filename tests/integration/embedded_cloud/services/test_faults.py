@@ -1,4 +1,4 @@
-"""What a plan of faults does to the embedded cloud: callers are told what AWS would tell them."""
+"""Injected faults look to callers like those of AWS."""
 
 import json
 import time
@@ -31,7 +31,7 @@ def keys(cloud: EmbeddedCloud) -> set[str]:
     ("dynamodb", "get_item", {"TableName": "Table", "Key": {"id": {"S": "refuse me"}}}, 400),
     ("lambda", "invoke", {"FunctionName": "Echo", "Payload": '"refuse me"'}, 429),
 ])  # fmt: skip
-def test_a_refusal_has_the_services_own_code_and_status(
+def test_an_injected_error_has_the_code_and_status_of_the_service(
     cloud: EmbeddedCloud, service: str, call: str, request_: dict[str, Any], status: int
 ) -> None:
     named = {
@@ -44,7 +44,7 @@ def test_a_refusal_has_the_services_own_code_and_status(
     assert "refuse me" not in keys(cloud)
 
 
-def test_a_body_in_chunks_passes_whole(cloud: EmbeddedCloud) -> None:
+def test_a_chunked_body_is_complete(cloud: EmbeddedCloud) -> None:
     s3, where = client(cloud, "s3"), {"Bucket": cloud.outputs["Bucket"], "Key": "in chunks"}
     url = s3.generate_presigned_url("put_object", where)
     with http.urlopen(
@@ -55,7 +55,7 @@ def test_a_body_in_chunks_passes_whole(cloud: EmbeddedCloud) -> None:
 
 @pytest.mark.parametrize("ending", list(FaultEffect))
 @pytest.mark.parametrize("answered", [False, True])
-def test_a_function_that_is_killed_ends_as_lambda_says_and_the_next_call_starts_anew(
+def test_a_killed_function_returns_lambdas_error_and_is_restarted(
     cloud: EmbeddedCloud, ending: FaultEffect, answered: bool
 ) -> None:
     lambdas, echo = client(cloud, "lambda"), cloud.outputs["Echo"]

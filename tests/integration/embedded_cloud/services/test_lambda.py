@@ -9,7 +9,7 @@ from embedded_cloud.cloud import EmbeddedCloud
 from tests.integration.embedded_cloud.services.testbed import client, invoke_directly, until
 
 
-def test_a_function_runs_in_lambdas_own_runtime(cloud: EmbeddedCloud) -> None:
+def test_a_function_runs_in_the_lambda_runtime(cloud: EmbeddedCloud) -> None:
     answer, failed = invoke_directly(cloud, "Echo", {"a": 1})
     assert not failed
     assert answer["event"] == {"a": 1}
@@ -18,9 +18,7 @@ def test_a_function_runs_in_lambdas_own_runtime(cloud: EmbeddedCloud) -> None:
     assert answer["environment"]["AWS_LAMBDA_FUNCTION_NAME"] == cloud.outputs["Echo"]
 
 
-def test_a_function_sees_the_templates_variables_and_none_of_the_callers(
-    cloud: EmbeddedCloud, monkeypatch: Any
-) -> None:
+def test_a_function_gets_only_the_variables_of_the_template(cloud: EmbeddedCloud, monkeypatch: Any) -> None:
     monkeypatch.setenv("SECRET_OF_THE_CALLER", "1")
     with ThreadPoolExecutor(3) as pool:  # at once, so that there are new sandboxes
         answers = list(pool.map(lambda _: invoke_directly(cloud, "Echo")[0], range(3)))
@@ -36,7 +34,7 @@ def test_a_sandbox_stays_warm(cloud: EmbeddedCloud) -> None:
     assert (again["process"], again["calls"]) == (first["process"], first["calls"] + 1)
 
 
-def test_calls_beyond_the_concurrency_wait(cloud: EmbeddedCloud) -> None:
+def test_calls_above_the_concurrency_limit_wait(cloud: EmbeddedCloud) -> None:
     count = 2 * (os.cpu_count() or 1) + 1
     with ThreadPoolExecutor(count) as pool:
         answers = list(pool.map(lambda _: invoke_directly(cloud, "Sleep", {"seconds": 0.3}), range(count)))
@@ -45,21 +43,21 @@ def test_calls_beyond_the_concurrency_wait(cloud: EmbeddedCloud) -> None:
     assert spans[-1][0] >= min(ended for _, ended in spans)
 
 
-def test_an_exception_is_its_class_name_and_message(cloud: EmbeddedCloud) -> None:
+def test_an_exception_is_reported_by_class_name_and_message(cloud: EmbeddedCloud) -> None:
     answer, failed = invoke_directly(cloud, "Raise")
     assert failed
     assert answer["errorType"] == "NoSubjectError"
     assert json.loads(answer["errorMessage"]) == {"field": "source.key"}
 
 
-def test_a_function_that_takes_too_long_is_stopped(cloud: EmbeddedCloud) -> None:
+def test_a_function_is_stopped_at_its_timeout(cloud: EmbeddedCloud) -> None:
     answer, failed = invoke_directly(cloud, "Sleep", {"seconds": 60})
     assert failed
     assert answer["errorType"] == "Sandbox.Timedout"
     assert answer["errorMessage"].endswith("Error: Task timed out after 2.00 seconds")
 
 
-def test_a_function_that_dies_is_an_exit_error_and_the_next_call_starts_anew(cloud: EmbeddedCloud) -> None:
+def test_an_exited_function_is_an_exit_error_and_is_restarted(cloud: EmbeddedCloud) -> None:
     for _ in range(2):
         answer, failed = invoke_directly(cloud, "Die")
         assert failed
@@ -67,14 +65,14 @@ def test_a_function_that_dies_is_an_exit_error_and_the_next_call_starts_anew(clo
         assert answer["errorMessage"].endswith("Error: Runtime exited with error: exit status 3")
 
 
-def test_a_function_that_cannot_be_imported_is_an_import_error(cloud: EmbeddedCloud) -> None:
+def test_a_failed_import_is_an_import_error(cloud: EmbeddedCloud) -> None:
     answer, failed = invoke_directly(cloud, "Broken")
     assert failed
     assert answer["errorType"] == "Runtime.ImportModuleError"
     assert "no_such_module" in answer["errorMessage"]
 
 
-def test_a_functions_output_is_in_its_log_group(cloud: EmbeddedCloud) -> None:
+def test_output_is_written_to_the_log_group(cloud: EmbeddedCloud) -> None:
     invoke_directly(cloud, "Echo")
     logs = client(cloud, "logs")
 

@@ -9,7 +9,7 @@ from tests.integration.embedded_cloud.services.testbed import ROLE, Machines, cl
 
 
 def executions_with(cloud: EmbeddedCloud, machines: Machines, key: str, count: int = 1) -> list[Any]:
-    """Inputs of the executions of the template's machine that name the key, once there are as many."""
+    """Return the inputs of executions that contain the key, once there are ``count``."""
 
     def inputs() -> list[Any]:
         listed = machines.api.list_executions(stateMachineArn=cloud.outputs["MachineArn"])["executions"]
@@ -20,7 +20,7 @@ def executions_with(cloud: EmbeddedCloud, machines: Machines, key: str, count: i
     return found
 
 
-def test_an_upload_starts_the_machine_with_the_whole_event(cloud: EmbeddedCloud, machines: Machines) -> None:
+def test_an_upload_starts_the_state_machine_with_the_full_event(cloud: EmbeddedCloud, machines: Machines) -> None:
     s3, bucket, key = client(cloud, "s3"), cloud.outputs["Bucket"], "in/a b+ü.jpg"
     put = s3.put_object(Bucket=bucket, Key=key, Body=b"four")
     (event,) = executions_with(cloud, machines, "in/a b")
@@ -33,7 +33,7 @@ def test_an_upload_starts_the_machine_with_the_whole_event(cloud: EmbeddedCloud,
     assert event["region"] == cloud.region
 
 
-def test_events_differ_in_id_and_sequencer(cloud: EmbeddedCloud, machines: Machines) -> None:
+def test_events_have_unique_ids_and_sequencers(cloud: EmbeddedCloud, machines: Machines) -> None:
     s3 = client(cloud, "s3")
     for _ in range(2):
         s3.put_object(Bucket=cloud.outputs["Bucket"], Key="in/twice", Body=b"")
@@ -42,13 +42,13 @@ def test_events_differ_in_id_and_sequencer(cloud: EmbeddedCloud, machines: Machi
     assert one["detail"]["object"]["sequencer"] != other["detail"]["object"]["sequencer"]
 
 
-def test_an_event_of_a_bucket_without_versions_names_none(cloud: EmbeddedCloud, machines: Machines) -> None:
+def test_events_of_an_unversioned_bucket_have_no_version(cloud: EmbeddedCloud, machines: Machines) -> None:
     client(cloud, "s3").put_object(Bucket=cloud.outputs["PlainBucket"], Key="in/plain", Body=b"")
     (event,) = executions_with(cloud, machines, "in/plain")
     assert "version-id" not in event["detail"]["object"]
 
 
-def test_the_version_of_an_event_stays_readable(cloud: EmbeddedCloud) -> None:
+def test_the_version_in_an_event_stays_readable(cloud: EmbeddedCloud) -> None:
     s3, bucket = client(cloud, "s3"), cloud.outputs["Bucket"]
     first = s3.put_object(Bucket=bucket, Key="versions", Body=b"first")["VersionId"]
     s3.put_object(Bucket=bucket, Key="versions", Body=b"second")
@@ -56,7 +56,7 @@ def test_the_version_of_an_event_stays_readable(cloud: EmbeddedCloud) -> None:
     assert s3.get_object(Bucket=bucket, Key="versions", VersionId=first)["Body"].read() == b"first"
 
 
-def test_an_object_is_announced_with_its_metadata_in_place(cloud: EmbeddedCloud, machines: Machines) -> None:
+def test_an_event_is_sent_after_the_metadata_is_stored(cloud: EmbeddedCloud, machines: Machines) -> None:
     head = task("aws-sdk:s3:headObject", {"Bucket.$": "$.detail.bucket.name", "Key.$": "$.detail.object.key"})
     head["OutputPath"] = "$.Metadata"
     machine = machines.create({"Head": head})
@@ -76,7 +76,7 @@ def test_an_object_is_announced_with_its_metadata_in_place(cloud: EmbeddedCloud,
     assert [json.loads(output) for output in outputs] == [{"pbr-a": "1"}] * count
 
 
-def test_a_target_gets_the_event_in_the_shape_it_asked_for(cloud: EmbeddedCloud, machines: Machines) -> None:
+def test_targets_get_transformed_events(cloud: EmbeddedCloud, machines: Machines) -> None:
     bucket, key = cloud.outputs["Bucket"], 'shaped/"it"'
     client(cloud, "s3").put_object(Bucket=bucket, Key=key, Body=b"123")
     given = executions_with(cloud, machines, "shaped/", count=2)
@@ -85,7 +85,7 @@ def test_a_target_gets_the_event_in_the_shape_it_asked_for(cloud: EmbeddedCloud,
     assert {"constant": True} in executions_with(cloud, machines, "constant")
 
 
-def test_many_uploads_at_once_start_as_many_executions(cloud: EmbeddedCloud, machines: Machines) -> None:
+def test_each_of_many_concurrent_uploads_starts_an_execution(cloud: EmbeddedCloud, machines: Machines) -> None:
     s3, bucket = client(cloud, "s3"), cloud.outputs["Bucket"]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: s3.put_object(Bucket=bucket, Key=f"in/many-{number}", Body=b""), range(24)))

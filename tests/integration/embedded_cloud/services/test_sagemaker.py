@@ -17,7 +17,7 @@ ASYNC_ENDPOINT = "queued"
 
 @pytest.fixture(scope="module")
 def queued(cloud: EmbeddedCloud) -> Iterator[str]:
-    """An asynchronous endpoint that somebody made, of the model of the template's own one."""
+    """An asynchronous endpoint with the model of the template's endpoint."""
     sagemaker, bucket = client(cloud, "sagemaker"), cloud.outputs["PlainBucket"]
     variant = {"VariantName": "AllTraffic", "ModelName": cloud.outputs["EndpointModel"]}
     places = {"S3OutputPath": f"s3://{bucket}/answers/", "S3FailurePath": f"s3://{bucket}/failures"}
@@ -33,15 +33,15 @@ def queued(cloud: EmbeddedCloud) -> Iterator[str]:
         client(cloud, "sagemaker-runtime").invoke_endpoint(EndpointName=ASYNC_ENDPOINT, Body=b"{}")
 
 
-def lying_at(cloud: EmbeddedCloud, uri: str) -> Any:
-    """The object of an s3:// address, once it is there."""
+def wait_for_object(cloud: EmbeddedCloud, uri: str) -> Any:
+    """Wait for the object of an s3:// URI and return it."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     s3 = client(cloud, "s3")
     until(lambda: s3.list_objects_v2(Bucket=bucket, Prefix=key).get("Contents"))
     return s3.get_object(Bucket=bucket, Key=key)
 
 
-def test_an_endpoint_hands_the_body_to_its_container(cloud: EmbeddedCloud, machines: Machines) -> None:
+def test_an_endpoint_passes_the_body_to_its_container(cloud: EmbeddedCloud, machines: Machines) -> None:
     parameters = {"EndpointName": ENDPOINT, "ContentType": "application/json", "Accept": "a/b", "Body.$": "$"}
     invocation = task("aws-sdk:sagemakerruntime:invokeEndpoint", parameters)
     invocation["ResultSelector"] = {"answer.$": "States.StringToJson($.Body)"}
@@ -49,7 +49,7 @@ def test_an_endpoint_hands_the_body_to_its_container(cloud: EmbeddedCloud, machi
     assert answer == {"got": {"key": "a"}, "greeting": "good day", "types": ["application/json", "a/b"]}
 
 
-def test_an_endpoint_takes_and_gives_any_bytes(cloud: EmbeddedCloud) -> None:
+def test_an_endpoint_accepts_and_returns_binary_bodies(cloud: EmbeddedCloud) -> None:
     sent = bytes(range(256))
     answer = client(cloud, "sagemaker-runtime").invoke_endpoint(
         EndpointName=ENDPOINT, ContentType="application/octet-stream", Body=sent
@@ -57,12 +57,12 @@ def test_an_endpoint_takes_and_gives_any_bytes(cloud: EmbeddedCloud) -> None:
     assert (answer["Body"].read(), answer["ContentType"]) == (sent[::-1], "application/octet-stream")
 
 
-def test_an_endpoint_that_is_described_is_in_service(cloud: EmbeddedCloud) -> None:
+def test_a_described_endpoint_is_in_service(cloud: EmbeddedCloud) -> None:
     assert client(cloud, "sagemaker").describe_endpoint(EndpointName=ENDPOINT)["EndpointStatus"] == "InService"
 
 
 @pytest.mark.parametrize(("status", "side"), [(400, "client"), (503, "server")])
-def test_what_a_container_refuses_is_a_model_error(cloud: EmbeddedCloud, status: int, side: str) -> None:
+def test_an_error_status_of_a_container_is_a_model_error(cloud: EmbeddedCloud, status: int, side: str) -> None:
     runtime = client(cloud, "sagemaker-runtime")
     with pytest.raises(runtime.exceptions.ModelError) as raised:
         runtime.invoke_endpoint(
@@ -85,31 +85,31 @@ def test_an_asynchronous_endpoint_reads_and_writes_s3(cloud: EmbeddedCloud, queu
     assert answer["ResponseMetadata"]["HTTPStatusCode"] == 202
     assert answer["InferenceId"] == "first"
     assert answer["OutputLocation"].startswith(f"s3://{bucket}/answers/")
-    written = lying_at(cloud, answer["OutputLocation"])
+    written = wait_for_object(cloud, answer["OutputLocation"])
     assert written["ContentType"] == "application/json"
     assert json.load(written["Body"])["got"] == {"key": "a"}
 
 
-def test_an_asynchronous_endpoint_takes_a_small_request_as_it_is(cloud: EmbeddedCloud, queued: str) -> None:
+def test_an_asynchronous_endpoint_accepts_a_body(cloud: EmbeddedCloud, queued: str) -> None:
     runtime = client(cloud, "sagemaker-runtime")
     answer = runtime.invoke_endpoint_async(EndpointName=queued, ContentType="application/json", Body=b'{"key": "b"}')
     assert answer["InferenceId"]
-    got = json.load(lying_at(cloud, answer["OutputLocation"])["Body"])
+    got = json.load(wait_for_object(cloud, answer["OutputLocation"])["Body"])
     assert (got["got"], got["types"][0]) == ({"key": "b"}, "application/json")
 
 
-def test_what_a_container_refuses_lies_on_the_failure_path(cloud: EmbeddedCloud, queued: str) -> None:
+def test_failed_asynchronous_requests_are_written_to_the_failure_path(cloud: EmbeddedCloud, queued: str) -> None:
     runtime, bucket = client(cloud, "sagemaker-runtime"), cloud.outputs["PlainBucket"]
     refused = runtime.invoke_endpoint_async(EndpointName=queued, Body=b'{"status": 400}')
     missing = runtime.invoke_endpoint_async(EndpointName=queued, InputLocation=f"s3://{bucket}/requests/none")
     assert refused["FailureLocation"].startswith(f"s3://{bucket}/failures/")
-    assert b"Received client error (400)" in lying_at(cloud, refused["FailureLocation"])["Body"].read()
-    assert b"requests/none" in lying_at(cloud, missing["FailureLocation"])["Body"].read()
+    assert b"Received client error (400)" in wait_for_object(cloud, refused["FailureLocation"])["Body"].read()
+    assert b"requests/none" in wait_for_object(cloud, missing["FailureLocation"])["Body"].read()
     listed = client(cloud, "s3").list_objects_v2(Bucket=bucket, Prefix="answers/").get("Contents", [])
     assert not [item for item in listed if refused["InferenceId"] in item["Key"]]
 
 
-def test_an_endpoint_is_asked_in_its_own_way_only(cloud: EmbeddedCloud, queued: str) -> None:
+def test_real_time_and_asynchronous_invocations_do_not_mix(cloud: EmbeddedCloud, queued: str) -> None:
     runtime = client(cloud, "sagemaker-runtime")
     for call in (
         lambda: runtime.invoke_endpoint(EndpointName=queued, Body=b"{}"),
@@ -123,7 +123,7 @@ def test_an_endpoint_is_asked_in_its_own_way_only(cloud: EmbeddedCloud, queued: 
 
 
 def asked_through_s3(cloud: EmbeddedCloud, endpoint: str) -> dict[str, Any]:
-    """A state that leaves its request and token in S3, has an endpoint fetch it, and waits for the token."""
+    """A state that writes request and token to S3, invokes an asynchronous endpoint, and waits for the token."""
     place = {"Bucket": cloud.outputs["PlainBucket"], "Key.$": "$.key"}
     request = {**place, "Body": {"token.$": "$$.Task.Token", "job.$": "$.job"}}
     find = task("aws-sdk:s3:headObject", place, ResultPath=None)
@@ -147,7 +147,7 @@ def asked_through_s3(cloud: EmbeddedCloud, endpoint: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("job", [{"mask": "m"}, {"error": "NoSubjectError"}, {"error": "AnotherError"}])
-def test_a_container_answers_the_token_of_a_request_in_s3(
+def test_a_container_completes_the_token_of_a_request_in_s3(
     cloud: EmbeddedCloud, machines: Machines, queued: str, job: dict[str, str]
 ) -> None:
     states = {

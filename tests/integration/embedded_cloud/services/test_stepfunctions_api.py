@@ -19,12 +19,12 @@ from tests.integration.embedded_cloud.services.testbed import (
 )
 
 
-def test_executions_without_a_name_do_not_clash(machines: Machines) -> None:
+def test_executions_without_a_name_get_unique_names(machines: Machines) -> None:
     machine = machines.create({"Pass": {"Type": "Pass", "End": True}})
     assert machines.start(machine) != machines.start(machine)
 
 
-def test_an_execution_that_is_listed_has_a_status(
+def test_a_listed_execution_has_a_status(
     cloud: EmbeddedCloud, machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine, seen, start = machines.create({"Pass": {"Type": "Pass", "End": True}}), [], Execution.start
@@ -47,7 +47,7 @@ def test_a_test_case_of_the_mock_configuration_runs(cloud: EmbeddedCloud, machin
     assert machines.end(machines.start(machine))["error"] == "NoSubjectError"
 
 
-def test_a_mock_throws_what_only_step_functions_itself_throws(cloud: EmbeddedCloud, machines: Machines) -> None:
+def test_a_mock_can_throw_states_errors(cloud: EmbeddedCloud, machines: Machines) -> None:
     retry = [{"ErrorEquals": ["States.Timeout"], "IntervalSeconds": 1, "MaxAttempts": 1}]
     machine = machines.create({"Ask": invoke(cloud.outputs["Raise"], Retry=retry)}, name="mocked-slow")
     mocked = machines.end(machines.start(f"{machine}#SecondTry"))
@@ -60,7 +60,7 @@ def test_an_error_mocked_at_dynamodb_keeps_its_name(cloud: EmbeddedCloud, machin
     assert machines.end(machines.start(f"{machine}#Throttled"))["error"] == "DynamoDB.ThrottlingException"
 
 
-def test_an_attempt_that_no_mock_is_for_runs(cloud: EmbeddedCloud, machines: Machines) -> None:
+def test_an_attempt_without_a_mock_runs_for_real(cloud: EmbeddedCloud, machines: Machines) -> None:
     retry = [{"ErrorEquals": ["Lambda.ServiceException"], "IntervalSeconds": 1, "MaxAttempts": 3}]
     machine = machines.create({"Ask": invoke(cloud.outputs["Echo"], {"real": True}, Retry=retry)}, "mocked-once")
     result = machines.end(machines.start(f"{machine}#RealSecondTry"))
@@ -68,16 +68,16 @@ def test_an_attempt_that_no_mock_is_for_runs(cloud: EmbeddedCloud, machines: Mac
 
 
 @pytest.mark.parametrize("error", ["States.Timeout", "NoSubjectError"])
-def test_a_fail_state_ends_with_any_error(machines: Machines, error: str) -> None:
+def test_a_fail_state_accepts_any_error_name(machines: Machines, error: str) -> None:
     assert machines.run({"Failed": {"Type": "Fail", "ErrorPath": "$.error"}}, {"error": error})["error"] == error
 
 
-def test_what_is_not_dynamodb_s_fault_is_not_named_after_it(machines: Machines) -> None:
+def test_a_missing_path_is_not_reported_as_a_dynamodb_error(machines: Machines) -> None:
     key = {"TableName": "any", "Key": {"key": {"S.$": "$.missing"}}}
     assert machines.run({"Get": task("dynamodb:getItem", key)})["error"] == "States.Runtime"
 
 
-def test_the_history_comes_in_pages_and_in_reverse(machines: Machines) -> None:
+def test_the_history_is_paged_and_reversible(machines: Machines) -> None:
     execution = machines.start(machines.create({"Pass": {"Type": "Pass", "End": True}}))
     machines.end(execution)
     page = machines.api.get_execution_history(executionArn=execution, maxResults=2, reverseOrder=True)
@@ -86,7 +86,7 @@ def test_the_history_comes_in_pages_and_in_reverse(machines: Machines) -> None:
     assert [event["type"] for event in rest["events"]] == ["PassStateEntered", "ExecutionStarted"]
 
 
-def test_an_execution_that_times_out_has_a_stop_date(machines: Machines) -> None:
+def test_a_timed_out_execution_has_a_stop_date(machines: Machines) -> None:
     machine = machines.create({"Wait": {"Type": "Wait", "Seconds": 30, "End": True}}, TimeoutSeconds=1)
     result = machines.end(machines.start(machine))
     assert result["status"] == "TIMED_OUT"
@@ -95,9 +95,7 @@ def test_an_execution_that_times_out_has_a_stop_date(machines: Machines) -> None
     assert listed["stopDate"] == result["stopDate"]
 
 
-def test_an_execution_that_times_out_ends_in_its_history_whatever_its_task_does(
-    cloud: EmbeddedCloud, machines: Machines
-) -> None:
+def test_a_timed_out_execution_ends_its_history_during_a_task(cloud: EmbeddedCloud, machines: Machines) -> None:
     wait = wait_for_token(cloud.outputs["QueueUrl"], TimeoutSeconds=600)
     execution = machines.start(machines.create({"Wait": wait}, TimeoutSeconds=1))
     assert machines.end(execution)["status"] == "TIMED_OUT"
@@ -137,7 +135,7 @@ def test_a_failed_execution_is_redriven_from_the_state_that_failed(cloud: Embedd
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
-def test_what_a_stopped_execution_has_under_way_changes_nothing_of_its_redrive(
+def test_a_running_task_of_a_stopped_execution_does_not_affect_its_redrive(
     cloud: EmbeddedCloud, machines: Machines
 ) -> None:
     execution = machines.start(machines.create({"Sleep": invoke(cloud.outputs["Sleep"], {"seconds": 1})}))
@@ -157,7 +155,7 @@ def test_a_definition_is_parsed_once(cloud: EmbeddedCloud) -> None:
     assert AmazonStateLanguageParser.parse(definition)[0] is AmazonStateLanguageParser.parse(definition)[0]
 
 
-def test_an_inline_map_of_hundreds_ends(machines: Machines) -> None:
+def test_an_inline_map_handles_700_items(machines: Machines) -> None:
     processor = {"StartAt": "Each", "States": {"Each": {"Type": "Pass", "End": True}}}
     states = {
         "Map": {"Type": "Map", "MaxConcurrency": 1, "ItemProcessor": processor, "ItemsPath": "$.items", "End": True}

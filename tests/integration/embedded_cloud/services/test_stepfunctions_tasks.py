@@ -38,7 +38,7 @@ def test_an_sdk_task_writes_json_and_reads_text(cloud: EmbeddedCloud, machines: 
     assert machines.output({"Put": {**put, "Next": "Get"}, "Get": get}) == {"document": {"a": [1, None]}}
 
 
-def test_an_sdk_task_answers_in_pascal_case(machines: Machines) -> None:
+def test_an_sdk_task_returns_pascal_case(machines: Machines) -> None:
     describe = task("aws-sdk:sfn:describeExecution", {"ExecutionArn.$": "$$.Execution.Id"})
     describe["ResultSelector"] = {"status.$": "$.Status", "name.$": "$.Name"}
     assert machines.output({"Describe": describe})["status"] == "RUNNING"
@@ -96,9 +96,7 @@ def test_a_functions_error_is_caught_by_its_class_name(cloud: EmbeddedCloud, mac
     assert json.loads(json.loads(result["cause"])["errorMessage"]) == {"field": "source.key"}
 
 
-def test_a_task_that_exceeds_its_timeout_is_a_states_timeout_and_leaves_no_later_event(
-    cloud: EmbeddedCloud, machines: Machines
-) -> None:
+def test_a_task_timeout_is_states_timeout_and_writes_no_later_event(cloud: EmbeddedCloud, machines: Machines) -> None:
     invoke_directly(cloud, "Sleep", {"seconds": 0})  # warm, so that it ends while the execution goes on
     catch = [{"ErrorEquals": ["States.Timeout"], "Next": "Late"}]
     states = {
@@ -119,7 +117,7 @@ def test_states_all_does_not_catch_a_missing_path(machines: Machines) -> None:
     assert (result["status"], result["error"]) == ("FAILED", "States.Runtime")
 
 
-def test_a_token_is_answered_by_another_process(cloud: EmbeddedCloud, machines: Machines) -> None:
+def test_a_token_can_be_completed_through_the_api(cloud: EmbeddedCloud, machines: Machines) -> None:
     execution = machines.start(machines.create({"Wait": wait_for_token(cloud.outputs["QueueUrl"])}))
     token = receive_token(cloud)
     with pytest.raises(machines.api.exceptions.InvalidToken):
@@ -135,7 +133,7 @@ def test_a_failure_report_keeps_its_cause(cloud: EmbeddedCloud, machines: Machin
     assert (result["error"], result["cause"]) == ("EmptyImageError", '{"field": "x"}')
 
 
-def test_a_task_takes_its_first_answer_and_no_other(cloud: EmbeddedCloud, machines: Machines) -> None:
+def test_a_task_accepts_only_its_first_result(cloud: EmbeddedCloud, machines: Machines) -> None:
     execution = machines.start(machines.create({"Wait": wait_for_token(cloud.outputs["QueueUrl"])}))
     token = receive_token(cloud)
     machines.api.send_task_success(taskToken=token, output='{"answer": 1}')
@@ -144,7 +142,7 @@ def test_a_task_takes_its_first_answer_and_no_other(cloud: EmbeddedCloud, machin
     assert json.loads(machines.end(execution)["output"]) == {"answer": 1}
 
 
-def test_every_attempt_has_a_token_of_its_own(cloud: EmbeddedCloud, machines: Machines) -> None:
+def test_each_attempt_gets_a_new_token(cloud: EmbeddedCloud, machines: Machines) -> None:
     retry = [{"ErrorEquals": ["TransientError"], "IntervalSeconds": 1, "MaxAttempts": 1}]
     execution = machines.start(machines.create({"Wait": wait_for_token(cloud.outputs["QueueUrl"], Retry=retry)}))
     first = receive_token(cloud)
@@ -157,7 +155,7 @@ def test_every_attempt_has_a_token_of_its_own(cloud: EmbeddedCloud, machines: Ma
     assert json.loads(machines.end(execution)["output"]) == {"attempt": 2}
 
 
-def test_a_missed_heartbeat_has_a_name_of_its_own(cloud: EmbeddedCloud, machines: Machines) -> None:
+def test_a_missed_heartbeat_is_states_heartbeat_timeout(cloud: EmbeddedCloud, machines: Machines) -> None:
     window_s = 4
     wait = wait_for_token(cloud.outputs["QueueUrl"], HeartbeatSeconds=window_s, TimeoutSeconds=60)
     execution = machines.start(machines.create({"Wait": wait}))
@@ -171,20 +169,20 @@ def test_a_missed_heartbeat_has_a_name_of_its_own(cloud: EmbeddedCloud, machines
         machines.api.send_task_heartbeat(taskToken=token)
 
 
-def test_states_timeout_means_missed_heartbeats_too(cloud: EmbeddedCloud, machines: Machines) -> None:
+def test_states_timeout_catches_missed_heartbeats(cloud: EmbeddedCloud, machines: Machines) -> None:
     catch = [{"ErrorEquals": ["States.Timeout"], "Next": "Caught"}]
     wait = wait_for_token(cloud.outputs["QueueUrl"], HeartbeatSeconds=1, TimeoutSeconds=60, Catch=catch)
     assert machines.output({"Wait": wait, "Caught": {"Type": "Succeed"}})["Error"] == "States.HeartbeatTimeout"
     receive_token(cloud)
 
 
-def test_an_answer_that_comes_before_the_wait_counts(cloud: EmbeddedCloud, machines: Machines) -> None:
+def test_a_result_before_the_wait_is_accepted(cloud: EmbeddedCloud, machines: Machines) -> None:
     parameters = {"FunctionName": cloud.outputs["Answer"], "Payload": {"token.$": "$$.Task.Token"}}
     wait = task("lambda:invoke.waitForTaskToken", parameters, HeartbeatSeconds=3, TimeoutSeconds=60)
     assert machines.output({"Wait": wait}) == {"answered": "early"}
 
 
-def test_the_context_object_and_the_intrinsics_are_there(machines: Machines) -> None:
+def test_context_object_and_intrinsic_functions_work(machines: Machines) -> None:
     parameters = {
         "execution": {"id.$": "$$.Execution.Id", "name.$": "$$.Execution.Name", "started.$": "$$.Execution.StartTime"},
         "entered.$": "$$.State.EnteredTime",
@@ -202,7 +200,7 @@ def test_the_context_object_and_the_intrinsics_are_there(machines: Machines) -> 
     assert json.loads(made["again"]) == {"b": {"d": 2}}
 
 
-def test_fifty_executions_at_once_all_end(cloud: EmbeddedCloud, machines: Machines) -> None:
+def test_fifty_concurrent_executions_succeed(cloud: EmbeddedCloud, machines: Machines) -> None:
     calls = {
         f"Call{n}": {**invoke(cloud.outputs["Echo"], OutputPath="$.Payload.event"), "Next": f"Call{n + 1}"}
         for n in range(2)

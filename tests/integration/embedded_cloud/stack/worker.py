@@ -1,4 +1,4 @@
-"""An ECS container that says when it starts and when it is asked to stop, and dies on request."""
+"""An ECS container that records its start and SIGTERM, and exits on request."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A SageMaker container: it answers what it was sent, bytes reversed, or the status it is told to; and task tokens."""
+"""A SageMaker container that echoes JSON, reverses bytes, returns a requested status and completes task tokens."""
 
 import json
 import os
