@@ -24,10 +24,13 @@ def content() -> bytes:
         NAME,
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, _SIDE_PX, _SIDE_PX])],
         [helper.make_tensor_value_info("mask", TensorProto.FLOAT, [1, 1, _SIDE_PX, _SIDE_PX])],
-        [numpy_helper.from_array(np.float32(0.25), "gain"), numpy_helper.from_array(np.float32(0.5), "shift")],
+        [
+            numpy_helper.from_array(np.array(0.25, np.float32), "gain"),
+            numpy_helper.from_array(np.array(0.5, np.float32), "shift"),
+        ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 def custom_models() -> str:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import yaml
-from botocore.config import Config as SdkConfig
 
 from client.history import LONGEST_S
 from functions.api.services import SDK_TIMEOUTS
@@ -52,6 +51,7 @@ def _argument(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
         return loader.construct_sequence(node, deep=True)
     if isinstance(node, yaml.MappingNode):
         return loader.construct_mapping(node, deep=True)
+    assert isinstance(node, yaml.ScalarNode)
     return loader.construct_scalar(node)
 
 
@@ -72,7 +72,7 @@ def worst_case_s(name: str) -> float:
         return max(sum(map(worst_case_s, branch["States"])) for branch in branches)
     retriers = state.get("Retry", [])
     attempts = sum(r["MaxAttempts"] for r in retriers if not set(r["ErrorEquals"]) <= BEFORE_WORK)
-    return (1 + attempts) * state.get("TimeoutSeconds", 0) + sum(sum(waits_s(r)) for r in retriers)
+    return float((1 + attempts) * state.get("TimeoutSeconds", 0) + sum(sum(waits_s(r)) for r in retriers))
 
 
 Place = tuple[str, bool]
@@ -104,7 +104,7 @@ def test_a_state_waits_for_the_function_and_its_start(name: str) -> None:
     assert function["Timeout"] + LAMBDA_START_S <= TASKS_OF_BOTH[name]["TimeoutSeconds"]
 
 
-def call_s(sdk: SdkConfig = SDK) -> float:
+def call_s(sdk: Any = SDK) -> float:
     """Return the longest duration of an SDK call including retries, in seconds."""
     attempts = sdk.retries["total_max_attempts"]
     waits = [2.0**attempt for attempt in range(attempts - 1)]
