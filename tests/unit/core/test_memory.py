@@ -59,9 +59,9 @@ def photograph(mask, width, height):
     ("megapixels", "precision", "limit_bytes"),
     [
         (24, Precision.DRAFT, 1_000_000_000),
-        (24, Precision.STANDARD, 1_000_000_000),
-        (24, Precision.HIGH, 1_000_000_000),
-        (100, Precision.HIGH, 2_500_000_000),
+        pytest.param(24, Precision.STANDARD, 1_000_000_000, marks=pytest.mark.slow),
+        pytest.param(24, Precision.HIGH, 1_000_000_000, marks=pytest.mark.slow),
+        pytest.param(100, Precision.HIGH, 2_500_000_000, marks=pytest.mark.slow),
     ],
 )
 def test_memory_above_the_decoded_picture(megapixels, precision, limit_bytes):

@@ -426,6 +426,7 @@ print((kilobytes("VmHWM") - before) * 1024 / (picture.info.width * picture.info.
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("mode, pillow_name", [("RGBA", "PNG"), ("LA", "PNG"), ("CMYK", "TIFF")])
+@pytest.mark.slow
 def test_decoding_needs_memory_for_little_more_than_the_picture(mode, pillow_name):
     data = file_of(Image.new(mode, (4000, 4000), 0), pillow_name, compress_level=1)
     measured = subprocess.run([sys.executable, "-c", MEASURE], input=data, capture_output=True, check=True)

@@ -330,6 +330,7 @@ def test_a_side_that_the_format_cannot_hold_is_refused_with_a_way_out(format_, s
     assert encode(rgb, alpha, options(format="png")).width == side + 1
 
 
+@pytest.mark.slow
 def test_webp_holds_a_picture_that_is_all_detail():
     noise = np.random.default_rng(1).integers(0, 256, (1200, 16_000, 3), np.uint8)
     opaque = np.ones(noise.shape[:2], np.float32)

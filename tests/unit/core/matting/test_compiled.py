@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
 
 # Replaces pymatting, whose functions take a minute to compile.
@@ -38,6 +40,7 @@ def python(code: str, *paths: Path, **environment: str) -> str:
     ).stdout.strip()
 
 
+@pytest.mark.slow
 def test_functions_from_a_baked_cache_are_not_compiled_again(tmp_path: Path) -> None:
     (tmp_path / "package").mkdir()
     (tmp_path / "package/pymatting.py").write_text(STAND_IN)
