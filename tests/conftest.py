@@ -14,7 +14,11 @@ settings.register_profile("untimed", deadline=None)  # the time that an example 
 settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
-SHARES_ITS_CLOUD = ("tests/integration/state_machine", "tests/integration/api")
+SHARES_ITS_CLOUD = (
+    "tests/integration/state_machine",
+    "tests/integration/api",
+    "tests/integration/embedded_cloud/services",
+)
 """Folders whose tests share one embedded cloud; elsewhere the tests of a file do."""
 
 

@@ -1,4 +1,4 @@
-"""The definitions of the state machines, with the states inside their branches laid open."""
+"""The definitions of the state machines, with the states of all branches in one mapping."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -26,18 +26,18 @@ STATES = {name: state for name, _, state in _all(DEFINITION["States"])}
 TASKS = {name: state for name, state in STATES.items() if state["Type"] == "Task"}
 
 ANSWERABLE = {name: outer for name, outer, _ in _all(DEFINITION["States"])}
-"""Per state the one whose Catch takes its errors: itself, or the Parallel that it is a part of."""
+"""By state: the state whose Catch handles its errors: itself, or the Parallel that contains it."""
 
 STATES_OF_BOTH = {**STATES, **DELIVERY["States"]}
 TASKS_OF_BOTH = {name: state for name, state in STATES_OF_BOTH.items() if state["Type"] == "Task"}
 assert len(STATES_OF_BOTH) == len(STATES) + len(DELIVERY["States"])  # a name tells which machine's state is meant
 
 OF_A_DELIVERY = {"WebhookRefusedError", "WebhookUnansweredError", "SecretUnavailableError"}
-"""Errors that no job meets."""
+"""Errors of webhook deliveries, which never occur in a job."""
 
 
 def leaves(base: type[BackgroundRemoverError]) -> set[str]:
-    """The names of the error classes of ours that have no subclass, of one kind."""
+    """Return the names of the leaf classes below an error class."""
     found: set[str] = set()
     for child in base.__subclasses__():
         found |= leaves(child) if child.__subclasses__() else {child.__name__}
@@ -45,12 +45,12 @@ def leaves(base: type[BackgroundRemoverError]) -> set[str]:
 
 
 def of_a_job(base: type[BackgroundRemoverError]) -> set[str]:
-    """The names of those that a job can meet."""
+    """Return the names of the leaf classes that can occur in a job."""
     return leaves(base) - OF_A_DELIVERY
 
 
 def waits_s(retrier: dict[str, Any]) -> list[float]:
-    """The longest that each wait of a retrier can be. With full jitter it is half as long on average."""
+    """Return the longest duration of each wait of a retrier. With full jitter a wait takes half as long on average."""
     return [
         min(retrier["IntervalSeconds"] * retrier["BackoffRate"] ** attempt, retrier["MaxDelaySeconds"])
         for attempt in range(retrier["MaxAttempts"])

@@ -95,16 +95,16 @@ def test_a_better_second_attempt_becomes_the_result(stack: Deployed) -> None:
         *ATTEMPT,
         *("Encode", "SaveCache", "PublishMetrics", "Outcome?", "Done"),
     ]
-    told = ended.output["escalation"]
-    assert (told["model"], told["kept"], told["error"]) == (HEAVIER, "second", None)
-    assert told["score"]["second"] == ended.output["quality"]["score"] > told["score"]["first"]
+    escalation = ended.output["escalation"]
+    assert (escalation["model"], escalation["kept"], escalation["error"]) == (HEAVIER, "second", None)
+    assert escalation["score"]["second"] == ended.output["quality"]["score"] > escalation["score"]["first"]
     assert ended.output["model"]["name"] == HEAVIER and ended.output["options"]["model"] == "classical"
     assert ended.output["timings_s"].keys() == {"validate", "segment", "refine", "escalation", "encode"}
     assert not any("neural network" in warning for warning in ended.output["warnings"]), "that was the first attempt"
     assert objects(stack, ended.output["cache"]["key"]) == {
         *("mask.png", "alpha.png"),
         *("second/mask.png", "second/alpha.png"),
-    }, "none overwrites the other's"
+    }, "neither attempt overwrites the other"
     cut_out = alpha(stack, "results/second.png")
     assert cut_out[50, 260] == 255 and cut_out[50, 60] == 0, "the red disc, and no green one"
 
@@ -113,10 +113,10 @@ def test_a_second_attempt_that_is_no_better_is_discarded_and_there_is_no_third(s
     ended = stack.process("first.png", ten_discs(red_radius=8))
     assert ended.status == "SUCCEEDED", ended.cause
     assert ended.states.count("Escalate") == 1
-    told = ended.output["escalation"]
-    assert (told["model"], told["kept"], told["error"]) == (HEAVIER, "first", None)
+    escalation = ended.output["escalation"]
+    assert (escalation["model"], escalation["kept"], escalation["error"]) == (HEAVIER, "first", None)
     assert ended.output["quality"]["review"] is True
-    assert told["score"]["first"] == ended.output["quality"]["score"] > told["score"]["second"]
+    assert escalation["score"]["first"] == ended.output["quality"]["score"] > escalation["score"]["second"]
     assert ended.output["model"]["name"] == "classical"
     assert alpha(stack, "results/first.png")[50, 60] == 255, "a green disc"
 

@@ -1,4 +1,4 @@
-"""Mocked executions: the file of cases, and how to run one."""
+"""Creates state machines with mocked cases and runs one case."""
 
 import json
 import time
@@ -11,14 +11,14 @@ MOCK_FILE = ROOT / "statemachine/MockConfigFile.json"
 
 
 MACHINES = {"RemoveBackground": DEFINITION, "DeliverWebhook": DELIVERY}
-"""The machines that the file has cases for."""
+"""The state machines with cases in the file."""
 
 ORDER = {"source": {"bucket": "uploads", "key": "a.jpg"}}
-WEBHOOK = {"url": "https://example.com/told", "key_id": "k1"}
+WEBHOOK = {"url": "https://example.com/webhook", "key_id": "k1"}
 
 
 def create_machine(sfn: Any, machine: str) -> str:
-    """Create a machine that the mocks are for, and return its ARN. A mocked task calls nothing, so any name does."""
+    """Create a state machine for mocked cases, and return its ARN. Mocked tasks make no calls, so any names will do."""
     text = json.dumps(MACHINES[machine])
     for stage in ("Validate", "Segment", "Refine", "Encode", "Metrics", "Failure", "Webhook"):
         text = text.replace(f"${{{stage}FunctionArn}}", "arn:aws:lambda:eu-west-1:123456789012:function:stage")

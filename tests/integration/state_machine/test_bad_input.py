@@ -19,7 +19,7 @@ from tests.integration.deployment import Deployed
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A valid PNG header that promises more pixels than anybody should decode, and next to no data."""
+    """Return a PNG whose valid header states far too many pixels, with almost no data."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -91,7 +91,7 @@ def fast(names: Iterable[str], *some: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", fast(BAD, "truncated.png", "text.jpg", "blank.png"))
-def test_a_bad_image_fails_with_a_report_that_says_what_to_do(stack: Deployed, name: str) -> None:
+def test_a_bad_image_fails_with_a_report_that_has_a_remedy(stack: Deployed, name: str) -> None:
     make, error = BAD[name]
     ended = stack.process(f"bad/{name}", make())
     assert (ended.status, ended.error) == ("FAILED", error)
@@ -194,7 +194,7 @@ def test_a_failure_releases_the_claim_for_the_next_upload(stack: Deployed) -> No
 
 def test_a_failure_report_is_published_to_the_topic(stack: Deployed) -> None:
     with stack.listener() as heard:
-        stack.process("told/näme.jpg", b"")
+        stack.process("failures/näme.jpg", b"")
         [message] = heard()
-    assert message["Subject"] == "Background removal failed in Validate: told/n?me.jpg"
-    assert json.loads(message["Message"]) == stack.report("told/näme.jpg")
+    assert message["Subject"] == "Background removal failed in Validate: failures/n?me.jpg"
+    assert json.loads(message["Message"]) == stack.report("failures/näme.jpg")

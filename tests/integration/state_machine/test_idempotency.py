@@ -16,12 +16,12 @@ from tests.integration.state_machine.test_worker_process import Line, Process
 
 NO_MASK = {"key": "work/none/mask.png", "width": 1, "height": 1, "model": "classical", "weights_sha256": None}
 WRONG = {**NO_MASK, "host": "ecs", "seconds": 0.0, "warnings": []}
-"""An answer that would spoil the result, were it taken."""
+"""A wrong answer, which must not become the result."""
 
 
 @pytest.fixture(autouse=True, scope="module")
 def no_workers(stack: Deployed) -> Iterator[None]:
-    """A job for ECS stands still until its test answers."""
+    """Stop the workers, so that a job for ECS waits until its test answers."""
     with stack.no_workers():
         yield
 
@@ -30,7 +30,7 @@ def no_workers(stack: Deployed) -> Iterator[None]:
 
 
 def deliver_again(stack: Deployed, execution_arn: str, name: str | None = None) -> str:
-    """Start what EventBridge starts when it delivers an event once more; return the execution's ARN."""
+    """Start the execution that a second delivery of the event starts; return its ARN."""
     again = stack.sfn.describe_execution(executionArn=execution_arn)["input"]
     named = {"name": name} if name else {}
     return stack.sfn.start_execution(stateMachineArn=stack.outputs["StateMachineArn"], input=again, **named)[
@@ -70,7 +70,7 @@ def test_a_duplicate_after_the_upload_was_deleted_leaves_no_report_beside_the_re
 
 @pytest.mark.slow
 def test_a_duplicate_during_the_first_execution_waits_for_its_result(stack: Deployed) -> None:
-    first, token, version = standing(stack, "early.png", 302)
+    first, token, version = start_waiting(stack, "early.png", 302)
     again = deliver_again(stack, first)
     until(lambda: "WaitForOwner" in stack.states_of(again))
     stack.sfn.send_task_failure(taskToken=token, error="WorkerCrashedError", cause="{}")
@@ -82,7 +82,7 @@ def test_a_duplicate_during_the_first_execution_waits_for_its_result(stack: Depl
 
 @pytest.mark.slow
 def test_a_duplicate_that_fails_before_the_first_succeeds_leaves_no_report(stack: Deployed) -> None:
-    first, token, version = standing(stack, "rival.png", 303)
+    first, token, version = start_waiting(stack, "rival.png", 303)
     stack.crashes.of.add(("ValidateFunction", "rival-again"))
     assert stack.wait(deliver_again(stack, first, "rival-again")).error == "Runtime.ExitError"
     assert stack.is_reported("rival.png"), "as long as there is no result"
@@ -91,7 +91,7 @@ def test_a_duplicate_that_fails_before_the_first_succeeds_leaves_no_report(stack
     has_its_result_and_no_report(stack, "rival.png", version)
 
 
-def standing(stack: Deployed, key: str, seed: int) -> tuple[str, str, str]:
+def start_waiting(stack: Deployed, key: str, seed: int) -> tuple[str, str, str]:
     """Upload a picture that waits for a worker; return its execution, the task token and its version."""
     version = stack.upload(key, disc(seed=seed), {"pbr-segmentation-host": "ecs"})
     execution = stack.execution_of(key, version)
@@ -104,7 +104,7 @@ def test_starting_an_execution_twice_with_one_name_starts_one(stack: Deployed) -
     source = {"bucket": stack.outputs["UploadsBucket"], "key": "backgrounds/named.png"}
     request = {
         "stateMachineArn": stack.outputs["StateMachineArn"],
-        "name": "order-4711",
+        "name": "job-4711",
         "input": json.dumps({"source": source, "options": {"segmentation_host": "ecs"}}),
     }
     started = [stack.sfn.start_execution(**request) for _ in range(3)]
@@ -133,7 +133,8 @@ def test_every_function_run_again_writes_the_same_bytes_under_the_same_keys(stac
 
 
 @pytest.mark.parametrize(
-    ("key", "error"), [("told/text.png", "UnsupportedFormatError"), ("told/blank.png", "UnknownForegroundError")]
+    ("key", "error"),
+    [("known/text.png", "UnsupportedFormatError"), ("known/blank.png", "UnknownForegroundError")],
 )
 @pytest.mark.slow
 def test_reconcile_does_not_report_a_recorded_failure_again(stack: Deployed, key: str, error: str) -> None:
@@ -141,9 +142,9 @@ def test_reconcile_does_not_report_a_recorded_failure_again(stack: Deployed, key
     execution = stack.execution_of(key, stack.upload(key, data))
     assert stack.wait(execution).error == error
     before = stack.report(key)
-    told = stack.sfn.describe_execution(executionArn=execution)
-    detail = {name: told[name] for name in ("executionArn", "stateMachineArn", "name", "status")}
-    detail["startDate"] = int(told["startDate"].timestamp() * 1000)
+    described = stack.sfn.describe_execution(executionArn=execution)
+    detail = {name: described[name] for name in ("executionArn", "stateMachineArn", "name", "status")}
+    detail["startDate"] = int(described["startDate"].timestamp() * 1000)
     assert invoke(stack, stack.outputs["ReconcileFunctionArn"], {"detail": detail})["report_key"] is None
     assert stack.report(key) == before
 
@@ -157,13 +158,13 @@ def invoke(stack: Deployed, function: str, payload: Any) -> Any:
 
 
 def invocations(ended: Ended) -> list[dict[str, Any]]:
-    """Return what an execution's states asked Lambda for."""
+    """Return the parameters of an execution's Lambda invocations."""
     scheduled = [e["taskScheduledEventDetails"] for e in ended.events if "taskScheduledEventDetails" in e]
     return [json.loads(details["parameters"]) for details in scheduled if details["resourceType"] == "lambda"]
 
 
 def written(stack: Deployed) -> dict[str, Any]:
-    """Return intermediates, results, reports by their keys, without what a sidecar says of an attempt."""
+    """Return intermediates, results, reports by their keys, without the facts of a single attempt in sidecars."""
     objects: dict[str, Any] = {}
     for bucket in (stack.outputs["WorkBucket"], stack.outputs["ResultsBucket"]):
         for page in stack.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
@@ -183,7 +184,7 @@ def written(stack: Deployed) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_an_answer_to_an_earlier_attempt_does_not_answer_the_next(stack: Deployed) -> None:
-    execution, first, version = standing(stack, "attempt.png", 306)
+    execution, first, version = start_waiting(stack, "attempt.png", 306)
     stack.sfn.send_task_failure(taskToken=first, error="StorageUnavailableError", cause="{}")
     second = stack.receive_token()
     assert second != first
@@ -195,7 +196,7 @@ def test_an_answer_to_an_earlier_attempt_does_not_answer_the_next(stack: Deploye
 
 
 def test_the_first_of_two_answers_counts(stack: Deployed) -> None:
-    execution, token, version = standing(stack, "double.png", 307)
+    execution, token, version = start_waiting(stack, "double.png", 307)
     answers = TaskTokens(stack.sfn)
     answers.failure(token, RuntimeError("the worker's own"))
     answers.success(token, WRONG)
@@ -206,7 +207,7 @@ def test_the_first_of_two_answers_counts(stack: Deployed) -> None:
 
 @pytest.mark.slow
 def test_an_answer_after_the_fallback_to_lambda_changes_nothing(stack: Deployed) -> None:
-    execution, token, version = standing(stack, "stood-in.png", 308)
+    execution, token, version = start_waiting(stack, "stood-in.png", 308)
     answers = TaskTokens(stack.sfn)
     answers.failure(token, RuntimeError("the worker's own"))
     assert stack.wait(execution).status == "SUCCEEDED"
@@ -229,7 +230,7 @@ def test_an_answer_after_the_heartbeat_timed_out_changes_nothing(stack: Deployed
     token = stack.receive_token()
     ended = stack.wait(execution)
     assert ended.status == "SUCCEEDED", ended.cause
-    assert ended.output["degraded"] and any("HeartbeatTimeout" in said for said in ended.output["warnings"])
+    assert ended.output["degraded"] and any("HeartbeatTimeout" in warning for warning in ended.output["warnings"])
     TaskTokens(stack.sfn).success(token, WRONG)
     assert stack.wait(execution).output == ended.output
 
@@ -246,7 +247,7 @@ def impatient_machine(stack: Deployed) -> str:
 
 @pytest.mark.slow
 def test_an_answer_after_the_execution_was_stopped_leaves_its_report(stack: Deployed) -> None:
-    execution, token, _ = standing(stack, "stopped.png", 310)
+    execution, token, _ = start_waiting(stack, "stopped.png", 310)
     stack.sfn.stop_execution(executionArn=execution)
     until(lambda: stack.is_reported("stopped.png"))
     TaskTokens(stack.sfn).success(token, WRONG)
@@ -271,4 +272,4 @@ def test_a_message_that_two_workers_receive_is_answered_once_without_errors(stac
             line.succeeds(execution)
         until(line.is_empty)
         for worker in both:
-            assert not any("Traceback" in said for said in worker.is_told_to_stop())
+            assert not any("Traceback" in warning for warning in worker.stop())

@@ -53,7 +53,7 @@ def claims(stack: Deployed, owner: str) -> list[Any]:
 
 @pytest.fixture
 def by_hand(stack: Deployed) -> Callable[[str, bytes], dict[str, str]]:
-    """Upload without an event, so that a test has all executions of the upload in its own hands."""
+    """Upload without an event, so that the test starts all executions itself."""
 
     def upload(name: str, data: bytes) -> dict[str, str]:
         key = HANDLED + name
@@ -101,7 +101,7 @@ def reconcile(stack: Deployed, execution_arn: str, **detail: str) -> Any:
 
 
 def fail_unseen(stack: Deployed, state: dict[str, Any]) -> str:
-    """Run a machine that hands a state to Encode, where a path leads nowhere; return the execution's ARN."""
+    """Run a state machine that fails in Encode with an invalid path; return the execution's ARN."""
     states = {
         "Job": {"Type": "Pass", "Result": state, "Next": "Encode"},
         "Encode": {"Type": "Pass", "InputPath": "$.missing", "End": True},
@@ -175,14 +175,14 @@ def test_any_input_has_a_report_and_a_message_on_the_topic(stack: Deployed, give
     with stack.listener() as heard:
         started = stack.sfn.start_execution(stateMachineArn=stack.outputs["StateMachineArn"], input=given)
         ended = stack.wait(started["executionArn"])
-        told = [json.loads(message["Message"]) for message in heard()]
+        published = [json.loads(message["Message"]) for message in heard()]
     assert (ended.status, ended.error) == ("FAILED", "InvalidRequestError")
     assert "ReleaseClaim" not in ended.states and "RecordFailure" in ended.states
     name = started["executionArn"].rpartition(":")[2]
     key = "a.png" if '"a.png"' in given else f"executions/{name}"
     report = stack.report(key)
     assert report["stage"] == "Validate" and report["remedy"] and report["execution"]["name"] == name
-    assert [message for message in told if message["execution"]["name"] == name] == [report]
+    assert [message for message in published if message["execution"]["name"] == name] == [report]
 
 
 @pytest.mark.slow
@@ -205,8 +205,8 @@ def test_another_request_for_an_upload_with_a_result_fails_with_a_message_and_no
     assert stack.wait(stack.start(source, precision_level="draft")).status == "SUCCEEDED"
     with stack.listener() as heard:
         assert stack.wait(stack.start(source, precision_level="draft", model="none")).error == "InvalidOptionsError"
-        [told] = heard()
-        assert json.loads(told["Message"])["source"] == source
+        [message] = heard()
+        assert json.loads(message["Message"])["source"] == source
         stack.s3.delete_object(Bucket=source["bucket"], Key=source["key"], VersionId=source["version_id"])
         assert stack.wait(stack.start(source, precision_level="draft")).error == "SourceNotFoundError"
         assert not heard()

@@ -16,18 +16,18 @@ OTHERS = 4
 
 @pytest.fixture(autouse=True, scope="module")
 def no_workers(stack: Deployed) -> Iterator[None]:
-    """A job for ECS stands still until its test answers."""
+    """Stop the workers, so that a job for ECS waits until its test answers."""
     with stack.no_workers():
         yield
 
 
-def owner_that_stands_still(stack: Deployed, key: str, data: bytes) -> tuple[str, str]:
+def waiting_owner(stack: Deployed, key: str, data: bytes) -> tuple[str, str]:
     """Upload a picture that is claimed and waits for a worker; return its execution and the task token."""
     execution = stack.execution_of(key, stack.upload(key, data, {"pbr-segmentation-host": "ecs"}))
     return execution, stack.receive_token()
 
 
-def others_who_wait(stack: Deployed, folder: str, data: bytes, count: int = OTHERS) -> list[str]:
+def waiting_executions(stack: Deployed, folder: str, data: bytes, count: int = OTHERS) -> list[str]:
     """Upload the picture some more times; return the executions once each has met the claim."""
     keys = [f"{folder}/{number}.png" for number in range(count)]
     executions = [stack.execution_of(key, stack.upload(key, data)) for key in keys]
@@ -36,7 +36,7 @@ def others_who_wait(stack: Deployed, folder: str, data: bytes, count: int = OTHE
 
 
 def one_worked_for_all(stack: Deployed, folder: str, ended: list[Ended]) -> None:
-    """See that all have the same result, and that one execution made it."""
+    """Check that all have the same result, and that one execution made it."""
     assert {each.status for each in ended} == {"SUCCEEDED"}, [each.cause for each in ended]
     assert sum("SegmentOnLambda" in each.states for each in ended) == 1
     assert sorted(each.output["cache"]["hit"] for each in ended) == [False] + [True] * (len(ended) - 1)
@@ -48,8 +48,8 @@ def one_worked_for_all(stack: Deployed, folder: str, ended: list[Ended]) -> None
 @pytest.mark.slow
 def test_one_waiting_execution_takes_over_from_an_owner_that_is_stopped(stack: Deployed) -> None:
     data = disc(seed=200)
-    owner, _ = owner_that_stands_still(stack, "stopped/owner.png", data)
-    others = others_who_wait(stack, "stopped", data)
+    owner, _ = waiting_owner(stack, "stopped/owner.png", data)
+    others = waiting_executions(stack, "stopped", data)
     stack.sfn.stop_execution(executionArn=owner)
     one_worked_for_all(stack, "stopped", [stack.wait(execution) for execution in others])
     until(lambda: stack.is_reported("stopped/owner.png"))
@@ -74,8 +74,8 @@ def test_one_waiting_execution_takes_over_from_an_owner_whose_function_always_cr
 def test_each_waiting_execution_tries_a_bad_image_itself_and_fails_with_a_report(stack: Deployed) -> None:
     data = file_of(Image.fromarray(np.full((90, 90, 3), 255, np.uint8)), "PNG")
     before = len(stack.cached())
-    owner, token = owner_that_stands_still(stack, "blank/owner.png", data)
-    others = others_who_wait(stack, "blank", data, 3)
+    owner, token = waiting_owner(stack, "blank/owner.png", data)
+    others = waiting_executions(stack, "blank", data, 3)
     stack.sfn.send_task_failure(taskToken=token, error="UnknownForegroundError", cause="no subject")
     for execution in (owner, *others):
         ended = stack.wait(execution)
@@ -96,7 +96,7 @@ def test_the_claim_of_an_execution_without_history_is_taken_over(stack: Deployed
 
 
 def claim(stack: Deployed, cache_key: str, owner: str) -> None:
-    """Put an execution's claim in the place of a result."""
+    """Replace a cached result with an execution's claim."""
     key: dict[str, Any] = {"cache_key": {"S": cache_key}}
     item = {**key, "status": {"S": "IN_PROGRESS"}, "owner": {"S": owner}}
     stack.dynamodb.put_item(TableName=stack.outputs["CacheTable"], Item=item)

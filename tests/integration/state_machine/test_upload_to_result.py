@@ -38,7 +38,9 @@ def test_an_upload_becomes_a_cut_out_with_a_sidecar(stack: Deployed) -> None:
     assert sidecar["timings_s"].keys() == {"validate", "segment", "refine", "encode"}
     assert 0 <= sidecar["quality"]["score"] <= 1
     assert sidecar["model"] == {"name": "classical", "weights_sha256": None, "host": "lambda"}
-    assert any("neural network" in warning for warning in sidecar["warnings"]), "what was done without is said"
+    assert any("neural network" in warning for warning in sidecar["warnings"]), (
+        "the sidecar warns about the missing network"
+    )
 
 
 @pytest.mark.parametrize(
@@ -169,7 +171,7 @@ def test_lambda_replaces_workers_that_crash_and_the_sidecar_records_it(stack: De
     assert ended.status == "SUCCEEDED", ended.cause
     assert ended.states[5:7] == ["SegmentOnEcs", "SegmentOnLambda"]
     assert ended.output["degraded"] is True and ended.output["model"]["host"] == "lambda"
-    assert any("SegmentOnEcs" in said and "WorkerCrashedError" in said for said in ended.output["warnings"])
+    assert any("SegmentOnEcs" in warning and "WorkerCrashedError" in warning for warning in ended.output["warnings"])
     again = stack.process("crash/2.png", data)
     assert again.output["cache"]["hit"] is True and again.output["degraded"] is False, (
         "Lambda was not the fallback this time"

@@ -1,4 +1,4 @@
-"""The worker as ECS runs it: a process that a signal ends. Each test has its own queue, which no other worker reads."""
+"""The worker as a process, as ECS runs it. Each test has its own queue, which no other worker reads."""
 
 import json
 import os
@@ -22,7 +22,7 @@ SECONDS_HIDDEN = 3
 
 
 class Line:
-    """A queue with a state machine that sends its input there and waits for the answer, as SegmentOnEcs does."""
+    """A queue, and a state machine that sends its input to it and waits for the answer, as SegmentOnEcs does."""
 
     def __init__(self, stack: Deployed) -> None:
         name = f"line-{uuid4().hex[:8]}"
@@ -43,7 +43,7 @@ class Line:
         self._machine_arn = machine["stateMachineArn"]
 
     def start(self, key: str, picture: bytes) -> str:
-        """Have a picture segmented, and return the execution's ARN."""
+        """Start the segmentation of an image, and return the execution's ARN."""
         self.stack.s3.put_object(Bucket=self.bucket, Key=key, Body=picture)
         job = {
             **SAMPLE,
@@ -54,7 +54,7 @@ class Line:
         return self.stack.sfn.start_execution(stateMachineArn=self._machine_arn, input=json.dumps(job))["executionArn"]
 
     def succeeds(self, execution_arn: str) -> None:
-        """Wait for the answer, and see that the mask it names is there."""
+        """Wait for the answer, and check that its mask exists."""
         ended = self.stack.wait(execution_arn)
         assert ended.status == "SUCCEEDED", ended.cause
         self.stack.s3.head_object(Bucket=self.bucket, Key=ended.output["key"])
@@ -87,24 +87,24 @@ class Process:
         assert self._process.stdout
         self._log: IO[str] = self._process.stdout
 
-    def says(self, what: str) -> None:
-        """Read its log up to a message."""
+    def wait_for_log(self, text: str) -> None:
+        """Read the log up to a message."""
         for line in self._log:
-            if what in line:
+            if text in line:
                 return
-        raise AssertionError(f"the worker ended and never said: {what}")
+        raise AssertionError(f"the worker ended without logging: {text}")
 
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
 
     def ends(self) -> tuple[int, list[str]]:
-        """Wait for its end, and return its status and what it still said."""
+        """Wait for its end, and return its exit status and the rest of its log."""
         rest, _ = self._process.communicate(timeout=60)
         return self._process.returncode, rest.splitlines()
 
-    def is_told_to_stop(self) -> list[str]:
-        """Send what ECS sends, and return what it said from then on."""
+    def stop(self) -> list[str]:
+        """Send SIGTERM, as ECS does, and return the log from then on."""
         self._process.send_signal(signal.SIGTERM)
         status, rest = self.ends()
         assert status == 0
@@ -126,21 +126,21 @@ def line(stack: Deployed) -> Iterator[Line]:
 
 def test_an_idle_worker_stops_on_sigterm_and_logs_it(line: Line) -> None:
     with Process(line.environment()) as worker:
-        worker.says("worker started")
-        worker.is_told_to_stop()
+        worker.wait_for_log("worker started")
+        worker.stop()
 
 
 @pytest.mark.slow
 def test_a_worker_that_is_stopped_during_work_loses_no_job(line: Line) -> None:
     executions = [line.start(f"stop-{number}", disc(seed=number)) for number in range(6)]
     with Process(line.environment()) as worker:
-        worker.says("job received")
-        said = worker.is_told_to_stop()
-    assert any("jobs returned to the queue" in entry for entry in said)
+        worker.wait_for_log("job received")
+        log = worker.stop()
+    assert any("jobs returned to the queue" in entry for entry in log)
     with Process(line.environment()) as worker:
         for execution in executions:
             line.succeeds(execution)
-        worker.is_told_to_stop()
+        worker.stop()
     assert line.is_empty()
 
 
@@ -148,13 +148,13 @@ def test_a_worker_that_is_stopped_during_work_loses_no_job(line: Line) -> None:
 def test_the_jobs_of_a_killed_worker_are_done_by_another(line: Line) -> None:
     executions = [line.start(f"kill-{number}", disc(seed=number)) for number in range(3)]
     with Process(line.environment()) as worker:
-        worker.says("job received")
+        worker.wait_for_log("job received")
         worker.kill()
     assert not line.is_empty()
     with Process(line.environment()) as worker:
         for execution in executions:
             line.succeeds(execution)
-        worker.is_told_to_stop()
+        worker.stop()
     assert line.is_empty()
 
 
@@ -173,9 +173,9 @@ def test_a_worker_without_its_required_gpu_exits_with_one_clear_log_line(line: L
         "PBR_CUSTOM_MODELS": json.dumps([described]),
     }
     with Process(line.environment(**settings)) as worker:
-        status, said = worker.ends()
+        status, log = worker.ends()
     assert status == 1
-    [entry] = map(json.loads, said)
+    [entry] = map(json.loads, log)
     assert entry["level"] == "ERROR"
     assert entry["failure"]["error"] == "GpuUnavailableError"
     assert entry["failure"]["remedy"]
