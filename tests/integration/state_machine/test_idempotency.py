@@ -195,6 +195,7 @@ def test_an_answer_to_an_earlier_attempt_does_not_answer_the_next(stack: Deploye
     has_its_result_and_no_report(stack, "attempt.png", version)
 
 
+@pytest.mark.slow
 def test_the_first_of_two_answers_counts(stack: Deployed) -> None:
     execution, token, version = start_waiting(stack, "double.png", 307)
     answers = TaskTokens(stack.sfn)

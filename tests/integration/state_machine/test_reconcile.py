@@ -80,6 +80,7 @@ def test_a_stopped_execution_gets_a_report_and_keeps_no_claim(stack: Deployed) -
     )
 
 
+@pytest.mark.slow
 def test_an_execution_that_recorded_its_failure_is_left_unchanged(stack: Deployed) -> None:
     ended = stack.process("recorded.png", b"no picture")
     assert ended.error == "UnsupportedFormatError"

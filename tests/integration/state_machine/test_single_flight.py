@@ -86,6 +86,7 @@ def test_each_waiting_execution_tries_a_bad_image_itself_and_fails_with_a_report
     assert len(stack.cached()) == before
 
 
+@pytest.mark.slow
 def test_the_claim_of_an_execution_without_history_is_taken_over(stack: Deployed) -> None:
     data = disc(seed=202)
     first = stack.process("forgotten/1.png", data)

@@ -89,6 +89,7 @@ def test_a_zip_of_a_region_holds_the_colors_and_an_alpha_that_is_zero_outside(st
     assert ended.output["image"]["foreground"]["left"] == 160
 
 
+@pytest.mark.slow
 def test_neither_a_background_in_the_uploads_bucket_nor_a_folder_starts_an_execution(
     stack: Deployed,
 ) -> None:

@@ -124,6 +124,7 @@ def line(stack: Deployed) -> Iterator[Line]:
     yield Line(stack)
 
 
+@pytest.mark.slow
 def test_an_idle_worker_stops_on_sigterm_and_logs_it(line: Line) -> None:
     with Process(line.environment()) as worker:
         worker.wait_for_log("worker started")
