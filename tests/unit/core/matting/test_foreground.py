@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.matting import refine
 from core.matting.foreground import decontaminate
+from core.matting.refine import refine
 from core.types import Precision, Rgb
 from tests.fakes.scenes import Scene, compose, disc, garden, hair, network_mask
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.matting import refine
 from core.matting.quality import Quality, assess
+from core.matting.refine import refine
 from core.types import Alpha, Mask, Matte, Precision
 from tests.fakes.scenes import Scene, brown, compose, disc, garden, hair, network_mask, wires
 

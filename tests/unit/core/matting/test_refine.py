@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bench import masks
 from bench.masks import Fault
 from core.errors import UnknownForegroundError
-from core.matting import refine
+from core.matting.refine import refine
 from core.types import Alpha, Mask, Precision
 from tests.fakes.scenes import (
     Scene,
