@@ -92,7 +92,7 @@ def fails_on_black() -> bytes:
             helper.make_node("Gather", ["table", "index"], ["one"]),
             helper.make_node("Mul", ["image", "one"], ["checked"]),
         ],
-        constants={"nothing": np.float32(0), "table": np.ones(1, np.float32)},
+        constants={"nothing": np.float32(0), "table": np.ones(1, np.float32)},  # type: ignore[dict-item]
     )
 
 

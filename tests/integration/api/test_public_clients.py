@@ -80,7 +80,7 @@ def test_pypi_package_processes_base64(removebg: package.RemoveBg, folder: Path)
         base64.b64encode(IMAGE), size="4k", new_file_name=str(folder / "blue"), bg_color="0000ff"
     )
     with Image.open(folder / "blue") as cut:
-        red, _, blue = cut.getpixel((1, 1))
+        red, _, blue = cut.getpixel((1, 1))  # type: ignore[misc]
         assert (cut.format, cut.size) == ("JPEG", (320, 240)), "nothing in it is transparent"
         assert red < 5 and blue > 250
 
@@ -146,7 +146,7 @@ def test_npm_package_processes_base64(call: Call) -> None:
     text = base64.b64encode(IMAGE).decode()
     result = call("removeBackgroundFromImageBase64", base64img=text, **options)["result"]
     mask = Image.open(io.BytesIO(base64.b64decode(result["base64img"])))
-    left, top, right, bottom = mask.point(lambda value: 255 * (value > 127)).getbbox()
+    left, top, right, bottom = mask.point(lambda value: 255 * (value > 127)).getbbox()  # type: ignore[misc]
     assert (mask.mode, mask.size) == ("L", (320, 240))
     assert left < 3 and bottom > 237
     assert max((right - left) / 320, (bottom - top) / 240) == pytest.approx(0.5, abs=0.02)

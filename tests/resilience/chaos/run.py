@@ -136,7 +136,7 @@ class _Flood:
         """Upload with at most about ``AT_ONCE`` executions running; return the versions by key."""
         for body in RUBBISH:
             self._sqs.send_message(QueueUrl=self._outputs["QueueUrl"], MessageBody=body)
-        versions = {}
+        versions: dict[str, str] = {}
         for upload in uploads:
             while len(versions) % 8 == 0 and self._running() > AT_ONCE:
                 time.sleep(0.5)

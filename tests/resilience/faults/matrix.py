@@ -132,7 +132,7 @@ def catcher_of(state: str, error: str) -> str:
 def fate_of(fault: Fault) -> Fate:
     """Return how the job ends by the definition of the state machine."""
     usual: Outcome = "report" if fault.state in FOR_FAILED_JOBS else "result"
-    usual_failure = NO_SUBJECT if usual == "report" else None
+    usual_failure: tuple[str, str] | None = NO_SUBJECT if usual == "report" else None
     if fault.answer:
         outcome, failed = next((o, f) for answer, o, f in MALFORMED[fault.state] if json.dumps(answer) == fault.answer)
         return Fate(1, 0, "", outcome, failed)
@@ -201,8 +201,8 @@ def table() -> str:
             attempts, wait = str(fate.attempts), f"{fate.wait_s:.0f} s" if fate.wait_s else ""
             states = rows.setdefault((_named(errors), attempts, wait, _told(fate)), [])
             states.append(state)
-    for (errors, attempts, wait, then), states in rows.items():
-        lines.append(f"| {', '.join(states)} | {errors} | {attempts} | {wait} | {then} |")
+    for (named, attempts, wait, then), states in rows.items():
+        lines.append(f"| {', '.join(states)} | {named} | {attempts} | {wait} | {then} |")
     return "\n".join(lines)
 
 

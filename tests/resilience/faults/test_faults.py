@@ -308,7 +308,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 @pytest.fixture(scope="module")
 def played(stage: Stage, request: pytest.FixtureRequest) -> dict[Fault, Played | Exception]:
     """The outcomes of all selected cases."""
-    asked = {item.callspec.params["fault"] for item in request.session.items if item.path == request.path}
+    items = [item for item in request.session.items if item.path == request.path and isinstance(item, pytest.Function)]
+    asked = {item.callspec.params["fault"] for item in items}
     return stage.play([Case(number, fault) for number, fault in enumerate(FAULTS) if fault in asked])
 
 

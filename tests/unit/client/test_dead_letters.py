@@ -107,7 +107,7 @@ def test_an_interrupted_replay_can_be_repeated() -> None:
     cloud.queues.put("uploads", event("a.jpg"), event("b.jpg"))
     reading = replay(cloud.stack, Queue.UPLOADS, limit=None, dry_run=False, purge=False)
     next(reading)
-    reading.close()
+    reading.close()  # type: ignore[attr-defined]
     cloud.queues.deleted.clear()  # the deletion is what was cut off
     cloud.queues.hidden.clear()
     [name] = [started["name"] for started in cloud.executions.known.values()]

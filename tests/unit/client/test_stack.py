@@ -63,7 +63,7 @@ def test_a_stack_has_outputs_parameters_and_clients() -> None:
     stack = connect(CloudFormation(OUTPUTS))
     assert stack.outputs == OUTPUTS
     assert stack.parameters == {"DefaultModel": "classical"}
-    assert (stack.s3, stack.stepfunctions, stack.sqs) == ("s3", "stepfunctions", "sqs")
+    assert (stack.s3, stack.stepfunctions, stack.sqs) == ("s3", "stepfunctions", "sqs")  # type: ignore[comparison-overlap]
 
 
 def test_an_embedded_cloud_is_polled_more_often_than_aws() -> None:

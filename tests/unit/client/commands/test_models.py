@@ -258,7 +258,9 @@ def stack_with_a_model_of_its_own(s3: Any, shelf: Path) -> Iterator[None]:
     }
     parameter = {"ParameterKey": "CustomModels", "ParameterValue": json.dumps([described(shelf)])}
     boto3.client("cloudformation").create_stack(
-        StackName="precision-background-remover", TemplateBody=json.dumps(template), Parameters=[parameter]
+        StackName="precision-background-remover",
+        TemplateBody=json.dumps(template),
+        Parameters=[parameter],  # type: ignore[list-item]
     )
     before = signal.getsignal(signal.SIGINT)
     yield

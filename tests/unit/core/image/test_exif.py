@@ -78,7 +78,7 @@ def photograph(order: str = ">") -> bytes:
         rationals(GPS.GPSLongitude, 2, 1, 21, 1, 8, 1),
     ]
     pointers = [(IFD.Exif, LONG, 1, bytes(4)), (IFD.GPSInfo, LONG, 1, bytes(4))]
-    exposure_at = 8 + len(directory(order, top + pointers, 8))
+    exposure_at = 8 + len(directory(order, top + pointers, 8))  # type: ignore[operator]
     position_at = exposure_at + len(directory(order, exposure, exposure_at))
     second_at = position_at + len(directory(order, position, position_at))
     second = [(Base.JpegIFOffset, LONG, 1, bytes(4)), (Base.JpegIFByteCount, LONG, 1, bytes(4))]
@@ -89,7 +89,7 @@ def photograph(order: str = ">") -> bytes:
     return (
         ORDERS[order]
         + struct.pack(order + "I", 8)
-        + directory(order, top + pointers, 8, following=second_at)
+        + directory(order, top + pointers, 8, following=second_at)  # type: ignore[operator]
         + directory(order, exposure, exposure_at)
         + directory(order, position, position_at)
         + directory(order, second, second_at)

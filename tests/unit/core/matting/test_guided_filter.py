@@ -25,7 +25,7 @@ def test_a_guide_has_the_channels_of_the_picture() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_box_mean_is_the_mean_of_the_window(dtype: type) -> None:
-    values = noise().astype(dtype)
+    values = noise().astype(dtype)  # type: ignore[var-annotated]
     mean = box_mean(values, RADIUS)
     assert mean.dtype == dtype
     np.testing.assert_allclose(mean[20, 30], values[17:24, 27:34].mean(), rtol=1e-5)

@@ -81,7 +81,7 @@ def test_a_mask_without_an_edge_says_nothing(value: float) -> None:
 def test_an_edge_too_faint_to_measure_says_nothing() -> None:
     guide = as_guide(shrink(hair().rgb, CELL_PX))
     faint = np.full(guide[0].shape, 0.45, np.float32)
-    faint[:, faint.shape[1] // 2 :] = 0.55
+    faint[:, faint.shape[1] // 2 :] = 0.55  # type: ignore[misc]
     assert measure(guide, faint, (1, 1), EPSILON) is None
 
 

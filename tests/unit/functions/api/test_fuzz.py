@@ -43,7 +43,7 @@ def api() -> Iterator[Api]:
 
 @SCHEMA.parametrize()
 @settings(max_examples=6, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_responses_match_the_openapi_document(case: schemathesis.Case, api: Api) -> None:
+def test_responses_match_the_openapi_document(case: schemathesis.Case, api: Api) -> None:  # type: ignore[type-arg]
     case.call_and_validate(headers={"X-API-Key": api.key})
 
 

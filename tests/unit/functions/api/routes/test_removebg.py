@@ -48,7 +48,7 @@ def refused(files: dict[str, UploadedFile] | None = None, /, **fields: Any) -> P
     with pytest.raises(Problem) as caught:
         parsed(fields, {"image_file": PHOTO} if files is None else files)
     assert caught.value.status == 400
-    assert caught.value.field in caught.value.detail
+    assert caught.value.field in caught.value.detail  # type: ignore[operator]
     return caught.value
 
 
@@ -190,7 +190,7 @@ def test_margin_without_a_unit_is_in_pixels(margin, expected):
         *[("channels", value) for value in ("rgb", "mask")],
         *[("type", value) for value in ("cat", "Person")],
         *[("type_level", value) for value in ("3", 3, 1.0, [1])],
-        *[("crop", value) for value in ("maybe", 2, [])],
+        *[("crop", value) for value in ("maybe", 2, [])],  # type: ignore[var-annotated]
         *[("add_shadow", value) for value in ("true", True, 1, "perhaps")],
         *[("semitransparency", value) for value in ("false", False, 0)],
         *[("shadow_type", value) for value in ("drop", "3D", "car")],
