@@ -1,1 +1,1 @@
-"""How fast it is, measured."""
+"""Benchmarks of speed, memory, and quality."""

@@ -1,11 +1,12 @@
-"""The worker's autoscaling, as template.yaml asks for it: what CloudWatch and Application Auto Scaling would decide.
+"""Emulate CloudWatch and Application Auto Scaling for the worker service that template.yaml defines.
 
-Two policies share one target. The wake-up adds a worker in a minute in which jobs waited and none was taken. The
-backlog keeps the jobs per worker, those in hand included, at a target; it cannot leave zero, as a multiple of zero.
+Two policies scale the same service. The wake-up policy adds a worker after a minute in which jobs waited and no worker
+received one. The backlog policy keeps the jobs per worker, waiting and in flight, at a target value. It cannot scale
+out from zero, because it multiplies the current count.
 
-Read out of the template: target values, steps, cooldowns, periods, limits. Emulated, since AWS only describes it:
-target tracking adds after three minutes above its target and takes away after fifteen below nine tenths of it, in
-proportion; while a cooldown lasts, what the last step added counts as part of the next one.
+Target values, steps, cooldowns, and limits come from the template. The rest emulates the AWS documentation: target
+tracking scales out after three minutes above the target and scales in after fifteen minutes below 90 % of it, in
+proportion to the metric. During a cooldown, workers that the previous step added count towards the next step.
 """
 
 import math
@@ -17,7 +18,7 @@ from typing import Any, Final
 
 from samtranslator.yaml_helper import yaml_parse
 
-_PERIOD_S: Final = 60.0  # of both policies' metrics
+_PERIOD_S: Final = 60.0  # of the metrics of both policies
 _PERIODS_ABOVE: Final = 3
 _PERIODS_BELOW: Final = 15
 _BELOW: Final = 0.9
@@ -25,17 +26,17 @@ _BELOW: Final = 0.9
 
 @dataclass(frozen=True)
 class Policies:
-    """What the template says of the worker's scaling; times in seconds.
+    """The worker's scaling policies.
 
     Attributes:
-        minimum: fewest workers.
-        maximum: most workers.
-        wake_up_threshold: untouched jobs that wake a worker up.
-        wake_up_adjustment: workers that are then added.
-        wake_up_cooldown_s: pause after that.
-        target: jobs per worker.
-        scale_out_cooldown_s: pause after workers were added for the target.
-        scale_in_cooldown_s: pause after workers were taken away.
+        minimum: lower limit of the desired count.
+        maximum: upper limit of the desired count.
+        wake_up_threshold: number of waiting jobs that triggers the wake-up policy.
+        wake_up_adjustment: number of workers that the wake-up policy adds.
+        wake_up_cooldown_s: cooldown after a wake-up.
+        target: target value of jobs per worker.
+        scale_out_cooldown_s: cooldown after the backlog policy adds workers.
+        scale_in_cooldown_s: cooldown after the backlog policy removes workers.
     """
 
     minimum: int
@@ -49,11 +50,11 @@ class Policies:
 
     @classmethod
     def read(cls, template: Path, parameters: Mapping[str, str] | None = None) -> "Policies":
-        """Read them out of the SAM template.
+        """Read the policies from a SAM template.
 
         Args:
-            template: the template.
-            parameters: values of its parameters; the rest have their defaults.
+            template: path of the template.
+            parameters: template parameters that override the defaults.
         """
         source = yaml_parse(template.read_text())
         values = {name: facts.get("Default") for name, facts in source["Parameters"].items()} | dict(parameters or {})
@@ -82,7 +83,7 @@ class Policies:
 
 
 def _resolved(value: Any, values: Mapping[str, Any], conditions: Mapping[str, bool]) -> Any:
-    """Put parameters and choices in; what refers to resources stays as it is."""
+    """Resolve references to parameters and conditions; leave references to resources unchanged."""
     match value:
         case {"Ref": str(name)} if name in values:
             return values[name]
@@ -98,7 +99,14 @@ def _resolved(value: Any, values: Mapping[str, Any], conditions: Mapping[str, bo
 
 @dataclass(frozen=True)
 class Decision:
-    """A change of the desired count, and why; ``at_s`` since the start, ``before`` None where it is not known."""
+    """A change of the desired count.
+
+    Attributes:
+        at_s: seconds since the start.
+        before: previous count; None if unknown.
+        after: new count.
+        reason: explanation for the report.
+    """
 
     at_s: float
     before: int | None
@@ -108,7 +116,7 @@ class Decision:
 
 @dataclass
 class _Period:
-    """One period of the metrics. A sample that found none of a kind is a sample, too."""
+    """The samples of one metric period."""
 
     waiting: list[int] = field(default_factory=list)
     held: list[int] = field(default_factory=list)
@@ -117,15 +125,15 @@ class _Period:
 
 
 class Autoscaler:
-    """Decides on the desired count from samples of the queue.
+    """Calculate the desired count from samples of the queue.
 
     Args:
-        policies: of the template.
-        desired: the count to start from.
+        policies: the scaling policies.
+        desired: initial desired count.
 
     Attributes:
-        desired: the count that is wanted.
-        decisions: every change so far.
+        desired: current desired count.
+        decisions: all changes so far, oldest first.
     """
 
     def __init__(self, policies: Policies, desired: int) -> None:
@@ -139,14 +147,14 @@ class Autoscaler:
         self._woken_until_s = self._taken_away_until_s = -math.inf
 
     def sample(self, at_s: float, *, waiting: int, held: int, running: int, taken: int) -> Decision | None:
-        """Look at the queue, once or more often per period; return what is decided when a period is over.
+        """Add a sample, at least one per period; return the decision if the sample ends a period and changes the count.
 
         Args:
-            at_s: seconds since the start, as AWS would count them.
-            waiting: messages that are visible.
-            held: messages in flight.
-            running: workers.
-            taken: messages that were received since the last sample.
+            at_s: seconds since the start, in AWS time.
+            waiting: number of visible messages.
+            held: number of messages in flight.
+            running: number of running workers.
+            taken: number of messages received since the previous sample.
         """
         decision = None
         if at_s >= self._ends_s:
@@ -169,11 +177,11 @@ class Autoscaler:
         self._below.append(backlog < _BELOW * policies.target)
         untouched = max(period.waiting) if period.taken < 1 else 0
         wanted = (
-            (self._woken(at_s, untouched), f"{untouched} jobs wait, none was taken in a minute"),
-            (self._tracked(at_s, backlog), f"{backlog:.1f} jobs per worker, the target is {policies.target:g}"),
+            (self._woken(at_s, untouched), f"{untouched} jobs waited, and no worker received one for a minute"),
+            (self._tracked(at_s, backlog), f"{backlog:.1f} jobs per worker, target {policies.target:g}"),
         )
         decided = [(count, why) for count, why in wanted if count is not None]
-        after, reason = max(decided, default=(self.desired, ""))  # of two policies AWS follows the one that wants more
+        after, reason = max(decided, default=(self.desired, ""))  # AWS applies the policy with the higher count
         after = min(max(after, policies.minimum), policies.maximum)
         if after == self.desired:
             return None
@@ -187,7 +195,7 @@ class Autoscaler:
         return self.desired + self._policies.wake_up_adjustment
 
     def _tracked(self, at_s: float, backlog: float) -> int | None:
-        """Return the count in proportion to the backlog, or None while it is to stay."""
+        """Return the count in proportion to the backlog, or None to keep the current count."""
         ratio = backlog / self._policies.target
         if len(self._above) == _PERIODS_ABOVE and all(self._above):
             base = self._base if at_s < self._added_until_s else self.desired

@@ -1,4 +1,4 @@
-"""The embedded cloud in a process of its own, so that what it costs can be told from what its stages cost."""
+"""Run the embedded cloud in a separate process, so that its CPU time can be separated from that of the stages."""
 
 import os
 import signal
@@ -17,7 +17,12 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class CpuTime:
-    """CPU seconds so far: ``cloud`` of the embedded cloud itself, ``stages`` of the processes that it started."""
+    """CPU seconds since the start.
+
+    Attributes:
+        cloud: used by the embedded cloud itself.
+        stages: used by the processes that it started.
+    """
 
     cloud: float
     stages: float
@@ -32,7 +37,7 @@ class EmbeddedProcess:
     region: str
 
     def cpu_time(self) -> CpuTime:
-        """Return what it used until now (Linux)."""
+        """Return the CPU time used since the start. Requires Linux."""
         own = _times(self.pid)
         started = [sum(times) for times in map(_times, _children(self.pid))]
         return CpuTime(cloud=own[0] + own[1], stages=own[2] + own[3] + sum(started))
@@ -40,22 +45,22 @@ class EmbeddedProcess:
 
 @contextmanager
 def embedded_process(parameters: Mapping[str, str]) -> Iterator[EmbeddedProcess]:
-    """Deploy the project's template to an embedded cloud of its own, and stop it afterwards.
+    """Start an embedded cloud, deploy the template to it, and stop it at the end.
 
     Args:
-        parameters: of the template.
+        parameters: template parameters.
     """
-    given = [word for name, value in parameters.items() for word in ("--parameter", f"{name}={value}")]
-    process = subprocess.Popen(  # noqa: S603  the command is this project's own
-        [sys.executable, "-m", "local", "--port", "0", *given], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    options = [word for name, value in parameters.items() for word in ("--parameter", f"{name}={value}")]
+    process = subprocess.Popen(  # noqa: S603  fixed command of this project
+        [sys.executable, "-m", "local", "--port", "0", *options], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     try:
-        assert process.stdout is not None  # noqa: S101  a pipe was asked for
+        assert process.stdout is not None  # noqa: S101  stdout=PIPE guarantees it
         exported: dict[str, str] = {}
         while "AWS_SECRET_ACCESS_KEY" not in exported:
             line = process.stdout.readline()
             if not line:
-                raise RuntimeError("The embedded cloud did not start")
+                raise RuntimeError("The embedded cloud did not start. Its log on stderr has the reason.")
             if line.startswith("export "):
                 name, _, value = line.removeprefix("export ").strip().partition("=")
                 exported[name] = value
@@ -66,12 +71,12 @@ def embedded_process(parameters: Mapping[str, str]) -> Iterator[EmbeddedProcess]
 
 
 def _children(pid: int) -> list[int]:
-    """Return the processes that one has started and that still run."""
+    """Return the IDs of a process's running children."""
     listed = (Path(f"/proc/{pid}/task/{task.name}/children") for task in Path(f"/proc/{pid}/task").iterdir())
     return [int(child) for path in listed for child in path.read_text().split()]
 
 
 def _times(pid: int) -> list[float]:
-    """Return seconds in user and system mode, and the same of children that have ended."""
+    """Return the user and system CPU seconds of a process, then those of its ended children."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return [int(ticks) / _TICKS for ticks in fields[11:15]]

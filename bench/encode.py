@@ -1,9 +1,9 @@
-"""How long each encoder takes with a cut-out, and how large its file is.
+"""Compare the speed and file size of encoders for cut-outs.
 
-Our formats, and OpenCV's, Pillow's and, where pyvips is installed, libvips' PNG of the same pixels at the levels that
-people use. Each has a process of its own for each picture; ours joins colour and alpha itself, the others get them
-joined. Run it with ``make bench-encode [DATASET=folder] [MEGAPIXELS="0.25 12"]``; it prints its tables and writes them
-and the figures as JSON to ``out/bench-encode/``.
+Compares core's formats with the PNG encoders of OpenCV, Pillow, and, if pyvips is installed, libvips at common levels.
+Each encoder runs in a separate process per picture. core's encoder joins color and alpha itself; the others get RGBA.
+Usage: ``make bench-encode [DATASET=folder] [MEGAPIXELS="0.25 12"]``. Prints tables, and writes them and the figures as
+JSON to ``out/bench-encode/``.
 """
 
 import argparse
@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench import machine
+from bench import platform_info
 from bench.markdown import table
-from bench.measure import Failure, Job, measure
-from bench.pictures import Truth, dataset, grained, synthetic
+from bench.measure import Case, Failure, measure
+from bench.pictures import GroundTruth, dataset, grained, synthetic
 from core.image.encode import encode
 from core.options import Options, OutputFormat
 from core.types import Alpha, Rgb
@@ -35,7 +35,7 @@ _MEGAPIXELS: Final = (0.25, 12.0)
 _NOISE_LEVELS: Final = 2.0
 _ROUNDS: Final = 5
 _SLOW: Final = ("webp", "avif", "6", "9")
-"""What has one round only with more than ``_FEW_MEGAPIXELS``, by a part of its name."""
+"""Parts of the names of encoders that run only one round above ``_FEW_MEGAPIXELS``."""
 
 _FEW_MEGAPIXELS: Final = 1
 _WARM_UP_PX: Final = 64
@@ -43,22 +43,30 @@ _PNG: Final = "ours, png"
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Figures: TypeAlias = dict[str, dict[str, dict[str, float]]]
-"""For each encoder, for each picture: ``wall_s``, ``cpu_s``, ``peak_mb`` and ``mb``."""
+"""``wall_s``, ``cpu_s``, ``peak_mb`` and ``mb``, by encoder and picture."""
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Run the benchmark, print the tables, and write all files."""
     parser = argparse.ArgumentParser(prog="bench.encode", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--dataset", type=Path, help="a folder with input/NAME.png and alpha/NAME.png")
-    parser.add_argument("--megapixels", type=float, nargs="+", default=_MEGAPIXELS, help="sizes to enlarge them to")
-    asked = parser.parse_args()
+    parser.add_argument(
+        "--dataset", type=Path, help="Folder with input/NAME.png and alpha/NAME.png. Default: synthetic pictures."
+    )
+    parser.add_argument(
+        "--megapixels",
+        type=float,
+        nargs="+",
+        default=_MEGAPIXELS,
+        help="Sizes to resize the pictures to, in megapixels, e.g. 0.25 12.",
+    )
+    arguments = parser.parse_args()
     if find_spec("pyvips") is None:
-        print("libvips is left out: pyvips is not installed.\n")
+        print("libvips is skipped because pyvips is not installed.\n")
     OUT.mkdir(parents=True, exist_ok=True)
-    report, figures = [f"On {machine.describe()}."], {}
-    for megapixels in asked.megapixels:
-        pictures = dataset(asked.dataset) if asked.dataset else synthetic()
-        measured = _measure(_enlarged(picture, megapixels) for picture in pictures)
+    report, figures = [f"Platform: {platform_info.describe()}."], {}
+    for megapixels in arguments.megapixels:
+        pictures = dataset(arguments.dataset) if arguments.dataset else synthetic()
+        measured = _measure(_resized(picture, megapixels) for picture in pictures)
         figures[f"{megapixels:g}"] = measured
         report.append(_table(megapixels, measured))
     text = "\n\n".join(report)
@@ -67,21 +75,21 @@ def main() -> None:
     (OUT / "encode.json").write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def _enlarged(picture: Truth, megapixels: float) -> Truth:
-    """Bring a picture to a size, with a camera's noise."""
+def _resized(picture: GroundTruth, megapixels: float) -> GroundTruth:
+    """Resize a picture and add camera noise."""
     height, width = picture.alpha.shape
     scale = math.sqrt(megapixels * 1e6 / (height * width))
     size = round(width * scale), round(height * scale)
     interpolation = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
     rgb, alpha = (cv2.resize(plane, size, interpolation=interpolation) for plane in (picture.rgb, picture.alpha))
     noisy = grained(np.asarray(rgb, np.uint8), _NOISE_LEVELS)
-    return Truth(picture.name, picture.kind, noisy, np.asarray(alpha.clip(0, 1), np.float32))
+    return GroundTruth(picture.name, picture.kind, noisy, np.asarray(alpha.clip(0, 1), np.float32))
 
 
-def _measure(pictures: Iterable[Truth]) -> Figures:
+def _measure(pictures: Iterable[GroundTruth]) -> Figures:
     figures: Figures = {}
     for picture in pictures:
-        for name, outcome in measure(_jobs(picture.rgb, picture.alpha)).items():
+        for name, outcome in measure(_cases(picture.rgb, picture.alpha)).items():
             if isinstance(outcome, Failure):
                 raise RuntimeError(f"{name} on {picture.name}: {outcome.reason}")
             figures.setdefault(name, {})[picture.name] = {
@@ -93,7 +101,7 @@ def _measure(pictures: Iterable[Truth]) -> Figures:
     return figures
 
 
-def _jobs(rgb: Rgb, alpha: Alpha) -> dict[str, Job]:
+def _cases(rgb: Rgb, alpha: Alpha) -> dict[str, Case]:
     plane = cv2.convertScaleAbs(alpha, alpha=255)
     rgba = np.dstack([cv2.copyTo(rgb, plane), plane])
     level, filter_ = cv2.IMWRITE_PNG_COMPRESSION, cv2.IMWRITE_PNG_FILTER
@@ -117,8 +125,8 @@ def _jobs(rgb: Rgb, alpha: Alpha) -> dict[str, Job]:
     def rounds(name: str) -> int:
         return 1 if alpha.size > _FEW_MEGAPIXELS * 1e6 and any(part in name for part in _SLOW) else _ROUNDS
 
-    jobs = {f"ours, {format_}": Job(_ours, (rgb, alpha, format_), rounds(format_)) for format_ in OutputFormat}
-    return jobs | {name: Job(_theirs, (rgba, writer), rounds(name)) for name, writer in writers.items()}
+    cases = {f"ours, {format_}": Case(_ours, (rgb, alpha, format_), rounds(format_)) for format_ in OutputFormat}
+    return cases | {name: Case(_theirs, (rgba, writer), rounds(name)) for name, writer in writers.items()}
 
 
 def _ours(rgb: Rgb, alpha: Alpha, format_: OutputFormat) -> Callable[[], int]:
@@ -150,7 +158,7 @@ def _by_libvips(rgba: Pixels, level: int, filters: str) -> int:
 
 
 def _table(megapixels: float, figures: Figures) -> str:
-    """Return geometric means over the pictures, of ratios too; memory is the most of any picture."""
+    """Return the table: geometric means over the pictures, and the peak memory of any picture."""
     lossless = [name for name in figures if "PNG" in name or name == _PNG]
     smallest = {picture: min(figures[name][picture]["mb"] for name in lossless) for picture in figures[_PNG]}
 

@@ -1,7 +1,7 @@
-"""The four errors of an alpha by which the field compares matting methods.
+"""The four standard error metrics of image matting: SAD, MSE, gradient, and connectivity.
 
 Source: Rhemann et al., A Perceptually Motivated Online Benchmark for Image Matting (2009), with the parameters
-of its authors' code. All are 0 for equal alphas and grow with what a viewer minds.
+of its authors' code. Each is 0 for equal alphas and grows with the visible difference.
 """
 
 import math
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from core.types import Alpha
 
 Region: TypeAlias = NDArray[np.bool_]
-"""H x W: the pixels that count."""
+"""H x W: True for the pixels to compare."""
 
 _GRADIENT_SIGMA: Final = 1.4
 _CONNECTIVITY_STEP: Final = 0.1
@@ -27,11 +27,13 @@ _UNKNOWN: Final = 128
 
 @dataclass(frozen=True)
 class Errors:
-    """How far an alpha is from the true one.
+    """The errors of an alpha.
 
-    ``sad``: sum of absolute differences, in thousands of pixels; ``mse``: mean squared difference;
-    ``gradient``: sum of squared differences of the gradients' lengths, in thousands;
-    ``connectivity``: sum of differences in how firmly pixels hang together with the subject, in thousands.
+    Attributes:
+        sad: sum of absolute differences, in thousands.
+        mse: mean squared difference.
+        gradient: sum of squared differences of gradient magnitudes, in thousands.
+        connectivity: sum of differences in the degree of connectedness to the subject, in thousands.
     """
 
     sad: float
@@ -41,18 +43,18 @@ class Errors:
 
 
 def compare(alpha: Alpha, truth: Alpha, regions: Mapping[str, Region]) -> dict[str, Errors]:
-    """Measure an alpha's errors in each of several regions; gradients and connections are those in the whole picture.
+    """Compute the errors of an alpha in each region. Gradients and connectivity come from the whole picture.
 
     Args:
-        alpha: H x W float32 in [0, 1], the one to judge.
+        alpha: H x W float32 in [0, 1], the estimate.
         truth: H x W float32 in [0, 1].
-        regions: name to H x W bool. An empty region has no errors.
+        regions: H x W bool by name. The errors of an empty region are 0.
 
     Returns:
-        The same names, each with the errors there.
+        The errors by region name.
     """
     difference = np.abs(alpha - truth)
-    gradient = np.square(_steepness(alpha) - _steepness(truth))
+    gradient = np.square(_gradient_magnitude(alpha) - _gradient_magnitude(truth))
     connectivity = _connectivity_error(alpha, truth)
     return {
         name: Errors(
@@ -66,7 +68,7 @@ def compare(alpha: Alpha, truth: Alpha, regions: Mapping[str, Region]) -> dict[s
 
 
 def band(truth: Alpha, mask: Alpha, trimap: NDArray[np.uint8] | None = None) -> Region:
-    """Return where a method has anything to decide: the truth or the mask is soft, or the trimap unknown (128)."""
+    """Return the pixels where alpha is uncertain: the truth or the mask is soft, or the trimap is unknown (128)."""
     low, high = _SOFT
     uncertain = ((truth > low) & (truth < high)) | ((mask > low) & (mask < high))
     return uncertain if trimap is None else uncertain | (trimap == _UNKNOWN)
@@ -76,8 +78,8 @@ def _sum(values: NDArray[Any]) -> float:
     return float(values.sum(dtype=np.float64))
 
 
-def _steepness(alpha: Alpha) -> NDArray[np.float32]:
-    """Return the length of the gradient, by Gaussian derivatives whose 2-d kernels have unit L2 norm."""
+def _gradient_magnitude(alpha: Alpha) -> NDArray[np.float32]:
+    """Return the gradient magnitude from Gaussian derivatives; the 2-D kernels have unit L2 norm."""
     smooth, derivative = _gaussian_kernels(_GRADIENT_SIGMA)
     across, down = (
         cv2.sepFilter2D(alpha, cv2.CV_32F, kernel_x, kernel_y, borderType=cv2.BORDER_REPLICATE)
@@ -87,7 +89,7 @@ def _steepness(alpha: Alpha) -> NDArray[np.float32]:
 
 
 def _gaussian_kernels(sigma: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return a Gaussian and its derivative, cut off where the Gaussian's density falls below 0.01."""
+    """Return a Gaussian and its derivative, truncated where the density falls below 0.01."""
     reach = math.ceil(sigma * math.sqrt(-2 * math.log(math.sqrt(2 * math.pi) * sigma * 0.01)))
     x = np.arange(-reach, reach + 1)
     gaussian = np.exp(-np.square(x) / (2 * sigma**2))
@@ -96,7 +98,7 @@ def _gaussian_kernels(sigma: float) -> tuple[NDArray[np.float64], NDArray[np.flo
 
 
 def _connectivity_error(alpha: Alpha, truth: Alpha) -> NDArray[np.float32]:
-    """Return, per pixel, the difference of both alphas' degrees of connectedness."""
+    """Return, per pixel, the difference between the degrees of connectedness of both alphas."""
     connected = _connected_level(np.minimum(alpha, truth))
     error: NDArray[np.float32] = np.abs(_connectedness(alpha, connected) - _connectedness(truth, connected))
     return error
@@ -108,7 +110,7 @@ def _connectedness(alpha: Alpha, connected: NDArray[np.float32]) -> NDArray[np.f
 
 
 def _connected_level(lower: Alpha) -> NDArray[np.float32]:
-    """Return the highest level at which a pixel is part of the largest region (4-connected) that both alphas share."""
+    """Return, per pixel, the highest level at which it belongs to the largest 4-connected region of both alphas."""
     level = np.zeros_like(lower)
     inside = np.ones(lower.shape, bool)
     for step in range(1, round(1 / _CONNECTIVITY_STEP) + 1):

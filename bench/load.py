@@ -1,10 +1,10 @@
-"""Uploads at a fixed rate, whatever becomes of them, and what the pipeline makes of that.
+"""Load test: upload at a fixed rate and measure latency, throughput, and cost.
 
-The loop is open: the next upload does not wait for an earlier one's result. Arrivals are those of a Poisson process,
-the same for the same seed. Run it with ``make load``, against an embedded cloud of its own or a deployed stack.
+The test is open-loop: uploads do not wait for earlier results. Arrivals follow a Poisson process; equal seeds give
+equal arrivals. Usage: ``make load``, which starts an embedded cloud or loads a deployed stack.
 
-On the embedded cloud nothing scales by itself. There, with HOST=ecs, :mod:`bench.autoscaling` takes the place of
-CloudWatch and Application Auto Scaling and sets the service's desired count, with AWS's minutes shortened to seconds.
+The embedded cloud has no autoscaling. With HOST=ecs, :mod:`bench.autoscaling` replaces CloudWatch and Application Auto
+Scaling: it sets the desired count of the service, with one second for each minute on AWS.
 """
 
 import argparse
@@ -28,8 +28,8 @@ from skimage import data as photographs
 
 from bench.autoscaling import Autoscaler, Decision, Policies
 from bench.embedded import ROOT, CpuTime, EmbeddedProcess, embedded_process
-from bench.load_report import PACE, Alone, Load, Run, Sample, chart, report
-from bench.measure import Cost, Job, measure
+from bench.load_report import PACE, Baseline, Load, Run, Sample, chart, report
+from bench.measure import Case, Cost, measure
 from bench.pictures import grained
 from client.commands import up
 from client.history import events_of
@@ -47,18 +47,18 @@ from functions.runtime.weights import ModelSource
 OUT: Final = Path("out/load")
 _AT_ONCE: Final = 64
 _WARM_UPS: Final = 8
-_ALONE: Final = 5
+_BASELINE_RUNS: Final = 5
 _SAMPLES_PER_PERIOD: Final = 5
 _AWS_SAMPLE_S: Final = 10.0
-_CLOCKS_S: Final = 5.0  # this machine's and Step Functions' are not the same one
+_CLOCKS_S: Final = 5.0  # tolerance between the local clock and that of Step Functions
 _FINISH_S: Final = 1800.0
 _COUNT: Final = re.compile(r"\d+")
-_REST_S: Final = 40.0  # in which the workers' number may fall again
+_REST_S: Final = 40.0  # time to observe scale-in after the load
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """An upload; when it was to be sent and when it was, in seconds since the load began."""
+    """An upload with its planned and its actual time, in seconds since the start of the load."""
 
     due_s: float
     sent_s: float
@@ -66,18 +66,18 @@ class Arrival:
 
 
 def main() -> None:
-    """Print tables; write them, a chart and all figures to ``out/load``."""
+    """Run the load, print the tables, and write them, a chart, and all figures to ``out/load``."""
     parser = argparse.ArgumentParser(prog="python -m bench.load", description=__doc__)
-    parser.add_argument("--rate", type=float, default=0.5, help="uploads per second")
-    parser.add_argument("--seconds", type=float, default=60.0, help="for how long")
-    parser.add_argument("--host", choices=["lambda", "ecs"], default="lambda", help="where segmentation runs")
-    parser.add_argument("--megapixels", type=float, default=2.0, help="of each picture")
-    parser.add_argument("--seed", type=int, default=1, help="of the arrivals")
-    parser.add_argument("--stack", help="a deployed stack instead of an embedded cloud")
-    parser.add_argument("--region", help="of that stack")
+    parser.add_argument("--rate", type=float, default=0.5, help="Uploads per second, e.g. 0.5.")
+    parser.add_argument("--seconds", type=float, default=60.0, help="Duration of the load in seconds, e.g. 60.")
+    parser.add_argument("--host", choices=["lambda", "ecs"], default="lambda", help="Service that runs segmentation.")
+    parser.add_argument("--megapixels", type=float, default=2.0, help="Size of the picture, e.g. 2.")
+    parser.add_argument("--seed", type=int, default=1, help="Seed of the arrival times.")
+    parser.add_argument("--stack", help="Name of a deployed stack. Default: start an embedded cloud.")
+    parser.add_argument("--region", help="Region of the deployed stack.")
     arguments = parser.parse_args()
     picture = photograph(arguments.megapixels)
-    cost = pipeline_alone(picture)
+    cost = measure_pipeline(picture)
     options = {"segmentation_host": arguments.host}
     plan = arrivals(arguments.rate, arguments.seconds, arguments.seed)
     with contextlib.ExitStack() as opened:
@@ -87,9 +87,9 @@ def main() -> None:
                 up.choose_model(CLASSICAL), Host(arguments.host), all_hosts=arguments.host == "ecs"
             )
             cloud = opened.enter_context(embedded_process(parameters))
-        site = Site.connect(cloud, arguments.stack, arguments.region)
-        alone = warm_up(site, picture, options)
-        load = observe(site, picture, options, plan, alone, cost, arguments)
+        target = Target.connect(cloud, arguments.stack, arguments.region)
+        baseline = warm_up(target, picture, options)
+        load = observe(target, picture, options, plan, baseline, cost, arguments)
     OUT.mkdir(parents=True, exist_ok=True)
     text = report(load)
     print(text)
@@ -100,12 +100,12 @@ def main() -> None:
     print(f"\nFigures, tables and chart: {path.with_suffix('')}.json, .md, .png")
 
 
-# Where to
+# Target of the load
 
 
 @dataclass(frozen=True)
-class Site:
-    """The stack that is loaded, and how its workers are seen. ``service`` names cluster and service, if it has one."""
+class Target:
+    """The stack under load; ``service`` has the names of its ECS cluster and service, if any."""
 
     stack: Stack
     client: Callable[[str], Any]
@@ -113,8 +113,8 @@ class Site:
     cloud: EmbeddedProcess | None
 
     @classmethod
-    def connect(cls, cloud: EmbeddedProcess | None, name: str | None, region: str | None) -> "Site":
-        """Look up the embedded cloud's stack, or a deployed one by its name."""
+    def connect(cls, cloud: EmbeddedProcess | None, name: str | None, region: str | None) -> "Target":
+        """Connect to the embedded cloud's stack, or to a deployed stack by name."""
         key = "local" if cloud else None
         session = boto3.session.Session(key, key, region_name=cloud.region if cloud else region)
         config = Config(retries={"mode": "standard", "total_max_attempts": 8}, max_pool_connections=2 * _AT_ONCE)
@@ -131,7 +131,7 @@ class Site:
         return cls(stack, client, service, cloud)
 
     def workers(self) -> int:
-        """Return how many workers run."""
+        """Return the number of running workers."""
         if self.service is None:
             return 0
         ecs, cluster, service = self.client("ecs"), self.service["cluster"], self.service["service"]
@@ -151,11 +151,11 @@ class Site:
         return (execution for page in pages for execution in page["executions"])
 
 
-# What is uploaded
+# Uploads
 
 
 def photograph(megapixels: float) -> bytes:
-    """Return a photograph of that size as JPEG."""
+    """Return a photograph of the given size as JPEG."""
     rgb = photographs.coffee()
     factor = float(np.sqrt(megapixels * 1e6 / (rgb.shape[0] * rgb.shape[1])))
     larger = np.asarray(cv2.resize(rgb, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC), np.uint8)
@@ -164,21 +164,21 @@ def photograph(megapixels: float) -> bytes:
 
 
 def numbered(jpeg: bytes, number: int) -> bytes:
-    """Return the same picture as another content, so that the cache does not answer: with a comment."""
+    """Add a JPEG comment, so that equal pictures have different bytes and miss the cache."""
     text = f"{number}".encode()
     return jpeg[:2] + b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text + jpeg[2:]
 
 
 def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
-    """Return when uploads are due, in seconds: a Poisson process of that rate."""
+    """Return the times of a Poisson process, in seconds since the start."""
     gaps = np.random.default_rng(seed).exponential(1 / rate, size=int(3 * rate * seconds) + 50)
     due = np.cumsum(gaps)
     return [float(moment) for moment in due[due < seconds]]
 
 
-def pipeline_alone(picture: bytes) -> Cost:
-    """Measure all stages in one process."""
-    outcome = measure({"pipeline": Job(_removing, (picture,))})["pipeline"]
+def measure_pipeline(picture: bytes) -> Cost:
+    """Measure core.pipeline in one process."""
+    outcome = measure({"pipeline": Case(_removing, (picture,))})["pipeline"]
     if not isinstance(outcome, Cost):
         raise RuntimeError(outcome.reason)
     return outcome
@@ -197,9 +197,9 @@ def _removing(picture: bytes) -> Callable[[], None]:
 # The load
 
 
-def warm_up(site: Site, picture: bytes, options: Mapping[str, Any]) -> Alone:
-    """Have every process started, then process a few pictures one at a time."""
-    jobs = JobClient(site.stack)
+def warm_up(target: Target, picture: bytes, options: Mapping[str, Any]) -> Baseline:
+    """Start all processes, then measure a few pictures one at a time."""
+    jobs = JobClient(target.stack)
 
     def one(number: int) -> str:
         arn = jobs.execution_of(jobs.upload("warm-up.jpg", numbered(picture, -number), options))
@@ -209,11 +209,11 @@ def warm_up(site: Site, picture: bytes, options: Mapping[str, Any]) -> Alone:
 
     with ThreadPoolExecutor(_WARM_UPS) as pool:
         list(pool.map(one, range(1, _WARM_UPS + 1)))
-    arns = [one(_WARM_UPS + 1 + number) for number in range(_ALONE)]
-    found = [site.stack.stepfunctions.describe_execution(executionArn=arn) for arn in arns]
+    arns = [one(_WARM_UPS + 1 + number) for number in range(_BASELINE_RUNS)]
+    found = [target.stack.stepfunctions.describe_execution(executionArn=arn) for arn in arns]
     timings = [json.loads(execution["output"])["timings_s"] for execution in found]
-    history = events_of(site.stack, arns[-1], with_data=False)
-    return Alone(
+    history = events_of(target.stack, arns[-1], with_data=False)
+    return Baseline(
         execution_s=float(np.median([(f["stopDate"] - f["startDate"]).total_seconds() for f in found])),
         timings_s={name: float(np.median([each[name] for each in timings])) for name in timings[0]},
         states=sum(event["type"].endswith("StateEntered") for event in history),
@@ -221,21 +221,21 @@ def warm_up(site: Site, picture: bytes, options: Mapping[str, Any]) -> Alone:
 
 
 @dataclass
-class _Watch:
-    """Samples the queue, and on the embedded cloud scales the workers."""
+class _QueueSampler:
+    """Sample the queue and, on the embedded cloud, scale the workers."""
 
-    site: Site
+    target: Target
     origin: float
     scaler: Autoscaler | None
     samples: list[Sample] = field(default_factory=list)
     over: Event = field(default_factory=Event)
 
     def run(self) -> None:
-        pause_s = 60.0 / PACE / _SAMPLES_PER_PERIOD if self.site.cloud else _AWS_SAMPLE_S
-        with ThreadPoolExecutor(1) as scaling:  # stopping a worker waits until it has drained
+        pause_s = 60.0 / PACE / _SAMPLES_PER_PERIOD if self.target.cloud else _AWS_SAMPLE_S
+        with ThreadPoolExecutor(1) as scaling:  # stopping a worker blocks until it has drained
             while not self.over.wait(pause_s):
-                waiting, held = self.site.stack.messages("QueueUrl")
-                sample = Sample(time.time() - self.origin, waiting, held, self.site.workers())
+                waiting, held = self.target.stack.messages("QueueUrl")
+                sample = Sample(time.time() - self.origin, waiting, held, self.target.workers())
                 self.samples.append(sample)
                 if self.scaler and (
                     decision := self.scaler.sample(
@@ -243,32 +243,32 @@ class _Watch:
                         waiting=waiting,
                         held=held,
                         running=sample.workers,
-                        taken=held,  # what was received in a minute is not counted here; what is in flight was received
+                        taken=held,  # approximation: messages in flight were received
                     )
                 ):
-                    scaling.submit(self.site.scale, decision.after)
+                    scaling.submit(self.target.scale, decision.after)
 
 
 def observe(
-    site: Site,
+    target: Target,
     picture: bytes,
     options: Mapping[str, Any],
     plan: Sequence[float],
-    alone: Alone,
+    baseline: Baseline,
     one_process: Cost,
     arguments: argparse.Namespace,
 ) -> Load:
-    """Upload as planned, and wait until every execution has ended."""
+    """Upload as planned and wait until all executions have ended."""
     scaler = None
-    if site.cloud and site.service:
+    if target.cloud and target.service:
         policies = Policies.read(ROOT / "template.yaml")
-        site.scale(policies.minimum)
+        target.scale(policies.minimum)
         scaler = Autoscaler(policies, policies.minimum)
-    jobs, before = JobClient(site.stack), site.cloud.cpu_time() if site.cloud else None
+    jobs, before = JobClient(target.stack), target.cloud.cpu_time() if target.cloud else None
     origin = time.time()
-    watch = _Watch(site, origin, scaler)
-    watcher = Thread(target=watch.run)
-    watcher.start()
+    sampler = _QueueSampler(target, origin, scaler)
+    thread = Thread(target=sampler.run)
+    thread.start()
 
     def put(number: int, due_s: float) -> Arrival:
         sent_s = time.time() - origin
@@ -281,43 +281,45 @@ def observe(
                 time.sleep(max(0.0, origin + due_s - time.time()))
                 pending.append(pool.submit(put, number, due_s))
             arrived = [future.result() for future in pending]
-        runs = ended(site, arrived, origin)
-        after = site.cloud.cpu_time() if site.cloud else None
+        runs = ended(target, arrived, origin)
+        after = target.cloud.cpu_time() if target.cloud else None
         rest_until = time.time() + _REST_S
         while scaler and scaler.desired > policies.minimum and time.time() < rest_until:
             time.sleep(1.0)
     finally:
-        watch.over.set()
-        watcher.join()
+        sampler.over.set()
+        thread.join()
     return Load(
         rate=arguments.rate,
         seconds=arguments.seconds,
         host=arguments.host,
         megapixels=arguments.megapixels,
         seed=arguments.seed,
-        alone=alone,
+        baseline=baseline,
         one_process=one_process,
         runs=runs,
-        samples=watch.samples,
-        decisions=scaler.decisions if scaler else aws_decisions(site, origin),
+        samples=sampler.samples,
+        decisions=scaler.decisions if scaler else aws_decisions(target, origin),
         cpu=CpuTime(after.cloud - before.cloud, after.stages - before.stages) if before and after else None,
-        reports=count_reports(site, arrived),
+        reports=count_reports(target, arrived),
     )
 
 
-def ended(site: Site, arrived: Sequence[Arrival], origin: float) -> list[Run]:
-    """Wait for the executions, and return what became of each upload."""
+def ended(target: Target, arrived: Sequence[Arrival], origin: float) -> list[Run]:
+    """Wait for the executions and return the outcome of each upload."""
     wanted = {(arrival.upload.key, arrival.upload.version_id): arrival for arrival in arrived}
     described: dict[str, Mapping[str, Any]] = {}
     deadline = time.time() + _FINISH_S
     runs: dict[tuple[str, str | None], Run] = {}
-    stepfunctions = site.stack.stepfunctions
+    stepfunctions = target.stack.stepfunctions
     while len(runs) < len(wanted) and time.time() < deadline:
-        time.sleep(site.stack.poll_s)
-        listed = list(takewhile(lambda entry: entry["startDate"].timestamp() > origin - _CLOCKS_S, site.executions()))
+        time.sleep(target.stack.poll_s)
+        listed = list(takewhile(lambda entry: entry["startDate"].timestamp() > origin - _CLOCKS_S, target.executions()))
         fresh = [entry for entry in listed if entry["status"] != "RUNNING" and entry["executionArn"] not in described]
         if not fresh and len(listed) < len(wanted) and all(entry["status"] != "RUNNING" for entry in listed):
-            deadline = min(deadline, time.time() + 60.0)  # some started nothing: a last chance
+            deadline = min(
+                deadline, time.time() + 60.0
+            )  # some uploads have started no execution yet: wait a last minute
         with ThreadPoolExecutor(4) as pool:
             arns = [entry["executionArn"] for entry in fresh]
             for found in pool.map(lambda arn: stepfunctions.describe_execution(executionArn=arn), arns):
@@ -343,24 +345,24 @@ def _run(arrival: Arrival, found: Mapping[str, Any], origin: float) -> Run:
 
 
 def _lost(arrival: Arrival) -> Run:
-    return Run(arrival.due_s, arrival.sent_s, None, None, "NEVER STARTED OR RUNS ON", "", {})
+    return Run(arrival.due_s, arrival.sent_s, None, None, "NOT STARTED OR STILL RUNNING", "", {})
 
 
-def count_reports(site: Site, arrived: Sequence[Arrival]) -> int:
-    """Return how many of the uploads have a report."""
-    pages = site.stack.s3.get_paginator("list_objects_v2").paginate(
-        Bucket=site.stack.outputs["ResultsBucket"], Prefix="failed/cli/"
+def count_reports(target: Target, arrived: Sequence[Arrival]) -> int:
+    """Return how many uploads have a failure report."""
+    pages = target.stack.s3.get_paginator("list_objects_v2").paginate(
+        Bucket=target.stack.outputs["ResultsBucket"], Prefix="failed/cli/"
     )
     reported = {entry["Key"] for page in pages for entry in page.get("Contents", [])}
     return sum(failure_key(arrival.upload.key, "") in reported for arrival in arrived)
 
 
-def aws_decisions(site: Site, origin: float) -> list[Decision]:
-    """Return what Application Auto Scaling did to the worker's service since then."""
-    if site.service is None:
+def aws_decisions(target: Target, origin: float) -> list[Decision]:
+    """Return the activities of Application Auto Scaling on the worker service since ``origin``."""
+    if target.service is None:
         return []
-    resource = f"service/{site.service['cluster']}/{site.service['service'].rsplit('/', 1)[-1]}"
-    activities = site.client("application-autoscaling").describe_scaling_activities(
+    resource = f"service/{target.service['cluster']}/{target.service['service'].rsplit('/', 1)[-1]}"
+    activities = target.client("application-autoscaling").describe_scaling_activities(
         ServiceNamespace="ecs", ResourceId=resource
     )["ScalingActivities"]
     return [

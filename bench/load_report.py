@@ -1,4 +1,4 @@
-"""Tables and a chart of a load."""
+"""Tables and a chart of a load test."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,28 +8,28 @@ from typing import Final, TypeAlias
 import numpy as np
 from matplotlib.figure import Figure
 
-from bench import machine
+from bench import platform_info
 from bench.autoscaling import Decision
 from bench.embedded import CpuTime
 from bench.markdown import table
 from bench.measure import Cost
 
 PACE: Final = 60.0
-"""Autoscaling on the embedded cloud runs this many times faster than on AWS."""
+"""Speed of autoscaling on the embedded cloud relative to AWS."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What became of an upload.
+    """The outcome of an upload. Times are in seconds since the start of the load.
 
     Attributes:
-        due_s: when it was to be sent; this and the others in seconds since the load began.
-        sent_s: when it was sent.
-        started_s: when its execution started; None if none did.
-        stopped_s: when that ended; None if it did not.
-        status: the execution's.
-        error: its error's name, if it failed.
-        timings_s: of its stages, as the sidecar has them.
+        due_s: planned time of the upload.
+        sent_s: actual time of the upload.
+        started_s: start of the execution; None if it did not start.
+        stopped_s: end of the execution; None if it did not end.
+        status: status of the execution.
+        error: error name of a failed execution, else empty.
+        timings_s: seconds by stage, from the sidecar.
     """
 
     due_s: float
@@ -42,13 +42,13 @@ class Run:
 
     @property
     def seconds(self) -> float | None:
-        """From the beginning of the upload to the end of its execution."""
+        """Seconds from the start of the upload to the end of its execution."""
         return None if self.stopped_s is None else self.stopped_s - self.sent_s
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The segmentation queue and its workers at one moment."""
+    """The segmentation queue and its workers at one point in time."""
 
     at_s: float
     waiting: int
@@ -57,8 +57,14 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Alone:
-    """One picture at a time, medians: execution and stages in seconds; states that an execution enters."""
+class Baseline:
+    """Medians for one picture at a time.
+
+    Attributes:
+        execution_s: duration of an execution.
+        timings_s: seconds by stage.
+        states: number of states that an execution enters.
+    """
 
     execution_s: float
     timings_s: Mapping[str, float]
@@ -67,14 +73,14 @@ class Alone:
 
 @dataclass(frozen=True)
 class Load:
-    """All that was seen; ``cpu`` is None on AWS."""
+    """The parameters and measurements of a load test; ``cpu`` is None on AWS."""
 
     rate: float
     seconds: float
     host: str
     megapixels: float
     seed: int
-    alone: Alone
+    baseline: Baseline
     one_process: Cost
     runs: Sequence[Run]
     samples: Sequence[Sample]
@@ -84,16 +90,16 @@ class Load:
 
 
 def title(load: Load) -> str:
-    """Return what was done."""
+    """Return a title with rate, duration, size, and host."""
     what = f"{load.megapixels:g} MP, segmentation on {load.host}"
     return f"{load.rate:g} uploads per second for {load.seconds:g} s, {what}"
 
 
 def report(load: Load) -> str:
-    """Return the tables."""
+    """Return the tables of the report."""
     shares = _percentiles(load)
     parts = [
-        f"Machine: {machine.describe()}.",
+        f"Platform: {platform_info.describe()}.",
         table(title(load), ["", ""], _outcome(load)),
         table("Seconds", ["", *(f"p{share}" for share in shares)], _latencies(load, shares)),
     ]
@@ -102,7 +108,7 @@ def report(load: Load) -> str:
     if load.decisions:
         pace = PACE if load.cpu else 1.0
         rows = [(f"{d.at_s / pace:.1f} s", f"to {d.after}", d.reason) for d in load.decisions]
-        parts.append(table("Autoscaling", ["at", "workers", "because"], rows))
+        parts.append(table("Autoscaling", ["time", "workers", "reason"], rows))
     return "\n\n".join(parts)
 
 
@@ -115,16 +121,16 @@ def _outcome(load: Load) -> list[tuple[str, str]]:
     return [
         ("uploads", f"{len(load.runs)}"),
         ("results", f"{sum(run.status == 'SUCCEEDED' for run in load.runs)}"),
-        ("reports", f"{load.reports}"),
-        ("failed, by error", ", ".join(f"{error} {count}" for error, count in failed.items()) or "none"),
+        ("failure reports", f"{load.reports}"),
+        ("failures by error", ", ".join(f"{error} {count}" for error, count in failed.items()) or "none"),
         ("results per second, first upload to last result", f"{len(finished) / max(last_s - first_s, 1e-9):.2f}"),
-        ("most executions at once", f"{max(at_once(load.runs), default=0)}"),
-        ("sent later than planned, at most", f"{late_s:.2f} s"),
+        ("maximum of concurrent executions", f"{max(at_once(load.runs), default=0)}"),
+        ("maximum delay of an upload", f"{late_s:.2f} s"),
     ]
 
 
 def _percentiles(load: Load) -> tuple[int, ...]:
-    """Of fewer than a hundred values the 99th percentile is the longest one by another name."""
+    """Return the percentiles to report. Below 100 results, the 99th percentile would be the maximum."""
     return (50, 95, 99) if sum(run.status == "SUCCEEDED" for run in load.runs) >= 100 else (50, 95)
 
 
@@ -134,13 +140,13 @@ def _latencies(load: Load, shares: Sequence[int]) -> list[tuple[str, ...]]:
         "upload to result": [run.stopped_s - run.sent_s for run in done if run.stopped_s is not None],
         "upload to start of the execution": [run.started_s - run.sent_s for run in done if run.started_s is not None],
         "execution": [run.stopped_s - run.started_s for run in done if run.stopped_s and run.started_s is not None],
-        "work of its stages": [sum(run.timings_s.values()) for run in done],
+        "stages": [sum(run.timings_s.values()) for run in done],
     }
     rows = [
         (name, *(f"{np.percentile(values, share):.2f}" for share in shares)) for name, values in kinds.items() if values
     ]
-    alone = load.alone
-    medians = {"execution": alone.execution_s, "work of its stages": sum(alone.timings_s.values())}
+    baseline = load.baseline
+    medians = {"execution": baseline.execution_s, "stages": sum(baseline.timings_s.values())}
     blank = [""] * (len(shares) - 1)
     rows += [(f"one at a time: {name}", f"{seconds:.2f}", *blank) for name, seconds in medians.items()]
     return rows
@@ -150,26 +156,26 @@ def _cost(load: Load, cpu: CpuTime) -> list[tuple[str, str]]:
     uploads = max(len(load.runs), 1)
     cloud, stages = cpu.cloud / uploads, cpu.stages / uploads
     return [
-        ("CPU seconds per picture: the stages' processes", f"{stages:.2f}"),
-        ("CPU seconds per picture: the embedded cloud itself", f"{cloud:.2f}"),
+        ("CPU seconds per picture: stages", f"{stages:.2f}"),
+        ("CPU seconds per picture: embedded cloud", f"{cloud:.2f}"),
         ("CPU seconds per picture: core.pipeline in one process", f"{load.one_process.cpu_s:.2f}"),
-        ("states per execution", f"{load.alone.states}"),
-        ("states that the cloud interprets per second of one core", f"{load.alone.states / cloud:.0f}"),
-        ("pictures per second and core: the stages alone", f"{1 / stages:.2f}"),
-        ("pictures per second and core: with the embedded cloud", f"{1 / (stages + cloud):.2f}"),
+        ("states per execution", f"{load.baseline.states}"),
+        ("states per second and core of the embedded cloud", f"{load.baseline.states / cloud:.0f}"),
+        ("pictures per second and core: stages", f"{1 / stages:.2f}"),
+        ("pictures per second and core: stages and embedded cloud", f"{1 / (stages + cloud):.2f}"),
         ("pictures per second and core: core.pipeline", f"{1 / load.one_process.cpu_s:.2f}"),
     ]
 
 
 def at_once(runs: Sequence[Run]) -> list[int]:
-    """Return how many executions ran after each start and each stop, in order of time."""
+    """Return the number of running executions after each start and stop, in order of time."""
     changes = [(run.started_s, 1) for run in runs if run.started_s is not None]
     changes += [(run.stopped_s, -1) for run in runs if run.stopped_s is not None]
     return [int(count) for count in np.cumsum([change for _, change in sorted(changes)])]
 
 
 def chart(load: Load) -> Figure:
-    """Draw the load over time, one panel for each quantity; dotted lines mark scaling decisions."""
+    """Plot the load over time with one panel per quantity; dotted lines mark scaling decisions."""
     panels = _panels(load)
     figure = Figure(figsize=(9.6, 1.7 * len(panels)), layout="constrained")
     for number, (name_of_panel, lines) in enumerate(panels.items(), 1):
@@ -189,7 +195,7 @@ _Line: TypeAlias = list[tuple[float, float]]
 
 
 def _panels(load: Load) -> dict[str, dict[str, _Line]]:
-    """Return the lines of each panel: seconds and values, nan where there is no value."""
+    """Return the lines of each panel as pairs of seconds and value; missing values are NaN."""
     end_s = max([load.seconds, *(sample.at_s for sample in load.samples), *(r.stopped_s or 0.0 for r in load.runs)])
     width_s = max(1.0, round(end_s / 60))
     edges = np.arange(0.0, end_s + 2 * width_s, width_s)

@@ -1,4 +1,4 @@
-"""Masks as segmentation networks give them, made from a true alpha: small, unsharp, and wrong in one known way each."""
+"""Simulate the masks of segmentation networks from a true alpha: small, blurred, and with one known fault each."""
 
 from enum import StrEnum
 from typing import Any, Final
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from core.types import Alpha, Mask
 
-# Lengths in pixels of the mask: a network's faults follow its own resolution, not the picture's.
+# Lengths in pixels of the mask, because faults scale with the network's resolution, not with the picture's.
 _PSF_SIGMA: Final = 0.8
 _BLURRED_SIGMA: Final = 1.8
 _JITTER_RMS: Final = 2.0
@@ -19,13 +19,13 @@ _SOLID: Final = 0.99
 
 
 class Fault(StrEnum):
-    """What is wrong with a mask beside its size.
+    """The fault of a simulated mask. Lengths are in pixels of the mask.
 
-    - clean: nothing; the true alpha through the network's own blur (Gaussian, sigma 0.8 px of the mask);
-    - blurred: an undecided network, sigma 1.8 px;
-    - jittered: edges in the wrong place, displaced by a smooth random field of 2 px root mean square;
-    - overconfident: pushed towards 0 and 1 by a steep sigmoid, so that thin hair is gone and edges are hard;
-    - holed: parts of the subject's solid inside are missing, and background is taken for subject in a few places.
+    - clean: no fault; the true alpha with a network's usual blur (Gaussian, sigma 0.8 px);
+    - blurred: a stronger blur, sigma 1.8 px;
+    - jittered: edges displaced by a smooth random field with a root mean square of 2 px;
+    - overconfident: values pushed towards 0 and 1 by a steep sigmoid, which removes thin hair and hardens edges;
+    - holed: holes in the solid interior of the subject, and a few islands in the background.
     """
 
     CLEAN = "clean"
@@ -36,16 +36,16 @@ class Fault(StrEnum):
 
 
 def mask(alpha: Alpha, side_px: int, fault: Fault, seed: int = 0) -> Mask:
-    """Return what a network of a given size could make of a subject.
+    """Return a simulated mask.
 
     Args:
-        alpha: H x W float32 in [0, 1], the true one.
-        side_px: the mask's longer side; it may exceed the picture's, as networks enlarge small pictures.
-        fault: what goes wrong.
-        seed: of the random faults; the same arguments give the same mask.
+        alpha: the true alpha, H x W float32 in [0, 1].
+        side_px: longer side of the mask; may exceed the picture's.
+        fault: the fault to simulate.
+        seed: seed of the random faults. Equal arguments give equal masks.
 
     Returns:
-        h x w float32 in [0, 1], in 255ths as networks' masks are handed on; max(h, w) is ``side_px``.
+        h x w float32 in [0, 1], quantized to 1/255, with max(h, w) equal to ``side_px``.
     """
     rng = np.random.default_rng([seed, side_px])
     small = _resize(alpha, side_px)
@@ -85,11 +85,11 @@ def _puncture(small: Mask, rng: np.random.Generator) -> Mask:
 
 
 def _blobs(where: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Draw blobs whose centres and most of whose area lie deep inside a region."""
+    """Draw ellipses with centers and most of their area deep inside a region."""
     drawn: NDArray[Any] = np.zeros(where.shape, np.float32)
     depth = cv2.distanceTransform(np.pad(where, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    centres = np.argwhere(depth >= max(2.0, 0.4 * depth.max()))
-    for y, x in rng.permutation(centres)[:count]:
+    centers = np.argwhere(depth >= max(2.0, 0.4 * depth.max()))
+    for y, x in rng.permutation(centers)[:count]:
         radius = max(1, round(float(depth[y, x] * rng.uniform(0.25, 0.5))))
         cv2.ellipse(
             drawn, (int(x), int(y)), (radius, max(1, radius * 2 // 3)), float(rng.uniform(0, 180)), 0, 360, 1.0, -1

@@ -1,13 +1,13 @@
-"""How good the refined alpha is, and what it costs, against the bare mask, rembg's alpha matting and pymatting.
+"""Compare errors and cost of the refined alpha with the bare mask, rembg's alpha matting, and pymatting.
 
-Every picture with a true alpha is given to every method with every mask of ``bench.masks``; what reads a trimap gets
-the picture's ``trimap1`` instead, once. A method has a process of its own for each picture, so that its peak memory is
-its own. Run it with
+Every method processes every picture with every mask of ``bench.masks``. Methods that need a trimap process each picture
+once, with its ``trimap1``. Each method runs in a separate process per picture, so that peak memory can be measured.
+Usage:
 
     make bench-matting [DATASET=folder] [PICTURES="GT01 GT04"] [SIDES="96 320"] [FAULTS="clean"] [METHODS="rembg high"]
 
-Without a folder it makes its own pictures, on which it tries fewer masks and only one of pymatting's estimators.
-Alphas, contact sheets, ``matting.json`` and ``matting.md`` are written to ``out/bench-matting/``.
+Without DATASET, the benchmark uses synthetic pictures, fewer masks, and only one pymatting estimator. It writes alphas,
+contact sheets, ``matting.json`` and ``matting.md`` to ``out/bench-matting/``.
 """
 
 import argparse
@@ -26,38 +26,38 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from bench import contenders, errors, machine, matting_report, sheet
-from bench.contenders import BARE, OF_MASKS, OF_TRIMAPS, REMBG, Contender
+from bench import errors, matting_report, platform_info, sheet
 from bench.errors import Errors, Region
 from bench.masks import Fault, mask
+from bench.matting_methods import BARE, MASK_METHODS, REMBG, TRIMAP_METHODS, Method, warm_up
 from bench.matting_report import BAND, PICTURE, Result
-from bench.measure import Cost, Failure, Job, Measurement, measure
-from bench.pictures import Truth, dataset, synthetic
+from bench.measure import Case, Cost, Failure, Measurement, measure
+from bench.pictures import GroundTruth, dataset, synthetic
 from core.types import Alpha, Rgb
 
 OUT: Final = Path(__file__).parent.parent / "out" / "bench-matting"
 
 _SIDES_PX: Final = (96, 160, 320, 1024)
 _FEW_SIDES_PX: Final = (96, 320)
-"""For the synthetic pictures, with which rembg and pymatting take three times as long as with real ones."""
+"""Mask sizes for synthetic pictures, which take rembg and pymatting three times as long as real ones."""
 
 _TIME_LIMIT_S: Final = 120.0
-"""For each mask."""
+"""Per mask."""
 
 _TRIMAP_TIME_LIMIT_S: Final = 30.0
-"""Shorter, since pymatting's slowest estimator would take most of the time."""
+"""Per trimap; shorter, because pymatting's slowest estimator would otherwise dominate the run time."""
 
 _TRIMAP: Final = "trimap1"
 _SHEET_SIDE_PX: Final = 320
 _SHEET_METHODS: Final = (BARE, REMBG, "standard", "high", "ultra_high")
 
 Hints: TypeAlias = dict[str, NDArray[Any]]
-"""Masks and trimaps by their names."""
+"""Masks and trimaps by name."""
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What one call took and said; ``failed`` is the error that it raised, and there is no alpha then."""
+class CallResult:
+    """Cost and warnings of one call; ``failed`` is the error if the call raised one and produced no alpha."""
 
     wall_s: float
     cpu_s: float
@@ -67,50 +67,58 @@ class Answered:
 
 
 def main() -> None:
-    """Measure, print the tables and write everything."""
-    asked = _arguments()
+    """Run the benchmark, print the report, and write all files."""
+    arguments = _arguments()
     OUT.mkdir(parents=True, exist_ok=True)
     truths = [
         truth
-        for truth in (dataset(asked.dataset) if asked.dataset else synthetic())
-        if not asked.pictures or truth.name in asked.pictures
+        for truth in (dataset(arguments.dataset) if arguments.dataset else synthetic())
+        if not arguments.pictures or truth.name in arguments.pictures
     ]
-    results = run(truths, asked.sides, asked.faults, {BARE, *asked.methods}, OUT)
-    where = machine.describe()
+    results = run(truths, arguments.sides, arguments.faults, {BARE, *arguments.methods}, OUT)
+    where = platform_info.describe()
     report = matting_report.markdown(results, where)
     (OUT / "matting.md").write_text(f"{report}\n")
-    (OUT / "matting.json").write_text(json.dumps({"machine": where, "results": [asdict(one) for one in results]}))
-    if _SHEET_SIDE_PX in asked.sides:
-        for fault in asked.faults:
+    (OUT / "matting.json").write_text(json.dumps({"platform": where, "results": [asdict(one) for one in results]}))
+    if _SHEET_SIDE_PX in arguments.sides:
+        for fault in arguments.faults:
             _contact_sheet(truths, _name(_SHEET_SIDE_PX, fault)).save(OUT / f"contact-sheet-{fault}.png")
     print(report)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.matting", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--dataset", type=Path, help="folder with input/, alpha/ and perhaps trimap1/")
-    parser.add_argument("--pictures", nargs="+", help="names; all if not given")
-    parser.add_argument("--sides", type=int, nargs="+", help="the masks' longer sides")
-    parser.add_argument("--faults", type=Fault, nargs="+", default=list(Fault), help="what is wrong with the masks")
-    every = [*OF_MASKS, *OF_TRIMAPS]
-    parser.add_argument("--methods", nargs="+", choices=every, help="the bare mask is always there")
-    asked = parser.parse_args()
-    asked.sides = asked.sides or (_SIDES_PX if asked.dataset else _FEW_SIDES_PX)
-    asked.methods = asked.methods or (every if asked.dataset else [*OF_MASKS, "pymatting cf"])
-    return asked
+    parser.add_argument(
+        "--dataset",
+        type=Path,
+        help="Folder with input/, alpha/ and, optionally, trimap1/. Default: synthetic pictures.",
+    )
+    parser.add_argument("--pictures", nargs="+", help="Names of pictures. Default: all.")
+    parser.add_argument("--sides", type=int, nargs="+", help="Longer sides of the masks in pixels, e.g. 96 320.")
+    parser.add_argument(
+        "--faults", type=Fault, nargs="+", default=list(Fault), help="Faults of the masks. Default: all."
+    )
+    every = [*MASK_METHODS, *TRIMAP_METHODS]
+    parser.add_argument(
+        "--methods", nargs="+", choices=every, help="Methods to compare. The bare mask is always included."
+    )
+    arguments = parser.parse_args()
+    arguments.sides = arguments.sides or (_SIDES_PX if arguments.dataset else _FEW_SIDES_PX)
+    arguments.methods = arguments.methods or (every if arguments.dataset else [*MASK_METHODS, "pymatting cf"])
+    return arguments
 
 
 def run(
-    truths: Sequence[Truth], sides_px: Sequence[int], faults: Sequence[Fault], methods: Collection[str], out: Path
+    truths: Sequence[GroundTruth], sides_px: Sequence[int], faults: Sequence[Fault], methods: Collection[str], out: Path
 ) -> list[Result]:
-    """Let methods work on pictures, and compare what they make with the truth.
+    """Run methods on pictures and compare their alphas with the truth.
 
     Args:
-        truths: the pictures.
-        sides_px: of the masks, the longer ones.
-        faults: of the masks.
-        methods: of ``contenders.OF_MASKS``, the bare mask among them, and of ``contenders.OF_TRIMAPS``.
-        out: folder for the alphas, one folder for each picture.
+        truths: pictures with their true alphas.
+        sides_px: longer sides of the masks.
+        faults: faults of the masks.
+        methods: keys of ``MASK_METHODS`` and ``TRIMAP_METHODS``; must include the bare mask.
+        out: folder for the alphas, with one subfolder per picture.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     results: list[Result] = []
@@ -119,9 +127,9 @@ def run(
         for truth in truths:
             masks: Hints = {_name(side, fault): mask(truth.alpha, side, fault) for side in sides_px for fault in faults}
             trimaps: Hints = {name: trimap for name, trimap in truth.trimaps.items() if name == _TRIMAP}
-            for method in (known for known in (*OF_MASKS, *OF_TRIMAPS) if known in methods):
+            for method in (known for known in (*MASK_METHODS, *TRIMAP_METHODS) if known in methods):
                 progress.update(task, description=f"{truth.name}, {method}")
-                results += _measure(truth, method, masks if method in OF_MASKS else trimaps, out / truth.name)
+                results += _measure(truth, method, masks if method in MASK_METHODS else trimaps, out / truth.name)
                 progress.advance(task)
     return results
 
@@ -130,38 +138,38 @@ def _name(side_px: int, fault: Fault) -> str:
     return f"{side_px}-{fault}"
 
 
-def _measure(truth: Truth, method: str, hints: Hints, folder: Path) -> Iterator[Result]:
-    """Let a method work on all hints of a picture, in a process of its own, and judge what it made."""
+def _measure(truth: GroundTruth, method: str, hints: Hints, folder: Path) -> Iterator[Result]:
+    """Run a method on all hints of a picture in a separate process, and yield the errors for each hint."""
     if not hints:
         return
     folder.mkdir(parents=True, exist_ok=True)
     paths = {hint: _path(folder, hint, method) for hint in hints}
     for path in paths.values():
-        path.unlink(missing_ok=True)  # an earlier run's
-    limit_s = (_TIME_LIMIT_S if method in OF_MASKS else _TRIMAP_TIME_LIMIT_S) * len(hints)
-    job = Job(_prepare, (method, truth.rgb, hints, paths), rounds=1, time_limit_s=limit_s)
-    outcome = measure({method: job})[method]
+        path.unlink(missing_ok=True)  # left by an earlier run
+    limit_s = (_TIME_LIMIT_S if method in MASK_METHODS else _TRIMAP_TIME_LIMIT_S) * len(hints)
+    case = Case(_prepare, (method, truth.rgb, hints, paths), rounds=1, time_limit_s=limit_s)
+    outcome = measure({method: case})[method]
     for hint in hints:
-        answered = _answered(outcome, hint)
+        called = _call_result(outcome, hint)
         yield Result(
             picture=truth.name,
             hint=hint,
             method=method,
-            errors=None if answered.failed else _judge(truth, hint, method, folder),
+            errors=None if called.failed else _judge(truth, hint, method, folder),
             peak_bytes=outcome.peak_bytes if isinstance(outcome, Cost) else None,
-            **vars(answered),
+            **vars(called),
         )
 
 
-def _answered(outcome: Measurement, hint: str) -> Answered:
+def _call_result(outcome: Measurement, hint: str) -> CallResult:
     if isinstance(outcome, Failure):
-        return Answered(0, 0, failed=outcome.reason)
-    answered: Answered = outcome.result[hint]
-    return answered
+        return CallResult(0, 0, failed=outcome.reason)
+    result: CallResult = outcome.result[hint]
+    return result
 
 
-def _judge(truth: Truth, hint: str, method: str, folder: Path) -> dict[str, Errors]:
-    """Compare with the truth, where anything was to decide and in the whole picture."""
+def _judge(truth: GroundTruth, hint: str, method: str, folder: Path) -> dict[str, Errors]:
+    """Compare an alpha with the truth, in the uncertain band and in the whole picture."""
     seen = truth.alpha if hint == _TRIMAP else _read(_path(folder, hint, BARE))
     band = errors.band(truth.alpha, seen, truth.trimaps.get(_TRIMAP))
     regions: Mapping[str, Region] = {BAND: band, PICTURE: np.ones_like(band)}
@@ -176,33 +184,33 @@ def _read(path: Path) -> Alpha:
     return np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), np.float32) / np.float32(255)
 
 
-# In the method's process: alphas stay out of its memory and of what it sends.
+# Runs in the child process, which writes alphas to files to keep its memory and its messages small.
 
 
-def _prepare(method: str, rgb: Rgb, hints: Hints, paths: Mapping[str, Path]) -> Callable[[], dict[str, Answered]]:
-    contender = {**OF_MASKS, **OF_TRIMAPS}[method]
-    contenders.warm_up(contender, next(iter(hints.values())))
-    return partial(_answer_all, contender, rgb, hints, paths)
+def _prepare(method: str, rgb: Rgb, hints: Hints, paths: Mapping[str, Path]) -> Callable[[], dict[str, CallResult]]:
+    function = {**MASK_METHODS, **TRIMAP_METHODS}[method]
+    warm_up(function, next(iter(hints.values())))
+    return partial(_call_all, function, rgb, hints, paths)
 
 
-def _answer_all(contender: Contender, rgb: Rgb, hints: Hints, paths: Mapping[str, Path]) -> dict[str, Answered]:
-    return {name: _answer(contender, rgb, hint, paths[name]) for name, hint in hints.items()}
+def _call_all(method: Method, rgb: Rgb, hints: Hints, paths: Mapping[str, Path]) -> dict[str, CallResult]:
+    return {name: _call(method, rgb, hint, paths[name]) for name, hint in hints.items()}
 
 
-def _answer(contender: Contender, rgb: Rgb, hint: NDArray[Any], path: Path) -> Answered:
+def _call(method: Method, rgb: Rgb, hint: NDArray[Any], path: Path) -> CallResult:
     cpu, wall = time.process_time(), time.perf_counter()
     try:
-        answer = contender(rgb, hint)
-    except Exception as error:  # whatever a method raises is its result, and the others go on
+        output = method(rgb, hint)
+    except Exception as error:  # record any error and continue with the other methods
         failed = f"{type(error).__name__}: {error}"
-        return Answered(time.perf_counter() - wall, time.process_time() - cpu, failed=failed)
+        return CallResult(time.perf_counter() - wall, time.process_time() - cpu, failed=failed)
     wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
-    cv2.imwrite(str(path), answer.alpha, (cv2.IMWRITE_PNG_COMPRESSION, 1))
-    return Answered(wall_s, cpu_s, answer.notes, answer.fell_back)
+    cv2.imwrite(str(path), output.alpha, (cv2.IMWRITE_PNG_COMPRESSION, 1))
+    return CallResult(wall_s, cpu_s, output.notes, output.fell_back)
 
 
-def _contact_sheet(truths: Sequence[Truth], hint: str) -> Image.Image:
-    """Show each picture where it is most uncertain, and what each method made of it with one kind of mask."""
+def _contact_sheet(truths: Sequence[GroundTruth], hint: str) -> Image.Image:
+    """Draw the most uncertain crop of each picture and the alphas of all methods for one kind of mask."""
     rows = {}
     for truth in truths:
         window = sheet.busiest_window(truth.alpha)

@@ -1,4 +1,4 @@
-"""The matting benchmark's results as Markdown."""
+"""Format the results of the matting benchmark as Markdown."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Final, TypeAlias
 
-from bench.contenders import BARE, OF_MASKS, OF_TRIMAPS, REMBG
 from bench.errors import Errors
+from bench.matting_methods import BARE, MASK_METHODS, REMBG, TRIMAP_METHODS
 
 PICTURE: Final = "picture"
 BAND: Final = "band"
@@ -18,16 +18,20 @@ _GOALS: Final = {
     "ultra_high": {"sad": 0.60, "mse": 0.35, "gradient": 0.80},
 }
 _NEVER_WORSE: Final = 1.02
-_LEAST: Final = 1e-6  # an error of 0 has no ratio
+_LEAST: Final = 1e-6  # avoids division by 0
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a method made of a picture and a hint.
+    """The result of a method for one picture and one hint.
 
-    ``hint`` is the mask's size and fault (``320-clean``) or a trimap's name. ``errors``, by region, is None if the
-    method ``failed``, which is then the reason. ``fell_back`` tells that it delivered something else than its alpha.
-    ``peak_bytes`` is the most memory that it took for any hint of the picture.
+    Attributes:
+        hint: size and fault of the mask (``320-clean``), or name of the trimap.
+        errors: errors by region; None if the method failed.
+        peak_bytes: peak memory over all hints of the picture.
+        notes: warnings of the method.
+        fell_back: True if the method failed and returned the mask instead of its own alpha.
+        failed: reason of the failure; None if there was none.
     """
 
     picture: str
@@ -43,18 +47,18 @@ class Result:
 
 
 Keyed: TypeAlias = Mapping[tuple[str, str, str], Result]
-"""By picture, hint and method."""
+"""Results by picture, hint, and method."""
 
 
 def markdown(results: Sequence[Result], where: str) -> str:
-    """Write all tables: goals, ratios to rembg, means, ratios for each picture, and what went wrong."""
+    """Return the report: goals, ratios to rembg, means, ratios per picture, failures, and warnings."""
     keyed = {(one.picture, one.hint, one.method): one for one in results}
-    masks = list(dict.fromkeys(one.hint for one in results if one.method in OF_MASKS))
+    masks = list(dict.fromkeys(one.hint for one in results if one.method in MASK_METHODS))
     pictures = list(dict.fromkeys(one.picture for one in results))
     sections = [
-        f"Machine: {where}.",
+        f"Platform: {where}.",
         f"{len(pictures)} pictures, {len(masks)} masks each. Ratios are geometric means over pictures and masks,"
-        " without the cases in which rembg fell back to the bare mask.",
+        " except where rembg fell back to the bare mask.",
         _goals(keyed, pictures, masks),
         *(_ratios(keyed, pictures, masks, region) for region in (PICTURE, BAND)),
         _means(results),
@@ -68,15 +72,17 @@ def markdown(results: Sequence[Result], where: str) -> str:
 def ratio(
     keyed: Keyed, method: str, peer: str, cases: Iterable[tuple[str, str]], region: str, error: str
 ) -> float | None:
-    """Return the geometric mean of a method's error over its peer's, of the cases in which both did their own work.
+    """Return the geometric mean of a method's error divided by its peer's.
+
+    Skips the cases in which either method failed or fell back. Returns None if no case is left.
 
     Args:
         keyed: all results.
-        method: whose errors.
-        peer: against whose.
-        cases: picture and hint.
-        region: where, as a key of ``Result.errors``.
-        error: which, as a field of ``Errors``.
+        method: method in the numerator.
+        peer: method in the denominator.
+        cases: pairs of picture and hint.
+        region: key of ``Result.errors``.
+        error: field of ``Errors``.
     """
     logs = []
     for case in cases:
@@ -113,7 +119,7 @@ def _against_bare(keyed: Keyed, picture: str, masks: Iterable[str]) -> float | N
 
 
 def _ratios(keyed: Keyed, pictures: Sequence[str], masks: Sequence[str], region: str) -> str:
-    methods = [method for method in OF_MASKS if method != REMBG]
+    methods = [method for method in MASK_METHODS if method != REMBG]
     rows = []
     for label, hints in _groups(masks):
         cases = [(picture, hint) for picture in pictures for hint in hints]
@@ -127,7 +133,7 @@ def _ratio_cell(keyed: Keyed, method: str, cases: Sequence[tuple[str, str]], reg
 
 
 def _groups(masks: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Yield all masks, those of each size, those of each fault, and each."""
+    """Yield labels and masks: all masks, the masks of each size, the masks of each fault, and each single mask."""
     yield "all", list(masks)
     parts = [dict.fromkeys(name.split("-", 1)[part] for name in masks) for part in (0, 1)]
     yield from ((f"{side} px", [name for name in masks if name.startswith(f"{side}-")]) for side in parts[0])
@@ -136,11 +142,14 @@ def _groups(masks: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _means(results: Sequence[Result]) -> str:
-    rows = [_means_of(method, [one for one in results if one.method == method]) for method in (*OF_MASKS, *OF_TRIMAPS)]
+    rows = [
+        _means_of(method, [one for one in results if one.method == method])
+        for method in (*MASK_METHODS, *TRIMAP_METHODS)
+    ]
     heads = [*(f"{_title(error)}" for error in _ERRORS), "MSE, band", "s", "CPU s", "MB", "runs", "fell back", "failed"]
     title = (
         "Means over pictures and masks; pymatting's over pictures, from trimap1. Errors over the picture; SAD, gradient"
-        " and connectivity in thousands, MSE in thousandths. MB: the most memory that was added"
+        " and connectivity in thousands, MSE in thousandths. MB: peak memory added"
     )
     return _table(title, ["", *heads], [row for row in rows if row])
 
@@ -170,7 +179,7 @@ def _means_of(method: str, results: Sequence[Result]) -> list[str]:
 
 
 def _by_picture(keyed: Keyed, pictures: Sequence[str], masks: Sequence[str]) -> str:
-    methods = [method for method in OF_MASKS if method != REMBG]
+    methods = [method for method in MASK_METHODS if method != REMBG]
     rows = []
     for picture in pictures:
         cases = [(picture, hint) for hint in masks]
@@ -190,7 +199,7 @@ def _worse_than_bare(keyed: Keyed, pictures: Sequence[str], masks: Sequence[str]
         worst = ", ".join(f"{hint} {against[hint]:.2f}" for hint in worse)
         rows.append([picture, _number(_against_bare(keyed, picture, masks)), worst])
     return _table(
-        "SAD of `high` relative to the bare mask, and the masks with which it is over 2 % worse",
+        "SAD of `high` relative to the bare mask, and the masks for which it is over 2 % worse",
         ["", "all masks", "worse"],
         rows,
     )
@@ -202,7 +211,7 @@ def _incidents(results: Sequence[Result]) -> str:
         for one in results
         if one.failed or one.notes
     ]
-    return "Failures, falls back to the bare mask, warnings:\n\n" + ("\n".join(lines) or "none")
+    return "Failures, fallbacks to the bare mask, and warnings:\n\n" + ("\n".join(lines) or "none")
 
 
 def _number(value: float | None) -> str:

@@ -1,9 +1,8 @@
-"""What a call costs: wall time, CPU time and peak memory, measured in a process of its own.
+"""Measure wall time, CPU time, and peak memory of calls in separate processes.
 
-Memory is what the call adds: the highest resident size while it runs, less the resident size before the first round.
-Linux forgets the earlier peak on request (``5`` to ``/proc/self/clear_refs``) and then tells the new one as ``VmHWM``.
-Elsewhere the peak is what the call adds to the process's highest resident size so far (``ru_maxrss``), which is less
-than the truth if the preparation took more memory than it kept.
+Memory is the peak resident size during the call minus the resident size before the first round. On Linux, writing ``5``
+to ``/proc/self/clear_refs`` resets the peak that ``VmHWM`` reports. Other systems only report the peak of the whole
+process (``ru_maxrss``), so the result is too low if the preparation used more memory than it kept.
 """
 
 import gc
@@ -24,14 +23,17 @@ _CLEAR_REFS: Final = Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
-class Job:
-    """A call to be measured.
+class Case:
+    """A call to measure. The arguments and the result of the call must support pickling.
 
-    ``prepare(*arguments)`` runs once in the child, unmeasured, and returns the call; it is the place for imports and
-    for a warm-up. It is a function of a module, and the arguments and the call's result can be pickled.
-
-    ``memory_limit_bytes`` is how much writable memory the call may take beyond what the process has by then
-    (``RLIMIT_DATA``, Linux); ``time_limit_s`` is for each round.
+    Attributes:
+        prepare: module-level function that imports, warms up, and returns the call. Runs once in the child process and
+            is not measured.
+        arguments: arguments of ``prepare``.
+        rounds: number of measured calls.
+        time_limit_s: time limit per round.
+        memory_limit_bytes: writable memory that the call may allocate in addition to that of the process
+            (``RLIMIT_DATA``, Linux).
     """
 
     prepare: Callable[..., Callable[[], Any]]
@@ -43,9 +45,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a call took: the medians of the rounds' times, CPU of all threads, the most memory of any round.
+    """The cost of a call over all rounds.
 
-    ``result`` is that of the round whose wall time it is (of an even number of rounds, the faster middle one).
+    Attributes:
+        wall_s: median wall time.
+        cpu_s: median CPU time of all threads.
+        peak_bytes: maximum of the memory added.
+        result: return value of the round with the median wall time; of the faster middle one if the number of rounds is
+            even.
     """
 
     wall_s: float
@@ -56,7 +63,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a call could not be measured: an exception that it raised, a limit, or the death of its process."""
+    """The reason why a case failed: an exception, an exceeded limit, or the exit of its process."""
 
     reason: str
 
@@ -64,27 +71,27 @@ class Failure:
 Measurement: TypeAlias = Cost | Failure
 
 
-def measure(jobs: Mapping[str, Job]) -> dict[str, Measurement]:
-    """Run every job's rounds, each job in a process of its own, in turns: what disturbs one disturbs all.
+def measure(cases: Mapping[str, Case]) -> dict[str, Measurement]:
+    """Run the rounds of all cases, each case in a separate process.
 
-    A job that fails is out; the others go on.
+    Cases take turns, so that other load on the computer affects them equally. A failed case is skipped from then on.
     """
-    measured: dict[str, list[Cost]] = {name: [] for name in jobs}
+    measured: dict[str, list[Cost]] = {name: [] for name in cases}
     failed: dict[str, Failure] = {}
     children: dict[str, _Child] = {}
     try:
-        for turn in range(max(job.rounds for job in jobs.values())):
-            for name, job in jobs.items():
-                if turn >= job.rounds or name in failed:
+        for turn in range(max(case.rounds for case in cases.values())):
+            for name, case in cases.items():
+                if turn >= case.rounds or name in failed:
                     continue
                 if name not in children:
-                    children[name] = _Child(job)
+                    children[name] = _Child(case)
                 outcome = children[name].run()
                 if isinstance(outcome, Failure):
                     failed[name] = outcome
                 else:
                     measured[name].append(outcome)
-                if isinstance(outcome, Failure) or turn + 1 == job.rounds:
+                if isinstance(outcome, Failure) or turn + 1 == case.rounds:
                     children.pop(name).end()
     finally:
         for child in children.values():
@@ -102,19 +109,19 @@ def _summary(rounds: list[Cost]) -> Cost:
 
 
 class _Child:
-    """A process with one job."""
+    """A child process that runs one case."""
 
-    def __init__(self, job: Job) -> None:
-        # Spawned: a fork would begin with what this process has resident, and with its threads' locks.
+    def __init__(self, case: Case) -> None:
+        # A fork would inherit the resident memory of this process and the locks of its threads.
         context = multiprocessing.get_context("spawn")
-        self._time_limit_s = job.time_limit_s
+        self._time_limit_s = case.time_limit_s
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, job), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, case), daemon=True)
         self._process.start()
         theirs.close()
 
     def run(self) -> Measurement:
-        """Do one round."""
+        """Run one round."""
         try:
             if isinstance(failure := self._pipe.recv(), Failure):
                 return failure
@@ -124,7 +131,7 @@ class _Child:
             outcome: Measurement = self._pipe.recv()
         except (EOFError, ConnectionError):
             self._process.join()
-            return Failure(f"its process ended with {self._process.exitcode}")
+            return Failure(f"the process exited with {self._process.exitcode}")
         return outcome
 
     def end(self) -> None:
@@ -133,24 +140,24 @@ class _Child:
         self._pipe.close()
 
 
-def _serve(pipe: Connection, job: Job) -> None:
+def _serve(pipe: Connection, case: Case) -> None:
     try:
-        call = job.prepare(*job.arguments)
+        call = case.prepare(*case.arguments)
         gc.collect()
         before = resident_bytes()
         while True:
             pipe.send(None)  # ready
             pipe.recv()
-            pipe.send(_run(call, before, job.memory_limit_bytes))
+            pipe.send(_run(call, before, case.memory_limit_bytes))
             gc.collect()
     except Exception as error:
         pipe.send(Failure(f"{type(error).__name__}: {error}".strip()))
         if not isinstance(error, MemoryError):
-            raise  # its trace belongs on stderr
+            raise  # prints the traceback on stderr
 
 
 def _run(call: Callable[[], Any], before: int, memory_limit_bytes: int | None) -> Cost:
-    _forget_peak()
+    _reset_peak()
     with _data_limit(memory_limit_bytes):
         cpu, wall = time.process_time(), time.perf_counter()
         result = call()
@@ -160,7 +167,7 @@ def _run(call: Callable[[], Any], before: int, memory_limit_bytes: int | None) -
 
 @contextmanager
 def _data_limit(more_bytes: int | None) -> Iterator[None]:
-    """Limit writable memory: not the address space, of which threads' arenas reserve much that they never use."""
+    """Limit writable memory. A limit of the address space would count arenas that threads reserve but never use."""
     if more_bytes is None:
         yield
         return
@@ -172,18 +179,18 @@ def _data_limit(more_bytes: int | None) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-def _forget_peak() -> None:
+def _reset_peak() -> None:
     if _CLEAR_REFS.exists():
         _CLEAR_REFS.write_text("5")
 
 
 def resident_bytes() -> int:
-    """Return what this process has resident, where the system tells; elsewhere the most that it had."""
+    """Return the resident size of this process; outside Linux, its peak."""
     return _status_bytes("VmRSS") if _CLEAR_REFS.exists() else _highest_resident_bytes()
 
 
 def peak_bytes() -> int:
-    """Return the most that this process had resident, where the system tells since :func:`measure` last began."""
+    """Return the peak resident size of this process; on Linux, since the start of the current round."""
     return _status_bytes("VmHWM") if _CLEAR_REFS.exists() else _highest_resident_bytes()
 
 

@@ -1,7 +1,7 @@
-"""What the orchestration adds: an execution's time, less the time that its stages' own work took.
+"""Measure the overhead of the orchestration: the time of an execution minus the time of its stages.
 
-Warm executions one after another on the embedded cloud, beside the same pictures through core.pipeline in one process.
-Run it with ``make bench``.
+Runs warm executions one at a time on the embedded cloud, and the same pictures through core.pipeline in one process.
+Usage: ``make bench``.
 """
 
 import json
@@ -25,7 +25,7 @@ ROUNDS = 9
 
 
 def main() -> None:
-    """Print medians as JSON, in seconds."""
+    """Print medians in seconds as JSON."""
     pictures = [photograph(number) for number in range(ROUNDS + 1)]
     in_process = [process(picture) for picture in pictures][1:]
     with EmbeddedCloud(ROOT / "template.yaml", {"DefaultModel": "classical"}) as cloud:
@@ -35,7 +35,7 @@ def main() -> None:
     report = {
         "rounds": ROUNDS,
         "execution": round(statistics.median(totals), 3),
-        "work_of_its_stages": round(statistics.median(work), 3),
+        "stages": round(statistics.median(work), 3),
         "overhead": round(statistics.median(total - own for total, own in runs), 3),
         "one_process": round(statistics.median(in_process), 3),
         "execution_to_one_process": round(statistics.median(totals) / statistics.median(in_process), 2),
@@ -44,22 +44,25 @@ def main() -> None:
 
 
 def photograph(number: int) -> bytes:
-    """Return a 600 x 400 photograph; each number is another content, so that the cache does not answer."""
+    """Return a 600 x 400 photograph. Each number gives different bytes, which avoids cache hits."""
     rgb = photographs.coffee().copy()
     rgb[0, 0] = number
     return encode(rgb, np.ones(rgb.shape[:2], np.float32), Options()).data
 
 
 def process(picture: bytes) -> float:
-    """Return how long all stages take in this process."""
+    """Return the seconds that all stages take in this process."""
     started = time.perf_counter()
     remove_background(picture, Options(model="classical"), networks=Networks(ModelSource(()), threads=1))
     return time.perf_counter() - started
 
 
 def execute(stack: Stack, number: int, picture: bytes) -> tuple[float, float]:
-    """Return how long an execution takes, and how much of that is its stages' own work."""
-    source = {"bucket": stack.outputs["UploadsBucket"], "key": f"backgrounds/{number}.png"}  # starts nothing by itself
+    """Return the seconds of an execution, and those of its stages."""
+    source = {
+        "bucket": stack.outputs["UploadsBucket"],
+        "key": f"backgrounds/{number}.png",
+    }  # uploads under this prefix start no execution
     stack.s3.put_object(Bucket=source["bucket"], Key=source["key"], Body=picture)
     arn = stack.stepfunctions.start_execution(
         stateMachineArn=stack.outputs["StateMachineArn"], input=json.dumps({"source": source})

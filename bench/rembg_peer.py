@@ -1,6 +1,6 @@
-"""rembg's own ``remove`` with a given mask instead of a network, and a look at what it does inside.
+"""Run ``rembg.remove`` with a given mask instead of a network, and time its internal steps.
 
-rembg keeps its work apart from the network's, so that both sides of a comparison start from the same mask.
+Both sides of a comparison can then start from the same mask.
 """
 
 import time
@@ -17,7 +17,7 @@ from core.types import Mask, Rgb
 
 
 class Seconds(NamedTuple):
-    """How long a part took, and its CPU time in all threads."""
+    """Wall time, and CPU time of all threads."""
 
     wall: float
     cpu: float
@@ -25,12 +25,13 @@ class Seconds(NamedTuple):
 
 @dataclass(frozen=True)
 class Removal:
-    """What rembg made, and what its alpha matting took of the time.
+    """The output of rembg and the time of its alpha matting.
 
-    ``output`` is a PNG file for a file, H x W x 4 uint8 for an array. ``alpha`` is the part from the mask to alpha
-    (trimap and ``estimate_alpha_cf``), ``foreground`` the part that estimates the foreground's colours; both are None
-    without alpha matting. ``swallowed`` is the error that the matting raised and that rembg kept to itself: the output
-    then has the bare mask as its alpha.
+    Attributes:
+        output: a PNG file if the input was a file; H x W x 4 uint8 if it was an array.
+        alpha: time from the mask to alpha (trimap and ``estimate_alpha_cf``); None without alpha matting.
+        foreground: time to estimate the foreground colors; None without alpha matting.
+        swallowed: message of an error in the matting that rembg caught. The output then has the bare mask as its alpha.
     """
 
     output: bytes | NDArray[np.uint8]
@@ -42,13 +43,13 @@ class Removal:
 def prepare(
     picture: bytes | Rgb, mask: Mask, *, alpha_matting: bool = False, decontaminate: bool = False
 ) -> Callable[[], Removal]:
-    """Import rembg, let it load its compiled code, and return the call of ``remove`` with its defaults.
+    """Import and warm up rembg, and return a call of ``remove`` with rembg's defaults.
 
     Args:
-        picture: a picture's file, or H x W x 3 uint8.
-        mask: h x w float32 in [0, 1], the network's.
-        alpha_matting: as rembg's argument of this name.
-        decontaminate: as rembg's argument of this name.
+        picture: an encoded file, or H x W x 3 uint8.
+        mask: h x w float32 in [0, 1].
+        alpha_matting: passed to rembg.
+        decontaminate: passed to rembg.
     """
     modes = {"alpha_matting": alpha_matting, "decontaminate": decontaminate}
     small = np.zeros((32, 32), np.float32)
@@ -58,19 +59,19 @@ def prepare(
 
 
 def remove(picture: bytes | Rgb, mask: Mask, *, alpha_matting: bool = False, decontaminate: bool = False) -> Removal:
-    """Remove the background by rembg with its defaults; for the arguments see ``prepare``."""
+    """Remove the background with rembg's defaults. ``prepare`` describes the arguments."""
     from rembg import bg
 
-    watch = _Watch(bg.alpha_matting_cutout, bg.estimate_foreground_ml)
-    with patch.multiple(bg, alpha_matting_cutout=watch.cut_out, estimate_foreground_ml=watch.colour):
+    timer = _MattingTimer(bg.alpha_matting_cutout, bg.estimate_foreground_ml)
+    with patch.multiple(bg, alpha_matting_cutout=timer.cut_out, estimate_foreground_ml=timer.color):
         output = bg.remove(
             picture, session=_MaskSession(mask), alpha_matting=alpha_matting, decontaminate=decontaminate
         )
-    return Removal(output, watch.alpha, watch.foreground, watch.swallowed)
+    return Removal(output, timer.alpha, timer.foreground, timer.swallowed)
 
 
 class _MaskSession:
-    """Answers with a mask as rembg's sessions do: 8 bits, enlarged by Lanczos."""
+    """A rembg session that returns a given mask: 8 bits, resized with the Lanczos filter as in rembg's sessions."""
 
     def __init__(self, mask: Mask) -> None:
         self._mask = Image.fromarray((mask.clip(0, 1) * 255).astype(np.uint8))
@@ -79,8 +80,8 @@ class _MaskSession:
         return [self._mask.resize(picture.size, Image.Resampling.LANCZOS)]
 
 
-class _Watch:
-    """Stands around two of rembg's functions, the second of which the first calls once alpha is there."""
+class _MattingTimer:
+    """Wrap two functions of rembg to time them. ``cut_out`` calls ``color`` as soon as alpha is computed."""
 
     def __init__(self, cutout: Callable[..., Any], foreground: Callable[..., Any]) -> None:
         self._cutout, self._foreground = cutout, foreground
@@ -93,20 +94,20 @@ class _Watch:
         self._started = _now()
         try:
             return self._cutout(*arguments)
-        except ValueError as error:  # the only one that rembg catches
+        except ValueError as error:  # rembg catches no other error
             self.swallowed = str(error)
             raise
         finally:
             self._started = None
 
-    def colour(self, *arguments: Any) -> Any:
+    def color(self, *arguments: Any) -> Any:
         if self._started is None:
             return self._foreground(*arguments)
         reached = _now()
         self.alpha = _between(self._started, reached)
-        colours = self._foreground(*arguments)
+        colors = self._foreground(*arguments)
         self.foreground = _between(reached, _now())
-        return colours
+        return colors
 
 
 def _now() -> Seconds:

@@ -1,8 +1,8 @@
-"""Pictures whose true alpha is known: subjects drawn strand by strand and composed over photographs.
+"""Synthetic pictures with a known alpha: subjects drawn stroke by stroke and composed over photographs.
 
-A subject is painted in opaque or translucent strokes, three times as large as the picture, and shaded by a photograph.
-It is then made smaller and blurred as a lens would, composed with its background in linear light as a sensor does, and
-given noise. So soft alpha comes from where it comes from in a photograph: from strokes that are thinner than a pixel.
+A subject is drawn with opaque or translucent strokes at three times the resolution of the picture, and shaded with a
+photograph. It is then downscaled, blurred like a lens, composed over the background in linear light, and given noise.
+Soft alpha thus has the same cause as in a photograph: strokes that are thinner than a pixel.
 """
 
 from collections.abc import Callable
@@ -15,9 +15,9 @@ from skimage import data as photographs
 
 from core.types import Alpha, Rgb
 
-Colour: TypeAlias = tuple[int, int, int]
+Color: TypeAlias = tuple[int, int, int]
 Points: TypeAlias = NDArray[np.floating[Any]]
-"""N x 2: x and y in pixels of the picture."""
+"""N x 2 array of x and y in pixels of the picture."""
 
 _SUPERSAMPLING: Final = 3
 _LENS_SIGMA: Final = 0.6  # px
@@ -26,50 +26,48 @@ _GAMMA: Final = 2.2
 
 
 class Canvas:
-    """A subject being painted: colour and coverage, at ``_SUPERSAMPLING`` times the picture's size."""
+    """Color and coverage of a subject, at ``_SUPERSAMPLING`` times the size of the picture."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
-        self.colour = np.zeros((height * _SUPERSAMPLING, width * _SUPERSAMPLING, 3), np.uint8)
-        self.coverage = np.zeros(self.colour.shape[:2], np.uint8)
+        self.color = np.zeros((height * _SUPERSAMPLING, width * _SUPERSAMPLING, 3), np.uint8)
+        self.coverage = np.zeros(self.color.shape[:2], np.uint8)
 
-    def fill(self, outline: Points, colour: Colour, alpha: float = 1.0) -> None:
-        """Fill a polygon; ``alpha`` replaces what lay there before."""
+    def fill(self, outline: Points, color: Color, alpha: float = 1.0) -> None:
+        """Fill a polygon; ``alpha`` replaces the previous coverage."""
         points = [_magnified(outline)]
-        cv2.fillPoly(self.colour, points, colour)
+        cv2.fillPoly(self.color, points, color)
         cv2.fillPoly(self.coverage, points, (round(255 * alpha),))
 
-    def stroke(
-        self, path: Points, width_px: float, colour: Colour, alpha: float = 1.0, *, closed: bool = False
-    ) -> None:
-        """Draw a line of even width."""
+    def stroke(self, path: Points, width_px: float, color: Color, alpha: float = 1.0, *, closed: bool = False) -> None:
+        """Draw a line of constant width."""
         points, thickness = [_magnified(path)], max(1, round(width_px * _SUPERSAMPLING))
-        cv2.polylines(self.colour, points, closed, colour, thickness)
+        cv2.polylines(self.color, points, closed, color, thickness)
         cv2.polylines(self.coverage, points, closed, (round(255 * alpha),), thickness)
 
     def keep(self, outline: Points) -> None:
-        """Cut away what lies outside a polygon."""
+        """Erase everything outside a polygon."""
         inside = cv2.fillPoly(np.zeros_like(self.coverage), [_magnified(outline)], (1,))
         self.coverage *= np.asarray(inside, np.uint8)
 
     def shade(self, photograph: Rgb, strength: float) -> None:
-        """Give the subject the light and shade of a photograph; 0 leaves it flat."""
+        """Modulate the subject with the luminance of a photograph; strength 0 has no effect."""
         luma = cv2.cvtColor(cover(photograph, self.width, self.height), cv2.COLOR_RGB2GRAY).astype(np.float32)
         factor = 1 + strength * (luma / luma.mean() - 1)
         factor = cv2.resize(factor, self.coverage.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        self.colour = np.clip(self.colour * factor[..., None], 0, 255).astype(np.uint8)
+        self.color = np.clip(self.color * factor[..., None], 0, 255).astype(np.uint8)
 
     def dress(self, photograph: Rgb) -> None:
-        """Give the subject the colours of a photograph in place of its own."""
+        """Replace the colors of the subject with those of a photograph."""
         dressed = cover(photograph, self.width, self.height)
-        self.colour = np.asarray(cv2.resize(dressed, self.coverage.shape[::-1]), np.uint8)
+        self.color = np.asarray(cv2.resize(dressed, self.coverage.shape[::-1]), np.uint8)
 
 
 def compose(canvas: Canvas, background: Rgb, rng: np.random.Generator) -> tuple[Rgb, Alpha]:
-    """Photograph the subject in front of a background; return the picture and the subject's true alpha."""
+    """Compose the subject over a background; return the picture and the true alpha."""
     size = (canvas.width, canvas.height)
     coverage = canvas.coverage.astype(np.float32) / 255
-    light = (canvas.colour.astype(np.float32) / 255) ** _GAMMA * coverage[..., None]
+    light = (canvas.color.astype(np.float32) / 255) ** _GAMMA * coverage[..., None]
     premultiplied, alpha = (
         cv2.GaussianBlur(cv2.resize(plane, size, interpolation=cv2.INTER_AREA), (0, 0), _LENS_SIGMA)
         for plane in (light, coverage)
@@ -81,45 +79,45 @@ def compose(canvas: Canvas, background: Rgb, rng: np.random.Generator) -> tuple[
 
 
 def cover(photograph: Rgb, width: int, height: int) -> Rgb:
-    """Enlarge a photograph, grey or not, to cover a size, and cut it to that."""
-    colour = photograph if photograph.ndim == 3 else np.repeat(photograph[..., None], 3, axis=2)
-    scale = max(width / colour.shape[1], height / colour.shape[0])
-    size = (max(width, round(colour.shape[1] * scale)), max(height, round(colour.shape[0] * scale)))
-    resized = cv2.resize(colour, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
+    """Resize and crop a photograph, gray or RGB, to the given size, keeping the aspect ratio."""
+    color = photograph if photograph.ndim == 3 else np.repeat(photograph[..., None], 3, axis=2)
+    scale = max(width / color.shape[1], height / color.shape[0])
+    size = (max(width, round(color.shape[1] * scale)), max(height, round(color.shape[0] * scale)))
+    resized = cv2.resize(color, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
     return np.ascontiguousarray(resized[top : top + height, left : left + width])
 
 
 def hair(rng: np.random.Generator) -> tuple[Rgb, Alpha]:
-    """Show a head and shoulders with long, loose hair."""
+    """Draw a head and shoulders with long, loose hair."""
     canvas = Canvas(864, 720)
-    centre = np.array([432.0, 300.0])
+    center = np.array([432.0, 300.0])
     canvas.fill(_ellipse((432, 760), (270, 240)), (52, 74, 110))
-    _hair_of_a_head(canvas, centre, 1500, rng)
+    _hair_of_a_head(canvas, center, 1500, rng)
     canvas.fill(_ellipse((432, 470), (50, 90)), (190, 140, 114))
     canvas.fill(_ellipse((432, 325), (92, 125)), (222, 172, 145))
     canvas.shade(photographs.astronaut()[80:200, 170:290], 0.2)
-    _fringe(canvas, centre, rng)
+    _fringe(canvas, center, rng)
     return compose(canvas, photographs.stereo_motorcycle()[0], rng)
 
 
-def _hair_of_a_head(canvas: Canvas, centre: Points, count: int, rng: np.random.Generator) -> None:
+def _hair_of_a_head(canvas: Canvas, center: Points, count: int, rng: np.random.Generator) -> None:
     canvas.fill(_ellipse((432, 290), (128, 150)), (46, 30, 22))
     towards = rng.uniform(-1.25 * np.pi, 0.25 * np.pi, count)
-    roots = centre + np.stack([118 * np.cos(towards), 140 * np.sin(towards)], axis=1) * rng.uniform(0.75, 1, (count, 1))
+    roots = center + np.stack([118 * np.cos(towards), 140 * np.sin(towards)], axis=1) * rng.uniform(0.75, 1, (count, 1))
     paths = _strands(roots, towards, rng.uniform(140, 380, count), rng, curl=0.10, fall=0.17)
     _paint_strands(canvas, paths, _varied((74, 46, 30), count, rng), (0.35, 1.1), rng)
 
 
-def _fringe(canvas: Canvas, centre: Points, rng: np.random.Generator) -> None:
-    roots = centre + np.stack([rng.uniform(-90, 90, 160), rng.uniform(-125, -100, 160)], axis=1)
-    sideways = np.where(roots[:, 0] > centre[0], 0.25, np.pi - 0.25) + rng.normal(0, 0.25, 160)
+def _fringe(canvas: Canvas, center: Points, rng: np.random.Generator) -> None:
+    roots = center + np.stack([rng.uniform(-90, 90, 160), rng.uniform(-125, -100, 160)], axis=1)
+    sideways = np.where(roots[:, 0] > center[0], 0.25, np.pi - 0.25) + rng.normal(0, 0.25, 160)
     paths = _strands(roots, sideways, rng.uniform(120, 260, 160), rng, curl=0.06, fall=0.13)
     _paint_strands(canvas, paths, _varied((74, 46, 30), 160, rng), (0.4, 1.1), rng)
 
 
 def fur(rng: np.random.Generator) -> tuple[Rgb, Alpha]:
-    """Show a sitting animal with short, dense fur and whiskers."""
+    """Draw a sitting animal with short, dense fur and whiskers."""
     canvas = Canvas(900, 640)
     coat = cover(photographs.chelsea()[20:290, 90:400], 900, 640)
     parts = [_ellipse((450, 560), (220, 300)), _ellipse((450, 240), (150, 130))]
@@ -142,7 +140,7 @@ def fur(rng: np.random.Generator) -> tuple[Rgb, Alpha]:
 
 
 def foliage(rng: np.random.Generator) -> tuple[Rgb, Alpha]:
-    """Show a potted plant whose leaves leave gaps."""
+    """Draw a potted plant with gaps between its leaves."""
     canvas = Canvas(720, 900)
     count = 26
     roots = np.array([360.0, 740.0]) + rng.normal(0, 14, (count, 2))
@@ -160,7 +158,7 @@ def foliage(rng: np.random.Generator) -> tuple[Rgb, Alpha]:
 
 
 def _leaf(base: Points, angle: float, length: float) -> Points:
-    """Outline a pointed leaf that grows from ``base``."""
+    """Return the outline of a pointed leaf that starts at ``base``."""
     along = np.linspace(0, 1, 14)
     half_width = 0.17 * np.sin(np.pi * along**0.8)
     outline = np.concatenate([np.stack([along, half_width], 1), np.stack([along, -half_width], 1)[::-1]])
@@ -170,7 +168,7 @@ def _leaf(base: Points, angle: float, length: float) -> Points:
 
 
 def bicycle(rng: np.random.Generator) -> tuple[Rgb, Alpha]:
-    """Show a bicycle with its spokes and cables, against a wall."""
+    """Draw a bicycle with spokes and cables in front of a wall."""
     canvas = Canvas(960, 640)
     rear, front, pedals = np.array([250.0, 400.0]), np.array([720.0, 400.0]), np.array([455.0, 410.0])
     saddle, head = np.array([400.0, 180.0]), np.array([655.0, 175.0])
@@ -196,7 +194,7 @@ def bicycle(rng: np.random.Generator) -> tuple[Rgb, Alpha]:
 
 
 def glass(rng: np.random.Generator) -> tuple[Rgb, Alpha]:
-    """Show a wine glass on a board: its wall is seen through, its rim and highlights hardly."""
+    """Draw a wine glass on a board: a translucent wall, nearly opaque rim and highlights."""
     canvas = Canvas(720, 900)
     canvas.fill(np.array([(150, 780), (570, 780), (640, 860), (80, 860)], float), (148, 104, 66))
     canvas.fill(np.array([(80, 860), (640, 860), (640, 880), (80, 880)], float), (104, 70, 42))
@@ -220,7 +218,7 @@ def glass(rng: np.random.Generator) -> tuple[Rgb, Alpha]:
 
 
 def smooth(rng: np.random.Generator) -> tuple[Rgb, Alpha]:
-    """Show a vase: a hard, smooth edge and a handle to see through."""
+    """Draw a vase: a hard, smooth edge, and a handle with a hole."""
     canvas = Canvas(720, 840)
     y = np.linspace(0, 1, 80)
     half = 70 + 95 * np.sin(np.pi * np.clip(1.25 * y - 0.2, 0, 1)) ** 1.3 + 18 * np.exp(-12 * y)
@@ -235,7 +233,7 @@ def smooth(rng: np.random.Generator) -> tuple[Rgb, Alpha]:
 
 
 def lattice(rng: np.random.Generator) -> tuple[Rgb, Alpha]:
-    """Show a wicker tray: many small holes in a solid frame."""
+    """Draw a wicker tray: many small holes in a solid frame."""
     canvas = Canvas(960, 640)
     for offset in range(-380, 1000, 27):
         for lean in (0, 380):
@@ -249,7 +247,7 @@ def lattice(rng: np.random.Generator) -> tuple[Rgb, Alpha]:
 
 
 def camouflage(rng: np.random.Generator) -> tuple[Rgb, Alpha]:
-    """Show an animal in grass of its own colour."""
+    """Draw an animal in grass of the same color."""
     canvas = Canvas(900, 640)
     parts = [_ellipse((430, 380), (250, 130)), _ellipse((690, 270), (95, 80)), _ellipse((215, 330), (70, 30))]
     parts += [np.array([(x, 400), (x + 45, 400), (x + 36, 575), (x + 6, 575)], float) for x in (260, 330, 520, 590)]
@@ -282,13 +280,13 @@ def _magnified(points: Points) -> NDArray[np.int32]:
     return np.rint(np.asarray(points) * _SUPERSAMPLING).astype(np.int32)
 
 
-def _ellipse(centre: Any, half_axes: tuple[float, float]) -> Points:
+def _ellipse(center: Any, half_axes: tuple[float, float]) -> Points:
     turn = np.linspace(0, 2 * np.pi, 120, endpoint=False)
-    return np.asarray(centre) + np.stack([half_axes[0] * np.cos(turn), half_axes[1] * np.sin(turn)], axis=1)
+    return np.asarray(center) + np.stack([half_axes[0] * np.cos(turn), half_axes[1] * np.sin(turn)], axis=1)
 
 
 def _smooth(corners: Points) -> Points:
-    """Draw a Bezier curve by its four control points."""
+    """Return a Bezier curve with four control points."""
     t = np.linspace(0, 1, 40)[:, None]
     weights = [(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3]
     curve: Points = sum(weight * corner for weight, corner in zip(weights, corners, strict=True))
@@ -296,13 +294,13 @@ def _smooth(corners: Points) -> Points:
 
 
 def _along(outline: Points, count: int, rng: np.random.Generator) -> tuple[Points, Points]:
-    """Return roots spread along an outline, a little inside it, and the angles that point outwards."""
-    centre = outline.mean(axis=0)
+    """Return random roots just inside an outline, and angles that point outwards."""
+    center = outline.mean(axis=0)
     ends = np.roll(outline, -1, axis=0)
     share = np.hypot(*(ends - outline).T)
     side = rng.choice(len(outline), count, p=share / share.sum())
     roots = outline[side] + rng.random((count, 1)) * (ends[side] - outline[side])
-    inwards = (centre - roots) / np.hypot(*(centre - roots).T)[:, None]
+    inwards = (center - roots) / np.hypot(*(center - roots).T)[:, None]
     normal = (ends[side] - outline[side])[:, ::-1] * (1, -1)
     normal = normal * np.where((normal * inwards).sum(axis=1, keepdims=True) > 0, -1, 1)
     return roots + inwards * rng.uniform(0, 10, (count, 1)), np.arctan2(normal[:, 1], normal[:, 0]) + rng.normal(
@@ -313,10 +311,10 @@ def _along(outline: Points, count: int, rng: np.random.Generator) -> tuple[Point
 def _strands(
     roots: Points, towards: Points, lengths: Points, rng: np.random.Generator, *, curl: float, fall: float = 0.0
 ) -> Points:
-    """Let strands grow: their direction wanders by ``curl`` and turns downwards by ``fall`` rad per step.
+    """Return strands whose direction varies randomly by ``curl`` and turns down by ``fall``, in rad per step.
 
     Returns:
-        N x 24 x 2.
+        N x 24 x 2 array.
     """
     steps = 24
     wander = rng.normal(0, curl, (len(roots), steps)).cumsum(axis=1) * 0.6
@@ -329,20 +327,20 @@ def _strands(
 
 
 def _within(outline: Points, count: int, rng: np.random.Generator) -> tuple[Points, Points]:
-    """Return roots inside a star-shaped outline and angles that point down, from the top to the bottom."""
-    centre = outline.mean(axis=0)
-    roots = centre + np.sqrt(rng.random((count, 1))) * (outline[rng.integers(len(outline), size=count)] - centre)
+    """Return random roots inside a star-shaped outline, from top to bottom, and angles that point down."""
+    center = outline.mean(axis=0)
+    roots = center + np.sqrt(rng.random((count, 1))) * (outline[rng.integers(len(outline), size=count)] - center)
     return roots[np.argsort(roots[:, 1])], np.pi / 2 + rng.normal(0, 0.3, count)
 
 
 def _paint_strands(
-    canvas: Canvas, paths: Points, colours: list[Colour], width_px: tuple[float, float], rng: np.random.Generator
+    canvas: Canvas, paths: Points, colors: list[Color], width_px: tuple[float, float], rng: np.random.Generator
 ) -> None:
-    for path, colour in zip(paths, colours, strict=True):
-        canvas.stroke(path, rng.uniform(*width_px), colour)
+    for path, color in zip(paths, colors, strict=True):
+        canvas.stroke(path, rng.uniform(*width_px), color)
 
 
-def _varied(colour: Colour | Rgb, count: int, rng: np.random.Generator) -> list[Colour]:
-    """Return a colour, or N x 3 of them, in somewhat lighter and darker variants."""
-    varied = (np.asarray(colour) * rng.uniform(0.65, 1.4, (count, 1))).clip(0, 255).astype(int)
+def _varied(color: Color | Rgb, count: int, rng: np.random.Generator) -> list[Color]:
+    """Return ``count`` lighter and darker variants of a color, or of N x 3 colors."""
+    varied = (np.asarray(color) * rng.uniform(0.65, 1.4, (count, 1))).clip(0, 255).astype(int)
     return [(red, green, blue) for red, green, blue in varied.tolist()]

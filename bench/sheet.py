@@ -1,4 +1,4 @@
-"""Contact sheets: crops of pictures and alphas side by side, labelled."""
+"""Draw contact sheets: labeled crops of pictures and alphas side by side."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -17,7 +17,7 @@ _INK: Final = (20, 20, 20)
 
 
 def busiest_window(alpha: Alpha, side_px: int = CROP_PX) -> tuple[slice, slice]:
-    """Return the square window, or what fits of it, that holds most of what a true alpha has between 0 and 1."""
+    """Return the window with the largest share of soft alpha. It is a square, clipped to small pictures."""
     height, width = (min(side_px, side) for side in alpha.shape)
     sums = cv2.integral(alpha * (1 - alpha))
     inside = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
@@ -26,11 +26,11 @@ def busiest_window(alpha: Alpha, side_px: int = CROP_PX) -> tuple[slice, slice]:
 
 
 def draw(columns: Sequence[str], rows: Mapping[str, Sequence[Rgb | Alpha | None]]) -> Image.Image:
-    """Lay out crops of ``CROP_PX`` or less.
+    """Draw crops with sides of up to ``CROP_PX`` in a grid.
 
     Args:
-        columns: their labels.
-        rows: label to one crop for each column: a picture or an alpha; None where there is none.
+        columns: labels of the columns.
+        rows: one picture, alpha, or None per column, by label of the row.
     """
     pitch = CROP_PX + _GAP_PX
     line = pitch + _LABEL_PX

@@ -1,8 +1,8 @@
-"""How fast the stages are at each picture size, and against rembg from the same JPEG and mask to a PNG.
+"""Measure the speed of the stages by picture size, and compare with rembg on the same JPEG and mask.
 
-Every step runs in a process of its own, in turns with the others; see ``bench.measure``. Run it with ``make bench-speed
-[MEGAPIXELS="1 4 12"] [PEER_MEGAPIXELS=24]``; it prints its tables and writes them, the figures as JSON and the pictures
-to ``out/bench-speed/``.
+``bench.measure`` runs every step in a separate process and in turns with the others. Usage: ``make bench-speed
+[MEGAPIXELS="1 4 12"] [PEER_MEGAPIXELS=24]``. Prints tables, and writes them, the figures as JSON, and the pictures to
+``out/bench-speed/``.
 """
 
 import argparse
@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage import data as photographs
 
-from bench import machine, markdown, masks, rembg_peer
-from bench.measure import Failure, Job, Measurement, measure
+from bench import markdown, masks, platform_info, rembg_peer
+from bench.measure import Case, Failure, Measurement, measure
 from bench.pictures import grained
 from core import pipeline
 from core.image import decode, encode
@@ -34,12 +34,12 @@ OUT: Final = Path(__file__).parent.parent / "out" / "bench-speed"
 
 _MEGAPIXELS: Final = (1, 4, 12, 24, 48)
 _GOALS_AT: Final = 12
-"""Megapixels for which the goals are set."""
+"""Size in megapixels that the goals apply to."""
 
 _ROUNDS: Final = 5
 _PEER_ROUNDS: Final = 3
 _FEW_MEGAPIXELS: Final = 4
-"""Up to here what takes seconds for each megapixel has more than one round."""
+"""Slow steps, which take seconds per megapixel, run only one round above this size."""
 
 _NOISE_LEVELS: Final = 3.0
 _TIME_LIMIT_S: Final = 900.0
@@ -74,41 +74,48 @@ _COMPARISONS: Final = (
     (_WHOLE.format(_HIGH), _MATTING, "peak_mb", 20),
     (_WHOLE.format(_HIGH), _PLAIN, "peak_mb", None),
 )
-"""What of ours is held against what of rembg's, in which figure, and how many times ours it is to be."""
+"""Comparisons: our step, rembg's step, the quantity, and the goal for rembg's figure as a multiple of ours."""
 
 _QUANTITIES: Final = {"wall_s": "time", "cpu_s": "CPU time", "peak_mb": "memory"}
 
 Figures: TypeAlias = dict[str, dict[str, Any]]
-"""Of one size of picture: for each step ``wall_s``, ``cpu_s`` and ``peak_mb``, or why it ``failed``."""
+"""``wall_s``, ``cpu_s`` and ``peak_mb``, or the reason why it ``failed``, by step, for one picture size."""
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Run the benchmark, print the tables, and write all files."""
     parser = argparse.ArgumentParser(prog="bench.speed", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--megapixels", type=float, nargs="+", default=_MEGAPIXELS, help="sizes of the picture")
     parser.add_argument(
-        "--peer-megapixels", type=float, default=12, help="size up to which rembg estimates alpha and colours"
+        "--megapixels", type=float, nargs="+", default=_MEGAPIXELS, help="Picture sizes in megapixels, e.g. 1 4 12."
     )
-    parser.add_argument("--mask-px", type=int, default=1024, help="longer side of the mask")
-    asked = parser.parse_args()
+    parser.add_argument(
+        "--peer-megapixels",
+        type=float,
+        default=12,
+        help="Largest size for rembg's alpha matting and decontamination, in megapixels, e.g. 24.",
+    )
+    parser.add_argument("--mask-px", type=int, default=1024, help="Longer side of the mask in pixels, e.g. 1024.")
+    arguments = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     import_s, import_cpu_s = _import_seconds()
     by_size: dict[float, Figures] = {}
     report = ""
-    for megapixels in asked.megapixels:
+    for megapixels in arguments.megapixels:
         print(f"{megapixels:g} MP ...", file=sys.stderr)
         rgb, alpha = portrait(megapixels)
-        jpeg, mask = _jpeg(rgb), masks.mask(alpha, asked.mask_px, masks.Fault.CLEAN)
+        jpeg, mask = _jpeg(rgb), masks.mask(alpha, arguments.mask_px, masks.Fault.CLEAN)
         del rgb, alpha
         (OUT / f"{megapixels:g}mp.jpg").write_bytes(jpeg)
         (OUT / f"{megapixels:g}mp-mask.png").write_bytes(encode.encode_plane(mask))
-        by_size[megapixels] = _figures(measure(_jobs(megapixels, jpeg, mask, peer=megapixels <= asked.peer_megapixels)))
-        # After each size: the next one may take minutes, and all of the memory.
-        report = _report(by_size, import_s, import_cpu_s, asked)
+        by_size[megapixels] = _figures(
+            measure(_cases(megapixels, jpeg, mask, peer=megapixels <= arguments.peer_megapixels))
+        )
+        # Written after each size, because the next size may take minutes and run out of memory.
+        report = _report(by_size, import_s, import_cpu_s, arguments)
         (OUT / "speed.md").write_text(f"{report}\n")
         figures = {
-            "machine": machine.describe(),
-            "mask_px": asked.mask_px,
+            "platform": platform_info.describe(),
+            "mask_px": arguments.mask_px,
             "import_s": import_s,
             "import_cpu_s": import_cpu_s,
             "megapixels": by_size,
@@ -117,14 +124,14 @@ def main() -> None:
     print(report)
 
 
-# The picture
+# Test picture
 
 
 def portrait(megapixels: float) -> tuple[Rgb, Alpha]:
-    """Make a furry figure with loose hair before a table: the same scene at every size, sharp at each.
+    """Draw a furry figure with loose hair in front of a table: the same scene, sharp at every size.
 
     Returns:
-        A picture of 4 : 3 and its alpha.
+        A picture with an aspect ratio of 4:3 and its alpha.
     """
     width = round(math.sqrt(megapixels * 1e6 * 4 / 3))
     height = round(width * 3 / 4)
@@ -140,16 +147,16 @@ def portrait(megapixels: float) -> tuple[Rgb, Alpha]:
 def _figure(height: int, width: int) -> Alpha:
     rng = np.random.default_rng(1)
     drawn: NDArray[Any] = np.zeros((height, width), np.uint8)
-    centre, half_axes = np.array([0.5 * width, 0.48 * height]), np.array([0.15 * width, 0.27 * height])
+    center, half_axes = np.array([0.5 * width, 0.48 * height]), np.array([0.15 * width, 0.27 * height])
     for towards in rng.uniform(0, 2 * np.pi, 700):
         heading = towards + rng.normal(0, 0.12, 16).cumsum()
         steps = rng.uniform(0.003, 0.009) * height * np.stack([np.cos(heading), np.sin(heading)], axis=1)
-        root = centre + 0.97 * half_axes * (np.cos(towards), np.sin(towards))
+        root = center + 0.97 * half_axes * (np.cos(towards), np.sin(towards))
         path = (np.vstack([root, steps]).cumsum(axis=0) * 16).astype(np.int32)
         thickness = max(1, round(width * rng.uniform(3e-4, 8e-4)))
         cv2.polylines(drawn, [path], False, int(rng.integers(110, 256)), thickness, cv2.LINE_AA, 4)
     shoulders = (round(0.5 * width), round(1.15 * height)), (round(0.38 * width), round(0.42 * height))
-    for middle, half in ((centre.astype(int).tolist(), half_axes.astype(int).tolist()), shoulders):
+    for middle, half in ((center.astype(int).tolist(), half_axes.astype(int).tolist()), shoulders):
         cv2.ellipse(drawn, middle, half, 0, 0, 360, 255, -1, cv2.LINE_AA)
     return drawn * np.float32(1 / 255)
 
@@ -159,29 +166,29 @@ def _jpeg(rgb: Rgb) -> bytes:
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 
 
-# What is measured
+# Cases
 
 
-def _jobs(megapixels: float, jpeg: bytes, mask: Mask, *, peer: bool) -> dict[str, Job]:
+def _cases(megapixels: float, jpeg: bytes, mask: Mask, *, peer: bool) -> dict[str, Case]:
     slow = 1 if megapixels > _FEW_MEGAPIXELS else _PEER_ROUNDS
-    jobs = {"decode": Job(_decoding, (jpeg,), _ROUNDS)}
+    cases = {"decode": Case(_decoding, (jpeg,), _ROUNDS)}
     for precision in Precision:
         rounds = slow if precision is Precision.ULTRA_HIGH else _ROUNDS
-        jobs[_REFINE.format(precision)] = Job(_refining, (jpeg, mask, precision), rounds, _TIME_LIMIT_S)
-    jobs["assess"] = Job(_assessing, (jpeg, mask), _ROUNDS)
+        cases[_REFINE.format(precision)] = Case(_refining, (jpeg, mask, precision), rounds, _TIME_LIMIT_S)
+    cases["assess"] = Case(_assessing, (jpeg, mask), _ROUNDS)
     for precision in (_STANDARD, _HIGH, Precision.ULTRA_HIGH):
-        jobs[f"foreground, {precision}"] = Job(_colouring, (jpeg, mask, precision), _ROUNDS)
-    jobs["PNG"] = Job(_encoding, (jpeg, mask), _ROUNDS)
+        cases[f"foreground, {precision}"] = Case(_coloring, (jpeg, mask, precision), _ROUNDS)
+    cases["PNG"] = Case(_encoding, (jpeg, mask), _ROUNDS)
     for precision in (_STANDARD, _HIGH):
-        jobs[_WHOLE.format(precision)] = Job(_removing, (jpeg, mask, precision), _ROUNDS)
-    jobs[_PLAIN] = Job(rembg_peer.prepare, (jpeg, mask), _PEER_ROUNDS)
+        cases[_WHOLE.format(precision)] = Case(_removing, (jpeg, mask, precision), _ROUNDS)
+    cases[_PLAIN] = Case(rembg_peer.prepare, (jpeg, mask), _PEER_ROUNDS)
     if peer:
         limits = _TIME_LIMIT_S, _available_bytes()
         decontaminate = partial(rembg_peer.prepare, decontaminate=True)
         alpha_matting = partial(rembg_peer.prepare, alpha_matting=True)
-        jobs[_DECONTAMINATE] = Job(decontaminate, (jpeg, mask), slow, *limits)
-        jobs[_MATTING] = Job(alpha_matting, (jpeg, mask), slow, *limits)
-    return jobs
+        cases[_DECONTAMINATE] = Case(decontaminate, (jpeg, mask), slow, *limits)
+        cases[_MATTING] = Case(alpha_matting, (jpeg, mask), slow, *limits)
+    return cases
 
 
 def _decoding(jpeg: bytes) -> Callable[[], None]:
@@ -201,7 +208,7 @@ def _assessing(jpeg: bytes, mask: Mask) -> Callable[[], quality.Quality]:
     return lambda: quality.assess(mask, matte)
 
 
-def _colouring(jpeg: bytes, mask: Mask, precision: Precision) -> Callable[[], None]:
+def _coloring(jpeg: bytes, mask: Mask, precision: Precision) -> Callable[[], None]:
     rgb = decode.decode(jpeg).rgb
     alpha = refine.refine(rgb, mask).alpha
 
@@ -228,7 +235,7 @@ def _removing(jpeg: bytes, mask: Mask, precision: Precision) -> Callable[[], int
 
 
 def _available_bytes() -> int | None:
-    """Return the memory that this machine has left, so that the peer fails before the machine does."""
+    """Return the available memory as the limit for rembg, which could otherwise exhaust it; None outside Linux."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except FileNotFoundError:
@@ -237,7 +244,7 @@ def _available_bytes() -> int | None:
 
 
 def _import_seconds() -> tuple[float, float]:
-    """Return the wall and CPU time that a fresh interpreter takes to import the stages, its own start not counted."""
+    """Return the wall and CPU time to import the stages in a new interpreter, without its start."""
     clocks = "time.perf_counter(), time.process_time()"
     code = f"import time; a = {clocks}; import core.pipeline; b = {clocks}; print(b[0] - a[0], b[1] - a[1])"
     runs = [
@@ -248,11 +255,11 @@ def _import_seconds() -> tuple[float, float]:
     return wall_s, cpu_s
 
 
-# What is told of it
+# Report
 
 
 def _figures(results: Mapping[str, Measurement]) -> Figures:
-    """Return what was measured in JSON types, with a row of its own for each part of rembg's matting."""
+    """Convert measurements to JSON types, with a separate entry for each step of rembg's matting."""
     figures: Figures = {}
     for name, outcome in results.items():
         if isinstance(outcome, Failure):
@@ -271,7 +278,9 @@ def _figures(results: Mapping[str, Measurement]) -> Figures:
     return figures
 
 
-def _report(by_size: Mapping[float, Figures], import_s: float, import_cpu_s: float, asked: argparse.Namespace) -> str:
+def _report(
+    by_size: Mapping[float, Figures], import_s: float, import_cpu_s: float, arguments: argparse.Namespace
+) -> str:
     names = list(dict.fromkeys(name for figures in by_size.values() for name in figures))
     heads = ["", *(f"{size:g} MP" for size in by_size)]
 
@@ -292,16 +301,16 @@ def _report(by_size: Mapping[float, Figures], import_s: float, import_cpu_s: flo
     ]
     return "\n\n".join(
         [
-            f"Machine: {machine.describe()}.",
-            f"Mask of {asked.mask_px} px; solved for at high: {', '.join(shares)}.",
-            f"Medians of {_ROUNDS} rounds; of rembg and ultra_high {_PEER_ROUNDS}, but above {_FEW_MEGAPIXELS} MP one"
-            " of ultra_high, of alpha_matting and of decontaminate. rembg estimates alpha and colours up to"
-            f" {asked.peer_megapixels:g} MP; PEER_MEGAPIXELS sets that.",
+            f"Platform: {platform_info.describe()}.",
+            f"Mask of {arguments.mask_px} px. Band solved at high: {', '.join(shares)}.",
+            f"Medians of {_ROUNDS} rounds; {_PEER_ROUNDS} for rembg and ultra_high. Above {_FEW_MEGAPIXELS} MP,"
+            " ultra_high, alpha_matting and decontaminate run one round. rembg's alpha_matting and decontaminate run"
+            f" up to {arguments.peer_megapixels:g} MP (PEER_MEGAPIXELS).",
             table("Seconds (CPU seconds)", lambda row, _: f"{row['wall_s']:.3f} ({row['cpu_s']:.3f})"),
             table("Milliseconds per megapixel", lambda row, size: f"{1000 * row['wall_s'] / size:.1f}"),
             table("Peak memory added, MB", lambda row, _: f"{row['peak_mb']:.0f}" if "peak_mb" in row else "-"),
             markdown.table(
-                "rembg's time, CPU time (of all cores) or memory, as a multiple of ours",
+                "rembg's time, CPU time of all cores, or memory as a multiple of ours",
                 [*heads, f"goal at {_GOALS_AT} MP", ""],
                 [_compared(by_size, *comparison) for comparison in _COMPARISONS],
             ),

@@ -1,1 +1,1 @@
-"""Benchmark of segmentation against rembg."""
+"""Compare segmentation with rembg."""

@@ -1,8 +1,8 @@
-"""How fast segmentation is, and how near to rembg's: our worker against ``rembg p`` and rembg's server; its parts.
+"""Compare the speed and the masks of our worker with those of ``rembg p`` and rembg's server.
 
-All sides read the same photographs and the same ONNX file. What is timed runs in processes of its own, in turns; see
-``bench.measure``. Run it with ``make bench-segmentation [PARTS="throughput masks"] [NETWORKS=u2net] [DATASET=folder]``;
-it prints its tables, and writes them and the figures as JSON to ``out/bench-segmentation/``.
+All sides read the same photographs and the same ONNX file. ``bench.measure`` times them in separate processes and in
+turns. Usage: ``make bench-segmentation [PARTS="throughput masks"] [NETWORKS=u2net] [DATASET=folder]``. Prints tables,
+and writes them and the figures as JSON to ``out/bench-segmentation/``.
 """
 
 import argparse
@@ -17,9 +17,9 @@ from typing import Any, Final, TypeAlias
 
 import onnxruntime
 
-from bench import machine
+from bench import platform_info
 from bench.markdown import table
-from bench.measure import Failure, Job, Measurement, measure
+from bench.measure import Case, Failure, Measurement, measure
 from bench.segmentation import masks, peer, stages, u2net, worker
 from bench.segmentation.inputs import OUT, Network, half, jpegs, network
 from core.segmentation.sessions import Device
@@ -33,32 +33,32 @@ _PICTURES: Final = 12
 _WORKER_PICTURES: Final = {Device.CPU: 16, Device.CUDA: 256}
 _STAGES: Final = ("before", "network", "after", "shares", "MB added")
 _FEW, _MORE = 1, 5
-"""Pictures of two runs of ``rembg p``, the difference of which leaves its start out."""
+"""Numbers of pictures in two runs of ``rembg p``. The difference of their times excludes the start of the process."""
 
 Figures: TypeAlias = dict[str, Any]
 Part: TypeAlias = Callable[[list[Network], Path | None], tuple[str, Figures]]
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Run the benchmark, print the tables, and write all files."""
     parser = argparse.ArgumentParser(prog="bench.segmentation", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--parts", nargs="+", choices=_PARTS, default=list(_PARTS))
-    parser.add_argument("--networks", nargs="+", choices=u2net.NETWORKS, default=["u2netp"])
-    parser.add_argument("--dataset", type=Path, help="a folder of photographs")
-    asked = parser.parse_args()
-    networks = [network(name, OUT / "networks") for name in asked.networks]
-    print(f"Machine: {machine.describe()}, onnxruntime {version('onnxruntime')}.")
-    for part in asked.parts:
+    parser.add_argument("--parts", nargs="+", choices=_PARTS, default=list(_PARTS), help="Parts to run. Default: all.")
+    parser.add_argument("--networks", nargs="+", choices=u2net.NETWORKS, default=["u2netp"], help="Default: u2netp.")
+    parser.add_argument("--dataset", type=Path, help="Folder of photographs. Default: four of scikit-image's.")
+    arguments = parser.parse_args()
+    networks = [network(name, OUT / "networks") for name in arguments.networks]
+    print(f"Platform: {platform_info.describe()}, onnxruntime {version('onnxruntime')}.")
+    for part in arguments.parts:
         print(f"{part} ...", file=sys.stderr)
-        report, figures = _PARTS[part](networks, asked.dataset)
-        name = f"{part}-{'-'.join(asked.networks)}"
+        report, figures = _PARTS[part](networks, arguments.dataset)
+        name = f"{part}-{'-'.join(arguments.networks)}"
         (OUT / f"{name}.md").write_text(f"{report}\n")
-        (OUT / f"{name}.json").write_text(json.dumps({"machine": machine.describe(), **figures}, indent=2))
+        (OUT / f"{name}.json").write_text(json.dumps({"platform": platform_info.describe(), **figures}, indent=2))
         print(f"\n{report}")
 
 
 def _throughput(networks: list[Network], dataset: Path | None) -> tuple[str, Figures]:
-    """Pictures per second of whole processes."""
+    """Measure the throughput of the worker, ``rembg p``, and rembg's server."""
     figures: dict[str, dict[str, float | str]] = {}
     columns = []
     for one in networks:
@@ -66,25 +66,25 @@ def _throughput(networks: list[Network], dataset: Path | None) -> tuple[str, Fig
             for megapixels in _MEGAPIXELS:
                 folder = jpegs(megapixels, dataset, OUT / "pictures")
                 columns.append(f"{one.name}, {megapixels:g} MP")
-                figures[columns[-1]] = _rates(measure(_throughput_jobs(one, folder, url)))
+                figures[columns[-1]] = _rates(measure(_throughput_cases(one, folder, url)))
     rows = [[name, *(_relative(figures[column], name) for column in columns)] for name in figures[columns[0]]]
-    return table("Pictures per second, and how many times as many our worker does", ["", *columns], rows), figures
+    return table("Pictures per second (our worker's as a multiple)", ["", *columns], rows), figures
 
 
-def _throughput_jobs(one: Network, folder: Path, url: str) -> dict[str, Job]:
-    jobs = {_WORKER: Job(worker.prepare, (one, folder, _PICTURES), _ROUNDS)}
+def _throughput_cases(one: Network, folder: Path, url: str) -> dict[str, Case]:
+    cases = {_WORKER: Case(worker.prepare, (one, folder, _PICTURES), _ROUNDS)}
     for only_mask, wanted in ((True, "mask"), (False, "cut-out")):
         folder_to_folder = partial(peer.command_line, only_mask=only_mask)
         for pictures in (_FEW, _MORE):
-            jobs[f"rembg p, {wanted}, {pictures}"] = Job(folder_to_folder, (one, folder, pictures), _ROUNDS)
+            cases[f"rembg p, {wanted}, {pictures}"] = Case(folder_to_folder, (one, folder, pictures), _ROUNDS)
         for clients in (1, 2):
             posts = partial(peer.requests, only_mask=only_mask, clients=clients)
-            jobs[f"rembg s, {wanted}, clients: {clients}"] = Job(posts, (url, one, folder, _MORE), _ROUNDS)
-    return jobs
+            cases[f"rembg s, {wanted}, clients: {clients}"] = Case(posts, (url, one, folder, _MORE), _ROUNDS)
+    return cases
 
 
 def _rates(measured: Mapping[str, Measurement]) -> dict[str, float | str]:
-    """Return pictures per second, or why there are none; of ``rembg p`` without its start, which has a row."""
+    """Return pictures per second, or the reason of a failure. The start of ``rembg p`` has a separate row."""
     rates: dict[str, float | str] = {}
     for name, outcome in measured.items():
         side, _, rest = name.partition(", ")
@@ -115,26 +115,26 @@ def _relative(rates: Mapping[str, float | str], name: str) -> str:
 
 
 def _stages(networks: list[Network], dataset: Path | None) -> tuple[str, Figures]:
-    """Milliseconds before, in and after the network, for each picture."""
+    """Measure the time per picture before, in, and after the network."""
     figures: Figures = {}
     rows = []
     for one in networks:
         for megapixels in _MEGAPIXELS:
             arguments = (one, jpegs(megapixels, dataset, OUT / "pictures"), 4)
-            jobs = {
-                "ours": Job(stages.ours, arguments, _ROUNDS),
-                "rembg, mask": Job(partial(stages.rembgs, only_mask=True), arguments, _ROUNDS),
-                "rembg, cut-out": Job(partial(stages.rembgs, only_mask=False), arguments, _ROUNDS),
+            cases = {
+                "ours": Case(stages.ours, arguments, _ROUNDS),
+                "rembg, mask": Case(partial(stages.rembgs, only_mask=True), arguments, _ROUNDS),
+                "rembg, cut-out": Case(partial(stages.rembgs, only_mask=False), arguments, _ROUNDS),
             }
-            for name, outcome in measure(jobs).items():
+            for name, outcome in measure(cases).items():
                 title = f"{one.name}, {megapixels:g} MP, {name}"
                 rows.append([title, *_parts(outcome)])
-                figures[title] = _plain(outcome)
-    return table("Milliseconds for each picture", ["", *_STAGES], rows), figures
+                figures[title] = _as_json(outcome)
+    return table("Milliseconds per picture", ["", *_STAGES], rows), figures
 
 
 def _batches(networks: list[Network], dataset: Path | None) -> tuple[str, Figures]:
-    """Pictures per second by size of batch, in fp32 and fp16, on a GPU if there is one."""
+    """Measure throughput by batch size in fp32 and fp16, on the CPU and, if available, on a GPU."""
     folder = jpegs(_MEGAPIXELS[-1], dataset, OUT / "pictures")
     devices = [Device.CPU]
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
@@ -144,21 +144,21 @@ def _batches(networks: list[Network], dataset: Path | None) -> tuple[str, Figure
     for device, one, precision, batch in product(devices, networks, ("fp32", "fp16"), _BATCHES):
         file = half(one, OUT / "networks") if precision == "fp16" else one
         name, pictures = f"{device}, {one.name}, {precision}, {batch}", _WORKER_PICTURES[device]
-        network_alone = Job(stages.ours, (file, folder, max(_BATCHES), batch, device), _GRID_ROUNDS)
-        whole_worker = Job(worker.prepare, (file, folder, pictures, batch, device), _GRID_ROUNDS)
-        # One after the other: a GPU's memory does not hold them all.
+        network_alone = Case(stages.ours, (file, folder, max(_BATCHES), batch, device), _GRID_ROUNDS)
+        whole_worker = Case(worker.prepare, (file, folder, pictures, batch, device), _GRID_ROUNDS)
+        # One at a time, because a GPU's memory cannot hold both.
         [alone] = measure({name: network_alone}).values()
         [whole] = measure({name: whole_worker}).values()
         network_rate = "failed" if isinstance(alone, Failure) else f"{1 / alone.result.network:.1f}"
         worker_rate = "failed" if isinstance(whole, Failure) else f"{pictures / whole.wall_s:.1f}"
         rows.append([name, network_rate, worker_rate, *_parts(alone)[:-1]])
         figures[name] = {
-            "stages": _plain(alone),
+            "stages": _as_json(alone),
             "worker_s": whole.reason if isinstance(whole, Failure) else whole.wall_s,
         }
     heads = ["device, network, precision, batch", "network alone", "worker", *_STAGES[:-1]]
-    report = table(f"Pictures of {_MEGAPIXELS[-1]:g} MP per second; milliseconds for each", heads, rows)
-    no_gpu = "\n\nThere is no GPU: this build of ONNX Runtime has no CUDA."
+    report = table(f"Pictures of {_MEGAPIXELS[-1]:g} MP per second; milliseconds per picture", heads, rows)
+    no_gpu = "\n\nNo GPU was measured: this build of ONNX Runtime has no CUDA."
     return report if Device.CUDA in devices else report + no_gpu, figures
 
 
@@ -169,7 +169,7 @@ def _parts(outcome: Measurement) -> list[str]:
     return [*(f"{1000 * part:.1f}" for part in result), result.shares(), f"{outcome.peak_bytes / 1e6:.0f}"]
 
 
-def _plain(outcome: Measurement) -> Any:
+def _as_json(outcome: Measurement) -> Any:
     return outcome.reason if isinstance(outcome, Failure) else outcome.result._asdict()
 
 

@@ -1,4 +1,4 @@
-"""What the ECS worker talks to, in memory: queue, state machine and bucket, as far as it calls them."""
+"""In-memory fakes of the queue, state machine, and bucket that the ECS worker calls."""
 
 import io
 import json
@@ -13,10 +13,10 @@ _TIME_LIMIT_S: Final = 300.0
 
 
 class Cloud:
-    """SQS, Step Functions and S3 in one. Nothing is kept but the files, and the causes of failed jobs.
+    """A fake client for SQS, Step Functions, and S3. Records the causes of failed jobs and discards all outputs.
 
     Args:
-        files: pictures by name, taken in turns.
+        files: encoded pictures by name; jobs use them in turns.
     """
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
@@ -36,7 +36,7 @@ class Cloud:
         self._bodies.put(json.dumps({"token": str(number), "job": job}))
 
     def wait(self) -> None:
-        """Wait until one more job is answered for and off the queue."""
+        """Wait until the worker has deleted one more message."""
         self._done.get(timeout=_TIME_LIMIT_S)
 
     def receive_message(self, *, MaxNumberOfMessages: int, **_: Any) -> dict[str, Any]:  # noqa: D102, N803

@@ -1,4 +1,4 @@
-"""What the benchmark of segmentation works on: photographs at two sizes, and network files that all sides read."""
+"""Inputs of the segmentation benchmark: photographs at two sizes, and network files for all sides."""
 
 import hashlib
 import json
@@ -27,20 +27,20 @@ OUT: Final = Path(__file__).parents[2] / "out" / "bench-segmentation"
 _NOISE_LEVELS: Final = 3.0
 _SUFFIXES: Final = {".jpg", ".jpeg", ".png"}
 _DISTINCT: Final = 4
-"""Photographs that the files of one size are made of, in turns."""
+"""Number of different photographs per size; the files repeat them."""
 
 _FILES: Final = 16
-"""Files of one size: the most that one run of anything reads."""
+"""Number of files per size."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network's file, and what describes it to our processes.
+    """A network file.
 
     Attributes:
-        name: what it is called there.
+        name: name of the model in the registry.
         path: the file, ``<name>.onnx``.
-        custom: ``PBR_CUSTOM_MODELS``; empty for published weights, which the registry has.
+        custom: value of ``PBR_CUSTOM_MODELS``; empty for published weights, which the registry contains.
     """
 
     name: str
@@ -48,22 +48,22 @@ class Network:
     custom: str
 
     def source(self) -> ModelSource:
-        """Return where our code finds it."""
+        """Return a model source that finds the file."""
         return ModelSource((self.path.parent,), timeout_s=0, registry=with_custom(self.custom))
 
     def loaded(self, device: Device = Device.CPU) -> Networks:
-        """Return it in memory, loaded as our processes load it."""
+        """Load the network with the session options of the worker."""
         networks = Networks(self.source(), threads=cgroup.cpus(), device=device)
         networks.load(self.name)
         return networks
 
 
 def network(name: str, folder: Path) -> Network:
-    """Return the published network if ``PBR_MODEL_DIR`` has it, else one of its architecture with random weights.
+    """Return the published network if ``PBR_MODEL_DIR`` contains it, else a random one with the same architecture.
 
     Args:
         name: one of :data:`bench.segmentation.u2net.NETWORKS`.
-        folder: where the latter is written.
+        folder: output folder for a random network.
     """
     published = ModelSource(tuple(map(Path, filter(None, os.environ.get("PBR_MODEL_DIR", "").split(os.pathsep)))))
     if published.find(name):
@@ -76,7 +76,7 @@ def network(name: str, folder: Path) -> Network:
 
 
 def described(path: Path, input_px: int = u2net.INPUT_PX) -> Network:
-    """Return a file as a custom model, which differs from U^2-Net in its weights alone."""
+    """Return a custom model with the registry entries of U^2-Net, except for its weights."""
     content = path.read_bytes()
     entry = {
         "name": path.stem,
@@ -90,10 +90,10 @@ def described(path: Path, input_px: int = u2net.INPUT_PX) -> Network:
 
 
 def photographs_of(dataset: Path | None) -> Iterator[tuple[str, Rgb]]:
-    """Return photographs and their names: those of a folder, or some of scikit-image's.
+    """Yield names and photographs: those of a folder, or four of scikit-image's.
 
     Raises:
-        DatasetError: the folder has none.
+        DatasetError: the folder has no photographs.
     """
     if dataset is None:
         for name in ("chelsea", "coffee", "astronaut", "rocket"):
@@ -102,12 +102,12 @@ def photographs_of(dataset: Path | None) -> Iterator[tuple[str, Rgb]]:
     paths = sorted(path for path in dataset.iterdir() if path.suffix.lower() in _SUFFIXES)
     pictures = {path.name: cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) for path in paths}
     if not pictures:
-        raise DatasetError(f"{dataset} has no photographs: they are expected as NAME.jpg or NAME.png")
+        raise DatasetError(f"{dataset} has no photographs. Store them as NAME.jpg or NAME.png.")
     yield from ((name, np.asarray(rgb, np.uint8)) for name, rgb in pictures.items() if rgb is not None)
 
 
 def jpegs(megapixels: float, dataset: Path | None, folder: Path) -> Path:
-    """Return a folder of photographs enlarged to a size, as JPEG with a camera's noise."""
+    """Write photographs of the given size, with camera noise, as JPEG files; return their folder."""
     target = folder / f"{megapixels:g}mp"
     target.mkdir(parents=True, exist_ok=True)
     files = [jpeg(enlarged(rgb, megapixels)) for _, rgb in islice(photographs_of(dataset), _DISTINCT)]
@@ -117,7 +117,7 @@ def jpegs(megapixels: float, dataset: Path | None, folder: Path) -> Path:
 
 
 def enlarged(rgb: Rgb, megapixels: float) -> Rgb:
-    """Return a picture at another size, its aspect ratio kept, with noise."""
+    """Resize a picture, keeping its aspect ratio, and add camera noise."""
     height, width = rgb.shape[:2]
     scale = math.sqrt(megapixels * 1e6 / (height * width))
     size = round(width * scale), round(height * scale)
@@ -126,13 +126,13 @@ def enlarged(rgb: Rgb, megapixels: float) -> Rgb:
 
 
 def jpeg(rgb: Rgb) -> bytes:
-    """Return a picture as a camera's file."""
+    """Encode a picture as JPEG."""
     bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
 
 
 def half(one: Network, folder: Path) -> Network:
-    """Return a network in half precision, what goes in and what comes out included."""
+    """Convert a network to half precision, including its inputs and outputs."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 

@@ -1,6 +1,6 @@
-"""Whether our masks are rembg's: the same photographs and the same network, what goes in and what comes out.
+"""Compare our masks with rembg's on the same photographs and network: inputs, predictions, and masks.
 
-rembg resamples the whole picture by Lanczos's kernel. We have libjpeg decode it at a reduced size, and average areas.
+rembg resamples the whole picture with the Lanczos filter. core decodes JPEGs at a reduced size and averages areas.
 """
 
 import io
@@ -41,8 +41,8 @@ _HEADS: Final = {
 class Differences:
     """Mean and 99th percentile of absolute differences.
 
-    ``input`` is in 8-bit levels, ``prediction`` what the network answers, in [0, 1]; ``mask`` is of the finished masks,
-    rembg's brought to our size and freed of its stretch. ``mask`` is NaN if we refuse the mask: it shows no subject.
+    ``input`` is in 8-bit levels, ``prediction`` and ``mask`` in [0, 1]. rembg's mask is resized to our size and its
+    contrast stretch is reverted. ``mask`` is NaN if our mask has no foreground and is rejected.
     """
 
     input_mean: float
@@ -54,14 +54,14 @@ class Differences:
 
 
 class Comparison:
-    """One network, in our hands and in rembg's."""
+    """One network, loaded by core and by rembg."""
 
     def __init__(self, network: Network) -> None:
         self._name, self._networks, self._session = network.name, network.loaded(), session(network)
         self._registry = self._networks.source.registry
 
     def differences(self, file: bytes) -> Differences:
-        """Segment a picture's file both ways."""
+        """Segment an encoded picture with core and with rembg."""
         picture = decode(file, at_least_px=sufficient_px(self._name, self._registry))
         prepared = prepare(picture.rgb, self._name, self._registry)
         [prediction] = predict([prepared], self._networks)
@@ -96,7 +96,7 @@ def _mean_and_p99(difference: NDArray[Any]) -> tuple[float, float]:
 
 
 def compare(networks: list[Network], dataset: Path | None) -> tuple[str, dict[str, Any]]:
-    """Compare on each photograph, as it is and enlarged, with the networks given and with two that answer smoothly."""
+    """Compare on each photograph, original and enlarged, with the given networks and those of ``SMOOTH``."""
     folder = OUT / "networks"
     smooth = [described(_written(folder / f"{name}.onnx", build())) for name, build in SMOOTH.items()]
     figures: dict[str, Any] = {}
@@ -106,7 +106,7 @@ def compare(networks: list[Network], dataset: Path | None) -> tuple[str, dict[st
             all_of = [comparison.differences(file) for file in files]
             figures[f"{one.name}, {size}"] = {
                 "pictures": len(files),
-                "refused": sum(math.isnan(each.mask_mean) for each in all_of),
+                "rejected": sum(math.isnan(each.mask_mean) for each in all_of),
                 **{
                     field.name: [summary([getattr(each, field.name) for each in all_of]) for summary in _SUMMARIES]
                     for field in fields(Differences)
@@ -118,18 +118,18 @@ def compare(networks: list[Network], dataset: Path | None) -> tuple[str, dict[st
     ]
     return table(
         "Absolute differences from rembg: input in 8-bit levels, prediction and mask in [0, 1];"
-        " the median picture / the worst one",
+        " median picture / worst picture",
         ["network, picture", "pictures", *_HEADS.values()],
         rows,
     ), figures
 
 
 def brightness() -> onnx.ModelProto:
-    """Return a network that looks at each pixel alone: what differs in the input, differs in its answer."""
+    """Return a pixelwise network, so that its prediction differs exactly where the input differs."""
     return _network(
         [
-            helper.make_node("ReduceMean", ["image"], ["grey"], axes=[1], keepdims=1),
-            helper.make_node("Mul", ["grey", "gain"], ["scaled"]),
+            helper.make_node("ReduceMean", ["image"], ["gray"], axes=[1], keepdims=1),
+            helper.make_node("Mul", ["gray", "gain"], ["scaled"]),
             helper.make_node("Sigmoid", ["scaled"], ["mask"]),
         ],
         gain=1.0,
@@ -137,13 +137,13 @@ def brightness() -> onnx.ModelProto:
 
 
 def contrast() -> onnx.ModelProto:
-    """Return a network that looks for what is brighter than its surroundings."""
+    """Return a network that detects regions brighter than their surroundings."""
     return _network(
         [
-            helper.make_node("ReduceMean", ["image"], ["grey"], axes=[1], keepdims=1),
-            *_mean_of_square("grey", "centre", 9),
-            *_mean_of_square("grey", "surround", 81),
-            helper.make_node("Sub", ["centre", "surround"], ["contrast"]),
+            helper.make_node("ReduceMean", ["image"], ["gray"], axes=[1], keepdims=1),
+            *_mean_of_square("gray", "center", 9),
+            *_mean_of_square("gray", "surround", 81),
+            helper.make_node("Sub", ["center", "surround"], ["contrast"]),
             helper.make_node("Mul", ["contrast", "gain"], ["scaled"]),
             helper.make_node("Sigmoid", ["scaled"], ["mask"]),
         ],

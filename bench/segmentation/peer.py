@@ -1,4 +1,4 @@
-"""rembg's command line and its HTTP server, as a user starts them, in a virtual environment of their own."""
+"""Run rembg's command line and HTTP server from a separate virtual environment."""
 
 import json
 import os
@@ -19,17 +19,17 @@ import httpx
 
 from bench.segmentation.inputs import Network
 
-COMMAND: Final = Path(__file__).parent.parent / ".venv" / "peer" / "bin" / "rembg"
-"""What ``make bench-segmentation`` installs from ``requirements/peer.lock``."""
+COMMAND: Final = Path(__file__).parents[2] / ".venv" / "peer" / "bin" / "rembg"
+"""``make bench-segmentation`` installs it from ``requirements/peer.lock``."""
 
-# The session for U^2-Net's weights wherever they come from; it is given the file's path, so that nothing is downloaded.
+# The session for a U^2-Net file at a given path, which downloads nothing.
 _SESSION: Final = "u2net_custom"
 _START_LIMIT_S: Final = 120.0
 _TIME_LIMIT_S: Final = 120.0
 
 
 def command_line(network: Network, folder: Path, pictures: int, *, only_mask: bool) -> Callable[[], float]:
-    """Compile rembg's numba code, and return the call of ``rembg p`` on a folder: it returns the CPU seconds taken."""
+    """Compile rembg's numba code, and return a call that runs ``rembg p`` on a folder and returns its CPU seconds."""
     files = sorted(folder.iterdir())
 
     def run(count: int) -> float:
@@ -43,7 +43,7 @@ def command_line(network: Network, folder: Path, pictures: int, *, only_mask: bo
             subprocess.run(  # noqa: S603
                 [COMMAND, *arguments, source, target], check=True, capture_output=True, env=_environment(network)
             )
-            if (made := len(list(target.iterdir()))) != count:  # it prints what went wrong, and goes on
+            if (made := len(list(target.iterdir()))) != count:  # rembg prints errors and continues
                 raise ChildProcessError(f"rembg made {made} of {count} files")
             return _children_cpu_s() - before
 
@@ -54,15 +54,15 @@ def command_line(network: Network, folder: Path, pictures: int, *, only_mask: bo
 def requests(
     url: str, network: Network, folder: Path, pictures: int, *, only_mask: bool, clients: int
 ) -> Callable[[], None]:
-    """Have the server load the network, and return the call that posts pictures to it.
+    """Load the network in the server, and return a call that posts pictures to it.
 
     Args:
-        url: the server's, see :func:`server`.
-        network: what it is to run.
-        folder: the pictures, taken in turns.
-        pictures: how many a call posts.
-        only_mask: whether the mask or the cut-out is asked for.
-        clients: how many post at a time.
+        url: URL of the server, see :func:`server`.
+        network: the network to run.
+        folder: pictures to post in turns.
+        pictures: number of pictures per call.
+        only_mask: True to request masks, False to request cut-outs.
+        clients: number of concurrent requests.
     """
     files = [path.read_bytes() for path in sorted(folder.iterdir())]
     fields, more = {"model": _SESSION, "om": str(only_mask).lower()}, {"extras": _extras(network)}
@@ -81,7 +81,7 @@ def requests(
 
 @contextmanager
 def server(network: Network) -> Iterator[str]:
-    """Run ``rembg s`` without its web interface; yield its URL."""
+    """Run ``rembg s`` without its web interface, and yield its URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -107,7 +107,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
             time.sleep(0.2)
         else:
             return
-    raise ChildProcessError("rembg's server does not answer")
+    raise ChildProcessError(f"rembg's server did not respond within {_START_LIMIT_S:g} s")
 
 
 def _extras(network: Network) -> str:

@@ -1,7 +1,7 @@
-"""Where the time of a segmentation goes: before the network, in it, and after it.
+"""Measure the time of a segmentation before, in, and after the network.
 
-Before it lie reading, decoding, resizing and normalising; after it, making a mask of the prediction and a file of the
-mask. One picture after the other, in one process, so that the parts add up.
+The first part decodes, resizes, and normalizes; the last converts the prediction to a mask and encodes it. Runs without
+concurrency, so that the parts add up to the total.
 """
 
 import time
@@ -19,7 +19,7 @@ from core.segmentation.sessions import Device
 
 
 class Stages(NamedTuple):
-    """Seconds for each picture."""
+    """Seconds per picture."""
 
     before: float
     network: float
@@ -27,18 +27,18 @@ class Stages(NamedTuple):
 
     @property
     def total(self) -> float:
-        """Seconds for a picture if nothing runs beside anything else."""
+        """Seconds per picture without concurrency."""
         return sum(self)
 
     def shares(self) -> str:
-        """Return the parts of the total, as a report shows them."""
+        """Return the shares of the total in percent, as text."""
         return " / ".join(f"{part / self.total:.0%}" for part in self)
 
 
 def ours(
     network: Network, folder: Path, pictures: int, batch: int = 1, device: Device = Device.CPU
 ) -> Callable[[], Stages]:
-    """Load a network, and return the call that segments some pictures as our hosts do it."""
+    """Load a network, and return a call that segments pictures in the same way as the worker."""
     files, networks = _files(folder, pictures), network.loaded(device)
     registry = networks.source.registry
 
@@ -66,18 +66,18 @@ def ours(
 
 
 def rembgs(network: Network, folder: Path, pictures: int, *, only_mask: bool) -> Callable[[], Stages]:
-    """Load a network, and return the call that has ``rembg.remove`` do the same pictures."""
+    """Load a network, and return a call that runs ``rembg.remove`` on pictures."""
     from rembg import bg
 
-    files, watch = _files(folder, pictures), session(network)
+    files, recorder = _files(folder, pictures), session(network)
 
     def call() -> Stages:
         stages = []
         for file in files:
             start = time.perf_counter()
-            bg.remove(file, session=watch, only_mask=only_mask)
+            bg.remove(file, session=recorder, only_mask=only_mask)
             end = time.perf_counter()
-            entered, left = watch.inner_session.clocks
+            entered, left = recorder.inner_session.clocks
             stages.append(Stages(entered - start, left - entered, end - left))
         return Stages(*(sum(part) / len(files) for part in zip(*stages, strict=True)))
 
@@ -86,7 +86,7 @@ def rembgs(network: Network, folder: Path, pictures: int, *, only_mask: bool) ->
 
 
 def session(network: Network) -> Any:
-    """Return rembg's session of a network, with a look at what goes into the network and what comes out."""
+    """Return rembg's session of a network, with its ONNX session wrapped in :class:`RecordingSession`."""
     from rembg.sessions.u2net_custom import U2netCustomSession
 
     class Session(U2netCustomSession):  # type: ignore[misc]
@@ -94,27 +94,27 @@ def session(network: Network) -> Any:
         def download_models(cls, *_: Any, **__: Any) -> str:
             return str(network.path)
 
-    watched = Session("u2net_custom", onnxruntime.SessionOptions(), model_path=str(network.path))
-    watched.inner_session = Watch(watched.inner_session)
-    return watched
+    recorded = Session("u2net_custom", onnxruntime.SessionOptions(), model_path=str(network.path))
+    recorded.inner_session = RecordingSession(recorded.inner_session)
+    return recorded
 
 
-class Watch:
-    """Stands before a session of ONNX Runtime; keeps the times, the input and the output of the last run."""
+class RecordingSession:
+    """Wrap a session of ONNX Runtime; record the start, end, input, and output of the last run."""
 
-    def __init__(self, watched: Any) -> None:
-        self._watched = watched
+    def __init__(self, recorded: Any) -> None:
+        self._session = recorded
         self.clocks = (0.0, 0.0)
         self.entry: Any = None
         self.prediction: Any = None
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._watched, name)
+        return getattr(self._session, name)
 
     def run(self, names: Sequence[str] | None, feed: dict[str, Any]) -> Any:
-        """Run the network."""
+        """Run the network and record the run."""
         entered = time.perf_counter()
-        outputs = self._watched.run(names, feed)
+        outputs = self._session.run(names, feed)
         self.clocks = entered, time.perf_counter()
         [self.entry], [self.prediction] = feed.values(), outputs[:1]
         return outputs

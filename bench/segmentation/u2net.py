@@ -1,11 +1,11 @@
-"""U^2-Net and its small sibling as ONNX graphs: the published architecture, with random weights.
+"""Build U^2-Net and the smaller U^2-Net-p as ONNX graphs: the published architecture with random weights.
 
-What a run costs depends on the architecture and not on the weights, so that speed can be measured where the published
-ones cannot be had. Source: Qin et al., U^2-Net: Going Deeper with Nested U-Structure for Salient Object Detection
+The cost of a run depends on the architecture, not on the weights, so speed can be measured without the published
+weights. Source: Qin et al., U^2-Net: Going Deeper with Nested U-Structure for Salient Object Detection
 (Pattern Recognition, 2020), table 1 and figure 5; padding, rounding and bilinear resizing as in the authors' code.
 
-As in the files that rembg runs, batch normalisation is folded into the convolutions, and the outputs are the fused
-prediction and the six that it is fused of, all after the sigmoid.
+As in rembg's files, batch normalization is folded into the convolutions, and the outputs are the fused prediction and
+the six side predictions, all after the sigmoid.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ _OPSET: Final = 17
 _IR_VERSION: Final = 8
 
 _BLOCKS: Final = ((7, False), (6, False), (5, False), (4, False), (4, True), (4, True))
-"""Depth of the six encoder blocks, and whether a block dilates instead of pooling. A decoder block is as the encoder's
-of its size; the last encoder block has none."""
+"""Depth of the six encoder blocks, and whether a block dilates instead of pooling. Each decoder block mirrors the
+encoder block of its size; the last encoder block has no counterpart."""
 
 _WIDTHS: Final = {
     "u2net": (
@@ -38,15 +38,15 @@ _WIDTHS: Final = {
 NETWORKS: Final = tuple(_WIDTHS)
 
 PARAMETERS: Final = {"u2net": 44_009_869, "u2netp": 1_131_181}
-"""Those of the authors' modules, two of each normalised channel among them, which folding leaves out."""
+"""Parameters of the authors' modules, including two per normalized channel, which folding removes."""
 
 
 def build(network: str, *, seed: int = 0) -> onnx.ModelProto:
-    """Return a network for batches of any size, N x 3 x 320 x 320 to seven of N x 1 x 320 x 320.
+    """Return a network that maps N x 3 x 320 x 320 to seven outputs of N x 1 x 320 x 320, for any N.
 
     Args:
         network: one of :data:`NETWORKS`.
-        seed: of the weights, which are drawn as He et al. (2015) do it.
+        seed: seed of the weights, which use the initialization of He et al. (2015).
     """
     graph = _Graph(seed)
     encoder, decoder = _WIDTHS[network]
@@ -71,18 +71,18 @@ def build(network: str, *, seed: int = 0) -> onnx.ModelProto:
 
 
 def parameters(model: onnx.ModelProto) -> int:
-    """Count a network's weights, and the two of each normalised channel that were folded into them."""
+    """Return the number of parameters, including the two per normalized channel that were folded."""
     weights = {one.name: int(np.prod(one.dims)) for one in model.graph.initializer if one.name.endswith(("/w", "/b"))}
-    normalised = {
+    normalized = {
         node.input[2] for node in model.graph.node if node.op_type == "Conv" and node.output[0].endswith("/folded")
     }
-    return sum(weights.values()) + 2 * sum(weights[bias] for bias in normalised)
+    return sum(weights.values()) + 2 * sum(weights[bias] for bias in normalized)
 
 
 def _spread(model: onnx.ModelProto, seed: int) -> None:
-    """Scale the fusing convolution so that a picture of clouds is predicted from 0 to 1, as no network does untrained.
+    """Scale the fusing convolution so that predictions on smooth noise cover the range from 0 to 1.
 
-    Else the prediction is 0 or 1 everywhere: nothing in the graph normalises what the blocks add up.
+    Otherwise, random weights predict 0 or 1 everywhere, because no normalization limits the sums of the blocks.
     """
     clouds = np.random.default_rng(seed).normal(0, 1, (10, 10, 3)).astype(np.float32)
     picture = cv2.resize(clouds, (INPUT_PX, INPUT_PX), interpolation=cv2.INTER_CUBIC).transpose(2, 0, 1)
@@ -98,7 +98,7 @@ def _spread(model: onnx.ModelProto, seed: int) -> None:
 
 
 class _Graph:
-    """Adds operators to a graph; each method returns the name of what it computes."""
+    """Builds an ONNX graph; each method adds operators and returns the name of their output."""
 
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
@@ -106,29 +106,29 @@ class _Graph:
         self._constants: dict[str, onnx.TensorProto] = {}
 
     def block(self, entry: str, channels: int, inner: int, outer: int, depth: int, dilated: bool) -> str:
-        """Add a residual U-block: RSU-7 to RSU-4, or RSU-4F, which keeps its size and dilates."""
-        whole = self._normalised(entry, channels, outer)
+        """Add a residual U-block: RSU-7 to RSU-4, or the dilated RSU-4F, which keeps its resolution."""
+        whole = self._normalized(entry, channels, outer)
         features, levels = whole, []
         for level in range(depth - 1):
             if level and not dilated:
                 features = self.pool(features)
-            features = self._normalised(features, inner if level else outer, inner, 2**level if dilated else 1)
+            features = self._normalized(features, inner if level else outer, inner, 2**level if dilated else 1)
             levels.append(features)
-        features = self._normalised(features, inner, inner, 2 ** (depth - 1) if dilated else 2)
+        features = self._normalized(features, inner, inner, 2 ** (depth - 1) if dilated else 2)
         for level in reversed(range(depth - 1)):
             if level < depth - 2 and not dilated:
                 features = self.enlarge(features, 2)
             joined = self.join(features, levels[level])
-            features = self._normalised(joined, 2 * inner, inner if level else outer, 2**level if dilated else 1)
+            features = self._normalized(joined, 2 * inner, inner if level else outer, 2**level if dilated else 1)
         return self._add("Add", [features, whole])
 
     def side(self, features: str, channels: int, stage: int) -> str:
-        """Add the prediction of one stage, at the size of the input."""
+        """Add the side prediction of a stage, upsampled to the size of the input."""
         prediction = self.convolve(features, channels, 1)
         return self.enlarge(prediction, 2**stage) if stage else prediction
 
     def convolve(self, entry: str, channels: int, outer: int, *, kernel: int = 3) -> str:
-        """Add a convolution that nothing is done to afterwards."""
+        """Add a convolution without normalization and activation."""
         return self._convolution(entry, channels, outer, kernel, 1, "")
 
     def pool(self, entry: str) -> str:
@@ -143,7 +143,7 @@ class _Graph:
         return self._add("Resize", [entry, "", name], mode="linear", coordinate_transformation_mode="half_pixel")
 
     def model(self, name: str, predictions: Sequence[str]) -> onnx.ModelProto:
-        """Return the graph with a sigmoid on each prediction."""
+        """Return the model with a sigmoid on each prediction."""
         outputs = [f"d{number}" for number in range(len(predictions))]
         self._nodes += [
             helper.make_node("Sigmoid", [prediction], [output])
@@ -164,7 +164,7 @@ class _Graph:
         onnx.checker.check_model(model, full_check=True)
         return model
 
-    def _normalised(self, entry: str, channels: int, outer: int, dilation: int = 1) -> str:
+    def _normalized(self, entry: str, channels: int, outer: int, dilation: int = 1) -> str:
         return self._add("Relu", [self._convolution(entry, channels, outer, 3, dilation, "/folded")])
 
     def _convolution(self, entry: str, channels: int, outer: int, kernel: int, dilation: int, mark: str) -> str:

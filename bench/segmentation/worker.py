@@ -1,4 +1,4 @@
-"""The ECS worker as it is, with queue, state machine and bucket in memory: its work without the network's."""
+"""Run the real ECS worker with in-memory fakes of queue, state machine, and bucket."""
 
 import threading
 from collections.abc import Callable
@@ -12,20 +12,23 @@ from functions.segment.ecs.worker import Worker, WorkerConfig
 
 
 class JobFailedError(Exception):
-    """The worker answered a job with an error."""
+    """The worker reported a failed job."""
 
 
 def prepare(
     network: Network, folder: Path, pictures: int, batch: int = 1, device: Device = Device.CPU
 ) -> Callable[[], None]:
-    """Start a worker, let it do a few jobs, and return the call that has it do ``pictures`` of them.
+    """Start a worker, warm it up with a few jobs, and return a call that processes ``pictures`` jobs.
 
     Args:
-        network: what it runs.
-        folder: the pictures, taken in turns.
-        pictures: how many a call does.
-        batch: the most that it predicts at a time.
-        device: what the network runs on.
+        network: the network to run.
+        folder: pictures to process in turns.
+        pictures: number of jobs per call.
+        batch: largest batch of a prediction.
+        device: device that runs the network.
+
+    Raises:
+        JobFailedError: a job failed; also raised by the call.
     """
     files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
     cloud = Cloud(files)
@@ -41,7 +44,7 @@ def prepare(
     worker = Worker(config, Store(cloud), cloud, cloud)  # type: ignore[arg-type]
     threading.Thread(target=worker.run, daemon=True).start()
 
-    def work_off(count: int) -> None:
+    def process(count: int) -> None:
         for number in range(count):
             cloud.send(number, network.name)
         for _ in range(count):
@@ -49,5 +52,5 @@ def prepare(
         if cloud.failures:
             raise JobFailedError(cloud.failures[0])
 
-    work_off(2 * batch)
-    return lambda: work_off(pictures)
+    process(2 * batch)
+    return lambda: process(pictures)

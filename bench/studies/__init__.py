@@ -1,1 +1,1 @@
-"""One-off investigations whose conclusions are in the docs; run them again when their subject changes."""
+"""One-off investigations. The docs have their conclusions; run a study again when its subject changes."""

@@ -1,7 +1,7 @@
-"""Find the AWS limit that is met first, at 1 to 10,000 uploads a second, and what each limit must be raised to.
+"""Find the AWS limits that constrain 1 to 10,000 uploads per second, and the values to raise them to.
 
-Each upload's demand is read from the state machine's definition; the functions are timed on this machine. A limit
-allows its rate divided by that demand. Run it with ``python -m bench.studies.capacity``.
+The demand of an upload comes from the definition of the state machine; function durations are measured locally. A limit
+allows its rate divided by the demand of one upload. Usage: ``python -m bench.studies.capacity``.
 """
 
 import argparse
@@ -15,11 +15,11 @@ from typing import Any, Final
 import yaml
 from samtranslator.yaml_helper import yaml_parse
 
-from bench import machine
+from bench import platform_info
 from bench.embedded import ROOT
 from bench.load import photograph
 from bench.markdown import table
-from bench.measure import Cost, Job, measure
+from bench.measure import Case, Cost, measure
 from bench.studies.demand import COMPUTED, PATHS, demand, walk
 from bench.studies.quotas import OTHERS, QUOTAS, Account
 from core import pipeline
@@ -37,29 +37,29 @@ TEMPLATE: Final = ROOT / "template.yaml"
 RATES: Final = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000)
 MEGAPIXELS: Final = (2.0, 12.0)
 NETWORK_S: Final = 6.0
-"""Assumed time of a network on one image: there are no published weights to time here."""
+"""Assumed duration of a network on one picture, because the published weights are not available here."""
 
 _ROUNDS: Final = 3
-_HEADROOM: Final = 0.8  # share of a raised limit to plan with
-_MB_PER_VCPU: Final = 1_769  # Lambda couples memory and computing power
+_UTILIZATION: Final = 0.8  # planned utilization of a raised limit
+_MB_PER_VCPU: Final = 1_769  # Lambda allocates CPU in proportion to memory
 _METRICS_S: Final = 0.02
-_CALL_S: Final = 0.05  # assumed: what S3 and Lambda add to a function's own work
+_CALL_S: Final = 0.05  # assumed overhead of S3 and Lambda per function
 _STAGES: Final = ("ValidateFunction", "SegmentFunction", "RefineFunction", "EncodeFunction")
 
 Durations = Mapping[str, float]
-"""Seconds of each Lambda function."""
+"""Seconds per Lambda function."""
 
 
 @dataclass(frozen=True)
 class Project:
-    """The state machine's definition and the memory of each function, from the project's own files."""
+    """The definition of the state machine, and the memory of each function."""
 
     definition: Mapping[str, Any]
     memory_mb: Mapping[str, int]
 
     @classmethod
     def read(cls) -> "Project":
-        """Read both."""
+        """Read the state machine and the template."""
         resources = yaml_parse(TEMPLATE.read_text())["Resources"]
         return cls(
             definition=yaml.safe_load(DEFINITION.read_text()),
@@ -72,14 +72,14 @@ class Project:
 
 
 def measured(megapixels: float, project: Project) -> dict[str, float]:
-    """Measure each stage on a photograph of that size and return the seconds that its function takes.
+    """Measure each stage on a photograph of the given size and return the seconds per function.
 
-    A stage takes the CPU time of one core, or longer where its function has less than one core. CPU time is what other
-    work on the machine affects least.
+    Durations are CPU times, scaled up for functions with less than one core, because other load on the computer hardly
+    affects CPU time.
     """
-    jobs = {function: Job(_stage, (photograph(megapixels), function), _ROUNDS) for function in _STAGES}
+    cases = {function: Case(_stage, (photograph(megapixels), function), _ROUNDS) for function in _STAGES}
     durations = {"MetricsFunction": _METRICS_S + _CALL_S, "FailureFunction": _METRICS_S + _CALL_S}
-    for function, cost in measure(jobs).items():
+    for function, cost in measure(cases).items():
         if not isinstance(cost, Cost):
             raise RuntimeError(cost.reason)
         vcpus = project.memory_mb[function] / _MB_PER_VCPU
@@ -88,7 +88,7 @@ def measured(megapixels: float, project: Project) -> dict[str, float]:
 
 
 def _stage(picture: bytes, function: str) -> Callable[[], object]:
-    """Prepare the work of one function, without S3."""
+    """Prepare the call of one stage, without S3."""
     networks = Networks(ModelSource(()), threads=1)
     full = decode.decode(picture)
     mask = segment(full.rgb, CLASSICAL, networks).mask
@@ -97,7 +97,7 @@ def _stage(picture: bytes, function: str) -> Callable[[], object]:
     def validate() -> object:
         return hashlib.sha256(picture).digest(), decode.decode(picture, at_least_px=1)
 
-    def find_subject() -> object:
+    def segment_picture() -> object:
         small = decode.decode(picture, at_least_px=sufficient_px(CLASSICAL, networks.source.registry))
         return segment(small.rgb, CLASSICAL, networks)
 
@@ -107,13 +107,13 @@ def _stage(picture: bytes, function: str) -> Callable[[], object]:
     def encode() -> object:
         return pipeline.finish(decode.decode(picture), alpha, Options(model=CLASSICAL), None)
 
-    call = dict(zip(_STAGES, (validate, find_subject, refine, encode), strict=True))[function]
+    call = dict(zip(_STAGES, (validate, segment_picture, refine, encode), strict=True))[function]
     call()
     return call
 
 
 def main() -> None:
-    """Print the tables and write them to ``out/capacity``."""
+    """Run the study, print the tables, and write them to ``out/capacity``."""
     argparse.ArgumentParser(prog="python -m bench.studies.capacity", description=__doc__).parse_args()
     project = Project.read()
     images = {f"{size:g} MP": measured(size, project) for size in MEGAPIXELS}
@@ -126,7 +126,7 @@ def main() -> None:
 
 
 def _parts(images: Mapping[str, Durations], network: str, project: Project) -> Iterator[str]:
-    yield f"Machine: {machine.describe()}."
+    yield f"Platform: {platform_info.describe()}."
     yield durations_table(images)
     yield demand_table(project)
     yield quota_table()
@@ -135,14 +135,14 @@ def _parts(images: Mapping[str, Durations], network: str, project: Project) -> I
 
 
 def durations_table(images: Mapping[str, Durations]) -> str:
-    """Return the seconds of each function."""
+    """Return the table of seconds per function."""
     heads = ["", *(function.removesuffix("Function") for function in _STAGES)]
     rows = [(name, *(f"{took[function]:.2f}" for function in _STAGES)) for name, took in images.items()]
-    return table("Seconds of each function, on one core", heads, rows)
+    return table("Seconds per function, on one core", heads, rows)
 
 
 def demand_table(project: Project) -> str:
-    """Return the demand of one upload on each path."""
+    """Return the table of demand per upload, by path."""
     needs = {name: demand(walk(project.definition, path)) for name, path in PATHS.items()}
     limits = [quota.limit for quota in QUOTAS if any(needed[quota.limit] for needed in needs.values())]
     limits = [limit for limit in limits if limit not in ("events", "starts")]
@@ -151,10 +151,10 @@ def demand_table(project: Project) -> str:
 
 
 def quota_table() -> str:
-    """Return the limits with their sources."""
+    """Return the table of default limits with their sources."""
 
     def amount(long_run: float, burst: float) -> str:
-        return f"{long_run:,.0f}" if burst == long_run else f"{long_run:,.0f}, {burst:,.0f} at once"
+        return f"{long_run:,.0f}" if burst == long_run else f"{long_run:,.0f}, {burst:,.0f} burst"
 
     def known(source: str, verified: bool) -> str:
         return source if verified else f"{source}; unverified"
@@ -167,7 +167,7 @@ def quota_table() -> str:
 
 
 def allowed(durations: Durations, project: Project, account: Account) -> dict[str, float]:
-    """Return how many uploads a second each limit allows in the long run, the tightest first."""
+    """Return the sustained uploads per second that each limit allows, lowest first."""
     path = walk(project.definition, COMPUTED)
     needed: dict[str, float] = {limit: float(amount) for limit, amount in demand(path).items()}
     needed["concurrency"] = sum(durations[step.function] for step in path if step.function)
@@ -178,7 +178,7 @@ def allowed(durations: Durations, project: Project, account: Account) -> dict[st
 
 
 def first_limits(images: Mapping[str, Durations], project: Project) -> str:
-    """Return the three tightest limits of each account."""
+    """Return the table of the four lowest limits by account and picture."""
     rows = []
     for account in Account:
         for name, durations in images.items():
@@ -188,23 +188,23 @@ def first_limits(images: Mapping[str, Durations], project: Project) -> str:
 
 
 def raise_table(durations: Durations, project: Project) -> str:
-    """Return the limits to raise for each rate, and the value that each needs."""
+    """Return the table of limits to raise, with the value needed for each rate."""
     rates = allowed(durations, project, Account.LARGE)
     names = {quota.limit: quota for quota in QUOTAS}
     rows = []
     for limit, rate in rates.items():
         now = names[limit].per_second[Account.LARGE]
-        needs = [now / rate * wanted / _HEADROOM for wanted in RATES]
+        needs = [now / rate * wanted / _UTILIZATION for wanted in RATES]
         if needs[-1] > now:
             cells = (f"{_rounded(need):,.0f}" if need > now else "" for need in needs)
             rows.append((names[limit].name, f"{now:,.0f}", *cells, names[limit].raised))
-    heads = ["limit", "default", *(f"{rate:,}/s" for rate in RATES), "raised by"]
-    title = f"Limits to raise, {Account.LARGE}, 12 MP and a network, {1 - _HEADROOM:.0%} to spare"
+    heads = ["limit", "default", *(f"{rate:,}/s" for rate in RATES), "how to raise"]
+    title = f"Limits to raise, {Account.LARGE}, 12 MP and a network, {1 - _UTILIZATION:.0%} headroom"
     return table(title, heads, rows)
 
 
 def _rounded(value: float) -> float:
-    """Round up to two digits."""
+    """Round up to two significant digits."""
     power = 10.0 ** (math.floor(math.log10(value)) - 1)
     return math.ceil(value / power) * power
 

@@ -1,4 +1,4 @@
-"""Read each path of an upload through the state machine from the definition, and what it demands of AWS."""
+"""Walk the paths of an upload through the state machine, and count the AWS requests on each path."""
 
 import re
 from collections import Counter
@@ -21,24 +21,24 @@ REQUESTS: Final[Mapping[str, Mapping[tuple[Bucket, Literal["get", "put"]], int]]
         ("work", "get"): 1,
         ("work", "put"): 1,
         ("results", "put"): 2,
-        ("results", "get"): 1,  # looks for the report of an earlier failure
+        ("results", "get"): 1,  # checks for an earlier failure report
     },
     "FailureFunction": {
-        ("results", "get"): 4,  # a result, one without a sidecar, and a result before and after the report
+        ("results", "get"): 4,  # result, result without sidecar, result before and after writing the report
         ("results", "put"): 1,
     },
     "MetricsFunction": {},
 }
-"""S3 requests of one call of each function, for an image without a background or a second attempt."""
+"""S3 requests per call of each function, for a picture without a background image and without retries."""
 
-_WORKER: Final = "SegmentFunction"  # a worker makes the S3 requests of the function
+_WORKER: Final = "SegmentFunction"  # the worker makes the same S3 requests as this function
 _NATIVE: Final[Mapping[str, Mapping[tuple[Bucket, Literal["get", "put"]], int]]] = {
     "ServeCached": {("work", "get"): 1, ("results", "put"): 1},
-    "SaveSidecar": {("results", "put"): 1, ("results", "get"): 1},  # PublishMetrics looks for an earlier report
+    "SaveSidecar": {("results", "put"): 1, ("results", "get"): 1},  # PublishMetrics checks for an earlier report
     "KeepRawInput": {("results", "get"): -2},  # RecordFailure has no result to delete
 }
 _ITEM_KB: Final = 4
-"""Size of a finished item, rounded up. It holds a sidecar, of about 2.3 kB."""
+"""Size of a finished item in kB, rounded up. It contains a sidecar of about 2.3 kB."""
 
 COMPUTED: Final[Mapping[str, Sequence[str]]] = {
     "CacheHit?": ["ClaimWork"],
@@ -70,12 +70,12 @@ PATHS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     },
     "rejected by Validate": {"Validate": ["KeepRawInput"], "HoldsClaim?": ["PublishMetrics"], "Outcome?": ["Failed"]},
 }
-"""The next state of each choice, in the order of visits; for a task that fails, the state that catches it."""
+"""For each choice, its next states in the order of visits; for a failing task, the state that catches the error."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A state on a path; ``entered`` counts it and the states of its branches."""
+    """A state on a path; ``entered`` is the number of state transitions, including those of its branches."""
 
     name: str
     state: Mapping[str, Any]
@@ -83,12 +83,12 @@ class Step:
 
     @property
     def function(self) -> str | None:
-        """Logical ID of the Lambda function that the state calls."""
+        """Logical ID of the Lambda function that the state calls, or None."""
         found = _FUNCTION.fullmatch(str(self.state.get("Parameters", {}).get("FunctionName", "")))
         return found[1] if found else None
 
     def calls(self, service: str) -> bool:
-        """Return whether the state is an integration of that service."""
+        """Return whether the state is an integration with the given service."""
         return f":{service}:" in str(self.state.get("Resource", ""))
 
 
@@ -96,12 +96,12 @@ def walk(definition: Definition, choices: Mapping[str, Sequence[str]], start: st
     """Return the states that an execution enters on a path.
 
     Args:
-        definition: the state machine's.
+        definition: definition of the state machine.
         choices: one of :data:`PATHS`.
-        start: the first state; None for the machine's own.
+        start: first state; None for ``StartAt``.
 
     Raises:
-        ValueError: a chosen state does not follow the state before it.
+        ValueError: a chosen state does not follow the previous state.
     """
     left = {name: list(nexts) for name, nexts in choices.items()}
     steps, name = [], start or definition["StartAt"]
@@ -127,20 +127,24 @@ def _nexts(state: Mapping[str, Any]) -> set[str]:
 
 
 def demand(steps: Sequence[Step]) -> Counter[str]:
-    """Return the demand of one upload on a path, by limit."""
+    """Return the number of requests of one upload on a path, by limit."""
     needed = Counter({"events": 1, "starts": 1, "transitions": sum(step.entered for step in steps), "uploads put": 1})
     for step in steps:
         if function := step.function:
             needed["invocations"] += 1
         requests = REQUESTS[function] if function else _NATIVE.get(step.name, {})
         if step.calls("sqs"):
-            needed["callbacks"] += 1  # of each kind: a heartbeat when a worker takes the job, and the result
+            needed["callbacks"] += 1  # one of each kind: a heartbeat when a worker receives the job, and the result
             requests = REQUESTS[_WORKER]
         if step.name.startswith("SegmentOnSageMaker"):
             requests = REQUESTS[_WORKER]
         if step.name == "SegmentOnSageMakerAsync":
             needed["callbacks"] += 1
-            requests = {**requests, ("work", "put"): 2, ("work", "get"): 2}  # plus the request object: put, find, read
+            requests = {
+                **requests,
+                ("work", "put"): 2,
+                ("work", "get"): 2,
+            }  # includes the request object: put, head, get
         for (bucket, kind), times in requests.items():
             needed[f"{bucket} {kind}"] += times
         if step.calls("dynamodb"):

@@ -1,12 +1,12 @@
-"""How near the foreground's colours come to the true ones, and what they cost, against the literature's estimators.
+"""Compare the errors and cost of the estimated foreground colors with published estimators.
 
-The pictures are the alphas of bench-matting's, each of them of one photograph over another, so that the colours are
-known; a folder that has ``foreground/NAME.png`` too gives its own picture with its own colours. Every method is given
-the true alpha, and one refined from a mask of 320 px. Run it with
+Each picture composes one photograph over another with an alpha of bench-matting, so that the true colors are known. A
+dataset with ``foreground/NAME.png`` supplies its own pictures and colors. Every method runs with the true alpha, and
+with an alpha refined from a mask of 320 px. Usage:
 
-    make bench-foreground [DATASET=folder] [MEGAPIXELS=12]
+    python -m bench.studies.foreground [--dataset folder] [--megapixels 12]
 
-The table is printed and written to ``out/bench-foreground/``.
+Prints the table and writes it to ``out/bench-foreground/``.
 """
 
 import argparse
@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage import data as photographs
 
-from bench import machine
+from bench import platform_info
 from bench.masks import Fault, mask
-from bench.measure import Failure, Job, Measurement, measure
+from bench.measure import Case, Failure, Measurement, measure
 from bench.pictures import dataset, synthetic
 from bench.scenes import cover
 from bench.speed import portrait
@@ -36,7 +36,7 @@ OUT: Final = Path(__file__).parent.parent / "out" / "bench-foreground"
 
 _MASK_PX: Final = 320
 _NOISE: Final = 1.5  # rms, of 255
-_SMOOTH: Final = 0.006  # sigma of every other foreground's blur, of the longer side: skin and cloth, not print
+_SMOOTH: Final = 0.006  # blur of every other foreground, sigma as a share of the longer side: resembles skin and cloth
 _NEW: Final = (np.array([30, 200, 60]), np.array([230, 220, 240]))
 _CHECK_PX: Final = 64
 
@@ -45,28 +45,32 @@ Estimator: TypeAlias = Callable[[Rgb, Alpha], Rgb]
 
 @dataclass(frozen=True)
 class Composite:
-    """A picture, the alpha that it was composed with, and the foreground's true colours, H x W x 3 uint8."""
+    """A picture, its alpha, and the true foreground colors, H x W x 3 uint8."""
 
     name: str
     rgb: Rgb
     alpha: Alpha
-    colours: Rgb
+    colors: Rgb
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Root mean squares in 8-bit levels.
+    """Root mean square errors in 8-bit levels.
 
-    ``colours``: over the pixels where the alpha that was given is soft, weighted by the true alpha.
-    ``composite``: over the pixels where either alpha is soft, on a new background of two colours.
+    Attributes:
+        colors: error of the foreground, over pixels where the given alpha is soft, weighted by the true alpha.
+        composite: error of a composite over a checkerboard, over pixels where either alpha is soft.
     """
 
-    colours: float
+    colors: float
     composite: float
 
 
 def blur_fusion(rgb: Rgb, alpha: Alpha) -> Rgb:
-    """Estimate the foreground as Forte, Approximate Fast Foreground Colour Estimation (2021), does: twice, 90 and 6."""
+    """Estimate the foreground by blur fusion with windows of 90 and 6 px.
+
+    Source: Forte, Approximate Fast Foreground Colour Estimation (2021).
+    """
     image = np.asarray(rgb, np.float32) / 255
     shown = alpha[..., None]
     near, far = image, image
@@ -79,7 +83,7 @@ def blur_fusion(rgb: Rgb, alpha: Alpha) -> Rgb:
 
 
 def multi_level(rgb: Rgb, alpha: Alpha, **parameters: float) -> Rgb:
-    """Estimate the foreground by pymatting: Germer et al., Fast Multi-Level Foreground Estimation (2020)."""
+    """Estimate the foreground with pymatting: Germer et al., Fast Multi-Level Foreground Estimation (2020)."""
     estimated = compiled.pymatting().estimate_foreground_ml(rgb / np.float32(255), alpha, **parameters)
     return np.asarray(np.rint(estimated * 255), np.uint8)
 
@@ -88,7 +92,7 @@ METHODS: Final[Mapping[str, Estimator]] = {
     "none": lambda rgb, _alpha: rgb,
     "blur fusion, twice": blur_fusion,
     "pymatting, multi-level": multi_level,
-    "the same, 8 iterations, regularization 0.01, gradient weight 0.1": partial(
+    "pymatting, 8 iterations, regularization 0.01, gradient weight 0.1": partial(
         multi_level, n_big_iterations=8, n_small_iterations=30, regularization=0.01, gradient_weight=0.1
     ),
     **{
@@ -99,27 +103,31 @@ METHODS: Final[Mapping[str, Estimator]] = {
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Run the study, print the table, and write all files."""
     parser = argparse.ArgumentParser(prog="bench.studies.foreground", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--dataset", type=Path, help="folder with input/, alpha/ and perhaps foreground/")
-    parser.add_argument("--megapixels", type=float, default=12, help="size of the picture that is timed")
-    asked = parser.parse_args()
-    composites = list(_composites(asked.dataset))
+    parser.add_argument(
+        "--dataset",
+        type=Path,
+        help="Folder with input/, alpha/ and, optionally, foreground/. Default: synthetic pictures.",
+    )
+    parser.add_argument("--megapixels", type=float, default=12, help="Size of the timed picture, e.g. 12.")
+    arguments = parser.parse_args()
+    composites = list(_composites(arguments.dataset))
     errors: dict[str, dict[str, list[Errors]]] = {name: {"true": [], "refined": []} for name in METHODS}
     for composite in composites:
         hint = mask(composite.alpha, _MASK_PX, Fault.CLEAN)
         alphas = {"true": composite.alpha, "refined": refine.refine(composite.rgb, hint).alpha}
         for name, method in METHODS.items():
             for kind, alpha in alphas.items():
-                errors[name][kind].append(judge(composite, alpha, method(composite.rgb, alpha)))
-    costs = measure({name: Job(_prepare, (name, asked.megapixels)) for name in METHODS if name != "none"})
-    report = _report(errors, costs, len(composites), asked.megapixels)
+                errors[name][kind].append(evaluate(composite, alpha, method(composite.rgb, alpha)))
+    costs = measure({name: Case(_prepare, (name, arguments.megapixels)) for name in METHODS if name != "none"})
+    report = _report(errors, costs, len(composites), arguments.megapixels)
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "foreground.md").write_text(f"{report}\n")
     (OUT / "foreground.json").write_text(
         json.dumps(
             {
-                "machine": machine.describe(),
+                "platform": platform_info.describe(),
                 "pictures": [composite.name for composite in composites],
                 "errors": {
                     name: {kind: [asdict(one) for one in of_all] for kind, of_all in kinds.items()}
@@ -138,8 +146,8 @@ def _composites(directory: Path | None) -> Iterator[Composite]:
         height, width = truth.alpha.shape
         own = directory / "foreground" / f"{truth.name}.png" if directory else None
         if own and own.is_file():
-            colours = np.ascontiguousarray(np.asarray(cv2.imread(str(own)), np.uint8)[..., ::-1])
-            yield Composite(truth.name, truth.rgb, truth.alpha, colours)
+            colors = np.ascontiguousarray(np.asarray(cv2.imread(str(own)), np.uint8)[..., ::-1])
+            yield Composite(truth.name, truth.rgb, truth.alpha, colors)
             continue
         near, far = (cover(scenery[(number + offset) % len(scenery)], width, height) for offset in (0, 1 + number % 3))
         if number % 2 == 0:
@@ -149,21 +157,21 @@ def _composites(directory: Path | None) -> Iterator[Composite]:
         yield Composite(truth.name, np.rint(seen.clip(0, 255)).astype(np.uint8), truth.alpha, near)
 
 
-def _over(colours: Rgb, alpha: Alpha, behind: NDArray[Any]) -> NDArray[np.float64]:
+def _over(colors: Rgb, alpha: Alpha, behind: NDArray[Any]) -> NDArray[np.float64]:
     shown = alpha[..., None].astype(np.float64)
-    return np.asarray(shown * colours + (1 - shown) * behind, np.float64)
+    return np.asarray(shown * colors + (1 - shown) * behind, np.float64)
 
 
-def judge(truth: Composite, alpha: Alpha, colours: Rgb) -> Errors:
-    """Hold colours, found with an alpha, against the true ones."""
+def evaluate(truth: Composite, alpha: Alpha, colors: Rgb) -> Errors:
+    """Return the errors of estimated colors and the alpha that they were estimated with."""
     soft = (alpha > 0) & (alpha < 1)
-    squares = np.square(colours.astype(np.float64) - truth.colours).mean(axis=2)
+    squares = np.square(colors.astype(np.float64) - truth.colors).mean(axis=2)
     y, x = np.indices(alpha.shape) // _CHECK_PX
     new = np.where(((x + y) % 2 == 0)[..., None], *_NEW)
-    wrong = np.square(_over(colours, alpha, new) - _over(truth.colours, truth.alpha, new)).mean(axis=2)
+    wrong = np.square(_over(colors, alpha, new) - _over(truth.colors, truth.alpha, new)).mean(axis=2)
     either = soft | ((truth.alpha > 0) & (truth.alpha < 1))
     return Errors(
-        colours=float(np.sqrt(np.average(squares[soft], weights=truth.alpha[soft]))),
+        colors=float(np.sqrt(np.average(squares[soft], weights=truth.alpha[soft]))),
         composite=float(np.sqrt(wrong[either].mean())),
     )
 
@@ -184,16 +192,16 @@ def _report(
     _, alpha = portrait(megapixels)
     soft = ((alpha > 0) & (alpha < 1)).mean()
     lines = [
-        f"Machine: {machine.describe()}. {count} pictures; cost at {megapixels:g} MP, {soft:.0%} of them soft.",
+        f"Platform: {platform_info.describe()}. {count} pictures; cost at {megapixels:g} MP, {soft:.0%} of them soft.",
         "",
-        "| | colours, true alpha | composite | colours, refined alpha | composite | s | CPU s | MB |",
+        "| | colors, true alpha | composite | colors, refined alpha | composite | s | CPU s | MB |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, kinds in errors.items():
         cells = [
             f"{fmean(getattr(one, what) for one in of_all):.1f}"
             for of_all in kinds.values()
-            for what in ("colours", "composite")
+            for what in ("colors", "composite")
         ]
         lines.append(f"| {name} | {' | '.join(cells)} | {_cost(costs.get(name))} |")
     return "\n".join(lines)

@@ -1,6 +1,6 @@
-"""Default quotas of an AWS account, per region, with their sources.
+"""Default quotas of an AWS account per region, with their sources.
 
-Service Quotas shows the quotas of your account. ``verified``: whether the figure was read in the named source.
+Service Quotas shows the current quotas of an account.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Final
 
 
 class Account(StrEnum):
-    """Three accounts whose defaults differ."""
+    """Kinds of accounts with different defaults."""
 
     LARGE = "us-east-1, us-west-2, eu-west-1"
     OTHER = "another region"
@@ -22,13 +22,13 @@ class Quota:
     """One limit.
 
     Attributes:
-        limit: its name in :func:`bench.studies.demand.demand`.
-        name: its name in Service Quotas, or in the documentation for a limit that cannot be raised.
-        per_second: sustained rate, by account; for "concurrency", the number at once.
-        burst: burst beyond that, by account.
-        raised: whether it can be raised, and how.
-        source: document.
-        verified: whether all figures were read in that document.
+        limit: key in the result of :func:`bench.studies.demand.demand`.
+        name: name in Service Quotas, or in the documentation if the limit cannot be raised.
+        per_second: sustained rate by account; for "concurrency", the number of concurrent executions.
+        burst: burst capacity by account.
+        raised: how to raise the limit, or "no".
+        source: AWS document.
+        verified: True if the document confirms all figures.
     """
 
     limit: str
@@ -49,7 +49,7 @@ def _by(large: float, other: float, new: float | None = None) -> dict[Account, f
 
 
 _S3: Final = "S3, best practices for performance"
-_BY_ITSELF: Final = "S3 does, by itself, by splitting prefixes; slowly"
+_BY_ITSELF: Final = "automatic: S3 splits prefixes, slowly"
 _STATES: Final = "Step Functions, quotas"
 
 QUOTAS: Final = (
@@ -59,7 +59,7 @@ QUOTAS: Final = (
         _by(18_750, 750),
         _by(18_750, 750),
         "request",
-        "EventBridge, quotas; the lowest of the other regions; for eu-west-1 not seen",
+        "EventBridge, quotas; lowest of the other regions; eu-west-1 not found",
         verified=False,
     ),
     Quota(
@@ -104,7 +104,7 @@ QUOTAS: Final = (
         _by(1_000, 1_000, 10),
         _by(1_000, 1_000, 10),
         "request",
-        "Lambda, quotas; that a new account has 10 is not in it",
+        "Lambda, quotas; does not mention the 10 of a new account",
         verified=False,
     ),
     Quota(
@@ -112,13 +112,13 @@ QUOTAS: Final = (
         "Lambda: requests per second, ten times the concurrency",
         _by(10_000, 10_000, 100),
         _by(10_000, 10_000, 100),
-        "with the concurrency",
+        "raise the concurrency",
         "Lambda, understanding scaling",
         verified=True,
     ),
     Quota(
         "new environments",
-        "Lambda: concurrency scaling rate, of each function",
+        "Lambda: concurrency scaling rate per function",
         _all(100),
         _all(1_000),
         "no",
@@ -155,8 +155,8 @@ QUOTAS: Final = (
 OTHERS: Final = (
     ("DynamoDB, one item", "3,000 reads and 1,000 writes per second", "DynamoDB, partition keys", True),
     ("SQS standard queue", "nearly unlimited; 120,000 messages in flight", "SQS, quotas", True),
-    ("Fargate", "100 tasks at once, then 20 per second; 500 a minute for one service", "ECS, throttling; quotas", True),
+    ("Fargate", "burst of 100 tasks, then 20 per second; 500 per minute and service", "ECS, throttling; quotas", True),
     ("Step Functions, open executions", "1,000,000", _STATES, True),
-    ("SNS, e-mail", "10 per second and subscription; beyond, the subscription is ended", "SNS, AWS re:Post", True),
+    ("SNS, e-mail", "10 per second and subscription; more ends the subscription", "SNS, AWS re:Post", True),
 )
-"""Limits that are met later than those above: name, value, source, verified."""
+"""Limits that are reached later than those in QUOTAS: name, value, source, verified."""

@@ -1,8 +1,8 @@
-"""What ONNX Runtime's options do to a worker: threads, spinning, memory, optimisation; and what a start costs.
+"""Measure the effect of ONNX Runtime's session options on a worker, and the cost of starting one.
 
-A container has a quota of processor time, which is not a number of processors: its threads may run on all of the
-host's, until the quota of the current tenth of a second is used up, and then none does. The benchmark sets such quotas
-on itself where it may.
+A container's CPU quota limits CPU time, not the number of CPUs: its threads may run on all CPUs of the computer until
+the quota of the current 100 ms period is used up, and are then throttled. If permitted, the study sets such quotas on
+its own processes. Usage: ``python -m bench.studies.segmentation_sessions``.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from bench.markdown import table
-from bench.measure import Failure, Job, measure, peak_bytes
+from bench.measure import Case, Failure, measure, peak_bytes
 from bench.segmentation.inputs import OUT, Network, jpegs, network
 from core.image.decode import decode
 from core.segmentation.registry import with_custom
@@ -37,19 +37,19 @@ _PICTURES: Final = 8
 _ROUNDS: Final = 3
 _INTERPRETERS: Final = 5
 _PREPARED: Final = 2
-"""Pictures that wait for the network."""
+"""Capacity of the queue of prepared pictures."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """A session's options, as far as they differ from ONNX Runtime's own."""
+    """Session options that differ from the defaults of ONNX Runtime."""
 
     threads: int = 0
     entries: tuple[tuple[str, str], ...] = ()
     attributes: tuple[tuple[str, Any], ...] = ()
 
     def open(self, path: Path) -> onnxruntime.InferenceSession:
-        """Load a network."""
+        """Create a session for a network file."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         for key, value in self.entries:
@@ -65,34 +65,34 @@ _SPINNING: Final = {
     "spinning stopped after each run": (("session.force_spinning_stop", "1"),),
     "no spinning": _NO_SPINNING,
 }
-_DYNAMIC: Final = ("session.dynamic_block_base", "4")  # what is left of an operator is divided anew, in smaller pieces
+_DYNAMIC: Final = ("session.dynamic_block_base", "4")  # divides the rest of an operator into smaller and smaller blocks
 _LEVELS: Final = onnxruntime.GraphOptimizationLevel
 _OTHERS: Final = {
     "no memory arena": (("enable_cpu_mem_arena", False),),
     "no memory pattern": (("enable_mem_pattern", False),),
-    "extended optimisation": (("graph_optimization_level", _LEVELS.ORT_ENABLE_EXTENDED),),
-    "basic optimisation": (("graph_optimization_level", _LEVELS.ORT_ENABLE_BASIC),),
-    "no optimisation": (("graph_optimization_level", _LEVELS.ORT_DISABLE_ALL),),
+    "extended optimization": (("graph_optimization_level", _LEVELS.ORT_ENABLE_EXTENDED),),
+    "basic optimization": (("graph_optimization_level", _LEVELS.ORT_ENABLE_BASIC),),
+    "no optimization": (("graph_optimization_level", _LEVELS.ORT_DISABLE_ALL),),
 }
 
 
 def compare(networks: list[Network], dataset: Path | None) -> tuple[str, dict[str, Any]]:
-    """Let a thread prepare pictures beside the network, as the worker does, with each option and under each quota."""
+    """Prepare pictures in a thread while the network runs, as the worker does, with each option and quota."""
     files = [path.read_bytes() for path in sorted(jpegs(_MEGAPIXELS, dataset, OUT / "pictures").iterdir())]
-    host = os.cpu_count() or 1
+    cpu_count = os.cpu_count() or 1
     figures: dict[str, Any] = {}
     with ExitStack() as groups:
         quotas = {"none": None, **{f"{cpus:g} CPU": groups.enter_context(_quota(cpus)) for cpus in (1.0, 0.5)}}
         if refused := [name for name, group in quotas.items() if name != "none" and group is None]:
-            print(f"No quota can be set here: {', '.join(refused)} left out.", file=sys.stderr)
+            print(f"CPU quotas cannot be set here; skipped: {', '.join(refused)}.", file=sys.stderr)
         for one in networks:
-            jobs = {
-                f"{one.name}, quota {quota}, {name}": Job(_pipeline, (one, files, options, group), _ROUNDS)
+            cases = {
+                f"{one.name}, quota {quota}, {name}": Case(_pipeline, (one, files, options, group), _ROUNDS)
                 for quota, group in quotas.items()
                 if group or quota == "none"
-                for name, options in _variants(host, quotas=group is not None).items()
+                for name, options in _variants(cpu_count, quotas=group is not None).items()
             }
-            for name, outcome in measure(jobs).items():
+            for name, outcome in measure(cases).items():
                 figures[name] = (
                     {"failed": outcome.reason}
                     if isinstance(outcome, Failure)
@@ -107,25 +107,26 @@ def compare(networks: list[Network], dataset: Path | None) -> tuple[str, dict[st
         for name, row in figures.items()
     ]
     return table(
-        f"Pictures of {_MEGAPIXELS:g} MP, prepared in a thread beside the network, on {host} processors",
-        ["", "pictures per second", "CPU seconds each", "load, s", "process, MB"],
+        f"Pictures of {_MEGAPIXELS:g} MP, prepared in a parallel thread, on {cpu_count} CPUs",
+        ["", "pictures per second", "CPU s per picture", "load, s", "peak memory, MB"],
         rows,
     ), figures
 
 
-def _variants(host: int, *, quotas: bool) -> dict[str, Options]:
+def _variants(cpu_count: int, *, quotas: bool) -> dict[str, Options]:
     variants = {
-        f"{host} threads, {name}": Options(threads=host, entries=entries) for name, entries in _SPINNING.items()
+        f"{cpu_count} threads, {name}": Options(threads=cpu_count, entries=entries)
+        for name, entries in _SPINNING.items()
     }
-    if quotas:  # of at most one processor
+    if quotas:  # at most one CPU
         return {"1 thread": Options(threads=1), **variants}
-    others = {name: Options(host, _NO_SPINNING, attributes) for name, attributes in _OTHERS.items()}
-    return {**variants, "dynamic blocks": Options(host, (*_NO_SPINNING, _DYNAMIC)), **others}
+    others = {name: Options(cpu_count, _NO_SPINNING, attributes) for name, attributes in _OTHERS.items()}
+    return {**variants, "dynamic blocks": Options(cpu_count, (*_NO_SPINNING, _DYNAMIC)), **others}
 
 
 @contextmanager
 def _quota(cpus: float) -> Iterator[Path | None]:
-    """Make a control group with a quota, in version 1 or 2; yield the file that a process joins it by, if one may."""
+    """Create a cgroup (v1 or v2) with a CPU quota; yield the file to join it with, or None without permission."""
     controller = _CGROUP / "cpu" if (_CGROUP / "cpu").is_dir() else _CGROUP
     group = controller / f"bench-{os.getpid()}-{cpus:g}"
     quota_us = round(cpus * _PERIOD_US)
@@ -175,7 +176,7 @@ def _pipeline(one: Network, files: list[bytes], options: Options, group: Path | 
     return call
 
 
-# ru_maxrss, which is all there is elsewhere, begins on Linux with what the process that started the interpreter had.
+# Not ru_maxrss on Linux, where it starts with the peak of the parent process.
 _REPORT: Final = (
     "elapsed = time.perf_counter() - start; import os, pathlib, resource; used = os.times();"
     " status = pathlib.Path('/proc/self/status');"
@@ -186,7 +187,7 @@ _REPORT: Final = (
 
 
 def start(networks: list[Network], _dataset: Path | None) -> tuple[str, dict[str, Any]]:
-    """Have fresh interpreters import, and load a network: by ONNX Runtime alone, as our hosts do, and by rembg."""
+    """Time imports and the loading of a network in new interpreters: ONNX Runtime alone, core, and rembg."""
     starts = {
         "import onnxruntime": "import onnxruntime",
         "import core.segmentation.sessions and onnxruntime": "import core.segmentation.sessions, onnxruntime",
@@ -218,11 +219,11 @@ def start(networks: list[Network], _dataset: Path | None) -> tuple[str, dict[str
     for name, measured in runs.items():
         figures[name] = [statistics.median(column) for column in zip(*measured, strict=True)]
     rows = [[name, f"{wall:.2f}", f"{cpu:.2f}", f"{mb:.0f}"] for name, (wall, cpu, mb) in figures.items()]
-    return table("A fresh interpreter", ["", "seconds", "CPU seconds", "process, MB"], rows), figures
+    return table("Start of a new interpreter", ["", "seconds", "CPU seconds", "peak memory, MB"], rows), figures
 
 
 def main() -> None:
-    """Print both tables for u2netp with random weights."""
+    """Print both tables for u2netp, with random weights unless PBR_MODEL_DIR has the published ones."""
     networks = [network("u2netp", OUT / "networks")]
     print(compare(networks, None)[0], start(networks, None)[0], sep="\n\n")
 

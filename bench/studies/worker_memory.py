@@ -1,7 +1,7 @@
-"""The ECS worker's memory over many pictures: the real worker; queue, state machine and bucket in memory.
+"""Measure the resident memory of the ECS worker over thousands of pictures, with in-memory AWS fakes.
 
-Pictures of many sizes, in batches of every size up to the largest, some for the built-in segmenter. After so many of
-them everything is answered for, and the process's resident size is read. Run it with ``make bench-worker-memory``.
+The pictures vary in size, the batches vary up to the maximum, and some jobs use the built-in segmenter. Memory is read
+when the queue is empty. Usage: ``python -m bench.studies.worker_memory [--images 10000]``.
 """
 
 import argparse
@@ -32,11 +32,13 @@ _LONG_SIDES: Final = (96, 150, 240, 333, 480, 700, 1100, 1600, 3000)
 
 
 def main() -> None:
-    """Print what the process takes after a share of the pictures, as JSON."""
+    """Print the resident memory after increasing shares of the pictures, as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--models", type=int, default=1, help="networks that take turns; one stays loaded")
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--images", type=int, default=10_000, help="Number of jobs, e.g. 10000.")
+    parser.add_argument(
+        "--models", type=int, default=1, help="Number of networks that alternate; the worker keeps one loaded."
+    )
+    parser.add_argument("--batch", type=int, default=4, help="Largest batch, e.g. 4.")
     arguments = parser.parse_args()
     logger.setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +82,7 @@ def _soak(folder: Path, images: int, models: int, batch: int) -> dict[str, Any]:
 
 
 def _pictures() -> dict[str, bytes]:
-    """Return a disc before a textured ground in many sizes, as JPEG and as PNG."""
+    """Return pictures of a disc on a textured background in many sizes, as JPEG and PNG."""
     files = {}
     for number, long_side in enumerate(_LONG_SIDES):
         height, width = round(long_side * (0.5 + 0.05 * number)), long_side
@@ -93,12 +95,12 @@ def _pictures() -> dict[str, bytes]:
 
 
 def _install(folder: Path, name: str, *, seed: int) -> dict[str, Any]:
-    """Put a small network and return what describes it."""
+    """Write a small network and return its entry for PBR_CUSTOM_MODELS."""
     rng = np.random.default_rng(seed)
     weights = {
         "first": rng.normal(0, 0.2, (16, 3, 3, 3)),
         "second": rng.normal(0, 0.1, (16, 16, 3, 3)),
-        "last": np.abs(rng.normal(0, 0.1, (1, 16, 1, 1))),  # so that it finds something in every picture
+        "last": np.abs(rng.normal(0, 0.1, (1, 16, 1, 1))),  # positive, so that every picture has foreground
     }
     graph = helper.make_graph(
         [

@@ -1,1 +1,1 @@
-"""Refine: the third stage, which computes the alpha from the mask."""
+"""Stage three: where exactly the subject ends."""

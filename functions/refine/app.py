@@ -1,4 +1,4 @@
-"""Refine: compute the alpha at the size of the image."""
+"""Refine: the alpha at the picture's own size."""
 
 import time
 from pathlib import Path

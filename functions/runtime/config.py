@@ -1,4 +1,4 @@
-"""Configuration of a process, read once from environment variables."""
+"""Configuration: read from the environment once, when the process starts."""
 
 import os
 from functools import cached_property
@@ -15,7 +15,7 @@ from functions.runtime import cgroup
 from functions.runtime.weights import ModelSource, open_url
 
 SDK: Final = SdkConfig(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 4})
-"""Timeouts and retries of AWS calls. A call without response fails before the function times out."""
+"""How a stage calls AWS. A call that nobody answers fails by its own name, before its function's time is up."""
 
 
 def _split(value: Any) -> Any:
@@ -23,40 +23,41 @@ def _split(value: Any) -> Any:
 
 
 Names: TypeAlias = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-"""Comma-separated names in an environment variable."""
+"""Names that an environment variable separates by commas."""
 
 
 class Config(BaseSettings):
-    """Base of all configurations. A field is read from the environment variable of the same name."""
+    """Base of each process's configuration: a field is the environment variable of the same name."""
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
 
 
 class CatalogueConfig(Config):
-    """Configuration of the model registry.
+    """Which models there are.
 
     Attributes:
-        pbr_custom_models: models to add to the registry; format in docs/how-to/models.md.
+        pbr_custom_models: models beside the registry's, as docs/how-to/models.md describes them.
     """
 
     pbr_custom_models: str = ""
 
     @cached_property
     def registry(self) -> dict[str, Model]:
-        """Models by name, best first, custom models last."""
+        """The models by name, best first, custom ones last."""
         return with_custom(self.pbr_custom_models)
 
 
 class SegmentationConfig(CatalogueConfig):
-    """Configuration of segmentation on all hosts.
+    """What all three hosts of segmentation need.
 
     Attributes:
-        work_bucket: bucket for masks.
-        pbr_model_dir: directories of weights, separated as in PATH. Downloads go to the last one, if it is writable.
-        pbr_model_mirror: base URL of weights, https or s3://bucket/prefix; None for rembg's releases.
-        pbr_model_timeout_s: timeout of a download, in seconds.
-        pbr_device: device of the networks.
-        pbr_sessions: number of networks to keep in memory.
+        pbr_model_dir: directories of weights, separated as in PATH; missing ones are put into the last, if it can be
+            written.
+        pbr_model_mirror: base URL, https or s3://bucket/prefix, to fetch weights from that are not there; None for
+            rembg's releases.
+        pbr_model_timeout_s: bound on that fetch.
+        pbr_device: what networks run on.
+        pbr_sessions: how many networks stay in memory.
     """
 
     work_bucket: str
@@ -67,7 +68,7 @@ class SegmentationConfig(CatalogueConfig):
     pbr_sessions: Annotated[int, Field(gt=0)] = 1
 
     def networks(self) -> Networks:
-        """Return the networks of this process, not yet loaded."""
+        """Return the networks of this process; none is loaded yet."""
         source = ModelSource(
             directories=tuple(Path(directory) for directory in self.pbr_model_dir.split(os.pathsep)),
             mirror=self.pbr_model_mirror,

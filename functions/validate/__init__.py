@@ -1,1 +1,1 @@
-"""Validate: the first stage, which checks the request and the image."""
+"""Stage one: whether this is a request, and a picture, that can be processed."""

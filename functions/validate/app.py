@@ -1,4 +1,4 @@
-"""Validate: check the request and the image, and create the workflow state."""
+"""Validate: read the request, check the picture, and lay down what all later stages work from."""
 
 import time
 from typing import Any, Literal
@@ -22,16 +22,15 @@ _SECONDS_PER_DAY = 86_400
 
 
 class ValidateConfig(CatalogueConfig):
-    """Defaults and capabilities of the stack.
+    """What this stack has, and what it does unless it is told otherwise.
 
     Attributes:
-        uploads_bucket: the only bucket that images are read from.
-        default_model: model for ``auto``.
-        escalation_model: model for a second attempt if the mask of the default model is doubtful; None for none.
-        segmentation_host: host for ``auto``.
-        segmentation_hosts: deployed hosts.
-        sagemaker_mode: how the endpoint is invoked.
-        cache_days: lifetime of cache entries in days.
+        default_model: the model for ``auto``.
+        escalation_model: what a doubtful mask of that model is tried with once more; None for nothing.
+        segmentation_host: the host for ``auto``.
+        segmentation_hosts: those that are deployed.
+        sagemaker_mode: how the endpoint is asked.
+        cache_days: how long a result is served again.
     """
 
     uploads_bucket: str
@@ -44,7 +43,7 @@ class ValidateConfig(CatalogueConfig):
 
 
 class ValidateRequest(BaseModel):
-    """The execution and its input."""
+    """The execution's own input, and which execution it is."""
 
     input: dict[str, Any]
     execution: Execution
@@ -56,16 +55,16 @@ STORE = Store()
 
 @stage(ValidateRequest)
 def handler(request: ValidateRequest) -> dict[str, Any]:
-    """Return the :class:`functions.contracts.job.Job`."""
+    """Return the job: see :class:`functions.contracts.job.Job`."""
     started = time.perf_counter()
     upload = read_upload(request.input)
     check_names(upload, CONFIG.uploads_bucket)
     file = STORE.fetch(upload.bucket, upload.key, version_id=upload.version_id, etag=upload.etag)
     requested = Options.parse({**options_in(dict(file.metadata)), **upload.options})
     options, second_model = resolve(requested, CONFIG), escalation_model(requested, CONFIG)
-    background = fetch_background(options)  # before the image, so that only one of them is in memory
-    picture = decode.decode(file.data, at_least_px=1)  # checks every byte, at any scale
-    layout.region(options.roi, picture.info.width, picture.info.height)  # fails if it exceeds the image
+    background = fetch_background(options)  # ahead of the picture, so that only one of them is in memory at a time
+    picture = decode.decode(file.data, at_least_px=1)  # every byte is checked at any scale
+    layout.region(options.roi, picture.info.width, picture.info.height)  # which refuses one that is not within it
     cache_key = object_keys.cache_key(
         file.sha256,
         options,
@@ -97,40 +96,40 @@ def handler(request: ValidateRequest) -> dict[str, Any]:
 
 
 def check_names(upload: Upload, uploads_bucket: str) -> None:
-    """Check the bucket and the key of an upload.
+    """Refuse what could not be read, or whose result or report could not be written.
 
     Raises:
-        InvalidRequestError: the bucket is not the uploads bucket, or the key is too long for a result or a report.
+        InvalidRequestError: another bucket, or a key so long that no report can be named after it.
     """
     if upload.bucket != uploads_bucket:
         raise InvalidRequestError(
-            "The bucket is not the uploads bucket",
+            "Pictures are read from the uploads bucket only",
             field="source.bucket",
             value=upload.bucket,
-            remedy=f"Copy the image to {uploads_bucket}.",
+            remedy=f"Copy the picture to {uploads_bucket}.",
         )
     if len(upload.key.encode()) > MAX_KEY_BYTES:
         raise InvalidRequestError(
-            "The object key is too long",
+            "The key is too long to name a result after it",
             field="source.key",
             value=upload.key,
-            remedy=f"Use a key of at most {MAX_KEY_BYTES} bytes.",
+            remedy=f"Upload under a key of at most {MAX_KEY_BYTES} bytes.",
         )
 
 
 def resolve(options: Options, config: ValidateConfig) -> Options:
-    """Return the options with ``auto`` replaced by the stack's model and host.
+    """Replace ``auto`` by what this stack has.
 
     Raises:
-        InvalidOptionsError: the model is unknown, or the host is not deployed.
+        InvalidOptionsError: the model is not in the registry, or the host is not deployed.
     """
     host = config.segmentation_host if options.segmentation_host is Host.AUTO else options.segmentation_host.value
     if host not in config.segmentation_hosts:
         raise InvalidOptionsError(
-            "The segmentation host is not deployed",
+            "This stack does not have that host",
             field="options.segmentation_host",
             value=host,
-            remedy=f"Deployed hosts: {', '.join(config.segmentation_hosts)}.",
+            remedy=f"It has: {', '.join(config.segmentation_hosts)}.",
         )
     model = config.default_model if options.model == "auto" else options.model
     registry.check_name(model, config.registry)
@@ -138,10 +137,10 @@ def resolve(options: Options, config: ValidateConfig) -> Options:
 
 
 def escalation_model(requested: Options, config: ValidateConfig) -> str | None:
-    """Return the model for a second attempt, or None. An explicitly requested model is never escalated.
+    """Return the model for a second attempt. Who names a model gets that model, and none but that.
 
     Raises:
-        InvalidOptionsError: the escalation model of the stack is unknown.
+        InvalidOptionsError: the stack's own setting names no model.
     """
     if requested.model != "auto" or config.escalation_model in (None, config.default_model):
         return None
@@ -150,7 +149,7 @@ def escalation_model(requested: Options, config: ValidateConfig) -> str | None:
 
 
 def escalation(model: str | None, cache_key: str) -> dict[str, str] | None:
-    """Return the :class:`functions.contracts.job.Escalation` to a model."""
+    """Return the second attempt: see :class:`functions.contracts.job.Escalation`."""
     if model is None:
         return None
     mask_key, alpha_key = object_keys.second_attempt_keys(cache_key)
@@ -158,15 +157,15 @@ def escalation(model: str | None, cache_key: str) -> dict[str, str] | None:
 
 
 def identity_of(model: str, config: ValidateConfig) -> str | None:
-    """Return the identity of a model's weights, or None for a segmenter without weights."""
+    """Return what a model's masks depend on; None for a segmenter without weights."""
     return config.registry[model].identity if model in config.registry else None
 
 
 def fetch_background(options: Options) -> dict[str, Any] | None:
-    """Check the background image, and return its identity; None without one.
+    """Read the background picture and check it as the upload itself is checked.
 
     Raises:
-        InvalidOptionsError: the background image does not exist or cannot be decoded.
+        InvalidOptionsError: it is not there, or is no picture that can be read.
     """
     if options.background_key is None:
         return None
@@ -175,16 +174,16 @@ def fetch_background(options: Options) -> dict[str, Any] | None:
         decode.decode(file.data, at_least_px=1)
     except PermanentError as error:
         raise InvalidOptionsError(
-            f"The background image cannot be used: {error.message}",
+            f"The background cannot be used: {error.message}",
             field="options.background_key",
             value=options.background_key,
-            remedy="Use the key of an image in the uploads bucket.",
+            remedy="Name a picture that lies in the uploads bucket.",
         ) from error
     return identity(CONFIG.uploads_bucket, options.background_key, file)
 
 
 def identity(bucket: str, key: str, file: StoredFile) -> dict[str, Any]:
-    """Return the fields of a :class:`functions.contracts.job.StoredObject`."""
+    """Return what names exactly these bytes."""
     return {
         "bucket": bucket,
         "key": key,

@@ -1,4 +1,4 @@
-"""Parse an execution's input: an S3 event, or a request."""
+"""The two ways a picture is named: by the event that S3 sends, and by who starts an execution."""
 
 from typing import Annotated, Any, TypeAlias
 
@@ -11,11 +11,11 @@ from functions.runtime.handler import parse
 _METADATA_PREFIX = "pbr-"
 
 _Text: TypeAlias = Annotated[str, Field(min_length=1)]
-"""Text without lone surrogates. JSON can contain them, and pydantic accepts them in a ``str`` without constraints."""
+"""Text that UTF-8 has: JSON can hold halves of surrogate pairs, and pydantic lets them pass in a bare ``str``."""
 
 
 class Upload(BaseModel):
-    """The object version to process, and its options, not validated."""
+    """Which version of which object to process; ``options`` as they came, not validated."""
 
     bucket: str
     key: str
@@ -24,7 +24,7 @@ class Upload(BaseModel):
     options: dict[str, Any] = {}
 
 
-class _RequestSource(BaseModel):
+class _Named(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     bucket: _Text
@@ -33,11 +33,11 @@ class _RequestSource(BaseModel):
 
 
 class _Request(BaseModel):
-    """The input of an execution that a person, a script or the API starts."""
+    """What a person, the API or a script starts an execution with."""
 
     model_config = ConfigDict(extra="forbid")
 
-    source: _RequestSource
+    source: _Named
     options: dict[str, Any] = {}
     webhook: Webhook | None = None
 
@@ -58,16 +58,16 @@ class _EventDetail(BaseModel):
 
 
 class _S3Event(BaseModel):
-    """The EventBridge event "Object Created". Unlike in S3 notifications, its keys are not URL-encoded."""
+    """What EventBridge hands over; its keys are plain, not URL-encoded as in S3's own notifications."""
 
     detail: _EventDetail
 
 
 def read_upload(event: dict[str, Any]) -> Upload:
-    """Return the upload in an execution's input.
+    """Read either form of an execution's input.
 
     Raises:
-        InvalidRequestError: the input is neither an S3 event nor a request.
+        InvalidRequestError: it is neither.
     """
     if "detail" in event:
         detail = parse(_S3Event, event).detail
@@ -81,15 +81,15 @@ def read_upload(event: dict[str, Any]) -> Upload:
         request = parse(_Request, event)
         return Upload(**request.source.model_dump(), options=request.options)
     raise InvalidRequestError(
-        "The input of the execution has no source",
+        "The execution's input names no picture",
         field="input",
         value=sorted(event),
-        remedy='Start it with {"source": {"bucket": ..., "key": ...}, "options": {...}}, or upload an image.',
+        remedy='Start it with {"source": {"bucket": ..., "key": ...}, "options": {...}}, or by an upload.',
     )
 
 
 def options_in(metadata: dict[str, str]) -> dict[str, Any]:
-    """Return the options in an object's user metadata: ``pbr-crop-margin: 0.1`` is ``{"crop_margin": "0.1"}``."""
+    """Return the options that an object's user metadata carry: ``pbr-crop-margin: 0.1`` is ``crop_margin``."""
     return {
         name.lower().removeprefix(_METADATA_PREFIX).replace("-", "_"): value
         for name, value in metadata.items()

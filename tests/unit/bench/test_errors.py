@@ -1,4 +1,4 @@
-"""The benchmark's errors, against values that a hand can compute."""
+"""Matting errors compared with values computed by hand."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_errors_are_symmetric() -> None:
     assert errors(one, other) == errors(other, one)
 
 
-def test_sad_and_mse_of_a_constant_offset() -> None:
+def test_constant_offset_changes_sad_and_mse_but_not_gradient() -> None:
     truth = np.zeros((H, W))
     found = errors(truth + 0.1, truth)
     assert found.sad == pytest.approx(0.1 * H * W / 1000)
@@ -38,7 +38,7 @@ def test_sad_and_mse_of_a_constant_offset() -> None:
     assert found.gradient == pytest.approx(0, abs=1e-9)
 
 
-def test_only_the_region_counts() -> None:
+def test_errors_ignore_pixels_outside_the_region() -> None:
     truth = np.zeros((H, W))
     alpha = truth.copy()
     alpha[0, :] = 1
@@ -49,8 +49,8 @@ def test_only_the_region_counts() -> None:
     assert errors(alpha, truth, np.zeros((H, W), bool)).mse == 0
 
 
-def test_gradient_of_a_ramp() -> None:
-    """On a ramp the normalised kernels answer slope times (sum g / |g|)(sum x^2 g / |x g|), g the Gaussian."""
+def test_gradient_error_of_a_ramp_equals_its_closed_form() -> None:
+    """On a ramp, the normalized kernels respond with slope * (sum g / |g|) * (sum x^2 g / |x g|), g a Gaussian."""
     x = np.arange(-4, 5)
     gaussian = np.exp(-np.square(x) / (2 * 1.4**2))
     response = gaussian.sum() / np.linalg.norm(gaussian) * (x**2 * gaussian).sum() / np.linalg.norm(x * gaussian)
@@ -61,31 +61,31 @@ def test_gradient_of_a_ramp() -> None:
     assert found.gradient == pytest.approx(np.square(response * 0.01) * middle.sum() / 1000, rel=1e-3)
 
 
-def test_a_blurred_edge_has_a_gradient_error_where_a_shifted_constant_has_none() -> None:
+def test_gradient_error_is_positive_for_a_changed_edge_and_zero_for_a_constant_offset() -> None:
     truth = disc(20)
     assert errors(truth * 0.9, truth).gradient > 0
     assert errors(np.full((64, 64), 0.4), np.full((64, 64), 0.6)).gradient == pytest.approx(0, abs=1e-9)
 
 
-def test_connectivity_minds_a_small_difference_only_where_the_subject_is_torn() -> None:
-    def patch_beside_subject(gap: bool, level: float) -> np.ndarray:
+def test_connectivity_counts_a_small_difference_only_in_a_disconnected_patch() -> None:
+    def subject_with_patch(gap: bool, level: float) -> np.ndarray:
         alpha = np.zeros((H, W))
         alpha[5:15, 2:12] = 1
         alpha[8:12, 12 + gap : 16 + gap] = level
         return alpha
 
-    assert errors(patch_beside_subject(False, 0.9), patch_beside_subject(False, 1)).connectivity == 0
-    torn = errors(patch_beside_subject(True, 0.9), patch_beside_subject(True, 1))
-    assert torn.connectivity == pytest.approx(16 * 0.1 / 1000, rel=1e-5)
+    assert errors(subject_with_patch(False, 0.9), subject_with_patch(False, 1)).connectivity == 0
+    disconnected = errors(subject_with_patch(True, 0.9), subject_with_patch(True, 1))
+    assert disconnected.connectivity == pytest.approx(16 * 0.1 / 1000, rel=1e-5)
 
 
-def test_connectivity_forgives_small_differences() -> None:
+def test_connectivity_ignores_differences_below_the_tolerance() -> None:
     truth = np.full((H, W), 0.5)
     assert errors(truth + 0.1, truth).connectivity == 0  # below the tolerance of 0.15
     assert errors(truth + 0.3, truth).connectivity == pytest.approx(0.3 * H * W / 1000, rel=1e-5)
 
 
-def test_the_band_is_soft_truth_soft_mask_and_unknown_trimap() -> None:
+def test_band_includes_soft_truth_soft_mask_and_unknown_trimap() -> None:
     truth, mask = np.zeros((2, 1, 4), np.float32)
     truth[0, 0] = mask[0, 1] = 0.5
     trimap = np.array([[0, 0, 128, 255]], np.uint8)

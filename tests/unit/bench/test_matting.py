@@ -1,4 +1,4 @@
-"""The matting benchmark: methods in processes of their own, their errors, tables and contact sheets."""
+"""The matting benchmark: runs, errors, report, and contact sheets."""
 
 from pathlib import Path
 
@@ -7,21 +7,21 @@ import numpy as np
 import pytest
 
 from bench import matting_report, sheet
-from bench.contenders import BARE, REMBG
 from bench.errors import Errors
 from bench.masks import Fault
 from bench.matting import run
+from bench.matting_methods import BARE, REMBG
 from bench.matting_report import BAND, PICTURE, Result
-from bench.pictures import Truth
+from bench.pictures import GroundTruth
 
 
 @pytest.fixture(scope="module")
-def disc() -> Truth:
-    """A light disc on a dark ground, 96 x 72."""
+def disc() -> GroundTruth:
+    """A light disc on a dark background, 96 x 72."""
     alpha = np.zeros((72, 96), np.float32)
     cv2.circle(alpha, (48, 36), 20, 1.0, -1, cv2.LINE_AA)
     rgb = np.rint(40 + 180 * alpha[..., None].repeat(3, axis=2)).astype(np.uint8)
-    return Truth("disc", "disc", rgb, alpha)
+    return GroundTruth("disc", "disc", rgb, alpha)
 
 
 def result(hint: str, method: str, sad: float, **facts: object) -> Result:
@@ -29,7 +29,7 @@ def result(hint: str, method: str, sad: float, **facts: object) -> Result:
     return Result("cup", hint, method, {PICTURE: errors, BAND: errors}, 0.1, 0.1, 10**6, **facts)  # type: ignore[arg-type]
 
 
-def test_every_method_answers_every_mask(disc: Truth, tmp_path: Path) -> None:
+def test_every_method_has_a_result_for_every_mask(disc: GroundTruth, tmp_path: Path) -> None:
     results = run([disc], (24, 48), [Fault.CLEAN], {BARE, "standard"}, tmp_path)
     by_case = {(one.method, one.hint): one for one in results}
     assert set(by_case) == {(method, hint) for method in (BARE, "standard") for hint in ("24-clean", "48-clean")}
@@ -41,8 +41,8 @@ def test_every_method_answers_every_mask(disc: Truth, tmp_path: Path) -> None:
     assert cv2.imread(str(tmp_path / "disc" / "24-clean-standard.png"), cv2.IMREAD_GRAYSCALE).shape == (72, 96)
 
 
-def test_a_method_that_fails_is_reported_and_leaves_no_alpha(disc: Truth, tmp_path: Path) -> None:
-    nothing = Truth("nothing", "none", disc.rgb, np.zeros_like(disc.alpha))
+def test_failed_method_is_reported_and_writes_no_alpha(disc: GroundTruth, tmp_path: Path) -> None:
+    nothing = GroundTruth("nothing", "none", disc.rgb, np.zeros_like(disc.alpha))
     (failed,) = (
         one for one in run([nothing], (24,), [Fault.CLEAN], {BARE, "draft"}, tmp_path) if one.method == "draft"
     )
@@ -52,7 +52,7 @@ def test_a_method_that_fails_is_reported_and_leaves_no_alpha(disc: Truth, tmp_pa
     assert "nothing, 24-clean, draft: UnknownForegroundError" in matting_report.markdown([failed], "here")
 
 
-def test_ratios_are_geometric_means_without_falls_back() -> None:
+def test_ratios_are_geometric_means_without_fallbacks() -> None:
     results = [
         result("96-clean", "high", 1), result("96-clean", REMBG, 2),
         result("320-clean", "high", 1), result("320-clean", REMBG, 8),
@@ -67,13 +67,13 @@ def test_ratios_are_geometric_means_without_falls_back() -> None:
     assert "- cup, 320-holed, rembg: max_nnz" in text
 
 
-def test_goals_missed_and_not_measured_are_told_apart() -> None:
+def test_report_distinguishes_missed_goals_from_unmeasured_ones() -> None:
     text = matting_report.markdown([result("96-clean", "high", 1), result("96-clean", REMBG, 1)], "here")
     assert "| `high`, sad | <= 0.65 | 1.00 | 1.00 | missed |" in text
     assert "| `ultra_high`, sad | <= 0.60 | - | - | - |" in text
 
 
-def test_masks_on_which_high_loses_to_the_bare_mask_are_listed() -> None:
+def test_report_lists_masks_for_which_high_is_worse_than_the_bare_mask() -> None:
     results = [result("96-clean", BARE, 1), result("320-clean", BARE, 1)]
     results += [result("96-clean", "high", 1.01), result("320-clean", "high", 1.5)]
     text = matting_report.markdown(results, "here")
@@ -81,7 +81,7 @@ def test_masks_on_which_high_loses_to_the_bare_mask_are_listed() -> None:
     assert "| 0 | 1 |  | missed |" in text
 
 
-def test_the_busiest_window_is_where_alpha_is_soft() -> None:
+def test_busiest_window_contains_the_soft_alpha() -> None:
     alpha = np.zeros((100, 200), np.float32)
     alpha[:, :20] = 1
     alpha[60:80, 150:170] = 0.5
@@ -91,10 +91,10 @@ def test_the_busiest_window_is_where_alpha_is_soft() -> None:
     assert alpha[sheet.busiest_window(alpha, 150)].shape == (100, 150)
 
 
-def test_a_contact_sheet_has_a_tile_for_each_crop() -> None:
-    grey, colour = np.ones((40, 30), np.float32), np.full((40, 30, 3), (250, 10, 10), np.uint8)
-    drawn = sheet.draw(("picture", "alpha", "other"), {"one": (colour, grey, None), "two": (colour, grey, grey)})
+def test_contact_sheet_has_a_tile_per_crop() -> None:
+    gray, color = np.ones((40, 30), np.float32), np.full((40, 30, 3), (250, 10, 10), np.uint8)
+    drawn = sheet.draw(("picture", "alpha", "other"), {"one": (color, gray, None), "two": (color, gray, gray)})
     assert drawn.width > 3 * sheet.CROP_PX
     assert drawn.height > 2 * sheet.CROP_PX
-    colours = np.asarray(drawn).reshape(-1, 3)
-    assert (colours == (250, 10, 10)).all(axis=1).sum() == 2 * 40 * 30
+    colors = np.asarray(drawn).reshape(-1, 3)
+    assert (colors == (250, 10, 10)).all(axis=1).sum() == 2 * 40 * 30

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.measure import Failure, Job, measure
+from bench.measure import Case, Failure, measure
 
 MIB = 2**20
 
@@ -50,7 +50,7 @@ def die():
     return lambda: os._exit(3)
 
 
-def break_down():
+def fail():
     raise LookupError("no such picture")
 
 
@@ -58,37 +58,37 @@ def break_down():
 def measured():
     return measure(
         {
-            "filled": Job(fill, (256 * MIB,), rounds=2, memory_limit_bytes=300 * MIB),
-            "filled less than before": Job(fill_before_and_during, (256 * MIB,), rounds=1),
-            "slept": Job(sleep, (0.2,), rounds=1),
-            "worked": Job(work, (0.2,), rounds=1),
-            "in turn": Job(sleep_in_turn, ((0.4, 0.0, 0.2),), rounds=3),
-            "too much": Job(fill, (256 * MIB,), memory_limit_bytes=128 * MIB),
-            "too long": Job(sleep, (60,), time_limit_s=0.2),
-            "dead": Job(die),
-            "broken": Job(break_down),
+            "filled": Case(fill, (256 * MIB,), rounds=2, memory_limit_bytes=300 * MIB),
+            "filled less than before": Case(fill_before_and_during, (256 * MIB,), rounds=1),
+            "slept": Case(sleep, (0.2,), rounds=1),
+            "worked": Case(work, (0.2,), rounds=1),
+            "in turn": Case(sleep_in_turn, ((0.4, 0.0, 0.2),), rounds=3),
+            "too much": Case(fill, (256 * MIB,), memory_limit_bytes=128 * MIB),
+            "too long": Case(sleep, (60,), time_limit_s=0.2),
+            "dead": Case(die),
+            "broken": Case(fail),
         }
     )
 
 
 @pytest.mark.parametrize(("name", "size_mib"), [("filled", 256), ("filled less than before", 64), ("slept", 0)])
-def test_memory_is_what_the_call_adds(measured, name, size_mib):
+def test_peak_memory_counts_only_what_the_call_adds(measured, name, size_mib):
     assert measured[name].peak_bytes == pytest.approx(size_mib * MIB, abs=8 * MIB)
 
 
-def test_time_asleep_is_no_cpu_time(measured):
+def test_sleep_counts_as_wall_time_but_not_as_cpu_time(measured):
     assert measured["slept"].wall_s >= 0.2
     assert measured["slept"].cpu_s < 0.1
     assert measured["worked"].cpu_s >= 0.2
 
 
-def test_rounds_share_a_process_and_the_median_one_is_told(measured):
+def test_rounds_share_a_process_and_the_median_round_is_returned(measured):
     assert measured["in turn"].result == 0.2
     assert measured["in turn"].wall_s == pytest.approx(0.2, abs=0.1)
 
 
-def test_what_fails_says_why_and_stops_nothing(measured):
+def test_failed_cases_have_a_reason_and_do_not_stop_the_others(measured):
     assert measured["too much"].reason.startswith(("MemoryError", "_ArrayMemoryError"))
     assert measured["too long"] == Failure("time limit of 0.2 s")
-    assert measured["dead"] == Failure("its process ended with 3")
+    assert measured["dead"] == Failure("the process exited with 3")
     assert measured["broken"] == Failure("LookupError: no such picture")

@@ -1,4 +1,4 @@
-"""The benchmark's pictures: what is made has a true alpha of the kind that it says, what is read is checked."""
+"""Synthetic pictures match their descriptions; datasets are validated."""
 
 from pathlib import Path
 
@@ -6,17 +6,17 @@ import cv2
 import numpy as np
 import pytest
 
-from bench.pictures import DatasetError, Truth, dataset, synthetic
+from bench.pictures import DatasetError, GroundTruth, dataset, synthetic
 
 
 @pytest.fixture(scope="module")
-def pictures() -> dict[str, Truth]:
+def pictures() -> dict[str, GroundTruth]:
     return {truth.name: truth for truth in synthetic()}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two pictures of 8 x 6, the one named first being the second written."""
+    """A dataset of two pictures, 8 x 6, written in reverse order of their names."""
     for number, name in enumerate(("b.png", "a.png")):
         for part, shape in (("input", (6, 8, 3)), ("alpha", (6, 8)), ("trimap1", (6, 8)), ("trimap2", (6, 8))):
             (tmp_path / part).mkdir(exist_ok=True)
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_pictures_are_complete(pictures: dict[str, Truth]) -> None:
+def test_synthetic_pictures_have_valid_alphas_and_trimaps(pictures: dict[str, GroundTruth]) -> None:
     assert len(pictures) >= 8
     for truth in pictures.values():
         assert truth.rgb.dtype == np.uint8
@@ -39,13 +39,13 @@ def test_pictures_are_complete(pictures: dict[str, Truth]) -> None:
         np.testing.assert_allclose(truth.alpha[trimap == 0], 0, atol=0.01)
 
 
-def test_the_same_seed_gives_the_same_picture(pictures: dict[str, Truth]) -> None:
+def test_equal_seeds_give_equal_pictures(pictures: dict[str, GroundTruth]) -> None:
     first = next(synthetic())
     np.testing.assert_array_equal(first.rgb, pictures[first.name].rgb)
     assert not np.array_equal(first.rgb, next(synthetic(seed=1)).rgb)
 
 
-def test_structures_are_what_they_are_called(pictures: dict[str, Truth]) -> None:
+def test_scenes_have_the_structure_that_they_are_named_after(pictures: dict[str, GroundTruth]) -> None:
     soft = {name: ((truth.alpha > 0.02) & (truth.alpha < 0.98)).mean() for name, truth in pictures.items()}
     assert soft["smooth"] < 0.02 < 0.2 < soft["hair"]
     translucent = (pictures["glass"].alpha > 0.2) & (pictures["glass"].alpha < 0.65)
@@ -54,14 +54,14 @@ def test_structures_are_what_they_are_called(pictures: dict[str, Truth]) -> None
     assert cv2.connectedComponents(background, connectivity=4)[0] > 200
 
 
-def test_outside_the_subject_the_photograph_is_seen(pictures: dict[str, Truth]) -> None:
+def test_background_is_unchanged_outside_the_subject(pictures: dict[str, GroundTruth]) -> None:
     one, other = next(synthetic(seed=2)), pictures["hair"]
     outside = (one.alpha == 0) & (other.alpha == 0)
     difference = one.rgb[outside].astype(int) - other.rgb[outside]
-    assert difference.std() < 4  # two times the noise of 0.006 * 255
+    assert difference.std() < 4  # noise of 0.006 * 255 in both pictures
 
 
-def test_a_folder_is_read_in_the_order_of_its_names(folder: Path) -> None:
+def test_dataset_is_read_in_the_order_of_names(folder: Path) -> None:
     first, second = dataset(folder)
     assert (first.name, second.name, first.kind) == ("a", "b", "photograph")
     np.testing.assert_allclose(first.alpha, 102 / 255)
@@ -69,13 +69,13 @@ def test_a_folder_is_read_in_the_order_of_its_names(folder: Path) -> None:
     assert first.trimaps.keys() == {"trimap1", "trimap2"}
 
 
-def test_a_folder_needs_no_trimaps(folder: Path) -> None:
+def test_dataset_needs_no_trimaps(folder: Path) -> None:
     for part in ("trimap1", "trimap2"):
         (folder / part).rename(folder / f"no-{part}")
     assert [dict(truth.trimaps) for truth in dataset(folder)] == [{}, {}]
 
 
-def test_a_folder_of_another_form_is_told(folder: Path) -> None:
+def test_invalid_dataset_is_rejected_with_the_reason(folder: Path) -> None:
     with pytest.raises(DatasetError, match="no pictures"):
         dataset(folder / "alpha")
     (folder / "trimap2" / "a.png").unlink()

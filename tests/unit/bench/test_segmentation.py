@@ -1,4 +1,4 @@
-"""What the benchmark of segmentation measures is what it says: real work, each part of it once."""
+"""The segmentation benchmark measures real work, and its masks match rembg's."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_photographs_come_at_the_size_that_was_asked_for(tmp_path: Path) -> None:
+def test_photographs_have_the_requested_size(tmp_path: Path) -> None:
     files = sorted(jpegs(0.5, None, tmp_path).iterdir())
     assert len(files) >= 12
     for file in files[:4]:
@@ -38,7 +38,7 @@ def test_photographs_come_at_the_size_that_was_asked_for(tmp_path: Path) -> None
     assert len({file.read_bytes() for file in files[:4]}) == 4
 
 
-def test_a_folders_photographs_are_read_and_an_empty_one_is_refused(tmp_path: Path) -> None:
+def test_photographs_are_read_from_a_folder_and_an_empty_folder_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg(np.full((20, 30, 3), 99, np.uint8)))
     (tmp_path / "notes.txt").write_text("none")
     [(name, rgb)] = photographs_of(tmp_path)
@@ -49,13 +49,13 @@ def test_a_folders_photographs_are_read_and_an_empty_one_is_refused(tmp_path: Pa
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_the_worker_does_all_jobs_each_time(network: Network, folder: Path, batch: int) -> None:
+def test_every_call_of_the_worker_processes_all_jobs(network: Network, folder: Path, batch: int) -> None:
     call = worker.prepare(network, folder, 5, batch)
     call()
     call()
 
 
-def test_a_job_that_fails_ends_the_measurement(network: Network, folder: Path) -> None:
+def test_failed_job_stops_the_measurement(network: Network, folder: Path) -> None:
     for file in folder.iterdir():
         file.write_bytes(jpeg(np.zeros((100, 100, 3), np.uint8))[:-100])
     with pytest.raises(worker.JobFailedError, match="image"):
@@ -63,17 +63,17 @@ def test_a_job_that_fails_ends_the_measurement(network: Network, folder: Path) -
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_the_stages_of_our_way_are_all_there(network: Network, folder: Path, batch: int) -> None:
+def test_all_stages_of_our_segmentation_are_timed(network: Network, folder: Path, batch: int) -> None:
     took = stages.ours(network, folder, 3, batch)()
     assert min(took) > 0
     assert took.total == pytest.approx(sum(took))
 
 
-def test_the_stages_of_rembgs_way_are_all_there(network: Network, folder: Path) -> None:
+def test_all_stages_of_rembgs_segmentation_are_timed(network: Network, folder: Path) -> None:
     assert min(stages.rembgs(network, folder, 2, only_mask=True)()) > 0
 
 
-def test_a_network_in_half_precision_answers_alike(network: Network, tmp_path: Path) -> None:
+def test_half_precision_network_predicts_nearly_the_same(network: Network, tmp_path: Path) -> None:
     from bench.segmentation.inputs import half
 
     batch = np.random.default_rng(1).normal(0, 1, (2, 3, 320, 320)).astype(np.float32)
@@ -86,10 +86,10 @@ def test_a_network_in_half_precision_answers_alike(network: Network, tmp_path: P
 @pytest.mark.parametrize(
     ("answer", "most"), [("brightness", (0.006, 0.045)), ("contrast", (0.004, 0.02))], ids=["brightness", "contrast"]
 )
-def test_on_photographs_the_mask_is_rembgs_within_a_tolerance(
+def test_masks_of_photographs_match_rembgs_within_a_tolerance(
     tmp_path: Path, answer: str, most: tuple[float, float], megapixels: float | None
 ) -> None:
-    """What docs/explanation/performance.md states; reduced JPEG decoding is in it, for the larger photographs."""
+    """docs/explanation/performance.md states these tolerances. The larger photographs use reduced JPEG decoding."""
     path = tmp_path / f"{answer}.onnx"
     path.write_bytes(masks.SMOOTH[answer]().SerializeToString())
     comparison = masks.Comparison(described(path))

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from bench.measure import Cost, Failure, Job, measure
+from bench.measure import Case, Cost, Failure, measure
 from core import pipeline
 from core.matting import refine
 from core.options import Options
@@ -65,7 +65,7 @@ def photograph(mask, width, height):
     ],
 )
 def test_memory_above_the_decoded_picture(megapixels, precision, limit_bytes):
-    job = Job(cut_out, (megapixels, precision), rounds=1, memory_limit_bytes=limit_bytes + STACKS_BYTES)
+    job = Case(cut_out, (megapixels, precision), rounds=1, memory_limit_bytes=limit_bytes + STACKS_BYTES)
     outcome = measure({"": job})[""]
     assert isinstance(outcome, Cost), outcome
     peak_mb, wall_s, cpu_s = round(outcome.peak_bytes / 1e6), round(outcome.wall_s, 1), round(outcome.cpu_s, 1)
@@ -75,6 +75,6 @@ def test_memory_above_the_decoded_picture(megapixels, precision, limit_bytes):
 
 def test_a_cut_out_that_passes_its_limit_fails():
     limit_bytes = 1_000_000_000
-    outcome = measure({"": Job(hoard, (limit_bytes,), rounds=1, memory_limit_bytes=limit_bytes)})[""]
+    outcome = measure({"": Case(hoard, (limit_bytes,), rounds=1, memory_limit_bytes=limit_bytes)})[""]
     assert isinstance(outcome, Failure)
     assert "Unable to allocate" in outcome.reason

@@ -1,4 +1,4 @@
-"""Paths and demands read from the state machine, and what its failure report asks of S3."""
+"""Paths and demand from the state machine, and the S3 requests of a failure report."""
 
 import json
 from collections import Counter
@@ -19,8 +19,8 @@ from tests.conftest import ROOT
 MACHINE = yaml.safe_load(DEFINITION.read_text())
 
 
-def test_the_tightest_limit_comes_first() -> None:
-    """A new account has 10 concurrent executions: with five functions of 0.4 s each that is 5 uploads a second."""
+def test_lowest_limit_comes_first() -> None:
+    """10 concurrent executions in a new account and five functions of 0.4 s each allow 5 uploads per second."""
     rates = allowed(dict.fromkeys(REQUESTS, 0.4), Project.read(), Account.NEW)
     assert next(iter(rates)) == "concurrency" and rates["concurrency"] == pytest.approx(10 / (5 * 0.4))
     assert list(rates.values()) == sorted(rates.values())
@@ -33,18 +33,18 @@ def test_each_path_exists_in_the_definition(name: str) -> None:
     assert demand(steps)["transitions"] >= len(steps)
 
 
-def test_a_path_that_the_definition_lacks_is_rejected() -> None:
+def test_path_missing_from_the_definition_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"CacheHit\? does not lead to Refine"):
         walk(MACHINE, {**COMPUTED, "CacheHit?": ["Refine"]})
 
 
-def test_the_requests_of_every_function_are_known() -> None:
+def test_s3_requests_are_listed_for_every_function() -> None:
     called = {step.function for path in PATHS.values() for step in walk(MACHINE, path) if step.function}
     assert called == set(REQUESTS)
 
 
 class EmptyS3:
-    """An S3 client for an empty bucket; counts requests."""
+    """An S3 client for an empty bucket that counts requests."""
 
     def __init__(self) -> None:
         self.requests = Counter[str]()
@@ -71,7 +71,7 @@ FAILED: Final = {"source": {"bucket": "uploads", "key": "a.jpg"}, "options": {},
 
 
 @pytest.mark.parametrize(("state", "before"), [(REJECTED, ["KeepRawInput"]), (FAILED, [])])
-def test_a_failure_report_makes_the_counted_s3_requests(state: dict[str, Any], before: list[str]) -> None:
+def test_failure_report_makes_the_counted_s3_requests(state: dict[str, Any], before: list[str]) -> None:
     s3 = EmptyS3()
     config = FailureConfig(results_bucket="results", topic_arn="topic")
     recorder = FailureReporter(config, store=Store(s3), topic=Topic())  # type: ignore[arg-type]

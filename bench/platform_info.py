@@ -1,4 +1,4 @@
-"""Where a benchmark ran."""
+"""Describe the computer that runs a benchmark."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ _PACKAGES: Final = ("numpy", "opencv-python-headless", "pillow", "zlib-ng", "rem
 
 
 def describe() -> str:
-    """Return processor, cores, system and the versions that matter, in one line."""
+    """Return the processor, cores, operating system, and package versions in one line."""
     versions = ", ".join(f"{package} {version(package)}" for package in _PACKAGES)
     return (
         f"{_processor()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, {versions}"
