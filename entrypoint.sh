@@ -1,10 +1,9 @@
 #!/bin/sh
-# The first argument is "worker" on ECS, "serve" on SageMaker, and the handler's name on Lambda.
+# Arguments: "worker" on ECS, "serve" on SageMaker, the name of a handler on Lambda.
 case "$1" in
-    worker) set -- python -m functions.segment.ecs.worker ;;
-    serve) set -- python -m functions.segment.sagemaker.server ;;
+    serve | worker) set -- python -m "functions.segment.$1" ;;
     *) set -- python -m awslambdaric "$@" ;;
 esac
-# SageMaker and sam local start the container as root, Lambda and ECS as an unprivileged user.
+# Drop root privileges on SageMaker and sam local, which start as root. Lambda and ECS set a user.
 [ "$(id -u)" != 0 ] || set -- setpriv --reuid=10001 --regid=10001 --clear-groups --no-new-privs "$@"
 exec "$@"
