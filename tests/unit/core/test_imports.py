@@ -13,14 +13,14 @@ LOADED = f"import sys; print(*sorted(set(sys.modules) & set({HEAVY})))"
 CUT_OUT = """
 import numpy as np
 from core import pipeline
-from core.matting import refine
+from core.matting.refine import refine
 from core.options import Options
 from core.types import ImageInfo, Picture, Precision
 mask = np.zeros((24, 32), np.float32)
 mask[6:18, 8:24] = 1
 rgb = np.full((96, 128, 3), 90, np.uint8)
 for precision in (Precision.DRAFT, Precision.STANDARD, Precision.HIGH):
-    alpha = refine.refine(rgb, mask, precision=precision).alpha
+    alpha = refine(rgb, mask, precision=precision).alpha
     pipeline.finish(Picture(rgb, None, ImageInfo("png", 128, 96, 0)), alpha, Options(precision_level=precision), None)
 """
 
