@@ -45,15 +45,15 @@ from functions.contracts.object_keys import failure_key
 from functions.runtime.weights import ModelSource
 
 OUT: Final = Path("out/load")
-_AT_ONCE: Final = 64
-_WARM_UPS: Final = 8
+_UPLOAD_THREADS: Final = 64
+_WARM_UP_THREADS: Final = 8
 _BASELINE_RUNS: Final = 5
 _SAMPLES_PER_PERIOD: Final = 5
 _AWS_SAMPLE_S: Final = 10.0
-_CLOCKS_S: Final = 5.0  # tolerance between the local clock and that of Step Functions
-_FINISH_S: Final = 1800.0
+_CLOCK_TOLERANCE_S: Final = 5.0  # tolerance between the local clock and that of Step Functions
+_TIMEOUT_S: Final = 1800.0
 _COUNT: Final = re.compile(r"\d+")
-_REST_S: Final = 40.0  # time to observe scale-in after the load
+_SCALE_IN_WAIT_S: Final = 40.0  # time to observe scale-in after the load
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Target:
         """Connect to the embedded cloud's stack, or to a deployed stack by name."""
         key = "local" if cloud else None
         session = boto3.session.Session(key, key, region_name=cloud.region if cloud else region)
-        config = Config(retries={"mode": "standard", "total_max_attempts": 8}, max_pool_connections=2 * _AT_ONCE)
+        config = Config(retries={"mode": "standard", "total_max_attempts": 8}, max_pool_connections=2 * _UPLOAD_THREADS)
         endpoint_url = cloud.endpoint_url if cloud else None
 
         def client(service: str) -> Any:
@@ -163,7 +163,7 @@ def photograph(megapixels: float) -> bytes:
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
 
 
-def numbered(jpeg: bytes, number: int) -> bytes:
+def with_comment(jpeg: bytes, number: int) -> bytes:
     """Add a JPEG comment, so that equal pictures have different bytes and miss the cache."""
     text = f"{number}".encode()
     return jpeg[:2] + b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text + jpeg[2:]
@@ -202,14 +202,14 @@ def warm_up(target: Target, picture: bytes, options: Mapping[str, Any]) -> Basel
     jobs = JobClient(target.stack)
 
     def one(number: int) -> str:
-        arn = jobs.execution_of(jobs.upload("warm-up.jpg", numbered(picture, -number), options))
+        arn = jobs.execution_of(jobs.upload("warm-up.jpg", with_comment(picture, -number), options))
         for _ in jobs.follow(arn):
             pass
         return arn
 
-    with ThreadPoolExecutor(_WARM_UPS) as pool:
-        list(pool.map(one, range(1, _WARM_UPS + 1)))
-    arns = [one(_WARM_UPS + 1 + number) for number in range(_BASELINE_RUNS)]
+    with ThreadPoolExecutor(_WARM_UP_THREADS) as pool:
+        list(pool.map(one, range(1, _WARM_UP_THREADS + 1)))
+    arns = [one(_WARM_UP_THREADS + 1 + number) for number in range(_BASELINE_RUNS)]
     found = [target.stack.stepfunctions.describe_execution(executionArn=arn) for arn in arns]
     timings = [json.loads(execution["output"])["timings_s"] for execution in found]
     history = events_of(target.stack, arns[-1], with_data=False)
@@ -272,18 +272,18 @@ def observe(
 
     def put(number: int, due_s: float) -> Arrival:
         sent_s = time.time() - origin
-        return Arrival(due_s, sent_s, jobs.upload(f"load-{number}.jpg", numbered(picture, number), options))
+        return Arrival(due_s, sent_s, jobs.upload(f"load-{number}.jpg", with_comment(picture, number), options))
 
     try:
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with ThreadPoolExecutor(_UPLOAD_THREADS) as pool:
             pending = []
             for number, due_s in enumerate(plan):
                 time.sleep(max(0.0, origin + due_s - time.time()))
                 pending.append(pool.submit(put, number, due_s))
             arrived = [future.result() for future in pending]
-        runs = ended(target, arrived, origin)
+        runs = wait_for_runs(target, arrived, origin)
         after = target.cloud.cpu_time() if target.cloud else None
-        rest_until = time.time() + _REST_S
+        rest_until = time.time() + _SCALE_IN_WAIT_S
         while scaler and scaler.desired > policies.minimum and time.time() < rest_until:
             time.sleep(1.0)
     finally:
@@ -305,21 +305,22 @@ def observe(
     )
 
 
-def ended(target: Target, arrived: Sequence[Arrival], origin: float) -> list[Run]:
+def wait_for_runs(target: Target, arrived: Sequence[Arrival], origin: float) -> list[Run]:
     """Wait for the executions and return the outcome of each upload."""
     wanted = {(arrival.upload.key, arrival.upload.version_id): arrival for arrival in arrived}
     described: dict[str, Mapping[str, Any]] = {}
-    deadline = time.time() + _FINISH_S
+    deadline = time.time() + _TIMEOUT_S
     runs: dict[tuple[str, str | None], Run] = {}
     stepfunctions = target.stack.stepfunctions
     while len(runs) < len(wanted) and time.time() < deadline:
         time.sleep(target.stack.poll_s)
-        listed = list(takewhile(lambda entry: entry["startDate"].timestamp() > origin - _CLOCKS_S, target.executions()))
+        listed = list(
+            takewhile(lambda entry: entry["startDate"].timestamp() > origin - _CLOCK_TOLERANCE_S, target.executions())
+        )
         fresh = [entry for entry in listed if entry["status"] != "RUNNING" and entry["executionArn"] not in described]
         if not fresh and len(listed) < len(wanted) and all(entry["status"] != "RUNNING" for entry in listed):
-            deadline = min(
-                deadline, time.time() + 60.0
-            )  # some uploads have started no execution yet: wait a last minute
+            # Some uploads have started no execution yet: wait one more minute.
+            deadline = min(deadline, time.time() + 60.0)
         with ThreadPoolExecutor(4) as pool:
             arns = [entry["executionArn"] for entry in fresh]
             for found in pool.map(lambda arn: stepfunctions.describe_execution(executionArn=arn), arns):
@@ -328,7 +329,7 @@ def ended(target: Target, arrived: Sequence[Arrival], origin: float) -> list[Run
                 identity = source["key"], source["version_id"]
                 if identity in wanted:
                     runs[identity] = _run(wanted[identity], found, origin)
-    return [runs.get(identity, _lost(arrival)) for identity, arrival in wanted.items()]
+    return [runs.get(identity, _unfinished(arrival)) for identity, arrival in wanted.items()]
 
 
 def _run(arrival: Arrival, found: Mapping[str, Any], origin: float) -> Run:
@@ -344,7 +345,7 @@ def _run(arrival: Arrival, found: Mapping[str, Any], origin: float) -> Run:
     )
 
 
-def _lost(arrival: Arrival) -> Run:
+def _unfinished(arrival: Arrival) -> Run:
     return Run(arrival.due_s, arrival.sent_s, None, None, "NOT STARTED OR STILL RUNNING", "", {})
 
 

@@ -124,7 +124,7 @@ def _outcome(load: Load) -> list[tuple[str, str]]:
         ("failure reports", f"{load.reports}"),
         ("failures by error", ", ".join(f"{error} {count}" for error, count in failed.items()) or "none"),
         ("results per second, first upload to last result", f"{len(finished) / max(last_s - first_s, 1e-9):.2f}"),
-        ("maximum of concurrent executions", f"{max(at_once(load.runs), default=0)}"),
+        ("maximum of concurrent executions", f"{max(concurrency(load.runs), default=0)}"),
         ("maximum delay of an upload", f"{late_s:.2f} s"),
     ]
 
@@ -167,7 +167,7 @@ def _cost(load: Load, cpu: CpuTime) -> list[tuple[str, str]]:
     ]
 
 
-def at_once(runs: Sequence[Run]) -> list[int]:
+def concurrency(runs: Sequence[Run]) -> list[int]:
     """Return the number of running executions after each start and stop, in order of time."""
     changes = [(run.started_s, 1) for run in runs if run.started_s is not None]
     changes += [(run.stopped_s, -1) for run in runs if run.stopped_s is not None]

@@ -59,10 +59,8 @@ def process(picture: bytes) -> float:
 
 def execute(stack: Stack, number: int, picture: bytes) -> tuple[float, float]:
     """Return the seconds of an execution, and those of its stages."""
-    source = {
-        "bucket": stack.outputs["UploadsBucket"],
-        "key": f"backgrounds/{number}.png",
-    }  # uploads under this prefix start no execution
+    # Uploads under this prefix start no execution.
+    source = {"bucket": stack.outputs["UploadsBucket"], "key": f"backgrounds/{number}.png"}
     stack.s3.put_object(Bucket=source["bucket"], Key=source["key"], Body=picture)
     arn = stack.stepfunctions.start_execution(
         stateMachineArn=stack.outputs["StateMachineArn"], input=json.dumps({"source": source})

@@ -140,11 +140,8 @@ def demand(steps: Sequence[Step]) -> Counter[str]:
             requests = REQUESTS[_WORKER]
         if step.name == "SegmentOnSageMakerAsync":
             needed["callbacks"] += 1
-            requests = {
-                **requests,
-                ("work", "put"): 2,
-                ("work", "get"): 2,
-            }  # includes the request object: put, head, get
+            # Includes the request object: put, head, get.
+            requests = {**requests, ("work", "put"): 2, ("work", "get"): 2}
         for (bucket, kind), times in requests.items():
             needed[f"{bucket} {kind}"] += times
         if step.calls("dynamodb"):

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.autoscaling import Autoscaler, Decision, Policies
-from bench.load import arrivals, numbered, photograph
-from bench.load_report import Baseline, Load, Run, Sample, at_once, chart, report
+from bench.load import arrivals, photograph, with_comment
+from bench.load_report import Baseline, Load, Run, Sample, chart, concurrency, report
 from bench.measure import Cost
 from core.image import decode
 from tests.conftest import ROOT
@@ -45,7 +45,7 @@ def test_equal_seeds_give_equal_arrivals() -> None:
 
 def test_numbered_uploads_differ_in_bytes_but_not_in_pixels() -> None:
     picture = photograph(0.05)
-    first, second = numbered(picture, 1), numbered(picture, 23)
+    first, second = with_comment(picture, 1), with_comment(picture, 23)
     assert first != second
     assert np.array_equal(decode.decode(first).rgb, decode.decode(second).rgb)
 
@@ -102,7 +102,7 @@ def test_desired_count_stays_within_the_limits_for_any_queue(policies: Policies,
 
 def test_concurrent_executions_are_counted_at_each_start_and_stop() -> None:
     runs = [Run(0, 0, start, stop, "SUCCEEDED", "", {}) for start, stop in ((0.0, 5.0), (1.0, 2.0), (3.0, None))]
-    assert at_once(runs) == [1, 2, 1, 2, 1]
+    assert concurrency(runs) == [1, 2, 1, 2, 1]
 
 
 @pytest.mark.parametrize("uploads", [99, 100])
