@@ -170,7 +170,7 @@ class Web:
 @cache
 def client(service: str) -> Any:
     """Return a client of a service. It is cached, because its creation takes longer than a test."""
-    return boto3.client(service, config=S3_SDK if service == "s3" else None)  # type: ignore[call-overload]
+    return boto3.client(service, config=S3_SDK if service == "s3" else None)
 
 
 class Serialized:
@@ -232,7 +232,7 @@ class Api:
         context = SimpleNamespace(
             function_name="api", memory_limit_in_mb=1024, invoked_function_arn="arn:api", aws_request_id="request"
         )
-        self.gateway = Gateway(lambda event: handle(event, context))  # type: ignore[arg-type]
+        self.gateway = Gateway(lambda event: handle(event, context))
         self._client = Client(self.gateway)
         self.key = self.make_key(*Scope)
 

@@ -134,8 +134,10 @@ def fate_of(fault: Fault) -> Fate:
     usual: Outcome = "report" if fault.state in FOR_FAILED_JOBS else "result"
     usual_failure: tuple[str, str] | None = NO_SUBJECT if usual == "report" else None
     if fault.answer:
-        outcome, failed = next((o, f) for answer, o, f in MALFORMED[fault.state] if json.dumps(answer) == fault.answer)
-        return Fate(1, 0, "", outcome, failed)
+        malformed = MALFORMED[fault.state]
+        return next(
+            Fate(1, 0, "", end, failed) for answer, end, failed in malformed if json.dumps(answer) == fault.answer
+        )
     retrier = retrier_of(fault.state, fault.error)
     waits = waits_s(retrier) if retrier else []
     if not fault.lasting:

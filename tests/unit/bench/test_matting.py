@@ -26,7 +26,7 @@ def disc() -> GroundTruth:
 
 def result(hint: str, method: str, sad: float, **facts: object) -> Result:
     errors = Errors(sad, sad**2, sad, sad)
-    return Result("cup", hint, method, {PICTURE: errors, BAND: errors}, 0.1, 0.1, 10**6, **facts)  # type: ignore[arg-type]
+    return Result("cup", hint, method, {PICTURE: errors, BAND: errors}, 0.1, 0.1, 10**6, **facts)
 
 
 def test_every_method_has_a_result_for_every_mask(disc: GroundTruth, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def files(folder: Path, *names: str) -> list[ImageFile]:
 
 def run(images: list[ImageFile], out: Path) -> tuple[list[SavedResult], Listener]:
     heard = Listener()
-    return process_all(Pipeline(), images, {}, out, heard, 1.0), heard  # type: ignore[arg-type]
+    return process_all(Pipeline(), images, {}, out, heard, 1.0), heard
 
 
 def test_results_and_sidecars_are_named_after_the_images(tmp_path: Path) -> None:

@@ -106,9 +106,9 @@ def test_a_state_waits_for_the_function_and_its_start(name: str) -> None:
 
 def call_s(sdk: Any = SDK) -> float:
     """Return the longest duration of an SDK call including retries, in seconds."""
-    attempts = sdk.retries["total_max_attempts"]  # type: ignore[attr-defined]
+    attempts = sdk.retries["total_max_attempts"]
     waits = [2.0**attempt for attempt in range(attempts - 1)]
-    return float(attempts * (sdk.connect_timeout + sdk.read_timeout) + sum(waits))  # type: ignore[attr-defined]
+    return float(attempts * (sdk.connect_timeout + sdk.read_timeout) + sum(waits))
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -18,7 +18,7 @@ RUNNING: list[Api] = []
 
 def application(environ: dict[str, object], start_response: object) -> Iterable[bytes]:
     """Forward to the running API: schemathesis needs the application before the fixture creates it."""
-    return RUNNING[-1].gateway(environ, start_response)  # type: ignore[arg-type]
+    return RUNNING[-1].gateway(environ, start_response)
 
 
 def described() -> schemathesis.BaseSchema:

@@ -33,7 +33,7 @@ def configured(directory: Path | None = None, *networks: bytes, **settings: Any)
 
 
 def running(queue: Queue, machine: Machine, shelf: Shelf, config: WorkerConfig | None = None) -> Running:
-    return Running(Worker(config or configured(), shelf, queue, machine))  # type: ignore[arg-type]
+    return Running(Worker(config or configured(), shelf, queue, machine))
 
 
 def work_off(
@@ -71,7 +71,7 @@ def test_a_picture_that_cannot_be_processed_fails_by_its_own_error_with_field_an
     work_off(queue, machine, Shelf(None))
     error, facts = machine.failures["token"]
     assert error == "SourceNotFoundError"
-    assert facts["remedy"] == "Upload it again."  # type: ignore[index]
+    assert facts["remedy"] == "Upload it again."
     assert queue.deleted == ["0"]
 
 
@@ -122,7 +122,7 @@ def test_a_job_that_is_malformed_fails_and_says_where(job: Any, field: str, disc
     work_off(queue, machine, Shelf(disc_png))
     error, facts = machine.failures["token"]
     assert error == "InvalidRequestError"
-    assert facts["field"] == field  # type: ignore[index]
+    assert facts["field"] == field
     assert queue.deleted == ["0"]
 
 
@@ -137,7 +137,7 @@ def test_a_job_that_workers_die_of_fails_before_its_picture_is_read(disc_png: by
     work_off(queue, machine, shelf)
     error, facts = machine.failures["token"]
     assert error == "WorkerCrashedError"
-    assert facts["field"] == "source.key" and facts["value"] == "token" and facts["remedy"]  # type: ignore[index]
+    assert facts["field"] == "source.key" and facts["value"] == "token" and facts["remedy"]
     assert queue.deleted == ["0"]
     assert not shelf.begun
 
@@ -234,7 +234,7 @@ def test_a_message_that_arrives_while_stopping_goes_back_at_once() -> None:
 
     queue, machine, shelf = StoppingQueue(message()), Machine(), Shelf(None)
     shelf.hold("read", "token")
-    worker = Worker(configured(), shelf, queue, machine)  # type: ignore[arg-type]
+    worker = Worker(configured(), shelf, queue, machine)
     assert worker.run()
     shelf.release()
     assert queue.given_back == ["0"]
@@ -277,7 +277,7 @@ def test_a_worker_without_the_gpu_that_it_was_promised_does_not_start(tmp_path: 
         pytest.skip("this machine may have a GPU")
     config = configured(tmp_path, tiny_networks.network(), default_model="net-0", pbr_device="cuda")
     with pytest.raises(GpuUnavailableError):
-        Worker(config, Shelf(None), Queue(), Machine())  # type: ignore[arg-type]
+        Worker(config, Shelf(None), Queue(), Machine())
 
 
 @pytest.fixture
