@@ -29,8 +29,8 @@ class SwitchedFaults:
         self.refine_goes_on.set()
 
     def request(self, request: Request) -> ErrorResponse | None:
-        reads_pictures = request.service == "s3" and request.method == "GET" and "-uploadsbucket-" in request.path
-        return ErrorResponse(403, "AccessDenied") if self.denied and reads_pictures else None
+        reads_uploads = request.service == "s3" and request.method == "GET" and "-uploadsbucket-" in request.path
+        return ErrorResponse(403, "AccessDenied") if self.denied and reads_uploads else None
 
     def invocation(self, function: str, _event: str) -> InvocationFault | None:
         if "RefineFunction" in function:
