@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 UV     := 0.13.9
 IMAGE  ?=
 NPM    := $(shell command -v npm 2>/dev/null)
+# Without bytecode files each test process and each Lambda process would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-all test-containers coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation load openapi reliability-tables reference lock clean
@@ -18,7 +20,7 @@ $(VENV)/.ready: requirements/dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.lock
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 

@@ -144,8 +144,9 @@ def fate_of(fault: Fault) -> Fate:
         return Fate(2, waits[0], "", usual, usual_failure)
     then = catcher_of(fault.state, fault.error)
     outcome = _OUTCOMES.get(then, usual)
-    failed = (ANSWERABLE[fault.state], fault.error) if outcome == "report" and usual == "result" else usual_failure
-    return Fate(1 + len(waits), sum(waits), then, outcome, failed)
+    own = (ANSWERABLE[fault.state], fault.error)
+    failure = own if outcome == "report" and usual == "result" else usual_failure
+    return Fate(1 + len(waits), sum(waits), then, outcome, failure)
 
 
 def faults() -> Iterator[Fault]:
