@@ -3,9 +3,10 @@
 import json
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
 
 from functions.contracts.failure_report import FailureReport
 from functions.contracts.result import Result
@@ -16,11 +17,18 @@ SCHEMAS: Final[dict[str, type[BaseModel]]] = {
 }
 
 
+class _WrittenDocument(GenerateJsonSchema):
+    """A document contains every field, also those with a default."""
+
+    def field_is_required(self, field: Any, total: bool) -> bool:
+        return True
+
+
 def json_schema(model: type[BaseModel]) -> str:
     """Return the JSON Schema of the documents that a model writes, as indented text."""
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **model.model_json_schema(mode="serialization"),
+        **model.model_json_schema(mode="serialization", schema_generator=_WrittenDocument),
     }
     return json.dumps(schema, indent=2) + "\n"
 
