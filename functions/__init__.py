@@ -1,1 +1,1 @@
-"""The stages as they run on AWS. A handler loads, makes one call into core, and saves."""
+"""The AWS functions. A handler loads its input, makes one call into core, and saves the output."""

@@ -1,4 +1,4 @@
-"""An execution's events, laid out for people."""
+"""An execution's history as a table."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Row:
-    """One event: ``ms`` since the first, the state it belongs to, and what it says; ``data`` is JSON in or out."""
+    """One event: milliseconds since the first event, state, error or resource, and the state's input or output."""
 
     id: int
     ms: int
@@ -19,7 +19,7 @@ class Row:
 
 
 def rows(events: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """Lay out a whole history, oldest event first."""
+    """Return the rows of a complete history, oldest event first."""
     states: dict[int, str] = {}
     table = []
     for event in events:
@@ -38,33 +38,33 @@ def rows(events: Sequence[Mapping[str, Any]]) -> list[Row]:
                 data=json.loads(text) if text else None,
             )
         )
-        # What follows a state's exit is no longer in it.
+        # Events after a state's exit do not belong to it.
         if exited:
             states[event["id"]] = ""
     return table
 
 
 def _details(event: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what an event says beyond its type: Step Functions has a field of its own for each type."""
+    """Return an event's details. Their field's name depends on the type of the event."""
     return next((value for key, value in event.items() if key.endswith("EventDetails")), {})
 
 
 def error_of(event: Mapping[str, Any]) -> str:
-    """Return the error that an event tells of, in words; "" if it tells of none."""
+    """Return an event's error as text, or "" if it has none."""
     details = _details(event)
     return ": ".join(_plain(details[name]) for name in ("error", "cause") if details.get(name))
 
 
 def _plain(cause: str) -> str:
-    """Return a cause in words: a function's is JSON around the JSON of our own error."""
+    """Return a cause as text. The cause of a function is JSON that contains the JSON of our error."""
     try:
-        answer = json.loads(cause)
-        inner = answer.get("errorMessage", cause)
+        payload = json.loads(cause)
+        inner = payload.get("errorMessage", cause)
     except (ValueError, AttributeError):
         return cause
     if inner is not cause:
         return _plain(inner)
-    return f"{answer['message']}. {answer['remedy']}" if {"message", "remedy"} <= answer.keys() else cause
+    return f"{payload['message']}. {payload['remedy']}" if {"message", "remedy"} <= payload.keys() else cause
 
 
 def _resource(event: Mapping[str, Any]) -> str:
@@ -73,7 +73,7 @@ def _resource(event: Mapping[str, Any]) -> str:
 
 
 def newest_stage(newest_first: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return the state that an execution is in; Choices and Passes take no time, and are none."""
+    """Return the current Task, Wait or Parallel state of an execution, or None before the first one."""
     for event in newest_first:
         if event["type"] in ("TaskStateEntered", "WaitStateEntered", "ParallelStateEntered"):
             name: str = event["stateEnteredEventDetails"]["name"]

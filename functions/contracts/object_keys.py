@@ -9,14 +9,14 @@ from core.limits import MAX_KEY_BYTES
 from core.options import Options
 
 PIPELINE_VERSION: Final = 2
-"""Raised by every change that makes other pixels of the same input: it retires all cached results."""
+"""Increment it with every change that produces different pixels. It invalidates all cached results."""
 
-_NOT_SEEN_IN_THE_PIXELS: Final = {"segmentation_host", "background_key"}
+_WITHOUT_EFFECT_ON_PIXELS: Final = {"segmentation_host", "background_key"}
 
 
 @dataclass(frozen=True)
 class ResultKeys:
-    """S3 keys of one job: ``mask``, ``alpha`` and ``cached`` in the work bucket, the others in the results bucket."""
+    """S3 keys of a job: ``mask``, ``alpha`` and ``cached`` in the work bucket, the others in the results bucket."""
 
     mask: str
     alpha: str
@@ -33,19 +33,18 @@ def cache_key(
     background_sha256: str | None,
     escalation: tuple[str, str | None] | None = None,
 ) -> str:
-    """Return the name of all work that is the same work: 64 hexadecimal digits.
+    """Return the cache key, 64 hexadecimal digits. It is equal for all jobs that produce the same result.
 
     Args:
-        content_sha256: of the uploaded bytes, not of their name.
-        options: with ``model`` resolved to a real model's name.
+        content_sha256: SHA-256 of the uploaded file.
+        options: options, with ``model`` resolved to a model's name.
         model_identity: :attr:`core.segmentation.registry.Model.identity`; None for a segmenter without weights.
-        background_sha256: of the background picture's bytes, whatever its key; None without one.
-        escalation: name and identity of the model that a doubtful mask is tried with once more; None if a job
-            has one attempt.
+        background_sha256: SHA-256 of the background image; None without one.
+        escalation: name and identity of the model for a second attempt; None without one.
     """
     identity = {
         "content": content_sha256,
-        "options": options.model_dump(mode="json", exclude=_NOT_SEEN_IN_THE_PIXELS),
+        "options": options.model_dump(mode="json", exclude=_WITHOUT_EFFECT_ON_PIXELS),
         "weights": model_identity,
         "background": background_sha256,
         "pipeline": PIPELINE_VERSION,
@@ -55,7 +54,7 @@ def cache_key(
 
 
 def result_keys(source_key: str, cache_key: str, options: Options) -> ResultKeys:
-    """Return where the job's files go: ``photos/a.jpg`` becomes ``results/photos/a.png`` with a ``.json`` beside it."""
+    """Return the keys of a job's objects, e.g. ``results/photos/a.png`` for ``photos/a.jpg``."""
     base, extension = _base(source_key), options.format.extension
     return ResultKeys(
         mask=f"work/{cache_key}/mask.png",
@@ -67,7 +66,7 @@ def result_keys(source_key: str, cache_key: str, options: Options) -> ResultKeys
 
 
 def sidecar_key(source_key: str) -> str:
-    """Return where a result's facts go, whatever its format: ``photos/a.jpg`` becomes ``results/photos/a.json``."""
+    """Return the key of a result's sidecar in any format, e.g. ``results/photos/a.json`` for ``photos/a.jpg``."""
     return f"{_base(source_key)}.json"
 
 
@@ -77,14 +76,14 @@ def _base(source_key: str) -> str:
 
 
 def second_attempt_keys(cache_key: str) -> tuple[str, str]:
-    """Return where the mask and the alpha of a second attempt go: beside those of the first, which may be kept."""
+    """Return the keys of the mask and the alpha of a second attempt, which does not overwrite the first."""
     return f"work/{cache_key}/second/mask.png", f"work/{cache_key}/second/alpha.png"
 
 
 def failure_key(source_key: str | None, execution_name: str) -> str:
-    """Return where the report of a failure goes: ``failed/photos/a.jpg.json``.
+    """Return the key of a failure report, e.g. ``failed/photos/a.jpg.json``.
 
-    It is named after its execution where no picture is known, or where the picture's key is too long.
+    If the source key is unknown or too long, the key contains the name of the execution instead.
     """
     named = source_key and len(source_key.encode()) <= MAX_KEY_BYTES
     return f"failed/{source_key if named else f'executions/{execution_name}'}.json"

@@ -1,4 +1,4 @@
-"""What is to be told to whom once a job has ended: the input of the state machine that delivers webhooks."""
+"""Webhooks: the receiver in an execution's input, and the input of the state machine that delivers webhooks."""
 
 import re
 from typing import Annotated, Any, Final, Literal
@@ -8,13 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from functions.contracts.job import Execution
 
 RETRY: Final = re.compile(r"-retry-(\d+)$")
-"""What ``pbr redrive`` adds to the name of an execution that it starts anew."""
+"""Suffix that ``pbr redrive`` adds to the name of an execution that it starts again."""
 
 
 class Webhook(BaseModel):
-    """Where to tell of a job, and whose secret signs it; as an execution's input has it.
+    """A job's webhook: the URL, and the API key whose secret signs the message.
 
-    Whether the URL may be opened is seen when it is.
+    Whether the URL is allowed is checked at delivery.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -24,14 +24,14 @@ class Webhook(BaseModel):
 
 
 class Notice(BaseModel):
-    """A job's end.
+    """The end of a job, to be delivered to its webhook.
 
     Attributes:
-        webhook: whom to tell.
-        execution: that of the job.
-        outcome: how it ended.
-        created_at: when that was, ISO 8601.
-        data: the result's sidecar, or what failed.
+        webhook: receiver.
+        execution: execution of the job.
+        outcome: how the job ended.
+        created_at: when the job ended, ISO 8601.
+        data: the result document, or the failure.
     """
 
     webhook: Webhook
@@ -42,10 +42,10 @@ class Notice(BaseModel):
 
     @property
     def job_id(self) -> str:
-        """The job, which has the name of its first execution."""
+        """ID of the job: the name of its first execution."""
         return RETRY.sub("", self.execution.name)
 
     @property
     def delivery(self) -> str:
-        """The name of the execution that delivers it: the state StartWebhook gives it the same."""
+        """Name of the execution that delivers the notice. The state StartWebhook uses the same name."""
         return f"{self.execution.name}-{self.outcome}"

@@ -1,1 +1,1 @@
-"""Stage three: where exactly the subject ends."""
+"""Refine: the third stage, which computes the alpha from the mask."""

@@ -1,4 +1,4 @@
-"""Refine: the alpha at the picture's own size."""
+"""Refine: compute the alpha at the size of the image."""
 
 import time
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""What the functions share: handlers, configuration, storage, weights and the HTTP client for untrusted URLs."""
+"""Code shared by the functions: handlers, configuration, storage, weights and the HTTP client for untrusted URLs."""

@@ -1,4 +1,4 @@
-"""Configuration: read from the environment once, when the process starts."""
+"""Configuration of a process, read once from environment variables."""
 
 import os
 from functools import cached_property
@@ -15,7 +15,7 @@ from functions.runtime import cgroup
 from functions.runtime.weights import ModelSource, open_url
 
 SDK: Final = SdkConfig(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 4})
-"""How a stage calls AWS. A call that nobody answers fails by its own name, before its function's time is up."""
+"""Timeouts and retries of AWS calls. A call without response fails before the function times out."""
 
 
 def _split(value: Any) -> Any:
@@ -23,41 +23,40 @@ def _split(value: Any) -> Any:
 
 
 Names: TypeAlias = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-"""Names that an environment variable separates by commas."""
+"""Comma-separated names in an environment variable."""
 
 
 class Config(BaseSettings):
-    """Base of each process's configuration: a field is the environment variable of the same name."""
+    """Base of all configurations. A field is read from the environment variable of the same name."""
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
 
 
 class CatalogueConfig(Config):
-    """Which models there are.
+    """Configuration of the model registry.
 
     Attributes:
-        pbr_custom_models: models beside the registry's, as docs/how-to/models.md describes them.
+        pbr_custom_models: models to add to the registry; format in docs/how-to/models.md.
     """
 
     pbr_custom_models: str = ""
 
     @cached_property
     def registry(self) -> dict[str, Model]:
-        """The models by name, best first, custom ones last."""
+        """Models by name, best first, custom models last."""
         return with_custom(self.pbr_custom_models)
 
 
 class SegmentationConfig(CatalogueConfig):
-    """What all three hosts of segmentation need.
+    """Configuration of segmentation on all hosts.
 
     Attributes:
-        pbr_model_dir: directories of weights, separated as in PATH; missing ones are put into the last, if it can be
-            written.
-        pbr_model_mirror: base URL, https or s3://bucket/prefix, to fetch weights from that are not there; None for
-            rembg's releases.
-        pbr_model_timeout_s: bound on that fetch.
-        pbr_device: what networks run on.
-        pbr_sessions: how many networks stay in memory.
+        work_bucket: bucket for masks.
+        pbr_model_dir: directories of weights, separated as in PATH. Downloads go to the last one, if it is writable.
+        pbr_model_mirror: base URL of weights, https or s3://bucket/prefix; None for rembg's releases.
+        pbr_model_timeout_s: timeout of a download, in seconds.
+        pbr_device: device of the networks.
+        pbr_sessions: number of networks to keep in memory.
     """
 
     work_bucket: str
@@ -68,7 +67,7 @@ class SegmentationConfig(CatalogueConfig):
     pbr_sessions: Annotated[int, Field(gt=0)] = 1
 
     def networks(self) -> Networks:
-        """Return the networks of this process; none is loaded yet."""
+        """Return the networks of this process, not yet loaded."""
         source = ModelSource(
             directories=tuple(Path(directory) for directory in self.pbr_model_dir.split(os.pathsep)),
             mirror=self.pbr_model_mirror,

@@ -1,4 +1,4 @@
-"""What makes a function a stage: its input parsed, its log lines tagged, its errors put on the wire; and metrics."""
+"""The handler decorator of the stages, the logger, and functions that publish metrics."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -19,13 +19,13 @@ Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
 
 
 def stage(request: type[Request]) -> Callable[[Callable[[Request], dict[str, Any]]], Handler]:
-    """Make a Lambda handler of a function that takes one request and returns its own part of the state.
+    """Return a decorator that makes a Lambda handler from a function of one request.
 
-    An error of ours keeps its class, by which the state machine chooses between Retry and Catch, and carries its facts
-    as JSON.
+    The handler parses the event, adds the job ID to log lines, and passes errors on as JSON. Errors keep their class,
+    by which the state machine selects Retry or Catch.
 
     Args:
-        request: the model that the event is parsed into.
+        request: model of the event.
     """
 
     def decorate(work: Callable[[Request], dict[str, Any]]) -> Handler:
@@ -48,30 +48,30 @@ def stage(request: type[Request]) -> Callable[[Callable[[Request], dict[str, Any
 
 
 def parse(request: type[Request], event: dict[str, Any]) -> Request:
-    """Parse an event.
+    """Return the event as a request.
 
     Raises:
-        InvalidRequestError: it is not what the stage before hands on; names the first field at fault.
+        InvalidRequestError: the event does not match the model; ``field`` is the first invalid field.
     """
     try:
         return request.model_validate(event)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise InvalidRequestError(
-            f"The event is not a {request.__name__}: {first['msg']}",
+            f"Invalid {request.__name__}: {first['msg']}",
             field=".".join(map(str, first["loc"])),
             value=first["input"],
-            remedy="Compare it with the function's file in events/.",
+            remedy="Compare the event with the example in events/.",
         ) from None
 
 
 def count(name: str, dimensions: dict[str, str]) -> None:
-    """Publish one occurrence."""
+    """Publish a count of one."""
     measure(name, MetricUnit.Count, 1, dimensions)
 
 
 def measure(name: str, unit: MetricUnit, value: float, dimensions: dict[str, str]) -> None:
-    """Publish one value under all of its dimensions together."""
+    """Publish a value with a combination of dimensions."""
     with single_metric(name=name, unit=unit, value=value) as metric:
         for dimension, text in dimensions.items():
             metric.add_dimension(name=dimension, value=text)

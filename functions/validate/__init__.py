@@ -1,1 +1,1 @@
-"""Stage one: whether this is a request, and a picture, that can be processed."""
+"""Validate: the first stage, which checks the request and the image."""

@@ -1,4 +1,4 @@
-"""Validate: read the request, check the picture, and lay down what all later stages work from."""
+"""Validate: check the request and the image, and create the workflow state."""
 
 import time
 from typing import Any, Literal
@@ -22,15 +22,16 @@ _SECONDS_PER_DAY = 86_400
 
 
 class ValidateConfig(CatalogueConfig):
-    """What this stack has, and what it does unless it is told otherwise.
+    """Defaults and capabilities of the stack.
 
     Attributes:
-        default_model: the model for ``auto``.
-        escalation_model: what a doubtful mask of that model is tried with once more; None for nothing.
-        segmentation_host: the host for ``auto``.
-        segmentation_hosts: those that are deployed.
-        sagemaker_mode: how the endpoint is asked.
-        cache_days: how long a result is served again.
+        uploads_bucket: the only bucket that images are read from.
+        default_model: model for ``auto``.
+        escalation_model: model for a second attempt if the mask of the default model is doubtful; None for none.
+        segmentation_host: host for ``auto``.
+        segmentation_hosts: deployed hosts.
+        sagemaker_mode: how the endpoint is invoked.
+        cache_days: lifetime of cache entries in days.
     """
 
     uploads_bucket: str
@@ -43,7 +44,7 @@ class ValidateConfig(CatalogueConfig):
 
 
 class ValidateRequest(BaseModel):
-    """The execution's own input, and which execution it is."""
+    """The execution and its input."""
 
     input: dict[str, Any]
     execution: Execution
@@ -55,16 +56,16 @@ STORE = Store()
 
 @stage(ValidateRequest)
 def handler(request: ValidateRequest) -> dict[str, Any]:
-    """Return the job: see :class:`functions.contracts.job.Job`."""
+    """Return the :class:`functions.contracts.job.Job`."""
     started = time.perf_counter()
     upload = read_upload(request.input)
     check_names(upload, CONFIG.uploads_bucket)
     file = STORE.fetch(upload.bucket, upload.key, version_id=upload.version_id, etag=upload.etag)
     requested = Options.parse({**options_in(dict(file.metadata)), **upload.options})
     options, second_model = resolve(requested, CONFIG), escalation_model(requested, CONFIG)
-    background = fetch_background(options)  # ahead of the picture, so that only one of them is in memory at a time
-    picture = decode.decode(file.data, at_least_px=1)  # every byte is checked at any scale
-    layout.region(options.roi, picture.info.width, picture.info.height)  # which refuses one that is not within it
+    background = fetch_background(options)  # before the image, so that only one of them is in memory
+    picture = decode.decode(file.data, at_least_px=1)  # checks every byte, at any scale
+    layout.region(options.roi, picture.info.width, picture.info.height)  # fails if it exceeds the image
     cache_key = object_keys.cache_key(
         file.sha256,
         options,
@@ -96,40 +97,40 @@ def handler(request: ValidateRequest) -> dict[str, Any]:
 
 
 def check_names(upload: Upload, uploads_bucket: str) -> None:
-    """Refuse what could not be read, or whose result or report could not be written.
+    """Check the bucket and the key of an upload.
 
     Raises:
-        InvalidRequestError: another bucket, or a key so long that no report can be named after it.
+        InvalidRequestError: the bucket is not the uploads bucket, or the key is too long for a result or a report.
     """
     if upload.bucket != uploads_bucket:
         raise InvalidRequestError(
-            "Pictures are read from the uploads bucket only",
+            "The bucket is not the uploads bucket",
             field="source.bucket",
             value=upload.bucket,
-            remedy=f"Copy the picture to {uploads_bucket}.",
+            remedy=f"Copy the image to {uploads_bucket}.",
         )
     if len(upload.key.encode()) > MAX_KEY_BYTES:
         raise InvalidRequestError(
-            "The key is too long to name a result after it",
+            "The object key is too long",
             field="source.key",
             value=upload.key,
-            remedy=f"Upload under a key of at most {MAX_KEY_BYTES} bytes.",
+            remedy=f"Use a key of at most {MAX_KEY_BYTES} bytes.",
         )
 
 
 def resolve(options: Options, config: ValidateConfig) -> Options:
-    """Replace ``auto`` by what this stack has.
+    """Return the options with ``auto`` replaced by the stack's model and host.
 
     Raises:
-        InvalidOptionsError: the model is not in the registry, or the host is not deployed.
+        InvalidOptionsError: the model is unknown, or the host is not deployed.
     """
     host = config.segmentation_host if options.segmentation_host is Host.AUTO else options.segmentation_host.value
     if host not in config.segmentation_hosts:
         raise InvalidOptionsError(
-            "This stack does not have that host",
+            "The segmentation host is not deployed",
             field="options.segmentation_host",
             value=host,
-            remedy=f"It has: {', '.join(config.segmentation_hosts)}.",
+            remedy=f"Deployed hosts: {', '.join(config.segmentation_hosts)}.",
         )
     model = config.default_model if options.model == "auto" else options.model
     registry.check_name(model, config.registry)
@@ -137,10 +138,10 @@ def resolve(options: Options, config: ValidateConfig) -> Options:
 
 
 def escalation_model(requested: Options, config: ValidateConfig) -> str | None:
-    """Return the model for a second attempt. Who names a model gets that model, and none but that.
+    """Return the model for a second attempt, or None. An explicitly requested model is never escalated.
 
     Raises:
-        InvalidOptionsError: the stack's own setting names no model.
+        InvalidOptionsError: the escalation model of the stack is unknown.
     """
     if requested.model != "auto" or config.escalation_model in (None, config.default_model):
         return None
@@ -149,7 +150,7 @@ def escalation_model(requested: Options, config: ValidateConfig) -> str | None:
 
 
 def escalation(model: str | None, cache_key: str) -> dict[str, str] | None:
-    """Return the second attempt: see :class:`functions.contracts.job.Escalation`."""
+    """Return the :class:`functions.contracts.job.Escalation` to a model."""
     if model is None:
         return None
     mask_key, alpha_key = object_keys.second_attempt_keys(cache_key)
@@ -157,15 +158,15 @@ def escalation(model: str | None, cache_key: str) -> dict[str, str] | None:
 
 
 def identity_of(model: str, config: ValidateConfig) -> str | None:
-    """Return what a model's masks depend on; None for a segmenter without weights."""
+    """Return the identity of a model's weights, or None for a segmenter without weights."""
     return config.registry[model].identity if model in config.registry else None
 
 
 def fetch_background(options: Options) -> dict[str, Any] | None:
-    """Read the background picture and check it as the upload itself is checked.
+    """Check the background image, and return its identity; None without one.
 
     Raises:
-        InvalidOptionsError: it is not there, or is no picture that can be read.
+        InvalidOptionsError: the background image does not exist or cannot be decoded.
     """
     if options.background_key is None:
         return None
@@ -174,16 +175,16 @@ def fetch_background(options: Options) -> dict[str, Any] | None:
         decode.decode(file.data, at_least_px=1)
     except PermanentError as error:
         raise InvalidOptionsError(
-            f"The background cannot be used: {error.message}",
+            f"The background image cannot be used: {error.message}",
             field="options.background_key",
             value=options.background_key,
-            remedy="Name a picture that lies in the uploads bucket.",
+            remedy="Use the key of an image in the uploads bucket.",
         ) from error
     return identity(CONFIG.uploads_bucket, options.background_key, file)
 
 
 def identity(bucket: str, key: str, file: StoredFile) -> dict[str, Any]:
-    """Return what names exactly these bytes."""
+    """Return the fields of a :class:`functions.contracts.job.StoredObject`."""
     return {
         "bucket": bucket,
         "key": key,

@@ -1,4 +1,4 @@
-"""The two ways a picture is named: by the event that S3 sends, and by who starts an execution."""
+"""Parse an execution's input: an S3 event, or a request."""
 
 from typing import Annotated, Any, TypeAlias
 
@@ -11,11 +11,11 @@ from functions.runtime.handler import parse
 _METADATA_PREFIX = "pbr-"
 
 _Text: TypeAlias = Annotated[str, Field(min_length=1)]
-"""Text that UTF-8 has: JSON can hold halves of surrogate pairs, and pydantic lets them pass in a bare ``str``."""
+"""Text without lone surrogates. JSON can contain them, and pydantic accepts them in a ``str`` without constraints."""
 
 
 class Upload(BaseModel):
-    """Which version of which object to process; ``options`` as they came, not validated."""
+    """The object version to process, and its options, not validated."""
 
     bucket: str
     key: str
@@ -24,7 +24,7 @@ class Upload(BaseModel):
     options: dict[str, Any] = {}
 
 
-class _Named(BaseModel):
+class _RequestSource(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     bucket: _Text
@@ -33,11 +33,11 @@ class _Named(BaseModel):
 
 
 class _Request(BaseModel):
-    """What a person, the API or a script starts an execution with."""
+    """The input of an execution that a person, a script or the API starts."""
 
     model_config = ConfigDict(extra="forbid")
 
-    source: _Named
+    source: _RequestSource
     options: dict[str, Any] = {}
     webhook: Webhook | None = None
 
@@ -58,16 +58,16 @@ class _EventDetail(BaseModel):
 
 
 class _S3Event(BaseModel):
-    """What EventBridge hands over; its keys are plain, not URL-encoded as in S3's own notifications."""
+    """The EventBridge event "Object Created". Unlike in S3 notifications, its keys are not URL-encoded."""
 
     detail: _EventDetail
 
 
 def read_upload(event: dict[str, Any]) -> Upload:
-    """Read either form of an execution's input.
+    """Return the upload in an execution's input.
 
     Raises:
-        InvalidRequestError: it is neither.
+        InvalidRequestError: the input is neither an S3 event nor a request.
     """
     if "detail" in event:
         detail = parse(_S3Event, event).detail
@@ -81,15 +81,15 @@ def read_upload(event: dict[str, Any]) -> Upload:
         request = parse(_Request, event)
         return Upload(**request.source.model_dump(), options=request.options)
     raise InvalidRequestError(
-        "The execution's input names no picture",
+        "The input of the execution has no source",
         field="input",
         value=sorted(event),
-        remedy='Start it with {"source": {"bucket": ..., "key": ...}, "options": {...}}, or by an upload.',
+        remedy='Start it with {"source": {"bucket": ..., "key": ...}, "options": {...}}, or upload an image.',
     )
 
 
 def options_in(metadata: dict[str, str]) -> dict[str, Any]:
-    """Return the options that an object's user metadata carry: ``pbr-crop-margin: 0.1`` is ``crop_margin``."""
+    """Return the options in an object's user metadata: ``pbr-crop-margin: 0.1`` is ``{"crop_margin": "0.1"}``."""
     return {
         name.lower().removeprefix(_METADATA_PREFIX).replace("-", "_"): value
         for name, value in metadata.items()

@@ -1,4 +1,4 @@
-"""Stand-ins for what a worker talks to: queue, state machine, store. Each remembers what it was told."""
+"""In-memory fakes of the worker's queue, state machine and store. They record the calls they receive."""
 
 import json
 import threading
@@ -21,7 +21,7 @@ PATIENCE_S = 60.0
 
 
 def message(token: str = "token", *, model: str = "classical") -> str:
-    """A message as SegmentOnEcs sends it; token, picture and mask are called the same."""
+    """A message as SegmentOnEcs sends it. The keys of image and mask are equal to the token."""
     job = {
         **JOB,
         "execution": {**JOB["execution"], "name": token},
@@ -36,15 +36,15 @@ def refusal(code: str) -> ClientError:
     return ClientError({"Error": {"Code": code}}, "Call")
 
 
-class _Seen:
-    """What a stand-in has seen changes under a condition that tests wait on."""
+class _Recorder:
+    """Base of the fakes: tests wait on a condition until a call has been recorded."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
 
-    def until(self, seen: Callable[[], object]) -> None:
+    def until(self, condition: Callable[[], object]) -> None:
         with self._changed:
-            assert self._changed.wait_for(seen, PATIENCE_S), "it never came to that"
+            assert self._changed.wait_for(condition, PATIENCE_S), "timed out"
 
     @contextmanager
     def _change(self) -> Iterator[None]:
@@ -53,8 +53,8 @@ class _Seen:
             self._changed.notify_all()
 
 
-class Queue(_Seen):
-    """Hands out its messages once. Receipts are numbered in the order of the bodies."""
+class Queue(_Recorder):
+    """SQS: delivers each message once. Receipt handles are numbers in the order of the bodies."""
 
     def __init__(self, *bodies: str, received: int = 1, errors: tuple[Exception, ...] = ()) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class Queue(_Seen):
             if taken:
                 return {"Messages": taken}
             self.found_empty.set()
-            self._changed.wait(0.02)  # a poll that is short enough for a test to end soon
+            self._changed.wait(0.02)  # a short poll, for fast tests
             return {}
 
     def delete_message(self, *, QueueUrl: str, ReceiptHandle: str) -> None:  # noqa: N803
@@ -100,22 +100,22 @@ class Queue(_Seen):
         return {}
 
     @property
-    def given_back(self) -> list[str]:
+    def returned(self) -> list[str]:
         return [receipt for receipt, seconds in self.visibility if seconds == 0]
 
 
-class Machine(_Seen):
-    """Step Functions; the tokens in ``gone`` have timed out, ``errors`` are what the next answers meet."""
+class Machine(_Recorder):
+    """Step Functions: the tokens in ``expired`` have timed out, ``errors`` are raised by the next successes."""
 
-    def __init__(self, *, gone: tuple[str, ...] = (), errors: tuple[Exception, ...] = ()) -> None:
+    def __init__(self, *, expired: tuple[str, ...] = (), errors: tuple[Exception, ...] = ()) -> None:
         super().__init__()
-        self.gone, self.errors = set(gone), list(errors)
+        self.expired, self.errors = set(expired), list(errors)
         self.heartbeats: Counter[str] = Counter()
         self.successes: dict[str, dict[str, Any]] = {}
         self.failures: dict[str, tuple[str, dict[str, Any] | str]] = {}
 
     def _check(self, token: str) -> None:
-        if token in self.gone:
+        if token in self.expired:
             raise refusal("TaskTimedOut")
 
     def send_task_heartbeat(self, *, taskToken: str) -> None:  # noqa: N803
@@ -136,8 +136,8 @@ class Machine(_Seen):
             self.failures[taskToken] = (error, json.loads(cause) if cause.startswith("{") else cause)
 
 
-class Shelf(_Seen):
-    """Pictures by key, and the masks that were put. Who reads or puts what is ``held`` waits for :meth:`release`."""
+class FakeStore(_Recorder):
+    """Images by key, and the masks that were written. Calls for held keys block until :meth:`release`."""
 
     def __init__(self, data: bytes | None, **others: bytes) -> None:
         super().__init__()
@@ -152,8 +152,8 @@ class Shelf(_Seen):
             _ = self._held[step, key]
 
     def release(self) -> None:
-        for gate in self._held.values():
-            gate.set()
+        for event in self._held.values():
+            event.set()
 
     def _pass(self, step: str, key: str) -> None:
         with self._change():
@@ -175,7 +175,7 @@ class Shelf(_Seen):
 
 
 class Running:
-    """A worker at work in a thread; what :meth:`Worker.run` returned or raised is ``finished`` or ``error``."""
+    """A worker in a thread. ``finished`` or ``error`` is what :meth:`Worker.run` returned or raised."""
 
     def __init__(self, worker: Worker) -> None:
         self.finished: bool | None = None

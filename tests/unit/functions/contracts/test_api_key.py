@@ -26,24 +26,24 @@ def record_of(key: ApiKey, **facts: object) -> KeyRecord:
     )
 
 
-def test_no_two_keys_are_alike() -> None:
+def test_keys_are_unique() -> None:
     keys = [ApiKey.generate() for _ in range(100)]
     assert len({key.key_id for key in keys}) == len({key.sha256 for key in keys}) == 100
 
 
 @given(KEYS)
-def test_every_key_can_be_read(key: ApiKey) -> None:
+def test_every_key_can_be_parsed(key: ApiKey) -> None:
     assert ApiKey.parse(key.reveal()) == key
 
 
 @given(st.text() | st.builds("{}{}{}".format, st.text(max_size=1), KEYS.map(ApiKey.reveal), st.text(max_size=1)))
-def test_what_is_read_as_a_key_is_the_text_of_that_key(text: str) -> None:
+def test_a_parsed_key_has_the_same_text(text: str) -> None:
     key = ApiKey.parse(text)
     assert key is None or key.reveal() == text
 
 
 @given(KEYS, st.data())
-def test_a_key_with_one_letter_mistyped_missing_or_too_many_is_none(key: ApiKey, data: st.DataObject) -> None:
+def test_a_key_with_one_wrong_missing_or_additional_character_is_invalid(key: ApiKey, data: st.DataObject) -> None:
     text = key.reveal()
     at = data.draw(st.integers(0, len(text) - 1))
     letter = data.draw(st.sampled_from(sorted({*DIGITS, "A", "_", " ", "٣"} - {text[at]})))
@@ -51,7 +51,7 @@ def test_a_key_with_one_letter_mistyped_missing_or_too_many_is_none(key: ApiKey,
         assert ApiKey.parse(wrong) is None
 
 
-def test_a_key_shows_its_secret_to_nobody_who_does_not_ask_for_it() -> None:
+def test_the_secret_of_a_key_appears_in_no_representation() -> None:
     key = ApiKey.generate()
     record = record_of(key)
     shown = [repr(key), str(key), f"{key}", str(asdict(key)), json.dumps(asdict(key), default=str)]
@@ -90,12 +90,12 @@ def test_a_record_is_read_from_the_table_as_it_was_written(record: KeyRecord) ->
     ],
     ids=str,
 )
-def test_a_record_that_makes_no_sense_cannot_be_made(facts: dict[str, object]) -> None:
+def test_an_invalid_record_is_rejected(facts: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         record_of(ApiKey.generate(), **facts)
 
 
-def test_a_key_opens_with_its_own_secret_alone() -> None:
+def test_only_its_own_secret_is_accepted_for_a_key() -> None:
     key = ApiKey.generate()
     assert record_of(key).fault(key, NOW) is None
     assert record_of(key).fault(replace(key, secret=ApiKey.generate().secret), NOW) == "wrong secret"
@@ -111,13 +111,13 @@ def test_a_key_opens_with_its_own_secret_alone() -> None:
     ],
     ids=["not yet expired", "expired", "revoked", "both"],
 )
-def test_a_key_is_good_until_it_expires_or_is_revoked(facts: dict[str, datetime], fault: str | None) -> None:
+def test_a_key_is_active_until_it_expires_or_is_revoked(facts: dict[str, datetime], fault: str | None) -> None:
     key = ApiKey.generate()
     assert record_of(key, **facts).fault(key, NOW) == fault
     assert record_of(key, **facts).status(NOW) == (fault or "active")
 
 
-def test_after_a_rotation_both_secrets_open_the_key_until_the_grace_is_over() -> None:
+def test_after_a_rotation_both_secrets_work_until_the_grace_period_ends() -> None:
     old = ApiKey.generate()
     record, new = record_of(old).rotated(NOW, DAY)
     assert new.key_id == old.key_id and new.sha256 != old.sha256
@@ -125,14 +125,14 @@ def test_after_a_rotation_both_secrets_open_the_key_until_the_grace_is_over() ->
     assert record.fault(old, NOW + DAY) == "wrong secret" and record.fault(new, NOW + 999 * DAY) is None
 
 
-def test_without_grace_the_secrets_from_before_end_at_once() -> None:
+def test_without_a_grace_period_earlier_secrets_stop_working_at_once() -> None:
     first = ApiKey.generate()
     record, second = record_of(first).rotated(NOW, DAY)
     record, third = record.rotated(NOW, timedelta(0))
     assert [record.fault(key, NOW) for key in (first, second, third)] == ["wrong secret", "wrong secret", None]
 
 
-def test_a_second_rotation_does_not_prolong_the_grace_of_the_first() -> None:
+def test_a_second_rotation_does_not_extend_the_grace_period_of_the_first() -> None:
     first = ApiKey.generate()
     record, second = record_of(first).rotated(NOW, DAY)
     record, _ = record.rotated(NOW + DAY / 2, DAY)

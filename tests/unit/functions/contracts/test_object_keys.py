@@ -13,7 +13,7 @@ def key(options: Options, *, content: str = CONTENT, weights: str | None = None,
     return cache_key(content, options, model_identity=weights, background_sha256=background)
 
 
-def test_whatever_changes_the_pixels_changes_the_cache_key() -> None:
+def test_every_option_that_changes_pixels_changes_the_cache_key() -> None:
     base = Options(model="u2net")
     changes = {
         "precision_level": Precision.DRAFT,
@@ -41,7 +41,7 @@ def test_whatever_changes_the_pixels_changes_the_cache_key() -> None:
     assert len(set(variants)) == len(variants)
 
 
-def test_the_host_and_the_name_of_the_background_do_not_change_the_cache_key() -> None:
+def test_the_host_and_the_key_of_the_background_do_not_change_the_cache_key() -> None:
     base = Options(model="u2net")
     assert key(base) == key(base.model_copy(update={"segmentation_host": Host.ECS}))
     assert key(base, background="d" * 64) == key(
@@ -49,7 +49,7 @@ def test_the_host_and_the_name_of_the_background_do_not_change_the_cache_key() -
     )
 
 
-def test_a_second_attempt_that_may_be_made_is_part_of_the_cache_key() -> None:
+def test_a_possible_second_attempt_is_part_of_the_cache_key() -> None:
     base = Options(model="u2netp")
 
     def with_second(escalation: tuple[str, str | None] | None) -> str:
@@ -65,20 +65,20 @@ def test_two_attempts_share_no_object() -> None:
     assert not {first.mask, first.alpha} & set(second_attempt_keys("k"))
 
 
-def test_results_keep_the_upload_s_folders_and_take_the_format_s_extension() -> None:
+def test_result_keys_keep_the_folders_of_the_upload_and_have_the_extension_of_the_format() -> None:
     keys = result_keys("photos/2026/a.b.jpg", "k", Options(format=OutputFormat.JPEG, background_color="#ffffff"))
     assert keys.result == "results/photos/2026/a.b.jpg"
     assert keys.sidecar == "results/photos/2026/a.b.json"
     assert keys.cached == "cache/k.jpg"
 
 
-def test_a_report_is_named_after_its_picture_or_else_after_its_execution() -> None:
+def test_a_report_key_contains_the_source_key_or_else_the_execution() -> None:
     assert failure_key("photos/a.jpg", "6f3a") == "failed/photos/a.jpg.json"
     assert failure_key(None, "6f3a") == "failed/executions/6f3a.json"
     assert failure_key("ö" * 510, "6f3a") == "failed/executions/6f3a.json", "S3 takes no key of more than 1,024 bytes"
 
 
-def test_what_is_named_after_the_longest_key_fits_into_s3() -> None:
+def test_keys_derived_from_the_longest_key_are_valid_in_s3() -> None:
     longest = "k" * MAX_KEY_BYTES
     keys = result_keys(longest, "c" * 64, Options(format=OutputFormat.WEBP))
     assert longest in failure_key(longest, "6f3a")
@@ -86,7 +86,7 @@ def test_what_is_named_after_the_longest_key_fits_into_s3() -> None:
 
 
 @given(st.text(min_size=1))
-def test_any_key_has_a_result_of_its_own_name(source_key: str) -> None:
+def test_every_source_key_has_its_own_result_key(source_key: str) -> None:
     keys = result_keys(source_key, "k", Options())
     assert keys.result.startswith("results/") and keys.result.endswith(".png")
     assert keys.result.removesuffix(".png") == keys.sidecar.removesuffix(".json")

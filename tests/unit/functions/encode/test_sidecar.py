@@ -45,9 +45,7 @@ def sidecar_of_two(first: dict[str, Any], second: dict[str, Any], **state: Any) 
     [(0.3, 0.8, "second"), (0.5, 0.4, "first"), (0.5, 0.5, "second")],
     ids=["better", "worse", "equal"],
 )
-def test_the_sidecar_describes_the_better_attempt_and_the_other_one_s_score_and_time(
-    first: float, second: float, kept: str
-) -> None:
+def test_the_sidecar_describes_the_better_attempt_and_scores_both(first: float, second: float, kept: str) -> None:
     document = sidecar_of_two(attempt(first), attempt(second, model="birefnet-general", seconds=3))
     score = {"first": first, "second": second}
     assert document["escalation"] == {"model": "birefnet-general", "kept": kept, "score": score, "error": None}

@@ -36,7 +36,7 @@ def test_a_finished_job_publishes_the_time_of_each_stage_by_picture_size(capsys:
     assert len(named(blocks, "Processed")) == 1
 
 
-def test_a_cache_hit_counts_as_such_and_leaves_the_quality_statistics_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cache_hit_is_counted_and_publishes_no_quality(capsys: pytest.CaptureFixture[str]) -> None:
     event = json.loads(json.dumps(EVENT))
     event["state"]["done"]["document"]["cache"]["hit"] = True
     blocks = published(event, capsys)
@@ -51,14 +51,14 @@ def test_a_failure_is_counted_by_stage_and_error(capsys: pytest.CaptureFixture[s
     assert (block["Stage"], block["Error"], block["Failed"]) == ("Refine", "CorruptImageError", [1.0])
 
 
-def test_what_lambda_stood_in_for_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fallback_to_lambda_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     fallback = {"SegmentOnEcs": {"Error": "States.HeartbeatTimeout"}}
     event = {**EVENT, "state": {**EVENT["state"], "fallback": fallback}}
     assert [block["Stage"] for block in named(published(event, capsys), "Degraded")] == ["SegmentOnEcs"]
 
 
 @pytest.mark.parametrize("kept", ["first", "second"])
-def test_a_second_attempt_is_counted_by_which_was_kept(kept: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_attempt_is_counted_by_the_kept_attempt(kept: str, capsys: pytest.CaptureFixture[str]) -> None:
     event = json.loads(json.dumps(EVENT))
     event["state"]["done"]["document"]["escalation"] = {"model": "birefnet-general", "kept": kept}
     [block] = named(published(event, capsys), "Escalated")
@@ -76,5 +76,5 @@ def test_a_second_attempt_that_failed_is_counted_as_degraded(capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("width", "height", "bucket"), [(1000, 1000, "<=1MP"), (4000, 3000, "<=12MP"), (10_000, 10_000, ">50MP")]
 )
-def test_sizes_fall_into_few_buckets(width: int, height: int, bucket: str) -> None:
+def test_image_sizes_are_grouped_into_classes(width: int, height: int, bucket: str) -> None:
     assert image_size(width, height) == bucket

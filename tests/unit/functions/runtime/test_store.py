@@ -24,7 +24,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield client
 
 
-def test_the_version_that_was_uploaded_is_read_although_a_newer_one_lies_there(s3: Any) -> None:
+def test_the_uploaded_version_is_read_even_if_a_newer_one_exists(s3: Any) -> None:
     s3.put_bucket_versioning(Bucket="uploads", VersioningConfiguration={"Status": "Enabled"})
     first = s3.put_object(Bucket="uploads", Key="a", Body=b"first", Metadata={"pbr-format": "webp"})["VersionId"]
     s3.put_object(Bucket="uploads", Key="a", Body=b"second")
@@ -32,7 +32,7 @@ def test_the_version_that_was_uploaded_is_read_although_a_newer_one_lies_there(s
     assert (file.data, file.version_id, file.metadata) == (b"first", first, {"pbr-format": "webp"})
 
 
-def test_an_object_overwritten_in_a_bucket_without_versions_is_told_from_the_one_that_was_uploaded(s3: Any) -> None:
+def test_an_object_overwritten_in_an_unversioned_bucket_is_detected(s3: Any) -> None:
     etag = s3.put_object(Bucket="uploads", Key="a", Body=b"first")["ETag"].strip('"')
     store = Store(s3)
     assert store.fetch("uploads", "a", etag=etag).data == b"first"
@@ -42,7 +42,7 @@ def test_an_object_overwritten_in_a_bucket_without_versions_is_told_from_the_one
 
 
 @pytest.mark.parametrize(("bucket", "key"), [("uploads", "none.jpg"), ("no-such-bucket", "a")])
-def test_what_is_not_there_is_named(s3: Any, bucket: str, key: str) -> None:
+def test_a_missing_object_is_named_in_the_error(s3: Any, bucket: str, key: str) -> None:
     with pytest.raises(SourceNotFoundError) as caught:
         Store(s3).fetch(bucket, key)
     assert caught.value.value == f"s3://{bucket}/{key}"
@@ -70,9 +70,9 @@ class UnreadBody:
         self.closed = True
 
 
-def test_a_file_above_the_limit_is_refused_unread() -> None:
+def test_a_file_above_the_limit_is_rejected_unread() -> None:
     body = UnreadBody()
-    store = Store(AnsweringS3({"ContentLength": MAX_BYTES + 1, "Body": body}))
+    store = Store(AnsweringS3({"ContentLength": MAX_BYTES + 1, "Body": body}))  # type: ignore[arg-type]
     with pytest.raises(FileTooLargeError):
         store.fetch("uploads", "a")
     assert body.closed
@@ -88,22 +88,22 @@ def test_a_file_above_the_limit_is_refused_unread() -> None:
         ("KMS.DisabledException", 400, StorageDeniedError),
     ],
 )
-def test_what_passes_is_told_from_what_stays(code: str, status: int, expected: type[Exception]) -> None:
+def test_temporary_and_permanent_errors_are_distinguished(code: str, status: int, expected: type[Exception]) -> None:
     answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
     with pytest.raises(expected):
-        Store(AnsweringS3(ClientError(answer, "GetObject"))).fetch("uploads", "a")
+        Store(AnsweringS3(ClientError(answer, "GetObject"))).fetch("uploads", "a")  # type: ignore[arg-type]
 
 
-def test_a_version_that_s3_never_named_is_not_there() -> None:
+def test_a_malformed_version_id_is_a_missing_version() -> None:
     answer = {"Error": {"Code": "InvalidArgument"}, "ResponseMetadata": {"HTTPStatusCode": 400}}
-    store = Store(AnsweringS3(ClientError(answer, "GetObject")))
+    store = Store(AnsweringS3(ClientError(answer, "GetObject")))  # type: ignore[arg-type]
     with pytest.raises(SourceNotFoundError):
         store.fetch("uploads", "a", version_id="none of S3's")
     with pytest.raises(StorageDeniedError):
         store.fetch("uploads", "a")
 
 
-def test_an_endpoint_out_of_reach_is_worth_a_retry() -> None:
+def test_an_unreachable_endpoint_is_a_transient_error() -> None:
     client = boto3.client(
         "s3",
         region_name="us-east-1",
@@ -116,7 +116,7 @@ def test_an_endpoint_out_of_reach_is_worth_a_retry() -> None:
         Store(client).fetch("uploads", "a")
 
 
-def test_an_address_leads_to_the_version_that_it_names(s3: Any) -> None:
+def test_a_presigned_url_returns_its_version(s3: Any) -> None:
     s3.put_bucket_versioning(Bucket="uploads", VersioningConfiguration={"Status": "Enabled"})
     store = Store(s3)
     version_ids = [store.put("uploads", "a", data, "image/png") for data in (b"first", b"second")]
@@ -125,7 +125,7 @@ def test_an_address_leads_to_the_version_that_it_names(s3: Any) -> None:
 
 
 @pytest.mark.parametrize("region", ["eu-west-1", "eu-south-1"])
-def test_addresses_name_the_region_where_the_bucket_is(s3: Any, region: str) -> None:
+def test_presigned_urls_contain_the_region_of_the_bucket(s3: Any, region: str) -> None:
     store = Store(boto3.client("s3", region_name=region, config=S3_SDK))
     place = f"https://results.s3.{region}.amazonaws.com/"
     assert store.url("results", "a.png", None, 60).startswith(f"{place}a.png?X-Amz-Algorithm=AWS4-HMAC-SHA256&")

@@ -28,7 +28,7 @@ def ordered(**more: object) -> dict[str, object]:
     return {"source": {"bucket": "uploads", "key": "a.jpg"}, **more}
 
 
-def test_a_request_may_say_whom_to_tell() -> None:
+def test_a_request_can_have_a_webhook() -> None:
     request = ordered(webhook={"url": "https://example.com/told?of=it", "key_id": "iam0f"})
     assert read_upload(request) == Upload(bucket="uploads", key="a.jpg")
 
@@ -52,7 +52,7 @@ def test_a_request_may_say_whom_to_tell() -> None:
         ({"detail": {"bucket": {"name": "uploads"}, "object": {"key": "\udc00"}}}, "detail.object.key"),
     ],
 )
-def test_anything_else_is_refused_by_the_field_at_fault(event: dict[str, object], field: str) -> None:
+def test_other_input_is_rejected_with_the_invalid_field(event: dict[str, object], field: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         read_upload(event)
     assert caught.value.field == field
@@ -80,7 +80,7 @@ events = st.fixed_dictionaries(
 
 @settings(max_examples=300)
 @given(events)
-def test_no_input_breaks_the_reader(event: dict[str, object]) -> None:
+def test_any_input_is_read_or_rejected(event: dict[str, object]) -> None:
     try:
         upload = read_upload(event)
     except InvalidRequestError as error:
@@ -93,11 +93,11 @@ def test_no_input_breaks_the_reader(event: dict[str, object]) -> None:
 
 
 @given(st.dictionaries(st.text(), st.text()), st.text())
-def test_any_metadata_are_options_or_named(metadata: dict[str, str], value: str) -> None:
+def test_any_metadata_are_valid_options_or_rejected_by_name(metadata: dict[str, str], value: str) -> None:
     with contextlib.suppress(InvalidOptionsError):
         Options.parse(options_in(metadata | {"PBR-Quality": value}))
 
 
-def test_options_are_the_metadata_that_start_with_our_prefix() -> None:
+def test_metadata_with_the_prefix_are_options() -> None:
     metadata = {"pbr-crop-margin": "0.1", "PBR-Format": "webp", "camera": "X100"}
     assert options_in(metadata) == {"crop_margin": "0.1", "format": "webp"}

@@ -12,11 +12,11 @@ def filled(batches: Batches[str], *items: tuple[str, str]) -> Batches[str]:
     return batches
 
 
-def test_nothing_is_waited_for_when_nothing_is_on_its_way() -> None:
+def test_a_batch_does_not_wait_if_no_item_is_expected() -> None:
     assert filled(Batches(8, FOR_EVER_S), ("u2net", "a"), ("u2net", "b")).take() == ["a", "b"]
 
 
-def test_what_is_on_its_way_to_another_model_is_not_waited_for() -> None:
+def test_a_batch_does_not_wait_for_items_of_another_model() -> None:
     batches = filled(Batches(8, FOR_EVER_S), ("u2net", "a"))
     batches.expect("isnet")
     assert batches.take() == ["a"]
@@ -30,7 +30,7 @@ def test_a_full_batch_does_not_wait_and_leaves_the_rest() -> None:
     assert batches.take() == ["c"]
 
 
-def test_a_picture_waits_for_those_on_their_way() -> None:
+def test_an_item_waits_for_expected_items() -> None:
     batches = filled(Batches(8, FOR_EVER_S), ("u2net", "a"))
     batches.expect("u2net")
     batches.expect("u2net")
@@ -41,26 +41,26 @@ def test_a_picture_waits_for_those_on_their_way() -> None:
         assert taken.result(60) == ["a", "b"]
 
 
-def test_a_picture_waits_no_longer_than_it_may() -> None:
+def test_an_item_waits_no_longer_than_the_limit() -> None:
     batches = filled(Batches(8, 0.001), ("u2net", "a"))
     batches.expect("u2net")
     with ThreadPoolExecutor() as threads:
         assert threads.submit(batches.take).result(60) == ["a"]
 
 
-def test_a_batch_is_of_one_model_and_the_one_that_waited_longest_goes_first() -> None:
+def test_a_batch_has_one_model_and_the_oldest_item_goes_first() -> None:
     items = ("u2net", "a"), ("isnet", "b"), ("u2net", "c"), ("isnet", "d"), ("u2net", "e"), ("u2net", "f")
     batches = filled(Batches(2, FOR_EVER_S), *items)
     assert [batches.take() for _ in range(3)] == [["a", "c"], ["b", "d"], ["e", "f"]]
 
 
-def test_a_full_batch_does_not_wait_behind_one_that_still_may() -> None:
+def test_a_full_batch_does_not_wait_for_an_older_one_that_is_not_ready() -> None:
     batches = filled(Batches(2, FOR_EVER_S), ("u2net", "a"), ("isnet", "b"), ("isnet", "c"))
     batches.expect("u2net")
     assert batches.take() == ["b", "c"]
 
 
-def test_who_waits_for_a_batch_is_told_when_there_are_no_more() -> None:
+def test_close_ends_a_waiting_take() -> None:
     batches: Batches[str] = Batches(2, FOR_EVER_S)
     with ThreadPoolExecutor() as threads:
         taken = threads.submit(batches.take)

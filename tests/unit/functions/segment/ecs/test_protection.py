@@ -8,22 +8,22 @@ from functions.segment.ecs.protection import Protection
 
 
 class Agent:
-    """An ECS agent that answers ``answer`` and remembers what it was told."""
+    """An ECS agent that returns or raises ``response`` and records the requests."""
 
-    def __init__(self, answer: httpx.Response | Exception) -> None:
-        self.answer = answer
+    def __init__(self, response: httpx.Response | Exception) -> None:
+        self.response = response
         self.told: list[dict[str, Any]] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         assert (request.method, request.url.path) == ("PUT", "/api/1/task-protection/v1/state")
         self.told.append(json.loads(request.content))
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
+        if isinstance(self.response, Exception):
+            raise self.response
+        return self.response
 
 
 class Clock:
-    """Seconds, which pass when told."""
+    """A clock in seconds that tests advance."""
 
     now = 1000.0
 
@@ -39,7 +39,7 @@ def protection(agent: Agent, clock: Clock) -> Protection:
     return Protection("http://agent/api/1", httpx.Client(transport=httpx.MockTransport(agent)), clock)
 
 
-def test_protection_is_asked_for_once_and_given_up_once() -> None:
+def test_protection_is_enabled_once_and_disabled_once() -> None:
     agent = Agent(DONE)
     task = protection(agent, Clock())
     for turn in (task.off, task.on, task.on, task.off, task.off, task.on):
@@ -47,7 +47,7 @@ def test_protection_is_asked_for_once_and_given_up_once() -> None:
     assert agent.told == [ON, OFF, ON]
 
 
-def test_under_a_load_that_never_ends_it_lapses_for_a_minute_so_that_ecs_can_deploy() -> None:
+def test_under_constant_load_protection_expires_for_a_minute_so_that_ecs_can_deploy() -> None:
     agent, clock = Agent(DONE), Clock()
     task = protection(agent, clock)
     task.on()
@@ -60,7 +60,7 @@ def test_under_a_load_that_never_ends_it_lapses_for_a_minute_so_that_ecs_can_dep
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         httpx.Response(400, json={"error": {"Code": "AccessDeniedException"}}),
         httpx.Response(200, json={"failure": {"Reason": "DEPLOYMENT_BLOCKED"}}),
@@ -68,10 +68,10 @@ def test_under_a_load_that_never_ends_it_lapses_for_a_minute_so_that_ecs_can_dep
         httpx.ConnectError("refused"),
     ],
 )
-def test_an_agent_that_refuses_is_asked_again_after_a_while_and_not_at_each_message(
-    answer: httpx.Response | Exception,
+def test_a_rejected_request_is_repeated_after_a_pause_and_not_at_each_message(
+    response: httpx.Response | Exception,
 ) -> None:
-    agent, clock = Agent(answer), Clock()
+    agent, clock = Agent(response), Clock()
     task = protection(agent, clock)
     task.on()
     clock.now += 59
@@ -83,17 +83,17 @@ def test_an_agent_that_refuses_is_asked_again_after_a_while_and_not_at_each_mess
     assert agent.told == [ON, ON]
 
 
-def test_a_refusal_to_end_protection_is_tried_again() -> None:
+def test_a_failed_request_to_disable_protection_is_retried() -> None:
     agent = Agent(DONE)
     task = protection(agent, Clock())
     task.on()
-    agent.answer = httpx.ConnectError("refused")
+    agent.response = httpx.ConnectError("refused")
     task.off()
     task.off()
     assert agent.told == [ON, OFF, OFF]
 
 
-def test_outside_of_ecs_nothing_is_asked() -> None:
+def test_outside_of_ecs_no_request_is_made() -> None:
     agent = Agent(DONE)
     task = Protection(None, httpx.Client(transport=httpx.MockTransport(agent)))
     task.on()

@@ -1,4 +1,4 @@
-"""What the inbox does when queue and state machine do not as they should; the rest is in test_worker.py."""
+"""The job queue when SQS or Step Functions fails. The other cases are in test_worker.py."""
 
 import threading
 from typing import Any
@@ -17,8 +17,8 @@ UNREACHABLE = EndpointConnectionError(endpoint_url="https://states")
 
 def job_queue(queue: Queue, machine: Machine, *, most: int = 10, heartbeat_s: float = 30.0) -> JobQueue:
     return JobQueue(
-        queue,
-        TaskTokens(machine),
+        queue,  # type: ignore[arg-type]
+        TaskTokens(machine),  # type: ignore[arg-type]
         queue_url="https://queue",
         most=most,
         heartbeat_s=heartbeat_s,
@@ -27,13 +27,13 @@ def job_queue(queue: Queue, machine: Machine, *, most: int = 10, heartbeat_s: fl
     )
 
 
-def test_a_queue_that_fails_is_asked_again() -> None:
+def test_a_failed_receive_is_retried() -> None:
     queue = Queue(message(), errors=(THROTTLED, UNREACHABLE))
-    [taken] = job_queue(queue, Machine()).take() or []
-    assert (taken.token, taken.job_id, taken.received) == ("token", "token", 1)
+    [received] = job_queue(queue, Machine()).take() or []
+    assert (received.token, received.job_id, received.received) == ("token", "token", 1)
 
 
-def test_a_queue_that_fails_is_not_waited_for_when_stopping() -> None:
+def test_a_failed_receive_is_not_retried_after_close() -> None:
     class FailingQueue(Queue):
         def receive_message(self, **_: Any) -> dict[str, Any]:
             jobs.close()
@@ -43,16 +43,16 @@ def test_a_queue_that_fails_is_not_waited_for_when_stopping() -> None:
     assert jobs.take() is None
 
 
-def test_no_more_is_asked_for_than_there_is_room_for() -> None:
+def test_receive_asks_for_no_more_messages_than_the_limit_allows() -> None:
     queue, machine = Queue(*map(message, "abcd")), Machine()
     jobs = job_queue(queue, machine, most=3)
     first = jobs.take() or []
-    assert [taken.token for taken in first] == ["a", "b", "c"]
+    assert [received.token for received in first] == ["a", "b", "c"]
     jobs.complete(first[0], {})
-    assert [taken.token for taken in jobs.take() or []] == ["d"]
+    assert [received.token for received in jobs.take() or []] == ["d"]
 
 
-def test_an_answer_that_cannot_be_sent_is_sent_again_and_its_message_deleted_only_then() -> None:
+def test_a_failed_report_is_retried_and_the_message_deleted_only_after_it() -> None:
     class Watching(Machine):
         def send_task_success(self, *, taskToken: str, output: str) -> None:  # noqa: N803
             assert not queue.deleted
@@ -60,46 +60,46 @@ def test_an_answer_that_cannot_be_sent_is_sent_again_and_its_message_deleted_onl
 
     queue, machine = Queue(message()), Watching(errors=(THROTTLED, UNREACHABLE, THROTTLED))
     jobs = job_queue(queue, machine)
-    [taken] = jobs.take() or []
-    jobs.complete(taken, {"key": "mask"})
+    [received] = jobs.take() or []
+    jobs.complete(received, {"key": "mask"})
     assert machine.successes == {"token": {"key": "mask"}}
     assert queue.deleted == ["0"] and jobs.idle
 
 
-def test_a_message_whose_answer_cannot_be_sent_at_all_is_left_to_come_back() -> None:
+def test_a_message_whose_report_fails_is_not_deleted() -> None:
     class DeadMachine(Machine):
         def send_task_success(self, **_: Any) -> None:
-            jobs.drain(0)  # so that this ends before a minute is over
+            jobs.drain(0)  # otherwise the report is retried for a minute
             raise UNREACHABLE
 
     queue = Queue(message())
     jobs = job_queue(queue, DeadMachine())
-    [taken] = jobs.take() or []
-    jobs.complete(taken, {})
+    [received] = jobs.take() or []
+    jobs.complete(received, {})
     assert not queue.deleted and jobs.idle
 
 
 @pytest.mark.parametrize("gone", ["TaskTimedOut", "TaskDoesNotExist", "InvalidToken"])
-def test_a_message_is_deleted_if_its_answer_comes_too_late(gone: str) -> None:
+def test_a_message_is_deleted_if_its_token_has_expired(gone: str) -> None:
     queue, machine = Queue(message()), Machine(errors=(refusal(gone),))
     jobs = job_queue(queue, machine)
-    [taken] = jobs.take() or []
-    jobs.complete(taken, {})
+    [received] = jobs.take() or []
+    jobs.complete(received, {})
     assert queue.deleted == ["0"] and not machine.successes
 
 
-def test_what_was_given_back_is_not_answered() -> None:
+def test_a_returned_message_is_not_reported() -> None:
     queue, machine = Queue(message()), Machine()
     jobs = job_queue(queue, machine)
-    [taken] = jobs.take() or []
+    [received] = jobs.take() or []
     jobs.close()
-    jobs.complete(taken, {})
-    assert not jobs.begin(taken) and not jobs.alive(taken)
-    assert queue.given_back == ["0"]
+    jobs.complete(received, {})
+    assert not jobs.begin(received) and not jobs.alive(received)
+    assert queue.returned == ["0"]
     assert not machine.successes and not machine.heartbeats and not queue.deleted
 
 
-def test_more_messages_than_one_call_takes_are_all_kept_and_all_given_back() -> None:
+def test_more_messages_than_fit_into_a_call_are_all_extended_and_returned() -> None:
     class HalfDeaf(Queue):
         def change_message_visibility_batch(self, *, Entries: list[dict[str, Any]], **rest: Any) -> dict[str, Any]:  # noqa: N803
             super().change_message_visibility_batch(Entries=Entries, **rest)
@@ -119,10 +119,10 @@ def test_more_messages_than_one_call_takes_are_all_kept_and_all_given_back() -> 
     assert jobs.drain(PATIENCE_S)
     keeping.join(PATIENCE_S)
     assert not keeping.is_alive()
-    assert queue.given_back == receipts
+    assert queue.returned == receipts
 
 
-def test_a_heartbeat_that_fails_costs_no_job_its_visibility() -> None:
+def test_a_failed_heartbeat_does_not_delay_visibility_extensions() -> None:
     class Hoarse(Machine):
         def send_task_heartbeat(self, *, taskToken: str) -> None:  # noqa: N803
             super().send_task_heartbeat(taskToken=taskToken)

@@ -1,4 +1,4 @@
-"""The whole worker against stand-ins for queue, state machine and store; the work itself is real."""
+"""The whole worker with fakes of queue, state machine and store. Segmentation is real."""
 
 import json
 import threading
@@ -14,11 +14,11 @@ from core.errors import GpuUnavailableError
 from functions.segment.ecs.worker import Worker, WorkerConfig
 from tests.conftest import file_of
 from tests.fakes import tiny_networks
-from tests.fakes.worker_in_memory import JOB, Machine, Queue, Running, Shelf, message
+from tests.fakes.worker_in_memory import JOB, FakeStore, Machine, Queue, Running, message
 
 
 def configured(directory: Path | None = None, *networks: bytes, **settings: Any) -> WorkerConfig:
-    """Return a configuration whose custom models are the networks, called net-0, net-1, ..."""
+    """Return a configuration with the networks as custom models net-0, net-1, ..."""
     models = [tiny_networks.install(directory, f"net-{i}", n) for i, n in enumerate(networks) if directory]
     custom = [
         {"name": m.name, "uri": m.uri, "sha256": m.sha256, "bytes": m.bytes, "input_px": m.input_px} for m in models
@@ -32,180 +32,180 @@ def configured(directory: Path | None = None, *networks: bytes, **settings: Any)
     )
 
 
-def running(queue: Queue, machine: Machine, shelf: Shelf, config: WorkerConfig | None = None) -> Running:
-    return Running(Worker(config or configured(), shelf, queue, machine))
+def running(queue: Queue, machine: Machine, store: FakeStore, config: WorkerConfig | None = None) -> Running:
+    return Running(Worker(config or configured(), store, queue, machine))  # type: ignore[arg-type]
 
 
 def work_off(
-    queue: Queue, machine: Machine, shelf: Shelf, config: WorkerConfig | None = None, *, no_jobs: int = 0
+    queue: Queue, machine: Machine, store: FakeStore, config: WorkerConfig | None = None, *, no_jobs: int = 0
 ) -> None:
-    """Let a worker take all messages off the queue, but for those that are no jobs."""
+    """Run a worker until it has deleted all messages except the invalid ones."""
     jobs = len(queue.waiting) - no_jobs
-    worker = running(queue, machine, shelf, config)
+    worker = running(queue, machine, store, config)
     queue.until(lambda: len(queue.deleted) == jobs and not queue.waiting)
     worker.stop()
     worker.ended()
     assert worker.finished
 
 
-def test_a_job_is_done_answered_and_taken_off_the_queue(disc_png: bytes) -> None:
-    queue, machine, shelf = Queue(message()), Machine(), Shelf(disc_png)
-    work_off(queue, machine, shelf)
+def test_a_job_is_processed_reported_and_deleted_from_the_queue(disc_png: bytes) -> None:
+    queue, machine, store = Queue(message()), Machine(), FakeStore(disc_png)
+    work_off(queue, machine, store)
     mask = machine.successes["token"]
     assert mask["host"] == "ecs" and mask["model"] == "classical"
-    assert shelf.masks[mask["key"]].shape == (mask["height"], mask["width"])
+    assert store.masks[mask["key"]].shape == (mask["height"], mask["width"])
     assert queue.deleted == ["0"]
 
 
-def test_many_jobs_are_done_and_never_more_are_in_hand_than_three_batches(disc_png: bytes, tmp_path: Path) -> None:
+def test_at_most_three_batches_are_in_progress(disc_png: bytes, tmp_path: Path) -> None:
     bodies = [message(f"job-{number}", model="net-0") for number in range(40)]
-    queue, machine, shelf = Queue(*bodies), Machine(), Shelf(disc_png)
-    work_off(queue, machine, shelf, configured(tmp_path, tiny_networks.network(), pbr_batch=2))
-    assert machine.successes.keys() == shelf.masks.keys() == {f"job-{number}" for number in range(40)}
+    queue, machine, store = Queue(*bodies), Machine(), FakeStore(disc_png)
+    work_off(queue, machine, store, configured(tmp_path, tiny_networks.network(), pbr_batch=2))
+    assert machine.successes.keys() == store.masks.keys() == {f"job-{number}" for number in range(40)}
     assert sorted(queue.deleted, key=int) == [str(number) for number in range(40)]
     assert queue.most_out <= 6
 
 
-def test_a_picture_that_cannot_be_processed_fails_by_its_own_error_with_field_and_remedy() -> None:
+def test_an_invalid_image_fails_with_its_own_error_field_and_remedy() -> None:
     queue, machine = Queue(message()), Machine()
-    work_off(queue, machine, Shelf(None))
+    work_off(queue, machine, FakeStore(None))
     error, facts = machine.failures["token"]
     assert error == "SourceNotFoundError"
-    assert facts["remedy"] == "Upload it again."
+    assert facts["remedy"] == "Upload it again."  # type: ignore[index]
     assert queue.deleted == ["0"]
 
 
-def test_all_jobs_in_hand_are_kept_alive_those_that_wait_for_a_thread_too(disc_png: bytes) -> None:
+def test_all_jobs_in_progress_get_heartbeats_also_those_without_a_thread(disc_png: bytes) -> None:
     tokens = [f"job-{number}" for number in range(12)]
-    queue, machine, shelf = Queue(*map(message, tokens)), Machine(), Shelf(disc_png)
-    shelf.hold("read", *tokens)
-    worker = running(queue, machine, shelf, configured(pbr_batch=4, pbr_heartbeat_s=0.01))
+    queue, machine, store = Queue(*map(message, tokens)), Machine(), FakeStore(disc_png)
+    store.hold("read", *tokens)
+    worker = running(queue, machine, store, configured(pbr_batch=4, pbr_heartbeat_s=0.01))
     machine.until(lambda: all(machine.heartbeats[token] >= 3 for token in tokens))
     queue.until(lambda: all((str(number), 120) in queue.visibility for number in range(12)))
-    shelf.release()
+    store.release()
     worker.stop()
     worker.ended()
     assert worker.finished
 
 
-def test_a_job_that_nobody_waits_for_is_not_worked_on(disc_png: bytes) -> None:
-    queue, machine, shelf = Queue(message("stale"), message("fresh")), Machine(gone=("stale",)), Shelf(disc_png)
-    work_off(queue, machine, shelf)
-    assert list(machine.successes) == list(shelf.masks) == ["fresh"]
+def test_a_job_with_an_expired_token_is_not_processed(disc_png: bytes) -> None:
+    queue, machine, store = Queue(message("stale"), message("fresh")), Machine(expired=("stale",)), FakeStore(disc_png)
+    work_off(queue, machine, store)
+    assert list(machine.successes) == list(store.masks) == ["fresh"]
     assert sorted(queue.deleted) == ["0", "1"]
 
 
-def test_a_job_is_dropped_as_soon_as_nobody_waits_for_it_any_more(disc_png: bytes) -> None:
-    queue, machine, shelf = Queue(message()), Machine(), Shelf(disc_png)
-    shelf.hold("read", "token")
-    worker = running(queue, machine, shelf, configured(pbr_heartbeat_s=0.01))
-    shelf.until(lambda: shelf.begun)
-    machine.gone.add("token")
+def test_a_job_is_dropped_as_soon_as_its_token_expires(disc_png: bytes) -> None:
+    queue, machine, store = Queue(message()), Machine(), FakeStore(disc_png)
+    store.hold("read", "token")
+    worker = running(queue, machine, store, configured(pbr_heartbeat_s=0.01))
+    store.until(lambda: store.begun)
+    machine.expired.add("token")
     queue.until(lambda: queue.deleted)
-    shelf.release()
+    store.release()
     worker.stop()
     worker.ended()
-    assert worker.finished and not shelf.masks
+    assert worker.finished and not store.masks
 
 
 @pytest.mark.parametrize("body", ["", "[]", "{}", '{"token": ""}', '{"token": 5}', "null"])
-def test_a_message_that_is_no_job_is_left_for_the_dead_letter_queue(body: str, disc_png: bytes) -> None:
+def test_an_invalid_message_is_left_for_the_dead_letter_queue(body: str, disc_png: bytes) -> None:
     queue, machine = Queue(body, message()), Machine()
-    work_off(queue, machine, Shelf(disc_png), no_jobs=1)
+    work_off(queue, machine, FakeStore(disc_png), no_jobs=1)
     assert queue.deleted == ["1"], "the next message is worked on"
-    assert not queue.given_back, "it would come back at once, again and again"
+    assert not queue.returned, "it would come back at once, again and again"
 
 
 @pytest.mark.parametrize(("job", "field"), [({**JOB, "keys": {}}, "keys.mask"), ({}, "execution"), ("text", "")])
-def test_a_job_that_is_malformed_fails_and_says_where(job: Any, field: str, disc_png: bytes) -> None:
+def test_an_invalid_job_fails_with_the_invalid_field(job: Any, field: str, disc_png: bytes) -> None:
     queue, machine = Queue(json.dumps({"token": "token", "job": job})), Machine()
-    work_off(queue, machine, Shelf(disc_png))
+    work_off(queue, machine, FakeStore(disc_png))
     error, facts = machine.failures["token"]
     assert error == "InvalidRequestError"
-    assert facts["field"] == field
+    assert facts["field"] == field  # type: ignore[index]
     assert queue.deleted == ["0"]
 
 
-def test_a_job_without_anything_but_a_token_fails_too(disc_png: bytes) -> None:
+def test_a_message_with_only_a_token_fails(disc_png: bytes) -> None:
     queue, machine = Queue('{"token": "token"}'), Machine()
-    work_off(queue, machine, Shelf(disc_png))
+    work_off(queue, machine, FakeStore(disc_png))
     assert machine.failures["token"][0] == "InvalidRequestError"
 
 
-def test_a_job_that_workers_die_of_fails_before_its_picture_is_read(disc_png: bytes) -> None:
-    queue, machine, shelf = Queue(message(), received=4), Machine(), Shelf(disc_png)
-    work_off(queue, machine, shelf)
+def test_a_job_that_crashes_workers_fails_before_its_image_is_read(disc_png: bytes) -> None:
+    queue, machine, store = Queue(message(), received=4), Machine(), FakeStore(disc_png)
+    work_off(queue, machine, store)
     error, facts = machine.failures["token"]
     assert error == "WorkerCrashedError"
-    assert facts["field"] == "source.key" and facts["value"] == "token" and facts["remedy"]
+    assert facts["field"] == "source.key" and facts["value"] == "token" and facts["remedy"]  # type: ignore[index]
     assert queue.deleted == ["0"]
-    assert not shelf.begun
+    assert not store.begun
 
 
 def test_a_job_is_tried_three_times(disc_png: bytes) -> None:
     queue, machine = Queue(message(), received=3), Machine()
-    work_off(queue, machine, Shelf(disc_png))
+    work_off(queue, machine, FakeStore(disc_png))
     assert list(machine.successes) == ["token"]
 
 
-def together(queue: Queue, shelf: Shelf, keys: list[str]) -> threading.Thread:
-    """Have pictures arrive only when the worker knows of them all, so that they make one batch."""
-    shelf.hold("read", *keys)
+def together(queue: Queue, store: FakeStore, keys: list[str]) -> threading.Thread:
+    """Block reads until the worker has received all jobs, so that their images form one batch."""
+    store.hold("read", *keys)
 
     def release() -> None:
         queue.found_empty.wait()
-        shelf.release()
+        store.release()
 
     thread = threading.Thread(target=release)
     thread.start()
     return thread
 
 
-def test_pictures_of_one_model_are_predicted_at_once(disc_png: bytes, tmp_path: Path) -> None:
+def test_images_of_one_model_are_predicted_in_one_batch(disc_png: bytes, tmp_path: Path) -> None:
     keys = ["a", "b", "c"]
-    queue, machine, shelf = Queue(*(message(key, model="net-0") for key in keys)), Machine(), Shelf(disc_png)
-    together(queue, shelf, keys)
+    queue, machine, store = Queue(*(message(key, model="net-0") for key in keys)), Machine(), FakeStore(disc_png)
+    together(queue, store, keys)
     network = tiny_networks.only_for_batches_of(3)
-    work_off(queue, machine, shelf, configured(tmp_path, network, pbr_batch=3, pbr_batch_wait_s=60))
+    work_off(queue, machine, store, configured(tmp_path, network, pbr_batch=3, pbr_batch_wait_s=60))
     assert sorted(machine.successes) == keys
 
 
-def test_a_picture_that_fails_does_not_fail_its_neighbours(disc_png: bytes, tmp_path: Path) -> None:
+def test_a_failed_image_does_not_fail_its_batch(disc_png: bytes, tmp_path: Path) -> None:
     black = file_of(Image.new("RGB", (64, 64)), "PNG")
     keys = ["a", "black", "c"]
     queue, machine = Queue(*(message(key, model="net-0") for key in keys)), Machine()
-    shelf = Shelf(disc_png, black=black)
-    together(queue, shelf, keys)
+    store = FakeStore(disc_png, black=black)
+    together(queue, store, keys)
     network = tiny_networks.fails_on_black()
-    work_off(queue, machine, shelf, configured(tmp_path, network, pbr_batch=3, pbr_batch_wait_s=60))
+    work_off(queue, machine, store, configured(tmp_path, network, pbr_batch=3, pbr_batch_wait_s=60))
     assert sorted(machine.successes) == ["a", "c"]
     assert list(machine.failures) == ["black"]
     assert sorted(queue.deleted) == ["0", "1", "2"]
 
 
-def test_pictures_of_several_models_each_get_their_own(disc_png: bytes, tmp_path: Path) -> None:
+def test_each_image_gets_the_prediction_of_its_model(disc_png: bytes, tmp_path: Path) -> None:
     bodies = [message(f"{number}-{number % 2}", model=f"net-{number % 2}") for number in range(10)]
-    queue, machine, shelf = Queue(*bodies), Machine(), Shelf(disc_png)
+    queue, machine, store = Queue(*bodies), Machine(), FakeStore(disc_png)
     networks = tiny_networks.network(gain=1.0), tiny_networks.network(gain=-1.0)
-    work_off(queue, machine, shelf, configured(tmp_path, *networks, pbr_batch=2))
+    work_off(queue, machine, store, configured(tmp_path, *networks, pbr_batch=2))
     assert all(answer["model"] == f"net-{token[-1]}" for token, answer in machine.successes.items())
-    height, width = shelf.masks["0-0"].shape
-    for token, mask in shelf.masks.items():
+    height, width = store.masks["0-0"].shape
+    for token, mask in store.masks.items():
         assert (mask[height // 2, width // 2] > 0.5) == token.endswith("0"), "the second network sees the ground"
 
 
-def test_stopping_gives_back_at_once_what_waits_and_finishes_what_has_begun(disc_png: bytes) -> None:
+def test_stop_returns_waiting_jobs_and_finishes_begun_ones(disc_png: bytes) -> None:
     tokens = ["a", "b", "c", "d"]
-    queue, machine, shelf = Queue(*map(message, tokens)), Machine(), Shelf(disc_png)
-    shelf.hold("put", "a")
-    shelf.hold("read", "b", "c")
-    worker = running(queue, machine, shelf)
-    shelf.until(lambda: ("put", "a") in shelf.begun)
+    queue, machine, store = Queue(*map(message, tokens)), Machine(), FakeStore(disc_png)
+    store.hold("put", "a")
+    store.hold("read", "b", "c")
+    worker = running(queue, machine, store)
+    store.until(lambda: ("put", "a") in store.begun)
     queue.until(lambda: len(queue.out) == 3)
     worker.stop()
-    queue.until(lambda: queue.given_back == ["1", "2"])
+    queue.until(lambda: queue.returned == ["1", "2"])
     assert not machine.successes, "the first is still in hand"
-    shelf.release()
+    store.release()
     worker.ended()
     assert worker.finished
     assert list(machine.successes) == ["a"]
@@ -213,76 +213,76 @@ def test_stopping_gives_back_at_once_what_waits_and_finishes_what_has_begun(disc
     assert [sent["ReceiptHandle"] for sent in queue.waiting] == ["3"], "it took no more"
 
 
-def test_what_is_not_finished_in_time_is_given_back(disc_png: bytes) -> None:
-    queue, machine, shelf = Queue(message()), Machine(), Shelf(disc_png)
-    shelf.hold("put", "token")
-    worker = running(queue, machine, shelf, configured(pbr_drain_s=0))
-    shelf.until(lambda: ("put", "token") in shelf.begun)
+def test_jobs_not_finished_in_time_are_returned(disc_png: bytes) -> None:
+    queue, machine, store = Queue(message()), Machine(), FakeStore(disc_png)
+    store.hold("put", "token")
+    worker = running(queue, machine, store, configured(pbr_drain_s=0))
+    store.until(lambda: ("put", "token") in store.begun)
     worker.stop()
     worker.ended()
     assert worker.finished is False
-    assert queue.given_back == ["0"]
-    shelf.release()
+    assert queue.returned == ["0"]
+    store.release()
     assert not queue.deleted and not machine.successes
 
 
-def test_a_message_that_arrives_while_stopping_goes_back_at_once() -> None:
+def test_a_message_received_during_stop_is_returned() -> None:
     class StoppingQueue(Queue):
         def receive_message(self, **request: Any) -> dict[str, Any]:
             worker.stop()
             return super().receive_message(**request)
 
-    queue, machine, shelf = StoppingQueue(message()), Machine(), Shelf(None)
-    shelf.hold("read", "token")
-    worker = Worker(configured(), shelf, queue, machine)
+    queue, machine, store = StoppingQueue(message()), Machine(), FakeStore(None)
+    store.hold("read", "token")
+    worker = Worker(configured(), store, queue, machine)  # type: ignore[arg-type]
     assert worker.run()
-    shelf.release()
-    assert queue.given_back == ["0"]
+    store.release()
+    assert queue.returned == ["0"]
     assert not queue.deleted and not machine.failures
 
 
-def test_a_worker_that_cannot_go_on_gives_back_what_it_has_and_ends(disc_png: bytes) -> None:
+def test_a_failed_worker_returns_its_jobs_and_ends(disc_png: bytes) -> None:
     class BrokenQueue(Queue):
         def receive_message(self, **request: Any) -> dict[str, Any]:
             if not self.waiting:
-                shelf.until(lambda: shelf.begun)
+                store.until(lambda: store.begun)
                 raise KeyError("something that nobody thought of")
             return super().receive_message(**request)
 
-    queue, machine, shelf = BrokenQueue(message()), Machine(), Shelf(disc_png)
-    shelf.hold("read", "token")
-    worker = running(queue, machine, shelf)
+    queue, machine, store = BrokenQueue(message()), Machine(), FakeStore(disc_png)
+    store.hold("read", "token")
+    worker = running(queue, machine, store)
     worker.ended()
-    shelf.release()
+    store.release()
     assert isinstance(worker.error, KeyError)
-    assert queue.given_back == ["0"] and not queue.deleted
+    assert queue.returned == ["0"] and not queue.deleted
 
 
-def test_a_worker_whose_network_fails_on_one_picture_after_the_other_ends(tmp_path: Path) -> None:
+def test_a_worker_ends_after_several_failed_predictions_in_a_row(tmp_path: Path) -> None:
     keys = ["a", "b", "c", "d", "e"]
     queue, machine = Queue(*(message(key, model="net-0") for key in keys)), Machine()
-    shelf = Shelf(file_of(Image.new("RGB", (64, 64)), "PNG"))
-    worker = running(queue, machine, shelf, configured(tmp_path, tiny_networks.fails_on_black()))
+    store = FakeStore(file_of(Image.new("RGB", (64, 64)), "PNG"))
+    worker = running(queue, machine, store, configured(tmp_path, tiny_networks.fails_on_black()))
     worker.ended()
     assert worker.error is not None
     assert not machine.successes and "e" not in machine.failures
     untouched = {message["ReceiptHandle"] for message in queue.waiting}
-    assert {*queue.deleted, *queue.given_back, *untouched} == {"0", "1", "2", "3", "4"}
+    assert {*queue.deleted, *queue.returned, *untouched} == {"0", "1", "2", "3", "4"}
 
 
-def test_a_worker_without_the_gpu_that_it_was_promised_does_not_start(tmp_path: Path) -> None:
+def test_a_worker_without_its_configured_gpu_does_not_start(tmp_path: Path) -> None:
     import onnxruntime
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this machine may have a GPU")
     config = configured(tmp_path, tiny_networks.network(), default_model="net-0", pbr_device="cuda")
     with pytest.raises(GpuUnavailableError):
-        Worker(config, Shelf(None), Queue(), Machine())
+        Worker(config, FakeStore(None), Queue(), Machine())  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def agent() -> Iterator[tuple[str, list[tuple[str, dict[str, Any]]]]]:
-    """An ECS agent that remembers path and body of each request."""
+    """An ECS agent that records path and body of each request."""
     told: list[tuple[str, dict[str, Any]]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -303,16 +303,16 @@ def agent() -> Iterator[tuple[str, list[tuple[str, dict[str, Any]]]]]:
         thread.join()
 
 
-def test_a_task_is_protected_while_it_has_jobs_in_hand(
+def test_a_task_is_protected_while_jobs_are_in_progress(
     agent: tuple[str, list[tuple[str, dict[str, Any]]]], disc_png: bytes
 ) -> None:
     uri, told = agent
-    queue, machine, shelf = Queue(message()), Machine(), Shelf(disc_png)
-    shelf.hold("put", "token")
-    worker = running(queue, machine, shelf, configured(ecs_agent_uri=uri))
+    queue, machine, store = Queue(message()), Machine(), FakeStore(disc_png)
+    store.hold("put", "token")
+    worker = running(queue, machine, store, configured(ecs_agent_uri=uri))
     queue.until(queue.found_empty.is_set)
     assert told == [("/api/task/task-protection/v1/state", {"ProtectionEnabled": True, "ExpiresInMinutes": 15})]
-    shelf.release()
+    store.release()
     queue.until(lambda: len(told) == 2)
     assert told[1][1] == {"ProtectionEnabled": False}
     worker.stop()

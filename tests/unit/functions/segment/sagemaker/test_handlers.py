@@ -1,4 +1,4 @@
-"""SageMaker's four functions against hand-written stand-ins for bucket and state machine; the work itself is real."""
+"""SageMaker's four functions with fakes of store and state machine. Segmentation is real."""
 
 import hashlib
 import io
@@ -47,16 +47,16 @@ JSON, PNG = "application/json", "image/png"
 
 
 class Machine:
-    """Remembers what it was told; the tokens in ``gone`` have timed out."""
+    """Step Functions: records the calls. The tokens in ``expired`` have timed out."""
 
-    def __init__(self, *, gone: tuple[str, ...] = ()) -> None:
-        self.gone = gone
+    def __init__(self, *, expired: tuple[str, ...] = ()) -> None:
+        self.expired = expired
         self.heartbeats = threading.Semaphore(0)
         self.successes: dict[str, dict[str, Any]] = {}
         self.failures: dict[str, tuple[str, str]] = {}
 
     def _check(self, token: str) -> None:
-        if token in self.gone:
+        if token in self.expired:
             raise ClientError({"Error": {"Code": "TaskTimedOut"}}, "SendTask")
 
     def send_task_heartbeat(self, *, taskToken: str) -> None:  # noqa: N803
@@ -72,13 +72,13 @@ class Machine:
         self.failures[taskToken] = (error, cause)
 
 
-class Shelf:
-    """One picture to read, and the masks that were put."""
+class FakeStore:
+    """A store with one image. It records the masks that are written."""
 
     def __init__(self, data: bytes | None) -> None:
         self.data = data
         self.masks: dict[str, Mask] = {}
-        self.scale: float | None = None  # what the picture was reduced by
+        self.scale: float | None = None  # by which the image was reduced
 
     def picture(self, source: StoredObject, *, at_least_px: int | None = None) -> Picture:
         if self.data is None:
@@ -91,14 +91,14 @@ class Shelf:
         self.masks[key] = plane
 
 
-def segmenter(shelf: Any = None, machine: Any = None, *, heartbeat_s: float = 30.0) -> Segmenter:
+def segmenter(store: Any = None, machine: Any = None, *, heartbeat_s: float = 30.0) -> Segmenter:
     networks = Networks(ModelSource(()), threads=1)
     task_tokens = TaskTokens(machine or Machine())
-    return Segmenter(networks, CLASSICAL, shelf and JobContext("work", shelf, task_tokens, heartbeat_s))
+    return Segmenter(networks, CLASSICAL, store and JobContext("work", store, task_tokens, heartbeat_s))
 
 
 def transform(model: Segmenter, body: bytes, content_type: str, accept: str | None = None) -> tuple[bytes, str]:
-    """What the toolkits do with a request; JSON reaches ``input_fn`` as text."""
+    """Process a request as the toolkits do: JSON is passed to ``input_fn`` as text."""
     request = body.decode() if content_type == JSON else body
     return output_fn(predict_fn(input_fn(request, content_type), model), accept)
 
@@ -107,62 +107,62 @@ def async_request(job: Any = JOB) -> bytes:
     return json.dumps({"token": "token", "job": job}).encode()
 
 
-def test_a_job_is_done_and_answered_with_where_its_mask_is(disc_png: bytes) -> None:
-    shelf = Shelf(disc_png)
-    body, media_type = transform(segmenter(shelf), json.dumps(JOB).encode(), JSON)
+def test_the_response_to_a_job_has_the_key_of_its_mask(disc_png: bytes) -> None:
+    store = FakeStore(disc_png)
+    body, media_type = transform(segmenter(store), json.dumps(JOB).encode(), JSON)
     part = json.loads(body)
     assert media_type == JSON
     assert (part["host"], part["model"], part["key"]) == ("sagemaker", CLASSICAL, JOB["keys"]["mask"])
-    assert shelf.masks[part["key"]].shape == (part["height"], part["width"])
+    assert store.masks[part["key"]].shape == (part["height"], part["width"])
 
 
-def test_a_job_with_a_region_gets_the_mask_of_that_region_however_small_the_picture_is_decoded(tmp_path: Path) -> None:
+def test_a_job_with_a_region_gets_the_mask_of_that_region_at_any_decoded_size(tmp_path: Path) -> None:
     entry = tiny_networks.install(tmp_path, "brightness", tiny_networks.network())
     networks = Networks(ModelSource((tmp_path,), registry={entry.name: entry}), threads=1)
     rgb = np.zeros((480, 1280, 3), np.uint8)
     rgb[100:300, 100:200] = rgb[150:250, 900:1000] = 250
-    shelf = Shelf(file_of(Image.fromarray(rgb), "JPEG", quality=95))
+    store = FakeStore(file_of(Image.fromarray(rgb), "JPEG", quality=95))
     job = {
         **JOB,
         "source": {**JOB["source"], "width": 1280, "height": 480},
         "options": {**JOB["options"], "model": entry.name, "roi": "50% 100px 1280px 300px"},
     }
-    model = Segmenter(networks, entry.name, JobContext("work", shelf, TaskTokens(Machine())))
+    model = Segmenter(networks, entry.name, JobContext("work", store, TaskTokens(Machine())))
     body, _ = transform(model, json.dumps(job).encode(), JSON)
     expected = segment(rgb[100:300, 640:], entry.name, networks).mask
-    found = shelf.masks[json.loads(body)["key"]]
-    assert shelf.scale == 2, "and not 4, which is enough for the whole picture alone"
+    found = store.masks[json.loads(body)["key"]]
+    assert store.scale == 2, "and not 4, which is enough for the whole picture alone"
     assert found.shape == expected.shape == (10, 32)
     assert np.abs(found - expected).max() < 0.03
 
 
-def test_a_task_token_is_answered_with_the_mask(disc_png: bytes) -> None:
-    shelf, machine = Shelf(disc_png), Machine()
-    body, _ = transform(segmenter(shelf, machine), async_request(), JSON)
+def test_a_task_token_is_completed_with_the_mask(disc_png: bytes) -> None:
+    store, machine = FakeStore(disc_png), Machine()
+    body, _ = transform(segmenter(store, machine), async_request(), JSON)
     assert json.loads(body) == {}
-    assert machine.successes["token"]["key"] in shelf.masks
+    assert machine.successes["token"]["key"] in store.masks
     assert not machine.failures
 
 
-def test_a_task_token_is_answered_with_what_went_wrong() -> None:
+def test_a_task_token_is_completed_with_the_error() -> None:
     machine = Machine()
-    body, _ = transform(segmenter(Shelf(None), machine), async_request(), JSON)
+    body, _ = transform(segmenter(FakeStore(None), machine), async_request(), JSON)
     error, cause = machine.failures["token"]
     assert json.loads(body) == {}
     assert error == "SourceNotFoundError"
     assert json.loads(cause)["remedy"] == "Upload it again."
 
 
-def test_a_job_that_is_malformed_fails_its_token_and_says_where(disc_png: bytes) -> None:
+def test_an_invalid_job_fails_its_token_with_the_invalid_field(disc_png: bytes) -> None:
     machine = Machine()
-    transform(segmenter(Shelf(disc_png), machine), async_request({**JOB, "keys": {}}), JSON)
+    transform(segmenter(FakeStore(disc_png), machine), async_request({**JOB, "keys": {}}), JSON)
     error, cause = machine.failures["token"]
     assert error == "InvalidRequestError"
     assert json.loads(cause)["field"] == "keys.mask"
 
 
-def test_an_error_that_nobody_foresaw_fails_the_token_by_its_class() -> None:
-    class Broken(Shelf):
+def test_an_unexpected_error_fails_the_token_by_its_class() -> None:
+    class Broken(FakeStore):
         def picture(self, *_: Any, **__: Any) -> Picture:
             raise MemoryError("x" * 40_000)
 
@@ -173,29 +173,29 @@ def test_an_error_that_nobody_foresaw_fails_the_token_by_its_class() -> None:
     assert len(cause) == 32_768, "Step Functions takes no longer one"
 
 
-def test_a_job_that_nobody_waits_for_is_not_worked_on(disc_png: bytes) -> None:
-    shelf = Shelf(disc_png)
-    transform(segmenter(shelf, Machine(gone=("token",))), async_request(), JSON)
-    assert not shelf.masks
+def test_a_job_with_an_expired_token_is_not_processed(disc_png: bytes) -> None:
+    store = FakeStore(disc_png)
+    transform(segmenter(store, Machine(expired=("token",))), async_request(), JSON)
+    assert not store.masks
 
 
-def test_an_answer_that_comes_too_late_is_no_error(disc_png: bytes) -> None:
+def test_a_token_that_expires_during_the_job_is_no_error(disc_png: bytes) -> None:
     machine = Machine()
 
-    class Slow(Shelf):
+    class Slow(FakeStore):
         def put_plane(self, *args: Any) -> None:
             super().put_plane(*args)
-            machine.gone = ("token",)
+            machine.expired = ("token",)
 
     body, _ = transform(segmenter(Slow(disc_png), machine), async_request(), JSON)
     assert json.loads(body) == {}
     assert not machine.successes
 
 
-def test_a_token_is_kept_alive_while_its_job_is_in_hand(disc_png: bytes) -> None:
+def test_a_token_gets_heartbeats_while_its_job_is_in_progress(disc_png: bytes) -> None:
     machine = Machine()
 
-    class UntilThirdHeartbeat(Shelf):
+    class UntilThirdHeartbeat(FakeStore):
         def picture(self, *args: Any, **kwargs: Any) -> Picture:
             assert all(machine.heartbeats.acquire(timeout=60) for _ in range(3))
             return super().picture(*args, **kwargs)
@@ -205,7 +205,7 @@ def test_a_token_is_kept_alive_while_its_job_is_in_hand(disc_png: bytes) -> None
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "application/x-image", "Application/Octet-Stream; x=1"])
-def test_a_picture_is_answered_with_its_mask(content_type: str, disc_png: bytes) -> None:
+def test_the_response_to_an_image_is_its_mask(content_type: str, disc_png: bytes) -> None:
     body, media_type = transform(segmenter(), disc_png, content_type)
     mask = Image.open(io.BytesIO(body))
     assert (media_type, mask.format, mask.mode, mask.size) == (PNG, "PNG", "L", (320, 240))
@@ -213,10 +213,10 @@ def test_a_picture_is_answered_with_its_mask(content_type: str, disc_png: bytes)
     assert mask.getpixel((4, 4)) == 0
 
 
-def test_a_mask_has_the_size_of_the_upright_picture_however_small_it_was_decoded(disc_png: bytes) -> None:
+def test_a_mask_has_the_size_of_the_upright_image_at_any_decoded_size(disc_png: bytes) -> None:
     sideways = Image.open(io.BytesIO(disc_png)).resize((2001, 1501)).rotate(90, expand=True)
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise
+    exif[0x0112] = 6  # rotate clockwise
     body, _ = transform(segmenter(), file_of(sideways, "JPEG", exif=exif), "image/jpeg")
     mask = np.asarray(Image.open(io.BytesIO(body)))
     rows, columns = np.nonzero(mask > 127)
@@ -225,18 +225,18 @@ def test_a_mask_has_the_size_of_the_upright_picture_however_small_it_was_decoded
     assert np.ptp(rows) == pytest.approx(2 * 1501 / 3.2, rel=0.03)
 
 
-def test_a_picture_that_is_damaged_is_refused(disc_png: bytes) -> None:
+def test_a_damaged_image_is_rejected(disc_png: bytes) -> None:
     with pytest.raises(CorruptImageError):
         transform(segmenter(), disc_png[:5000], "image/png")
 
 
-def test_what_claims_to_be_a_picture_is_looked_at() -> None:
+def test_the_type_of_an_image_is_detected_from_its_content() -> None:
     with pytest.raises(UnsupportedFormatError):
         transform(segmenter(), b"%PDF-1.7", "image/png")
 
 
 @pytest.mark.parametrize("content_type", ["text/csv", "", None, "imagine/png", "application/json-lines"])
-def test_a_request_of_another_type_is_refused(content_type: str | None, disc_png: bytes) -> None:
+def test_a_request_of_another_type_is_rejected(content_type: str | None, disc_png: bytes) -> None:
     with pytest.raises(UnsupportedFormatError) as caught:
         input_fn(disc_png, content_type)
     assert caught.value.field == "Content-Type"
@@ -246,19 +246,19 @@ def test_a_request_of_another_type_is_refused(content_type: str | None, disc_png
     ("body", "field"),
     [(b"{", "body"), (b"\xff", "body"), (b"[]", ""), (b"{}", "execution"), (b'{"token": "t"}', "job")],
 )
-def test_json_that_is_no_job_is_refused_and_says_where(body: bytes, field: str) -> None:
+def test_json_other_than_a_job_is_rejected_with_the_invalid_field(body: bytes, field: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         input_fn(body, JSON)
     assert caught.value.field == field
 
 
-def test_json_is_a_job_or_a_async_request() -> None:
+def test_json_is_a_job_or_an_async_request() -> None:
     assert isinstance(input_fn(json.dumps(JOB), f"{JSON}; charset=utf-8"), Job)
     assert isinstance(input_fn(async_request(), JSON), AsyncRequest)
 
 
 @pytest.mark.parametrize("accept", [None, "", "*/*", "image/*", PNG, "text/html, image/png;q=0.5"])
-def test_a_type_that_is_accepted_is_answered(accept: str | None) -> None:
+def test_an_accepted_type_is_returned(accept: str | None) -> None:
     _, media_type = output_fn(np.zeros((20, 30), np.uint8), accept)
     assert media_type == PNG
 
@@ -267,7 +267,7 @@ def test_a_type_that_is_accepted_is_answered(accept: str | None) -> None:
     ("prediction", "accept"),
     [(np.zeros((20, 30), np.uint8), JSON), (np.zeros((20, 30), np.uint8), "text/*"), ({}, PNG)],
 )
-def test_a_type_that_is_not_accepted_is_refused(prediction: Any, accept: str) -> None:
+def test_a_type_that_is_not_accepted_is_an_error(prediction: Any, accept: str) -> None:
     with pytest.raises(NotAcceptableError) as caught:
         output_fn(prediction, accept)
     assert caught.value.value == accept
@@ -277,7 +277,7 @@ def test_a_type_that_is_not_accepted_is_refused(prediction: Any, accept: str) ->
 
 
 def brightness() -> bytes:
-    """A network of 32 x 32 pixels whose prediction is the mean of the normalised channels."""
+    """A network of 32 x 32 pixels whose prediction is the mean of the normalized channels."""
     tensor = onnx.TensorProto.FLOAT
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("ReduceMean", ["image"], ["mask"], axes=[1], keepdims=1)],
@@ -291,7 +291,7 @@ def brightness() -> bytes:
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """A container without region, credentials and work bucket, whose weights lie nowhere."""
+    """The environment of a container without region, credentials, work bucket and weights."""
     for name in list(os.environ):
         if name.startswith(("AWS_", "PBR_")) or name in {"WORK_BUCKET", "DEFAULT_MODEL"}:
             monkeypatch.delenv(name)
@@ -331,7 +331,7 @@ def test_weights_among_the_models_own_files_are_used_and_loaded_at_the_start(
     assert mask[:, 36:].min() == 255
 
 
-def test_an_endpoint_without_a_work_bucket_masks_pictures_and_refuses_jobs(
+def test_an_endpoint_without_a_work_bucket_accepts_images_and_rejects_jobs(
     environment: pytest.MonkeyPatch, tmp_path: Path, disc_png: bytes
 ) -> None:
     environment.setenv("DEFAULT_MODEL", CLASSICAL)
@@ -343,9 +343,7 @@ def test_an_endpoint_without_a_work_bucket_masks_pictures_and_refuses_jobs(
         assert caught.value.field == "WORK_BUCKET"
 
 
-def test_a_gpu_that_was_promised_and_is_not_there_is_an_error_at_the_start(
-    environment: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_missing_gpu_is_an_error_at_the_start(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     content = brightness()
     describe_network(environment, content)
     (tmp_path / "brightness.onnx").write_bytes(content)

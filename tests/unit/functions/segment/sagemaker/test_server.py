@@ -1,4 +1,4 @@
-"""The endpoint over HTTP: SageMaker's contract with a container."""
+"""The endpoint over HTTP, as SageMaker calls a container."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ from tests.unit.functions.segment.sagemaker.test_handlers import (
     JOB,
     JSON,
     PNG,
-    Shelf,
+    FakeStore,
     async_request,
     segmenter,
     transform,
@@ -57,12 +57,12 @@ def invoke(model: Segmenter, content: Any, content_type: str = JSON, **headers: 
     return ask(model, "POST", "/invocations", content=content, headers={"Content-Type": content_type, **headers})
 
 
-def test_a_ping_is_answered_with_200_and_nothing() -> None:
-    answer = ask(segmenter(), "GET", "/ping")
-    assert (answer.status_code, answer.content) == (200, b"")
+def test_the_response_to_a_ping_is_200_without_a_body() -> None:
+    response = ask(segmenter(), "GET", "/ping")
+    assert (response.status_code, response.content) == (200, b"")
 
 
-def test_batch_transform_is_told_what_suits() -> None:
+def test_batch_transform_gets_its_execution_parameters() -> None:
     told = ask(segmenter(), "GET", "/execution-parameters").json()
     assert told["BatchStrategy"] == "SINGLE_RECORD"
     assert told["MaxConcurrentTransforms"] > 1, "the next picture is decoded while the network runs"
@@ -70,24 +70,24 @@ def test_batch_transform_is_told_what_suits() -> None:
 
 
 def test_a_toolkit_gets_the_same_mask(disc_png: bytes) -> None:
-    answer = invoke(segmenter(), disc_png, PNG)
-    assert (answer.status_code, answer.headers["content-type"]) == (200, PNG)
-    assert (answer.content, PNG) == transform(segmenter(), disc_png, PNG)
+    response = invoke(segmenter(), disc_png, PNG)
+    assert (response.status_code, response.headers["content-type"]) == (200, PNG)
+    assert (response.content, PNG) == transform(segmenter(), disc_png, PNG)
 
 
-def test_a_job_is_answered_as_json(disc_png: bytes) -> None:
-    shelf = Shelf(disc_png)
-    answer = invoke(segmenter(shelf), JOB_BODY, Accept=JSON)
-    assert answer.status_code == 200
-    assert answer.json()["key"] in shelf.masks
+def test_the_response_to_a_job_is_json(disc_png: bytes) -> None:
+    store = FakeStore(disc_png)
+    response = invoke(segmenter(store), JOB_BODY, Accept=JSON)
+    assert response.status_code == 200
+    assert response.json()["key"] in store.masks
 
 
-def test_a_token_that_was_answered_leaves_nothing_to_say(disc_png: bytes) -> None:
-    answer = invoke(segmenter(Shelf(disc_png)), async_request())
-    assert (answer.status_code, answer.json()) == (200, {})
+def test_the_response_to_an_async_request_is_empty(disc_png: bytes) -> None:
+    response = invoke(segmenter(FakeStore(disc_png)), async_request())
+    assert (response.status_code, response.json()) == (200, {})
 
 
-class Failing(Shelf):
+class Failing(FakeStore):
     def __init__(self, error: Exception) -> None:
         super().__init__(None)
         self.error = error
@@ -115,19 +115,19 @@ TRANSIENT = StorageUnavailableError("S3 fails", field="source.key", value="key",
 def test_an_error_has_its_status_and_its_facts(
     model: Segmenter, content: Any, content_type: str, status: int, error: str
 ) -> None:
-    answer = invoke(model, content, content_type)
-    assert answer.status_code == status
-    assert answer.json()["error"] == error
-    assert answer.json().keys() == {"error", "message", "field", "value", "remedy"}
+    response = invoke(model, content, content_type)
+    assert response.status_code == status
+    assert response.json()["error"] == error
+    assert response.json().keys() == {"error", "message", "field", "value", "remedy"}
 
 
-def test_an_answer_of_a_type_that_is_not_accepted_is_406(disc_png: bytes) -> None:
-    answer = invoke(segmenter(), disc_png, PNG, Accept="image/webp")
-    assert (answer.status_code, answer.json()["error"]) == (406, "NotAcceptableError")
+def test_a_response_type_that_is_not_accepted_is_406(disc_png: bytes) -> None:
+    response = invoke(segmenter(), disc_png, PNG, Accept="image/webp")
+    assert (response.status_code, response.json()["error"]) == (406, "NotAcceptableError")
 
 
 def exchange(app: Any, headers: dict[str, str], body: Iterator[bytes]) -> tuple[int, dict[str, Any]]:
-    """Do one POST of a body that has no end by itself; HTTP clients would first make it whole."""
+    """POST an endless body. HTTP clients would read it completely first."""
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -147,78 +147,78 @@ def exchange(app: Any, headers: dict[str, str], body: Iterator[bytes]) -> tuple[
     return sent[0]["status"], json.loads(sent[1]["body"])
 
 
-def test_a_body_that_says_it_is_too_large_is_refused_unread() -> None:
+def test_a_body_with_a_too_large_content_length_is_rejected_unread() -> None:
     headers = {"content-type": PNG, "content-length": str(MAX_BYTES + 1)}
     status, facts = exchange(create_app(segmenter()), headers, iter(()))
     assert (status, facts["error"], facts["value"]) == (413, "FileTooLargeError", MAX_BYTES + 1)
 
 
-def test_a_body_that_does_not_say_so_is_refused_once_it_is_too_large() -> None:
+def test_a_too_large_body_without_a_content_length_is_rejected() -> None:
     step = MAX_BYTES // 10
     body = iter([bytes(step)] * 11)
     status, facts = exchange(create_app(segmenter()), {"content-type": PNG, "transfer-encoding": "chunked"}, body)
     assert (status, facts["error"]) == (413, "FileTooLargeError")
 
 
-class Waiting(Shelf):
-    """Says when it is asked, and answers when it may."""
+class Waiting(FakeStore):
+    """A store that signals each read, and blocks it until the test allows it."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
-        self.asked, self.may_answer = threading.Semaphore(0), threading.Event()
+        self.asked, self.may_read = threading.Semaphore(0), threading.Event()
 
     def picture(self, *args: Any, **kwargs: Any) -> Picture:
         self.asked.release()
-        assert self.may_answer.wait(60)
+        assert self.may_read.wait(60)
         return super().picture(*args, **kwargs)
 
 
-def test_more_requests_than_it_can_hold_are_refused_and_it_answers_pings_meanwhile(disc_png: bytes) -> None:
-    shelf = Waiting(disc_png)
-    app = create_app(segmenter(shelf), max_requests=1)
+def test_requests_above_the_limit_are_rejected_while_pings_succeed(disc_png: bytes) -> None:
+    store = Waiting(disc_png)
+    app = create_app(segmenter(store), max_requests=1)
 
     async def scenario() -> list[httpx.Response]:
         async with http(app) as client:
             post = {"content": JOB_BODY, "headers": {"Content-Type": JSON}}
             first = asyncio.create_task(client.post("/invocations", **post))
-            assert await asyncio.to_thread(shelf.asked.acquire, timeout=60)
+            assert await asyncio.to_thread(store.asked.acquire, timeout=60)
             second, ping = await client.post("/invocations", **post), await client.get("/ping")
-            shelf.may_answer.set()
+            store.may_read.set()
             return [await first, second, ping, await client.post("/invocations", **post)]
 
     first, second, ping, later = asyncio.run(scenario())
-    assert [answer.status_code for answer in (first, second, ping, later)] == [200, 503, 200, 200]
+    assert [response.status_code for response in (first, second, ping, later)] == [200, 503, 200, 200]
     assert second.json()["error"] == "EndpointBusyError"
 
 
 class Counting(Networks):
-    """A network whose first run ends when the second picture has been asked for."""
+    """A network whose first prediction ends when the second image is read."""
 
-    def __init__(self, shelf: Waiting) -> None:
+    def __init__(self, store: Waiting) -> None:
         super().__init__(ModelSource(()), threads=1)
-        self.shelf, self.running, self.most_running = shelf, 0, 0
+        self.store, self.running, self.most_running = store, 0, 0
 
     def predict(self, name: str, batch: Any) -> Any:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
-        assert self.shelf.asked.acquire(timeout=60)
+        assert self.store.asked.acquire(timeout=60)
         self.running -= 1
         side = MODELS[name].input_px
         return np.eye(side, dtype=np.float32)[None]
 
 
-def test_pictures_are_read_while_the_network_runs_which_it_does_for_one_at_a_time(disc_png: bytes) -> None:
-    shelf = Waiting(disc_png)
-    shelf.may_answer.set()
-    networks = Counting(shelf)
-    context = segmenter(shelf).job_context
+def test_images_are_read_during_a_prediction_and_predictions_run_one_by_one(disc_png: bytes) -> None:
+    store = Waiting(disc_png)
+    store.may_read.set()
+    networks = Counting(store)
+    context = segmenter(store).job_context
     job = {**JOB, "options": {**JOB["options"], "model": "u2netp"}}
     app = create_app(Segmenter(networks, CLASSICAL, context))
 
     async def scenario() -> list[int]:
         async with http(app) as client:
             posts = (client.post("/invocations", json=job) for _ in range(2))
-            return [answer.status_code for answer in await asyncio.gather(*posts)]
+            return [response.status_code for response in await asyncio.gather(*posts)]
 
     assert asyncio.run(scenario()) == [200, 200]
     assert networks.most_running == 1
@@ -229,7 +229,7 @@ def test_pictures_are_read_while_the_network_runs_which_it_does_for_one_at_a_tim
 
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The server as SageMaker starts it, once it answers pings."""
+    """The server as SageMaker starts it, after its first successful ping."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -260,7 +260,7 @@ def pings(port: int) -> bool:
         return False
 
 
-def test_a_request_in_hand_is_answered_before_the_server_ends(
+def test_a_request_in_progress_is_finished_before_the_server_ends(
     process: tuple[subprocess.Popen[bytes], int], disc_png: bytes
 ) -> None:
     server, port = process
@@ -272,7 +272,7 @@ def test_a_request_in_hand_is_answered_before_the_server_ends(
         while pings(port):
             time.sleep(0.02)
         connection.sendall(disc_png)
-        answer = connection.makefile("rb").read()
-    assert answer.startswith(b"HTTP/1.1 200 OK")
-    assert b"\x89PNG" in answer
+        response = connection.makefile("rb").read()
+    assert response.startswith(b"HTTP/1.1 200 OK")
+    assert b"\x89PNG" in response
     server.wait(60)
