@@ -1,4 +1,17 @@
-"""Refine a network's small mask to an alpha at the image's size."""
+"""Refine a network's small mask to an alpha at the image's size.
+
+A network's mask is the true alpha, blurred by the network. Each precision level continues from the one before:
+
+- draft: a guided filter, fitted on a coarse grid to the mask and to the image *blurred as the mask is*, and applied to the
+  sharp image, so that alpha does not inherit the mask's blur (He and Sun, Fast Guided Filter, 2015). It assumes the blur
+  of a sound network.
+- standard: the blur and the trust in the mask are measured (see :mod:`core.matting.point_spread`); the lower the trust, the
+  wider are windows and band. Then alpha is corrected until, blurred, it reproduces the mask where that is trusted or where
+  the image does not show the mask's edge (back-projection; Irani and Peleg, Improving Resolution by Image Registration, 1991).
+- high: between the two, closed-form matting (see :mod:`core.matting.closed_form`) at reduced scale, with the filter's alpha
+  as a prior that is trusted where, blurred, it reproduces the mask.
+- ultra_high: also the closed form at full scale.
+"""
 
 import math
 from dataclasses import dataclass
@@ -79,18 +92,6 @@ class _Plan:
 
 def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Matte:
     """Solve for alpha in the uncertain band around the mask's edge; outside it the mask decides.
-
-    A network's mask is the true alpha, blurred by the network. Each level continues from the one before:
-
-    - draft: a guided filter, fitted on a coarse grid to the mask and to the image *blurred as the mask is*, and
-      applied to the sharp image, so that alpha does not inherit the mask's blur (He and Sun, Fast Guided
-      Filter, 2015). It assumes the blur of a sound network;
-    - standard: the blur and the trust in the mask are measured (see ``core.matting.point_spread``); the lower the
-      trust, the wider are windows and band. Then alpha is corrected until, blurred, it reproduces the mask where that
-      is trusted or where the image does not show the mask's edge (back-projection; Irani and Peleg, Improving
-    Resolution by Image Registration, 1991); - high: between the two, closed-form matting (see
-      ``core.matting.closed_form``) at reduced scale, with the filter's alpha as a prior that is trusted where, blurred,
-    it reproduces the mask; - ultra_high: also the closed form at full scale.
 
     Args:
         rgb: H x W x 3 uint8, sRGB, EXIF rotation applied.
