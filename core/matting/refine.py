@@ -2,14 +2,15 @@
 
 A network's mask is the true alpha, blurred by the network. Each precision level continues from the one before:
 
-- draft: a guided filter, fitted on a coarse grid to the mask and to the image *blurred as the mask is*, and applied to the
-  sharp image, so that alpha does not inherit the mask's blur (He and Sun, Fast Guided Filter, 2015). It assumes the blur
-  of a sound network.
-- standard: the blur and the trust in the mask are measured (see :mod:`core.matting.point_spread`); the lower the trust, the
-  wider are windows and band. Then alpha is corrected until, blurred, it reproduces the mask where that is trusted or where
-  the image does not show the mask's edge (back-projection; Irani and Peleg, Improving Resolution by Image Registration, 1991).
-- high: between the two, closed-form matting (see :mod:`core.matting.closed_form`) at reduced scale, with the filter's alpha
-  as a prior that is trusted where, blurred, it reproduces the mask.
+- draft: a guided filter, fitted on a coarse grid to the mask and to the image *blurred as the mask is*, and applied
+  to the sharp image, so that alpha does not inherit the mask's blur (He and Sun, Fast Guided Filter, 2015). It
+  assumes the blur of a sound network.
+- standard: the blur and the trust in the mask are measured (see :mod:`core.matting.point_spread`); the lower the
+  trust, the wider are windows and band. Then alpha is corrected until, blurred, it reproduces the mask where that is
+  trusted or where the image does not show the mask's edge (back-projection; Irani and Peleg, Improving Resolution by
+  Image Registration, 1991).
+- high: between the two, closed-form matting (see :mod:`core.matting.closed_form`) at reduced scale, with the filter's
+  alpha as a prior that is trusted where, blurred, it reproduces the mask.
 - ultra_high: also the closed form at full scale.
 """
 
