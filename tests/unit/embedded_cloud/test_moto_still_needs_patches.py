@@ -9,6 +9,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow  # changes only with the version of moto
+
 PATCHES = ROOT / "embedded_cloud" / "moto_patches"
 OTHER_PATCHES = {  # assigned instead of decorated
     "applicationautoscaling.describe_scaling_activities",

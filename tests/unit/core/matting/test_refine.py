@@ -29,6 +29,7 @@ from tests.fakes.scenes import (
 
 LEVELS = list(Precision)
 MEASURING_LEVELS = LEVELS[1:]
+ULTRA_HIGH_IS_SLOW = [*LEVELS[:-1], pytest.param(Precision.ULTRA_HIGH, marks=pytest.mark.slow)]
 MASK_PX = 96
 
 TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -233,7 +234,7 @@ def test_known_foreground_stays_opaque_and_known_background_transparent(precisio
     assert (matte.alpha[~near] == 0).all()
 
 
-@pytest.mark.parametrize("precision", LEVELS)
+@pytest.mark.parametrize("precision", ULTRA_HIGH_IS_SLOW)
 @pytest.mark.usefixtures("threads")
 def test_the_number_of_threads_does_not_show_in_the_alpha(precision: Precision) -> None:
     scene = hair(700, 900)
@@ -264,7 +265,7 @@ def test_where_tiles_are_cut_does_not_show(precision: Precision) -> None:
     np.testing.assert_allclose(wide.alpha[inside, inside], alone.alpha, atol=0.01)
 
 
-@pytest.mark.parametrize("precision", LEVELS)
+@pytest.mark.parametrize("precision", ULTRA_HIGH_IS_SLOW)
 @pytest.mark.parametrize("turn", TURNS.values(), ids=TURNS)
 def test_a_turned_picture_gives_the_turned_alpha(
     turn: Callable[[np.ndarray], np.ndarray], precision: Precision
@@ -298,7 +299,7 @@ def test_the_order_of_the_colours_does_not_count(precision: Precision) -> None:
     np.testing.assert_allclose(refine(reordered, mask, precision=precision).alpha, alpha, atol=0.005)
 
 
-@pytest.mark.parametrize("precision", LEVELS)
+@pytest.mark.parametrize("precision", ULTRA_HIGH_IS_SLOW)
 @pytest.mark.parametrize("draw", [hair, fur, foliage, block])
 def test_an_enlarged_picture_gives_the_enlarged_alpha(draw: Callable[[], Scene], precision: Precision) -> None:
     scene = draw()
@@ -366,7 +367,7 @@ def test_any_picture_with_any_mask_gives_an_alpha(
     assert alpha.min() >= 0 and alpha.max() <= 1
 
 
-@pytest.mark.parametrize("precision", LEVELS)
+@pytest.mark.parametrize("precision", ULTRA_HIGH_IS_SLOW)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (2, 2), (16, 16), (3, 700), (257, 257)])
 @pytest.mark.parametrize("mask_shape", [(1, 1), (1, 50), (50, 1), (200, 300)])
 def test_no_shape_is_too_small_for_picture_or_mask(
@@ -400,7 +401,7 @@ def test_a_hard_mask_of_the_pictures_size_gets_a_soft_edge(precision: Precision)
     assert error(refine(scene.rgb, hard, precision=precision).alpha, scene.alpha) < 0.65 * error(hard, scene.alpha)
 
 
-@pytest.mark.parametrize("precision", LEVELS)
+@pytest.mark.parametrize("precision", ULTRA_HIGH_IS_SLOW)
 @pytest.mark.parametrize("shape", [(16, 4000), (4000, 16), (16, 16)])
 @pytest.mark.parametrize("side", [320, 2000])
 def test_extreme_shapes_keep_the_subject(shape: tuple[int, int], side: int, precision: Precision) -> None:
