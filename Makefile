@@ -25,7 +25,7 @@ $(VENV)/.ready: requirements/dev.lock pyproject.toml
 	@touch $@
 
 $(VENV)/.compiled: $(VENV)/.ready  # a minute, which would else be spent by each process that is the first to need it
-	$(BIN)/python -c 'from core import compiled; compiled.pymatting()'
+	$(BIN)/python -c 'from core.matting import compiled; compiled.pymatting()'
 	@touch $@
 
 demo: setup  ## one photograph through the whole pipeline: make demo [IMAGE=photo.jpg]

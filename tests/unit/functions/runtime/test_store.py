@@ -72,7 +72,7 @@ class UnreadBody:
 
 def test_a_file_above_the_limit_is_rejected_unread() -> None:
     body = UnreadBody()
-    store = Store(AnsweringS3({"ContentLength": MAX_BYTES + 1, "Body": body}))  # type: ignore[arg-type]
+    store = Store(AnsweringS3({"ContentLength": MAX_BYTES + 1, "Body": body}))
     with pytest.raises(FileTooLargeError):
         store.fetch("uploads", "a")
     assert body.closed
@@ -91,12 +91,12 @@ def test_a_file_above_the_limit_is_rejected_unread() -> None:
 def test_temporary_and_permanent_errors_are_distinguished(code: str, status: int, expected: type[Exception]) -> None:
     answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
     with pytest.raises(expected):
-        Store(AnsweringS3(ClientError(answer, "GetObject"))).fetch("uploads", "a")  # type: ignore[arg-type]
+        Store(AnsweringS3(ClientError(answer, "GetObject"))).fetch("uploads", "a")
 
 
 def test_a_malformed_version_id_is_a_missing_version() -> None:
     answer = {"Error": {"Code": "InvalidArgument"}, "ResponseMetadata": {"HTTPStatusCode": 400}}
-    store = Store(AnsweringS3(ClientError(answer, "GetObject")))  # type: ignore[arg-type]
+    store = Store(AnsweringS3(ClientError(answer, "GetObject")))
     with pytest.raises(SourceNotFoundError):
         store.fetch("uploads", "a", version_id="none of S3's")
     with pytest.raises(StorageDeniedError):

@@ -17,8 +17,8 @@ UNREACHABLE = EndpointConnectionError(endpoint_url="https://states")
 
 def job_queue(queue: Queue, machine: Machine, *, most: int = 10, heartbeat_s: float = 30.0) -> JobQueue:
     return JobQueue(
-        queue,  # type: ignore[arg-type]
-        TaskTokens(machine),  # type: ignore[arg-type]
+        queue,
+        TaskTokens(machine),
         queue_url="https://queue",
         most=most,
         heartbeat_s=heartbeat_s,

@@ -33,7 +33,7 @@ def configured(directory: Path | None = None, *networks: bytes, **settings: Any)
 
 
 def running(queue: Queue, machine: Machine, store: FakeStore, config: WorkerConfig | None = None) -> Running:
-    return Running(Worker(config or configured(), store, queue, machine))  # type: ignore[arg-type]
+    return Running(Worker(config or configured(), store, queue, machine))
 
 
 def work_off(
@@ -71,7 +71,7 @@ def test_an_invalid_image_fails_with_its_own_error_field_and_remedy() -> None:
     work_off(queue, machine, FakeStore(None))
     error, facts = machine.failures["token"]
     assert error == "SourceNotFoundError"
-    assert facts["remedy"] == "Upload it again."  # type: ignore[index]
+    assert facts["remedy"] == "Upload it again."
     assert queue.deleted == ["0"]
 
 
@@ -122,7 +122,7 @@ def test_an_invalid_job_fails_with_the_invalid_field(job: Any, field: str, disc_
     work_off(queue, machine, FakeStore(disc_png))
     error, facts = machine.failures["token"]
     assert error == "InvalidRequestError"
-    assert facts["field"] == field  # type: ignore[index]
+    assert facts["field"] == field
     assert queue.deleted == ["0"]
 
 
@@ -137,7 +137,7 @@ def test_a_job_that_crashes_workers_fails_before_its_image_is_read(disc_png: byt
     work_off(queue, machine, store)
     error, facts = machine.failures["token"]
     assert error == "WorkerCrashedError"
-    assert facts["field"] == "source.key" and facts["value"] == "token" and facts["remedy"]  # type: ignore[index]
+    assert facts["field"] == "source.key" and facts["value"] == "token" and facts["remedy"]
     assert queue.deleted == ["0"]
     assert not store.begun
 
@@ -234,7 +234,7 @@ def test_a_message_received_during_stop_is_returned() -> None:
 
     queue, machine, store = StoppingQueue(message()), Machine(), FakeStore(None)
     store.hold("read", "token")
-    worker = Worker(configured(), store, queue, machine)  # type: ignore[arg-type]
+    worker = Worker(configured(), store, queue, machine)
     assert worker.run()
     store.release()
     assert queue.returned == ["0"]
@@ -277,7 +277,7 @@ def test_a_worker_without_its_configured_gpu_does_not_start(tmp_path: Path) -> N
         pytest.skip("this machine may have a GPU")
     config = configured(tmp_path, tiny_networks.network(), default_model="net-0", pbr_device="cuda")
     with pytest.raises(GpuUnavailableError):
-        Worker(config, FakeStore(None), Queue(), Machine())  # type: ignore[arg-type]
+        Worker(config, FakeStore(None), Queue(), Machine())
 
 
 @pytest.fixture
