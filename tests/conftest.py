@@ -9,28 +9,34 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from PIL import Image
+from xdist.scheduler import LoadScopeScheduling
 
 settings.register_profile("untimed", deadline=None)  # the time that an example takes depends on the machine
 settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
-SHARES_ITS_CLOUD = (
+SHARE_A_CLOUD = (
     "tests/integration/state_machine",
     "tests/integration/api",
     "tests/integration/embedded_cloud/services",
 )
-"""Folders whose tests share one embedded cloud; elsewhere the tests of a file do."""
+"""Folders whose tests share one embedded cloud. In the folders below, the tests of a file do."""
+START_CLOUDS = ("tests/integration", "tests/e2e", "tests/resilience/faults", "tests/resilience/claims")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests that share a cloud, so that pytest-xdist runs them in one process (``--dist loadgroup``)."""
-    for item in items:
-        path = item.path.relative_to(ROOT).as_posix()
-        if path.startswith(
-            ("tests/integration/", "tests/e2e/", "tests/resilience/faults/", "tests/resilience/claims/")
-        ):
-            group = next((folder for folder in SHARES_ITS_CLOUD if path.startswith(folder)), path)
-            item.add_marker(pytest.mark.xdist_group(group))
+class CloudScheduling(LoadScopeScheduling):
+    """Runs the tests that share an embedded cloud in one process, and distributes all others one by one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        if not path.startswith(START_CLOUDS):
+            return nodeid
+        return next((folder for folder in SHARE_A_CLOUD if path.startswith(folder)), path)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> CloudScheduling | None:
+    """Replace ``--dist loadgroup``, which pytest-xdist 3.8 does not do with pytest 9.2."""
+    return CloudScheduling(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.fixture(scope="session")

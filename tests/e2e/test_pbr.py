@@ -15,6 +15,8 @@ from PIL import Image
 
 from tests.conftest import ROOT, disc
 
+pytestmark = pytest.mark.slow  # each command is a process, and pbr starts its own cloud
+
 ON_AWS = "PBR_STACK" in os.environ
 
 
@@ -82,7 +84,6 @@ def test_missing_weights_are_reported_once(processed: tuple[Path, str]) -> None:
     assert output.count("PBR_MODEL_DIR") == 1
 
 
-@pytest.mark.slow
 def test_standard_input_is_processed_to_standard_output(pbr: Pbr, processed: tuple[Path, str]) -> None:
     done = pbr("process", "-", "--mask-only", "--model", "classical", stdin=disc(seed=51))
     mask = np.asarray(Image.open(io.BytesIO(done.stdout)))
@@ -90,7 +91,6 @@ def test_standard_input_is_processed_to_standard_output(pbr: Pbr, processed: tup
     assert mask[120, 160] == 255 and mask[5, 5] == 0
 
 
-@pytest.mark.slow
 def test_history_lists_executions_and_shows_one(pbr: Pbr, processed: tuple[Path, str]) -> None:
     listed = pbr("history").stdout.decode()
     assert "good.png" in listed and "UnsupportedFormatError" in listed
@@ -102,7 +102,6 @@ def test_history_lists_executions_and_shows_one(pbr: Pbr, processed: tuple[Path,
     assert "sha256" in pbr("history", name, "--inputs").stdout.decode()
 
 
-@pytest.mark.slow
 def test_status_shows_the_buckets_and_the_url_of_the_api(pbr: Pbr, processed: tuple[Path, str]) -> None:
     output = pbr("status").stdout.decode()
     for bucket in ("uploads", "results", "work"):
@@ -111,7 +110,6 @@ def test_status_shows_the_buckets_and_the_url_of_the_api(pbr: Pbr, processed: tu
 
 
 @pytest.mark.skipif(ON_AWS, reason="the demo brings its own cloud")
-@pytest.mark.slow
 def test_the_demo_writes_the_result_its_facts_and_a_comparison(pbr: Pbr, tmp_path: Path) -> None:
     photo = tmp_path / "disc.png"
     photo.write_bytes(disc(seed=52))

@@ -20,6 +20,8 @@ from embedded_cloud.faults import ErrorResponse, Request
 from tests import conftest
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow  # most tests start a cloud of their own
+
 TEMPLATE = Path(__file__).parent / "stack" / "template.yaml"
 
 

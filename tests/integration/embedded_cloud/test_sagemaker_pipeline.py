@@ -11,6 +11,8 @@ from embedded_cloud.cloud import EmbeddedCloud
 from tests.conftest import ROOT, client, disc, file_of
 from tests.integration.deployment import Deployed
 
+pytestmark = pytest.mark.slow  # two clouds of its own; the state machine's tests use the endpoint, too
+
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Deployed]:

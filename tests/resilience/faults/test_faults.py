@@ -223,7 +223,7 @@ class Stage:
             events = self._stack.sfn.get_execution_history(executionArn=arn, maxResults=1000)["events"]
             return [e["stateEnteredEventDetails"] for e in events if _enters(e, "WaitForOwner")]
 
-        [details, *_] = _until(waits)
+        [details, *_] = _until(waits, longest_pause_s=0.1)  # it waits for 2 s
         job = json.loads(details["input"])
         self._own(job["cache_key"], done=job)
 
@@ -234,12 +234,12 @@ class Stage:
             return None
 
 
-def _until(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
+def _until(condition: Callable[[], Any], timeout_s: float = 60, longest_pause_s: float = 1) -> Any:
     """Wait for a condition with growing pauses: many wait side by side and share the processors with the cloud."""
-    pause_s, deadline = 0.2, time.monotonic() + timeout_s
+    pause_s, deadline = 0.1, time.monotonic() + timeout_s
     while not (value := condition()) and time.monotonic() < deadline:
         time.sleep(pause_s)
-        pause_s = min(2 * pause_s, 1)
+        pause_s = min(2 * pause_s, longest_pause_s)
     return value
 
 

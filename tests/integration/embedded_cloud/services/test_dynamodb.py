@@ -3,10 +3,13 @@
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from embedded_cloud.cloud import EmbeddedCloud
 from tests.integration.embedded_cloud.services.testbed import client
 
 
+@pytest.mark.slow
 def test_conditional_writes_are_atomic(cloud: EmbeddedCloud) -> None:
     dynamodb, table = client(cloud, "dynamodb"), cloud.outputs["Table"]
     [key_name] = [key["AttributeName"] for key in dynamodb.describe_table(TableName=table)["Table"]["KeySchema"]]

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from embedded_cloud.cloud import EmbeddedCloud
 from embedded_cloud.deploy import create_stack
 from tests.integration.embedded_cloud.services.testbed import client, until
@@ -17,6 +19,7 @@ def test_there_are_no_scaling_activities(cloud: EmbeddedCloud) -> None:
     assert scaling.describe_scaling_activities(ServiceNamespace="ecs")["ScalingActivities"] == []
 
 
+@pytest.mark.slow
 def test_a_service_without_desired_count_runs_one_task(cloud: EmbeddedCloud) -> None:
     ecs, bucket = client(cloud, "ecs"), cloud.outputs["PlainBucket"]
     container = {"Name": "worker", "Image": "w", "Memory": 512, "Command": ["python", "-m", "worker"]}

@@ -96,6 +96,7 @@ def service(cloud: EmbeddedCloud) -> Iterator[dict[str, str]]:
     ecs.update_service(**names, desiredCount=0)
 
 
+@pytest.mark.slow
 def test_a_killed_task_restarts_without_draining(cloud: EmbeddedCloud, service: dict[str, str]) -> None:
     former, drained_before = started(cloud), drained(cloud)
     cloud.kill_tasks()
@@ -103,6 +104,7 @@ def test_a_killed_task_restarts_without_draining(cloud: EmbeddedCloud, service: 
     assert drained(cloud) == drained_before
 
 
+@pytest.mark.slow
 def test_a_service_update_replaces_tasks_by_those_of_the_new_definition(
     cloud: EmbeddedCloud, service: dict[str, str]
 ) -> None:

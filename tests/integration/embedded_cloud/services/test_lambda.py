@@ -5,6 +5,8 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
+
 from embedded_cloud.cloud import EmbeddedCloud
 from tests.integration.embedded_cloud.services.testbed import client, invoke_directly, until
 
@@ -34,6 +36,7 @@ def test_a_sandbox_stays_warm(cloud: EmbeddedCloud) -> None:
     assert (again["process"], again["calls"]) == (first["process"], first["calls"] + 1)
 
 
+@pytest.mark.slow
 def test_calls_above_the_concurrency_limit_wait(cloud: EmbeddedCloud) -> None:
     count = 2 * (os.cpu_count() or 1) + 1
     with ThreadPoolExecutor(count) as pool:

@@ -155,6 +155,7 @@ def test_each_attempt_gets_a_new_token(cloud: EmbeddedCloud, machines: Machines)
     assert json.loads(machines.end(execution)["output"]) == {"attempt": 2}
 
 
+@pytest.mark.slow
 def test_a_missed_heartbeat_is_states_heartbeat_timeout(cloud: EmbeddedCloud, machines: Machines) -> None:
     window_s = 4
     wait = wait_for_token(cloud.outputs["QueueUrl"], HeartbeatSeconds=window_s, TimeoutSeconds=60)
