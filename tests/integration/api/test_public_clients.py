@@ -24,6 +24,9 @@ from functions.contracts.api_key import ApiKey
 from tests.conftest import ROOT, disc
 from tests.integration.api.conftest import ended
 
+pytestmark = pytest.mark.slow  # tests/unit/functions/api covers the routes that they call
+
+
 IMAGE = disc(seed=62)
 HERE = Path(__file__).parent
 

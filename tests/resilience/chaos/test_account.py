@@ -5,6 +5,8 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from tests.resilience.chaos.account import Expected, Injected, Picture, discrepancies
 from tests.resilience.chaos.inventory import Execution, Found, Inventory, _execution, retaken
 from tests.resilience.chaos.plan import FAULTS, FOREVER, GROUP_FAULTS, Report, plan
@@ -219,6 +221,7 @@ def test_a_plan_depends_on_its_seed_alone() -> None:
     assert plan(60, 0.5, 7) != plan(60, 0.5, 8)
 
 
+@pytest.mark.slow
 def test_all_planned_faults_occur_unless_the_upload_ended_before() -> None:
     for number, seed in ((300, 7), (500, 1)):
         chaos = plan(number, 0.15, seed)
@@ -231,6 +234,7 @@ def test_all_planned_faults_occur_unless_the_upload_ended_before() -> None:
         assert others <= {(False, "nowhere"), (True, "result"), (True, "sidecar")}
 
 
+@pytest.mark.slow
 def test_a_plan_has_about_the_requested_share_of_faults_and_every_kind() -> None:
     injected = [upload.fault for upload in plan(2000, 0.15, 7).uploads if upload.fault]
     assert 0.13 < len(injected) / 2000 < 0.17
@@ -238,6 +242,7 @@ def test_a_plan_has_about_the_requested_share_of_faults_and_every_kind() -> None
     assert {fault.kind for fault in injected} == kinds
 
 
+@pytest.mark.slow
 def test_shared_contents_have_only_faults_that_do_not_depend_on_the_owner() -> None:
     uploads = plan(2000, 0.5, 7).uploads
     shared = {key for key, count in Counter(upload.content.cache_key for upload in uploads).items() if count > 1}

@@ -15,6 +15,8 @@ from embedded_cloud.cloud import EmbeddedCloud
 from embedded_cloud.faults import FaultEffect
 from tests.integration.embedded_cloud.services.testbed import REFUSALS
 
+pytestmark = pytest.mark.slow  # the chaos run injects faults, too
+
 
 def client(cloud: EmbeddedCloud, service: str) -> Any:
     session: Any = boto3.session.Session("local", "local", region_name=cloud.region)

@@ -11,6 +11,9 @@ from embedded_cloud.cloud import EmbeddedCloud
 from embedded_cloud.deploy import create_stack, translate
 from tests.integration.embedded_cloud.services.testbed import STACK, client
 
+pytestmark = pytest.mark.slow  # the deployed template's own nested stacks run in the fast tests
+
+
 PARENT = STACK / "nested_parent.yaml"
 NAME = "parent"
 

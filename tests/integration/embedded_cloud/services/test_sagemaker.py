@@ -11,6 +11,9 @@ from botocore.exceptions import ClientError
 from embedded_cloud.cloud import EmbeddedCloud
 from tests.integration.embedded_cloud.services.testbed import Machines, client, task, until
 
+pytestmark = pytest.mark.slow  # tests/integration/state_machine runs the endpoint
+
+
 ENDPOINT = "segmenter"
 ASYNC_ENDPOINT = "queued"
 
