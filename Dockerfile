@@ -1,7 +1,7 @@
-# One image for all Lambda functions, the ECS worker, and the SageMaker endpoint, with two targets:
-# --target cpu, and --target gpu with CUDA. docs/how-to/containers.md describes how to build and run each.
-# sam build uses Docker's classic builder: no syntax line, no RUN --mount, no COPY --chmod. That builder runs every
-# stage above the target, so stages for gpu only come after cpu.
+# One image for every Lambda function, the ECS worker and the SageMaker endpoint, in two flavours:
+# --target cpu, and --target gpu with CUDA. docs/how-to/containers.md describes how to build and run them.
+# sam build uses Docker's classic builder: no syntax line, no RUN --mount, no COPY --chmod. It builds every stage above
+# the target, so the stages that only gpu needs come after cpu.
 
 FROM public.ecr.aws/docker/library/python:3.12-slim-bookworm AS base
 WORKDIR /app
@@ -10,12 +10,12 @@ ENV ORT_DISABLE_TELEMETRY=1 \
     PBR_MODEL_DIR=/opt/models \
     PBR_NUMBA_CACHE=/opt/numba \
     PYTHONUNBUFFERED=1
-# Fargate copies the file modes of the image to a mounted volume only if the image declares the path as a volume.
+# Fargate copies the mode of a path in the image to a volume mounted there, if the image declares it as a volume.
 VOLUME /tmp
-# No USER, because sam local extends this image and needs root. The entry point drops root privileges.
+# No USER: sam local extends this image and needs root. The entry point drops root privileges.
 ENTRYPOINT ["/app/entrypoint.sh"]
 
-# ---- Packages. numba's cache compares file dates, and a registry truncates them to seconds: set one date for all files.
+# ---- Packages. All files get the same date, because numba compares dates and registries round them.
 FROM base AS packages
 COPY requirements/runtime.lock requirements/
 RUN python -m venv --without-pip /opt/venv \
@@ -24,7 +24,7 @@ RUN python -m venv --without-pip /opt/venv \
     && find /opt/venv -exec touch --no-dereference --date=@0 {} + \
     && /opt/venv/bin/python -m compileall -q -j 0 /opt/venv/lib
 
-# ---- pymatting, compiled at build time: its first import would take a minute and need a writable disk.
+# ---- pymatting, compiled at build time: at run time it would take a minute and need a writable disk.
 FROM packages AS compiled
 COPY core/__init__.py core/
 COPY core/matting/__init__.py core/matting/compiled.py core/matting/
@@ -33,19 +33,18 @@ from pathlib import Path; \
 from core.matting import compiled; \
 compiled.bake(Path('$PBR_NUMBA_CACHE'))"
 
-# ---- Weights. Copies only the code that downloads them, so that other code changes keep this layer cached.
+# ---- Weights. Only the code that downloads and verifies them is copied, so that other changes do not download again.
 FROM packages AS weights
 COPY core/__init__.py core/errors.py core/
 COPY core/segmentation/__init__.py core/segmentation/registry.py core/segmentation/
 COPY functions/__init__.py functions/
-COPY functions/contracts/__init__.py functions/contracts/errors.py functions/contracts/
-COPY functions/runtime/__init__.py functions/runtime/cgroup.py functions/runtime/download.py functions/runtime/weights.py \
-    functions/runtime/
-# Models to include, separated by spaces. "classical" has no weights; custom models are downloaded at run time, because
-# the build has no access to their bucket.
+COPY functions/runtime/__init__.py functions/runtime/aws_errors.py functions/runtime/cgroup.py \
+    functions/runtime/download.py functions/runtime/weights.py functions/runtime/
+# Models whose weights the image contains, separated by spaces. "classical" has no weights, and those of custom models
+# are downloaded at run time, because the build has no access to their bucket.
 ARG MODELS=birefnet-general-lite
 ARG CUSTOM_MODELS=
-# Base URL of the downloads; empty for rembg's releases.
+# Base URL of the weights; empty for rembg's releases.
 ARG MODEL_MIRROR=
 RUN mkdir -p "$PBR_MODEL_DIR" \
     && python -c "\
@@ -57,21 +56,21 @@ source = ModelSource((Path(os.environ['PBR_MODEL_DIR']),), os.environ['MODEL_MIR
 elsewhere = {registry.CLASSICAL, *registry.with_custom(os.environ['CUSTOM_MODELS'])} - {*registry.MODELS}; \
 [source.path(name) for name in os.environ['MODELS'].split() if name not in elsewhere]"
 
-# ---- Project code, readable for the unprivileged user of Lambda regardless of the modes in the checkout.
+# ---- The project. Lambda runs it as its own user, so all files must be readable regardless of the checkout's modes.
 FROM base AS project
 COPY entrypoint.sh ./
 COPY core core
 COPY functions functions
 RUN chmod -R a+rX . && chmod a+x entrypoint.sh && python -m compileall -q core functions
 
-# ---- CPU target
+# ---- On CPUs
 FROM base AS cpu
 COPY --from=packages /opt/venv /opt/venv
 COPY --from=compiled /opt/numba /opt/numba
 COPY --from=weights /opt/models /opt/models
 COPY --from=project /app /app
 
-# ---- GPU target for NVIDIA. CUDA and cuDNN are Python packages; the driver comes from the host.
+# ---- For NVIDIA GPUs: CUDA and cuDNN are installed as packages, the driver comes from the host.
 FROM base AS packages-gpu
 COPY requirements/gpu.lock requirements/
 RUN python -m venv --without-pip /opt/venv \

@@ -1,9 +1,10 @@
 #!/bin/sh
-# Arguments: "worker" on ECS, "serve" on SageMaker, the name of a handler on Lambda.
+# The first argument is "worker" on ECS, "serve" on SageMaker, and the handler's name on Lambda.
 case "$1" in
-    serve | worker) set -- python -m "functions.segment.$1" ;;
+    worker) set -- python -m functions.segment.ecs.worker ;;
+    serve) set -- python -m functions.segment.sagemaker.server ;;
     *) set -- python -m awslambdaric "$@" ;;
 esac
-# Drop root privileges on SageMaker and sam local, which start as root. Lambda and ECS set a user.
+# SageMaker and sam local start the container as root, Lambda and ECS as an unprivileged user.
 [ "$(id -u)" != 0 ] || set -- setpriv --reuid=10001 --regid=10001 --clear-groups --no-new-privs "$@"
 exec "$@"
