@@ -17,6 +17,8 @@ from client.stack import Stack
 from embedded_cloud.cloud import EmbeddedCloud
 from functions.contracts.api_key import ApiKey
 
+pytestmark = pytest.mark.slow  # tests/unit/functions/api covers keys in memory
+
 ACCOUNT = "/v1.0/account"
 
 Pbr = Callable[[str], Result]

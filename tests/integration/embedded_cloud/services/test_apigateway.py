@@ -5,7 +5,11 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+import pytest
+
 from embedded_cloud.cloud import EmbeddedCloud
+
+pytestmark = pytest.mark.slow  # the state machine's tests run on these services
 
 
 def ask(cloud: EmbeddedCloud, path: str, **headers: str) -> tuple[int, Any]:

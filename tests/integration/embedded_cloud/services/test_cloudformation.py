@@ -1,7 +1,11 @@
 """Resources of a template get the configuration that AWS would give them."""
 
+import pytest
+
 from embedded_cloud.cloud import EmbeddedCloud
 from tests.integration.embedded_cloud.services.testbed import Machines, client
+
+pytestmark = pytest.mark.slow  # the state machine's tests run on these services
 
 
 def test_buckets_keep_their_configuration(cloud: EmbeddedCloud) -> None:

@@ -8,8 +8,9 @@ import pytest
 from embedded_cloud.cloud import EmbeddedCloud
 from tests.integration.embedded_cloud.services.testbed import client
 
+pytestmark = pytest.mark.slow  # the state machine's tests run on these services
 
-@pytest.mark.slow
+
 def test_conditional_writes_are_atomic(cloud: EmbeddedCloud) -> None:
     dynamodb, table = client(cloud, "dynamodb"), cloud.outputs["Table"]
     [key_name] = [key["AttributeName"] for key in dynamodb.describe_table(TableName=table)["Table"]["KeySchema"]]

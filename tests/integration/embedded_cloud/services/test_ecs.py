@@ -8,6 +8,8 @@ from embedded_cloud.cloud import EmbeddedCloud
 from embedded_cloud.deploy import create_stack
 from tests.integration.embedded_cloud.services.testbed import client, until
 
+pytestmark = pytest.mark.slow  # the state machine's tests run on these services
+
 
 def worker_notes(cloud: EmbeddedCloud, what: str) -> set[str]:
     listed = client(cloud, "s3").list_objects_v2(Bucket=cloud.outputs["Bucket"], Prefix="worker/").get("Contents", [])
@@ -19,7 +21,6 @@ def test_there_are_no_scaling_activities(cloud: EmbeddedCloud) -> None:
     assert scaling.describe_scaling_activities(ServiceNamespace="ecs")["ScalingActivities"] == []
 
 
-@pytest.mark.slow
 def test_a_service_without_desired_count_runs_one_task(cloud: EmbeddedCloud) -> None:
     ecs, bucket = client(cloud, "ecs"), cloud.outputs["PlainBucket"]
     container = {"Name": "worker", "Image": "w", "Memory": 512, "Command": ["python", "-m", "worker"]}

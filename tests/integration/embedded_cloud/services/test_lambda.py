@@ -10,6 +10,8 @@ import pytest
 from embedded_cloud.cloud import EmbeddedCloud
 from tests.integration.embedded_cloud.services.testbed import client, invoke_directly, until
 
+pytestmark = pytest.mark.slow  # the state machine's tests run on these services
+
 
 def test_a_function_runs_in_the_lambda_runtime(cloud: EmbeddedCloud) -> None:
     answer, failed = invoke_directly(cloud, "Echo", {"a": 1})
@@ -36,7 +38,6 @@ def test_a_sandbox_stays_warm(cloud: EmbeddedCloud) -> None:
     assert (again["process"], again["calls"]) == (first["process"], first["calls"] + 1)
 
 
-@pytest.mark.slow
 def test_calls_above_the_concurrency_limit_wait(cloud: EmbeddedCloud) -> None:
     count = 2 * (os.cpu_count() or 1) + 1
     with ThreadPoolExecutor(count) as pool:

@@ -4,8 +4,12 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
+
 from embedded_cloud.cloud import EmbeddedCloud
 from tests.integration.embedded_cloud.services.testbed import ROLE, Machines, client, task, until
+
+pytestmark = pytest.mark.slow  # the state machine's tests run on these services
 
 
 def executions_with(cloud: EmbeddedCloud, machines: Machines, key: str, count: int = 1) -> list[Any]:

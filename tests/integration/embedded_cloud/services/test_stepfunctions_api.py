@@ -18,6 +18,8 @@ from tests.integration.embedded_cloud.services.testbed import (
     wait_for_token,
 )
 
+pytestmark = pytest.mark.slow  # the state machine's tests run on these services
+
 
 def test_executions_without_a_name_get_unique_names(machines: Machines) -> None:
     machine = machines.create({"Pass": {"Type": "Pass", "End": True}})

@@ -21,6 +21,8 @@ from tests.integration.embedded_cloud.services.testbed import (
     wait_for_token,
 )
 
+pytestmark = pytest.mark.slow  # the state machine's tests run on these services
+
 
 def test_an_sdk_task_copies_an_object_by_its_encoded_source(cloud: EmbeddedCloud, machines: Machines) -> None:
     bucket = cloud.outputs["Bucket"]
@@ -155,7 +157,6 @@ def test_each_attempt_gets_a_new_token(cloud: EmbeddedCloud, machines: Machines)
     assert json.loads(machines.end(execution)["output"]) == {"attempt": 2}
 
 
-@pytest.mark.slow
 def test_a_missed_heartbeat_is_states_heartbeat_timeout(cloud: EmbeddedCloud, machines: Machines) -> None:
     window_s = 4
     wait = wait_for_token(cloud.outputs["QueueUrl"], HeartbeatSeconds=window_s, TimeoutSeconds=60)
