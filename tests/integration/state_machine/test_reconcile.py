@@ -193,7 +193,7 @@ def test_a_late_execution_for_an_upload_with_a_result_reports_nothing(stack: Dep
     stack.s3.delete_object(Bucket=source["bucket"], Key=source["key"], VersionId=source["version_id"])
     ended = stack.wait(stack.start(source))
     assert (ended.status, ended.error) == ("FAILED", "SourceNotFoundError")
-    assert "has its result" in (ended.cause or "")
+    assert "already has a result" in (ended.cause or "")
     assert not versions(stack, f"failed/{source['key']}.json")
     assert stack.result("results/backgrounds/late.png")
 
