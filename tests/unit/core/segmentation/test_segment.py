@@ -230,7 +230,7 @@ def test_a_network_is_fed_and_read_as_rembg_does_it(tmp_path: Path, name: str) -
     rgb = np.stack(np.broadcast_arrays(shade, shade[:, None], shade[::-1]), axis=-1).copy()
     ours = segment(rgb, name, networks).mask
 
-    class Theirs(sessions[name]):  # type: ignore[misc]
+    class Theirs(sessions[name]):
         @classmethod
         def download_models(cls, *_args: object, **_kwargs: object) -> str:
             return str(tmp_path / f"{name}.onnx")
