@@ -265,6 +265,7 @@ def test_a_newer_upload_does_not_delete_the_report_of_an_older_one(stack: Deploy
     assert stack.report(broken["key"])["source"]["version_id"] == broken["version_id"]
 
 
+@pytest.mark.slow
 def test_deleting_a_result_without_a_sidecar_restores_the_version_before(stack: Deployed) -> None:
     outcomes, key = of(stack), "results/half.png"
     for maker, data in (("früher", b"whole"), ("failing", b"half"), ("failing", b"half")):
@@ -273,6 +274,7 @@ def test_deleting_a_result_without_a_sidecar_restores_the_version_before(stack: 
     assert stack.result(key) == b"whole"
 
 
+@pytest.mark.slow
 def test_a_report_written_at_the_same_moment_as_the_result_is_deleted(stack: Deployed) -> None:
     bucket = stack.outputs["ResultsBucket"]
     subject = ObjectVersion(bucket="uploads", key="moment.png", version_id="7")
@@ -289,6 +291,7 @@ def test_a_report_written_at_the_same_moment_as_the_result_is_deleted(stack: Dep
     assert not versions(stack, "failed/moment.png.json")
 
 
+@pytest.mark.slow
 def test_a_stale_report_is_deleted_when_the_next_execution_fails(stack: Deployed) -> None:
     subject, outcomes = ObjectVersion(bucket="uploads", key="gone.png", version_id="7"), of(stack)
     assert outcomes.write_report(failed(subject, execution("first")))
@@ -298,6 +301,7 @@ def test_a_stale_report_is_deleted_when_the_next_execution_fails(stack: Deployed
     assert not versions(stack, "failed/gone.png.json")
 
 
+@pytest.mark.slow
 def test_the_pixels_of_a_failed_request_do_not_stay_under_the_sidecar_of_another(stack: Deployed) -> None:
     subject, outcomes, key = (
         ObjectVersion(bucket="uploads", key="two.png", version_id="7"),

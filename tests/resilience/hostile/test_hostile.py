@@ -24,7 +24,7 @@ HOSTILE = corpus.hostile()
 APPROXIMATE = "The image is CMYK without a color profile: its colors are approximate."
 SLOW = pytest.mark.slow
 SLOW_SHARDS = 8
-FAST_DAMAGED, DAMAGED = range(1_000), range(20_000)
+FAST_DAMAGED, DAMAGED = range(300), range(20_000)
 
 
 SLOW_NAMES = (
