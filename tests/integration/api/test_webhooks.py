@@ -89,6 +89,7 @@ def test_success_is_delivered_with_a_result_url(deployed: Deployed, receiver: We
     assert (delivered.status, delivered.output) == ("SUCCEEDED", {"status": 204})
 
 
+@pytest.mark.slow
 def test_failure_is_delivered_with_its_remedy(deployed: Deployed, receiver: Web, secret: str) -> None:
     ended = deployed.wait(start_job(deployed, receiver, b"not an image"))
     assert (ended.status, ended.error) == ("FAILED", "UnsupportedFormatError")
@@ -109,6 +110,7 @@ def test_stopped_job_is_delivered_once_by_reconcile(deployed: Deployed, receiver
     assert len(receiver.requests) == 1
 
 
+@pytest.mark.slow
 def test_job_stopped_after_its_result_is_delivered_as_success(deployed: Deployed, receiver: Web, secret: str) -> None:
     ended = deployed.wait(start_job(deployed, receiver, disc(seed=904)))
     state = {"cache_key": "none", "source": ended.output["source"], "done": {"document": ended.output}}
@@ -132,6 +134,7 @@ def test_unavailable_receiver_gets_the_same_message_again(deployed: Deployed, re
     assert len({read(request, secret)["id"] for request in receiver.requests}) == 1
 
 
+@pytest.mark.slow
 def test_rejected_webhook_is_a_dead_letter_and_can_be_redelivered(
     stack: Stack, deployed: Deployed, receiver: Web, secret: str
 ) -> None:

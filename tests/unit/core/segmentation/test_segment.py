@@ -77,6 +77,7 @@ def test_a_subject_of_several_colours_is_found_whole() -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(x=st.integers(120, 280), y=st.integers(110, 190), width=st.integers(40, 100), height=st.integers(40, 90))
+@pytest.mark.slow
 def test_the_outline_is_found_wherever_the_subject_is(x: int, y: int, width: int, height: int) -> None:
     rgb = meadow()
     truth = ellipse(rgb, (x, y), (width, height))
