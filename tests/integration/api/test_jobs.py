@@ -110,7 +110,7 @@ def test_unfinished_job_is_accepted_with_its_location(stack: Stack, api: httpx.C
         event["requestContext"]["timeEpoch"] -= 30_000
         return json.load(stack.functions.invoke(FunctionName=name, Payload=json.dumps(event))["Payload"])
 
-    request = {"image": base64.b64encode(IMAGE).decode(), "model": "classical"}
+    request = {"image": base64.b64encode(IMAGE).decode(), "model": "classical", "max_megapixels": 7.5}  # uncached
     response = Client(Gateway(invoke_late)).post("/process", json=request, headers={"X-API-Key": key.reveal()})
     assert (response.status_code, response.json["location"]) == (202, response.headers["Location"])
     assert ended(api, response.headers["Location"])["status"] == "succeeded"
