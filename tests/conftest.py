@@ -1,6 +1,8 @@
 """Shared by all tests: paths, generated images, and clients of embedded clouds."""
 
+import functools
 import io
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ SHARE_A_CLOUD = (
 )
 """Folders whose tests share one embedded cloud. In the folders below, the tests of a file do."""
 START_CLOUDS = ("tests/integration", "tests/e2e", "tests/resilience/faults", "tests/resilience/claims")
+
+_one_client_at_a_time = threading.Lock()  # creating clients from one session is not thread-safe
 
 
 class CloudScheduling(LoadScopeScheduling):
@@ -47,8 +51,14 @@ def disc_png() -> bytes:
 
 def client(service: str, endpoint_url: str, region: str) -> Any:
     """Return a boto3 client for a service of an embedded cloud."""
-    session: Any = boto3.session.Session("local", "local", region_name=region)
-    return session.client(service, endpoint_url=endpoint_url)
+    with _one_client_at_a_time:
+        return _session(region).client(service, endpoint_url=endpoint_url)
+
+
+@functools.cache
+def _session(region: str) -> Any:
+    """Return a session to share: each one reads the models of its services anew."""
+    return boto3.session.Session("local", "local", region_name=region)
 
 
 def disc(*, width: int = 320, height: int = 240, seed: int = 7) -> bytes:

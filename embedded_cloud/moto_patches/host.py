@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +53,16 @@ class Host:
             read_timeout=TASK_S,
             retries={"total_max_attempts": 1},
         )
-        session: Any = Session(
-            self.sdk["AWS_ACCESS_KEY_ID"], self.sdk["AWS_SECRET_ACCESS_KEY"], region_name=self.sdk["AWS_REGION"]
-        )
-        client = session.client(service, endpoint_url=self.sdk["AWS_ENDPOINT_URL"], config=config)
+        client = self._session.client(service, endpoint_url=self.sdk["AWS_ENDPOINT_URL"], config=config)
         # A state machine passes CopySource URL-encoded, as the API expects; boto3 would encode it again.
         client.meta.events.unregister("before-parameter-build.s3.CopyObject", handle_copy_source_param)
         return client
+
+    @cached_property
+    def _session(self) -> Any:
+        return Session(
+            self.sdk["AWS_ACCESS_KEY_ID"], self.sdk["AWS_SECRET_ACCESS_KEY"], region_name=self.sdk["AWS_REGION"]
+        )
 
     def serve(self, api: Gateway) -> str:
         """Serve an HTTP API and return its URL. The first one gets ``api_port``, others any free port."""

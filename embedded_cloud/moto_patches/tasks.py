@@ -5,7 +5,6 @@ import json
 import sys
 from typing import Any
 
-import botocore.session
 from botocore import xform_name
 from botocore.exceptions import BotoCoreError, ClientError
 from moto.stepfunctions.parser import models as _models  # noqa: F401  imports every user of boto_client_for
@@ -39,6 +38,7 @@ from moto.stepfunctions.parser.asl.utils.encoding import to_json_str
 
 from embedded_cloud.moto_patches.around import around
 from embedded_cloud.moto_patches.host import running
+from embedded_cloud.moto_patches.server import service_model
 
 SDK_SERVICES = {  # name in a state machine: name in boto3
     "cloudwatchlogs": "logs",
@@ -72,9 +72,8 @@ for _module in list(sys.modules.values()):
         _module.boto_client_for = client_of_the_cloud  # type: ignore[attr-defined]
 
 
-@functools.lru_cache
 def _service_model(service: str) -> Any:
-    return botocore.session.Session().get_service_model(SDK_SERVICES.get(service, service))
+    return service_model(SDK_SERVICES.get(service, service))
 
 
 @functools.lru_cache

@@ -110,16 +110,16 @@ def trap(how: str) -> Mutant:
             Bounds(memory_bytes=10_000_000),
             "CorruptImageError",
             "it took [67]. MB",
-            marks=pytest.mark.slow,
+            marks=SLOW,
         ),
         pytest.param(
             "flat webp",
             Bounds(limit_bytes=20_000_000),
             "CorruptImageError",
             "it wants more than 20000000 bytes",
-            marks=pytest.mark.slow,
+            marks=SLOW,
         ),
-        ("noisy", Bounds(), "picture", "what is wrong with it was said on stderr only"),
+        pytest.param("noisy", Bounds(), "picture", "what is wrong with it was said on stderr only", marks=SLOW),
     ],
 )
 def test_a_broken_bound_is_found_and_the_other_files_are_still_examined(

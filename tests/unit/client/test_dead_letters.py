@@ -160,6 +160,7 @@ def test_obsolete_uploads_are_kept_unless_purged() -> None:
     assert len(cloud.queues.deleted) == 2 and not cloud.executions.known
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),

@@ -55,13 +55,14 @@ def photograph(mask, width, height):
     return rgb
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("megapixels", "precision", "limit_bytes"),
     [
         (24, Precision.DRAFT, 1_000_000_000),
-        pytest.param(24, Precision.STANDARD, 1_000_000_000, marks=pytest.mark.slow),
-        pytest.param(24, Precision.HIGH, 1_000_000_000, marks=pytest.mark.slow),
-        pytest.param(100, Precision.HIGH, 2_500_000_000, marks=pytest.mark.slow),
+        (24, Precision.STANDARD, 1_000_000_000),
+        (24, Precision.HIGH, 1_000_000_000),
+        (100, Precision.HIGH, 2_500_000_000),
     ],
 )
 def test_memory_above_the_decoded_picture(megapixels, precision, limit_bytes):

@@ -4,14 +4,18 @@ Run as a module, it prints a JSON object that maps each patch to an empty string
 fails because moto has changed.
 """
 
+import contextlib
 import functools
 import inspect
 import json
 import os
+import threading
 import time
 import traceback
+import unittest.mock
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +32,7 @@ from moto.applicationautoscaling.responses import ApplicationAutoScalingResponse
 from moto.awslambda.models import LambdaFunction  # noqa: E402
 from moto.cloudformation import parsing  # noqa: E402
 from moto.cloudformation.models import Stack, cloudformation_backends  # noqa: E402
+from moto.core import routing, utils  # noqa: E402
 from moto.dynamodb.models import DynamoDBBackend  # noqa: E402
 from moto.dynamodb.responses import DynamoHandler  # noqa: E402
 from moto.ecs import models as ecs_models  # noqa: E402
@@ -255,6 +260,33 @@ def _() -> None:
 def _() -> None:
     assert not hasattr(backends.list_of_moto_modules, "cache_info")
     assert not hasattr(DomainDispatcherApplication.get_backend_for_host, "cache_info")
+
+
+def _times_in_two_threads(owner: Any, name: str, work: Callable[[], Any]) -> int:
+    """Do the work in two threads at once, and return how often it called ``owner.name``."""
+    both, calls, original = threading.Barrier(2, timeout=2), [], getattr(owner, name)
+
+    def slow(*args: Any) -> Any:
+        calls.append(args)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait()
+        return original(*args)
+
+    with unittest.mock.patch.object(owner, name, slow), ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(work) for _ in range(2)]:
+            done.result()
+    return len(calls)
+
+
+@reproduces("server.load_a_model_once")
+def _() -> None:
+    assert _times_in_two_threads(utils, "_load_service_model", lambda: routing.get_service_router("xray")) == 2
+
+
+@reproduces("server.compile_routes_once")
+def _() -> None:
+    router = routing.get_service_router("lambda")
+    assert _times_in_two_threads(routing, "get_router_class", lambda: router._get_router("rest-json")) == 2
 
 
 # ---- CloudFormation

@@ -292,6 +292,7 @@ def test_full_bucket_permits_a_burst_then_one_request_per_interval(api: Api) -> 
     assert rejected(api.authorizer, of(key)).status == 429
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=5)
 @given(st.integers(1, 8), st.lists(st.floats(0, 30), min_size=10, max_size=20))
 def test_no_period_permits_more_than_the_bucket_and_its_refill(api: Api, limit: int, waits: list[float]) -> None:

@@ -75,6 +75,7 @@ def test_a_key_that_s3_does_not_allow_is_none(key: Any) -> None:
     assert source_of({"source": {"bucket": "uploads", "key": key}})["key"] is None
 
 
+@pytest.mark.slow
 @given(JSON, JSON)
 def test_any_rejected_request_has_a_source(source: Any, detail: Any) -> None:
     facts = source_of({"source": source, "detail": detail})
