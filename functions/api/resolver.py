@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any
 
 import boto3
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, CORSConfig, Response
@@ -21,7 +21,7 @@ from functions.api.problems import Problem, error_response, problem_from_error, 
 from functions.api.routes import native, rembg, removebg
 from functions.api.services import Services
 from functions.runtime.aws_errors import is_overload
-from functions.runtime.handler import count, logger, tracer
+from functions.runtime.handler import count, logger, traced
 
 _CORS_S = 3600
 _HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "X-API-Key"]
@@ -73,11 +73,11 @@ def create_handler(services: Services) -> Handler:
     app = create_resolver(services)
 
     @logger.inject_lambda_context(clear_state=True)
-    @tracer.capture_lambda_handler(capture_response=False)
+    @traced
     def handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         return app.resolve(event, context)
 
-    return cast(Handler, handle)
+    return handle
 
 
 def openapi_document() -> dict[str, Any]:

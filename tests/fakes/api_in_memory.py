@@ -30,7 +30,6 @@ ENVIRONMENT = {
     "AWS_DEFAULT_REGION": "eu-west-1",
     "POWERTOOLS_SERVICE_NAME": "api",
     "POWERTOOLS_METRICS_NAMESPACE": "PrecisionBackgroundRemover",
-    "POWERTOOLS_TRACE_DISABLED": "true",
 }
 TABLES = {"keys": "key_id", "usage": "meter", "jobs": "job_id"}
 MACHINE_ARN = "arn:aws:states:eu-west-1:123456789012:stateMachine:pbr"

@@ -1,0 +1,52 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+CALL = """
+import os, socket, sys
+daemon = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+daemon.bind(("127.0.0.1", 0))
+daemon.settimeout(5)
+if len(sys.argv) > 1:
+    os.environ["AWS_XRAY_DAEMON_ADDRESS"] = "127.0.0.1:%d" % daemon.getsockname()[1]
+from functions.runtime.handler import traced
+
+@traced
+def handler(event, context):
+    return event
+
+assert handler("secret", None) == "secret"
+print(daemon.recv(65536).decode() if len(sys.argv) > 1 else "aws_xray_sdk" in sys.modules)
+"""
+IN_LAMBDA = {
+    "LAMBDA_TASK_ROOT": "/var/task",
+    "AWS_LAMBDA_FUNCTION_NAME": "validate",
+    "_X_AMZN_TRACE_ID": "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1",
+}
+
+
+def call(*arguments: str) -> str:
+    """Call a traced handler in a process of its own: the X-Ray SDK reads the environment once."""
+    command = [sys.executable, "-c", CALL, *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | IN_LAMBDA, check=True, capture_output=True
+    ).stdout.decode()
+
+
+@pytest.mark.slow
+def test_a_call_is_recorded_without_its_response() -> None:
+    header, _, subsegment = call("with a daemon").partition("\n")
+    assert json.loads(header)["format"] == "json"
+    recorded = json.loads(subsegment)
+    assert recorded["name"] == "## handler" and recorded["trace_id"] == "1-5759e988-bd862e3fe1be46a994272793"
+    assert "secret" not in subsegment
+
+
+@pytest.mark.slow
+def test_the_sdk_is_not_imported_without_a_daemon() -> None:
+    assert call().strip() == "False"
