@@ -34,7 +34,7 @@ demo: setup  ## one photograph through the whole pipeline: make demo [IMAGE=phot
 # Tests on embedded clouds wait a good deal: three processes keep two cores busy. Those that share a cloud share a process.
 # They run in the order of the command, which names the longest first; pytest-xdist would start with the largest group.
 ON_CLOUDS = --numprocesses 3 --dist loadgroup --no-loadscope-reorder
-test: setup $(VENV)/.compiled  ## the fast tests, about 5 minutes on 2 cores
+test: setup $(VENV)/.compiled  ## the fast tests, under 5 minutes on 2 cores
 	$(BIN)/python -m pytest --numprocesses auto -m 'not slow' tests/unit tests/resilience/hostile
 	$(BIN)/python -m pytest $(ON_CLOUDS) -m 'not slow' --ignore tests/resilience/hostile tests/resilience tests/integration tests/e2e
 
