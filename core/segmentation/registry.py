@@ -19,6 +19,9 @@ from core.errors import InvalidOptionsError
 CLASSICAL: Final = "classical"
 """The built-in segmenter, which needs no weights."""
 
+BUNDLED: Final = "u2netp"
+"""The network whose weights come with the installation and with the container image."""
+
 Triple: TypeAlias = tuple[float, float, float]
 
 _GB: Final = 1_000_000_000

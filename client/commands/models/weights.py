@@ -1,11 +1,10 @@
 """Weights of segmentation models on this machine: list them, download them, and copy them to a bucket."""
 
 import os
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 import boto3
 from boto3.exceptions import Boto3Error
@@ -16,9 +15,6 @@ from client.errors import UsageError
 from core.errors import BackgroundRemoverError, WeightsHashMismatchError
 from core.segmentation.registry import CLASSICAL, MODELS, Model, check_name
 from functions.runtime.weights import ModelSource, bucket_and_key, candidates, open_url
-
-if TYPE_CHECKING:
-    from functions.runtime.download import OpenUrl
 
 _FETCH_TIMEOUT_S: Final = 3600.0
 
@@ -165,25 +161,11 @@ def _fetch(model: Model, source: ModelSource, listener: TransferListener, bucket
         listener.moved(model.name, count_bytes, model.bytes)
 
     was_here = source.find(model.name) is not None
-    path = replace(source, open_url=_counted(source.open_url or open_url, moved)).path(model.name)
+    path = source.path(model.name, listener.moved)
     if bucket:
         url = replace(source, mirror=bucket).url(replace(model, uri=None))
         return f"{'uploaded to' if _upload(path, url, model, moved) else 'is at'} {url}"
     return f"{'is at' if was_here else 'fetched to'} {path}, verified"
-
-
-def _counted(open_url: "OpenUrl", moved: Callable[[int], None]) -> "OpenUrl":
-    """Return a function that opens a URL and reports the number of bytes read so far."""
-
-    def counted(url: str, timeout_s: float) -> Generator[bytes, None, None]:
-        count = 0
-        with closing(open_url(url, timeout_s)) as chunks:
-            for chunk in chunks:
-                count += len(chunk)
-                moved(count)
-                yield chunk
-
-    return counted
 
 
 def _upload(path: Path, url: str, model: Model, moved: Callable[[int], None]) -> bool:

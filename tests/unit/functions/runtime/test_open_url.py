@@ -30,6 +30,8 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             content = bucket.files.get(self.path)
+            if content and (requested := self.headers["Range"]):
+                content = content[int(requested.removeprefix("bytes=").removesuffix("-")) :]
             status, code = bucket.errors.pop(0) if bucket.errors else (200, "") if content else (404, "NoSuchKey")
             body = content if status == 200 and content else f"<Error><Code>{code}</Code></Error>".encode()
             self.send_response(status)
@@ -53,13 +55,14 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     thread.join()
 
 
-def read(url: str) -> bytes:
-    return b"".join(open_url(url, 5))
+def read(url: str, start: int = 0) -> bytes:
+    return b"".join(open_url(url, 5, start))
 
 
 def test_an_object_is_read_from_its_bucket(s3: Bucket) -> None:
     s3.files["/models/nets/a.onnx"] = CONTENT
     assert read("s3://models/nets/a.onnx") == CONTENT
+    assert read("s3://models/nets/a.onnx", 1_000_001) == CONTENT[1_000_001:]
 
 
 @pytest.mark.parametrize(
@@ -103,6 +106,7 @@ def test_a_file_of_this_machine_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a network.onnx"
     path.write_bytes(CONTENT)
     assert read(path.as_uri()) == CONTENT
+    assert read(path.as_uri(), 1_000_001) == CONTENT[1_000_001:]
 
 
 def test_a_file_that_is_not_there_is_a_failed_download(tmp_path: Path) -> None:
