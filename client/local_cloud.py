@@ -37,11 +37,13 @@ class DefaultModel:
         name: name of the model.
         reason: why it was chosen.
         limited: whether it is the fallback because no network is available.
+        hint: how to get a better model; may be empty.
     """
 
     name: str
     reason: str
     limited: bool
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,12 @@ def running(directory: Path) -> RunningCloud | None:
     return RunningCloud(**{**state, "model": DefaultModel(**state["model"])})
 
 
-def start(directory: Path) -> RunningCloud:
+def start(directory: Path, model: str) -> RunningCloud:
     """Start a cloud in the background and wait until it is ready.
+
+    Args:
+        directory: of the state file and the log.
+        model: default model of the cloud.
 
     Raises:
         EmbeddedCloudError: if it does not start; the remedy contains the end of its log.
@@ -133,8 +139,8 @@ def start(directory: Path) -> RunningCloud:
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "cloud.log"
     with path.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "client.cli", "up", "--port", "0", "--api-port", "0"],
+        process = subprocess.Popen(  # noqa: S603  the model is one of the registry
+            [sys.executable, "-m", "client.cli", "up", "--port", "0", "--api-port", "0", "--model", model],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=log,

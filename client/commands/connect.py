@@ -4,6 +4,7 @@ import os
 
 from client import local_cloud
 from client.commands.console import ERR, print_warning
+from client.commands.up import choose_model
 from client.errors import StackUnavailableError
 from client.stack import DEFAULT_NAME, DEFAULT_REGION, Stack, is_local
 
@@ -46,11 +47,14 @@ def find_stack(name: str | None, region: str | None) -> Stack | None:
 
 def start_local_cloud() -> Stack:
     """Start an embedded cloud in the background and return its stack."""
+    model = choose_model(None)
     with ERR.status("Starting an embedded cloud in the background ..."):
-        cloud = local_cloud.start(local_cloud.state_directory())
-    ERR.print(f"Started an embedded cloud at {cloud.endpoint_url}. To stop it, run pbr down.")
-    if cloud.model.limited:
-        print_warning(cloud.model.reason)
+        cloud = local_cloud.start(local_cloud.state_directory(), model.name)
+    ERR.print(f"Started an embedded cloud at {cloud.endpoint_url} with {model.name}. To stop it, run pbr down.")
+    if model.hint:
+        ERR.print(model.hint)
+    if model.limited:
+        print_warning(model.reason)
     return _connect(cloud)
 
 

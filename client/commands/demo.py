@@ -60,6 +60,8 @@ def _process(photo: ImageFile) -> tuple[Result, list[Row], float]:
     """Process a photo on a temporary cloud; return its result, the execution's history, and the seconds it took."""
     model = choose_model(None)
     OUT.print(f"Model: {model.name} ({model.reason})", style="yellow" if model.limited else "")
+    if model.hint:
+        OUT.print(model.hint)
     started = time.monotonic()
     parameters = stack_parameters(model, Host.AUTO, all_hosts=False)
     with EmbeddedCloud(local_cloud.template(), parameters, port=0) as cloud:

@@ -2,10 +2,20 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.text import Text
 
 from client.batch import SavedResult
@@ -69,6 +79,60 @@ class LiveProgress(PlainProgress):
     def _remove(self, name: str) -> None:
         if name in self._tasks:
             self._progress.remove_task(self._tasks.pop(name))
+
+
+class TransferProgress:
+    """Shows one bar per transfer on a terminal, and prints one line per finished transfer."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            transient=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        if self._progress.console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._progress.console.is_terminal:
+            self._progress.stop()
+
+    def moved(self, name: str, count_bytes: int, of_bytes: int) -> None:
+        """Update the bar of a file. What is there at first counts for neither the rate nor the time left."""
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, completed=count_bytes)
+        self._progress.update(self._tasks[name], completed=count_bytes, total=of_bytes)
+
+    def done(self, name: str, result: str) -> None:
+        """Print the place of a file."""
+        self._end(name, Text.assemble(("done    ", "green"), f"{name}  {result}"))
+
+    def failed(self, name: str, error: Exception) -> None:
+        """Print the error of a transfer."""
+        self._end(name, Text.assemble(("failed  ", "red"), f"{name}  {error_text(error)}"))
+
+    def _end(self, name: str, line: Text) -> None:
+        if name in self._tasks:
+            self._progress.remove_task(self._tasks.pop(name))
+        self._progress.console.print(line)
+
+
+class DownloadProgress(TransferProgress):
+    """Also prints a line when the download of a model's weights begins, because it can be skipped."""
+
+    def moved(self, name: str, count_bytes: int, of_bytes: int) -> None:
+        """Update the bar of a file."""
+        if name not in self._tasks:
+            self._progress.console.print(f"Downloading {name}, {of_bytes / 1e6:.0f} MB. Press Ctrl-C to skip it.")
+        super().moved(name, count_bytes, of_bytes)
 
 
 def progress(console: Console) -> tuple[AbstractContextManager[object], PlainProgress]:

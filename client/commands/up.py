@@ -11,19 +11,23 @@ import typer
 from client import local_cloud, local_models
 from client.commands.console import ERR, OUT
 from client.commands.models.weights import model_source
+from client.commands.progress import DownloadProgress
 from client.errors import UsageError
 from client.local_cloud import APP, DefaultModel, RunningCloud
 from core.options import Host
-from core.segmentation.registry import CLASSICAL
+from core.segmentation.registry import BUNDLED, CLASSICAL
 from embedded_cloud.cloud import EmbeddedCloud
 from embedded_cloud.deploy import parameter_names
-from functions.runtime.weights import best_available
+from functions.runtime.weights import ModelSource, best_available, candidates
 
 IMAGE_URI: Final = f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/{APP}:working-tree"
 """Image of the worker and the endpoint. It is never pulled: both run from the working tree."""
 
-# Enough to download the best model, 224 MB. An unreachable mirror fails within three seconds.
-_MODEL_TIMEOUT_S: Final = 20.0
+# The best model has 224 MB. An unreachable mirror fails within five seconds.
+_MODEL_TIMEOUT_S: Final = 120.0
+
+# The embedded cloud does not limit memory, so it accepts every model that this machine can run.
+_SEGMENT_MEMORY_MB: Final = "10240"
 
 
 def up(
@@ -45,17 +49,18 @@ def up(
     """Run an embedded cloud on this machine, until Ctrl-C.
 
     It deploys template.yaml and serves any AWS SDK or CLI. Weights are read from PBR_MODEL_DIR, or else downloaded from
-    PBR_MODEL_MIRROR or rembg's release.
+    PBR_MODEL_MIRROR or rembg's release. If that takes more than two minutes or is interrupted with Ctrl-C, u2netp is
+    the default model.
 
     For example: [bold]pbr up --model u2net --parameter CacheDays=1[/bold]
     """
     local_models.check_model(model, local_models.registry())
     overrides = parse_parameters(parameter or [])
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: stop.set())
     with local_cloud.registered(local_cloud.state_directory()) as register:
-        default = choose_model(model)
+        default = choose_model(model)  # until here, Ctrl-C skips a download
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda _number, _frame: stop.set())
         parameters = {**stack_parameters(default, host, all_hosts=True), **overrides}
         with EmbeddedCloud(local_cloud.template(), parameters, port=port, api_port=api_port) as cloud:
             register(RunningCloud(cloud.endpoint_url, cloud.region, cloud.stack_name, os.getpid(), default))
@@ -64,20 +69,42 @@ def up(
             ERR.print("Stopping ...")
 
 
-def choose_model(name: str | None) -> DefaultModel:
-    """Return the default model of a cloud: the named one, or for None or ``auto`` the best available one."""
+def choose_model(name: str | None, source: ModelSource | None = None) -> DefaultModel:
+    """Return the default model of a cloud: the named one, or for None or ``auto`` the best available one.
+
+    Downloads its weights if necessary, with a progress bar. Ctrl-C skips the download.
+
+    Args:
+        name: of the model; None and ``auto`` choose one.
+        source: where the weights are, or are downloaded from; None for the environment's.
+    """
     if name not in (None, "auto"):
         return DefaultModel(name, "requested", limited=False)
-    source = model_source(_MODEL_TIMEOUT_S)
-    found = best_available(source)
+    source = source or model_source(_MODEL_TIMEOUT_S)
+    try:
+        with DownloadProgress(ERR) as listener:
+            found = best_available(source, listener.moved)
+    except KeyboardInterrupt:
+        found = best_available(source, download=False)
+        ERR.print(f"Download skipped, {found} is used. The next download continues where this one stopped.")
     if found == CLASSICAL:
         return DefaultModel(
             found,
             "no network weights are available, so the built-in classical segmenter is used and quality is limited; "
-            "set PBR_MODEL_DIR or PBR_MODEL_MIRROR",
+            "run make setup, or set PBR_MODEL_DIR or PBR_MODEL_MIRROR",
             limited=True,
         )
+    if found == BUNDLED:
+        return DefaultModel(found, "included", limited=False, hint=_better_model(source))
     return DefaultModel(found, f"best available free model, {source.find(found)}", limited=False)
+
+
+def _better_model(source: ModelSource) -> str:
+    """Return how to get a better model than the bundled one; an empty text if this machine can run none."""
+    better = next((model for model in candidates(source) if source.find(model.name) is None), None)
+    if better is None:
+        return ""
+    return f"For better cut-outs: pbr models fetch {better.name} ({better.bytes / 1e6:.0f} MB)"
 
 
 def stack_parameters(model: DefaultModel, host: Host, *, all_hosts: bool) -> dict[str, str]:
@@ -89,7 +116,7 @@ def stack_parameters(model: DefaultModel, host: Host, *, all_hosts: bool) -> dic
         all_hosts: deploy the ECS worker and the SageMaker endpoint, whatever the default host is.
     """
     directories = os.pathsep.join(str(directory) for directory in local_models.directories())
-    values = {"DefaultModel": model.name, "ModelDirectory": directories}
+    values = {"DefaultModel": model.name, "ModelDirectory": directories, "SegmentMemory": _SEGMENT_MEMORY_MB}
     if mirror := os.environ.get("PBR_MODEL_MIRROR"):
         values["ModelMirror"] = mirror
     if custom := os.environ.get("PBR_CUSTOM_MODELS"):
@@ -130,6 +157,8 @@ def _print_introduction(cloud: EmbeddedCloud, model: DefaultModel, *, verbose: b
     """Print the cloud's outputs, its limits, and commands to try."""
     OUT.print(f"# The embedded cloud is running at {cloud.endpoint_url}. Press Ctrl-C to stop it.")
     OUT.print(f"# Default model: {model.name} ({model.reason})")
+    if model.hint:
+        OUT.print(f"# {model.hint}")
     for name, value in cloud.outputs.items():
         OUT.print(f"# {name}: {value}")
     ignored = cloud.skipped_by_reason()

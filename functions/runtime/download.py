@@ -11,9 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
+from io import BufferedRandom
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import BinaryIO, Final, TypeAlias
+from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 from uuid import uuid4
@@ -159,7 +160,7 @@ def fetch(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _partial_file(path, sha256) as (part, file):
-            resumed = 0 < file.seek(0, os.SEEK_END)
+            resumed = file.seek(0, os.SEEK_END) > 0
             retrying(_stream, url, file, size_bytes, deadline, open_url, moved)
             if resumed and _sha256(file) != sha256:
                 file.truncate(0)
@@ -173,7 +174,7 @@ def fetch(
 
 
 @contextmanager
-def _partial_file(path: Path, sha256: str) -> Iterator[tuple[Path, BinaryIO]]:
+def _partial_file(path: Path, sha256: str) -> Iterator[tuple[Path, BufferedRandom]]:
     """Open the file of an interrupted download, or a new one; delete it at the end if it is empty.
 
     If another process is downloading the same file, this one gets a file of its own, which is always deleted.
@@ -195,7 +196,7 @@ def _partial_file(path: Path, sha256: str) -> Iterator[tuple[Path, BinaryIO]]:
             part.unlink(missing_ok=True)
 
 
-def _is_ours(file: BinaryIO, part: Path) -> bool:
+def _is_ours(file: BufferedRandom, part: Path) -> bool:
     """Lock the file; return False if it is locked, or if another process has moved it into place."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -204,7 +205,7 @@ def _is_ours(file: BinaryIO, part: Path) -> bool:
         return False
 
 
-def _stream(url: str, file: BinaryIO, size_bytes: int, deadline: float, open_url: OpenUrl, moved: Moved) -> None:
+def _stream(url: str, file: BufferedRandom, size_bytes: int, deadline: float, open_url: OpenUrl, moved: Moved) -> None:
     """Append the rest of the content of ``url`` to ``file``."""
     received = file.seek(0, os.SEEK_END)
     if received >= size_bytes:
@@ -226,6 +227,6 @@ def _stream(url: str, file: BinaryIO, size_bytes: int, deadline: float, open_url
                 break
 
 
-def _sha256(file: BinaryIO) -> str:
+def _sha256(file: BufferedRandom) -> str:
     file.seek(0)
     return hashlib.file_digest(file, "sha256").hexdigest()

@@ -31,6 +31,7 @@ class ValidateConfig(CatalogueConfig):
         segmentation_host: host for ``auto``.
         segmentation_hosts: deployed hosts.
         sagemaker_mode: how the endpoint is invoked.
+        segment_memory_mb: memory of the segment function, MiB.
         cache_days: lifetime of cache entries in days.
     """
 
@@ -40,6 +41,7 @@ class ValidateConfig(CatalogueConfig):
     segmentation_host: str
     segmentation_hosts: Names
     sagemaker_mode: Literal["realtime", "async"] = "realtime"
+    segment_memory_mb: int
     cache_days: int
 
 
@@ -62,7 +64,8 @@ def handler(request: ValidateRequest) -> dict[str, Any]:
     check_names(upload, CONFIG.uploads_bucket)
     file = STORE.fetch(upload.bucket, upload.key, version_id=upload.version_id, etag=upload.etag)
     requested = Options.parse({**options_in(dict(file.metadata)), **upload.options})
-    options, second_model = resolve(requested, CONFIG), escalation_model(requested, CONFIG)
+    options = resolve(requested, CONFIG)
+    second_model = escalation_model(requested, options.segmentation_host, CONFIG)
     background = fetch_background(options)  # before the image, so that only one of them is in memory
     picture = decode.decode(file.data, at_least_px=1)  # checks every byte, at any scale
     layout.region(options.roi, picture.info.width, picture.info.height)  # fails if it exceeds the image
@@ -122,7 +125,7 @@ def resolve(options: Options, config: ValidateConfig) -> Options:
     """Return the options with ``auto`` replaced by the stack's model and host.
 
     Raises:
-        InvalidOptionsError: the model is unknown, or the host is not deployed.
+        InvalidOptionsError: the model is unknown or too large for the host, or the host is not deployed.
     """
     host = config.segmentation_host if options.segmentation_host is Host.AUTO else options.segmentation_host.value
     if host not in config.segmentation_hosts:
@@ -133,19 +136,36 @@ def resolve(options: Options, config: ValidateConfig) -> Options:
             remedy=f"Deployed hosts: {', '.join(config.segmentation_hosts)}.",
         )
     model = config.default_model if options.model == "auto" else options.model
-    registry.check_name(model, config.registry)
+    check_memory(model, Host(host), config)
     return options.model_copy(update={"segmentation_host": Host(host), "model": model})
 
 
-def escalation_model(requested: Options, config: ValidateConfig) -> str | None:
+def check_memory(model: str, host: Host, config: ValidateConfig) -> None:
+    """Check that the model exists and that the host has the memory that it needs.
+
+    Raises:
+        InvalidOptionsError: the model is unknown, or the host is Lambda and its function has less memory.
+    """
+    registry.check_name(model, config.registry)
+    needed_bytes = config.registry[model].memory_bytes if model in config.registry else 0
+    if host is Host.LAMBDA and needed_bytes > config.segment_memory_mb << 20:
+        raise InvalidOptionsError(
+            f"The model needs {needed_bytes / 1e9:g} GB of memory, the segment function has {config.segment_memory_mb} MB",
+            field="options.model",
+            value=model,
+            remedy="Request a smaller model or another segmentation host, or deploy the stack with a larger SegmentMemory.",
+        )
+
+
+def escalation_model(requested: Options, host: Host, config: ValidateConfig) -> str | None:
     """Return the model for a second attempt, or None. An explicitly requested model is never escalated.
 
     Raises:
-        InvalidOptionsError: the escalation model of the stack is unknown.
+        InvalidOptionsError: the escalation model of the stack is unknown, or too large for the host.
     """
     if requested.model != "auto" or config.escalation_model in (None, config.default_model):
         return None
-    registry.check_name(config.escalation_model, config.registry)
+    check_memory(config.escalation_model, host, config)
     return config.escalation_model
 
 

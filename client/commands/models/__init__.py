@@ -2,19 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Table
 from rich.text import Text
 
-from client.commands.console import ERR, OUT, error_text
+from client.commands.console import ERR, OUT
 from client.commands.models import weights
 from client.commands.models.weights import ModelInfo
 from client.commands.options import AsJson
-from core.segmentation.registry import CLASSICAL
+from client.commands.progress import TransferProgress
+from core.segmentation.registry import BUNDLED, CLASSICAL, MODELS
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -78,47 +77,10 @@ def fetch_models(
     bucket = to if to and to.startswith("s3://") else None
     source = weights.model_source(directory=Path(to) if to and not bucket else None, mirror=mirror)
     models = weights.select(names or [], source, all_free=all_free)
-    with _TransferProgress(ERR) as listener:
+    with TransferProgress(ERR) as listener:
         complete = weights.fetch(models, source, listener, bucket=bucket)
     if not complete:
         raise typer.Exit(1)
-
-
-class _TransferProgress:
-    """Shows one bar per transfer on a terminal, and prints one line per finished transfer."""
-
-    def __init__(self, console: Console) -> None:
-        columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-        self._progress = Progress(*columns, console=console, transient=True)
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> Self:
-        if self._progress.console.is_terminal:
-            self._progress.start()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        if self._progress.console.is_terminal:
-            self._progress.stop()
-
-    def moved(self, name: str, count_bytes: int, of_bytes: int) -> None:
-        """Update the bar of a file."""
-        if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(name)
-        self._progress.update(self._tasks[name], completed=count_bytes, total=of_bytes)
-
-    def done(self, name: str, result: str) -> None:
-        """Print the place of a file."""
-        self._end(name, Text.assemble(("done    ", "green"), f"{name}  {result}"))
-
-    def failed(self, name: str, error: Exception) -> None:
-        """Print the error of a transfer."""
-        self._end(name, Text.assemble(("failed  ", "red"), f"{name}  {error_text(error)}"))
-
-    def _end(self, name: str, line: Text) -> None:
-        if name in self._tasks:
-            self._progress.remove_task(self._tasks.pop(name))
-        self._progress.console.print(line)
 
 
 def _models_table(models: Sequence[ModelInfo]) -> Table:
@@ -155,7 +117,7 @@ def _weights_text(info: ModelInfo) -> Text:
         True: ("verified", "green"),
         False: ("not the pinned file", "red"),
     }[info.verified]
-    return Text(f"{info.path} ({state})", style=style)
+    return Text(f"{'included' if info.included else info.path} ({state})", style=style)
 
 
 def _notes(models: Sequence[ModelInfo], mirror: str) -> list[str]:
@@ -166,12 +128,13 @@ def _notes(models: Sequence[ModelInfo], mirror: str) -> list[str]:
     elif default.path:
         note = "* default on this machine: the best free model on disk that fits into memory"
     else:
-        note = f"* default on this machine: downloaded when an embedded cloud starts; {CLASSICAL} if that fails"
+        note = f"* default on this machine: downloaded when an embedded cloud starts; {BUNDLED} if that fails"
     return [
         "",
         f"{note}.",
         f"Missing weights are downloaded from {mirror}. To download them now, use pbr models fetch.",
+        f"Included: {BUNDLED}, by the authors of U-2-Net ({MODELS[BUNDLED].licence}, see NOTICE).",
         f"{CLASSICAL} is built in and needs no weights. It expects one centered subject.",
-        "The default of a stack is its parameter DefaultModel: birefnet-general-lite, which suits Lambda and Fargate, "
-        "or birefnet-general if the stack segments on GPUs.",
+        f"The default of a stack is its parameter DefaultModel: {BUNDLED} unless you set it. Larger models need more "
+        "memory: SegmentMemory.",
     ]

@@ -45,6 +45,7 @@ class ModelInfo:
         verified: whether their SHA-256 is the pinned one; None if it was not checked.
         url: URL from which they are downloaded.
         default: whether an embedded cloud would use this model by default.
+        included: whether these weights came with the installation.
     """
 
     model: Model
@@ -52,6 +53,7 @@ class ModelInfo:
     verified: bool | None
     url: str
     default: bool
+    included: bool = False
 
     @property
     def suits(self) -> str:
@@ -98,6 +100,7 @@ def list_models(source: ModelSource, *, verify: bool) -> list[ModelInfo]:
             verified=_is_pinned(model, source) if verify and source.find(model.name) else None,
             url=source.url(model),
             default=model.name == default,
+            included=source.find(model.name) == source.bundled / f"{model.name}.onnx",
         )
         for model in source.registry.values()
     ]

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from core.segmentation.registry import BUNDLED, Model
+from core.segmentation.registry import MODELS as MODELS_BY_NAME
 from embedded_cloud.deploy import translate
 from functions.api.config import ApiConfig
 from functions.runtime.safe_http import Policy
@@ -35,7 +37,13 @@ ENDPOINTS = [
 ]
 MODELS = [
     {},
-    {"ModelBucket": "weights", "EscalateOnReview": "true", "CustomModels": "[]", "AlertEmail": "who@example.com"},
+    {
+        "ModelBucket": "weights",
+        "EscalateOnReview": "true",
+        "SegmentMemory": "8192",
+        "CustomModels": "[]",
+        "AlertEmail": "who@example.com",
+    },
 ]
 COMBINATIONS = [{**w, **e, **m} for w, e, m in itertools.product(WORKERS, ENDPOINTS, MODELS)]
 FARGATE, OWN_GPU = WORKERS[1], WORKERS[3]
@@ -179,6 +187,8 @@ class Stack:
                 return all(values)
             case "Fn::Or", values:
                 return any(values)
+            case "Fn::Contains", [members, value]:
+                return value in map(str, members)
             case "Fn::EachMemberEquals", [members, value]:
                 return all(member == value for member in members)
         raise NotImplementedError(name)
@@ -287,6 +297,8 @@ def test_no_role_has_wildcard_permissions(stack: Stack) -> None:
         ({**FARGATE, "WorkerSubnets": "subnet-1"}, "WorkerSubnets requires"),
         ({**FARGATE, "WorkerSecurityGroups": "sg-1"}, "WorkerSecurityGroups requires"),
         ({"SageMakerEndpointName": "theirs", "SageMakerImageUri": IMAGE}, "mutually exclusive"),
+        ({"DefaultModel": "birefnet-general-lite"}, "require SegmentMemory"),
+        ({"EscalateOnReview": "true", "SegmentMemory": "6144"}, "require SegmentMemory"),
     ],
 )
 def test_contradictory_parameters_are_rejected(parameters: dict[str, str], why: str) -> None:
@@ -295,10 +307,24 @@ def test_contradictory_parameters_are_rejected(parameters: dict[str, str], why: 
 
 
 @pytest.mark.parametrize(
-    "parameters", [{**FARGATE, "SegmentationHost": "ecs"}, {**ASYNC, "SegmentationHost": "sagemaker"}]
+    "parameters",
+    [
+        {},
+        {**FARGATE, "SegmentationHost": "ecs"},
+        {**ASYNC, "SegmentationHost": "sagemaker"},
+        {"DefaultModel": "birefnet-general-lite", "SegmentMemory": "8192"},
+        {"EscalateOnReview": "true", "EscalationModel": "u2net"},
+    ],
 )
 def test_consistent_parameters_are_accepted(parameters: dict[str, str]) -> None:
     assert Stack(parameters).refusals() == []
+
+
+@pytest.mark.parametrize("memory", [3008, 4096, 6144, 8192, 10240])
+@pytest.mark.parametrize("model", MODELS_BY_NAME.values(), ids=lambda model: model.name)
+def test_a_default_model_is_accepted_if_it_fits_the_segment_function(model: Model, memory: int) -> None:
+    refused = Stack({"DefaultModel": model.name, "SegmentMemory": str(memory)}).refusals()
+    assert bool(refused) == (model.memory_bytes > memory << 20)
 
 
 # ---- The image
@@ -359,7 +385,7 @@ def test_the_endpoint_is_configured_for_its_instance(
     for name, value in environment(stack["SegmentationModel"]["PrimaryContainer"]).items():
         monkeypatch.setenv(name, value)
     config = InferenceConfig()
-    assert (config.pbr_device, config.default_model) == (device, "birefnet-general-lite")
+    assert (config.pbr_device, config.default_model) == (device, BUNDLED)
     [configuration] = stack.of_type("AWS::SageMaker::EndpointConfig")
     [variant] = configuration["ProductionVariants"]
     assert ("InferenceAmiVersion" in variant) == (device == "cuda"), "this AMI has the driver that the image needs"

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from client.cli import app
 from client.commands.models import weights
 from client.commands.models.weights import ModelInfo
-from core.segmentation.registry import MODELS, Model
+from core.segmentation.registry import BUNDLED, MODELS, Model
 from functions.runtime.weights import RELEASE, ModelSource, open_url
 from tests.fakes.stack_in_memory import OUTPUTS
 
@@ -110,8 +110,9 @@ def test_models_are_listed_with_license_and_source() -> None:
     for model in MODELS.values():
         [line] = [line for line in result.stdout.splitlines() if line.split(" ")[0] == model.name]
         assert model.licence in line and (" yes " if model.commercial_use else " no ") in line
-        assert f"{model.input_px} px" in line and model.file in line
+        assert f"{model.input_px} px" in line and ("included" if model.name == BUNDLED else model.file) in line
     assert RELEASE in result.stdout and "classical" in result.stdout
+    assert f"Included: {BUNDLED}" in result.stdout and "NOTICE" in result.stdout
 
 
 def test_mirror_and_custom_models_are_listed(monkeypatch: pytest.MonkeyPatch, shelf: Path) -> None:

@@ -1,3 +1,5 @@
+from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,7 +8,9 @@ import yaml
 from client.commands.up import choose_model, stack_parameters
 from client.local_cloud import DefaultModel, template
 from core.options import Host
-from core.segmentation.registry import CLASSICAL
+from core.segmentation.registry import BUNDLED, CLASSICAL, MODELS
+from functions.runtime.weights import ModelSource, open_url
+from tests.fakes.registry_entries import CONTENT, model
 
 MODEL = DefaultModel("classical", "requested", limited=False)
 
@@ -16,14 +20,53 @@ def test_a_requested_model_is_used() -> None:
 
 
 @pytest.mark.parametrize("name", [None, "auto"])
-def test_without_weights_classical_is_used_with_a_warning(
+def test_without_a_mirror_the_bundled_network_is_used_with_a_hint_and_no_warning(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str | None
 ) -> None:
     monkeypatch.setenv("PBR_MODEL_DIR", str(tmp_path))
     monkeypatch.setenv("PBR_MODEL_MIRROR", "http://localhost:9")
     chosen = choose_model(name)
+    assert (chosen.name, chosen.limited) == (BUNDLED, False)
+    better = next(model for model in MODELS if f"pbr models fetch {model} " in chosen.hint)
+    assert list(MODELS).index(better) < list(MODELS).index(BUNDLED)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> ModelSource:
+    """The bundled network, and a better one that can be downloaded."""
+    better, bundled = model("better"), model(BUNDLED)
+    (tmp_path / better.file).write_bytes(CONTENT)
+    (tmp_path / f"{BUNDLED}.onnx").write_bytes(CONTENT)
+    registry = {entry.name: entry for entry in (better, bundled)}
+    return ModelSource((tmp_path / "cache",), tmp_path.as_uri(), 10, registry, open_url, bundled=tmp_path)
+
+
+def test_a_better_network_is_downloaded_and_used_without_a_hint(
+    source: ModelSource, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = choose_model(None, source)
+    assert (chosen.name, chosen.limited, chosen.hint) == ("better", False, "")
+    assert "Downloading better" in capsys.readouterr().err
+    assert choose_model(None, source) == chosen
+    assert "Downloading" not in capsys.readouterr().err
+
+
+def test_ctrl_c_skips_the_download(source: ModelSource, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(url: str, timeout_s: float, start: int) -> Generator[bytes, None, None]:
+        yield CONTENT[:100]
+        raise KeyboardInterrupt
+
+    chosen = choose_model(None, replace(source, open_url=interrupted))
+    assert (chosen.name, chosen.limited) == (BUNDLED, False)
+    assert "pbr models fetch better" in chosen.hint
+    assert f"skipped, {BUNDLED} is used" in capsys.readouterr().err
+
+
+def test_without_any_weights_classical_is_used_with_a_warning(source: ModelSource, tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing"
+    chosen = choose_model(None, replace(source, mirror=nothing.as_uri(), bundled=nothing))
     assert (chosen.name, chosen.limited) == (CLASSICAL, True)
-    assert "PBR_MODEL_DIR" in chosen.reason and "quality is limited" in chosen.reason
+    assert "make setup" in chosen.reason and "quality is limited" in chosen.reason
 
 
 @pytest.mark.parametrize("host", Host)
