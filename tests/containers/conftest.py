@@ -193,7 +193,6 @@ def docker_client(
 def cloud(docker_client: docker.DockerClient) -> Iterator[EmbeddedCloud]:  # skipped without an engine
     """The project's template with all hosts, a custom model in a bucket, and no running worker."""
     parameters = {
-        "DefaultModel": "classical",
         "ModelBucket": network.BUCKET,
         "CustomModels": network.custom_models(),
         "SageMakerImageUri": IMAGE_URI,
@@ -259,7 +258,7 @@ def built(
     folder = tmp_path_factory.mktemp("sam")
     started = time.monotonic()
     done = subprocess.run(
-        [SAM, "build", "--template", str(ROOT / "template.yaml"), "--parameter-overrides", "DefaultModel=classical",
+        [SAM, "build", "--template", str(ROOT / "template.yaml"),
          "--build-dir", str(folder / "build"), "--cache-dir", str(folder / "cache")],
         cwd=ROOT, env=sam_environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -285,7 +284,7 @@ def containers(docker_client: docker.DockerClient, built: Path, measure: Callabl
     """The image built by sam. All functions share it."""
     template = yaml_parse(built.read_text())
     image = docker_client.images.get(template["Resources"]["SegmentFunction"]["Properties"]["ImageUri"])
-    measure("image, flavor cpu, no weights", f"{image.attrs['Size'] / 1e6:.0f} MB")
+    measure("image, flavor cpu", f"{image.attrs['Size'] / 1e6:.0f} MB")
     return Containers(docker_client, image)
 
 

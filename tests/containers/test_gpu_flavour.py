@@ -17,10 +17,8 @@ pytestmark = pytest.mark.skipif("PBR_TEST_GPU" not in os.environ, reason="Downlo
 
 @pytest.fixture(scope="module")
 def image(docker_client: docker.DockerClient, measure: Callable[[str, str], None]) -> Image:
-    built, _ = docker_client.images.build(
-        path=str(ROOT), target="gpu", buildargs={"MODELS": "classical"}, tag="precision-background-remover:gpu"
-    )
-    measure("image, flavor gpu, no weights", f"{built.attrs['Size'] / 1e6:.0f} MB")
+    built, _ = docker_client.images.build(path=str(ROOT), target="gpu", tag="precision-background-remover:gpu")
+    measure("image, flavor gpu", f"{built.attrs['Size'] / 1e6:.0f} MB")
     return built
 
 

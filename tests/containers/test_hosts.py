@@ -11,6 +11,7 @@ from PIL import Image
 
 from client.jobs import JobClient
 from client.stack import Stack
+from core.segmentation.registry import BUNDLED, MODELS
 from tests.conftest import ROOT
 from tests.containers import network
 from tests.containers.conftest import Containers, address, http, log_line
@@ -40,7 +41,7 @@ def test_worker_processes_a_request_from_the_queue(
 
 
 def test_worker_exits_without_the_configured_gpu(containers: Containers, worker: dict[str, Any]) -> None:
-    environment = {**worker["environment"], "DEFAULT_MODEL": network.NAME, "PBR_DEVICE": "cuda"}
+    environment = {**worker["environment"], "PBR_DEVICE": "cuda"}
     with containers.run(**{**worker, "environment": environment}) as container:
         assert container.wait(timeout=60)["StatusCode"] != 0
         assert "GpuUnavailableError" in container.logs().decode()
@@ -63,6 +64,7 @@ def test_endpoint_segments_jobs_and_images(
         of_job, facts = http(f"{url}/invocations", (ROOT / "events" / "segment.json").read_bytes())
         of_picture, picture = http(f"{url}/invocations", photograph, "image/png")
     assert (of_job, of_picture) == (200, 200), (facts, picture)
+    assert json.loads(facts)["weights_sha256"] == MODELS[BUNDLED].sha256
     location = {"Bucket": stack.outputs["WorkBucket"], "Key": json.loads(facts)["key"]}
     for file in (stack.s3.get_object(**location)["Body"].read(), picture):
         mask = Image.open(io.BytesIO(file))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.segmentation.registry import BUNDLED
 from tests.conftest import ROOT, disc
 
 pytestmark = pytest.mark.slow  # each command is a process, and pbr starts its own cloud
@@ -57,9 +58,7 @@ def processed(pbr: Pbr, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     (folder / "good.png").write_bytes(disc(seed=50))
     (folder / "bad.jpg").write_text("not an image")
     files = [str(folder / "good.png"), str(folder / "bad.jpg")]
-    done = pbr(
-        "process", *files, "--format", "webp", "--crop", "--model", "classical", "-o", str(folder / "out"), status=1
-    )
+    done = pbr("process", *files, "--format", "webp", "--crop", "-o", str(folder / "out"), status=1)
     return folder / "out", done.stderr.decode()
 
 
@@ -69,7 +68,7 @@ def test_a_photo_is_processed_with_the_requested_options(processed: tuple[Path, 
     assert (picture.format, picture.mode) == ("WEBP", "RGBA")
     assert all(140 < side < 170 for side in picture.size), "cropped to the disc"
     sidecar = json.loads((folder / "good.json").read_text())
-    assert sidecar["options"]["crop"] is True and sidecar["model"]["name"] == "classical"
+    assert sidecar["options"]["crop"] is True and (ON_AWS or sidecar["model"]["name"] == BUNDLED)
 
 
 def test_a_bad_file_is_reported_with_a_remedy_and_leaves_no_output(processed: tuple[Path, str]) -> None:
@@ -79,9 +78,9 @@ def test_a_bad_file_is_reported_with_a_remedy_and_leaves_no_output(processed: tu
 
 
 @pytest.mark.skipif(ON_AWS, reason="a deployed stack has its own default model")
-def test_missing_weights_are_reported_once(processed: tuple[Path, str]) -> None:
+def test_without_downloads_a_hint_but_no_warning_is_printed(processed: tuple[Path, str]) -> None:
     _, output = processed
-    assert output.count("PBR_MODEL_DIR") == 1
+    assert output.count("pbr models fetch") == 1 and "warning" not in output
 
 
 def test_standard_input_is_processed_to_standard_output(pbr: Pbr, processed: tuple[Path, str]) -> None:

@@ -17,7 +17,6 @@ pytestmark = pytest.mark.slow  # two clouds of its own; the state machine's test
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Deployed]:
     parameters = {
-        "DefaultModel": "classical",
         "SegmentationHost": "sagemaker",
         "SageMakerImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/background-remover:1",
         "SageMakerMode": "async",

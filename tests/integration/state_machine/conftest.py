@@ -12,9 +12,8 @@ from tests.integration.state_machine.mocks import MOCK_FILE
 
 @pytest.fixture(scope="package")
 def stack() -> Iterator[Deployed]:
-    """All three segmentation hosts, the classical segmenter, and mocks for executions that name a test case."""
+    """All three segmentation hosts with the default model, and mocks for executions that name a test case."""
     parameters = {
-        "DefaultModel": "classical",
         "WorkerImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/background-remover:1",
         "WorkerSubnets": "subnet-0a1b2c3d",
         "WorkerSecurityGroups": "sg-0a1b2c3d",

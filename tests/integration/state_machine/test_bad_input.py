@@ -116,6 +116,7 @@ def test_the_format_is_read_from_the_content_and_not_from_the_name(stack: Deploy
         ({"pbr-colour": "red"}, "options.colour"),
         pytest.param({"pbr-format": "gif"}, "options.format", marks=SLOW),
         pytest.param({"pbr-model": "u3net"}, "options.model", marks=SLOW),
+        ({"pbr-model": "birefnet-general"}, "options.model"),  # needs more memory than the segment function has
         pytest.param({"pbr-background-key": "backgrounds/none.png"}, "options.background_key", marks=SLOW),
         ({"pbr-roi": "0px 0px 321px 240px"}, "options.roi"),
     ],

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.segmentation.registry import BUNDLED, MODELS
 from tests.conftest import disc, file_of
 from tests.integration.deployment import Deployed
 
@@ -37,10 +38,8 @@ def test_an_upload_becomes_a_cut_out_with_a_sidecar(stack: Deployed) -> None:
     assert sidecar["degraded"] is False and sidecar["escalation"] is None
     assert sidecar["timings_s"].keys() == {"validate", "segment", "refine", "encode"}
     assert 0 <= sidecar["quality"]["score"] <= 1
-    assert sidecar["model"] == {"name": "classical", "weights_sha256": None, "host": "lambda"}
-    assert any("neural network" in warning for warning in sidecar["warnings"]), (
-        "the sidecar warns about the missing network"
-    )
+    assert sidecar["model"] == {"name": BUNDLED, "weights_sha256": MODELS[BUNDLED].sha256, "host": "lambda"}
+    assert sidecar["warnings"] == []
 
 
 @pytest.mark.parametrize(
@@ -137,6 +136,13 @@ def test_other_options_are_processed_separately(stack: Deployed) -> None:
 
 
 @pytest.mark.slow
+def test_the_sidecar_warns_about_a_result_without_a_network(stack: Deployed) -> None:
+    ended = stack.process("classical.png", disc(seed=5), {"pbr-model": "classical"})
+    assert ended.output["model"] == {"name": "classical", "weights_sha256": None, "host": "lambda"}
+    assert any("neural network" in warning for warning in ended.output["warnings"])
+
+
+@pytest.mark.slow
 def test_ten_simultaneous_uploads_of_one_image_are_segmented_once(stack: Deployed) -> None:
     data = disc(seed=6)
 
@@ -157,7 +163,8 @@ def test_the_other_hosts_segment_as_lambda_does(stack: Deployed, host: str, stat
     ended = stack.process(f"{host}.png", data, {"pbr-segmentation-host": host})
     assert ended.status == "SUCCEEDED", ended.cause
     assert state in ended.states and "SegmentOnLambda" not in ended.states
-    assert ended.output["model"]["host"] == host and ended.output["degraded"] is False
+    assert ended.output["model"] == {"name": BUNDLED, "weights_sha256": MODELS[BUNDLED].sha256, "host": host}
+    assert ended.output["degraded"] is False
 
 
 @pytest.mark.slow

@@ -6,14 +6,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
 import pytest
 
+from core.segmentation.registry import BUNDLED
 from tests.conftest import ROOT, disc
-from tests.fakes.tiny_networks import install, network
 from tests.integration.deployment import Deployed
 
 SAMPLE = json.loads((ROOT / "events/segment.json").read_text())
@@ -160,20 +159,12 @@ def test_the_jobs_of_a_killed_worker_are_done_by_another(line: Line) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_without_its_required_gpu_exits_with_one_clear_log_line(line: Line, tmp_path: Path) -> None:
+def test_a_worker_without_its_required_gpu_exits_with_one_clear_log_line(line: Line) -> None:
     import onnxruntime
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this machine may have a GPU")
-    model = install(tmp_path, "tiny", network())
-    described = {"name": model.name, "uri": model.uri, "sha256": model.sha256, "bytes": model.bytes, "input_px": 32}
-    settings = {
-        "DEFAULT_MODEL": "tiny",
-        "PBR_DEVICE": "cuda",
-        "PBR_MODEL_DIR": str(tmp_path),
-        "PBR_CUSTOM_MODELS": json.dumps([described]),
-    }
-    with Process(line.environment(**settings)) as worker:
+    with Process(line.environment(DEFAULT_MODEL=BUNDLED, PBR_DEVICE="cuda")) as worker:
         status, log = worker.ends()
     assert status == 1
     [entry] = map(json.loads, log)

@@ -103,7 +103,7 @@ def test_a_result_is_degraded_if_its_mask_is_not_from_the_requested_host(
 def test_a_job_has_the_model_and_keys_of_the_current_attempt() -> None:
     job = {key: value for key, value in STATE.items() if key not in {"segment", "refine"}} | {"escalation": ESCALATION}
     first, second = Job.model_validate(job), Job.model_validate({**job, "first": attempt(0.3)})
-    assert (first.model, first.mask_key, first.alpha_key) == ("classical", first.keys.mask, first.keys.alpha)
+    assert (first.model, first.mask_key, first.alpha_key) == ("u2netp", first.keys.mask, first.keys.alpha)
     assert (second.model, second.mask_key, second.alpha_key) == tuple(ESCALATION.values())
 
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from core.errors import GpuUnavailableError
+from core.segmentation.registry import BUNDLED, MODELS
 from functions.segment.ecs.worker import Worker, WorkerConfig
 from tests.conftest import file_of
 from tests.fakes import tiny_networks
@@ -55,6 +56,16 @@ def test_a_job_is_processed_reported_and_deleted_from_the_queue(disc_png: bytes)
     assert mask["host"] == "ecs" and mask["model"] == "classical"
     assert store.masks[mask["key"]].shape == (mask["height"], mask["width"])
     assert queue.deleted == ["0"]
+
+
+def test_a_worker_segments_with_the_bundled_network(disc_png: bytes) -> None:
+    queue, machine, store = Queue(message(model=BUNDLED)), Machine(), FakeStore(disc_png)
+    work_off(queue, machine, store, configured(default_model=BUNDLED))
+    mask = machine.successes["token"]
+    assert (mask["model"], mask["weights_sha256"]) == (BUNDLED, MODELS[BUNDLED].sha256)
+    plane = store.masks[mask["key"]]
+    height, width = plane.shape
+    assert plane[height // 2, width // 2] > 0.9 and plane[:10].max() < 0.1, "the disc in the center"
 
 
 def test_at_most_three_batches_are_in_progress(disc_png: bytes, tmp_path: Path) -> None:
@@ -270,12 +281,12 @@ def test_a_worker_ends_after_several_failed_predictions_in_a_row(tmp_path: Path)
     assert {*queue.deleted, *queue.returned, *untouched} == {"0", "1", "2", "3", "4"}
 
 
-def test_a_worker_without_its_configured_gpu_does_not_start(tmp_path: Path) -> None:
+def test_a_worker_without_its_configured_gpu_does_not_start() -> None:
     import onnxruntime
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this machine may have a GPU")
-    config = configured(tmp_path, tiny_networks.network(), default_model="net-0", pbr_device="cuda")
+    config = configured(default_model=BUNDLED, pbr_device="cuda")
     with pytest.raises(GpuUnavailableError):
         Worker(config, FakeStore(None), Queue(), Machine())
 

@@ -22,7 +22,7 @@ from core.errors import (
     UnsupportedFormatError,
 )
 from core.image import decode
-from core.segmentation.registry import CLASSICAL
+from core.segmentation.registry import BUNDLED, CLASSICAL, MODELS
 from core.segmentation.segment import segment
 from core.segmentation.sessions import Networks
 from core.types import Mask, Picture
@@ -112,7 +112,8 @@ def test_the_response_to_a_job_has_the_key_of_its_mask(disc_png: bytes) -> None:
     body, media_type = transform(segmenter(store), json.dumps(JOB).encode(), JSON)
     part = json.loads(body)
     assert media_type == JSON
-    assert (part["host"], part["model"], part["key"]) == ("sagemaker", CLASSICAL, JOB["keys"]["mask"])
+    assert (part["host"], part["model"], part["key"]) == ("sagemaker", BUNDLED, JOB["keys"]["mask"])
+    assert part["weights_sha256"] == MODELS[BUNDLED].sha256
     assert store.masks[part["key"]].shape == (part["height"], part["width"])
 
 
@@ -344,9 +345,7 @@ def test_an_endpoint_without_a_work_bucket_accepts_images_and_rejects_jobs(
 
 
 def test_a_missing_gpu_is_an_error_at_the_start(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    content = brightness()
-    describe_network(environment, content)
-    (tmp_path / "brightness.onnx").write_bytes(content)
+    environment.setenv("DEFAULT_MODEL", BUNDLED)
     environment.setenv("PBR_DEVICE", "cuda")
     environment.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(GpuUnavailableError):

@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 
 from core.errors import UnknownForegroundError
 from core.limits import MAX_BYTES
-from core.segmentation.registry import CLASSICAL, MODELS
+from core.segmentation.registry import BUNDLED, CLASSICAL, MODELS
 from core.segmentation.sessions import Networks
 from core.types import Picture
 from functions.contracts.errors import StorageUnavailableError
@@ -237,7 +237,7 @@ def process(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
         **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
         "PYTHONPATH": str(ROOT),
         "PBR_MODEL_DIR": str(tmp_path),
-        "DEFAULT_MODEL": CLASSICAL,
+        "DEFAULT_MODEL": BUNDLED,
         "SAGEMAKER_BIND_TO_PORT": str(port),
     }
     with subprocess.Popen(
