@@ -80,7 +80,7 @@ def test_a_bad_file_is_reported_with_a_remedy_and_leaves_no_output(processed: tu
 @pytest.mark.skipif(ON_AWS, reason="a deployed stack has its own default model")
 def test_without_downloads_a_hint_but_no_warning_is_printed(processed: tuple[Path, str]) -> None:
     _, output = processed
-    assert output.count("pbr models fetch") == 1 and "warning" not in output
+    assert output.count("pbr models fetch") == 1 and "no network weights" not in output
 
 
 def test_standard_input_is_processed_to_standard_output(pbr: Pbr, processed: tuple[Path, str]) -> None:
