@@ -150,10 +150,10 @@ def check_memory(model: str, host: Host, config: ValidateConfig) -> None:
     needed_bytes = config.registry[model].memory_bytes if model in config.registry else 0
     if host is Host.LAMBDA and needed_bytes > config.segment_memory_mb << 20:
         raise InvalidOptionsError(
-            f"The model needs {needed_bytes / 1e9:g} GB of memory, the segment function has {config.segment_memory_mb} MB",
+            f"The model needs {needed_bytes / 1e9:g} GB of memory; segmentation has {config.segment_memory_mb} MB",
             field="options.model",
             value=model,
-            remedy="Request a smaller model or another segmentation host, or deploy the stack with a larger SegmentMemory.",
+            remedy="Request a smaller model or another segmentation host, or deploy with a larger SegmentMemory.",
         )
 
 
