@@ -7,9 +7,8 @@ equal composites.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from skimage import data as photographs
 
 from bench.canvas import GAMMA, Canvas, Light, cover
+from bench.pictures import GroundTruth
 from bench.subjects import SUBJECTS, Draw, moving
 from core.types import Alpha, Rgb
 
@@ -25,7 +25,7 @@ COUNT: Final = 200
 
 _SIDES_PX: Final = (400, 600)
 _NOISE: Final = 0.006  # rms, of 1
-_PER_FOREGROUND: Final = 8
+_PER_FOREGROUND: Final = 4
 """Composites of each foreground of a dataset."""
 
 
@@ -35,27 +35,6 @@ class Half(StrEnum):
     TUNE = "tune"
     TEST = "test"
 
-
-@dataclass(frozen=True)
-class Composite:
-    """A picture with its true alpha and foreground.
-
-    Attributes:
-        name: unique in its half, e.g. ``test-plant-012``.
-        kind: what is drawn, or ``photograph``.
-        alpha: H x W float32 in [0, 1].
-        foreground: H x W x 3 uint8, sRGB; defined where alpha is above 0.
-    """
-
-    name: str
-    kind: str
-    rgb: Rgb
-    alpha: Alpha
-    foreground: Rgb
-
-
-Subject: TypeAlias = tuple[str, Rgb, Alpha]
-"""Name, picture and true alpha of a subject of a dataset."""
 
 _PHOTOGRAPHS: Final[dict[Half, tuple[Callable[[], Rgb], ...]]] = {
     Half.TUNE: (
@@ -70,8 +49,8 @@ _PHOTOGRAPHS: Final[dict[Half, tuple[Callable[[], Rgb], ...]]] = {
 
 
 def composites(
-    half: Half, *, count: int = COUNT, subjects: Sequence[Subject] = (), seed: int = 0
-) -> Iterator[Composite]:
+    half: Half, *, count: int = COUNT, subjects: Sequence[GroundTruth] = (), seed: int = 0
+) -> Iterator[GroundTruth]:
     """Yield the composites of a half, 0.16 to 0.36 MP each.
 
     Args:
@@ -86,13 +65,13 @@ def composites(
         rng = np.random.default_rng([seed, half is Half.TEST, number])
         light, alpha = _drawn(half, draw, rng)
         yield _composed(f"{half}-{draw.__name__}-{number:03d}", draw.__name__, light, alpha, half, rng)
-    for number, (name, rgb, alpha) in enumerate(list(subjects)[half is Half.TEST :: 2]):
-        light, fitted = _cut_out(rgb, alpha)
+    for number, subject in enumerate(list(subjects)[half is Half.TEST :: 2]):
+        light, fitted = _cut_out(subject.rgb, subject.alpha)
         for turn in range(_PER_FOREGROUND):
             rng = np.random.default_rng([seed, half is Half.TEST, 10_000 + number, turn])
             mirror = slice(None, None, -1 if turn % 2 else 1)
             yield _composed(
-                f"{half}-{name}-{turn}", "photograph", np.ascontiguousarray(light[:, mirror]),
+                f"{half}-{subject.name}-{turn}", "photograph", np.ascontiguousarray(light[:, mirror]),
                 np.ascontiguousarray(fitted[:, mirror]), half, rng,
             )  # fmt: skip
 
@@ -122,7 +101,7 @@ def _cut_out(rgb: Rgb, alpha: Alpha) -> tuple[Light, Alpha]:
     return np.asarray(foreground**GAMMA * fitted[..., None], np.float32), np.asarray(fitted, np.float32)
 
 
-def _composed(name: str, kind: str, light: Light, alpha: Alpha, half: Half, rng: np.random.Generator) -> Composite:
+def _composed(name: str, kind: str, light: Light, alpha: Alpha, half: Half, rng: np.random.Generator) -> GroundTruth:
     """Put a subject on a background in linear light, as a camera does, and add noise."""
     behind = (background(half, alpha.shape[1], alpha.shape[0], rng).astype(np.float32) / 255) ** GAMMA
     if rng.random() < 0.5:
@@ -130,7 +109,7 @@ def _composed(name: str, kind: str, light: Light, alpha: Alpha, half: Half, rng:
     seen = (light + (1 - alpha[..., None]) * behind).clip(0, 1) ** (1 / GAMMA)
     seen += rng.normal(0, _NOISE, seen.shape)
     foreground = (light / np.maximum(alpha[..., None], 1e-3)).clip(0, 1) ** (1 / GAMMA)
-    return Composite(name, kind, _bytes(seen), alpha, _bytes(foreground))
+    return GroundTruth(name, kind, _bytes(seen), alpha, _bytes(foreground))
 
 
 def _shadow(alpha: Alpha, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench import platform_info
+from bench.composites import Half, composites
 from bench.markdown import table
 from bench.measure import Case, Failure, measure
-from bench.pictures import GroundTruth, dataset, grained, synthetic
+from bench.pictures import GroundTruth, dataset, grained
 from core.image.encode import encode
 from core.options import Options, OutputFormat
 from core.types import Alpha, Rgb
@@ -50,7 +51,7 @@ def main() -> None:
     """Run the benchmark, print the tables, and write all files."""
     parser = argparse.ArgumentParser(prog="bench.encode", description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--dataset", type=Path, help="Folder with input/NAME.png and alpha/NAME.png. Default: synthetic pictures."
+        "--dataset", type=Path, help="Folder with input/NAME.png and alpha/NAME.png. Default: composites."
     )
     parser.add_argument(
         "--megapixels",
@@ -65,7 +66,7 @@ def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     report, figures = [f"Platform: {platform_info.describe()}."], {}
     for megapixels in arguments.megapixels:
-        pictures = dataset(arguments.dataset) if arguments.dataset else synthetic()
+        pictures = dataset(arguments.dataset) if arguments.dataset else composites(Half.TEST, count=10)
         measured = _measure(_resized(picture, megapixels) for picture in pictures)
         figures[f"{megapixels:g}"] = measured
         report.append(_table(megapixels, measured))

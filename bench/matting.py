@@ -1,223 +1,201 @@
-"""Compare errors and cost of the refined alpha with the bare mask, rembg's alpha matting, and pymatting.
+"""Compare alpha and the quality score with the truth, on masks of real networks, beside rembg's alpha matting.
 
-Every method processes every picture with every mask of ``bench.masks``. Methods that need a trimap process each picture
-once, with its ``trimap1``. Each method runs in a separate process per picture, so that peak memory can be measured.
-Usage:
+Three kinds of masks: of networks on a dataset's pictures, of networks on composites, and masks made from the true
+alpha. A real mask is displaced and undecided where its network errs; a made one is not, so that it shows only what the
+refinement does with an accurate mask. Usage:
 
-    make bench-matting [DATASET=folder] [PICTURES="GT01 GT04"] [SIDES="96 320"] [FAULTS="clean"] [METHODS="rembg high"]
+    make bench-matting [DATASET=folder] [MASKS=folder] [COUNT=200] [NETWORKS="u2netp"] [PICTURES="GT01 GT04"]
 
-Without DATASET, the benchmark uses synthetic pictures, fewer masks, and only one pymatting estimator. It writes alphas,
-contact sheets, ``matting.json`` and ``matting.md`` to ``out/bench-matting/``.
+Networks run here if their weights are in the directories of ``pbr models``. The benchmark writes contact sheets,
+``matting.json`` and ``matting.md`` to ``out/bench-matting/``, and keeps rembg's outputs there for the next run.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from bench import errors, matting_report, platform_info, sheet
-from bench.errors import Errors, Region
-from bench.masks import Fault, mask
-from bench.matting_methods import BARE, MASK_METHODS, REMBG, TRIMAP_METHODS, Method, warm_up
-from bench.matting_report import BAND, PICTURE, Result
-from bench.measure import Case, Cost, Failure, Measurement, measure
-from bench.pictures import GroundTruth, dataset, synthetic
-from core.types import Alpha, Rgb
+from bench import errors, masks, matting_methods, matting_report, platform_info, sheet
+from bench.composites import COUNT, Half, composites
+from bench.matting_methods import BARE, LEVELS, REMBG, Output
+from bench.matting_report import COMPOSITES, MADE, PHOTOGRAPHS, Result
+from bench.pictures import GroundTruth, dataset, network_masks
+from client import local_models
+from core.errors import UnknownForegroundError
+from core.segmentation.segment import segment
+from core.segmentation.sessions import Networks
+from core.types import Alpha, Mask, Precision, Rgb
+from functions.runtime import cgroup
+from functions.runtime.weights import ModelSource
 
 OUT: Final = Path(__file__).parent.parent / "out" / "bench-matting"
 
-_SIDES_PX: Final = (96, 160, 320, 1024)
-_FEW_SIDES_PX: Final = (96, 320)
-"""Mask sizes for synthetic pictures, which take rembg and pymatting three times as long as real ones."""
+_DEFAULT_NETWORK: Final = "u2netp"
+_MADE_SIDE_PX: Final = 320
+_MADE_COUNT: Final = 50
+"""Composites with made masks if there is no dataset."""
 
-_TIME_LIMIT_S: Final = 120.0
-"""Per mask."""
+_SHEET_ROWS: Final = 28
+_SHEET_COLUMNS: Final = ("picture", "truth", BARE, REMBG, *LEVELS)
 
-_TRIMAP_TIME_LIMIT_S: Final = 30.0
-"""Per trimap; shorter, because pymatting's slowest estimator would otherwise dominate the run time."""
-
-_TRIMAP: Final = "trimap1"
-_SHEET_SIDE_PX: Final = 320
-_SHEET_METHODS: Final = (BARE, REMBG, "standard", "high", "ultra_high")
-
-Hints: TypeAlias = dict[str, NDArray[Any]]
-"""Masks and trimaps by name."""
+Look: TypeAlias = Callable[[Rgb, Precision], Mask]
+"""Segments a picture as the product does at a precision level, second looks included."""
 
 
 @dataclass(frozen=True)
-class CallResult:
-    """Cost and warnings of one call; ``failed`` is the error if the call raised one and produced no alpha."""
+class Case:
+    """A picture and a mask of it.
 
-    wall_s: float
-    cpu_s: float
-    notes: tuple[str, ...] = ()
-    fell_back: bool = False
-    failed: str | None = None
+    Attributes:
+        group: the kind of mask, a heading of the report.
+        look: repeats the segmentation at a precision level; None if the mask is read from a file or made.
+    """
+
+    group: str
+    network: str
+    truth: GroundTruth
+    mask: Mask
+    look: Look | None = None
 
 
 def main() -> None:
     """Run the benchmark, print the report, and write all files."""
     arguments = _arguments()
     OUT.mkdir(parents=True, exist_ok=True)
-    truths = [
-        truth
-        for truth in (dataset(arguments.dataset) if arguments.dataset else synthetic())
-        if not arguments.pictures or truth.name in arguments.pictures
-    ]
-    results = run(truths, arguments.sides, arguments.faults, {BARE, *arguments.methods}, OUT)
+    started, results, crops = time.monotonic(), [], Crops()
+    for number, case in enumerate(cases(arguments), 1):
+        result, alphas = judge(case, OUT / "peer")
+        results.append(result)
+        crops.add(case, alphas)
+        spent_s = time.monotonic() - started
+        print(f"{number}: {case.group}, {case.network}, {case.truth.name}, {spent_s:.0f} s", flush=True)
     where = platform_info.describe()
     report = matting_report.markdown(results, where)
     (OUT / "matting.md").write_text(f"{report}\n")
     (OUT / "matting.json").write_text(json.dumps({"platform": where, "results": [asdict(one) for one in results]}))
-    if _SHEET_SIDE_PX in arguments.sides:
-        for fault in arguments.faults:
-            _contact_sheet(truths, _name(_SHEET_SIDE_PX, fault)).save(OUT / f"contact-sheet-{fault}.png")
+    crops.write(OUT)
     print(report)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.matting", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--dataset",
-        type=Path,
-        help="Folder with input/, alpha/ and, optionally, trimap1/. Default: synthetic pictures.",
-    )
-    parser.add_argument("--pictures", nargs="+", help="Names of pictures. Default: all.")
-    parser.add_argument("--sides", type=int, nargs="+", help="Longer sides of the masks in pixels, e.g. 96 320.")
-    parser.add_argument(
-        "--faults", type=Fault, nargs="+", default=list(Fault), help="Faults of the masks. Default: all."
-    )
-    every = [*MASK_METHODS, *TRIMAP_METHODS]
-    parser.add_argument(
-        "--methods", nargs="+", choices=every, help="Methods to compare. The bare mask is always included."
-    )
-    arguments = parser.parse_args()
-    arguments.sides = arguments.sides or (_SIDES_PX if arguments.dataset else _FEW_SIDES_PX)
-    arguments.methods = arguments.methods or (every if arguments.dataset else [*MASK_METHODS, "pymatting cf"])
-    return arguments
+    parser.add_argument("--dataset", type=Path, help="Folder with input/NAME.png and alpha/NAME.png.")
+    parser.add_argument("--masks", type=Path, help="Folder with masks of the dataset's pictures, NAME.NETWORK.png.")
+    parser.add_argument("--count", type=int, default=COUNT, help="Drawn composites, e.g. 20.")
+    parser.add_argument("--networks", nargs="+", help="Networks to run. Default: all whose weights are here.")
+    parser.add_argument("--pictures", nargs="+", help="Pictures of the dataset. Default: all.")
+    return parser.parse_args()
 
 
-def run(
-    truths: Sequence[GroundTruth], sides_px: Sequence[int], faults: Sequence[Fault], methods: Collection[str], out: Path
-) -> list[Result]:
-    """Run methods on pictures and compare their alphas with the truth.
+def cases(arguments: argparse.Namespace) -> Iterator[Case]:
+    """Yield the cases of all groups."""
+    source = ModelSource(local_models.directories(), registry=local_models.registry())
+    here = [name for name, model in source.registry.items() if model.general and source.find(name)]
+    names = arguments.networks or here or [_DEFAULT_NETWORK]
+    networks = Networks(source, threads=cgroup.cpus(), most=len(names))
+    truths = list(dataset(arguments.dataset)) if arguments.dataset else []
+    shown = [truth for truth in truths if not arguments.pictures or truth.name in arguments.pictures]
+    for truth in shown:
+        given = network_masks(arguments.masks, truth.name) if arguments.masks else {}
+        for name in dict.fromkeys((*given, *names)):
+            yield from _case(PHOTOGRAPHS, name, truth, networks if name in names else None, given.get(name))
+    for truth in composites(Half.TEST, count=arguments.count, subjects=truths):
+        for name in names:
+            yield from _case(COMPOSITES, name, truth, networks)
+    for truth in shown or composites(Half.TEST, count=min(_MADE_COUNT, arguments.count)):
+        yield Case(MADE, f"{_MADE_SIDE_PX} px", truth, masks.mask(truth.alpha, _MADE_SIDE_PX, masks.Fault.CLEAN))
+
+
+def _case(
+    group: str, network: str, truth: GroundTruth, networks: Networks | None, given: Mask | None = None
+) -> Iterator[Case]:
+    """Yield the case of a network's mask, given or predicted; nothing if the network finds no subject."""
+    look = looking(networks, network) if networks else None
+    try:
+        mask = given if given is not None else segment(truth.rgb, network, networks).mask if networks else None
+    except UnknownForegroundError:
+        mask = None
+    if mask is None:
+        print(f"{group}, {network}, {truth.name}: no subject was found and the picture is left out", flush=True)
+    else:
+        yield Case(group, network, truth, mask, look)
+
+
+def looking(networks: Networks, network: str) -> Look:
+    """Return the segmentation of a network at a precision level."""
+    return lambda rgb, precision: segment(rgb, network, networks).mask
+
+
+def judge(case: Case, cache: Path) -> tuple[Result, dict[str, Alpha]]:
+    """Run all methods on a case; return their errors, and alphas by method.
 
     Args:
-        truths: pictures with their true alphas.
-        sides_px: longer sides of the masks.
-        faults: faults of the masks.
-        methods: keys of ``MASK_METHODS`` and ``TRIMAP_METHODS``; must include the bare mask.
-        out: folder for the alphas, with one subfolder per picture.
+        case: the picture and its mask.
+        cache: folder of rembg's earlier outputs.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    results: list[Result] = []
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=len(truths) * len(methods))
-        for truth in truths:
-            masks: Hints = {_name(side, fault): mask(truth.alpha, side, fault) for side in sides_px for fault in faults}
-            trimaps: Hints = {name: trimap for name, trimap in truth.trimaps.items() if name == _TRIMAP}
-            for method in (known for known in (*MASK_METHODS, *TRIMAP_METHODS) if known in methods):
-                progress.update(task, description=f"{truth.name}, {method}")
-                results += _measure(truth, method, masks if method in MASK_METHODS else trimaps, out / truth.name)
-                progress.advance(task)
-    return results
+    rgb, truth = case.truth.rgb, case.truth.alpha
+    outputs = {BARE: matting_methods.bare(rgb, case.mask), REMBG: matting_methods.rembg(rgb, case.mask, cache)}
+    failures = {}
+    whole: dict[str, Output] = {}
+    for precision in Precision:
+        try:
+            outputs[precision.value] = matting_methods.refined(rgb, case.mask, precision)
+            whole[precision.value] = _from_picture(case, precision, outputs[precision.value])
+        except UnknownForegroundError as error:
+            failures[precision.value] = str(error)
+    qualities = {level: output.quality for level, output in outputs.items() if output.quality}
+    result = Result(
+        group=case.group,
+        network=case.network,
+        picture=case.truth.name,
+        kind=case.truth.kind,
+        errors={name: errors.compare(output.alpha, truth) for name, output in outputs.items()},
+        from_picture={name: errors.compare(output.alpha, truth) for name, output in whole.items()} if case.look else {},
+        seconds={name: output.seconds for name, output in outputs.items()},
+        scores={level: quality.score for level, quality in qualities.items()},
+        review=any(quality.review for level, quality in qualities.items() if level == Precision.HIGH),
+        notes={name: output.notes for name, output in outputs.items() if output.notes},
+        failures=failures,
+    )
+    return result, {name: output.alpha for name, output in outputs.items()}
 
 
-def _name(side_px: int, fault: Fault) -> str:
-    return f"{side_px}-{fault}"
+def _from_picture(case: Case, precision: Precision, one_look: Output) -> Output:
+    """Return the output of the whole path from picture to alpha."""
+    if case.look is None:
+        return one_look
+    mask = case.look(case.truth.rgb, precision)
+    same = mask.shape == case.mask.shape and bool(np.array_equal(mask, case.mask))
+    return one_look if same else matting_methods.refined(case.truth.rgb, mask, precision)
 
 
-def _measure(truth: GroundTruth, method: str, hints: Hints, folder: Path) -> Iterator[Result]:
-    """Run a method on all hints of a picture in a separate process, and yield the errors for each hint."""
-    if not hints:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = {hint: _path(folder, hint, method) for hint in hints}
-    for path in paths.values():
-        path.unlink(missing_ok=True)  # left by an earlier run
-    limit_s = (_TIME_LIMIT_S if method in MASK_METHODS else _TRIMAP_TIME_LIMIT_S) * len(hints)
-    case = Case(_prepare, (method, truth.rgb, hints, paths), rounds=1, time_limit_s=limit_s)
-    outcome = measure({method: case})[method]
-    for hint in hints:
-        called = _call_result(outcome, hint)
-        yield Result(
-            picture=truth.name,
-            hint=hint,
-            method=method,
-            errors=None if called.failed else _judge(truth, hint, method, folder),
-            peak_bytes=outcome.peak_bytes if isinstance(outcome, Cost) else None,
-            **vars(called),
-        )
+@dataclass
+class Crops:
+    """The most uncertain crop of pictures and alphas, by group and network."""
 
+    rows: dict[str, dict[str, Sequence[Rgb | Alpha | None]]] = field(default_factory=dict)
 
-def _call_result(outcome: Measurement, hint: str) -> CallResult:
-    if isinstance(outcome, Failure):
-        return CallResult(0, 0, failed=outcome.reason)
-    result: CallResult = outcome.result[hint]
-    return result
+    def add(self, case: Case, alphas: dict[str, Alpha]) -> None:
+        """Keep the crops of a case, unless its sheet is full."""
+        rows = self.rows.setdefault(f"{case.group}-{case.network}".replace(" ", "-"), {})
+        if len(rows) < _SHEET_ROWS:
+            window = sheet.busiest_window(case.truth.alpha)
+            shown = (alphas.get(name) for name in _SHEET_COLUMNS[2:])
+            rows[case.truth.name] = [
+                case.truth.rgb[window],
+                case.truth.alpha[window],
+                *(None if alpha is None else alpha[window] for alpha in shown),
+            ]
 
-
-def _judge(truth: GroundTruth, hint: str, method: str, folder: Path) -> dict[str, Errors]:
-    """Compare an alpha with the truth, in the uncertain band and in the whole picture."""
-    seen = truth.alpha if hint == _TRIMAP else _read(_path(folder, hint, BARE))
-    band = errors.band(truth.alpha, seen, truth.trimaps.get(_TRIMAP))
-    regions: Mapping[str, Region] = {BAND: band, PICTURE: np.ones_like(band)}
-    return errors.compare(_read(_path(folder, hint, method)), truth.alpha, regions)
-
-
-def _path(folder: Path, hint: str, method: str) -> Path:
-    return folder / f"{hint}-{method.replace(' ', '-')}.png"
-
-
-def _read(path: Path) -> Alpha:
-    return np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), np.float32) / np.float32(255)
-
-
-# Runs in the child process, which writes alphas to files to keep its memory and its messages small.
-
-
-def _prepare(method: str, rgb: Rgb, hints: Hints, paths: Mapping[str, Path]) -> Callable[[], dict[str, CallResult]]:
-    function = {**MASK_METHODS, **TRIMAP_METHODS}[method]
-    warm_up(function, next(iter(hints.values())))
-    return partial(_call_all, function, rgb, hints, paths)
-
-
-def _call_all(method: Method, rgb: Rgb, hints: Hints, paths: Mapping[str, Path]) -> dict[str, CallResult]:
-    return {name: _call(method, rgb, hint, paths[name]) for name, hint in hints.items()}
-
-
-def _call(method: Method, rgb: Rgb, hint: NDArray[Any], path: Path) -> CallResult:
-    cpu, wall = time.process_time(), time.perf_counter()
-    try:
-        output = method(rgb, hint)
-    except Exception as error:  # record any error and continue with the other methods
-        failed = f"{type(error).__name__}: {error}"
-        return CallResult(time.perf_counter() - wall, time.process_time() - cpu, failed=failed)
-    wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
-    cv2.imwrite(str(path), output.alpha, (cv2.IMWRITE_PNG_COMPRESSION, 1))
-    return CallResult(wall_s, cpu_s, output.notes, output.fell_back)
-
-
-def _contact_sheet(truths: Sequence[GroundTruth], hint: str) -> Image.Image:
-    """Draw the most uncertain crop of each picture and the alphas of all methods for one kind of mask."""
-    rows = {}
-    for truth in truths:
-        window = sheet.busiest_window(truth.alpha)
-        paths = [_path(OUT / truth.name, hint, method) for method in _SHEET_METHODS]
-        alphas = [truth.alpha, *(_read(path) if path.exists() else None for path in paths)]
-        rows[truth.name] = [truth.rgb[window], *(None if alpha is None else alpha[window] for alpha in alphas)]
-    return sheet.draw(("picture", "truth", *_SHEET_METHODS), rows)
+    def write(self, folder: Path) -> None:
+        """Write one contact sheet per group and network."""
+        for name, rows in self.rows.items():
+            sheet.draw(_SHEET_COLUMNS, rows).save(folder / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -1,94 +1,96 @@
-"""The matting methods to compare. Each computes alpha from a picture and a hint, which is a mask or a trimap."""
+"""The matting methods to compare. Each computes alpha from a picture and a mask."""
 
-from collections.abc import Callable
+import hashlib
+import time
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final, TypeAlias
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from bench import rembg_peer
-from core.matting import refine
-from core.types import Mask, Precision, Rgb
-
-
-@dataclass(frozen=True)
-class MethodOutput:
-    """The output of a method.
-
-    Attributes:
-        alpha: H x W uint8.
-        notes: warnings of the method.
-        fell_back: True if the method failed and returned its input mask instead.
-    """
-
-    alpha: NDArray[np.uint8]
-    notes: tuple[str, ...] = ()
-    fell_back: bool = False
-
-
-Method: TypeAlias = Callable[[Rgb, Any], MethodOutput]
+from core.matting.quality import Quality, assess
+from core.matting.refine import refine
+from core.types import Alpha, Mask, Precision, Rgb
 
 BARE: Final = "bare mask"
 REMBG: Final = "rembg"
+LEVELS: Final = tuple(level.value for level in Precision)
 
 
-def bare(rgb: Rgb, mask: Mask) -> MethodOutput:
+@dataclass(frozen=True)
+class Output:
+    """The output of a method.
+
+    Attributes:
+        alpha: H x W float32 in [0, 1].
+        quality: the estimated quality; None for the methods of others.
+        notes: warnings of the method.
+    """
+
+    alpha: Alpha
+    seconds: float
+    quality: Quality | None = None
+    notes: tuple[str, ...] = ()
+
+
+def bare(rgb: Rgb, mask: Mask) -> Output:
     """Resize the mask: bicubic to enlarge, area averaging to reduce."""
+    started = time.perf_counter()
     height, width = rgb.shape[:2]
     shrinks = mask.shape[0] > height or mask.shape[1] > width
     resized = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-    return MethodOutput(_as_uint8(resized))
+    return Output(np.asarray(resized.clip(0, 1), np.float32), time.perf_counter() - started)
 
 
-def refined(rgb: Rgb, mask: Mask, *, precision: Precision) -> MethodOutput:
-    """Refine the mask with ``core.matting.refine``."""
-    matte = refine.refine(rgb, mask, precision=precision)
-    return MethodOutput(_as_uint8(matte.alpha), tuple(matte.report["warnings"]))
+def refined(rgb: Rgb, mask: Mask, precision: Precision) -> Output:
+    """Refine the mask with ``core.matting.refine`` and assess it; only the refinement is timed.
 
-
-def rembg(rgb: Rgb, mask: Mask) -> MethodOutput:
-    """Run rembg's alpha matting with its default options, on the mask instead of a network's prediction."""
-    removal = rembg_peer.remove(rgb, mask, alpha_matting=True)
-    if not isinstance(removal.output, np.ndarray):
-        raise TypeError(f"rembg returned {type(removal.output).__name__} for an array; expected an array")
-    failed = removal.swallowed is not None
-    return MethodOutput(removal.output[..., 3], (removal.swallowed,) if removal.swallowed else (), fell_back=failed)
-
-
-def estimated(rgb: Rgb, trimap: NDArray[np.uint8], *, estimator: str) -> MethodOutput:
-    """Estimate alpha from a trimap with pymatting."""
-    import pymatting
-
-    estimate = getattr(pymatting, f"estimate_alpha_{estimator}")
-    known = np.select([trimap == 0, trimap == 255], [0.0, 1.0], 0.5)
-    return MethodOutput(_as_uint8(estimate(rgb / 255, known)))
-
-
-MASK_METHODS: Final[dict[str, Method]] = {
-    BARE: bare,
-    REMBG: rembg,
-    **{level.value: partial(refined, precision=level) for level in Precision},
-}
-TRIMAP_METHODS: Final[dict[str, Method]] = {
-    f"pymatting {name}": partial(estimated, estimator=name) for name in ("cf", "knn", "lbdm", "lkm", "rw")
-}
-
-
-def warm_up(method: Method, hint: NDArray[Any]) -> None:
-    """Run a method on a small picture, so that imports and compilation are not measured.
-
-    ``hint`` decides whether the small picture gets a mask or a trimap.
+    Raises:
+        UnknownForegroundError: the mask holds no certain foreground.
     """
-    rgb = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
-    unknown, full = (128, 255) if hint.dtype == np.uint8 else (0.5, 1.0)
-    small = np.zeros((48, 48), hint.dtype)
-    small[12:36, 12:36] = unknown
-    small[16:32, 16:32] = full
-    method(rgb, small)
+    started = time.perf_counter()
+    matte = refine(rgb, mask, precision=precision)
+    seconds = time.perf_counter() - started
+    return Output(_rounded(matte.alpha), seconds, assess(mask, matte), tuple(matte.report["warnings"]))
 
 
-def _as_uint8(alpha: NDArray[Any]) -> NDArray[np.uint8]:
-    return np.asarray(np.rint(alpha.clip(0, 1) * 255), np.uint8)
+def rembg(rgb: Rgb, mask: Mask, cache: Path) -> Output:
+    """Run rembg's alpha matting with its default options, on the mask instead of a network's prediction.
+
+    rembg returns the bare mask if its matting fails; a note then has the reason.
+
+    Args:
+        rgb: the picture.
+        mask: h x w float32 in [0, 1].
+        cache: folder of earlier outputs, by a hash of the inputs and the versions.
+    """
+    versions = f"{version('rembg')} {version('pymatting')} {rgb.shape} {mask.shape}".encode()
+    key = hashlib.sha256(versions + rgb.tobytes() + mask.tobytes()).hexdigest()
+    path = cache / f"{key[:32]}.npz"
+    if not path.exists():
+        started = time.perf_counter()
+        removal = rembg_peer.remove(rgb, mask, alpha_matting=True)
+        seconds = time.perf_counter() - started
+        cache.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        with part.open("wb") as file:
+            np.savez_compressed(
+                file, alpha=np.asarray(removal.output)[..., 3], seconds=seconds, note=removal.swallowed or ""
+            )
+        part.replace(path)
+    with np.load(path) as stored:
+        note = str(stored["note"])
+        return Output(
+            np.asarray(stored["alpha"] / np.float32(255), np.float32),
+            float(stored["seconds"]),
+            None,
+            (note,) * bool(note),
+        )
+
+
+def _rounded(alpha: Alpha) -> Alpha:
+    """Return alpha in steps of 1/255, as a result file has it."""
+    return np.asarray(np.rint(alpha * 255) / 255, np.float32)

@@ -1,21 +1,15 @@
-"""Pictures with a true alpha: synthetic ones, or a dataset with the layout of alphamatting.com."""
+"""Pictures with a true alpha, and datasets of them with the layout of alphamatting.com."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bench import scenes
-from core.types import Alpha, Rgb
-
-Trimap: TypeAlias = NDArray[np.uint8]
-"""H x W: 0 background, 255 foreground, 128 unknown."""
-
-_TRIMAP_MARGIN_PX: Final = 4
+from core.types import Alpha, Mask, Rgb
 
 
 class DatasetError(Exception):
@@ -27,32 +21,23 @@ class GroundTruth:
     """A picture and its true alpha.
 
     Attributes:
-        kind: the structure that the picture shows; ``photograph`` if read from a folder.
+        kind: the subject that was drawn; ``photograph`` if read from a folder.
         alpha: H x W float32 in [0, 1].
-        trimaps: trimaps by name; may be empty.
+        foreground: H x W x 3 uint8, the subject's own colors, defined where alpha is above 0; None if unknown.
     """
 
     name: str
     kind: str
     rgb: Rgb
     alpha: Alpha
-    trimaps: Mapping[str, Trimap] = field(default_factory=dict)
-
-
-def synthetic(seed: int = 0) -> Iterator[GroundTruth]:
-    """Yield one picture of each scene in ``bench.scenes``, 0.5 to 0.7 MP. Equal seeds give equal pictures."""
-    for number, scene in enumerate(scenes.SCENES):
-        rgb, alpha = scene(np.random.default_rng([seed, number]))
-        name = scene.__name__
-        yield GroundTruth(name, kind=name, rgb=rgb, alpha=alpha, trimaps={"trimap1": _trimap(alpha)})
+    foreground: Rgb | None = None
 
 
 def dataset(directory: Path) -> Iterator[GroundTruth]:
     """Return the pictures of a folder, sorted by name.
 
     Args:
-        directory: has ``input/NAME.png`` and ``alpha/NAME.png`` of equal size. ``trimap1/`` and ``trimap2/`` are
-            optional; if present, they must have a file for every picture.
+        directory: has ``input/NAME.png`` and ``alpha/NAME.png`` of equal size.
 
     Raises:
         DatasetError: the layout of the folder differs, or a file cannot be read.
@@ -60,13 +45,26 @@ def dataset(directory: Path) -> Iterator[GroundTruth]:
     names = sorted(path.name for path in (directory / "input").glob("*.png"))
     if not names:
         raise DatasetError(f"{directory} has no pictures. Store them as {directory / 'input'}/NAME.png.")
-    trimaps = [folder for folder in ("trimap1", "trimap2") if (directory / folder).is_dir()]
-    for folder in ("alpha", *trimaps):
-        if missing := [name for name in names if not (directory / folder / name).is_file()]:
-            raise DatasetError(
-                f"{directory / folder} lacks {', '.join(missing)}. Every picture in input/ needs a file there."
-            )
-    return (_read(directory, name, trimaps) for name in names)
+    if missing := [name for name in names if not (directory / "alpha" / name).is_file()]:
+        raise DatasetError(
+            f"{directory / 'alpha'} lacks {', '.join(missing)}. Every picture in input/ needs a file there."
+        )
+    return (_read(directory, name) for name in names)
+
+
+def network_masks(directory: Path, picture: str) -> dict[str, Mask]:
+    """Return the masks ``PICTURE.NETWORK.png`` of a picture, 8 or 16 bits, by the name of the network.
+
+    Raises:
+        DatasetError: a file cannot be read.
+    """
+    masks = {}
+    for path in sorted(directory.glob(f"{picture}.*.png")):
+        mask = _decode(path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
+        masks[path.name.removeprefix(f"{picture}.").removesuffix(".png")] = np.asarray(
+            mask / np.iinfo(mask.dtype).max, np.float32
+        )
+    return masks
 
 
 def grained(rgb: Rgb, levels: float) -> Rgb:
@@ -76,17 +74,15 @@ def grained(rgb: Rgb, levels: float) -> Rgb:
     return np.asarray(cv2.add(rgb, noise, dtype=cv2.CV_8U), np.uint8)
 
 
-def _read(directory: Path, name: str, trimaps: list[str]) -> GroundTruth:
+def _read(directory: Path, name: str) -> GroundTruth:
     bgr = _decode(directory / "input" / name, cv2.IMREAD_COLOR)
-    planes = {folder: _decode(directory / folder / name, cv2.IMREAD_GRAYSCALE) for folder in ("alpha", *trimaps)}
-    for folder, plane in planes.items():
-        if plane.shape != bgr.shape[:2]:
-            raise DatasetError(
-                f"{folder}/{name} is {plane.shape[::-1]}, but input/{name} is {bgr.shape[1::-1]}. Use equal sizes."
-            )
-    alpha = np.asarray(planes.pop("alpha") / 255, np.float32)
+    alpha = _decode(directory / "alpha" / name, cv2.IMREAD_GRAYSCALE)
+    if alpha.shape != bgr.shape[:2]:
+        raise DatasetError(
+            f"alpha/{name} is {alpha.shape[::-1]}, but input/{name} is {bgr.shape[1::-1]}. Use equal sizes."
+        )
     rgb = np.ascontiguousarray(bgr[..., ::-1])
-    return GroundTruth(Path(name).stem, "photograph", rgb, alpha, planes)
+    return GroundTruth(Path(name).stem, "photograph", rgb, np.asarray(alpha / 255, np.float32))
 
 
 def _decode(path: Path, flags: int) -> NDArray[Any]:
@@ -94,11 +90,3 @@ def _decode(path: Path, flags: int) -> NDArray[Any]:
     if decoded is None:
         raise DatasetError(f"{path} is not a picture that OpenCV can read.")
     return decoded
-
-
-def _trimap(alpha: Alpha) -> Trimap:
-    """Return a trimap as a person would draw it: the soft pixels with a margin are unknown."""
-    soft = ((alpha > 0.01) & (alpha < 0.99)).astype(np.uint8)
-    side = 2 * _TRIMAP_MARGIN_PX + 1
-    unknown = cv2.dilate(soft, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))) > 0
-    return np.where(unknown, 128, np.where(alpha > 0.5, 255, 0)).astype(np.uint8)

@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 from skimage import data as photographs
 
 from bench import platform_info
+from bench.canvas import cover
+from bench.composites import Half, composites
 from bench.masks import Fault, mask
 from bench.measure import Case, Failure, Measurement, measure
-from bench.pictures import dataset, synthetic
-from bench.scenes import cover
+from bench.pictures import dataset
 from bench.speed import portrait
 from core.matting import compiled, foreground, refine
 from core.types import Alpha, Precision, Rgb
@@ -108,7 +109,7 @@ def main() -> None:
     parser.add_argument(
         "--dataset",
         type=Path,
-        help="Folder with input/, alpha/ and, optionally, foreground/. Default: synthetic pictures.",
+        help="Folder with input/, alpha/ and, optionally, foreground/. Default: composites.",
     )
     parser.add_argument("--megapixels", type=float, default=12, help="Size of the timed picture, e.g. 12.")
     arguments = parser.parse_args()
@@ -142,7 +143,7 @@ def main() -> None:
 
 def _composites(directory: Path | None) -> Iterator[Composite]:
     scenery = [photographs.chelsea(), photographs.coffee(), photographs.astronaut(), photographs.rocket()]
-    for number, truth in enumerate(dataset(directory) if directory else synthetic()):
+    for number, truth in enumerate(dataset(directory) if directory else composites(Half.TEST, count=8)):
         height, width = truth.alpha.shape
         own = directory / "foreground" / f"{truth.name}.png" if directory else None
         if own and own.is_file():
