@@ -1,4 +1,4 @@
-"""The matting benchmark: runs, errors, report, and contact sheets."""
+"""The matting benchmark: methods, report, and contact sheets."""
 
 from pathlib import Path
 
@@ -8,11 +8,12 @@ import pytest
 
 from bench import matting_report, sheet
 from bench.errors import Errors
-from bench.masks import Fault
-from bench.matting import run
-from bench.matting_methods import BARE, REMBG
-from bench.matting_report import BAND, PICTURE, Result
+from bench.masks import Fault, mask
+from bench.matting import Case, judge
+from bench.matting_methods import BARE, LEVELS, REMBG
+from bench.matting_report import COMPOSITES, MADE, PHOTOGRAPHS, Result
 from bench.pictures import GroundTruth
+from core.types import Mask, Precision, Rgb
 
 
 @pytest.fixture(scope="module")
@@ -24,61 +25,86 @@ def disc() -> GroundTruth:
     return GroundTruth("disc", "disc", rgb, alpha)
 
 
-def result(hint: str, method: str, sad: float, **facts: object) -> Result:
-    errors = Errors(sad, sad**2, sad, sad)
-    return Result("cup", hint, method, {PICTURE: errors, BAND: errors}, 0.1, 0.1, 10**6, **facts)
+def result(picture: str, group: str = COMPOSITES, network: str = "u2netp", **sad: float) -> Result:
+    errors = {name.replace("_mask", " mask"): Errors(value, value / 100, value) for name, value in sad.items()}
+    return Result(group, network, picture, "cup", errors, seconds=dict.fromkeys(errors, 0.1))
 
 
-def test_every_method_has_a_result_for_every_mask(disc: GroundTruth, tmp_path: Path) -> None:
-    results = run([disc], (24, 48), [Fault.CLEAN], {BARE, "standard"}, tmp_path)
-    by_case = {(one.method, one.hint): one for one in results}
-    assert set(by_case) == {(method, hint) for method in (BARE, "standard") for hint in ("24-clean", "48-clean")}
-    for hint in ("24-clean", "48-clean"):
-        bare, standard = (by_case[method, hint].errors for method in (BARE, "standard"))
-        assert bare and standard
-        assert standard[PICTURE].sad < 0.5 * bare[PICTURE].sad
-        assert bare[BAND].mse > bare[PICTURE].mse
-    assert cv2.imread(str(tmp_path / "disc" / "24-clean-standard.png"), cv2.IMREAD_GRAYSCALE).shape == (72, 96)
+def test_every_method_is_compared_from_the_mask_and_from_the_picture(disc: GroundTruth, tmp_path: Path) -> None:
+    small = mask(disc.alpha, 24, Fault.CLEAN)
+
+    def look(rgb: Rgb, precision: Precision) -> Mask:
+        return disc.alpha if precision is Precision.HIGH else small
+
+    found, alphas = judge(Case(COMPOSITES, "u2netp", disc, small, look), tmp_path)
+    assert found.errors.keys() == alphas.keys() == {BARE, REMBG, *LEVELS}
+    assert found.errors["standard"].sad < 0.5 * found.errors[BARE].sad
+    assert found.from_picture["standard"] == found.errors["standard"]
+    assert found.from_picture["high"].sad < found.errors["high"].sad
+    assert found.scores.keys() == set(LEVELS)
 
 
-def test_failed_method_is_reported_and_writes_no_alpha(disc: GroundTruth, tmp_path: Path) -> None:
-    nothing = GroundTruth("nothing", "none", disc.rgb, np.zeros_like(disc.alpha))
-    (failed,) = (
-        one for one in run([nothing], (24,), [Fault.CLEAN], {BARE, "draft"}, tmp_path) if one.method == "draft"
-    )
-    assert failed.failed and failed.failed.startswith("UnknownForegroundError")
-    assert failed.errors is None
-    assert not (tmp_path / "nothing" / "24-clean-draft.png").exists()
-    assert "nothing, 24-clean, draft: UnknownForegroundError" in matting_report.markdown([failed], "here")
+def test_output_of_rembg_is_kept_for_the_next_run(disc: GroundTruth, tmp_path: Path) -> None:
+    case = Case(MADE, "24 px", disc, mask(disc.alpha, 24, Fault.CLEAN))
+    (first, alphas), (second, again) = judge(case, tmp_path), judge(case, tmp_path)
+    assert first.seconds[REMBG] == second.seconds[REMBG]  # of the first run
+    np.testing.assert_array_equal(alphas[REMBG], again[REMBG])
+    judge(Case(MADE, "48 px", disc, mask(disc.alpha, 48, Fault.CLEAN)), tmp_path)
+    assert len(list(tmp_path.glob("*.npz"))) == 2
 
 
-def test_ratios_are_geometric_means_without_fallbacks() -> None:
+def test_failed_level_is_reported(disc: GroundTruth, tmp_path: Path) -> None:
+    found, _ = judge(Case(MADE, "24 px", disc, 0.4 * mask(disc.alpha, 24, Fault.CLEAN)), tmp_path)
+    assert found.failures.keys() == set(LEVELS)
+    text = matting_report.markdown([found], "here")
+    assert "- made from the true alpha, 24 px, disc, draft: The mask has no certain foreground" in text
+    assert "did not contain foreground" in text  # rembg returned the bare mask
+
+
+def test_ratios_are_geometric_means_over_pictures_that_count_once() -> None:
     results = [
-        result("96-clean", "high", 1), result("96-clean", REMBG, 2),
-        result("320-clean", "high", 1), result("320-clean", REMBG, 8),
-        result("320-holed", "high", 1), result("320-holed", REMBG, 1, fell_back=True, notes=("max_nnz",)),
+        result("a", high=1, rembg=2), result("a", network="isnet", high=1, rembg=8), result("b", high=1, rembg=1),
+        result("c", rembg=1),
     ]  # fmt: skip
-    keyed = {(one.picture, one.hint, one.method): one for one in results}
-    cases = [("cup", hint) for hint in ("96-clean", "320-clean", "320-holed")]
-    assert matting_report.ratio(keyed, "high", REMBG, cases, PICTURE, "sad") == pytest.approx(0.25)
-    assert matting_report.ratio(keyed, "high", REMBG, cases[2:], PICTURE, "sad") is None
+    assert matting_report.ratio(results, "high", REMBG, "sad").value == pytest.approx(0.5)
+    assert str(matting_report.ratio(results, "draft", REMBG, "sad")) == "-"
+
+
+def test_report_separates_kinds_of_masks_and_lists_pictures_worse_than_the_bare_mask() -> None:
+    results = [
+        result("a", bare_mask=1, high=1.01, rembg=1),
+        result("b", bare_mask=1, high=1.5, rembg=1),
+        result("c", PHOTOGRAPHS, bare_mask=1, high=0.9, rembg=1),
+        result("d", MADE, bare_mask=1, high=0.9, rembg=1),
+    ]
     text = matting_report.markdown(results, "here")
-    assert "| `high`, sad | <= 0.65 | 0.25 | 0.25 | met |" in text
-    assert "- cup, 320-holed, rembg: max_nnz" in text
+    photographs, composites, made, *_ = (
+        text.index(title) for title in ("pictures of the dataset", "test half", "Masks made")
+    )
+    assert photographs < composites < made
+    assert "- high: 1 of 2 (50.0 %): b (u2netp) 1.50" in text[composites:made]
+    assert "- high: 0 of 1 (0.0 %)" in text[photographs:composites]
+    assert "| high | 0.90 | 0.90 | 0.90 | 0.90 / 0.75 / 0.92 |" in text[photographs:composites]
 
 
-def test_report_distinguishes_missed_goals_from_unmeasured_ones() -> None:
-    text = matting_report.markdown([result("96-clean", "high", 1), result("96-clean", REMBG, 1)], "here")
-    assert "| `high`, sad | <= 0.65 | 1.00 | 1.00 | missed |" in text
-    assert "| `ultra_high`, sad | <= 0.60 | - | - | - |" in text
+def test_quality_score_is_judged_on_masks_of_networks() -> None:
+    def scored(picture: str, score: float, mse: float, review: bool, group: str = COMPOSITES) -> Result:
+        errors = dict.fromkeys((BARE, REMBG, "high"), Errors(1, mse, 1))
+        return Result(
+            group, "u2netp", picture, "cup", errors, seconds=dict.fromkeys(errors, 0.1),
+            scores={"draft": 0.5, "high": score}, review=review,
+        )  # fmt: skip
 
-
-def test_report_lists_masks_for_which_high_is_worse_than_the_bare_mask() -> None:
-    results = [result("96-clean", BARE, 1), result("320-clean", BARE, 1)]
-    results += [result("96-clean", "high", 1.01), result("320-clean", "high", 1.5)]
+    results = [
+        scored("a", 0.1, 0.03, True), scored("b", 0.3, 0.04, False), scored("c", 0.95, 0.001, False),
+        scored("d", 1.0, 0.01, True), scored("e", 0.0, 0.0, False, MADE),
+    ]  # fmt: skip
     text = matting_report.markdown(results, "here")
-    assert "| cup | 1.23 | 320-clean 1.50 |" in text
-    assert "| 0 | 1 |  | missed |" in text
+    [row] = [line for line in text.splitlines() if line.startswith("| composites, u2netp | ")]
+    assert row.startswith("| composites, u2netp | 4 | 2 | 1.00 (1.00 to 1.00) | 0.50 (")
+    assert row.endswith("| 0.50 |")
+    assert "| 0.8 to 1.0 | 1.00 (0.97, 2) |" in text
+    assert "| 0.0 to 0.2 | 0.00 (0.10, 1) |" in text
 
 
 def test_busiest_window_contains_the_soft_alpha() -> None:
