@@ -20,8 +20,9 @@ import onnxruntime
 from bench import platform_info
 from bench.markdown import table
 from bench.measure import Case, Failure, Measurement, measure
-from bench.segmentation import masks, peer, stages, u2net, worker
+from bench.segmentation import masks, peer, stages, worker
 from bench.segmentation.inputs import OUT, Network, half, jpegs, network
+from core.segmentation.registry import MODELS
 from core.segmentation.sessions import Device
 
 _MEGAPIXELS: Final = (1.5, 12.0)
@@ -43,10 +44,11 @@ def main() -> None:
     """Run the benchmark, print the tables, and write all files."""
     parser = argparse.ArgumentParser(prog="bench.segmentation", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=_PARTS, default=list(_PARTS), help="Parts to run. Default: all.")
-    parser.add_argument("--networks", nargs="+", choices=u2net.NETWORKS, default=["u2netp"], help="Default: u2netp.")
+    parser.add_argument("--networks", nargs="+", choices=MODELS, default=["u2netp"], help="Default: u2netp.")
     parser.add_argument("--dataset", type=Path, help="Folder of photographs. Default: four of scikit-image's.")
     arguments = parser.parse_args()
-    networks = [network(name, OUT / "networks") for name in arguments.networks]
+    OUT.mkdir(parents=True, exist_ok=True)
+    networks = [network(name) for name in arguments.networks]
     print(f"Platform: {platform_info.describe()}, onnxruntime {version('onnxruntime')}.")
     for part in arguments.parts:
         print(f"{part} ...", file=sys.stderr)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -15,7 +14,7 @@ import numpy as np
 from skimage import data as photographs
 
 from bench.pictures import DatasetError, grained
-from bench.segmentation import u2net
+from client import local_models
 from core.segmentation.registry import MODELS, with_custom
 from core.segmentation.sessions import Device, Networks
 from core.types import Rgb
@@ -40,7 +39,7 @@ class Network:
     Attributes:
         name: name of the model in the registry.
         path: the file, ``<name>.onnx``.
-        custom: value of ``PBR_CUSTOM_MODELS``; empty for published weights, which the registry contains.
+        custom: value of ``PBR_CUSTOM_MODELS``; empty for the networks of the registry.
     """
 
     name: str
@@ -58,33 +57,25 @@ class Network:
         return networks
 
 
-def network(name: str, folder: Path) -> Network:
-    """Return the published network if ``PBR_MODEL_DIR`` contains it, else a random one with the same architecture.
+def network(name: str) -> Network:
+    """Return a network of the registry. Its weights are downloaded if no directory of ``pbr models`` has them.
 
-    Args:
-        name: one of :data:`bench.segmentation.u2net.NETWORKS`.
-        folder: output folder for a random network.
+    Raises:
+        WeightsUnavailableError, WeightsHashMismatchError: as ``ModelSource.path``.
     """
-    published = ModelSource(tuple(map(Path, filter(None, os.environ.get("PBR_MODEL_DIR", "").split(os.pathsep)))))
-    if published.find(name):
-        return Network(name, published.path(name), "")
-    path = folder / f"random-{name}.onnx"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(u2net.build(name).SerializeToString())
-    return described(path)
+    return Network(name, ModelSource(local_models.directories()).path(name), "")
 
 
-def described(path: Path, input_px: int = u2net.INPUT_PX) -> Network:
-    """Return a custom model with the registry entries of U^2-Net, except for its weights."""
+def described(path: Path) -> Network:
+    """Return a file as a custom model with the registry entries of u2netp, except for its weights."""
     content = path.read_bytes()
     entry = {
         "name": path.stem,
         "uri": path.absolute().as_uri(),
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
-        "input_px": input_px,
-        "memory_bytes": MODELS["u2net"].memory_bytes,
+        "input_px": MODELS["u2netp"].input_px,
+        "memory_bytes": MODELS["u2netp"].memory_bytes,
     }
     return Network(path.stem, path, json.dumps([entry]))
 
@@ -136,6 +127,7 @@ def half(one: Network, folder: Path) -> Network:
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{one.path.stem}-fp16.onnx"
     if not path.exists():
         path.write_bytes(convert_float_to_float16(onnx.load(one.path)).SerializeToString())

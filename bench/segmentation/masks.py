@@ -11,15 +11,12 @@ from typing import Any, Final
 
 import cv2
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from bench.markdown import table
-from bench.segmentation.inputs import OUT, Network, described, enlarged, jpeg, photographs_of
+from bench.segmentation.inputs import Network, enlarged, jpeg, photographs_of
 from bench.segmentation.stages import session
-from bench.segmentation.u2net import INPUT_PX
 from core.errors import UnknownForegroundError
 from core.image.decode import decode
 from core.segmentation.segment import Prepared, finish, predict, prepare, sufficient_px
@@ -96,11 +93,9 @@ def _mean_and_p99(difference: NDArray[Any]) -> tuple[float, float]:
 
 
 def compare(networks: list[Network], dataset: Path | None) -> tuple[str, dict[str, Any]]:
-    """Compare on each photograph, original and enlarged, with the given networks and those of ``SMOOTH``."""
-    folder = OUT / "networks"
-    smooth = [described(_written(folder / f"{name}.onnx", build())) for name, build in SMOOTH.items()]
+    """Compare on each photograph, original and enlarged, with the given networks."""
     figures: dict[str, Any] = {}
-    for one in [*smooth, *networks]:
+    for one in networks:
         comparison = Comparison(one)
         for size, files in _files(dataset).items():
             all_of = [comparison.differences(file) for file in files]
@@ -122,58 +117,6 @@ def compare(networks: list[Network], dataset: Path | None) -> tuple[str, dict[st
         ["network, picture", "pictures", *_HEADS.values()],
         rows,
     ), figures
-
-
-def brightness() -> onnx.ModelProto:
-    """Return a pixelwise network, so that its prediction differs exactly where the input differs."""
-    return _network(
-        [
-            helper.make_node("ReduceMean", ["image"], ["gray"], axes=[1], keepdims=1),
-            helper.make_node("Mul", ["gray", "gain"], ["scaled"]),
-            helper.make_node("Sigmoid", ["scaled"], ["mask"]),
-        ],
-        gain=1.0,
-    )
-
-
-def contrast() -> onnx.ModelProto:
-    """Return a network that detects regions brighter than their surroundings."""
-    return _network(
-        [
-            helper.make_node("ReduceMean", ["image"], ["gray"], axes=[1], keepdims=1),
-            *_mean_of_square("gray", "center", 9),
-            *_mean_of_square("gray", "surround", 81),
-            helper.make_node("Sub", ["center", "surround"], ["contrast"]),
-            helper.make_node("Mul", ["contrast", "gain"], ["scaled"]),
-            helper.make_node("Sigmoid", ["scaled"], ["mask"]),
-        ],
-        gain=4.0,
-    )
-
-
-SMOOTH: Final = {"brightness": brightness, "contrast": contrast}
-
-
-def _mean_of_square(entry: str, output: str, side: int) -> list[onnx.NodeProto]:
-    half = side // 2
-    rows = helper.make_node("AveragePool", [entry], [f"{output} rows"], kernel_shape=[1, side], pads=[0, half] * 2)
-    whole = helper.make_node("AveragePool", [f"{output} rows"], [output], kernel_shape=[side, 1], pads=[half, 0] * 2)
-    return [rows, whole]
-
-
-def _network(nodes: list[onnx.NodeProto], gain: float) -> onnx.ModelProto:
-    def value(name: str, channels: int) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", channels, INPUT_PX, INPUT_PX])
-
-    constants = [numpy_helper.from_array(np.array(gain, np.float32), "gain")]
-    graph = helper.make_graph(nodes, "smooth", [value("image", 3)], [value("mask", 1)], constants)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-
-
-def _written(path: Path, model: onnx.ModelProto) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(model.SerializeToString())
-    return path
 
 
 def _files(dataset: Path | None) -> dict[str, list[bytes]]:

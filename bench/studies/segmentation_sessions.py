@@ -223,8 +223,8 @@ def start(networks: list[Network], _dataset: Path | None) -> tuple[str, dict[str
 
 
 def main() -> None:
-    """Print both tables for u2netp, with random weights unless PBR_MODEL_DIR has the published ones."""
-    networks = [network("u2netp", OUT / "networks")]
+    """Print both tables for u2netp."""
+    networks = [network("u2netp")]
     print(compare(networks, None)[0], start(networks, None)[0], sep="\n\n")
 
 
