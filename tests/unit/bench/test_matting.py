@@ -1,5 +1,6 @@
 """The matting benchmark: methods, report, and contact sheets."""
 
+from argparse import Namespace
 from pathlib import Path
 
 import cv2
@@ -7,9 +8,10 @@ import numpy as np
 import pytest
 
 from bench import matting_report, sheet
+from bench.composites import Half, composites
 from bench.errors import Errors
 from bench.masks import Fault, mask
-from bench.matting import Case, judge
+from bench.matting import Case, cases, judge
 from bench.matting_methods import BARE, LEVELS, REMBG
 from bench.matting_report import COMPOSITES, MADE, PHOTOGRAPHS, Result
 from bench.pictures import GroundTruth
@@ -42,6 +44,24 @@ def test_every_method_is_compared_from_the_mask_and_from_the_picture(disc: Groun
     assert found.from_picture["standard"] == found.errors["standard"]
     assert found.from_picture["high"].sad < found.errors["high"].sad
     assert found.scores.keys() == set(LEVELS)
+
+
+def test_masks_are_given_or_made_by_the_networks_here(tmp_path: Path) -> None:
+    [truth] = composites(Half.TEST, count=1)
+    for folder, pixels in (("input", truth.rgb[..., ::-1]), ("alpha", truth.alpha * 255)):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "a.png"), pixels)
+    cv2.imwrite(str(tmp_path / "a.other.png"), np.full((30, 40), 13107, np.uint16))
+    arguments = Namespace(dataset=tmp_path, masks=tmp_path, count=1, networks=["u2netp"], pictures=None)
+    given, predicted, composite, made = cases(arguments)
+    assert [one.group for one in (given, predicted, composite, made)] == [PHOTOGRAPHS, PHOTOGRAPHS, COMPOSITES, MADE]
+    assert (given.network, given.look) == ("other", None)
+    np.testing.assert_allclose(given.mask, 0.2)
+    for one in (predicted, composite):
+        assert one.network == "u2netp"
+        assert one.look is not None
+        np.testing.assert_array_equal(one.look(one.truth.rgb, Precision.DRAFT), one.mask)
+    np.testing.assert_array_equal(composite.truth.rgb, truth.rgb)
 
 
 def test_output_of_rembg_is_kept_for_the_next_run(disc: GroundTruth, tmp_path: Path) -> None:
@@ -78,13 +98,13 @@ def test_report_separates_kinds_of_masks_and_lists_pictures_worse_than_the_bare_
         result("d", MADE, bare_mask=1, high=0.9, rembg=1),
     ]
     text = matting_report.markdown(results, "here")
-    photographs, composites, made, *_ = (
+    photographs, mixed, made, *_ = (
         text.index(title) for title in ("pictures of the dataset", "test half", "Masks made")
     )
-    assert photographs < composites < made
-    assert "- high: 1 of 2 (50.0 %): b (u2netp) 1.50" in text[composites:made]
-    assert "- high: 0 of 1 (0.0 %)" in text[photographs:composites]
-    assert "| high | 0.90 | 0.90 | 0.90 | 0.90 / 0.75 / 0.92 |" in text[photographs:composites]
+    assert photographs < mixed < made
+    assert "- high: 1 of 2 (50.0 %): b (u2netp) 1.50" in text[mixed:made]
+    assert "- high: 0 of 1 (0.0 %)" in text[photographs:mixed]
+    assert "| high | 0.90 | 0.90 | 0.90 | 0.90 / 0.75 / 0.92 |" in text[photographs:mixed]
 
 
 def test_quality_score_is_judged_on_masks_of_networks() -> None:
