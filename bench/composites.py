@@ -38,14 +38,15 @@ class Half(StrEnum):
 
 _PHOTOGRAPHS: Final[dict[Half, tuple[Callable[[], Rgb], ...]]] = {
     Half.TUNE: (
-        photographs.coffee, photographs.brick, photographs.hubble_deep_field, photographs.camera,
-        photographs.immunohistochemistry, photographs.retina,
+        lambda: photographs.coffee()[:, 430:], photographs.brick, photographs.hubble_deep_field,
+        lambda: photographs.camera()[:, 330:], photographs.immunohistochemistry, photographs.retina,
     ),
     Half.TEST: (
         lambda: photographs.astronaut()[270:], lambda: photographs.chelsea()[190:], photographs.rocket,
         photographs.gravel, photographs.grass, lambda: photographs.stereo_motorcycle()[0],
     ),
 }  # fmt: skip
+"""Backgrounds, without the parts that show a subject of their own."""
 
 
 def composites(
