@@ -117,7 +117,7 @@ def _case(
     """Yield the case of a network's mask, given or predicted; nothing if the network finds no subject."""
     look = looking(networks, network) if networks else None
     try:
-        mask = given if given is not None else segment(truth.rgb, network, networks).mask if networks else None
+        mask = given if given is not None else look(truth.rgb, Precision.DRAFT) if look else None
     except UnknownForegroundError:
         mask = None
     if mask is None:
@@ -127,8 +127,15 @@ def _case(
 
 
 def looking(networks: Networks, network: str) -> Look:
-    """Return the segmentation of a network at a precision level."""
-    return lambda rgb, precision: segment(rgb, network, networks).mask
+    """Return the segmentation of a network at a precision level: one look at every level."""
+    last: list[tuple[Rgb, Mask]] = []
+
+    def look(rgb: Rgb, precision: Precision) -> Mask:
+        if not last or last[0][0] is not rgb:
+            last[:] = [(rgb, segment(rgb, network, networks).mask)]
+        return last[0][1]
+
+    return look
 
 
 def judge(case: Case, cache: Path) -> tuple[Result, dict[str, Alpha]]:
