@@ -97,8 +97,8 @@ bench: setup  ## what the orchestration adds to the work of its stages
 load: setup $(VENV)/.compiled  ## uploads at a fixed rate, and what becomes of them: make load [RATE=0.5] [SECONDS=60] [HOST=ecs] [MEGAPIXELS=2] [STACK=name REGION=r]
 	$(BIN)/python -m bench.load $(if $(RATE),--rate $(RATE)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(HOST),--host $(HOST)) $(if $(MEGAPIXELS),--megapixels $(MEGAPIXELS)) $(if $(STACK),--stack $(STACK)) $(if $(REGION),--region $(REGION))
 
-bench-matting: setup $(VENV)/.compiled  ## errors of alpha and the quality score on masks of networks, against rembg: make bench-matting [DATASET=folder] [MASKS=folder] [COUNT=200] [NETWORKS="u2netp"] [PICTURES="GT01 GT04"]
-	$(BIN)/python -m bench.matting $(if $(DATASET),--dataset $(DATASET)) $(if $(MASKS),--masks $(MASKS)) $(if $(COUNT),--count $(COUNT)) $(if $(NETWORKS),--networks $(NETWORKS)) $(if $(PICTURES),--pictures $(PICTURES))
+bench-matting: setup $(VENV)/.compiled  ## errors of alpha and the quality score on masks of networks, against rembg: make bench-matting [DATASET=folder] [MASKS=folder] [COUNT=200] [HALF=tune] [NETWORKS="u2netp"] [PICTURES="GT01 GT04"]
+	$(BIN)/python -m bench.matting $(if $(DATASET),--dataset $(DATASET)) $(if $(MASKS),--masks $(MASKS)) $(if $(COUNT),--count $(COUNT)) $(if $(HALF),--half $(HALF)) $(if $(NETWORKS),--networks $(NETWORKS)) $(if $(PICTURES),--pictures $(PICTURES))
 
 bench-speed: setup $(VENV)/.compiled  ## each stage at 1 to 48 MP, and rembg: make bench-speed [MEGAPIXELS="1 4 12"] [PEER_MEGAPIXELS=24] [MASK_PX=320]
 	$(BIN)/python -m bench.speed $(if $(MEGAPIXELS),--megapixels $(MEGAPIXELS)) $(if $(PEER_MEGAPIXELS),--peer-megapixels $(PEER_MEGAPIXELS)) $(if $(MASK_PX),--mask-px $(MASK_PX))

@@ -4,7 +4,7 @@ Three kinds of masks: of networks on a dataset's pictures, of networks on compos
 alpha. A real mask is displaced and undecided where its network errs; a made one is not, so that it shows only what the
 refinement does with an accurate mask. Usage:
 
-    make bench-matting [DATASET=folder] [MASKS=folder] [COUNT=200] [NETWORKS="u2netp"] [PICTURES="GT01 GT04"]
+    make bench-matting [DATASET=folder] [MASKS=folder] [COUNT=200] [HALF=tune] [NETWORKS="u2netp"] [PICTURES="GT01"]
 
 Networks run here if their weights are in the directories of ``pbr models``. The benchmark writes contact sheets,
 ``matting.json`` and ``matting.md`` to ``out/bench-matting/``, and keeps rembg's outputs there for the next run.
@@ -87,6 +87,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--dataset", type=Path, help="Folder with input/NAME.png and alpha/NAME.png.")
     parser.add_argument("--masks", type=Path, help="Folder with masks of the dataset's pictures, NAME.NETWORK.png.")
     parser.add_argument("--count", type=int, default=COUNT, help="Drawn composites, e.g. 20.")
+    parser.add_argument("--half", type=Half, default=Half.TEST, help="Composites: tune or test. Default: test.")
     parser.add_argument("--networks", nargs="+", help="Networks to run. Default: all whose weights are here.")
     parser.add_argument("--pictures", nargs="+", help="Pictures of the dataset. Default: all.")
     return parser.parse_args()
@@ -104,10 +105,10 @@ def cases(arguments: argparse.Namespace) -> Iterator[Case]:
         given = network_masks(arguments.masks, truth.name) if arguments.masks else {}
         for name in dict.fromkeys((*given, *names)):
             yield from _case(PHOTOGRAPHS, name, truth, networks if name in names else None, given.get(name))
-    for truth in composites(Half.TEST, count=arguments.count, subjects=truths):
+    for truth in composites(arguments.half, count=arguments.count, subjects=truths):
         for name in names:
-            yield from _case(COMPOSITES, name, truth, networks)
-    for truth in shown or composites(Half.TEST, count=min(_MADE_COUNT, arguments.count)):
+            yield from _case(f"{COMPOSITES}, {arguments.half} half", name, truth, networks)
+    for truth in shown or composites(arguments.half, count=min(_MADE_COUNT, arguments.count)):
         yield Case(MADE, f"{_MADE_SIDE_PX} px", truth, masks.mask(truth.alpha, _MADE_SIDE_PX, masks.Fault.CLEAN))
 
 
@@ -189,7 +190,7 @@ class Crops:
 
     def add(self, case: Case, alphas: dict[str, Alpha]) -> None:
         """Keep the crops of a case, unless its sheet is full."""
-        rows = self.rows.setdefault(f"{case.group}-{case.network}".replace(" ", "-"), {})
+        rows = self.rows.setdefault(f"{case.group}-{case.network}".replace(" ", "-").replace(",", ""), {})
         if len(rows) < _SHEET_ROWS:
             window = sheet.busiest_window(case.truth.alpha)
             shown = (alphas.get(name) for name in _SHEET_COLUMNS[2:])

@@ -14,15 +14,12 @@ from bench.intervals import Estimate, auc, estimate, geometric_mean, share
 from bench.markdown import table
 from bench.matting_methods import BARE, LEVELS, REMBG
 
-PHOTOGRAPHS: Final = "photographs"
+PHOTOGRAPHS: Final = "pictures of the dataset"
 COMPOSITES: Final = "composites"
 MADE: Final = "made from the true alpha"
 
-_TITLES: Final = {
-    PHOTOGRAPHS: "Masks of networks, pictures of the dataset",
-    COMPOSITES: "Masks of networks, composites (test half)",
-    MADE: "Masks made from the true alpha, not by a network: no measure of real use",
-}
+_MADE_TITLE: Final = "Masks made from the true alpha, not by a network: no measure of real use"
+
 _ERRORS: Final = ("sad", "mse", "gradient")
 _GOALS: Final = {"standard": "0.95 / 0.90 / 1.00", "high": "0.90 / 0.75 / 0.92"}
 _GOALS_FROM_PICTURE: Final = {"high": "0.88 / 0.72 / 0.90", "ultra_high": "0.80 / 0.65 / 0.85"}
@@ -77,16 +74,21 @@ def markdown(results: Sequence[Result], where: str) -> str:
         "Errors are relative to `rembg.remove(alpha_matting=True)` with the same mask: geometric means over pictures,"
         " with 95 % intervals from resampling the pictures.",
     ]
-    for group, title in _TITLES.items():
+    groups = list(dict.fromkeys(one.group for one in results))
+    for group in groups:
+        title = _MADE_TITLE if group == MADE else f"Masks of networks, {group}"
         for network, chosen in _by_network([one for one in results if one.group == group]):
             of = f"{title}, {network}, {len({one.picture for one in chosen})} pictures"
             sections += [_relative(of, chosen), _worse_than_bare(chosen)]
-            if group == COMPOSITES:
+            if group.startswith(COMPOSITES):
                 sections.append(_by_kind(chosen))
             if any(one.from_picture for one in chosen):
                 sections.append(_from_picture(f"Picture to alpha, {of[0].lower()}{of[1:]}", chosen))
-    real = [(f"{group}, {network}", chosen) for group in (PHOTOGRAPHS, COMPOSITES) for network, chosen in
-            _by_network([one for one in results if one.group == group and one.scores])]  # fmt: skip
+    real = [
+        (f"{group}, {network}", chosen)
+        for group in groups
+        for network, chosen in _by_network([one for one in results if one.group == group != MADE and one.scores])
+    ]
     sections += [_quality(real), _reliability(real), _incidents(results)]
     return "\n\n".join(sections)
 

@@ -52,9 +52,14 @@ def test_masks_are_given_or_made_by_the_networks_here(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         cv2.imwrite(str(tmp_path / folder / "a.png"), pixels)
     cv2.imwrite(str(tmp_path / "a.other.png"), np.full((30, 40), 13107, np.uint16))
-    arguments = Namespace(dataset=tmp_path, masks=tmp_path, count=1, networks=["u2netp"], pictures=None)
+    arguments = Namespace(dataset=tmp_path, masks=tmp_path, count=1, half=Half.TEST, networks=["u2netp"], pictures=None)
     given, predicted, composite, made = cases(arguments)
-    assert [one.group for one in (given, predicted, composite, made)] == [PHOTOGRAPHS, PHOTOGRAPHS, COMPOSITES, MADE]
+    assert [one.group for one in (given, predicted, composite, made)] == [
+        PHOTOGRAPHS,
+        PHOTOGRAPHS,
+        "composites, test half",
+        MADE,
+    ]
     assert (given.network, given.look) == ("other", None)
     np.testing.assert_allclose(given.mask, 0.2)
     for one in (predicted, composite):
@@ -92,14 +97,14 @@ def test_ratios_are_geometric_means_over_pictures_that_count_once() -> None:
 
 def test_report_separates_kinds_of_masks_and_lists_pictures_worse_than_the_bare_mask() -> None:
     results = [
+        result("c", PHOTOGRAPHS, bare_mask=1, high=0.9, rembg=1),
         result("a", bare_mask=1, high=1.01, rembg=1),
         result("b", bare_mask=1, high=1.5, rembg=1),
-        result("c", PHOTOGRAPHS, bare_mask=1, high=0.9, rembg=1),
         result("d", MADE, bare_mask=1, high=0.9, rembg=1),
     ]
     text = matting_report.markdown(results, "here")
     photographs, mixed, made, *_ = (
-        text.index(title) for title in ("pictures of the dataset", "test half", "Masks made")
+        text.index(title) for title in ("networks, pictures", "networks, composites", "Masks made")
     )
     assert photographs < mixed < made
     assert "- high: 1 of 2 (50.0 %): b (u2netp) 1.50" in text[mixed:made]
