@@ -68,14 +68,15 @@ def main() -> None:
     arguments = _arguments()
     OUT.mkdir(parents=True, exist_ok=True)
     started, results, crops = time.monotonic(), [], Crops()
-    for number, case in enumerate(cases(arguments), 1):
+    left_out: list[str] = []
+    for number, case in enumerate(cases(arguments, left_out), 1):
         result, alphas = judge(case, OUT / "peer")
         results.append(result)
         crops.add(case, alphas)
         spent_s = time.monotonic() - started
         print(f"{number}: {case.group}, {case.network}, {case.truth.name}, {spent_s:.0f} s", flush=True)
     where = platform_info.describe()
-    report = matting_report.markdown(results, where)
+    report = matting_report.markdown(results, where, left_out)
     (OUT / "matting.md").write_text(f"{report}\n")
     (OUT / "matting.json").write_text(json.dumps({"platform": where, "results": [asdict(one) for one in results]}))
     crops.write(OUT)
@@ -93,8 +94,8 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def cases(arguments: argparse.Namespace) -> Iterator[Case]:
-    """Yield the cases of all groups."""
+def cases(arguments: argparse.Namespace, left_out: list[str]) -> Iterator[Case]:
+    """Yield the cases of all groups, and list in ``left_out`` the pictures in which a network finds no subject."""
     source = ModelSource(local_models.directories(), registry=local_models.registry())
     here = [name for name, model in source.registry.items() if model.general and source.find(name)]
     names = arguments.networks or here or [_DEFAULT_NETWORK]
@@ -104,16 +105,21 @@ def cases(arguments: argparse.Namespace) -> Iterator[Case]:
     for truth in shown:
         given = network_masks(arguments.masks, truth.name) if arguments.masks else {}
         for name in dict.fromkeys((*given, *names)):
-            yield from _case(PHOTOGRAPHS, name, truth, networks if name in names else None, given.get(name))
+            yield from _case(PHOTOGRAPHS, name, truth, networks if name in names else None, left_out, given.get(name))
     for truth in composites(arguments.half, count=arguments.count, subjects=truths):
         for name in names:
-            yield from _case(f"{COMPOSITES}, {arguments.half} half", name, truth, networks)
+            yield from _case(f"{COMPOSITES}, {arguments.half} half", name, truth, networks, left_out)
     for truth in shown or composites(arguments.half, count=min(_MADE_COUNT, arguments.count)):
         yield Case(MADE, f"{_MADE_SIDE_PX} px", truth, masks.mask(truth.alpha, _MADE_SIDE_PX, masks.Fault.CLEAN))
 
 
 def _case(
-    group: str, network: str, truth: GroundTruth, networks: Networks | None, given: Mask | None = None
+    group: str,
+    network: str,
+    truth: GroundTruth,
+    networks: Networks | None,
+    left_out: list[str],
+    given: Mask | None = None,
 ) -> Iterator[Case]:
     """Yield the case of a network's mask, given or predicted; nothing if the network finds no subject."""
     look = looking(networks, network) if networks else None
@@ -122,7 +128,7 @@ def _case(
     except UnknownForegroundError:
         mask = None
     if mask is None:
-        print(f"{group}, {network}, {truth.name}: no subject was found and the picture is left out", flush=True)
+        left_out.append(f"{group}, {network}, {truth.name}")
     else:
         yield Case(group, network, truth, mask, look)
 

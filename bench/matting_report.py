@@ -67,7 +67,7 @@ class Result:
         return self.errors[_JUDGED].mse > _BAD_MSE
 
 
-def markdown(results: Sequence[Result], where: str) -> str:
+def markdown(results: Sequence[Result], where: str, left_out: Sequence[str] = ()) -> str:
     """Return the report: errors relative to rembg's for each kind of mask, the quality score, and incidents."""
     sections = [
         f"Platform: {where}.",
@@ -89,7 +89,7 @@ def markdown(results: Sequence[Result], where: str) -> str:
         for group in groups
         for network, chosen in _by_network([one for one in results if one.group == group != MADE and one.scores])
     ]
-    sections += [_quality(real), _reliability(real), _incidents(results)]
+    sections += [_quality(real), _reliability(real), _incidents(results, left_out)]
     return "\n\n".join(sections)
 
 
@@ -215,8 +215,9 @@ def _reliability(groups: Sequence[tuple[str, list[Result]]]) -> str:
     return table("Reliability: share of usable cut-outs by score (mean score, masks)", ["score", *dict(groups)], rows)
 
 
-def _incidents(results: Sequence[Result]) -> str:
-    lines = [
+def _incidents(results: Sequence[Result], left_out: Sequence[str]) -> str:
+    lines = [f"- {name}: the network found no subject; left out above" for name in left_out]
+    lines += [
         f"- {one.group}, {one.network}, {one.picture}, {method}: {'; '.join(reasons)}"
         for one in results
         for method, reasons in (*one.notes.items(), *((name, (why,)) for name, why in one.failures.items()))

@@ -53,7 +53,8 @@ def test_masks_are_given_or_made_by_the_networks_here(tmp_path: Path) -> None:
         cv2.imwrite(str(tmp_path / folder / "a.png"), pixels)
     cv2.imwrite(str(tmp_path / "a.other.png"), np.full((30, 40), 13107, np.uint16))
     arguments = Namespace(dataset=tmp_path, masks=tmp_path, count=1, half=Half.TEST, networks=["u2netp"], pictures=None)
-    given, predicted, composite, made = cases(arguments)
+    left_out: list[str] = []
+    given, predicted, composite, made = cases(arguments, left_out)
     assert [one.group for one in (given, predicted, composite, made)] == [
         PHOTOGRAPHS,
         PHOTOGRAPHS,
@@ -67,6 +68,18 @@ def test_masks_are_given_or_made_by_the_networks_here(tmp_path: Path) -> None:
         assert one.look is not None
         np.testing.assert_array_equal(one.look(one.truth.rgb, Precision.DRAFT), one.mask)
     np.testing.assert_array_equal(composite.truth.rgb, truth.rgb)
+    assert left_out == []
+
+
+def test_pictures_without_a_subject_are_listed(tmp_path: Path) -> None:
+    for folder, pixels in (("input", np.full((60, 80, 3), 127, np.uint8)), ("alpha", np.zeros((60, 80), np.uint8))):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "gray.png"), pixels)
+    arguments = Namespace(dataset=tmp_path, masks=None, count=0, half=Half.TEST, networks=["u2netp"], pictures=None)
+    left_out: list[str] = []
+    assert [one.group for one in cases(arguments, left_out)] == [MADE]
+    assert left_out == ["pictures of the dataset, u2netp, gray"]
+    assert "- pictures of the dataset, u2netp, gray: the network found no" in matting_report.markdown([], "", left_out)
 
 
 def test_output_of_rembg_is_kept_for_the_next_run(disc: GroundTruth, tmp_path: Path) -> None:
