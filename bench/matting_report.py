@@ -132,7 +132,7 @@ def _relative(title: str, results: Sequence[Result]) -> str:
         rows.append([
             method,
             *(str(ratio(results, method, REMBG, error)) for error in _ERRORS),
-            _GOALS.get(method, ""),
+            "" if results[0].group == MADE else _GOALS.get(method, ""),
             _number(gain),
             f"{median(seconds):.3f}" if seconds else "-",
         ])  # fmt: skip
