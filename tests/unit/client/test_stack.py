@@ -94,6 +94,7 @@ def test_a_region_is_required(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) ->
         connect(CloudFormation(OUTPUTS), region=None)
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_does_not_respond() -> None:
     with pytest.raises(StackUnavailableError, match="does not respond"):
         Stack.connect("pbr", region="eu-west-1", endpoint_url="http://localhost:9")

@@ -64,6 +64,7 @@ def test_any_layout_shows_a_part_of_the_picture_within_the_result_and_its_limit(
     assert within(Box(box.left - layout.source.left, box.top - layout.source.top, box.width, box.height), width, height)
 
 
+@pytest.mark.slow
 @given(subjects(), layouts)
 def test_a_scaled_subject_takes_that_share_of_the_result(subject: tuple[Box, int, int], options: Options) -> None:
     assume(options.scale != "original")

@@ -11,7 +11,10 @@ from core.matting import refine
 from core.options import Options
 from core.types import ImageInfo, Picture, Precision
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc"),
+]
 
 STACKS_BYTES = 8 * 2**20 * (os.cpu_count() or 1)
 """What the threads of a pool reserve and hardly use: the limit counts it, the peak does not."""
@@ -55,7 +58,6 @@ def photograph(mask, width, height):
     return rgb
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("megapixels", "precision", "limit_bytes"),
     [

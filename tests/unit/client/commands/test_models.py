@@ -268,6 +268,7 @@ def stack_with_a_model_of_its_own(s3: Any, shelf: Path) -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stack_with_a_model_of_its_own")
 def test_process_accepts_custom_models_of_the_stack(tmp_path: Path) -> None:
     known = pbr("process", "nosuch.jpg", "--model", "small", "--out", str(tmp_path))

@@ -244,6 +244,7 @@ def test_a_network_is_fed_and_read_as_rembg_does_it(tmp_path: Path, name: str) -
     assert np.abs(slope * theirs + offset - ours)[unclipped].max() < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(3000, 4000), (2993, 4007)])
 @pytest.mark.parametrize("model", [CLASSICAL, "u2net"])
 def test_a_picture_of_sufficient_size_gives_the_mask_of_the_full_one(

@@ -164,6 +164,7 @@ def test_a_file_that_the_mirror_lacks_is_unavailable_and_the_remedy_says_where_t
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_passing_fault_of_the_mirror_is_tried_again(tmp_path: Path, mirror: Mirror, status: int) -> None:
     mirror.serve(model())
@@ -171,6 +172,7 @@ def test_a_passing_fault_of_the_mirror_is_tried_again(tmp_path: Path, mirror: Mi
     assert fetch(tmp_path, mirror.url, model()).read_bytes() == CONTENT
 
 
+@pytest.mark.slow
 def test_a_mirror_that_keeps_failing_is_given_up_in_time(tmp_path: Path, mirror: Mirror) -> None:
     mirror.serve(model())
     mirror.statuses = [503] * 1000
@@ -217,6 +219,7 @@ def test_a_download_that_breaks_off_continues_at_once(tmp_path: Path, mirror: Mi
     assert mirror.ranges == [f"bytes={half}-", f"bytes={half + quarter}-"]
 
 
+@pytest.mark.slow
 def test_a_mirror_without_ranges_sends_the_whole_file_again(tmp_path: Path, mirror: Mirror) -> None:
     mirror.serve(model())
     mirror.cuts, mirror.knows_ranges = 1, False
@@ -241,6 +244,7 @@ def test_downloads_of_the_same_file_at_the_same_time_do_not_mix(tmp_path: Path, 
     assert list(tmp_path.iterdir()) == [tmp_path / "small.onnx"]
 
 
+@pytest.mark.slow
 def test_a_transfer_too_slow_to_end_in_time_is_given_up_early(tmp_path: Path, mirror: Mirror) -> None:
     huge = model(bytes=10**12)
     mirror.serve(huge)

@@ -173,6 +173,7 @@ class Waiting(FakeStore):
         return super().picture(*args, **kwargs)
 
 
+@pytest.mark.slow
 def test_requests_above_the_limit_are_rejected_while_pings_succeed(disc_png: bytes) -> None:
     store = Waiting(disc_png)
     app = create_app(segmenter(store), max_requests=1)
@@ -260,6 +261,7 @@ def pings(port: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_request_in_progress_is_finished_before_the_server_ends(
     process: tuple[subprocess.Popen[bytes], int], disc_png: bytes
 ) -> None:
