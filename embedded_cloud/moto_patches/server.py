@@ -7,7 +7,6 @@ from typing import Any
 from moto import backends
 from moto.core import responses
 from moto.core.routing import ServiceOperationRouter
-from moto.core.utils import get_service_model
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 
 from embedded_cloud.moto_patches.around import around
@@ -16,24 +15,19 @@ from embedded_cloud.moto_patches.around import around
 backends.list_of_moto_modules = functools.cache(lambda find=backends.list_of_moto_modules: list(find()))
 DomainDispatcherApplication.get_backend_for_host = functools.lru_cache(DomainDispatcherApplication.get_backend_for_host)
 
-_loading = threading.RLock()
-
-
-def service_model(service: str) -> Any:
-    """Return botocore's model of a service. moto's cache lets every thread that comes early read the file again."""
-    with _loading:
-        return get_service_model(service)
+one_at_a_time = threading.RLock()
+"""Held while a service's model is loaded. A cache alone lets every thread that comes early read the file again."""
 
 
 @around(responses, "get_service_router")
 def load_a_model_once(original: Any, service: str) -> Any:
     """Many first requests arrive at once; moto loads the model of the service for each of them."""
-    with _loading:
+    with one_at_a_time:
         return original(service)
 
 
 @around(ServiceOperationRouter, "_get_router")
 def compile_routes_once(original: Any, self: Any, protocol: str) -> Any:
     """Many first requests arrive at once; moto compiles the routes of the service for each of them."""
-    with _loading:
+    with one_at_a_time:
         return original(self, protocol)

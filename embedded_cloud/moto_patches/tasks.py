@@ -5,6 +5,7 @@ import json
 import sys
 from typing import Any
 
+import botocore.session
 from botocore import xform_name
 from botocore.exceptions import BotoCoreError, ClientError
 from moto.stepfunctions.parser import models as _models  # noqa: F401  imports every user of boto_client_for
@@ -38,7 +39,7 @@ from moto.stepfunctions.parser.asl.utils.encoding import to_json_str
 
 from embedded_cloud.moto_patches.around import around
 from embedded_cloud.moto_patches.host import running
-from embedded_cloud.moto_patches.server import service_model
+from embedded_cloud.moto_patches.server import one_at_a_time
 
 SDK_SERVICES = {  # name in a state machine: name in boto3
     "cloudwatchlogs": "logs",
@@ -73,7 +74,13 @@ for _module in list(sys.modules.values()):
 
 
 def _service_model(service: str) -> Any:
-    return service_model(SDK_SERVICES.get(service, service))
+    with one_at_a_time:
+        return _load(SDK_SERVICES.get(service, service))
+
+
+@functools.lru_cache
+def _load(service: str) -> Any:
+    return botocore.session.Session().get_service_model(service)  # moto's own model defines more errors than AWS
 
 
 @functools.lru_cache
