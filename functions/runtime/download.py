@@ -162,10 +162,12 @@ def fetch(
         with _partial_file(path, sha256) as (part, file):
             resumed = file.seek(0, os.SEEK_END) > 0
             retrying(_stream, url, file, size_bytes, deadline, open_url, moved)
-            if resumed and _sha256(file) != sha256:
+            found = _sha256(file)
+            if resumed and found != sha256:
                 file.truncate(0)
                 retrying(_stream, url, file, size_bytes, deadline, open_url, moved)
-            if (found := _sha256(file)) != sha256:
+                found = _sha256(file)
+            if found != sha256:
                 file.truncate(0)
                 raise TamperedError(found)
             part.replace(path)
