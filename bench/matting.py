@@ -27,6 +27,7 @@ from bench.matting_report import COMPOSITES, MADE, PHOTOGRAPHS, Result
 from bench.pictures import GroundTruth, dataset, network_masks
 from client import local_models
 from core.errors import UnknownForegroundError
+from core.segmentation.quality import assess
 from core.segmentation.segment import segment
 from core.segmentation.sessions import Networks
 from core.types import Alpha, Mask, Precision, Rgb
@@ -162,7 +163,7 @@ def judge(case: Case, cache: Path) -> tuple[Result, dict[str, Alpha]]:
             whole[precision.value] = _from_picture(case, precision, outputs[precision.value])
         except UnknownForegroundError as error:
             failures[precision.value] = str(error)
-    qualities = {level: output.quality for level, output in outputs.items() if output.quality}
+    quality = assess(rgb, case.mask)
     result = Result(
         group=case.group,
         network=case.network,
@@ -171,8 +172,8 @@ def judge(case: Case, cache: Path) -> tuple[Result, dict[str, Alpha]]:
         errors={name: errors.compare(output.alpha, truth) for name, output in outputs.items()},
         from_picture={name: errors.compare(output.alpha, truth) for name, output in whole.items()} if case.look else {},
         seconds={name: output.seconds for name, output in outputs.items()},
-        scores={level: quality.score for level, quality in qualities.items()},
-        review=any(quality.review for level, quality in qualities.items() if level == Precision.HIGH),
+        score=quality.score,
+        review=quality.review,
         notes={name: output.notes for name, output in outputs.items() if output.notes},
         failures=failures,
     )

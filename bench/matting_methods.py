@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 
 from bench import rembg_peer
-from core.matting.quality import Quality, assess
 from core.matting.refine import refine
 from core.types import Alpha, Mask, Precision, Rgb
 
@@ -26,13 +25,11 @@ class Output:
 
     Attributes:
         alpha: H x W float32 in [0, 1].
-        quality: the estimated quality; None for the methods of others.
         notes: warnings of the method.
     """
 
     alpha: Alpha
     seconds: float
-    quality: Quality | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -46,7 +43,7 @@ def bare(rgb: Rgb, mask: Mask) -> Output:
 
 
 def refined(rgb: Rgb, mask: Mask, precision: Precision) -> Output:
-    """Refine the mask with ``core.matting.refine`` and assess it; only the refinement is timed.
+    """Refine the mask with ``core.matting.refine``.
 
     Raises:
         UnknownForegroundError: the mask holds no certain foreground.
@@ -54,7 +51,7 @@ def refined(rgb: Rgb, mask: Mask, precision: Precision) -> Output:
     started = time.perf_counter()
     matte = refine(rgb, mask, precision=precision)
     seconds = time.perf_counter() - started
-    return Output(_rounded(matte.alpha), seconds, assess(mask, matte), tuple(matte.report["warnings"]))
+    return Output(_rounded(matte.alpha), seconds, tuple(matte.report["warnings"]))
 
 
 def rembg(rgb: Rgb, mask: Mask, cache: Path) -> Output:
@@ -86,7 +83,6 @@ def rembg(rgb: Rgb, mask: Mask, cache: Path) -> Output:
         return Output(
             np.asarray(stored["alpha"] / np.float32(255), np.float32),
             float(stored["seconds"]),
-            None,
             (note,) * bool(note),
         )
 

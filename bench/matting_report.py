@@ -43,8 +43,8 @@ class Result:
         errors: by method, from the same mask; a method that failed is missing.
         from_picture: by precision level, second looks of the segmentation included.
         seconds: by method, from mask to alpha.
-        scores: quality score by precision level.
-        review: whether ``high`` asks for a review.
+        score: quality score of the mask.
+        review: whether the score asks for a review.
         notes: warnings by method.
         failures: reasons by method.
     """
@@ -56,7 +56,7 @@ class Result:
     errors: Mapping[str, Errors]
     from_picture: Mapping[str, Errors] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
-    scores: Mapping[str, float] = field(default_factory=dict)
+    score: float = math.nan
     review: bool = False
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
@@ -84,10 +84,11 @@ def markdown(results: Sequence[Result], where: str, left_out: Sequence[str] = ()
                 sections.append(_by_kind(chosen))
             if any(one.from_picture for one in chosen):
                 sections.append(_from_picture(f"Picture to alpha, {of[0].lower()}{of[1:]}", chosen))
+    judged = [one for one in results if one.group != MADE and _JUDGED in one.errors]
     real = [
         (f"{group}, {network}", chosen)
         for group in groups
-        for network, chosen in _by_network([one for one in results if one.group == group != MADE and one.scores])
+        for network, chosen in _by_network([one for one in judged if one.group == group])
     ]
     sections += [_quality(real), _reliability(real), _incidents(results, left_out)]
     return "\n\n".join(sections)
@@ -184,17 +185,14 @@ def _worse_than_bare(results: Sequence[Result]) -> str:
 def _quality(groups: Sequence[tuple[str, list[Result]]]) -> str:
     rows = []
     for name, results in groups:
-        judged = [one for one in results if _JUDGED in one.errors]
-        scores = [one.scores[_JUDGED] for one in judged]
-        bad, review = [one.bad for one in judged], [one.review for one in judged]
+        scores = [one.score for one in results]
+        bad, review = [one.bad for one in results], [one.review for one in results]
         good = [not one for one in bad]
-        spread = max((max(one.scores.values()) - min(one.scores.values()) for one in judged), default=0.0)
         rows.append([
-            name, str(len(judged)), str(sum(bad)), str(estimate(auc, scores, bad)),
-            str(estimate(share, review, bad)), str(estimate(share, review, good)), _number(spread),
+            name, str(len(results)), str(sum(bad)), str(estimate(auc, scores, bad)),
+            str(estimate(share, review, bad)), str(estimate(share, review, good)),
         ])  # fmt: skip
-    heads = ["", "masks", "bad", "AUC (goal 0.92)", "bad with review (goal 0.90)", "good with review (goal 0.15)",
-             "largest difference between levels"]  # fmt: skip
+    heads = ["", "masks", "bad", "AUC (goal 0.92)", "bad with review (goal 0.90)", "good with review (goal 0.15)"]
     return table(f"Quality score; bad: MSE of `{_JUDGED}` above {_BAD_MSE}", heads, rows)
 
 
@@ -203,11 +201,7 @@ def _reliability(groups: Sequence[tuple[str, list[Result]]]) -> str:
     for low, high in pairwise(_BINS):
         cells = []
         for _, results in groups:
-            inside = [
-                (one.scores[_JUDGED], not one.bad)
-                for one in results
-                if low <= one.scores.get(_JUDGED, -1) < high or one.scores.get(_JUDGED) == high == 1
-            ]
+            inside = [(one.score, not one.bad) for one in results if low <= one.score < high or one.score == high == 1]
             usable = np.mean([usable for _, usable in inside]) if inside else math.nan
             mean = np.mean([score for score, _ in inside]) if inside else math.nan
             cells.append(f"{_number(float(usable))} ({_number(float(mean))}, {len(inside)})")

@@ -26,9 +26,10 @@ from bench.measure import Case, Failure, Measurement, measure
 from bench.pictures import grained
 from core import pipeline
 from core.image import decode, encode
-from core.matting import foreground, quality, refine
+from core.matting import foreground, refine
 from core.options import Options
-from core.types import Alpha, Mask, Precision, Rgb
+from core.segmentation import quality
+from core.types import Alpha, Mask, Precision, Quality, Rgb
 
 OUT: Final = Path(__file__).parent.parent / "out" / "bench-speed"
 
@@ -203,9 +204,9 @@ def _refining(jpeg: bytes, mask: Mask, precision: Precision) -> Callable[[], dic
     return lambda: refine.refine(rgb, mask, precision=precision).report
 
 
-def _assessing(jpeg: bytes, mask: Mask) -> Callable[[], quality.Quality]:
-    matte = refine.refine(decode.decode(jpeg).rgb, mask)
-    return lambda: quality.assess(mask, matte)
+def _assessing(jpeg: bytes, mask: Mask) -> Callable[[], Quality]:
+    rgb = decode.decode(jpeg).rgb
+    return lambda: quality.assess(rgb, mask)
 
 
 def _coloring(jpeg: bytes, mask: Mask, precision: Precision) -> Callable[[], None]:

@@ -12,20 +12,26 @@ import numpy as np
 
 from core import layout
 from core.image import decode, encode, exif
-from core.matting import foreground, quality, refine
+from core.matting import alpha_facts, foreground, refine
 from core.options import Options, Output
 from core.segmentation import segment
+from core.segmentation.quality import assess
 from core.segmentation.sessions import Networks
-from core.types import Alpha, Mask, Picture, Precision, Rgb, Segmentation
+from core.types import Alpha, Mask, Picture, Precision, Quality, Rgb, Segmentation
 
 
 @dataclass(frozen=True)
 class RefinedAlpha:
-    """The alpha at the image's size, a report on how it was made, and its estimated quality."""
+    """The alpha at the image's size, a report on how it was made, its facts, and the quality of its mask."""
 
     alpha: Alpha
     report: dict[str, Any]
-    quality: quality.Quality
+    facts: alpha_facts.AlphaFacts
+    quality: Quality
+
+    def quality_facts(self) -> dict[str, Any]:
+        """Return the sidecar's ``quality``, a JSON object."""
+        return {**self.quality.facts(), **self.facts.facts()}
 
 
 @dataclass(frozen=True)
@@ -42,15 +48,18 @@ class Cutout:
     warnings: tuple[str, ...]
 
 
-def refine_edge(picture: Picture, mask: Mask, precision: Precision, roi: str | None = None) -> RefinedAlpha:
-    """Solve for alpha at the image's size and assess it; pixels that are transparent in the file stay transparent.
+def refine_edge(
+    picture: Picture, mask: Mask, precision: Precision, roi: str | None = None, quality: Quality | None = None
+) -> RefinedAlpha:
+    """Solve for alpha at the image's size and describe it; pixels that are transparent in the file stay transparent.
 
     Args:
         picture: at full size.
         mask: h x w float32 in [0, 1]; of the region, if ``roi`` names one. A subject that continues beyond the region
-            has no edge at its border, so alpha is solved and assessed as if the region were the whole image.
+            has no edge at its border, so alpha is solved and described as if the region were the whole image.
         precision: the work put into the edge.
         roi: ``options.roi``; outside it, alpha is 0.
+        quality: of the mask, from its segmentation; None assesses the mask here.
 
     Raises:
         UnknownForegroundError: the mask has no certain foreground.
@@ -58,12 +67,13 @@ def refine_edge(picture: Picture, mask: Mask, precision: Precision, roi: str | N
     """
     height, width = picture.rgb.shape[:2]
     region = layout.region(roi, width, height)
-    matte = refine.refine(region.cut(picture.rgb), mask, precision=precision)
-    assessed = quality.assess(mask, matte)
+    rgb = region.cut(picture.rgb)
+    matte = refine.refine(rgb, mask, precision=precision)
+    facts = alpha_facts.describe(matte.alpha)
     alpha = region.put_back(matte.alpha)
     if picture.alpha is not None:
         alpha = np.minimum(alpha, picture.alpha)
-    return RefinedAlpha(alpha=alpha, report=matte.report, quality=assessed)
+    return RefinedAlpha(alpha=alpha, report=matte.report, facts=facts, quality=quality or assess(rgb, mask))
 
 
 def finish(picture: Picture, alpha: Alpha, options: Options, background: Rgb | None) -> encode.Encoded:
@@ -101,7 +111,7 @@ def remove_background(data: bytes, options: Options, *, networks: Networks, back
     region = layout.region(options.roi, picture.info.width, picture.info.height)
     segmentation = segment.segment(region.cut(picture.rgb), options.model, networks)
     clock("segment")
-    edge = refine_edge(picture, segmentation.mask, options.precision_level, options.roi)
+    edge = refine_edge(picture, segmentation.mask, options.precision_level, options.roi, segmentation.quality)
     clock("refine")
     encoded = finish(picture, edge.alpha, options, background)
     clock("encode")

@@ -60,23 +60,43 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Quality:
+    """Quality of a mask, estimated without ground truth; see :mod:`core.segmentation.quality`.
+
+    Attributes:
+        score: probability that the cut-out is usable, 0 to 1.
+        reasons: codes of what a person should review; empty if no review is needed.
+    """
+
+    score: float
+    reasons: tuple[str, ...]
+
+    @property
+    def review(self) -> bool:
+        """Whether a person should review the result."""
+        return bool(self.reasons)
+
+    def facts(self) -> dict[str, Any]:
+        """Return a JSON object with a rounded score."""
+        return {"score": round(self.score, 3), "review": self.review, "reasons": list(self.reasons)}
+
+
+@dataclass(frozen=True)
 class Segmentation:
-    """A subject mask and the model that made it. ``weights_sha256`` is None for a segmenter without weights."""
+    """A subject mask, its quality, and the model that made it.
+
+    ``weights_sha256`` is None for a segmenter without weights.
+    """
 
     mask: Mask
+    quality: Quality
     model: str
     weights_sha256: str | None
 
 
 @dataclass(frozen=True)
 class Matte:
-    """An alpha at the image's size, with ``report``: how it was made, in JSON types.
-
-    ``disagreement`` is the mean difference, along the mask's edge, between the mask and the one that its network would
-    have made of this alpha: 0.01 to 0.03 for a sound mask, up to 0.08 for a hard-edged one, 0.1 and more for a wrong
-    one.
-    """
+    """An alpha at the image's size, with ``report``: how it was made, in JSON types."""
 
     alpha: Alpha
-    disagreement: float
     report: dict[str, Any]

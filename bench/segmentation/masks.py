@@ -83,7 +83,7 @@ def _masks(
         return float("nan"), float("nan")
     least, most = their_prediction.min(), their_prediction.max()
     unstretched = theirs.astype(np.float32) / 255 * (most - least) + least
-    resized = cv2.resize(unstretched, prepared.mask_size[::-1], interpolation=cv2.INTER_AREA)
+    resized = cv2.resize(unstretched, prepared.reduced.shape[1::-1], interpolation=cv2.INTER_AREA)
     return _mean_and_p99(ours - resized / resized.max())
 
 

@@ -103,9 +103,8 @@ def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Ma
         Matte whose ``alpha`` is H x W float32 in [0, 1], 1 opaque. Its ``report`` has ``precision``,
         ``grid_px``, ``psf_sigma_px`` of the mask's blur (down and across), ``unexplained`` (see ``PointSpread``),
         ``radius_px`` of the windows, ``band_share`` (share of the picture that was solved for), ``tiles``,
-        ``closed_form`` (for each scale its tiles and the most iterations that one took), ``disagreement`` (as in
-        ``Matte``) and ``warnings``, which is empty unless a budget cut the work short or the mask could not be
-        measured.
+        ``closed_form`` (for each scale its tiles and the most iterations that one took) and ``warnings``, which is
+        empty unless a budget cut the work short or the mask could not be measured.
 
     Raises:
         UnknownForegroundError: the mask holds no certain foreground.
@@ -144,11 +143,9 @@ def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Ma
         report["closed_form"] += _closed_form_within_budget(rgb, coarse, alpha, band, plan, scale, warnings)
     given = shrink(alpha, cell_px)
     seen = _blur(given, plan)  # alpha as the network saw it
-    disagreement = _disagreement(coarse, seen)
-    report["disagreement"] = round(disagreement, 4)
     if precision is not Precision.DRAFT:
         _project_back(coarse, given, seen, unexplained, alpha, band, plan)
-    return Matte(alpha, disagreement, report)
+    return Matte(alpha, report)
 
 
 @dataclass(frozen=True)
@@ -287,11 +284,6 @@ def _cells(window: tuple[slice, slice], cell_px: int) -> tuple[slice, slice]:
         slice(rows.start // cell_px, -(-rows.stop // cell_px)),
         slice(columns.start // cell_px, -(-columns.stop // cell_px)),
     )
-
-
-def _disagreement(coarse: Plane, seen: Plane) -> float:
-    edge = find_edge(coarse)
-    return float(np.abs(coarse - seen)[edge].mean(dtype=np.float64)) if edge.any() else 0.0
 
 
 def _project_back(

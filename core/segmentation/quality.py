@@ -1,37 +1,14 @@
 """Estimate, without ground truth, the probability that a mask gives a usable cut-out."""
 
 import math
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from core.types import Mask, Rgb
+from core.types import Mask, Quality, Rgb
 
 _REVIEW_BELOW: Final = 0.7
 _DOUBTFUL: Final = (0.3, 0.85)
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Quality of a mask.
-
-    Attributes:
-        score: probability that the cut-out is usable, 0 to 1.
-        reasons: codes of what a person should review; empty if no review is needed.
-    """
-
-    score: float
-    reasons: tuple[str, ...]
-
-    @property
-    def review(self) -> bool:
-        """Whether a person should review the result."""
-        return bool(self.reasons)
-
-    def facts(self) -> dict[str, Any]:
-        """Return a JSON object with a rounded score."""
-        return {"score": round(self.score, 3), "review": self.review, "reasons": list(self.reasons)}
 
 
 def assess(rgb: Rgb, mask: Mask, mirrored: Mask | None = None) -> Quality:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from core.errors import UnknownForegroundError
 from core.segmentation import classical
+from core.segmentation.quality import assess
 from core.segmentation.registry import CLASSICAL, Model, check_name
 from core.segmentation.sessions import Networks
 from core.types import Mask, Rgb, Segmentation
@@ -33,12 +34,12 @@ class Prepared:
         model: the model's entry, None for the built-in segmenter.
         pixels: 3 x S x S float32, normalized, S the network's input side; for the built-in segmenter the reduced
             image.
-        mask_size: height and width of the mask.
+        reduced: the image at the mask's size, h x w x 3 uint8.
     """
 
     model: Model | None
     pixels: NDArray[np.float32] | Rgb
-    mask_size: tuple[int, int]
+    reduced: Rgb
 
 
 def sufficient_px(model: str, registry: Mapping[str, Model]) -> int:
@@ -61,7 +62,7 @@ def segment(rgb: Rgb, model: str, networks: Networks) -> Segmentation:
 
     Returns:
         The mask, h x w float32 in [0, 1], at most as large as the network's input and with the image's
-        aspect ratio; the model's name; the SHA-256 of its weights, None for ``classical``.
+        aspect ratio; its quality; the model's name; the SHA-256 of its weights, None for ``classical``.
 
     Raises:
         UnknownForegroundError: no subject was found.
@@ -85,7 +86,7 @@ def prepare(rgb: Rgb, model: str, registry: Mapping[str, Model]) -> Prepared:
     check_name(model, registry)
     if model == CLASSICAL:
         rgb = classical.reduced(rgb)
-        return Prepared(None, rgb, rgb.shape[:2])
+        return Prepared(None, rgb, rgb)
     height, width = rgb.shape[:2]
     entry = registry[model]
     side = entry.input_px
@@ -93,8 +94,9 @@ def prepare(rgb: Rgb, model: str, registry: Mapping[str, Model]) -> Prepared:
     kernel = cv2.INTER_CUBIC if enlarged else cv2.INTER_AREA
     square = np.asarray(cv2.resize(rgb, (side, side), interpolation=kernel), np.uint8)
     scale = min(1.0, side / max(height, width))
-    mask_size = max(1, round(height * scale)), max(1, round(width * scale))
-    return Prepared(entry, _normalize(square, entry), mask_size)
+    mask_size = max(1, round(width * scale)), max(1, round(height * scale))
+    reduced = np.asarray(cv2.resize(rgb, mask_size, interpolation=cv2.INTER_AREA), np.uint8)
+    return Prepared(entry, _normalize(square, entry), reduced)
 
 
 def _normalize(square: Rgb, model: Model) -> NDArray[np.float32]:
@@ -130,7 +132,8 @@ def finish(prepared: Prepared, prediction: Mask) -> Segmentation:
     model, mask = prepared.model, prediction
     if model is not None:
         confidence = 1 / (1 + np.exp(-prediction)) if model.logits else prediction
-        mask = cv2.resize(confidence, prepared.mask_size[::-1], interpolation=cv2.INTER_AREA).clip(0.0, 1.0)
+        height, width = prepared.reduced.shape[:2]
+        mask = cv2.resize(confidence, (width, height), interpolation=cv2.INTER_AREA).clip(0.0, 1.0)
     share = float(np.mean(mask > 0.5))
     if share < _MIN_SUBJECT_SHARE:
         raise UnknownForegroundError(
@@ -139,4 +142,6 @@ def finish(prepared: Prepared, prediction: Mask) -> Segmentation:
             value=f"a subject of {share:.2%} of the image",
             remedy="Use an image whose subject stands out from its background, or another model.",
         )
-    return Segmentation(mask / mask.max(), model.name if model else CLASSICAL, model.sha256 if model else None)
+    mask = mask / mask.max()
+    quality = assess(prepared.reduced, mask)
+    return Segmentation(mask, quality, model.name if model else CLASSICAL, model.sha256 if model else None)

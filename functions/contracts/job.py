@@ -48,8 +48,19 @@ class Keys(_Part):
     sidecar: str
 
 
+class MaskQuality(_Part):
+    """Quality of a mask; see :class:`core.types.Quality`."""
+
+    score: float
+    review: bool
+    reasons: tuple[str, ...]
+
+
 class MaskPart(_Part):
-    """Output of segmentation: the mask's key in the work bucket, its size in pixels, model and host."""
+    """Output of segmentation: the mask's key in the work bucket, its size in pixels, model, host and quality.
+
+    ``quality`` is None in executions that an earlier version started; Refine then assesses the mask.
+    """
 
     key: str
     width: int
@@ -59,6 +70,7 @@ class MaskPart(_Part):
     host: Literal["lambda", "ecs", "sagemaker"]
     seconds: float
     warnings: list[str]
+    quality: MaskQuality | None = None
 
 
 class AlphaPart(_Part):
@@ -90,7 +102,7 @@ class Attempt(_Part):
 
     @property
     def score(self) -> float:
-        """Quality score, 0 to 1; see :class:`core.matting.quality.Quality`."""
+        """Quality score, 0 to 1; see :class:`core.types.Quality`."""
         return float(self.refine.alpha.quality["score"])
 
     @property

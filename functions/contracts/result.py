@@ -106,7 +106,11 @@ class RefinementReport(_Document):
     tiles: int = Field(description="Number of tiles that were filtered.")
     closed_form: list[ClosedFormReport] = Field(description="Closed-form matting, one entry per scale.")
     warnings: list[str] = Field(description="Steps that were skipped or cut short.")
-    disagreement: Number = Field(description="Disagreement of mask and image along the edge; 0 is none.")
+    disagreement: Number | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="Disagreement of mask and image along the edge; only in results of earlier versions.",
+    )
 
 
 class CacheReport(_Document):

@@ -6,6 +6,7 @@ from typing import Any
 
 from core import pipeline
 from core.matting import compiled
+from core.types import Quality
 from functions.contracts.job import SegmentedJob
 from functions.runtime.config import Config
 from functions.runtime.handler import stage
@@ -35,11 +36,13 @@ def handler(job: SegmentedJob) -> dict[str, Any]:
     started = time.perf_counter()
     picture = STORE.picture(job.source)
     mask = STORE.plane(CONFIG.work_bucket, job.segment.mask.key)
-    edge = pipeline.refine_edge(picture, mask, job.options.precision_level, job.options.roi)
+    judged = job.segment.mask.quality
+    quality = Quality(judged.score, judged.reasons) if judged else None
+    edge = pipeline.refine_edge(picture, mask, job.options.precision_level, job.options.roi, quality)
     STORE.put_plane(CONFIG.work_bucket, job.alpha_key, edge.alpha)
     return {
         "key": job.alpha_key,
         "report": edge.report,
-        "quality": edge.quality.facts(),
+        "quality": edge.quality_facts(),
         "seconds": round(time.perf_counter() - started, 4),
     }

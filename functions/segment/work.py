@@ -48,6 +48,7 @@ def deliver(
         "weights_sha256": segmentation.weights_sha256,
         "host": host,
         "seconds": round(time.perf_counter() - started, 4),
+        "quality": segmentation.quality.facts(),
         "warnings": [*_model_warnings(segmentation.model), *_host_warnings(job)],
     }
 

@@ -120,7 +120,7 @@ def test_the_sidecar_keeps_each_fact_of_the_state_unchanged_and_in_order() -> No
 def test_the_sidecar_accepts_the_reports_of_refinement(precision: Precision) -> None:
     scene = scenes.disc()
     edge = pipeline.refine_edge(decode.decode(disc()), scenes.network_mask(scene.alpha), precision)
-    alpha = {"key": "alpha", "report": edge.report, "quality": edge.quality.facts(), "seconds": 0.1}
+    alpha = {"key": "alpha", "report": edge.report, "quality": edge.quality_facts(), "seconds": 0.1}
     document = sidecar(refine={"alpha": json.loads(json.dumps(alpha))})
-    assert (document["refinement"], document["quality"]) == (edge.report, edge.quality.facts())
+    assert (document["refinement"], document["quality"]) == (edge.report, edge.quality_facts())
     assert Result.model_validate(document).model_dump(mode="json") == document
