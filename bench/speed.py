@@ -104,7 +104,7 @@ def main() -> None:
     for megapixels in arguments.megapixels:
         print(f"{megapixels:g} MP ...", file=sys.stderr)
         rgb, alpha = portrait(megapixels)
-        jpeg, mask = _jpeg(rgb), masks.mask(alpha, arguments.mask_px, masks.Fault.CLEAN)
+        jpeg, mask = _jpeg(rgb), masks.mask(alpha, arguments.mask_px, masks.Fault.JITTERED)
         del rgb, alpha
         (OUT / f"{megapixels:g}mp.jpg").write_bytes(jpeg)
         (OUT / f"{megapixels:g}mp-mask.png").write_bytes(encode.encode_plane(mask))

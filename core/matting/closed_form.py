@@ -32,23 +32,32 @@ class Laplacian(Protocol):
 
 
 def solve(
-    laplacian: Laplacian, prior: Plane, unknown: NDArray[np.bool_], *, confidence: Plane, max_iterations: int
+    laplacian: Laplacian,
+    prior: Plane,
+    unknown: NDArray[np.bool_],
+    *,
+    confidence: Plane,
+    max_iterations: int,
+    start: Plane | None = None,
 ) -> tuple[Plane, int]:
     """Minimize the closed-form energy plus ``confidence * (alpha - prior)^2`` over the unknown pixels.
 
     Args:
         laplacian: of the image.
-        prior: h x w float32 in [0, 1]: start and soft prior where unknown, kept as it is elsewhere.
+        prior: h x w float32 in [0, 1]: soft prior where unknown, kept as it is elsewhere.
         unknown: h x w, the pixels to solve for.
         confidence: h x w float32 above 0, the weight of the prior.
         max_iterations: limit of the solver.
+        start: h x w float32 in [0, 1], the first guess where unknown; None for the prior.
 
     Returns:
         Alpha, h x w float32 in [0, 1], and the number of iterations.
     """
     free = unknown.astype(np.float32)
     alpha = prior.copy()
-    residual = -laplacian.apply(alpha) * free
+    if start is not None:
+        alpha[unknown] = start[unknown]
+    residual = (confidence * (prior - alpha) - laplacian.apply(alpha)) * free
     direction = residual.copy()
     energy = _dot(residual, residual)
     enough = _TOLERANCE**2 * energy
