@@ -92,46 +92,46 @@ class Model:
 
 
 TYPICAL: Final[Mapping[str, float]] = {
-    "uncertainty": -3.336,
-    "background_inside": -3.698,
-    "color_overlap": -2.927,
-    "contrast": 3.316,
-    "outline": 1.852,
-    "subject_outside": -3.909,
-    "edge_fit": 0.843,
+    "uncertainty": -3.356,
+    "background_inside": -3.682,
+    "color_overlap": -2.879,
+    "contrast": 3.313,
+    "outline": 1.863,
+    "subject_outside": -3.895,
+    "edge_fit": 0.842,
     "looks_differ": -3.023,
 }
-"""Mean of each feature over the usable masks of the fit."""
+"""Mean of each feature over usable masks."""
 
 ONE_LOOK: Final = Model(
-    bias=2.523,
+    bias=3.100,
     weights={
-        "uncertainty": 0.612,
-        "background_inside": 1.362,
-        "color_overlap": 1.407,
-        "contrast": -2.606,
-        "outline": -1.537,
-        "subject_outside": -1.549,
-        "edge_fit": 17.698,
+        "uncertainty": 0.789,
+        "background_inside": 1.195,
+        "color_overlap": 1.360,
+        "contrast": -2.646,
+        "outline": -1.530,
+        "subject_outside": -1.444,
+        "edge_fit": 19.367,
     },
-    review_below=0.760,
+    review_below=0.761,
 )
 TWO_LOOKS: Final = Model(
-    bias=2.445,
+    bias=3.220,
     weights={
-        "uncertainty": 0.277,
-        "background_inside": 1.513,
-        "color_overlap": 1.109,
-        "contrast": -2.737,
-        "outline": -2.058,
-        "subject_outside": -1.305,
-        "edge_fit": 18.278,
-        "looks_differ": 0.991,
+        "uncertainty": 0.425,
+        "background_inside": 1.536,
+        "color_overlap": 1.132,
+        "contrast": -3.073,
+        "outline": -1.519,
+        "subject_outside": -1.396,
+        "edge_fit": 23.028,
+        "looks_differ": 1.310,
     },
-    review_below=0.610,
+    review_below=0.563,
 )
 
-_DOUBTFUL: Final = (0.618, 0.854)
+_DOUBTFUL: Final = (0.626, 0.836)
 """Scores of one look around the threshold that 15 % of the masks of the fit have."""
 
 

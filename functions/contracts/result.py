@@ -74,11 +74,11 @@ class EscalationSummary(_Document):
 class QualityReport(_Document):
     """Quality figures, estimated without a reference cutout."""
 
-    score: Number = Field(description="0 to 1. Scores of about 0.8 and more need no review.")
+    score: Number = Field(description="Probability that the cutout is usable, 0 to 1.")
     review: bool = Field(description="Whether a person should look at the result.")
     reasons: list[str] = Field(
-        description="Why: mostly_uncertain, mask_and_picture_disagree, fragmented, tiny_subject, fills_picture or "
-        "cut_by_border."
+        description="Why: mostly_uncertain, similar_colors, mask_and_picture_disagree, looks_differ, fragmented, "
+        "tiny_subject, fills_picture or cut_by_border; the worst first."
     )
     uncertain_share: Number = Field(description="Share of the image with 0.02 < alpha < 0.98.")
     foreground_share: Number = Field(description="Mean of alpha over the image.")

@@ -121,7 +121,7 @@ def product(background: int) -> tuple[Rgb, Mask]:
     """Return a dark box on a flat background, and its mask."""
     alpha = np.zeros((240, 320), np.float32)
     cv2.rectangle(alpha, (90, 60), (220, 190), 1.0, -1)
-    alpha = cv2.GaussianBlur(alpha, (0, 0), 0.7)
+    alpha = np.asarray(cv2.GaussianBlur(alpha, (0, 0), 0.7), np.float32)
     rgb = np.array((70, 90, 140)) * alpha[..., None] + background * (1 - alpha[..., None])
     return rgb.round().astype(np.uint8), network_mask(alpha)
 
@@ -144,7 +144,7 @@ def test_the_score_is_the_same_at_every_precision_level() -> None:
 @settings(max_examples=25, deadline=None)
 def test_mirroring_picture_and_mask_keeps_the_score(seed: int, noise: float) -> None:
     field = np.random.default_rng(seed).normal(0, noise, MASK.shape).astype(np.float32)
-    mask = (MASK + cv2.GaussianBlur(field, (0, 0), 3)).clip(0, 1).astype(np.float32)
+    mask = np.asarray((MASK + cv2.GaussianBlur(field, (0, 0), 3)).clip(0, 1), np.float32)
     mirrored = assess(np.ascontiguousarray(SCENE.rgb[:, ::-1]), np.ascontiguousarray(mask[:, ::-1]))
     assert mirrored.score == pytest.approx(assess(SCENE.rgb, mask).score, abs=0.02)
 
