@@ -48,6 +48,8 @@ FOUND: Final = 0.9
 """Share of the bad masks of photographed subjects that the threshold must find."""
 
 DOUBTFUL_SHARE: Final = 0.15
+"""Share of the masks that a mirrored look is worth its time for: those with the highest scores below the threshold."""
+
 _RIDGE: Final = 2.0
 _FOLDS: Final = 10
 _BINS: Final = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -194,9 +196,8 @@ def fitted(samples: Sequence[Sample]) -> str:
         terms = ", ".join(f'"{name}": {weight:.3f}' for name, weight in zip(names, weights, strict=True))
         lines += [f"{title} = Model({bias:.3f}, {{{terms}}}, {threshold:.3f})", figures(samples, scores, threshold)]
         if names == ONE_LOOK:
-            place = np.mean(scores < threshold)
-            low, high = np.quantile(scores, [max(0, place - DOUBTFUL_SHARE / 2), min(1, place + DOUBTFUL_SHARE / 2)])
-            lines.append(f"Doubtful: {low:.3f} to {high:.3f}")
+            low = np.quantile(scores, max(0, np.mean(scores < threshold) - DOUBTFUL_SHARE))
+            lines.append(f"Doubtful: {low:.3f} to {threshold:.3f}")
     return "\n\n".join(lines)
 
 

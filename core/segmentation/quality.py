@@ -131,8 +131,8 @@ TWO_LOOKS: Final = Model(
     review_below=0.563,
 )
 
-_DOUBTFUL: Final = (0.626, 0.836)
-"""Scores of one look around the threshold that 15 % of the masks of the fit have."""
+_DOUBTFUL: Final = (0.523, 0.761)
+"""Scores of one look that ask for a review and that 15 % of the masks of the fit have: the highest ones."""
 
 
 def assess(rgb: Rgb, mask: Mask, mirrored: Mask | None = None) -> Quality:
