@@ -196,7 +196,7 @@ def fitted(samples: Sequence[Sample]) -> str:
         terms = ", ".join(f'"{name}": {weight:.3f}' for name, weight in zip(names, weights, strict=True))
         lines += [f"{title} = Model({bias:.3f}, {{{terms}}}, {threshold:.3f})", figures(samples, scores, threshold)]
         if names == ONE_LOOK:
-            low = np.quantile(scores, max(0, np.mean(scores < threshold) - DOUBTFUL_SHARE))
+            low = np.quantile(scores, max(0.0, float(np.mean(scores < threshold)) - DOUBTFUL_SHARE))
             lines.append(f"Doubtful: {low:.3f} to {threshold:.3f}")
     return "\n\n".join(lines)
 

@@ -124,3 +124,14 @@ def test_the_sidecar_accepts_the_reports_of_refinement(precision: Precision) -> 
     document = sidecar(refine={"alpha": json.loads(json.dumps(alpha))})
     assert (document["refinement"], document["quality"]) == (edge.report, edge.quality_facts())
     assert Result.model_validate(document).model_dump(mode="json") == document
+
+
+def test_state_of_an_earlier_version_is_accepted() -> None:
+    mask = {name: value for name, value in STATE["segment"]["mask"].items() if name != "quality"}
+    report = {**STATE["refine"]["alpha"]["report"], "disagreement": 0.03}
+    alpha = {**STATE["refine"]["alpha"], "report": report}
+    state = {"segment": {"mask": mask}, "refine": {"alpha": alpha}}
+    assert RefinedJob.model_validate({**STATE, **state}).segment.mask.quality is None
+    document = sidecar(**state)
+    assert document["refinement"] == report
+    assert Result.model_validate(document).model_dump(mode="json") == document
