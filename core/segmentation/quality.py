@@ -141,8 +141,7 @@ def assess(rgb: Rgb, mask: Mask, mirrored: Mask | None = None) -> Quality:
     Args:
         rgb: H x W x 3 uint8, the picture that the mask was made of; any size.
         mask: h x w float32 in [0, 1].
-        mirrored: the mask of the mirrored picture, mirrored back; same size as ``mask``. It makes the score more
-            accurate.
+        mirrored: the mask of the mirrored picture, mirrored back; same size as ``mask``.
     """
     features = measure(rgb, mask, mirrored)
     model = ONE_LOOK if mirrored is None else TWO_LOOKS
