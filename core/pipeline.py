@@ -1,6 +1,6 @@
 """The stages as functions of images, and :func:`remove_background`, which runs all of them in one process.
 
-On AWS, each of three Lambda functions calls one of :func:`core.segmentation.segment.segment`, :func:`refine_edge` and
+On AWS, each of three Lambda functions calls one of :func:`core.segmentation.looks.segment`, :func:`refine_edge` and
 :func:`finish`, and passes intermediates through S3.
 """
 
@@ -14,7 +14,7 @@ from core import layout
 from core.image import decode, encode, exif
 from core.matting import alpha_facts, foreground, refine
 from core.options import Options, Output
-from core.segmentation import segment
+from core.segmentation import looks
 from core.segmentation.quality import assess
 from core.segmentation.sessions import Networks
 from core.types import Alpha, Mask, Picture, Precision, Quality, Rgb, Segmentation
@@ -109,7 +109,7 @@ def remove_background(data: bytes, options: Options, *, networks: Networks, back
     picture = decode.decode(data)
     clock("decode")
     region = layout.region(options.roi, picture.info.width, picture.info.height)
-    segmentation = segment.segment(region.cut(picture.rgb), options.model, networks)
+    segmentation = looks.segment(region.cut(picture.rgb), options.model, networks, options.precision_level)
     clock("segment")
     edge = refine_edge(picture, segmentation.mask, options.precision_level, options.roi, segmentation.quality)
     clock("refine")

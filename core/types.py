@@ -6,7 +6,7 @@ in ``decode`` and ``encode`` only.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,10 @@ Mask: TypeAlias = NDArray[np.float32]
 
 Alpha: TypeAlias = NDArray[np.float32]
 """H x W, float32 in [0, 1], at the image's size: 1 is opaque."""
+
+
+LookName: TypeAlias = Literal["first", "mirrored", "brightened"]
+"""A look of a network at an image; see :mod:`core.segmentation.looks`."""
 
 
 class Precision(StrEnum):
@@ -85,13 +89,18 @@ class Quality:
 class Segmentation:
     """A subject mask, its quality, and the model that made it.
 
-    ``weights_sha256`` is None for a segmenter without weights.
+    Attributes:
+        weights_sha256: of the model's file; None for a segmenter without weights.
+        looks: the looks that the mask was made from; see :mod:`core.segmentation.looks`.
+        rejected_looks: those that were made and do not count.
     """
 
     mask: Mask
     quality: Quality
     model: str
     weights_sha256: str | None
+    looks: tuple[LookName, ...] = ("first",)
+    rejected_looks: tuple[LookName, ...] = ()
 
 
 @dataclass(frozen=True)

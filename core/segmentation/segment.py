@@ -87,16 +87,20 @@ def prepare(rgb: Rgb, model: str, registry: Mapping[str, Model]) -> Prepared:
     if model == CLASSICAL:
         rgb = classical.reduced(rgb)
         return Prepared(None, rgb, rgb)
+    return prepare_for(registry[model], rgb)
+
+
+def prepare_for(model: Model, rgb: Rgb) -> Prepared:
+    """Scale and normalize an image for a network."""
     height, width = rgb.shape[:2]
-    entry = registry[model]
-    side = entry.input_px
+    side = model.input_px
     enlarged = max(height, width) < side
     kernel = cv2.INTER_CUBIC if enlarged else cv2.INTER_AREA
     square = np.asarray(cv2.resize(rgb, (side, side), interpolation=kernel), np.uint8)
     scale = min(1.0, side / max(height, width))
     mask_size = max(1, round(width * scale)), max(1, round(height * scale))
     reduced = np.asarray(cv2.resize(rgb, mask_size, interpolation=cv2.INTER_AREA), np.uint8)
-    return Prepared(entry, _normalize(square, entry), reduced)
+    return Prepared(model, _normalize(square, model), reduced)
 
 
 def _normalize(square: Rgb, model: Model) -> NDArray[np.float32]:
@@ -122,26 +126,51 @@ def predict(prepared: Sequence[Prepared], networks: Networks) -> list[Mask]:
 
 
 def finish(prepared: Prepared, prediction: Mask) -> Segmentation:
-    """Turn a prediction into a mask: the network's own confidence.
-
-    rembg stretches masks to the full range instead, so that noise on an empty image looks like a subject.
+    """Turn a prediction into a mask and assess it.
 
     Raises:
         UnknownForegroundError: no subject was found.
     """
-    model, mask = prepared.model, prediction
-    if model is not None:
-        confidence = 1 / (1 + np.exp(-prediction)) if model.logits else prediction
-        height, width = prepared.reduced.shape[:2]
-        mask = cv2.resize(confidence, (width, height), interpolation=cv2.INTER_AREA).clip(0.0, 1.0)
-    share = float(np.mean(mask > 0.5))
-    if share < _MIN_SUBJECT_SHARE:
+    return conclude(prepared.model, prepared.reduced, confidence(prepared, prediction))
+
+
+def confidence(prepared: Prepared, prediction: Mask) -> Mask:
+    """Return the network's own confidence, h x w float32 in [0, 1], with the image's aspect ratio."""
+    model = prepared.model
+    if model is None:
+        return prediction
+    square = 1 / (1 + np.exp(-prediction)) if model.logits else prediction
+    size = prepared.reduced.shape[1::-1]
+    return np.asarray(cv2.resize(square, size, interpolation=cv2.INTER_AREA).clip(0.0, 1.0), np.float32)
+
+
+def conclude(model: Model | None, reduced: Rgb, seen: Mask, mirrored: Mask | None = None) -> Segmentation:
+    """Turn confidence into a mask and assess it.
+
+    rembg stretches masks to the full range instead, so that noise on an empty image looks like a subject.
+
+    Args:
+        model: the model's entry, None for the built-in segmenter.
+        reduced: the image at the mask's size.
+        seen: h x w float32 in [0, 1].
+        mirrored: another look's confidence, mirrored back, if there was one; see
+            :func:`core.segmentation.quality.assess`.
+
+    Raises:
+        UnknownForegroundError: no subject was found.
+    """
+    if not shows_subject(seen):
         raise UnknownForegroundError(
             "No subject was found",
             field="image",
-            value=f"a subject of {share:.2%} of the image",
+            value=f"a subject of {float(np.mean(seen > 0.5)):.2%} of the image",
             remedy="Use an image whose subject stands out from its background, or another model.",
         )
-    mask = mask / mask.max()
-    quality = assess(prepared.reduced, mask)
+    mask = seen / seen.max()
+    quality = assess(reduced, mask, None if mirrored is None else mirrored / max(float(mirrored.max()), 0.5))
     return Segmentation(mask, quality, model.name if model else CLASSICAL, model.sha256 if model else None)
+
+
+def shows_subject(seen: Mask) -> bool:
+    """Return whether enough of the image is more likely subject than background."""
+    return bool(np.mean(seen > 0.5) >= _MIN_SUBJECT_SHARE)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.options import Options
+from core.types import LookName
 
 
 class _Part(BaseModel):
@@ -57,9 +58,10 @@ class MaskQuality(_Part):
 
 
 class MaskPart(_Part):
-    """Output of segmentation: the mask's key in the work bucket, its size in pixels, model, host and quality.
+    """Output of segmentation: the mask's key in the work bucket, its size in pixels, model, host, quality and looks.
 
-    ``quality`` is None in executions that an earlier version started; Refine then assesses the mask.
+    ``quality`` is None in executions that an earlier version started; Refine then assesses the mask. ``looks`` and
+    ``rejected_looks`` are those of :class:`core.types.Segmentation`; an earlier version made one look.
     """
 
     key: str
@@ -71,6 +73,8 @@ class MaskPart(_Part):
     seconds: float
     warnings: list[str]
     quality: MaskQuality | None = None
+    looks: tuple[LookName, ...] = ("first",)
+    rejected_looks: tuple[LookName, ...] = ()
 
 
 class AlphaPart(_Part):

@@ -8,7 +8,7 @@ from typing import Final
 from core.limits import MAX_KEY_BYTES
 from core.options import Options
 
-PIPELINE_VERSION: Final = 2
+PIPELINE_VERSION: Final = 3
 """Increment it with every change that produces different pixels. It invalidates all cached results."""
 
 _WITHOUT_EFFECT_ON_PIXELS: Final = {"segmentation_host", "background_key"}

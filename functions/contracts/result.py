@@ -5,6 +5,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from core.options import Options
+from core.types import LookName
 from functions.contracts.job import Execution, Source
 
 Number: TypeAlias = Annotated[int | float, WithJsonSchema({"type": "number"})]
@@ -53,6 +54,13 @@ class SegmentationModel(_Document):
     name: str = Field(description="Name of the segmentation model.")
     weights_sha256: str | None = Field(description="SHA-256 of the model's weights; null for the classical segmenter.")
     host: Literal["lambda", "ecs", "sagemaker"] = Field(description="Where segmentation ran.")
+    looks: list[LookName] = Field(
+        default=["first"],
+        description="Looks of the model at the image that the mask was made from: first, mirrored, brightened.",
+    )
+    rejected_looks: list[LookName] = Field(
+        default=[], description="Looks that were made and do not count: the first mask was decided enough."
+    )
 
 
 class AttemptError(_Document):

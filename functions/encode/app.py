@@ -87,7 +87,13 @@ def describe(job: RefinedJob, encoded: Encoded, version_id: str | None, seconds:
             bucket=CONFIG.results_bucket, key=job.keys.result, version_id=version_id, sidecar_key=job.keys.sidecar
         ),
         image=describe_image(encoded),
-        model=SegmentationModel(name=mask.model, weights_sha256=mask.weights_sha256, host=mask.host),
+        model=SegmentationModel(
+            name=mask.model,
+            weights_sha256=mask.weights_sha256,
+            host=mask.host,
+            looks=list(mask.looks),
+            rejected_looks=list(mask.rejected_looks),
+        ),
         degraded=mask.host != job.host,
         escalation=describe_escalation(job),
         quality=QualityReport.model_validate(alpha.quality),

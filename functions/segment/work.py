@@ -4,8 +4,9 @@ import time
 from typing import Any, Literal
 
 from core import layout
+from core.segmentation.looks import Look, complete, first
 from core.segmentation.registry import CLASSICAL
-from core.segmentation.segment import Prepared, finish, predict, prepare, sufficient_px
+from core.segmentation.segment import predict, sufficient_px
 from core.segmentation.sessions import Networks
 from core.types import Segmentation
 from functions.contracts.job import Job
@@ -18,20 +19,20 @@ def segment_job(job: Job, store: Store, work_bucket: str, networks: Networks, *,
     """Segment the job's image, store the mask, and return its :class:`functions.contracts.job.MaskPart`.
 
     Raises:
-        BackgroundRemoverError: see :func:`core.segmentation.segment.segment`, :class:`functions.runtime.store.Store`.
+        BackgroundRemoverError: see :func:`core.segmentation.looks.segment`, :class:`functions.runtime.store.Store`.
     """
     started = time.perf_counter()
-    prepared = load(job, store, networks)
-    [prediction] = predict([prepared], networks)
-    return deliver(job, finish(prepared, prediction), store, work_bucket, host=host, started=started)
+    look = load(job, store, networks)
+    segmentation = complete(look, lambda prepared: predict([prepared], networks)[0])
+    return deliver(job, segmentation, store, work_bucket, host=host, started=started)
 
 
-def load(job: Job, store: Store, networks: Networks) -> Prepared:
-    """Read the job's image, at the size that its model needs, and prepare its region of interest."""
+def load(job: Job, store: Store, networks: Networks) -> Look:
+    """Read the job's image, at the size that its model needs, and prepare the first look at its region of interest."""
     registry = networks.source.registry
     region = layout.region(job.options.roi, job.source.width, job.source.height)
     picture = store.picture(job.source, at_least_px=region.at_least_px(sufficient_px(job.model, registry)))
-    return prepare(region.cut(picture.rgb), job.model, registry)
+    return first(region.cut(picture.rgb), job.model, registry, job.options.precision_level)
 
 
 def deliver(
@@ -49,6 +50,8 @@ def deliver(
         "host": host,
         "seconds": round(time.perf_counter() - started, 4),
         "quality": segmentation.quality.facts(),
+        "looks": list(segmentation.looks),
+        "rejected_looks": list(segmentation.rejected_looks),
         "warnings": [*_model_warnings(segmentation.model), *_host_warnings(job)],
     }
 

@@ -20,13 +20,13 @@ JOB = json.loads((ROOT / "events/segment.json").read_text())
 PATIENCE_S = 60.0
 
 
-def message(token: str = "token", *, model: str = "classical") -> str:
+def message(token: str = "token", *, model: str = "classical", precision: str = "high") -> str:
     """A message as SegmentOnEcs sends it. The keys of image and mask are equal to the token."""
     job = {
         **JOB,
         "execution": {**JOB["execution"], "name": token},
         "source": {**JOB["source"], "key": token},
-        "options": {**JOB["options"], "model": model},
+        "options": {**JOB["options"], "model": model, "precision_level": precision},
         "keys": {**JOB["keys"], "mask": token},
     }
     return json.dumps({"token": token, "job": job})

@@ -10,21 +10,23 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import boto3
+import numpy as np
 from botocore.config import Config
 from pydantic import Field
 
 from core.errors import BackgroundRemoverError
+from core.segmentation.looks import Look, complete, follow
 from core.segmentation.registry import CLASSICAL
-from core.segmentation.segment import Prepared, finish, predict
-from core.types import Mask
+from core.segmentation.segment import predict
+from core.types import Mask, Segmentation
 from functions.contracts.errors import WorkerCrashedError
 from functions.contracts.job import Job
 from functions.runtime import cgroup
@@ -85,7 +87,7 @@ class _Picture:
 
     message: Message
     job: Job
-    prepared: Prepared
+    look: Look
     started: float
 
 
@@ -182,8 +184,8 @@ class Worker:
         try:
             if self._queue.alive(message):
                 logger.info("job received", extra={"received": message.received})
-                prepared = load(job, self._store, self._networks)
-                self._batches.put(job.model, _Picture(message, job, prepared, started))
+                look = load(job, self._store, self._networks)
+                self._batches.put(job.model, _Picture(message, job, look, started))
                 return
         except Exception as error:  # the state machine must learn of any error
             self._delivering.submit(self._watched, self._complete, message, error)
@@ -193,31 +195,46 @@ class Worker:
         failures = 0
         while (batch := self._batches.take()) is not None:
             begun = [picture for picture in batch if self._queue.begin(picture.message)]
-            for picture, prediction in zip(begun, self._predict(begun), strict=True):
-                self._delivering.submit(self._watched, self._deliver, picture, prediction)
-                if not isinstance(prediction, Exception):
+            for picture, seen in self._look(begun):
+                self._delivering.submit(self._watched, self._deliver, picture, seen)
+                if not isinstance(seen, Exception):
                     failures = 0
-                elif not isinstance(prediction, BackgroundRemoverError):
+                elif not isinstance(seen, BackgroundRemoverError):
                     failures += 1
                     if failures == _MOST_FAILURES:
-                        raise prediction
+                        raise seen
+
+    def _look(self, pictures: Sequence[_Picture]) -> Iterator[tuple[_Picture, Mask | Segmentation | Exception]]:
+        """Yield every picture with the prediction of its last look, its segmentation, or an error.
+
+        Pictures that need another look are predicted in another batch.
+        """
+        while pictures:
+            again = []
+            for picture, prediction in zip(pictures, self._predict(pictures), strict=True):
+                outcome = prediction if picture.look.final else _followed(picture.look, prediction)
+                if isinstance(outcome, Look):
+                    again.append(replace(picture, look=outcome))
+                else:
+                    yield picture, outcome
+            pictures = again
 
     def _predict(self, batch: Sequence[_Picture]) -> list[Mask | Exception]:
         """Return a prediction or an error for each image. An image must not fail the others of its batch."""
         try:
-            return [*predict([picture.prepared for picture in batch], self._networks)] if batch else []
+            return [*predict([picture.look.prepared for picture in batch], self._networks)]
         except Exception as error:
             if len(batch) == 1:
                 return [error]
             logger.warning("batch failed, will predict its images one by one", exc_info=True)
         return [outcome for picture in batch for outcome in self._predict([picture])]
 
-    def _deliver(self, picture: _Picture, prediction: Mask | Exception) -> None:
+    def _deliver(self, picture: _Picture, seen: Mask | Segmentation | Exception) -> None:
         logger.thread_safe_append_keys(job_id=picture.message.job_id)
         try:
-            if isinstance(prediction, Exception):
-                raise prediction
-            segmentation = finish(picture.prepared, prediction)
+            if isinstance(seen, Exception):
+                raise seen
+            segmentation = complete(picture.look, lambda _: seen) if isinstance(seen, np.ndarray) else seen
             part = deliver(
                 picture.job, segmentation, self._store, self._config.work_bucket, host="ecs", started=picture.started
             )
@@ -235,6 +252,15 @@ class Worker:
         else:
             logger.info("stage done", extra={"seconds": outcome["seconds"]})
         self._queue.complete(message, outcome)
+
+
+def _followed(look: Look, prediction: Mask | Exception) -> Look | Segmentation | Exception:
+    if isinstance(prediction, Exception):
+        return prediction
+    try:
+        return follow(look, prediction)
+    except Exception as error:  # an image must not fail the others of its batch
+        return error
 
 
 def main() -> None:

@@ -19,10 +19,11 @@ from pydantic import BaseModel, Field
 
 from core.errors import BackgroundRemoverError, InvalidRequestError, UnsupportedFormatError
 from core.image import decode, png
+from core.segmentation import looks
 from core.segmentation.registry import CLASSICAL
 from core.segmentation.segment import Prepared, finish, predict, prepare, sufficient_px
 from core.segmentation.sessions import Networks
-from core.types import Segmentation
+from core.types import Mask
 from functions.contracts.job import Job
 from functions.runtime.config import SegmentationConfig
 from functions.runtime.handler import logger, parse
@@ -101,14 +102,15 @@ class Segmenter:
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
     def mask(self, data: bytes) -> GrayImage:
-        """Return the mask of an image, resized to the image's size by bicubic interpolation.
+        """Return the mask of one look at an image, resized to the image's size by bicubic interpolation.
 
         Raises:
             BackgroundRemoverError: see :func:`core.image.decode.decode` and :func:`core.segmentation.segment.segment`.
         """
         registry = self.networks.source.registry
         picture = decode.decode(data, at_least_px=sufficient_px(self.model, registry))
-        mask = self._segment(prepare(picture.rgb, self.model, registry)).mask
+        prepared = prepare(picture.rgb, self.model, registry)
+        mask = finish(prepared, self._predict(prepared)).mask
         size = picture.info.width, picture.info.height
         return np.asarray(cv2.resize(cv2.convertScaleAbs(mask, alpha=255), size, interpolation=cv2.INTER_CUBIC))
 
@@ -120,7 +122,7 @@ class Segmenter:
         """
         started = time.perf_counter()
         context = self._require_job_context()
-        segmentation = self._segment(load(job, context.store, self.networks))
+        segmentation = looks.complete(load(job, context.store, self.networks), self._predict)
         return deliver(job, segmentation, context.store, context.work_bucket, host="sagemaker", started=started)
 
     def complete(self, request: AsyncRequest) -> None:
@@ -142,10 +144,10 @@ class Segmenter:
             else:
                 context.task_tokens.success(request.token, part)
 
-    def _segment(self, prepared: Prepared) -> Segmentation:
+    def _predict(self, prepared: Prepared) -> Mask:
         with self._turn:
             [prediction] = predict([prepared], self.networks)
-        return finish(prepared, prediction)
+        return prediction
 
     def _require_job_context(self) -> JobContext:
         if self.job_context is None:

@@ -5,10 +5,12 @@ import io
 import json
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from skimage import data as photographs
 
 from core.segmentation.registry import BUNDLED, MODELS
 from tests.conftest import disc, file_of
@@ -16,6 +18,12 @@ from tests.integration.deployment import Deployed
 
 STAGES = ["Validate", "LookUpCache", "CacheHit?", "ClaimWork", "ChooseSegmenter"]
 REST = ["Refine", "NeedsEscalation?", "Encode", "SaveCache", "PublishMetrics", "Outcome?", "Done"]
+
+
+def made_by(model: str, weights_sha256: str | None, host: str) -> dict[str, Any]:
+    """Return the sidecar's model of a mask that was made from one look."""
+    looks = {"looks": ["first"], "rejected_looks": []}
+    return {"name": model, "weights_sha256": weights_sha256, "host": host, **looks}
 
 
 def test_an_upload_becomes_a_cut_out_with_a_sidecar(stack: Deployed) -> None:
@@ -38,8 +46,17 @@ def test_an_upload_becomes_a_cut_out_with_a_sidecar(stack: Deployed) -> None:
     assert sidecar["degraded"] is False and sidecar["escalation"] is None
     assert sidecar["timings_s"].keys() == {"validate", "segment", "refine", "encode"}
     assert 0 <= sidecar["quality"]["score"] <= 1
-    assert sidecar["model"] == {"name": BUNDLED, "weights_sha256": MODELS[BUNDLED].sha256, "host": "lambda"}
+    assert sidecar["model"] == made_by(BUNDLED, MODELS[BUNDLED].sha256, "lambda")
     assert sidecar["warnings"] == []
+
+
+@pytest.mark.slow
+def test_an_undecided_mask_is_made_from_three_looks_at_the_highest_level(stack: Deployed) -> None:
+    coins = file_of(Image.fromarray(photographs.coins()).convert("RGB"), "PNG")
+    ended = stack.process("photos/coins.png", coins, {"pbr-precision-level": "ultra_high"})
+    assert ended.status == "SUCCEEDED", ended.cause
+    model = json.loads(stack.result("results/photos/coins.json"))["model"]
+    assert (model["looks"], model["rejected_looks"]) == (["first", "mirrored", "brightened"], [])
 
 
 @pytest.mark.parametrize(
@@ -138,7 +155,7 @@ def test_other_options_are_processed_separately(stack: Deployed) -> None:
 @pytest.mark.slow
 def test_the_sidecar_warns_about_a_result_without_a_network(stack: Deployed) -> None:
     ended = stack.process("classical.png", disc(seed=5), {"pbr-model": "classical"})
-    assert ended.output["model"] == {"name": "classical", "weights_sha256": None, "host": "lambda"}
+    assert ended.output["model"] == made_by("classical", None, "lambda")
     assert any("neural network" in warning for warning in ended.output["warnings"])
 
 
@@ -163,7 +180,7 @@ def test_the_other_hosts_segment_as_lambda_does(stack: Deployed, host: str, stat
     ended = stack.process(f"{host}.png", data, {"pbr-segmentation-host": host})
     assert ended.status == "SUCCEEDED", ended.cause
     assert state in ended.states and "SegmentOnLambda" not in ended.states
-    assert ended.output["model"] == {"name": BUNDLED, "weights_sha256": MODELS[BUNDLED].sha256, "host": host}
+    assert ended.output["model"] == made_by(BUNDLED, MODELS[BUNDLED].sha256, host)
     assert ended.output["degraded"] is False
 
 

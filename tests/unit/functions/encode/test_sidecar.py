@@ -55,6 +55,23 @@ def test_the_sidecar_describes_the_better_attempt_and_scores_both(first: float, 
     assert document["timings_s"]["refine"] == (3 if kept == "second" else 0.2)
 
 
+def test_the_sidecar_lists_the_looks_of_the_mask() -> None:
+    kept = attempt(0.8, model="u2netp")
+    kept["segment"]["mask"] |= {"looks": ["first"], "rejected_looks": ["mirrored"]}
+    model = sidecar(**kept)["model"]
+    assert (model["looks"], model["rejected_looks"]) == (["first"], ["mirrored"])
+
+
+def test_a_mask_of_an_earlier_version_was_made_from_one_look() -> None:
+    earlier = attempt(0.8, model="u2netp")
+    for name in ("looks", "rejected_looks"):
+        earlier["segment"]["mask"].pop(name, None)
+    document = sidecar(**earlier)
+    assert (document["model"]["looks"], document["model"]["rejected_looks"]) == (["first"], [])
+    del document["model"]["looks"], document["model"]["rejected_looks"]
+    assert Result.model_validate(document).model.looks == ["first"], "a sidecar in the cache"
+
+
 def test_a_failed_second_attempt_is_not_kept_even_if_it_has_a_mask() -> None:
     left = attempt(0.3) | {"segment": attempt(0.3, model="birefnet-general")["segment"]}
     document = sidecar_of_two(

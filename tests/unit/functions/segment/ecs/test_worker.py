@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -192,6 +193,34 @@ def test_a_failed_image_does_not_fail_its_batch(disc_png: bytes, tmp_path: Path)
     assert sorted(machine.successes) == ["a", "c"]
     assert list(machine.failures) == ["black"]
     assert sorted(queue.deleted) == ["0", "1", "2"]
+
+
+def test_further_looks_are_predicted_in_batches_of_their_own(disc_png: bytes, tmp_path: Path) -> None:
+    levels = {"a": "ultra_high", "b": "standard", "c": "high", "d": "draft"}
+    bodies = [message(key, model="net-0", precision=level) for key, level in levels.items()]
+    queue, machine, store = Queue(*bodies), Machine(), FakeStore(disc_png)
+    together(queue, store, list(levels))
+    work_off(queue, machine, store, configured(tmp_path, tiny_networks.network(), pbr_batch=4, pbr_batch_wait_s=60))
+    assert {key: part["looks"] for key, part in machine.successes.items()} == {
+        "a": ["first", "mirrored", "brightened"],
+        "b": ["first"],
+        "c": ["first", "mirrored"],
+        "d": ["first"],
+    }
+    assert np.abs(store.masks["c"] - store.masks["b"]).max() < 0.05, "the mask is mirrored back"
+    assert sorted(queue.deleted) == ["0", "1", "2", "3"]
+
+
+def test_a_failed_image_fails_no_further_look_of_its_batch(disc_png: bytes, tmp_path: Path) -> None:
+    black = file_of(Image.new("RGB", (64, 64)), "PNG")
+    keys = ["a", "black", "c"]
+    bodies = [message(key, model="net-0", precision="ultra_high") for key in keys]
+    queue, machine, store = Queue(*bodies), Machine(), FakeStore(disc_png, black=black)
+    together(queue, store, keys)
+    network = tiny_networks.fails_on_black()
+    work_off(queue, machine, store, configured(tmp_path, network, pbr_batch=3, pbr_batch_wait_s=60))
+    assert {key: len(part["looks"]) for key, part in machine.successes.items()} == {"a": 3, "c": 3}
+    assert list(machine.failures) == ["black"]
 
 
 def test_each_image_gets_the_prediction_of_its_model(disc_png: bytes, tmp_path: Path) -> None:

@@ -117,6 +117,15 @@ def test_the_response_to_a_job_has_the_key_of_its_mask(disc_png: bytes) -> None:
     assert store.masks[part["key"]].shape == (part["height"], part["width"])
 
 
+def test_an_undecided_mask_of_the_highest_level_is_looked_at_three_times(disc_png: bytes, tmp_path: Path) -> None:
+    entry = tiny_networks.install(tmp_path, "undecided", tiny_networks.network())
+    networks = Networks(ModelSource((tmp_path,), registry={entry.name: entry}), threads=1)
+    model = Segmenter(networks, entry.name, JobContext("work", FakeStore(disc_png), TaskTokens(Machine())))
+    job = {**JOB, "options": {**JOB["options"], "model": entry.name, "precision_level": "ultra_high"}}
+    body, _ = transform(model, json.dumps(job).encode(), JSON)
+    assert json.loads(body)["looks"] == ["first", "mirrored", "brightened"]
+
+
 def test_a_job_with_a_region_gets_the_mask_of_that_region_at_any_decoded_size(tmp_path: Path) -> None:
     entry = tiny_networks.install(tmp_path, "brightness", tiny_networks.network())
     networks = Networks(ModelSource((tmp_path,), registry={entry.name: entry}), threads=1)

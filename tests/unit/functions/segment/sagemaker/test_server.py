@@ -213,7 +213,7 @@ def test_images_are_read_during_a_prediction_and_predictions_run_one_by_one(disc
     store.may_read.set()
     networks = Counting(store)
     context = segmenter(store).job_context
-    job = {**JOB, "options": {**JOB["options"], "model": "u2netp"}}
+    job = {**JOB, "options": {**JOB["options"], "model": "u2netp", "precision_level": "standard"}}
     app = create_app(Segmenter(networks, CLASSICAL, context))
 
     async def scenario() -> list[int]:
