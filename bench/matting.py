@@ -23,14 +23,14 @@ import numpy as np
 from bench import errors, masks, matting_methods, matting_report, platform_info, sheet
 from bench.composites import COUNT, Half, composites
 from bench.matting_methods import BARE, LEVELS, REMBG, Output
-from bench.matting_report import COMPOSITES, MADE, PHOTOGRAPHS, Result
+from bench.matting_report import COMPOSITES, MADE, PHOTOGRAPHS, Result, Seen
 from bench.pictures import GroundTruth, dataset, network_masks
 from client import local_models
 from core.errors import UnknownForegroundError
+from core.segmentation.looks import segment
 from core.segmentation.quality import assess
-from core.segmentation.segment import segment
 from core.segmentation.sessions import Networks
-from core.types import Alpha, Mask, Precision, Rgb
+from core.types import Alpha, Mask, Precision, Rgb, Segmentation
 from functions.runtime import cgroup
 from functions.runtime.weights import ModelSource
 
@@ -44,7 +44,7 @@ _MADE_COUNT: Final = 50
 _SHEET_ROWS: Final = 28
 _SHEET_COLUMNS: Final = ("picture", "truth", BARE, REMBG, *LEVELS)
 
-Look: TypeAlias = Callable[[Rgb, Precision], Mask]
+Look: TypeAlias = Callable[[Rgb, Precision], Segmentation]
 """Segments a picture as the product does at a precision level, second looks included."""
 
 
@@ -125,7 +125,7 @@ def _case(
     """Yield the case of a network's mask, given or predicted; nothing if the network finds no subject."""
     look = looking(networks, network) if networks else None
     try:
-        mask = given if given is not None else look(truth.rgb, Precision.DRAFT) if look else None
+        mask = given if given is not None else look(truth.rgb, Precision.DRAFT).mask if look else None
     except UnknownForegroundError:
         mask = None
     if mask is None:
@@ -135,13 +135,17 @@ def _case(
 
 
 def looking(networks: Networks, network: str) -> Look:
-    """Return the segmentation of a network at a precision level: one look at every level."""
-    last: list[tuple[Rgb, Mask]] = []
+    """Return the segmentation of a network at a precision level, as the product does it."""
+    last: list[tuple[Rgb, Precision, Segmentation]] = []
 
-    def look(rgb: Rgb, precision: Precision) -> Mask:
+    def look(rgb: Rgb, precision: Precision) -> Segmentation:
         if not last or last[0][0] is not rgb:
-            last[:] = [(rgb, segment(rgb, network, networks).mask)]
-        return last[0][1]
+            last.clear()
+        for _, level, found in last:
+            if level is precision or {level, precision} == {Precision.DRAFT, Precision.STANDARD}:  # one look
+                return found
+        last.append((rgb, precision, segment(rgb, network, networks, precision)))
+        return last[-1][2]
 
     return look
 
@@ -157,10 +161,14 @@ def judge(case: Case, cache: Path) -> tuple[Result, dict[str, Alpha]]:
     outputs = {BARE: matting_methods.bare(rgb, case.mask), REMBG: matting_methods.rembg(rgb, case.mask, cache)}
     failures = {}
     whole: dict[str, Output] = {}
+    seen: dict[str, Seen] = {}
     for precision in Precision:
         try:
             outputs[precision.value] = matting_methods.refined(rgb, case.mask, precision)
-            whole[precision.value] = _from_picture(case, precision, outputs[precision.value])
+            if case.look:
+                segmentation = case.look(rgb, precision)
+                seen[precision.value] = _seen(segmentation, case.truth)
+                whole[precision.value] = _from_picture(case, segmentation, precision, outputs[precision.value])
         except UnknownForegroundError as error:
             failures[precision.value] = str(error)
     quality = assess(rgb, case.mask)
@@ -170,7 +178,8 @@ def judge(case: Case, cache: Path) -> tuple[Result, dict[str, Alpha]]:
         picture=case.truth.name,
         kind=case.truth.kind,
         errors={name: errors.compare(output.alpha, truth) for name, output in outputs.items()},
-        from_picture={name: errors.compare(output.alpha, truth) for name, output in whole.items()} if case.look else {},
+        from_picture={name: errors.compare(output.alpha, truth) for name, output in whole.items()},
+        seen=seen,
         seconds={name: output.seconds for name, output in outputs.items()},
         score=quality.score,
         review=quality.review,
@@ -180,11 +189,14 @@ def judge(case: Case, cache: Path) -> tuple[Result, dict[str, Alpha]]:
     return result, {name: output.alpha for name, output in outputs.items()}
 
 
-def _from_picture(case: Case, precision: Precision, one_look: Output) -> Output:
+def _seen(segmentation: Segmentation, truth: GroundTruth) -> Seen:
+    enlarged = matting_methods.bare(truth.rgb, segmentation.mask).alpha
+    return Seen(segmentation.looks, segmentation.rejected_looks, errors.compare(enlarged, truth.alpha).mse)
+
+
+def _from_picture(case: Case, segmentation: Segmentation, precision: Precision, one_look: Output) -> Output:
     """Return the output of the whole path from picture to alpha."""
-    if case.look is None:
-        return one_look
-    mask = case.look(case.truth.rgb, precision)
+    mask = segmentation.mask
     same = mask.shape == case.mask.shape and bool(np.array_equal(mask, case.mask))
     return one_look if same else matting_methods.refined(case.truth.rgb, mask, precision)
 

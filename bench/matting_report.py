@@ -24,6 +24,7 @@ _ERRORS: Final = ("sad", "mse", "gradient")
 _GOALS: Final = {"standard": "0.95 / 0.90 / 1.00", "high": "0.90 / 0.75 / 0.92"}
 _GOALS_FROM_PICTURE: Final = {"high": "0.88 / 0.72 / 0.90", "ultra_high": "0.80 / 0.65 / 0.85"}
 _WORSE: Final = 1.02
+_HARM: Final = 1.05
 _LISTED: Final = 20
 _BAD_MSE: Final = 0.02
 _JUDGED: Final = "high"
@@ -31,6 +32,19 @@ _JUDGED: Final = "high"
 
 _BINS: Final = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 _LEAST: Final = 1e-6  # avoids division by 0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the segmentation of a precision level did.
+
+    Attributes:
+        mask_mse: of the mask, enlarged to the picture's size.
+    """
+
+    looks: tuple[str, ...]
+    rejected_looks: tuple[str, ...]
+    mask_mse: float
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,7 @@ class Result:
         network: the network's name.
         errors: by method, from the same mask; a method that failed is missing.
         from_picture: by precision level, second looks of the segmentation included.
+        seen: by precision level.
         seconds: by method, from mask to alpha.
         score: quality score of the mask.
         review: whether the score asks for a review.
@@ -55,6 +70,7 @@ class Result:
     kind: str
     errors: Mapping[str, Errors]
     from_picture: Mapping[str, Errors] = field(default_factory=dict)
+    seen: Mapping[str, Seen] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     score: float = math.nan
     review: bool = False
@@ -84,6 +100,7 @@ def markdown(results: Sequence[Result], where: str, left_out: Sequence[str] = ()
                 sections.append(_by_kind(chosen))
             if any(one.from_picture for one in chosen):
                 sections.append(_from_picture(f"Picture to alpha, {of[0].lower()}{of[1:]}", chosen))
+                sections.append(_second_looks(f"Second looks, {of[0].lower()}{of[1:]}", chosen))
     judged = [one for one in results if one.group != MADE and _JUDGED in one.errors]
     real = [
         (f"{group}, {network}", chosen)
@@ -119,8 +136,7 @@ def ratio(results: Sequence[Result], method: str, peer: str, error: str, *, whol
     for one in results:
         ours, theirs = (one.from_picture if whole else one.errors).get(method), one.errors.get(peer)
         if ours and theirs:
-            logarithm = math.log(max(getattr(ours, error), _LEAST) / max(getattr(theirs, error), _LEAST))
-            by_picture.setdefault(one.picture, []).append(logarithm)
+            by_picture.setdefault(one.picture, []).append(_log_ratio(getattr(ours, error), getattr(theirs, error)))
     return estimate(geometric_mean, [fmean(logarithms) for logarithms in by_picture.values()])
 
 
@@ -152,6 +168,42 @@ def _from_picture(title: str, results: Sequence[Result]) -> str:
         for level in LEVELS
     ]
     return table(title, ["", "SAD", "MSE", "gradient", "goal"], rows)
+
+
+def _second_looks(title: str, results: Sequence[Result]) -> str:
+    """Return a table of what second looks change, relative to one look at the same picture."""
+    rows = []
+    for level in LEVELS:
+        chosen = [one for one in results if level in one.seen and level in one.from_picture]
+        passes = [len(one.seen[level].looks) + len(one.seen[level].rejected_looks) for one in chosen]
+        if max(passes, default=1) == 1:
+            continue
+        masks = [_log_ratio(one.seen[level].mask_mse, one.errors[BARE].mse) for one in chosen]
+        rows.append([
+            level,
+            f"{np.mean(passes):.2f}",
+            f"{np.mean([len(one.seen[level].looks) > 1 for one in chosen]):.0%}",
+            str(estimate(geometric_mean, masks)),
+            *(str(estimate(geometric_mean, _against_one_look(chosen, level, error))) for error in _ERRORS),
+            *_harm(chosen, level),
+        ])  # fmt: skip
+    heads = ["", "passes", "merged", "mask's MSE", "SAD", "MSE", "gradient"]
+    return table(title, [*heads, f"SAD worse by more than {_HARM - 1:.0%}", "worst"], rows)
+
+
+def _against_one_look(results: Sequence[Result], level: str, error: str) -> list[float]:
+    return [_log_ratio(getattr(one.from_picture[level], error), getattr(one.errors[level], error)) for one in results]
+
+
+def _harm(results: Sequence[Result], level: str) -> tuple[str, str]:
+    """Return the share of pictures that second looks make worse, and the worst one."""
+    harm = [math.exp(logarithm) for logarithm in _against_one_look(results, level, "sad")]
+    worst, name = max(zip(harm, (one.picture for one in results), strict=True))
+    return f"{np.mean([one > _HARM for one in harm]):.0%}", f"{name} {worst:.2f}"
+
+
+def _log_ratio(ours: float, theirs: float) -> float:
+    return math.log(max(ours, _LEAST) / max(theirs, _LEAST))
 
 
 def _by_kind(results: Sequence[Result]) -> str:

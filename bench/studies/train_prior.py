@@ -162,7 +162,7 @@ def _composed(truths: Sequence[GroundTruth]) -> Iterator[Example]:
         kind = _COMPOSED if picture.kind == "photograph" else _DREW
         group = picture.name.split("-")[1] if kind is _COMPOSED else picture.kind
         with suppress(UnknownForegroundError):
-            yield from _examined(picture, look(picture.rgb, Precision.DRAFT), group, kind)
+            yield from _examined(picture, look(picture.rgb, Precision.DRAFT).mask, group, kind)
         fault = (Fault.JITTERED, Fault.OVERCONFIDENT, Fault.BLURRED)[number % 3]
         side_px = min((320, 1024)[number % 2], max(picture.alpha.shape))
         made = simulated(picture.alpha, side_px, fault, number)

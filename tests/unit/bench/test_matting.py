@@ -13,10 +13,10 @@ from bench.errors import Errors
 from bench.masks import Fault, mask
 from bench.matting import Case, cases, judge
 from bench.matting_methods import BARE, LEVELS, REMBG
-from bench.matting_report import COMPOSITES, MADE, PHOTOGRAPHS, Result
+from bench.matting_report import COMPOSITES, MADE, PHOTOGRAPHS, Result, Seen
 from bench.pictures import GroundTruth
 from core.segmentation.quality import assess
-from core.types import Mask, Precision, Rgb
+from core.types import Precision, Quality, Rgb, Segmentation
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +36,18 @@ def result(picture: str, group: str = COMPOSITES, network: str = "u2netp", **sad
 def test_every_method_is_compared_from_the_mask_and_from_the_picture(disc: GroundTruth, tmp_path: Path) -> None:
     small = mask(disc.alpha, 24, Fault.CLEAN)
 
-    def look(rgb: Rgb, precision: Precision) -> Mask:
-        return disc.alpha if precision is Precision.HIGH else small
+    def look(rgb: Rgb, precision: Precision) -> Segmentation:
+        if precision is Precision.HIGH:
+            return Segmentation(disc.alpha, Quality(1, ()), "u2netp", None, ("first", "mirrored"))
+        return Segmentation(small, Quality(1, ()), "u2netp", None)
 
     found, alphas = judge(Case(COMPOSITES, "u2netp", disc, small, look), tmp_path)
     assert found.errors.keys() == alphas.keys() == {BARE, REMBG, *LEVELS}
     assert found.errors["standard"].sad < 0.5 * found.errors[BARE].sad
     assert found.from_picture["standard"] == found.errors["standard"]
     assert found.from_picture["high"].sad < found.errors["high"].sad
+    assert found.seen["high"].looks == ("first", "mirrored") and found.seen["high"].mask_mse < 1e-6
+    assert found.seen["draft"].mask_mse == pytest.approx(found.errors[BARE].mse)
     assert (found.score, found.review) == (assess(disc.rgb, small).score, assess(disc.rgb, small).review)
 
 
@@ -67,7 +71,7 @@ def test_masks_are_given_or_made_by_the_networks_here(tmp_path: Path) -> None:
     for one in (predicted, composite):
         assert one.network == "u2netp"
         assert one.look is not None
-        np.testing.assert_array_equal(one.look(one.truth.rgb, Precision.DRAFT), one.mask)
+        np.testing.assert_array_equal(one.look(one.truth.rgb, Precision.DRAFT).mask, one.mask)
     np.testing.assert_array_equal(composite.truth.rgb, truth.rgb)
     assert left_out == []
 
@@ -124,6 +128,25 @@ def test_report_separates_kinds_of_masks_and_lists_pictures_worse_than_the_bare_
     assert "- high: 1 of 2 (50.0 %): b (u2netp) 1.50" in text[mixed:made]
     assert "- high: 0 of 1 (0.0 %)" in text[photographs:mixed]
     assert "| high | 0.90 | 0.90 | 0.90 | 0.90 / 0.75 / 0.92 |" in text[photographs:mixed]
+
+
+def test_second_looks_are_compared_with_one_look() -> None:
+    def seen(picture: str, sad: float, *looks: str, rejected: tuple[str, ...] = ()) -> Result:
+        one_look = dict.fromkeys((BARE, REMBG, *LEVELS), Errors(2, 0.02, 2))
+        return Result(
+            COMPOSITES, "u2netp", picture, "cup", one_look, from_picture={"ultra_high": Errors(sad, 0.02, 2)},
+            seen={"ultra_high": Seen(looks, rejected, 0.01)}, seconds=dict.fromkeys(one_look, 0.1),
+        )  # fmt: skip
+
+    text = matting_report.markdown([
+        seen("a", 1.0, "first", "mirrored", "brightened"), seen("b", 2.3, "first", "mirrored"),
+        seen("c", 2.0, "first", rejected=("mirrored",)), seen("d", 2.0, "first"),
+    ], "here")  # fmt: skip
+    [row] = [line for line in text[text.index("Second looks") :].splitlines() if line.startswith("| ultra_high | 2.00")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[1:3] == ["2.00", "50%"]
+    assert [cell.partition(" ")[0] for cell in cells[3:7]] == ["0.50", "0.87", "1.00", "1.00"]
+    assert cells[7:] == ["25%", "b 1.15"]
 
 
 def test_quality_score_is_judged_on_masks_of_networks() -> None:
