@@ -41,6 +41,12 @@ _LEVELS: Final = ((4, 300), (2, 40), (1, 5))
 _DECIDED: Final = (0.02, 0.08)
 """Where all alphas are this close to 0, or to 1, the perceptron counts less and less."""
 
+_HELD: Final = (3.0, 7.0)
+"""From the first distance inside the certain foreground on, alpha is held more and more, from the second on at 1.
+
+Highlights and reflections of a rigid subject have the colors of the background, so that closed forms open holes there.
+"""
+
 _FAR: Final = 40.0
 _LEAST_UNEXPLAINED: Final = 0.002
 _CHUNK: Final = 1 << 14
@@ -84,6 +90,8 @@ def estimate(inputs: Inputs) -> Plane:
     rows, uncertain = features(inputs)
     alpha = (inputs.mask >= 0.5).astype(np.float32)
     alpha[uncertain] = (rows[:, 0] + share(rows) * _apply(layers(), rows)).clip(0, 1)
+    free, held = _HELD
+    alpha += (1 - alpha) * ((_depth(inputs.mask > CERTAIN_FOREGROUND) - free) / (held - free)).clip(0, 1)
     return alpha
 
 

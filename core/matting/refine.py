@@ -68,7 +68,6 @@ class _Plan:
 
     Attributes:
         cell_px: side of a cell of the guided filter's grid, in pixels.
-        pixel_cells: side of a pixel of the mask, in cells.
         sigma: of the mask's blur, down and across, in cells.
         radius: of the filter's windows, in cells.
         margin_px: extent of the band beyond the mask's uncertain values, in pixels.
@@ -76,7 +75,6 @@ class _Plan:
     """
 
     cell_px: int
-    pixel_cells: float
     sigma: tuple[float, float]
     radius: int
     margin_px: int
@@ -261,7 +259,6 @@ def _plan(spread: PointSpread, pixel_px: tuple[float, float], cell_px: int) -> _
     side_px = math.sqrt(math.prod(pixel_px))
     return _Plan(
         cell_px=cell_px,
-        pixel_cells=side_px / cell_px,
         sigma=(spread.sigma * pixel_px[0] / cell_px, spread.sigma * pixel_px[1] / cell_px),
         radius=max(2, round(radius * side_px / cell_px)),
         margin_px=math.ceil((_BAND_MARGIN + _MARGIN_PER_RADIUS * (radius - _RADIUS)) * side_px),

@@ -31,26 +31,12 @@ from core.segmentation.segment import Prepared, conclude, confidence, predict, p
 from core.segmentation.sessions import Networks
 from core.types import LookName, Mask, Precision, Rgb, Segmentation
 
-
-@dataclass(frozen=True)
-class _Tuned:
-    """Constants, tuned on masks that u2netp made of 110 composites of bench.composites' tune half and 9 photographs.
-
-    ``make bench-matting HALF=tune`` measures their effect; docs/explanation/looks.md has the alternatives.
-
-    Attributes:
-        undecided: value of :func:`undecided` from which on a mask is merged with those of further looks.
-        sharpness: rate at which a mask's weight falls with that value.
-        gamma: exponent of the brightened look's values.
-    """
-
-    undecided: float = 0.3
-    sharpness: float = 8.0
-    gamma: float = 0.7
-
-
-_TUNED: Final = _Tuned()
-_BRIGHTER: Final = np.rint(255 * (np.arange(256) / 255) ** _TUNED.gamma).astype(np.uint8)
+# Tuned on masks that u2netp made of 110 composites of bench.composites' tune half and of 9 photographs.
+# ``make bench-matting HALF=tune`` measures their effect; docs/explanation/looks.md has the alternatives.
+_UNDECIDED: Final = 0.3  # value of undecided() from which on a mask is merged with those of further looks
+_SHARPNESS: Final = 8.0  # rate at which a mask's weight falls with that value
+_GAMMA: Final = 0.7  # exponent of the brightened look's values
+_BRIGHTER: Final = np.rint(255 * (np.arange(256) / 255) ** _GAMMA).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -143,7 +129,7 @@ def follow(look: Look, prediction: Mask) -> Look | Segmentation:
 def _after_first(look: Look, seen: Mask) -> Look | Segmentation:
     if look.rgb is None or look.model is None:
         return conclude(look.model, look.reduced, seen)
-    if undecided(seen) < _TUNED.undecided and shows_subject(seen):
+    if undecided(seen) < _UNDECIDED and shows_subject(seen):
         found = conclude(look.model, look.reduced, seen)
         if not doubtful(found.quality):
             return found
@@ -153,7 +139,7 @@ def _after_first(look: Look, seen: Mask) -> Look | Segmentation:
 
 def _after_mirrored(look: Look, seen: Mask) -> Look | Segmentation:
     [earlier] = look.earlier
-    if undecided(earlier) < _TUNED.undecided and shows_subject(earlier):
+    if undecided(earlier) < _UNDECIDED and shows_subject(earlier):
         found = conclude(look.model, look.reduced, earlier, mirrored=seen)
         return replace(found, rejected_looks=("mirrored",))
     if look.precision is not Precision.ULTRA_HIGH or look.rgb is None or look.model is None:
@@ -179,7 +165,7 @@ def merge(masks: Sequence[Mask]) -> Mask:
 
     A network that recognizes the subject is mostly decided about it; one that does not is not.
     """
-    weights = [math.exp(-_TUNED.sharpness * undecided(mask)) for mask in masks]
+    weights = [math.exp(-_SHARPNESS * undecided(mask)) for mask in masks]
     return np.asarray(np.average(np.stack(masks), axis=0, weights=weights), np.float32)
 
 

@@ -9,6 +9,7 @@ from bench import masks
 from bench.masks import Fault
 from core.matting import prior, refine
 from core.matting.point_spread import PointSpread
+from core.matting.trimap import CERTAIN_FOREGROUND
 from tests.fakes.scenes import Scene, block, disc, foliage, fur, hair
 
 LOST = PointSpread(sigma=0.8, unexplained=0.02)
@@ -70,3 +71,20 @@ def test_an_image_without_an_edge_needs_no_estimate() -> None:
     scene = disc()
     flat = cv2.GaussianBlur(np.full_like(scene.rgb, 90), (0, 0), 3)
     assert refine.prior_inputs(flat, masks.mask(scene.alpha, 96, Fault.JITTERED)) is None
+
+
+def test_a_highlight_deep_inside_the_certain_foreground_stays_opaque() -> None:
+    scene = block()
+    mask = masks.mask(scene.alpha, 96, Fault.JITTERED)
+    shiny = scene.rgb.copy()
+    found = refine.prior_inputs(shiny, mask)
+    assert found is not None
+    deep = cv2.distanceTransform((found.mask > CERTAIN_FOREGROUND).astype(np.uint8), cv2.DIST_L2, 5)
+    rim = (deep > 5) & (deep < 9)
+    assert rim.any()
+    shiny[rim] = scene.rgb[scene.alpha == 0].mean(axis=0)
+    reflecting = refine.prior_inputs(shiny, mask)
+    assert reflecting is not None
+    estimate = prior.estimate(reflecting)
+    assert estimate[rim].min() >= 0.5
+    np.testing.assert_array_equal(estimate[rim & (deep > 7)], 1)
