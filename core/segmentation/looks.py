@@ -25,7 +25,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from core.segmentation.quality import doubtful
+from core.segmentation.quality import doubtful, overlap
 from core.segmentation.registry import CLASSICAL, Model
 from core.segmentation.segment import Prepared, conclude, confidence, predict, prepare, prepare_for, shows_subject
 from core.segmentation.sessions import Networks
@@ -155,7 +155,7 @@ def _merged(look: Look, seen: tuple[Mask, ...], names: tuple[LookName, ...]) -> 
     """
     merged = merge(seen)
     if shows_subject(merged) or not shows_subject(seen[0]):
-        other = min(seen[:2], key=lambda one: _overlap(one, merged))
+        other = min(seen[:2], key=lambda one: overlap(one, merged))
         return replace(conclude(look.model, look.reduced, merged, mirrored=other), looks=names)
     return replace(conclude(look.model, look.reduced, seen[0], mirrored=seen[1]), rejected_looks=names[1:])
 
@@ -167,11 +167,6 @@ def merge(masks: Sequence[Mask]) -> Mask:
     """
     weights = [math.exp(-_SHARPNESS * undecided(mask)) for mask in masks]
     return np.asarray(np.average(np.stack(masks), axis=0, weights=weights), np.float32)
-
-
-def _overlap(one: Mask, other: Mask) -> float:
-    """Return the intersection over union of two masks."""
-    return float(np.minimum(one, other).sum()) / max(float(np.maximum(one, other).sum()), 1e-6)
 
 
 def undecided(mask: Mask) -> float:

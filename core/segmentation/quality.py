@@ -178,7 +178,7 @@ def measure(rgb: Rgb, mask: Mask, mirrored: Mask | None = None) -> Features:
         outline=math.log(length / math.sqrt(area) + 0.1),
         subject_outside=math.log(float((subject * (1 - small)).mean()) + 0.005),
         edge_fit=float((edge * _relative_strength(lab)).sum()) / length,
-        looks_differ=None if mirrored is None else math.log(1.02 - _overlap(small, _shrink(mirrored, size))),
+        looks_differ=None if mirrored is None else math.log(1.02 - overlap(small, _shrink(mirrored, size))),
     )
 
 
@@ -197,7 +197,7 @@ def _difference(lab: Plane, mask: Plane) -> Plane:
     return np.asarray(np.linalg.norm(inside - outside, axis=-1), np.float32)
 
 
-def _overlap(one: Plane, other: Plane) -> float:
+def overlap(one: Plane, other: Plane) -> float:
     """Return the intersection over union of two masks."""
     return float(np.minimum(one, other).sum()) / (float(np.maximum(one, other).sum()) + 1e-6)
 
@@ -238,7 +238,7 @@ def _by_color(lab: Plane, mask: Plane) -> Plane:
 
 
 def _rules(mask: Mask) -> dict[str, float]:
-    """Return factors of the score for faults that masks of the fit do not have, 1 where there is none, by reason."""
+    """Return a factor of the score, 1 for a sound mask, by reason, for faults that no mask of the fit has."""
     subject = mask >= 0.5
     _, _, boxes, _ = cv2.connectedComponentsWithStats(subject.astype(np.uint8))
     areas = np.asarray(boxes)[1:, cv2.CC_STAT_AREA].astype(float)  # the first is the background
