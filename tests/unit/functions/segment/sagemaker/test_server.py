@@ -257,7 +257,7 @@ def process(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
 def pings(port: int) -> bool:
     try:
         return httpx.get(f"http://127.0.0.1:{port}/ping").status_code == 200
-    except httpx.ConnectError:
+    except httpx.TransportError:  # refused, or reset when the listening socket is closed
         return False
 
 
