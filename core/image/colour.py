@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from core.errors import UnsupportedFormatError
+from core.image import light
+from core.types import Rgb
 
 _SRGB: Final = ImageCms.createProfile("sRGB")
 _PROFILE_MODES: Final = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
@@ -81,8 +83,34 @@ def _without_white(found: str) -> UnsupportedFormatError:
     )
 
 
-def to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, tuple[str, ...]]:
-    """Convert an L, RGB, CMYK or LAB image to sRGB by its ICC profile.
+def deep_to_srgb(
+    pixels: NDArray[np.uint16], icc: bytes | None, encoding: light.Light | None = None
+) -> tuple[Rgb, tuple[str, ...]]:
+    """Convert gray or RGB of 16 bits to sRGB of 8 bits. No precision is lost ahead of the profile's curves.
+
+    Args:
+        pixels: H x W or H x W x 3; white is 65,535.
+        icc: the ICC profile.
+        encoding: of the colors where there is no profile, or it cannot be used; None for sRGB.
+
+    Returns:
+        H x W x 3; a warning if the profile could not be used.
+    """
+    if icc and not is_srgb(icc):
+        of_profile = light.of_profile(icc)
+        if of_profile and (pixels.ndim == 2 or of_profile.matrix):
+            return light.to_srgb(pixels, of_profile), ()
+    elif encoding:
+        return light.to_srgb(pixels, encoding), ()
+    scaled = cv2.convertScaleAbs(pixels, alpha=1 / 257)  # rounds
+    image, warnings = to_srgb(Image.fromarray(np.asarray(scaled, np.uint8)), icc, encoding)
+    return np.asarray(image), warnings
+
+
+def to_srgb(
+    image: Image.Image, icc: bytes | None, encoding: light.Light | None = None
+) -> tuple[Image.Image, tuple[str, ...]]:
+    """Convert an L, RGB, CMYK or LAB image to sRGB by its ICC profile, or else by another encoding of its colors.
 
     Returns:
         The image as RGB; a warning if its profile could not be used or is missing where it is needed.
@@ -95,13 +123,14 @@ def to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, tuple[s
             image = image.convert("RGB")
         if transform.input_mode == image.mode:
             return (image if _changes_nothing(transform) else transform.apply(image)), ()
+    warnings: tuple[str, ...] = ()
     if icc:
-        warning = "The color profile is damaged or of another color space and was ignored."
+        warnings = ("The color profile is damaged or of another color space and was ignored.",)
     elif image.mode == "CMYK":
-        warning = "The image is CMYK without a color profile: its colors are approximate."
-    else:
-        return image.convert("RGB"), ()
-    return image.convert("RGB"), (warning,)
+        warnings = ("The image is CMYK without a color profile: its colors are approximate.",)
+    if encoding and image.mode in {"L", "RGB"}:
+        return Image.fromarray(light.to_srgb(np.asarray(image), encoding)), warnings
+    return image.convert("RGB"), warnings
 
 
 def is_srgb(icc: bytes | None) -> bool:
