@@ -4,6 +4,8 @@ The header is read, and every limit is checked, before a pixel is decoded.
 """
 
 import io
+import re
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -12,10 +14,11 @@ from typing import Any, Final
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 
 from core.errors import CorruptImageError, EmptyImageError
-from core.image import colour, exif, guards
+from core.image import chunks, colour, exif, guards, heif, jpeg
+from core.image.light import Light, of_code_points
 from core.image.sniff import sniff
 from core.limits import check_bytes
 from core.options import Metadata
@@ -52,10 +55,11 @@ _REDUCED: Final = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
 
+_NO_END: Final = "The file ends without its end marker."
+_XMP_ORIENTATION: Final = re.compile(rb"""tiff:Orientation(?:\s*=\s*["']|>)\s*([0-9])""")
+
 # Pillow takes 4 bytes per pixel for RGB and copies twice on the way to an array: convert in bands, not at once.
 _BAND_PIXELS: Final = 4_000_000
-
-_NCLX_HDR_TRANSFERS: Final = {16: "PQ", 18: "HLG"}
 
 
 def decode(data: bytes, *, at_least_px: int | None = None) -> Picture:
@@ -63,6 +67,11 @@ def decode(data: bytes, *, at_least_px: int | None = None) -> Picture:
 
     The content decides the format, never the file's name. The first call patches Pillow: see
     :func:`core.image.guards.install`.
+
+    EXIF data turn the image, and in HEIC and AVIF the container's own properties. XMP does not: browsers and most
+    viewers show the image without it.
+
+    Damage outside the pixels (metadata, a checksum, a missing end marker) does not cost the image, but is a warning.
 
     Where a pixel is fully transparent, ``rgb`` is white, as most viewers show it: editors leave anything there, often
     the background that was removed, and a network would see it. Where a pixel is partly transparent, ``rgb`` keeps the
@@ -95,7 +104,7 @@ def decode(data: bytes, *, at_least_px: int | None = None) -> Picture:
     with guards.typed_errors(file.info.format):
         width, height = file.image.size
         scale = _reduce(file, at_least_px)
-        rgb, opacity, warnings = _pixels(data, file, scale)
+        rgb, opacity, warnings = _pixels(file.data, file, scale)
         if scale > 1:
             rgb = _without_padding(rgb, width / scale, height / scale)
         file.image.close()  # Pillow's own copy: 400 MB of 100 MP
@@ -144,39 +153,81 @@ def _as_share(plane: NDArray[Any]) -> Alpha:
 
 @dataclass(frozen=True)
 class _File:
-    """A file whose header was read and found within the limits."""
+    """A file whose header was read and found within the limits; ``data`` is what decoders get."""
 
+    data: bytes
     image: Image.Image
     info: ImageInfo
     orientation: int
     warnings: tuple[str, ...]
     exif: bytes | None
+    light: Light | None
+    crop: tuple[int, int, int, int] | None
+    png: chunks.Chunks | None
 
 
 def _open(data: bytes) -> _File:
     guards.install()
     if not data:
         raise EmptyImageError("The file is empty", field="source.bytes", value=0, remedy="Upload it again.")
-    check_bytes(len(data))
+    size_bytes = len(data)
+    check_bytes(size_bytes)
     format_name = sniff(data)
     if format_name == "heic":
         _register_heic()
     with guards.typed_errors(format_name):
         guards.check_structure(data, format_name)
+        png = chunks.read(data) if format_name == "png" else None
+        if png:
+            data = png.data
+        ended = jpeg.with_end(data) if format_name == "jpeg" else None
+        if ended:
+            data = ended
         # A BMP takes two reads per run, which MAX_RUNS_BYTES bounds instead.
         reader = io.BytesIO(data) if format_name == "bmp" else guards.BoundedReader(data)
         image = Image.open(reader, formats=[_PILLOW_NAMES[format_name]])
+        if png:
+            image.info.update(png.info)
         guards.check_opened(image, format_name, len(data))
         orientation, warnings = _orientation(image, format_name)
-        width, height = image.size
+        light, crop, more = _properties(data, image, png, format_name)
+        warnings += more + ((_NO_END,) if ended else ())
+        width, height = (crop[2] - crop[0], crop[3] - crop[1]) if crop else image.size
         if orientation >= 5:
             width, height = height, width
         guards.check_size(width, height)
         if format_name == "heic":
             warnings += _heic_warnings(image)
         kept, exif_warnings = _exif(data, image, format_name)
-    info = ImageInfo(format_name, width, height, len(data))
-    return _File(image, info, orientation, (*warnings, *exif_warnings), kept)
+    info = ImageInfo(format_name, width, height, size_bytes)
+    return _File(data, image, info, orientation, (*warnings, *exif_warnings), kept, light, crop, png)
+
+
+def _properties(
+    data: bytes, image: Image.Image, png: chunks.Chunks | None, format_name: str
+) -> tuple[Light | None, tuple[int, int, int, int] | None, tuple[str, ...]]:
+    """Return the encoding of colors if there is no ICC profile, the part to show if not all, and warnings."""
+    light, crop = (png.light if png else None), None
+    warnings = list(png.warnings if png else ())
+    if format_name in {"heic", "avif"}:
+        properties = heif.Properties()
+        try:
+            properties = heif.primary(data)
+        except (ValueError, struct.error, IndexError):
+            warnings.append("The properties of the image (color, clean aperture) are damaged and were ignored.")
+        try:
+            if format_name == "avif":  # libheif crops, libavif does not
+                crop = properties.crop(*image.size)
+        except ValueError:
+            warnings.append("The clean aperture is not inside the image and was ignored.")
+        try:
+            if not image.info.get("icc_profile"):
+                light = of_code_points(properties.primaries, properties.transfer)
+        except ValueError:
+            warnings.append("The color description (nclx) is not supported and was ignored.")
+    if light and light.hdr:
+        warnings.append(f"The image is HDR ({light.hdr}): it was tone-mapped to sRGB.")
+    return light, crop, tuple(warnings)
 
 
 @cache
@@ -191,12 +242,16 @@ def _orientation(image: Image.Image, format_name: str) -> tuple[int, tuple[str, 
     """Return the EXIF orientation that is left to apply, 1 to 8, and warnings."""
     if format_name in {"tiff", "heic"}:  # their decoders apply it
         return 1, ()
-    try:
-        # Not image.getexif(): for a PNG without EXIF data ahead of its pixels that decodes the pixels.
-        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
-    except Exception:  # the same parsers and bytes as in typed_errors, but an image needs no EXIF data
-        return 1, ("The EXIF data are damaged: the image is taken as upright.",)
-    return (orientation if orientation in _UPRIGHT else 1), ()
+    orientation = None
+    if stored := image.info.get("exif"):
+        try:
+            orientation = exif.orientation(_block(stored))
+        except exif.DamagedExifError:
+            return 1, ("The EXIF data are damaged: the image is taken as upright.",)
+    xmp = _XMP_ORIENTATION.search(image.info.get("xmp") or b"")
+    if xmp and int(xmp[1]) in range(2, 9) and orientation is None:
+        return 1, (f"The orientation in XMP ({int(xmp[1])}) was ignored: only that in the EXIF data counts.",)
+    return orientation or 1, ()
 
 
 def _exif(data: bytes, image: Image.Image, format_name: str) -> tuple[bytes | None, tuple[str, ...]]:
@@ -207,22 +262,19 @@ def _exif(data: bytes, image: Image.Image, format_name: str) -> tuple[bytes | No
     if not stored:
         return None, ()
     try:
-        # Some writers put JPEG's prefix into other formats too, or twice.
-        block = stored.removeprefix(exif.JPEG_PREFIX).removeprefix(exif.JPEG_PREFIX)
-        return exif.kept(block, Metadata.ALL), ()
+        return exif.kept(_block(stored), Metadata.ALL), ()
     except exif.DamagedExifError:
         return None, ("The EXIF data are damaged or larger than 64 kB: the result has none.",)
 
 
+def _block(stored: bytes) -> bytes:
+    """Return EXIF data without JPEG's prefix, which some writers put into other formats too, or twice."""
+    return stored.removeprefix(exif.JPEG_PREFIX).removeprefix(exif.JPEG_PREFIX)
+
+
 def _heic_warnings(image: Image.Image) -> tuple[str, ...]:
-    warnings = []
     images = getattr(image, "n_frames", 1)
-    if images > 1:
-        warnings.append(f"The file holds {images} images: the primary one was used.")
-    transfer = image.info.get("nclx_profile", {}).get("transfer_characteristics")
-    if transfer in _NCLX_HDR_TRANSFERS:
-        warnings.append(f"The image is HDR ({_NCLX_HDR_TRANSFERS[transfer]}): its colors were taken as sRGB.")
-    return tuple(warnings)
+    return (f"The file holds {images} images: the primary one was used.",) if images > 1 else ()
 
 
 def _reduce(file: _File, at_least_px: int | None) -> int:
@@ -260,8 +312,12 @@ def _pixels(data: bytes, file: _File, scale: int) -> tuple[Rgb, NDArray[np.uint8
         if pixels is not None:  # else Pillow reports what is wrong
             return np.asarray(pixels, np.uint8), None, ()
 
+    if file.png and file.png.bits == 16:
+        return _deep_png(file.png, file.light)
+
     image.load()
-    width, height = image.size
+    left, upper, right, lower = file.crop or (0, 0, *image.size)
+    width, height = right - left, lower - upper
     tags = getattr(image, "tag_v2", {})
     rgb = np.empty((height, width, 3), np.uint8)
     alpha = np.full((height, width), 255, np.uint8)
@@ -269,9 +325,35 @@ def _pixels(data: bytes, file: _File, scale: int) -> tuple[Rgb, NDArray[np.uint8
     rows = max(1, _BAND_PIXELS // width)
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
-        band, opacity = colour.to_8_bits(image.crop((0, top, width, bottom)), tags)
-        band, warnings = colour.to_srgb(band, profile)
+        band, opacity = colour.to_8_bits(image.crop((left, upper + top, right, upper + bottom)), tags)
+        band, warnings = colour.to_srgb(band, profile, file.light)
         rgb[top:bottom] = np.asarray(band)
         if opacity is not None:
             alpha[top:bottom] = opacity
+    return rgb, alpha if alpha.min() < 255 else None, warnings
+
+
+def _deep_png(png: chunks.Chunks, light: Light | None) -> tuple[Rgb, NDArray[np.uint8] | None, tuple[str, ...]]:
+    """Decode a PNG of 16 bits per channel, of which Pillow keeps 8."""
+    stored = cv2.imdecode(np.frombuffer(png.data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if stored is None or stored.dtype != np.uint16:
+        raise ValueError("the pixels are damaged or cut short")
+    height, width = stored.shape[:2]
+    rgb = np.empty((height, width, 3), np.uint8)
+    alpha = np.full((height, width), 255, np.uint8)
+    warnings: tuple[str, ...] = ()
+    rows = max(1, _BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        band = stored[top : top + rows]
+        pixels: NDArray[np.uint16] = band  # type: ignore[assignment]  # OpenCV loses the width of arrays
+        if band.ndim == 3:
+            pixels = np.ascontiguousarray(pixels[..., 2::-1])
+        if png.gray and pixels.ndim == 3:
+            pixels = pixels[..., 0]
+        rgb[top : top + rows], warnings = colour.deep_to_srgb(pixels, png.info.get("icc_profile"), light)
+        if png.transparent:
+            hidden = pixels == png.transparent
+            alpha[top : top + rows][hidden if hidden.ndim == 2 else hidden.all(axis=-1)] = 0
+        elif band.ndim == 3 and band.shape[2] == 4:
+            alpha[top : top + rows] = cv2.convertScaleAbs(np.ascontiguousarray(band[..., 3]), alpha=1 / 257)  # rounds
     return rgb, alpha if alpha.min() < 255 else None, warnings

@@ -22,6 +22,7 @@ MAX_BYTES: Final = 65_527
 
 _HEADER_BYTES: Final = 8
 _SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 129: 1}
+_INTEGERS: Final = {1: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i"}
 _SHORT, _LONG, _UNDEFINED = 3, 4, 7
 _SRGB: Final = 1
 
@@ -154,6 +155,34 @@ def kept(exif: bytes | None, policy: Metadata) -> bytes | None:
     if block and len(block) > MAX_BYTES:
         raise DamagedExifError(f"It has {len(block)} bytes")
     return block
+
+
+def orientation(exif: bytes) -> int | None:
+    """Return how to turn the image upright, 1 to 8, or None if the data do not state it.
+
+    The tag may have any type of integer: some writers use BYTE, although EXIF demands SHORT.
+
+    Raises:
+        DamagedExifError: the data cannot be read, or state no orientation that exists.
+    """
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None:
+        raise DamagedExifError("There is no TIFF header")
+    try:
+        (at,) = struct.unpack_from(f"{order}I", exif, 4)
+        (entries,) = struct.unpack_from(f"{order}H", exif, at)
+        for i in range(entries):
+            tag, type_, count, field = struct.unpack_from(f"{order}HHI4s", exif, at + 2 + 12 * i)
+            if tag == Base.Orientation:
+                if type_ not in _INTEGERS or not count:
+                    raise DamagedExifError(f"The orientation is of type {type_}")
+                value: int = struct.unpack_from(f"{order}{_INTEGERS[type_]}", field)[0]
+                if value not in range(9):
+                    raise DamagedExifError(f"The orientation is {value}")
+                return value or None  # some writers mean "unknown" by 0
+    except struct.error as error:
+        raise DamagedExifError(f"A directory is cut short: {error}") from error
+    return None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
-from zlib_ng import zlib_ng
 
 from core.errors import (
     BackgroundRemoverError,
@@ -104,15 +103,13 @@ def typed_errors(format_name: str) -> Iterator[None]:
 
 
 def check_structure(data: bytes, format_name: str) -> None:
-    """Check what Pillow does not: a JPEG's number of scans, a PNG's checksums.
+    """Check what Pillow does not: a JPEG's number of scans.
 
     Raises:
         ValueError: a check failed.
     """
     if format_name == "jpeg":
         _check_scans(data)
-    elif format_name == "png":
-        _check_checksums(data)
 
 
 def check_opened(image: Image.Image, format_name: str, size_bytes: int) -> None:
@@ -177,29 +174,28 @@ def _check_scans(data: bytes) -> None:
     """
     if data.count(bytes((0xFF, _START_OF_SCAN))) <= MAX_SCANS:  # nearly always; the exact count below is slow
         return
-    at, scans = 0, 0
-    for _ in range(MAX_READS):
-        found = _JPEG_MARKER.search(data, at)
-        if not found or (marker := found[1][0]) == _END_OF_IMAGE:
-            return
+    scans = 0
+    for marker, _ in jpeg_markers(data):
         scans += marker == _START_OF_SCAN
         if scans > MAX_SCANS:
             raise ValueError(f"more than {MAX_SCANS} scans")
-        at = found.end()
+
+
+def jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the markers of a JPEG up to its end marker, each with the offset of what follows it.
+
+    Raises:
+        ValueError: there are more than ``MAX_READS``.
+    """
+    at = 0
+    for _ in range(MAX_READS):
+        found = _JPEG_MARKER.search(data, at)
+        if not found:
+            return
+        marker, at = found[1][0], found.end()
+        yield marker, at
+        if marker == _END_OF_IMAGE:
+            return
         if marker != _START_OF_IMAGE:
             at += int.from_bytes(data[at : at + 2], "big")
     raise ValueError(f"more than {MAX_READS} segments")
-
-
-def _check_checksums(data: bytes) -> None:
-    """Reject a PNG with a wrong checksum of its pixels, which Pillow does not verify."""
-    at, parts = len(b"\x89PNG\r\n\x1a\n"), memoryview(data)
-    for _ in range(MAX_READS):
-        length, name = int.from_bytes(parts[at : at + 4], "big"), bytes(parts[at + 4 : at + 8])
-        after = at + 8 + length
-        if name == b"IDAT" and zlib_ng.crc32(parts[at + 4 : after]) != int.from_bytes(parts[after : after + 4], "big"):
-            raise ValueError(f"wrong checksum at byte {after}")
-        if name in (b"IEND", b""):
-            return
-        at = after + 4
-    raise ValueError(f"more than {MAX_READS} chunks")

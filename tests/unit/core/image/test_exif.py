@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.ExifTags import GPS, IFD, Base
 
-from core.image.exif import MAX_BYTES, DamagedExifError, kept
+from core.image.exif import MAX_BYTES, DamagedExifError, kept, orientation
 from core.options import Metadata
 
 ORDERS = {"<": b"II*\0", ">": b"MM\0*"}
@@ -157,6 +157,36 @@ def test_nothing_is_kept_where_there_is_nothing_or_nothing_is_asked_for() -> Non
     assert kept(photograph(), Metadata.NONE) is None
 
 
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("type_, format_", [(1, "B"), (SHORT, "H"), (LONG, "I"), (UNDEFINED, "B"), (9, "i")])
+@pytest.mark.parametrize("value", [0, 1, 6, 8])
+def test_the_orientation_may_have_any_type_of_integer(order: str, type_: int, format_: str, value: int) -> None:
+    entry = (Base.Orientation, type_, 1, struct.pack(order + format_, value).ljust(4, b"\0"))
+    block = ORDERS[order] + struct.pack(order + "I", 8) + directory(order, [(Base.Make, 2, 4, b"own\0"), entry], 8)
+    assert orientation(block) == (value or None)
+    assert orientation(block[: -len(b"\0\0\0\0")]) == (value or None), "what follows the tag does not matter"
+
+
+def test_no_orientation_is_none() -> None:
+    assert orientation(block_of((Base.Make, 2, 4, b"own\0"))) is None
+    assert orientation(photograph()) == 6
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        (Base.Orientation, SHORT, 1, b"\0\x09\0\0"),
+        (Base.Orientation, 2, 2, b"6\0\0\0"),
+        (Base.Orientation, SHORT, 0, b"\0\6\0\0"),
+        (Base.Orientation, RATIONAL, 1, b"\0\0\0\x08"),
+        (Base.Orientation, 9, 1, b"\xff\xff\xff\xff"),
+    ],
+)
+def test_an_orientation_that_does_not_exist_is_refused(entry: Entry) -> None:
+    with pytest.raises(DamagedExifError):
+        orientation(block_of(entry))
+
+
 def block_of(*entries: Entry) -> bytes:
     return ORDERS[">"] + struct.pack(">I", 8) + directory(">", list(entries), 8)
 
@@ -181,6 +211,8 @@ HOSTILE = {
 def test_what_cannot_be_read_is_refused(block: bytes) -> None:
     with pytest.raises(DamagedExifError):
         kept(block, Metadata.ALL)
+    with contextlib.suppress(DamagedExifError):
+        assert orientation(block) is None
 
 
 def test_directories_that_point_at_themselves_end() -> None:
