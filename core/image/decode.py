@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.errors import CorruptImageError, EmptyImageError
-from core.image import chunks, colour, exif, guards, heif, jpeg
+from core.image import chunks, colour, exif, guards, heif_properties, jpeg
 from core.image.light import Light, of_code_points
 from core.image.sniff import sniff
 from core.limits import check_bytes
@@ -210,9 +210,9 @@ def _properties(
     light, crop = (png.light if png else None), None
     warnings = list(png.warnings if png else ())
     if format_name in {"heic", "avif"}:
-        properties = heif.Properties()
+        properties = heif_properties.Properties()
         try:
-            properties = heif.primary(data)
+            properties = heif_properties.primary(data)
         except (ValueError, struct.error, IndexError):
             warnings.append("The properties of the image (color, clean aperture) are damaged and were ignored.")
         try:

@@ -50,6 +50,9 @@ _GAMMA_TOLERANCE: Final = 0.001
 _GAMMAS: Final = (0.1, 10.0)
 _CHROMATICITY_TOLERANCE: Final = 0.002
 
+_BLOCK_PIXELS: Final = 1 << 17
+"""Pixels that are converted at a time: their floats take 1.5 MB."""
+
 _WHITE_NITS, _PEAK_NITS = 203.0, 1000.0
 _TO_D50: Final = (0.3457, 0.3585)
 _BRADFORD: Final = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
@@ -155,6 +158,15 @@ def to_srgb(pixels: NDArray[Any], light: Light) -> Rgb:
     HDR is tone-mapped: its white of text and paper, 203 cd/m2, stays below that of sRGB, and highlights up to 1,000
     cd/m2 are compressed into the rest.
     """
+    height, width = pixels.shape[:2]
+    rgb = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _BLOCK_PIXELS // width)
+    for top in range(0, height, rows):
+        rgb[top : top + rows] = _block(pixels[top : top + rows], light)
+    return rgb
+
+
+def _block(pixels: NDArray[Any], light: Light) -> Rgb:
     tables = _tables(light, pixels.dtype.itemsize)
     if pixels.ndim == 2:
         if light.matrix is None:

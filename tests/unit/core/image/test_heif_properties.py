@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from core import errors
-from core.image import heif
+from core.image import heif_properties
 from core.image.decode import decode
 from tests.conftest import file_of
 from tests.resilience.hostile.handmade import DISPLAY_P3
@@ -108,24 +108,24 @@ def file_with(ipma: bytes, pitm: bytes = b"\0\0\0\0\0\7") -> bytes:
     return box(b"ftyp", b"avif") + box(b"meta", bytes(4) + box(b"pitm", pitm) + properties)
 
 
-OF_THE_PRIMARY = heif.Properties(12, 16, (Fraction(10), Fraction(21, 2), Fraction(1, 2), Fraction(-3)))
+OF_THE_PRIMARY = heif_properties.Properties(12, 16, (Fraction(10), Fraction(21, 2), Fraction(1, 2), Fraction(-3)))
 
 
 def test_properties_belong_to_an_item():
     small = b"\0\0\0\0" + struct.pack(">I", 2) + b"\0\3\1\1" + b"\0\7\2\2\x83"
     large = b"\1\0\0\1" + struct.pack(">I", 2) + b"\0\0\0\3\1\0\1" + b"\0\0\0\7\2\0\2\x80\3"
-    assert heif.primary(file_with(small)) == OF_THE_PRIMARY
-    assert heif.primary(file_with(large, b"\1\0\0\0\0\0\0\7")) == OF_THE_PRIMARY
-    assert heif.primary(file_with(small, b"\0\0\0\0\0\3")) == heif.Properties()
-    assert heif.primary(file_with(small, b"\0\0\0\0\0\1")) == heif.Properties()
-    assert heif.primary(box(b"ftyp", b"avif")) == heif.Properties()
+    assert heif_properties.primary(file_with(small)) == OF_THE_PRIMARY
+    assert heif_properties.primary(file_with(large, b"\1\0\0\0\0\0\0\7")) == OF_THE_PRIMARY
+    assert heif_properties.primary(file_with(small, b"\0\0\0\0\0\3")) == heif_properties.Properties()
+    assert heif_properties.primary(file_with(small, b"\0\0\0\0\0\1")) == heif_properties.Properties()
+    assert heif_properties.primary(box(b"ftyp", b"avif")) == heif_properties.Properties()
 
 
 def test_floods_are_refused():
     with pytest.raises(ValueError, match="boxes"):
-        heif.primary(box(b"free", b"") * 20_000)
+        heif_properties.primary(box(b"free", b"") * 20_000)
     with pytest.raises(ValueError, match="associations"):
-        heif.primary(file_with(b"\0\0\0\0\xff\xff\xff\xff" + b"\0\3\0" * 20_000))
+        heif_properties.primary(file_with(b"\0\0\0\0\xff\xff\xff\xff" + b"\0\3\0" * 20_000))
 
 
 @given(
@@ -138,7 +138,7 @@ def test_damaged_boxes_are_read_or_refused(damage, end):
     for at, content in damage:
         data[at % len(data) : at % len(data) + len(content)] = content
     try:
-        properties = heif.primary(bytes(data[:end]))
+        properties = heif_properties.primary(bytes(data[:end]))
         properties.crop(100, 100)
     except (ValueError, struct.error, IndexError):
         return
