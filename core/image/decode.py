@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.errors import CorruptImageError, EmptyImageError
-from core.image import chunks, colour, exif, guards, heif_properties, jpeg
+from core.image import chunks, colour, exif, guards, heif_properties, jpeg, webp
 from core.image.light import Light, of_code_points
 from core.image.sniff import sniff
 from core.limits import check_bytes
@@ -55,7 +55,6 @@ _REDUCED: Final = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
 
-_NO_END: Final = "The file ends without its end marker."
 _XMP_ORIENTATION: Final = re.compile(rb"""tiff:Orientation(?:\s*=\s*["']|>)\s*([0-9])""")
 
 # Pillow takes 4 bytes per pixel for RGB and copies twice on the way to an array: convert in bands, not at once.
@@ -178,20 +177,22 @@ def _open(data: bytes) -> _File:
     with guards.typed_errors(format_name):
         guards.check_structure(data, format_name)
         png = chunks.read(data) if format_name == "png" else None
-        if png:
-            data = png.data
-        ended = jpeg.with_end(data) if format_name == "jpeg" else None
-        if ended:
-            data = ended
-        # A BMP takes two reads per run, which MAX_RUNS_BYTES bounds instead.
-        reader = io.BytesIO(data) if format_name == "bmp" else guards.BoundedReader(data)
-        image = Image.open(reader, formats=[_PILLOW_NAMES[format_name]])
+        data, repairs = (png.data, png.warnings) if png else _repaired(data, format_name)
+        try:
+            image = _opened(data, format_name)
+        except ValueError:
+            hidden = heif_properties.without_exif(data) if format_name == "avif" else None
+            if not hidden:
+                raise
+            image = _opened(hidden, format_name)  # libavif rejects files whose EXIF data are damaged
+            repairs = ("The EXIF data are damaged and were ignored.",)
         if png:
             image.info.update(png.info)
         guards.check_opened(image, format_name, len(data))
         orientation, warnings = _orientation(image, format_name)
         light, crop, more = _properties(data, image, png, format_name)
-        warnings += more + ((_NO_END,) if ended else ())
+        warnings += (*repairs, *more, *_ignored_segments(image))
+        guards.check_size(*image.size)
         width, height = (crop[2] - crop[0], crop[3] - crop[1]) if crop else image.size
         if orientation >= 5:
             width, height = height, width
@@ -203,12 +204,32 @@ def _open(data: bytes) -> _File:
     return _File(data, image, info, orientation, (*warnings, *exif_warnings), kept, light, crop, png)
 
 
+def _opened(data: bytes, format_name: str) -> Image.Image:
+    # A BMP takes two reads per run, which MAX_RUNS_BYTES bounds instead.
+    reader = io.BytesIO(data) if format_name == "bmp" else guards.BoundedReader(data)
+    return Image.open(reader, formats=[_PILLOW_NAMES[format_name]])
+
+
+def _repaired(data: bytes, format_name: str) -> tuple[bytes, tuple[str, ...]]:
+    """Return a file as decoders need it, if it is damaged outside the pixels alone, and warnings."""
+    if format_name == "jpeg" and (ended := jpeg.with_end(data)):
+        return ended, ("The file ends without its end marker.",)
+    if format_name == "webp" and (repaired := webp.repaired(data)):
+        return repaired, ("The container of the WebP is damaged: metadata behind the pixels may be missing.",)
+    return data, ()
+
+
+def _ignored_segments(image: Image.Image) -> tuple[str, ...]:
+    names = ", ".join(sorted(getattr(image, "ignored_segments", ())))
+    return (f"Damaged segments of the JPEG were ignored: {names}.",) if names else ()
+
+
 def _properties(
     data: bytes, image: Image.Image, png: chunks.Chunks | None, format_name: str
 ) -> tuple[Light | None, tuple[int, int, int, int] | None, tuple[str, ...]]:
     """Return the encoding of colors if there is no ICC profile, the part to show if not all, and warnings."""
     light, crop = (png.light if png else None), None
-    warnings = list(png.warnings if png else ())
+    warnings = []
     if format_name in {"heic", "avif"}:
         properties = heif_properties.Properties()
         try:

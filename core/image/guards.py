@@ -2,6 +2,7 @@
 
 import io
 import re
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -21,7 +22,7 @@ from core.limits import MAX_PIXELS, MAX_READS, MAX_RUNS_BYTES, MAX_SCANS, MAX_TA
 
 _BYTES_TEXT_UNDEFINED: Final = {1, 2, 7}
 _MAX_EXIF_SEGMENTS: Final = 64
-_APP1: Final = 0xFFE1
+_APP0, _APP1 = 0xFFE0, 0xFFE1
 
 _TIFF_SUBFILE_TYPE: Final = 254
 _BMP_RUNS: Final = {1, 2}  # RLE8 and RLE4
@@ -46,9 +47,17 @@ _BOUNDED_LOADERS: Final = {
 }
 
 
+def _read_app(image: Any, marker: int) -> None:
+    """Read a JPEG's APP segment, or note that it is damaged: Pillow has then read past it."""
+    try:
+        JpegImagePlugin.APP(image, marker)
+    except (struct.error, IndexError, SyntaxError, ValueError):
+        image.ignored_segments = {*getattr(image, "ignored_segments", ()), f"APP{marker & 15}"}
+
+
 def _read_app1(image: Any, marker: int) -> None:
     """Read a JPEG's APP1 segment; Pillow joins segments of EXIF data one by one, so their number is limited."""
-    JpegImagePlugin.APP(image, marker)
+    _read_app(image, marker)
     image.exif_segments = getattr(image, "exif_segments", 0) + image.app["APP1"].startswith(JPEG_PREFIX)
     if image.exif_segments > _MAX_EXIF_SEGMENTS:
         raise ValueError(f"more than {_MAX_EXIF_SEGMENTS} segments of EXIF data")
@@ -59,10 +68,13 @@ def install() -> None:
 
     - ``Image.MAX_IMAGE_PIXELS``: some parsers allocate while they read the header. They fail at twice this number.
     - TIFF tags: every TIFF and every block of EXIF data passes through this table, also where Pillow reads unasked.
+    - JPEG APP0 to APP15: a damaged one is ignored.
     - JPEG APP1: Pillow reads no segment after the first scan, while a search of the file would count those too.
     """
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     TiffImagePlugin.ImageFileDirectory_v2._load_dispatch = _BOUNDED_LOADERS
+    for number in range(16):
+        JpegImagePlugin.MARKER[_APP0 + number] = (f"APP{number}", "metadata", _read_app)  # type: ignore[assignment]
     JpegImagePlugin.MARKER[_APP1] = ("APP1", "EXIF data or XMP", _read_app1)  # type: ignore[assignment]  # no method
 
 

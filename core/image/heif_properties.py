@@ -3,6 +3,7 @@
 Sources: ISO/IEC 14496-12 (boxes, ``clap``, ``colr``); ISO/IEC 23008-12 (items and their properties).
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import Final
 _MAX_BOXES: Final = 10_000
 _MAX_ASSOCIATIONS: Final = 10_000
 _NO_COLOR: Final = 2
+# Version, flags, the item's number of 16 or 32 bits, and no protection.
+_EXIF_ITEM: Final = re.compile(rb"(infe(?:\x02.{5}|\x03.{7})\x00\x00)Exif", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,15 @@ def primary(data: bytes) -> Properties:
         elif name == b"clap" and end - start >= 32:
             clap = _clean_aperture(data, start)
     return Properties(primaries, transfer, clap)
+
+
+def without_exif(data: bytes) -> bytes | None:
+    """Return the file with its EXIF data hidden from decoders, or None if it has none."""
+    meta = _first(data, 0, len(data), b"meta")
+    if meta is None:
+        return None
+    hidden, count = _EXIF_ITEM.subn(rb"\1free", data[slice(*meta)])
+    return data[: meta[0]] + hidden + data[meta[1] :] if count else None
 
 
 def _clean_aperture(data: bytes, start: int) -> tuple[Fraction, Fraction, Fraction, Fraction]:

@@ -95,6 +95,18 @@ def test_unknown_code_points_are_said_and_taken_as_srgb():
     assert picture.warnings == ("The color description (nclx) is not supported and was ignored.",)
 
 
+def test_damaged_exif_data_of_an_avif_are_said_and_do_not_cost_the_picture():
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    data = file_of(Image.fromarray(pixels()), "AVIF", exif=exif)
+    at = data.rindex(b"MM\0*" if b"MM\0*" in data else b"II*\0")
+    picture = decode(data[:at] + b"XX" + data[at + 2 :])
+    assert picture.rgb.shape == (HEIGHT, WIDTH, 3)
+    assert picture.exif is None
+    assert picture.warnings == ("The EXIF data are damaged and were ignored.",)
+    assert heif_properties.without_exif(file_of(Image.fromarray(pixels()), "AVIF")) is None
+
+
 def box(name: bytes, contents: bytes) -> bytes:
     return struct.pack(">I", len(contents) + 8) + name + contents
 

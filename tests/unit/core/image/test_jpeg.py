@@ -47,6 +47,28 @@ def test_a_progressive_jpeg_that_lacks_whole_scans_is_corrupt():
             decode(b"".join(parts[: i + 1]))
 
 
+SEGMENTS = {
+    "APP0": b"JFIF\0",
+    "APP13": b"Photoshop 3.0\x008BIM",
+    "APP14": b"Adobe",
+}
+
+
+@pytest.mark.parametrize("name, body", SEGMENTS.items())
+def test_a_damaged_segment_is_said_and_does_not_cost_the_picture(name, body):
+    start, *rest = jpeg_segments(photograph("RGB"))
+    picture = decode(b"".join((start, segment(0xE0 + int(name[3:]), body), *rest)))
+    assert np.array_equal(picture.rgb, decode(photograph("RGB")).rgb)
+    assert picture.warnings in {(), (f"Damaged segments of the JPEG were ignored: {name}.",)}
+    assert picture.warnings or name == "APP13"
+
+
+def test_a_segment_cut_short_is_corrupt():
+    start, *rest = jpeg_segments(photograph("RGB"))
+    with pytest.raises(errors.CorruptImageError):
+        decode(start + b"\xff\xe5\xff\xff" + b"".join(rest)[:1000])
+
+
 def test_data_behind_the_end_are_no_missing_end():
     whole = photograph("RGB")
     picture = decode(whole + b"\xff\xda\0\1 other data")
