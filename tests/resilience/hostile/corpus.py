@@ -307,7 +307,7 @@ def _truncated_after_scans() -> dict[str, Hostile]:
     scans = [i for i, part in enumerate(parts) if part[1] == 0xDA]
     return {
         f"jpeg progressive, ends after scan {k + 1} of {len(scans)}": Hostile(
-            partial(b"".join, parts[: at + 1]), CorruptImageError
+            partial(b"".join, parts[: at + 1]), CorruptImageError if at < scans[-1] else None
         )
         for k, at in enumerate(scans)
     }
@@ -385,12 +385,7 @@ def _corrupt() -> dict[str, Callable[[], bytes]]:
     """Bombs, floods and lies."""
     empty_idat = png_chunk(b"IDAT", b"")
     return {
-        "png, iCCP of 200 MB": lambda: _png(png_chunk(b"iCCP", b"icc\0\0" + _bomb(200))),
-        "png, zTXt of 200 MB": lambda: _png(png_chunk(b"zTXt", b"k\0\0" + _bomb(200))),
-        "png, iTXt of 200 MB": lambda: _png(png_chunk(b"iTXt", b"k\0\1\0\0\0" + _bomb(200))),
-        "png, 100 zTXt of 1 MB each": lambda: _png(
-            *(png_chunk(b"zTXt", b"k%d\0\0" % i + _bomb(1)) for i in range(100))
-        ),
+        "png, a flood of wrong checksums": lambda: _png((png_chunk(b"prVt", b"")[:-4] + bytes(4)) * (_CROWD // 12)),
         "png, a flood of chunks": lambda: _png(png_chunk(b"prVt", b"") * (_CROWD // 12)),
         "png, a flood of empty pixels": lambda: png_around(SIDE_PX, SIDE_PX, 8, 0, empty_idat * (_CROWD // 12)),
         "avif that says 60,000 x 60,000": lambda: _isobmff("AVIF", 60_000, 60_000),
@@ -471,6 +466,15 @@ def _harmless() -> dict[str, Callable[[], bytes]]:
         "png, pixels for a tenth of its rows": lambda: png(SIDE_PX, 10 * SIDE_PX, 8, 0, noise(8, 1)),
         "png with trailing data": lambda: _png() + bytes(1_000_000),
         "png, pixels that inflate to 1 GB": lambda: png_around(SIDE_PX, SIDE_PX, 8, 0, png_chunk(b"IDAT", _bomb(1024))),
+        "png, iCCP of 200 MB": lambda: _png(png_chunk(b"iCCP", b"icc\0\0" + _bomb(200))),
+        "png, zTXt of 200 MB": lambda: _png(png_chunk(b"zTXt", b"k\0\0" + _bomb(200))),
+        "png, iTXt of 200 MB": lambda: _png(png_chunk(b"iTXt", b"k\0\1\0\0\0" + _bomb(200))),
+        "png, 100 zTXt of 1 MB each": lambda: _png(
+            *(png_chunk(b"zTXt", b"k%d\0\0" % i + _bomb(1)) for i in range(100))
+        ),
+        "png, XMP of 200 MB": lambda: _png(png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + _bomb(200))),
+        "png, a flood of wrong lengths": lambda: _png((b"\x3f" + png_chunk(b"prVt", b"")[1:]) * (_CROWD // 12)),
+        "png, wrong length of text": lambda: _png(b"\x3f" + png_chunk(b"tEXt", b"k\0text")[1:]),
         "png, zTXt of 1 MB": lambda: _png(png_chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(1_000_000)))),
         "png of 16 x 6,000,000": lambda: png(16, 6_000_000, 1, 0, b"\0\0\0" * 6_000_000),
         "png of 100 MP in 100 kB": lambda: png(10_000, 10_000, 8, 0, bytes(10_001 * 10_000)),

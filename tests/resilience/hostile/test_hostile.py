@@ -106,10 +106,10 @@ def trap(how: str) -> Mutant:
         ("crash", Bounds(), "died", "its process ended with -6"),
         pytest.param("hang", Bounds(guard_s=5), "hung", "nothing came for 5 s", marks=SLOW),
         pytest.param(
-            "png, 100 zTXt of 1 MB each",
-            Bounds(memory_bytes=10_000_000),
-            "CorruptImageError",
-            "it took [67]. MB",
+            "png, XMP of 200 MB",
+            Bounds(memory_bytes=2_000_000),
+            "picture",
+            "it took [0-9]+ MB",
             marks=SLOW,
         ),
         pytest.param(
