@@ -22,6 +22,18 @@ _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _HEADER: Final = struct.Struct(">2I5B")
 _END: Final = b"\0\0\0\0IEND\xaeB`\x82"
 _GRAY, _RGB, _PALETTE = 0, 2, 3
+_CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+# The passes of an interlaced image: its first column and row, and the steps across and down.
+_ADAM7: Final = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+_INFLATED_BYTES: Final = 1 << 18
 _GRAYS: Final = {_GRAY, 4}
 _PIXELS: Final = {b"IHDR", b"PLTE", b"IDAT"}
 
@@ -85,6 +97,34 @@ def read(data: bytes) -> Chunks:
         names = ", ".join(sorted(walk.damaged))
         warnings.insert(0, f"Damaged chunks of the PNG were ignored: {names}.")
     return Chunks(walk.pixels(), bits, color_type in _GRAYS, transparent, info, encoding, tuple(warnings))
+
+
+def check_pixels(data: bytes) -> None:
+    """Check that the data of the pixels are as long as the header states; Pillow leaves missing rows black.
+
+    Args:
+        data: as in ``Chunks.data``.
+
+    Raises:
+        ValueError: they are shorter.
+    """
+    width, height, bits, color_type, _, _, interlaced = _HEADER.unpack_from(data, 16)
+    row_bits = bits * _CHANNELS.get(color_type, 1)
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    missing = 0
+    for left, top, across, down in passes:
+        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
+        missing += rows * (1 + -(-columns * row_bits // 8)) if columns > 0 and rows > 0 else 0
+    at, parts, stream = len(_SIGNATURE), memoryview(data), zlib_ng.decompressobj()
+    while missing > 0 and at + 8 <= len(parts) and not stream.eof:
+        after = at + 8 + int.from_bytes(parts[at : at + 4], "big")
+        waiting: Any = parts[at + 8 : after] if bytes(parts[at + 4 : at + 8]) == b"IDAT" else b""
+        while missing > 0 and len(waiting) and not stream.eof:
+            missing -= len(stream.decompress(waiting, _INFLATED_BYTES))
+            waiting = stream.unconsumed_tail
+        at = after + 4
+    if missing > 0 and len(stream.flush()) < missing:
+        raise ValueError("image file is truncated")
 
 
 class _Walk:

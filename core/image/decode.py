@@ -337,6 +337,8 @@ def _pixels(data: bytes, file: _File, scale: int) -> tuple[Rgb, NDArray[np.uint8
         return _deep_png(file.png, file.light)
 
     image.load()
+    if file.png and any(not np.asarray(image.crop((0, y, image.width, y + 1))).any() for y in _last_rows(image)):
+        chunks.check_pixels(file.png.data)
     left, upper, right, lower = file.crop or (0, 0, *image.size)
     width, height = right - left, lower - upper
     tags = getattr(image, "tag_v2", {})
@@ -352,6 +354,11 @@ def _pixels(data: bytes, file: _File, scale: int) -> tuple[Rgb, NDArray[np.uint8
         if opacity is not None:
             alpha[top:bottom] = opacity
     return rgb, alpha if alpha.min() < 255 else None, warnings
+
+
+def _last_rows(image: Image.Image) -> range:
+    """Return the rows one of which is black if the last pass of an interlaced image is missing, or the last row."""
+    return range(image.height - 2, image.height)
 
 
 def _deep_png(png: chunks.Chunks, light: Light | None) -> tuple[Rgb, NDArray[np.uint8] | None, tuple[str, ...]]:

@@ -172,6 +172,22 @@ def test_damaged_pixels_are_corrupt(bits):
         decode(png_around(WIDTH, HEIGHT, 8, 3, damaged(png_chunk(b"PLTE", bytes(768))), PIXELS))
 
 
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("color_type, bits", KINDS)
+@pytest.mark.parametrize("height", [24, 25])
+def test_missing_rows_are_corrupt_and_black_ones_are_not(color_type, bits, interlaced, height):
+    palette = [png_chunk(b"PLTE", bytes(3 * 2**bits))] if color_type == 3 else []
+    black = np.zeros((height, 19, CHANNELS[color_type]), int)
+    whole = stored_png(black, bits, color_type, interlaced, *palette)
+    assert decode(whole).rgb.shape == (height, 19, 3)
+    at = whole.index(b"IDAT") + 4
+    rows = zlib.decompress(whole[at:-16])
+    for cut in (1, 10, len(rows) // 2):
+        data = whole[: at - 8] + png_chunk(b"IDAT", zlib.compress(rows[:-cut])) + png_chunk(b"IEND", b"")
+        with pytest.raises(errors.CorruptImageError):
+            decode(data)
+
+
 def test_a_flood_of_damaged_chunks_is_corrupt():
     with pytest.raises(errors.CorruptImageError, match="more than 1000 damaged chunks"):
         decode(png_around(WIDTH, HEIGHT, 8, 0, damaged(TEXT) * 1001, PIXELS))
