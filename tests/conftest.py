@@ -8,6 +8,7 @@ from typing import Any
 
 import boto3
 import numpy as np
+import pillow_heif
 import pytest
 from hypothesis import settings
 from PIL import Image
@@ -15,6 +16,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 settings.register_profile("untimed", deadline=None)  # the time that an example takes depends on the machine
 settings.load_profile("untimed")
+
+pillow_heif.register_heif_opener()  # makes HEIC files; core then registers pi-heif, which only reads them, in its place
 
 ROOT = Path(__file__).parent.parent
 SHARE_A_CLOUD = (

@@ -254,9 +254,9 @@ def _properties(
 @cache
 def _register_heic() -> None:
     """Register HEIC with Pillow; the first file that needs libheif loads it."""
-    import pillow_heif
+    import pi_heif
 
-    pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
+    pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
 
 
 def _orientation(image: Image.Image, format_name: str) -> tuple[int, tuple[str, ...]]:

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, Final
 
 import numpy as np
-import pillow_heif
 from PIL import Image
 
 from core.errors import (
@@ -39,8 +38,6 @@ from tests.resilience.hostile.handmade import (
     segment,
     tiff,
 )
-
-pillow_heif.register_heif_opener()
 
 SIDE_PX: Final = 48
 ORIENTATION, X_RESOLUTION, SHORT, LONG, RATIONAL = 274, 282, 3, 4, 5

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pillow_heif
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,8 +28,6 @@ from tests.resilience.hostile.handmade import (
     segment,
     xyz,
 )
-
-pillow_heif.register_heif_opener()
 
 FORMATS = {name: name.upper() for name in ("jpeg", "png", "webp", "tiff", "bmp", "gif", "avif")} | {"heic": "HEIF"}
 WIDTH, HEIGHT = 96, 64
