@@ -13,6 +13,9 @@ MAX_PIXELS: Final = 100_000_000
 MAX_KEY_BYTES: Final = 1000
 """Longest key of an upload, as UTF-8. S3 allows 1,024; keys derived from the upload's need the rest."""
 
+MAX_PROFILE_TAGS: Final = 100
+"""Most tags of a color profile. LittleCMS rejects profiles with more."""
+
 MAX_READS: Final = 1_000_000
 """Most reads of a file by a parser. 100 MiB of GIF, in blocks of 256 bytes, take 820,000."""
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from core.errors import UnsupportedFormatError
-from core.image import light
+from core.image import guards, light
 from core.types import Rgb
 
 _SRGB: Final = ImageCms.createProfile("sRGB")
@@ -145,7 +145,7 @@ def is_srgb(icc: bytes | None) -> bool:
 def _transform(icc: bytes) -> ImageCms.ImageCmsTransform | None:
     """Return the transform from a profile to sRGB, or None if the profile cannot be used."""
     try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(guards.bounded_profile(icc)))
         mode = _PROFILE_MODES[profile.profile.xcolor_space.strip()]
         return ImageCms.buildTransform(profile, _SRGB, mode, "RGB")
     except (ImageCms.PyCMSError, OSError, KeyError, ValueError, TypeError):

@@ -16,17 +16,23 @@ from core.errors import (
     TooManyPixelsError,
     UnsupportedFormatError,
 )
+from core.image import heif
 from core.image.exif import JPEG_PREFIX
 from core.image.sniff import animated
-from core.limits import MAX_PIXELS, MAX_READS, MAX_RUNS_BYTES, MAX_SCANS, MAX_TAG_BYTES, MIN_SIDE_PX
+from core.limits import MAX_PIXELS, MAX_PROFILE_TAGS, MAX_READS, MAX_RUNS_BYTES, MAX_SCANS, MAX_TAG_BYTES, MIN_SIDE_PX
 
 _BYTES_TEXT_UNDEFINED: Final = {1, 2, 7}
 _MAX_EXIF_SEGMENTS: Final = 64
 _APP0, _APP1 = 0xFFE0, 0xFFE1
+_APP13: Final = 0xFFED
+_MAX_PNG_PROFILES: Final = 16
+"""Most color profiles of a PNG, which may have one. Pillow inflates each, a megabyte from a kilobyte."""
 
 _TIFF_SUBFILE_TYPE: Final = 254
 _BMP_RUNS: Final = {1, 2}  # RLE8 and RLE4
 _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
+_ICC_TAGS_AT: Final = 128
+_ICC_TRANSFORMS: Final = re.compile(rb"[DB]2[DB][0-3]")
 _JPEG_MARKER: Final = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # in a scan's data \xff0 and \xff RST are no markers
 
 
@@ -69,6 +75,7 @@ def install() -> None:
     - ``Image.MAX_IMAGE_PIXELS``: some parsers allocate while they read the header. They fail at twice this number.
     - TIFF tags: every TIFF and every block of EXIF data passes through this table, also where Pillow reads unasked.
     - JPEG APP0 to APP15: a damaged one is ignored.
+    - JPEG APP13: nothing of it is used, and each of a flood of Photoshop's resources costs Pillow objects.
     - JPEG APP1: Pillow reads no segment after the first scan, while a search of the file would count those too.
     """
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -76,6 +83,7 @@ def install() -> None:
     for number in range(16):
         JpegImagePlugin.MARKER[_APP0 + number] = (f"APP{number}", "metadata", _read_app)  # type: ignore[assignment]
     JpegImagePlugin.MARKER[_APP1] = ("APP1", "EXIF data or XMP", _read_app1)  # type: ignore[assignment]  # no method
+    JpegImagePlugin.MARKER[_APP13] = ("APP13", "Photoshop's resources", JpegImagePlugin.Skip)  # type: ignore[assignment]
 
 
 class BoundedReader(io.BytesIO):
@@ -115,13 +123,34 @@ def typed_errors(format_name: str) -> Iterator[None]:
 
 
 def check_structure(data: bytes, format_name: str) -> None:
-    """Check what Pillow does not: a JPEG's number of scans.
+    """Check what Pillow does not: a JPEG's number of scans, a PNG's profiles, a HEIC's and an AVIF's derived images.
 
     Raises:
         ValueError: a check failed.
     """
     if format_name == "jpeg":
         _check_scans(data)
+    elif format_name == "png":
+        if data.count(b"iCCP") > _MAX_PNG_PROFILES:  # chance puts the word into one of 40 files of 100 MB
+            raise ValueError(f"more than {_MAX_PNG_PROFILES} color profiles")
+    elif format_name in {"heic", "avif"}:
+        heif.check_work(data)
+
+
+def bounded_profile(icc: bytes) -> bytes:
+    """Return an ICC profile without its transforms of processing elements (``D2B0`` to ``D2B3``, and their inverses).
+
+    They are chains of any number of curves, matrices and tables, of which LittleCMS computes 36,000 colors: a thousand
+    elements, which can share their bytes, take seconds. They are alternatives, for which every profile has the tables
+    or curves that most readers use (ICC.1:2022, 8.2). Those have a fixed number of steps.
+    """
+    tags = icc[_ICC_TAGS_AT:][:4]
+    profile = bytearray(icc)
+    for i in range(min(int.from_bytes(tags, "big"), MAX_PROFILE_TAGS)):
+        at = _ICC_TAGS_AT + 4 + 12 * i
+        if _ICC_TRANSFORMS.fullmatch(profile[at : at + 4]):
+            profile[at : at + 4] = profile[at : at + 4].lower()  # a tag that no reader knows; names are unique
+    return bytes(profile)
 
 
 def check_opened(image: Image.Image, format_name: str, size_bytes: int) -> None:

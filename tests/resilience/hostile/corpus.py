@@ -5,7 +5,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -25,14 +25,22 @@ from tests.conftest import file_of
 from tests.resilience.hostile.handmade import (
     BODY,
     DISPLAY_P3,
+    Item,
     bmp_of_runs,
+    box,
     cmyk_profile,
+    coded_item,
     exif,
+    full_box,
     grey,
+    grid,
+    heif,
     jpeg_segments,
+    overlay,
     png,
     png_around,
     png_chunk,
+    profile_of_elements,
     profile_with,
     scans_of_nothing,
     segment,
@@ -40,7 +48,7 @@ from tests.resilience.hostile.handmade import (
 )
 
 SIDE_PX: Final = 48
-ORIENTATION, X_RESOLUTION, SHORT, LONG, RATIONAL = 274, 282, 3, 4, 5
+ORIENTATION, X_RESOLUTION, SUB_IFDS, SHORT, LONG, RATIONAL = 274, 282, 330, 3, 4, 5
 _CROWD: Final = 98_000_000
 """Bytes of a flood: as many as a file may have, less a little."""
 
@@ -68,6 +76,36 @@ def runs() -> bytes:
     """Rows of a BMP with every code that there is: run, pixels as they are, end of line, jump, end of the picture."""
     row = b"\x10\x35\0\4\1\2\3\4\0\2\4\0" + b"\x08\x77" * 2
     return (row + b"\0\0") * SIDE_PX + b"\0\1"
+
+
+TURN: Final = box(b"irot", b"\1")
+_EIGHT_BITS: Final = full_box(b"pixi", 0, b"\3\x08\x08\x08")
+
+
+def heic_item(image: Image.Image | None = None) -> Item:
+    return coded_item(file_of(image or picture(), "HEIF"), b"hvc1", b"hvcC")
+
+
+def avif_item(image: Image.Image | None = None) -> Item:
+    item = coded_item(file_of(image or picture(), "AVIF"), b"av01", b"av1C")
+    return replace(item, properties=(*item.properties, _EIGHT_BITS))
+
+
+def tiled(tile: Item, side: int, brand: bytes = b"heic") -> bytes:
+    """A grid of ``side`` x ``side`` tiles."""
+    width, height = (side * length for length in tile.size)
+    numbers = tuple(range(1, side * side + 1))
+    whole = Item(b"grid", (width, height), grid(side, side, width, height), numbers, (_EIGHT_BITS,))
+    return heif(brand, len(numbers) + 1, *[tile] * len(numbers), whole)
+
+
+def layered(image: Item, count: int, depth: int) -> bytes:
+    """Overlays of ``count`` images each, which are such overlays themselves, ``depth`` times over."""
+    items = [image] * count
+    for level in range(depth):
+        below = tuple(range(level * count + 1, (level + 1) * count + 1))
+        items += [Item(b"iovl", image.size, overlay(*image.size, count), below)] * count
+    return heif(b"heic", len(items), *items)
 
 
 def seeds() -> dict[str, bytes]:
@@ -99,6 +137,7 @@ def seeds() -> dict[str, bytes]:
         "png": file_of(picture(), "PNG", **rich),
         "png alpha": file_of(picture("RGBA"), "PNG"),
         "png grey alpha": file_of(picture("LA"), "PNG"),
+        "png, profile of elements": _icc_png(profile_of_elements(3)),
         "png palette": file_of(palette, "PNG", transparency=b"\0\x80\xff"),
         "png zTXt, iTXt": png(SIDE_PX, SIDE_PX, 8, 0, noise(8, 1), raw, png_chunk(b"iTXt", b"k\0\0\0\0\0text")),
         "png interlaced": _interlaced(),
@@ -108,6 +147,10 @@ def seeds() -> dict[str, bytes]:
         "avif": file_of(picture("RGBA"), "AVIF", **rich),
         "heic": file_of(picture(), "HEIF", **rich),
         "heic alpha": file_of(picture("RGBA"), "HEIF"),
+        "avif grid": tiled(avif_item(picture().resize((64, 64))), 2, b"avif"),
+        "heic grid": tiled(heic_item(), 2),
+        "heic overlay": layered(heic_item(), 2, 2),
+        "heic copy, turned": heif(b"heic", 2, heic_item(), Item(b"iden", (SIDE_PX,) * 2, b"", (1,), (TURN,))),
         "gif": file_of(palette, "GIF", transparency=3),
         "bmp": file_of(picture(), "BMP"),
         "bmp 1 bit": file_of(picture("1"), "BMP"),
@@ -268,6 +311,19 @@ def _webp_canvas(width: int, height: int) -> bytes:
     return bytes(data)
 
 
+def _webp_after(chunk: bytes, count: int) -> bytes:
+    data = file_of(picture("RGBA"), "WEBP") + chunk * count
+    return data[:4] + struct.pack("<I", len(data) - 8) + data[8:]
+
+
+def _with_properties(item: Item, *properties: bytes) -> bytes:
+    return heif(b"heic", 1, replace(item, properties=(*item.properties, *properties)))
+
+
+def _repeated(item: Item, pictures: int, brand: bytes = b"heic") -> bytes:
+    return heif(brand, 1, replace(item, data=item.data * pictures))
+
+
 def _gif_screen(width: int, height: int) -> bytes:
     data = bytearray(_gif())
     data[6:10] = struct.pack("<HH", width, height)
@@ -388,6 +444,28 @@ def _corrupt() -> dict[str, Callable[[], bytes]]:
         "avif that says 60,000 x 60,000": lambda: _isobmff("AVIF", 60_000, 60_000),
         "heic that says 60,000 x 60,000": lambda: _isobmff("HEIF", 60_000, 60_000),
         "png, pixels for a tenth of its rows": lambda: png(SIDE_PX, 10 * SIDE_PX, 8, 0, noise(8, 1)),
+        "heic of overlays of overlays": lambda: layered(heic_item(Image.new("RGB", (1000, 1000))), 5, 3),
+        "heic of 20 copies of copies": lambda: heif(
+            b"heic", 21, heic_item(), *(Item(b"iden", (SIDE_PX,) * 2, b"", (i,)) for i in range(1, 21))
+        ),
+        "heic, turned 110 times": lambda: _with_properties(heic_item(Image.new("RGB", (1000, 1000))), *[TURN] * 110),
+        "heic, 1,000 pictures in an image": lambda: _repeated(heic_item(), 1000),
+        "heic of its own overlay": lambda: heif(
+            b"heic", 2, heic_item(), Item(b"iovl", (SIDE_PX,) * 2, overlay(SIDE_PX, SIDE_PX, 2), (1, 2))
+        ),
+        "heic, a small overlay of 64 MP": lambda: heif(
+            b"heic",
+            2,
+            heic_item(Image.new("RGB", (8000, 8000))),
+            Item(b"iovl", (SIDE_PX,) * 2, overlay(SIDE_PX, SIDE_PX, 1), (1,)),
+        ),
+        "heic, its bytes 60,000 times": lambda: heif(b"heic", 1, replace(heic_item(), extents=60_000)),
+        "heic, a box of 2**63 bytes": lambda: heif(b"heic", 1, heic_item()) + b"\0\0\0\1meta\x80" + bytes(7),
+        "avif, 1,000 pictures in an image": lambda: _repeated(avif_item(), 1000, b"avif"),
+        "avif, its bytes 60,000 times": lambda: heif(b"avif", 1, replace(avif_item(), extents=60_000)),
+        "png, 500 profiles of 1 MB": lambda: _png(
+            *[png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(bytes(900_000)))] * 500
+        ),
         "png, wrong checksum of header": lambda: _bad_crc(b"IHDR"),
         "png, wrong checksum of pixels": lambda: _bad_crc(b"IDAT"),
         "png of 0 x 48": lambda: png(0, 48, 8, 0, b""),
@@ -451,6 +529,18 @@ def _harmless() -> dict[str, Callable[[], bytes]]:
         "ICC of CMYK on RGB, jpeg": lambda: _jpeg(icc_profile=cmyk_profile()),
         "ICC with curves of nothing": lambda: _icc_png(profile_with(rTRC=b"curv\0\0\0\0\xff\xff\xff\xff")),
         "ICC of a million tags": lambda: _icc_png(DISPLAY_P3[:128] + b"\0\x0f\xff\xff" + DISPLAY_P3[132:]),
+        "ICC of 4,000 processing elements": lambda: _icc_png(profile_of_elements(4_000)),
+        "heic of 200 images": lambda: heif(b"heic", 1, *[heic_item()] * 200, hidden=False),
+        "avif of 64 MP that says 48 x 48": lambda: heif(
+            b"avif", 1, replace(avif_item(Image.new("RGB", (8000, 8000))), size=(SIDE_PX, SIDE_PX))
+        ),
+        "webp, a flood of chunks": lambda: _webp_after(b"junk" + bytes(4), _CROWD // 8),
+        "tiff, 24 million sub-IFDs": lambda: tiff(
+            grey(64, 64, 4096) | {SUB_IFDS: (LONG, _CROWD // 4, BODY)}, b"\x08\0\0\0" * (_CROWD // 4)
+        ),
+        "jpeg, a flood of Photoshop's resources": lambda: _jpeg(
+            segment(0xED, b"Photoshop 3.0\0" + b"8BIM\4\4\0\0\0\0\0\0" * 5000) * (_CROWD // 60_020)
+        ),
         "ICC in a jpeg, one part of two": lambda: _jpeg(segment(0xE2, b"ICC_PROFILE\0\1\2" + DISPLAY_P3)),
         "jpeg, 100 MP of 10 scans of nothing": lambda: scans_of_nothing(10_000, 10),
         "jpeg with 2,000 restarts": lambda: file_of(Image.new("L", (800, 160)), "JPEG", restart_marker_blocks=1),

@@ -2,7 +2,8 @@
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from PIL import ImageCms
@@ -160,3 +161,114 @@ def exif(*entries: tuple[int, int, int, int], following: int = 0) -> bytes:
     """An EXIF block of one directory: (tag, type, count, what stands in the entry's field)."""
     table = b"".join(struct.pack("<HHII", *entry) for entry in entries)
     return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + table + struct.pack("<I", following)
+
+
+def profile_of_elements(count: int) -> bytes:
+    """The sRGB profile with a transform of ``count`` matrices in a row, all of them the same bytes."""
+    data = profile_with()
+    (tags,) = struct.unpack_from(">I", data, 128)
+    directory_end = 132 + 12 * tags
+    moved = b"".join(
+        struct.pack(">4sII", name, offset + 12, size)
+        for name, offset, size in struct.iter_unpack(">4sII", data[132:directory_end])
+    )
+    elements_at = 16 + 8 * count
+    one = b"matf" + bytes(4) + struct.pack(">HH", 3, 3) + struct.pack(">12f", 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0)
+    chain = (
+        b"mpet" + bytes(4) + struct.pack(">HHI", 3, 3, count) + struct.pack(">II", elements_at, len(one)) * count + one
+    )
+    new = struct.pack(">4sII", b"D2B0", len(data) + 12, len(chain))
+    data = data[:128] + struct.pack(">I", tags + 1) + moved + new + data[directory_end:] + chain
+    return struct.pack(">I", len(data)) + data[4:]
+
+
+@dataclass(frozen=True)
+class Item:
+    """An item of a HEIF file.
+
+    Attributes:
+        kind: its type, such as ``hvc1``, ``av01``, ``grid``, ``iovl`` or ``iden``.
+        size: width and height that ``ispe`` declares.
+        data: its own bytes.
+        made_of: numbers of the items that it is derived from; the first item has number 1.
+        properties: more property boxes, in order.
+        extents: how often its bytes are listed.
+    """
+
+    kind: bytes
+    size: tuple[int, int]
+    data: bytes
+    made_of: tuple[int, ...] = ()
+    properties: tuple[bytes, ...] = ()
+    extents: int = 1
+
+
+def box(name: bytes, *content: bytes) -> bytes:
+    body = b"".join(content)
+    return struct.pack(">I4s", 8 + len(body), name) + body
+
+
+def full_box(name: bytes, version: int, *content: bytes, flags: int = 0) -> bytes:
+    return box(name, struct.pack(">I", version << 24 | flags), *content)
+
+
+def heif(brand: bytes, primary: int, *items: Item, hidden: bool = True) -> bytes:
+    """A HEIF or AVIF file of these items; all but the primary one are hidden, or none."""
+    numbered = list(enumerate(items, 1))
+    infos = [
+        full_box(b"infe", 2, struct.pack(">HH4s", n, 0, item.kind), b"\0", flags=int(hidden and n != primary))
+        for n, item in numbered
+    ]
+    uses = [(n, item.made_of) for n, item in numbered if item.made_of]
+    references = [box(b"dimg", struct.pack(f">HH{len(of)}H", n, len(of), *of)) for n, of in uses]
+    ftyp = box(b"ftyp", brand, bytes(4), b"mif1", b"miaf", brand)
+
+    def meta(start: int) -> bytes:
+        places, at = b"", start
+        for number, item in numbered:
+            extent = struct.pack(">II", at, len(item.data))
+            places += struct.pack(">HHH", number, 0, item.extents) + extent * item.extents
+            at += len(item.data)
+        return full_box(
+            b"meta",
+            0,
+            full_box(b"hdlr", 0, bytes(4), b"pict", bytes(13)),
+            full_box(b"pitm", 0, struct.pack(">H", primary)),
+            full_box(b"iinf", 0, struct.pack(">H", len(items)), *infos),
+            _properties(items),
+            *([full_box(b"iref", 0, *references)] if references else []),
+            full_box(b"iloc", 0, b"\x44\0", struct.pack(">H", len(items)), places),
+        )
+
+    start = len(ftyp) + len(meta(0)) + 8
+    return ftyp + meta(start) + box(b"mdat", *(item.data for item in items))
+
+
+def _properties(items: Sequence[Item]) -> bytes:
+    """The box of the items' properties; equal ones are stored once."""
+    own = [[full_box(b"ispe", 0, struct.pack(">II", *item.size)), *item.properties] for item in items]
+    stored = list(dict.fromkeys(prop for props in own for prop in props))
+    associations = b"".join(
+        struct.pack(">HB", n, len(props)) + bytes(0x80 | stored.index(prop) + 1 for prop in props)
+        for n, props in enumerate(own, 1)
+    )
+    return box(b"iprp", box(b"ipco", *stored), full_box(b"ipma", 0, struct.pack(">I", len(items)), associations))
+
+
+def coded_item(file: bytes, kind: bytes, configuration: bytes) -> Item:
+    """The first coded image of a file that an encoder made of one picture, as an item."""
+    at = file.index(configuration) - 4
+    settings = file[at : at + int.from_bytes(file[at : at + 4], "big")]
+    size = struct.unpack_from(">II", file, file.index(b"ispe") + 8)
+    at = file.index(b"mdat") + 4
+    return Item(kind, size, file[at:], properties=(settings,))
+
+
+def overlay(width: int, height: int, count: int) -> bytes:
+    """The bytes of an ``iovl`` item: a canvas and the places of its images."""
+    return bytes(2) + struct.pack(">4H", 0, 0, 0, 0xFFFF) + struct.pack(">HH", width, height) + bytes(4 * count)
+
+
+def grid(rows: int, columns: int, width: int, height: int) -> bytes:
+    """The bytes of a ``grid`` item."""
+    return struct.pack(">4BHH", 0, 0, rows - 1, columns - 1, width, height)
