@@ -115,6 +115,10 @@ class ImageTooSmallError(PermanentError):
     """A side of the image is shorter than the limit."""
 
 
+class DecodingLimitError(PermanentError):
+    """Decoding the image takes more time or memory than the limit."""
+
+
 class UnknownForegroundError(PermanentError):
     """No subject was found."""
 

@@ -83,7 +83,7 @@ def install() -> None:
     for number in range(16):
         JpegImagePlugin.MARKER[_APP0 + number] = (f"APP{number}", "metadata", _read_app)  # type: ignore[assignment]
     JpegImagePlugin.MARKER[_APP1] = ("APP1", "EXIF data or XMP", _read_app1)  # type: ignore[assignment]  # no method
-    JpegImagePlugin.MARKER[_APP13] = ("APP13", "Photoshop's resources", JpegImagePlugin.Skip)  # type: ignore[assignment]
+    JpegImagePlugin.MARKER[_APP13] = ("APP13", "Photoshop's resources", JpegImagePlugin.Skip)
 
 
 class BoundedReader(io.BytesIO):

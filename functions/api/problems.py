@@ -29,6 +29,7 @@ _INPUT_ERRORS: Final[Mapping[type[BackgroundRemoverError], tuple[int, str]]] = {
     errors.FileTooLargeError: (413, "file_too_large"),
     errors.TooManyPixelsError: (413, "too_many_pixels"),
     errors.ImageTooSmallError: (422, "image_too_small"),
+    errors.DecodingLimitError: (422, "decoding_limit"),
     errors.UnknownForegroundError: (422, "unknown_foreground"),
     safe_http.UrlRefusedError: (400, "url_refused"),
     safe_http.UrlUntrustedError: (422, "download_failed"),

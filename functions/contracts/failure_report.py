@@ -5,6 +5,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from core.errors import DecodingLimitError
 from functions.contracts.job import Execution
 from functions.contracts.outcome import ObjectVersion
 
@@ -65,12 +66,15 @@ def fatal_errors(state: dict[str, Any]) -> list[tuple[str, dict[str, str]]]:
     return [item for item in state.get("failed", {}).items() if item[0] not in state.get("degraded", {})]
 
 
-def explain(caught: dict[str, str]) -> dict[str, Any]:
+def explain(caught: dict[str, str], stage: str | None = None) -> dict[str, Any]:
     """Return error, message, field, value and remedy of a caught error, without stack traces.
+
+    A timeout of Validate is a ``DecodingLimitError``: decoding took the time, and the same image takes it again.
 
     Args:
         caught: ``{"Error", "Cause"}`` as Step Functions writes it. ``Cause`` is the JSON of one of our errors, the same
             JSON in a function's ``errorMessage``, or any text.
+        stage: state that failed.
     """
     name, cause = caught.get("Error", "Unknown"), caught.get("Cause", "")
     payload = json_object(cause)
@@ -79,6 +83,13 @@ def explain(caught: dict[str, str]) -> dict[str, Any]:
         return ErrorFacts.model_validate(facts).model_dump()
     except ValidationError:
         pass  # not one of our errors
+    if (stage, name) == ("Validate", "Sandbox.Timedout"):
+        return DecodingLimitError(
+            "Decoding the image takes more time than the function has",
+            field="image",
+            value=str(payload.get("errorMessage") or cause),
+            remedy="Open it in an image editor, save it again as PNG or JPEG, and upload that.",
+        ).facts()
     message, remedy = _AWS_ERRORS.get(name, _UNEXPECTED)
     detail = str(payload.get("errorMessage") or cause)[:_MAX_DETAIL_CHARS]
     return {

@@ -61,7 +61,7 @@ class FailureReporter:
             for the webhook.
         """
         given = state.get("input", state)
-        failure = explain(caught)
+        failure = explain(caught, stage)
         report = FailureReport(
             status="FAILED",
             stage=stage,

@@ -69,6 +69,8 @@ CASES = {
     "EscalationNotNeeded": [*CLAIMED, "SegmentOnLambda", *REFINED],
     "NoSubject": [*CLAIMED, "SegmentOnLambda", "SecondAttempt?", *REPORTED[:2], "ReleaseClaim", *REPORTED[2:]],
     "UnsupportedFormat": ["Validate", "KeepRawInput", *REPORTED],
+    "ValidateTimeout": ["Validate", "KeepRawInput", *REPORTED],
+    "ValidateCrash": [*START, *SERVED],
     "FailureNotRecorded": ["Validate", "KeepRawInput", "RecordFailure", "DescribeUnrecordedFailure", *REPORTED[1:]],
     "CacheNotSaved": [*CLAIMED, "SegmentOnLambda", *REFINED],
     "MetricsNotPublished": [*CLAIMED, "SegmentOnLambda", *REFINED],

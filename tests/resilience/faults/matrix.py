@@ -144,7 +144,8 @@ def fate_of(fault: Fault) -> Fate:
         return Fate(2, waits[0], "", usual, usual_failure)
     then = catcher_of(fault.state, fault.error)
     outcome = _OUTCOMES.get(then, usual)
-    own = (ANSWERABLE[fault.state], fault.error)
+    is_decoding = (fault.state, fault.error) == ("Validate", "Sandbox.Timedout")
+    own = (ANSWERABLE[fault.state], "DecodingLimitError" if is_decoding else fault.error)
     failure = own if outcome == "report" and usual == "result" else usual_failure
     return Fate(1 + len(waits), sum(waits), then, outcome, failure)
 
@@ -164,6 +165,7 @@ def faults() -> Iterator[Fault]:
 def not_retried(state: str) -> set[str]:
     """Return the errors of a state that are not retried."""
     task, errors = TASKS[state], {UNKNOWN, "States.Timeout"}
+    errors |= {"Sandbox.Timedout"} if task["Resource"].endswith("lambda:invoke") else set()
     errors |= {error for catcher in STATES[ANSWERABLE[state]]["Catch"] for error in catcher["ErrorEquals"]}
     errors |= {"States.HeartbeatTimeout"} if task["Resource"].endswith("waitForTaskToken") else set()
     if state in READ_PICTURES:

@@ -69,6 +69,12 @@ def test_a_caught_error_is_stored_under_the_name_of_its_state(name: str) -> None
             assert catcher["ResultPath"].endswith(f".{name}")
 
 
+def test_only_validate_does_not_retry_timeouts_of_its_function() -> None:
+    retrying = {name for name in LAMBDA_TASKS if "Sandbox.Timedout" in names_in(LAMBDA_TASKS[name]["Retry"])}
+    assert set(LAMBDA_TASKS) - retrying == {"Validate"}
+    assert {"States.Timeout", "Runtime.ExitError"} <= names_in(LAMBDA_TASKS["Validate"]["Retry"])
+
+
 def test_error_names_match_the_error_classes() -> None:
     retried = ours({name for task in TASKS_OF_BOTH.values() for name in names_in(task["Retry"])})
     caught = ours({name for state in CATCHING.values() for name in names_in(state["Catch"])})

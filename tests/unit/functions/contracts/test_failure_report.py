@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import CorruptImageError
+from core.errors import CorruptImageError, DecodingLimitError
 from functions.contracts.errors import to_wire
 from functions.contracts.failure_report import FailureReport, explain, fatal_errors, source_of
 from tests.conftest import ROOT
@@ -37,6 +37,14 @@ def test_an_unexpected_error_is_explained_by_its_message_without_its_stack_trace
 def test_a_timeout_without_a_cause_is_explained() -> None:
     facts = explain({"Error": "States.Timeout"})
     assert "timed out" in facts["message"] and facts["remedy"]
+
+
+def test_a_timeout_of_validate_is_a_permanent_error_about_the_image() -> None:
+    caught = {"Error": "Sandbox.Timedout", "Cause": json.dumps({"errorMessage": "Task timed out after 120.00 seconds"})}
+    facts = explain(caught, "Validate")
+    assert (facts["error"], facts["field"]) == (DecodingLimitError.__name__, "image")
+    assert "120.00 seconds" in facts["value"] and "save it again" in facts["remedy"]
+    assert explain(caught, "Encode")["error"] == "Sandbox.Timedout"
 
 
 def test_the_longest_cause_is_shortened_to_fit_into_the_fail_state() -> None:
