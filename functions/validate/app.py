@@ -1,5 +1,6 @@
 """Validate: check the request and the image, and create the workflow state."""
 
+import os
 import time
 from typing import Any, Literal
 
@@ -7,7 +8,6 @@ from pydantic import BaseModel
 
 from core import layout
 from core.errors import InvalidOptionsError, InvalidRequestError, PermanentError
-from core.image import decode
 from core.limits import MAX_KEY_BYTES
 from core.options import Host, Options
 from core.segmentation import registry
@@ -15,6 +15,7 @@ from functions.contracts import object_keys
 from functions.contracts.job import Execution
 from functions.runtime.config import CatalogueConfig, Names
 from functions.runtime.handler import stage
+from functions.runtime.inspection import Inspector
 from functions.runtime.store import Store, StoredFile
 from functions.validate.upload import Upload, options_in, read_upload
 
@@ -54,6 +55,9 @@ class ValidateRequest(BaseModel):
 
 CONFIG = ValidateConfig()
 STORE = Store()
+INSPECTOR = Inspector()
+if "AWS_LAMBDA_RUNTIME_API" in os.environ:  # the init phase is shorter if both processes import at the same time
+    INSPECTOR.start()
 
 
 @stage(ValidateRequest)
@@ -67,7 +71,7 @@ def handler(request: ValidateRequest) -> dict[str, Any]:
     options = resolve(requested, CONFIG)
     second_model = escalation_model(requested, options.segmentation_host, CONFIG)
     background = fetch_background(options)  # before the image, so that only one of them is in memory
-    picture = decode.decode(file.data, at_least_px=1)  # checks every byte, at any scale
+    picture = INSPECTOR.inspect(file.data)
     layout.region(options.roi, picture.info.width, picture.info.height)  # fails if it exceeds the image
     cache_key = object_keys.cache_key(
         file.sha256,
@@ -192,7 +196,7 @@ def fetch_background(options: Options) -> dict[str, Any] | None:
         return None
     try:
         file = STORE.fetch(CONFIG.uploads_bucket, options.background_key)
-        decode.decode(file.data, at_least_px=1)
+        INSPECTOR.inspect(file.data)
     except PermanentError as error:
         raise InvalidOptionsError(
             f"The background image cannot be used: {error.message}",
