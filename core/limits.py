@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from core.errors import FileTooLargeError
+from core.errors import FileTooLargeError, TooManyPixelsError
 
 MAX_BYTES: Final = 100 * 1024 * 1024
 """Largest file. S3 returns the size ahead of the bytes, so a larger file is rejected unread."""
@@ -45,3 +45,13 @@ def check_bytes(size_bytes: int) -> None:
             value=size_bytes,
             remedy="Scale the image down, or save it with more compression.",
         )
+
+
+def too_many_pixels(value: str) -> TooManyPixelsError:
+    """Return the error for an image of more than ``MAX_PIXELS``; ``value`` is its size."""
+    return TooManyPixelsError(
+        f"The image has more than {MAX_PIXELS} pixels",
+        field="image.pixels",
+        value=value,
+        remedy="Scale it down before the upload.",
+    )

@@ -13,13 +13,21 @@ from core.errors import (
     BackgroundRemoverError,
     CorruptImageError,
     ImageTooSmallError,
-    TooManyPixelsError,
     UnsupportedFormatError,
 )
 from core.image import heif
 from core.image.exif import JPEG_PREFIX
 from core.image.sniff import animated
-from core.limits import MAX_PIXELS, MAX_PROFILE_TAGS, MAX_READS, MAX_RUNS_BYTES, MAX_SCANS, MAX_TAG_BYTES, MIN_SIDE_PX
+from core.limits import (
+    MAX_PIXELS,
+    MAX_PROFILE_TAGS,
+    MAX_READS,
+    MAX_RUNS_BYTES,
+    MAX_SCANS,
+    MAX_TAG_BYTES,
+    MIN_SIDE_PX,
+    too_many_pixels,
+)
 
 _BYTES_TEXT_UNDEFINED: Final = {1, 2, 7}
 _MAX_EXIF_SEGMENTS: Final = 64
@@ -111,7 +119,7 @@ def typed_errors(format_name: str) -> Iterator[None]:
     except BackgroundRemoverError:
         raise
     except Image.DecompressionBombError as error:
-        raise _too_many_pixels(f"more than {2 * MAX_PIXELS}") from error
+        raise too_many_pixels(f"more than {2 * MAX_PIXELS}") from error
     except Exception as error:  # parsers of hostile bytes raise nearly every type there is
         unidentified = isinstance(error, UnidentifiedImageError)
         raise CorruptImageError(
@@ -189,7 +197,7 @@ def check_size(width: int, height: int) -> None:
         ImageTooSmallError: a side is shorter than ``MIN_SIDE_PX``.
     """
     if width * height > MAX_PIXELS:
-        raise _too_many_pixels(f"{width} x {height}")
+        raise too_many_pixels(f"{width} x {height}")
     if min(width, height) < MIN_SIDE_PX:
         raise ImageTooSmallError(
             f"A side of the image is shorter than {MIN_SIDE_PX} pixels",
@@ -197,15 +205,6 @@ def check_size(width: int, height: int) -> None:
             value=f"{width} x {height}",
             remedy="Use a larger version of the image.",
         )
-
-
-def _too_many_pixels(value: str) -> TooManyPixelsError:
-    return TooManyPixelsError(
-        f"The image has more than {MAX_PIXELS} pixels",
-        field="image.pixels",
-        value=value,
-        remedy="Scale it down before the upload.",
-    )
 
 
 def _check_scans(data: bytes) -> None:

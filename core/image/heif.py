@@ -11,10 +11,9 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Final
 
-from core.limits import MAX_PIXELS, MAX_READS
+from core.limits import MAX_PIXELS, MAX_READS, too_many_pixels
 
 _MAX_TABLE_BYTES: Final = 1 << 20
 _MAX_DEPTH: Final = 8
@@ -27,6 +26,8 @@ _SMALL_PIXELS: Final = 4_000_000
 _MAX_PICTURES: Final = 8
 """Pictures in one coded image; its header can declare less than they have. Layered images have up to four."""
 
+_MAX_SHARED: Final = 4
+
 _TURNS: Final = {b"irot", b"imir", b"clap", b"iscl"}
 _DERIVED, _AUXILIARY = b"dimg", b"auxl"
 _HEVC_PICTURE: Final = range(32)
@@ -35,9 +36,11 @@ _AV1_FRAMES: Final = {3, 6, 7}  # a frame's header alone, also one that shows an
 
 @dataclass
 class _Item:
+    """An image. ``length_size``: bytes of the length of its HEVC units; 0 for AV1; None if it is not coded."""
+
     pixels: int = 0
     turns: int = 0
-    pictures: int = 1
+    length_size: int | None = None
     used: list[int] = field(default_factory=list)
     extents: list[tuple[int, int]] = field(default_factory=list)
 
@@ -57,6 +60,7 @@ def check_work(data: bytes) -> None:
     """Check that decoding the primary image takes a reasonable amount of work.
 
     Raises:
+        TooManyPixelsError: it has more than ``MAX_PIXELS``.
         ValueError: it does not, or the boxes that describe the work are damaged.
     """
     try:
@@ -84,9 +88,12 @@ def _check_meta(meta: _Box, file: memoryview) -> None:
             _read_locations(box, items, file, idat)
     for box in boxes:
         if box.name == b"iprp":
-            _read_properties(box, items, file)
-    decodes, work = _Work(items).of(primary)
-    pixels = max(items[primary].pixels, _SMALL_PIXELS)
+            _read_properties(box, items)
+    pixels = items[primary].pixels
+    if pixels > MAX_PIXELS:
+        raise too_many_pixels(str(pixels))
+    decodes, work = _Work(items, file).of(primary)
+    pixels = max(pixels, _SMALL_PIXELS)
     if decodes > _MAX_DECODES or work > min(_MAX_WORK_PIXELS, _MAX_WORK_PER_PIXEL * pixels):
         raise ValueError(f"derived from {decodes} images, {work} pixels")
 
@@ -94,8 +101,8 @@ def _check_meta(meta: _Box, file: memoryview) -> None:
 class _Work:
     """How many images are decoded for an item, and how many pixels; computed once for each item."""
 
-    def __init__(self, items: dict[int, _Item]) -> None:
-        self._items = items
+    def __init__(self, items: dict[int, _Item], file: memoryview) -> None:
+        self._items, self._file, self._units_left = items, file, MAX_READS
         self._known: dict[int, tuple[int, int]] = {}
 
     def of(self, number: int, depth: int = 0) -> tuple[int, int]:
@@ -103,12 +110,27 @@ class _Work:
             raise ValueError(f"images derived {_MAX_DEPTH} times over")
         if number not in self._known:
             item = self._items[number]
-            decodes, work = 1, item.pixels * (item.pictures + item.turns)
+            decodes, work = 1, item.pixels * (self._pictures(item) + item.turns)
             for used in item.used:
                 more_decodes, more_work = self.of(used, depth + 1)
                 decodes, work = decodes + more_decodes, work + more_work
             self._known[number] = decodes, work
         return self._known[number]
+
+    def _pictures(self, item: _Item) -> int:
+        """Return how many pictures the data of a coded image hold, at least 1."""
+        if item.length_size is None:
+            return 1
+        parts = [self._file[at : at + length] for at, length in item.extents]
+        coded = parts[0] if len(parts) == 1 else b"".join(parts)
+        units = _hevc_pictures(coded, item.length_size) if item.length_size else _av1_frames(coded)
+        pictures = 0
+        for is_picture in units:
+            pictures += is_picture
+            self._units_left -= 1  # of the file
+            if pictures > _MAX_PICTURES or self._units_left < 0:
+                raise ValueError(f"an image of more than {_MAX_PICTURES} pictures, or {MAX_READS} units")
+        return max(1, pictures)
 
 
 def _boxes(body: memoryview) -> Iterator[_Box]:
@@ -151,27 +173,26 @@ def _read_references(iref: _Box, items: dict[int, _Item]) -> None:
 
 
 def _read_locations(iloc: _Box, items: dict[int, _Item], file: memoryview, idat: memoryview) -> None:
-    """Note where the bytes of each item are; together they are no more than the file has."""
+    """Note where the bytes of each item are. Few files have bytes that several items share."""
     _check_table(iloc)
     version, _, body = iloc.full()
     sizes = body[0] >> 4, body[0] & 15, body[1] >> 4, body[1] & 15 if version else 0
     offset_size, length_size, base_size, index_size = sizes
     words = _Words(body, 2)
-    wide = 4 if version >= 2 else 2
+    wide, read = 4 if version >= 2 else 2, 0
     for _ in range(words.read(wide)):
         number = words.read(wide)
         method = words.read(2) & 15 if version else 0
         words.read(2)
         base, count = words.read(base_size), words.read(2)
-        read = 0
         for _extent in range(count):
             words.read(index_size)
             at, length = base + words.read(offset_size), words.read(length_size)
             source = idat if method == 1 else file
             length = length or max(0, len(source) - at)
             read += length
-            if read > len(file):
-                raise ValueError(f"an image of more than the {len(file)} bytes of the file")
+            if read > _MAX_SHARED * len(file):
+                raise ValueError(f"images of more than {_MAX_SHARED} times the bytes of the file")
             if method == 0:
                 items[number].extents.append((at, length))
 
@@ -190,8 +211,8 @@ class _Words:
         return int.from_bytes(part, "big")
 
 
-def _read_properties(iprp: _Box, items: dict[int, _Item], file: memoryview) -> None:
-    """Note the size of each item, how often it is turned, and how many pictures its data hold."""
+def _read_properties(iprp: _Box, items: dict[int, _Item]) -> None:
+    """Note the size of each item, how often it is turned, and how it is coded."""
     parts = list(_boxes(iprp.body))
     properties = [box for part in parts if part.name == b"ipco" for box in _boxes(part.body)]
     for part in parts:
@@ -205,25 +226,22 @@ def _read_properties(iprp: _Box, items: dict[int, _Item], file: memoryview) -> N
             for _association in range(words.read(1)):
                 index = words.read(2) & 0x7FFF if flags & 1 else words.read(1) & 0x7F
                 if 0 < index <= len(properties):
-                    _apply(properties[index - 1], items[number], file)
+                    _apply(properties[index - 1], items[number])
 
 
-def _apply(prop: _Box, item: _Item, file: memoryview) -> None:
+def _apply(prop: _Box, item: _Item) -> None:
     if prop.name == b"ispe":
         width, height = struct.unpack_from(">II", prop.body, 4)
         item.pixels = max(item.pixels, width * height)
     elif prop.name in _TURNS:
         item.turns += 1
-    elif prop.name in {b"hvcC", b"av1C"}:
-        coded = b"".join(file[at : at + length] for at, length in item.extents)
-        length_size = (prop.body[21] & 3) + 1 if prop.name == b"hvcC" else 0
-        units = _hevc_pictures(coded, length_size) if length_size else _av1_frames(coded)
-        item.pictures = max(1, sum(islice(units, MAX_READS)))
-        if item.pictures > _MAX_PICTURES:
-            raise ValueError(f"an image of {item.pictures} pictures")
+    elif prop.name == b"hvcC":
+        item.length_size = (prop.body[21] & 3) + 1
+    elif prop.name == b"av1C":
+        item.length_size = 0
 
 
-def _hevc_pictures(coded: bytes, length_size: int) -> Iterator[int]:
+def _hevc_pictures(coded: memoryview | bytes, length_size: int) -> Iterator[int]:
     """Yield 1 for each unit that begins a picture, and 0 for each other."""
     at = 0
     while at + length_size + 3 <= len(coded):
@@ -232,7 +250,7 @@ def _hevc_pictures(coded: bytes, length_size: int) -> Iterator[int]:
         yield (coded[start] >> 1 & 63) in _HEVC_PICTURE and coded[start + 2] >> 7
 
 
-def _av1_frames(coded: bytes) -> Iterator[int]:
+def _av1_frames(coded: memoryview | bytes) -> Iterator[int]:
     """Yield 1 for each unit that is a frame or shows one, and 0 for each other."""
     at = 0
     while at < len(coded):

@@ -324,6 +324,15 @@ def _repeated(item: Item, pictures: int, brand: bytes = b"heic") -> bytes:
     return heif(brand, 1, replace(item, data=item.data * pictures))
 
 
+def _flooded(images: int) -> bytes:
+    """Small images, each of the same 4 MB of empty units. What the first ones hold is appended to the last."""
+    item = heic_item()
+    flood = replace(item, data=item.data + bytes(4_000_000 // images))
+    numbers = tuple(range(1, images + 1))
+    whole = Item(b"iovl", item.size, overlay(*item.size, images), numbers)
+    return heif(b"heic", images + 1, *[replace(flood, extents=4)] * images, whole)
+
+
 def _gif_screen(width: int, height: int) -> bytes:
     data = bytearray(_gif())
     data[6:10] = struct.pack("<HH", width, height)
@@ -394,6 +403,8 @@ def hostile() -> dict[str, Hostile]:
             "jpeg of 60,000 x 60,000": lambda: _lying_frame(60_000, 60_000),
             "webp of 16,384 x 16,384": lambda: _webp_canvas(16_384, 16_384),
             "webp of 2**24 a side": lambda: _webp_canvas(2**24, 2**24),
+            "avif that says 60,000 x 60,000": lambda: _isobmff("AVIF", 60_000, 60_000),
+            "heic that says 60,000 x 60,000": lambda: _isobmff("HEIF", 60_000, 60_000),
             "gif of 65,535 x 65,535": lambda: _gif_screen(65_535, 65_535),
             "bmp of 60,000 x 60,000": lambda: _bmp(60_000, 60_000),
             "bmp of 2**31 - 1 a side": lambda: _bmp(2**31 - 1, -(2**31) + 1),
@@ -462,6 +473,7 @@ def _corrupt() -> dict[str, Callable[[], bytes]]:
         "heic, its bytes 60,000 times": lambda: heif(b"heic", 1, replace(heic_item(), extents=60_000)),
         "heic, a box of 2**63 bytes": lambda: heif(b"heic", 1, heic_item()) + b"\0\0\0\1meta\x80" + bytes(7),
         "avif, 1,000 pictures in an image": lambda: _repeated(avif_item(), 1000, b"avif"),
+        "heic of 1,000 images of the same floods of units": lambda: _flooded(1_000),
         "avif, its bytes 60,000 times": lambda: heif(b"avif", 1, replace(avif_item(), extents=60_000)),
         "png, 500 profiles of 1 MB": lambda: _png(
             *[png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(bytes(900_000)))] * 500
