@@ -81,6 +81,8 @@ def _check_meta(meta: _Box, file: memoryview) -> None:
             (primary,) = struct.unpack_from(">I" if version else ">H", body)
         elif box.name == b"iref":
             _read_references(box, items)
+        elif box.name == b"iinf":
+            _check_types(box)
         elif box.name == b"idat":
             idat = box.body
     for box in boxes:
@@ -155,6 +157,15 @@ def _boxes(body: memoryview) -> Iterator[_Box]:
 def _check_table(box: _Box) -> None:
     if len(box.body) > _MAX_TABLE_BYTES:
         raise ValueError(f"a box {box.name!r} of {len(box.body)} bytes")
+
+
+def _check_types(iinf: _Box) -> None:
+    """Reject items whose type or content type is no text, for which pi-heif ends the process."""
+    version, _, body = iinf.full()
+    for entry in _boxes(body[4 if version else 2 :]):
+        if entry.name == b"infe":
+            version, _, body = entry.full()
+            bytes(body[6 if version >= 3 else 4 :]).decode()
 
 
 def _read_references(iref: _Box, items: dict[int, _Item]) -> None:

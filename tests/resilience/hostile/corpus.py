@@ -470,6 +470,9 @@ def _corrupt() -> dict[str, Callable[[], bytes]]:
             heic_item(Image.new("RGB", (8000, 8000))),
             Item(b"iovl", (SIDE_PX,) * 2, overlay(SIDE_PX, SIDE_PX, 1), (1,)),
         ),
+        "heic, metadata of a type that is no text": lambda: file_of(
+            picture(), "HEIF", exif=b"Exif\0\0" + exif()
+        ).replace(b"\0\0Exif\0\0\0\0\x0epitm", b"\0\0E\x80\0\0\0\0\0\x0epitm"),
         "heic, its bytes 60,000 times": lambda: heif(b"heic", 1, replace(heic_item(), extents=60_000)),
         "heic, a box of 2**63 bytes": lambda: heif(b"heic", 1, heic_item()) + b"\0\0\0\1meta\x80" + bytes(7),
         "avif, 1,000 pictures in an image": lambda: _repeated(avif_item(), 1000, b"avif"),
