@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.errors import CorruptImageError, EmptyImageError
-from core.image import chunks, colour, exif, guards, heif_properties, jpeg, webp
+from core.image import chunks, colour, exif, guards, heif_properties, jpeg, tiff, webp
 from core.image.light import Light, of_code_points
 from core.image.sniff import sniff
 from core.limits import check_bytes
@@ -101,12 +101,14 @@ def decode(data: bytes, *, at_least_px: int | None = None) -> Picture:
     """
     file = _open(data)
     with guards.typed_errors(file.info.format):
-        width, height = file.image.size
         scale = _reduce(file, at_least_px)
         rgb, opacity, warnings = _pixels(file.data, file, scale)
         if scale > 1:
-            rgb = _without_padding(rgb, width / scale, height / scale)
-        file.image.close()  # Pillow's own copy: 400 MB of 100 MP
+            width, height = file.info.width, file.info.height
+            stored = (height, width) if file.orientation >= 5 else (width, height)
+            rgb = _without_padding(rgb, stored[0] / scale, stored[1] / scale)
+        if isinstance(file.image, Image.Image):
+            file.image.close()  # Pillow's own copy: 400 MB of 100 MP
         turn = _UPRIGHT[file.orientation]
         rgb = turn(rgb)
         alpha = None
@@ -155,14 +157,14 @@ class _File:
     """A file whose header was read and found within the limits; ``data`` is what decoders get."""
 
     data: bytes
-    image: Image.Image
+    image: Image.Image | tiff.Page
     info: ImageInfo
     orientation: int
     warnings: tuple[str, ...]
     exif: bytes | None
-    light: Light | None
-    crop: tuple[int, int, int, int] | None
-    png: chunks.Chunks | None
+    light: Light | None = None
+    crop: tuple[int, int, int, int] | None = None
+    png: chunks.Chunks | None = None
 
 
 def _open(data: bytes) -> _File:
@@ -174,6 +176,8 @@ def _open(data: bytes) -> _File:
     format_name = sniff(data)
     if format_name == "heic":
         _register_heic()
+    if format_name == "tiff":
+        return _open_tiff(data)
     with guards.typed_errors(format_name):
         guards.check_structure(data, format_name)
         png = chunks.read(data) if format_name == "png" else None
@@ -199,7 +203,7 @@ def _open(data: bytes) -> _File:
         guards.check_size(width, height)
         if format_name == "heic":
             warnings += _heic_warnings(image)
-        kept, exif_warnings = _exif(data, image, format_name)
+        kept, exif_warnings = _exif(image.info.get("exif"))
     info = ImageInfo(format_name, width, height, size_bytes)
     return _File(data, image, info, orientation, (*warnings, *exif_warnings), kept, light, crop, png)
 
@@ -251,6 +255,21 @@ def _properties(
     return light, crop, tuple(warnings)
 
 
+def _open_tiff(data: bytes) -> _File:
+    with guards.typed_errors("tiff"):
+        page = tiff.read(data)
+        guards.check_size(page.width, page.height)
+        image: Image.Image | tiff.Page = page
+        orientation = page.orientation
+        width, height = (page.height, page.width) if orientation >= 5 else (page.width, page.height)
+        if page.by_pillow:
+            image, orientation = Image.open(guards.BoundedReader(data), formats=["TIFF"]), 1  # Pillow turns it
+            image.seek(page.number)
+        kept, warnings = _exif(data) if data[2:4] in {b"*\0", b"\0*"} else (None, ())
+    info = ImageInfo("tiff", width, height, len(data))
+    return _File(data, image, info, orientation, (*page.warnings, *warnings), kept)
+
+
 @cache
 def _register_heic() -> None:
     """Register HEIC with Pillow; the first file that needs libheif loads it."""
@@ -261,7 +280,7 @@ def _register_heic() -> None:
 
 def _orientation(image: Image.Image, format_name: str) -> tuple[int, tuple[str, ...]]:
     """Return the EXIF orientation that is left to apply, 1 to 8, and warnings."""
-    if format_name in {"tiff", "heic"}:  # their decoders apply it
+    if format_name == "heic":  # its decoder applies it
         return 1, ()
     orientation = None
     if stored := image.info.get("exif"):
@@ -275,11 +294,8 @@ def _orientation(image: Image.Image, format_name: str) -> tuple[int, tuple[str, 
     return orientation or 1, ()
 
 
-def _exif(data: bytes, image: Image.Image, format_name: str) -> tuple[bytes | None, tuple[str, ...]]:
-    """Return the part of the file's EXIF data that a result may carry, and warnings."""
-    stored: bytes | None = image.info.get("exif")
-    if format_name == "tiff" and data[2:4] in {b"*\0", b"\0*"}:  # its own directory, unless it has 64-bit offsets
-        stored = data
+def _exif(stored: bytes | None) -> tuple[bytes | None, tuple[str, ...]]:
+    """Return the part of EXIF data that a result may carry, and warnings."""
     if not stored:
         return None, ()
     try:
@@ -300,7 +316,7 @@ def _heic_warnings(image: Image.Image) -> tuple[str, ...]:
 
 def _reduce(file: _File, at_least_px: int | None) -> int:
     """Set a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size; return that divisor, or 1 for full size."""
-    if at_least_px is None or file.info.format != "jpeg":
+    if at_least_px is None or isinstance(file.image, tiff.Page) or file.info.format != "jpeg":
         return 1
     width = file.image.width
     drafted = file.image.draft(None, (at_least_px, at_least_px))
@@ -325,7 +341,10 @@ def _without_padding(rgb: Rgb, width: float, height: float) -> Rgb:
 
 def _pixels(data: bytes, file: _File, scale: int) -> tuple[Rgb, NDArray[np.uint8] | None, tuple[str, ...]]:
     """Decode to 8-bit sRGB and an 8-bit alpha, or None if opaque, both as stored, not yet upright."""
-    image, profile = file.image, file.image.info.get("icc_profile")
+    image = file.image
+    if isinstance(image, tiff.Page):
+        return _tiff_pixels(image)
+    profile = image.info.get("icc_profile")
     if file.info.format == "jpeg" and image.mode == "RGB" and colour.is_srgb(profile):
         # The same libjpeg and the same pixels, in 60 % of the time: not through Pillow's own memory.
         flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | _REDUCED[scale]
@@ -385,3 +404,30 @@ def _deep_png(png: chunks.Chunks, light: Light | None) -> tuple[Rgb, NDArray[np.
         elif band.ndim == 3 and band.shape[2] == 4:
             alpha[top : top + rows] = cv2.convertScaleAbs(np.ascontiguousarray(band[..., 3]), alpha=1 / 257)  # rounds
     return rgb, alpha if alpha.min() < 255 else None, warnings
+
+
+def _tiff_pixels(page: tiff.Page) -> tuple[Rgb, NDArray[np.uint8] | None, tuple[str, ...]]:
+    """Decode a TIFF's page as :func:`_pixels` does."""
+    rgb = np.empty((page.height, page.width, 3), np.uint8)
+    alpha = None if page.alpha is None else np.empty((page.height, page.width), np.uint8)
+    warnings: tuple[str, ...] = ()
+    for top, pixels, opacity in page.bands():
+        bottom = top + len(pixels)
+        if pixels.dtype == np.uint16 and page.mode in {"L", "RGB"}:
+            deep = pixels[..., 0] if page.mode == "L" else pixels
+            rgb[top:bottom], warnings = colour.deep_to_srgb(np.ascontiguousarray(deep), page.icc)
+        else:
+            stored = _as_bytes(pixels).tobytes()
+            image = Image.frombytes(page.mode, (page.width, len(pixels)), stored, "raw", page.mode)
+            band, warnings = colour.to_srgb(image, page.icc)
+            rgb[top:bottom] = np.asarray(band)
+        if alpha is not None and opacity is not None:
+            alpha[top:bottom] = _as_bytes(opacity)
+    return rgb, None if alpha is None or alpha.min() == 255 else alpha, warnings
+
+
+def _as_bytes(numbers: NDArray[Any]) -> NDArray[np.uint8]:
+    """Scale 16 bits to 8."""
+    if numbers.dtype == np.uint8:
+        return numbers
+    return np.asarray(cv2.convertScaleAbs(numbers, alpha=1 / 257), np.uint8)

@@ -14,6 +14,7 @@ from core.errors import (
     CorruptImageError,
     ImageTooSmallError,
     UnsupportedFormatError,
+    TooManyPixelsError,
 )
 from core.image import heif
 from core.image.exif import JPEG_PREFIX
@@ -36,7 +37,6 @@ _APP13: Final = 0xFFED
 _MAX_PNG_PROFILES: Final = 16
 """Most color profiles of a PNG, which may have one. Pillow inflates each, a megabyte from a kilobyte."""
 
-_TIFF_SUBFILE_TYPE: Final = 254
 _BMP_RUNS: Final = {1, 2}  # RLE8 and RLE4
 _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
 _ICC_TAGS_AT: Final = 128
@@ -84,12 +84,14 @@ def install() -> None:
     - TIFF tags: every TIFF and every block of EXIF data passes through this table, also where Pillow reads unasked.
     - JPEG APP0 to APP15: a damaged one is ignored.
     - JPEG APP13: nothing of it is used, and each of a flood of Photoshop's resources costs Pillow objects.
+    - TIFF pixels: libtiff reads those that Pillow would read itself, wrong where chroma is subsampled.
     - JPEG APP1: Pillow reads no segment after the first scan, while a search of the file would count those too.
     """
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     TiffImagePlugin.ImageFileDirectory_v2._load_dispatch = _BOUNDED_LOADERS
     for number in range(16):
         JpegImagePlugin.MARKER[_APP0 + number] = (f"APP{number}", "metadata", _read_app)  # type: ignore[assignment]
+    TiffImagePlugin.READ_LIBTIFF = True
     JpegImagePlugin.MARKER[_APP1] = ("APP1", "EXIF data or XMP", _read_app1)  # type: ignore[assignment]  # no method
     JpegImagePlugin.MARKER[_APP13] = ("APP13", "Photoshop's resources", JpegImagePlugin.Skip)
 
@@ -162,7 +164,7 @@ def bounded_profile(icc: bytes) -> bytes:
 
 
 def check_opened(image: Image.Image, format_name: str, size_bytes: int) -> None:
-    """Reject run-length floods, previews of raw files, animations and files of several pages.
+    """Reject run-length floods and animations; :mod:`core.image.tiff` counts pages.
 
     JPEG and HEIC declare one image as the primary one. Their other images are gain maps, depth maps, previews and
     bursts, as most phones write them.
@@ -173,19 +175,11 @@ def check_opened(image: Image.Image, format_name: str, size_bytes: int) -> None:
         size_bytes: of the file.
 
     Raises:
-        UnsupportedFormatError, AnimatedImageError, ValueError: a check failed.
+        AnimatedImageError, ValueError: a check failed.
     """
     if image.info.get("compression") in _BMP_RUNS and size_bytes > MAX_RUNS_BYTES:
         raise ValueError(f"more than {MAX_RUNS_BYTES} bytes of runs")
-    # A camera's raw file is a TIFF whose first page is a thumbnail, not the photograph.
-    if format_name == "tiff" and image.tag_v2.get(_TIFF_SUBFILE_TYPE, 0) & 1:  # type: ignore[attr-defined]
-        raise UnsupportedFormatError(
-            "The TIFF begins with a preview, as a camera's raw file does",
-            field="image.format",
-            value="tiff",
-            remedy="Develop the raw file to JPEG or TIFF.",
-        )
-    if format_name not in {"jpeg", "heic"} and getattr(image, "is_animated", False):
+    if format_name not in {"jpeg", "heic", "tiff"} and getattr(image, "is_animated", False):
         raise animated()
 
 

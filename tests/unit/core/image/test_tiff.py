@@ -1,0 +1,372 @@
+"""Every layout, depth, compression and byte order of TIFF, as tifffile with imagecodecs writes and reads it."""
+
+import io
+import lzma
+import struct
+from dataclasses import dataclass
+from itertools import product
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+
+from core import errors
+from core.image.decode import decode
+
+WIDTH, HEIGHT = 50, 37
+LAYOUTS = {"one strip": {"rows": HEIGHT}, "strips": {"rows": 7}, "tiles": {"tile": (16, 32)}}
+RAW, LZW, DEFLATE = 1, 5, 8
+ENCODERS = {
+    RAW: bytes,
+    32773: imagecodecs.packbits_encode,
+    LZW: imagecodecs.lzw_encode,
+    DEFLATE: imagecodecs.zlib_encode,
+    32946: imagecodecs.zlib_encode,
+    50000: imagecodecs.zstd_encode,
+    34925: lambda data: lzma.compress(data),
+}
+PHOTOMETRIC = {"miniswhite": 0, "minisblack": 1, "rgb": 2, "palette": 3, "separated": 5, "cielab": 8}
+EXTRA = {"unspecified": 0, "assocalpha": 1, "unassalpha": 2}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the samples of a pixel mean."""
+
+    photometric: str
+    bits: int = 8
+    extra: tuple[str, ...] = ()
+    dtype: str | None = None
+
+    @property
+    def colors(self) -> int:
+        return {"rgb": 3, "separated": 4, "cielab": 3}.get(self.photometric, 1)
+
+    @property
+    def samples(self) -> int:
+        return self.colors + len(self.extra)
+
+    @property
+    def type(self) -> np.dtype:
+        return np.dtype(self.dtype or ("u1" if self.bits <= 8 else "u2"))
+
+    @property
+    def alpha(self) -> int | None:
+        return next((self.colors + at for at, kind in enumerate(self.extra) if kind != "unspecified"), None)
+
+
+KINDS = [
+    *(Kind("minisblack", bits) for bits in (1, 2, 4, 6, 8, 10, 12, 14, 16)),
+    *(Kind("miniswhite", bits) for bits in (1, 2, 4, 6, 8, 10, 12, 14, 16)),
+    *(Kind("minisblack", bits, (extra,)) for bits in (8, 16) for extra in ("unspecified", "assocalpha", "unassalpha")),
+    *(Kind("miniswhite", bits, ("unassalpha",)) for bits in (8, 16)),
+    *(Kind(photometric, bits) for photometric in ("rgb", "separated") for bits in (4, 8, 12, 16)),
+    *(
+        Kind(photometric, bits, extra)
+        for photometric in ("rgb", "separated")
+        for bits in (8, 16)
+        for extra in (("unspecified",), ("assocalpha",), ("unassalpha",), ("unassalpha", "unspecified"))
+    ),
+    Kind("rgb", 8, ("unspecified", "unassalpha")),
+    *(Kind("palette", bits) for bits in (1, 2, 4, 8)),
+    Kind("palette", 8, ("unassalpha",)),
+    *(Kind("minisblack", bits, (), f"f{bits // 8}") for bits in (16, 32, 64)),
+]  # fmt: skip
+
+
+def samples_of(kind: Kind) -> np.ndarray:
+    """Noise on a ramp, height x width x samples; all colors are at most the alpha, as premultiplied ones must be."""
+    rng = np.random.default_rng(kind.bits + kind.samples)
+    shares = rng.random((HEIGHT, WIDTH, kind.samples)) * np.linspace(0.2, 1, WIDTH)[:, None]
+    if kind.alpha is not None:
+        shares[:, :, kind.alpha] = np.maximum(shares.max(axis=2), 0.3)
+    if kind.type.kind == "f":
+        return shares.astype(kind.type)
+    return (shares * ((1 << kind.bits) - 1)).round().astype(kind.type)
+
+
+def palette_of(kind: Kind) -> np.ndarray:
+    return (np.random.default_rng(1).integers(0, 256, (3, 1 << kind.bits)) * 257).astype(np.uint16)
+
+
+def packed(kind: Kind, block: np.ndarray, order: str, predictor: int) -> bytes:
+    """A strip or tile before its compression."""
+    if kind.bits not in (8, 16, 32, 64):
+        bits = np.unpackbits(block.astype(">u2").view(np.uint8).reshape(len(block), -1, 2), axis=2)[:, :, -kind.bits :]
+        return np.packbits(bits.reshape(len(block), -1), axis=1).tobytes()
+    if predictor == 2:
+        block = np.diff(block, axis=1, prepend=np.zeros_like(block[:, :1]))
+    if predictor == 3:
+        return imagecodecs.floatpred_encode(block[:, :, 0].astype(order + kind.type.str[1:]), axis=-1).tobytes()
+    return block.astype(order + kind.type.str[1:]).tobytes()
+
+
+def directory(order: str, big: bool, tags: dict[int, tuple[int, list[int]]], start: int, following: bool) -> bytes:
+    """A directory with its values behind it; the next one, if any, follows at once."""
+    number, head = ("Q", "Q") if big else ("I", "H")
+    widest = struct.calcsize(order + number)
+    entries, values = b"", b""
+    values_at = start + struct.calcsize(order + head + number) + len(tags) * (4 + 2 * widest)
+    for tag, (kind, numbers) in sorted(tags.items()):
+        one = struct.pack(f"{order}{len(numbers)}{'IQ'[big] if kind == 4 else 'H'}", *numbers)
+        if len(one) > widest:
+            one, values = struct.pack(order + number, values_at + len(values)), values + one
+        kind = 16 if big and kind == 4 else kind
+        entries += struct.pack(f"{order}HH{number}{widest}s", tag, kind, len(numbers), one)
+    after = values_at + len(values) if following else 0
+    return struct.pack(order + head, len(tags)) + entries + struct.pack(order + number, after) + values
+
+
+def written(
+    kind: Kind,
+    samples: np.ndarray,
+    order: str = "<",
+    *,
+    planar: bool = False,
+    compression: int = 1,
+    predictor: int = 1,
+    fill_order: int = 1,
+    rows: int = HEIGHT,
+    tile: tuple[int, int] | None = None,
+    big: bool = False,
+    tags: dict[int, tuple[int, list[int]]] | None = None,
+) -> bytes:
+    """A TIFF of one page, with further tags or other values of those that it has; an empty list omits one."""
+    height, width = tile or (rows, WIDTH)
+    parts = []
+    for plane in np.split(samples, kind.samples, axis=2) if planar else [samples]:
+        for top, left in product(range(0, HEIGHT, height), range(0, WIDTH, width)):
+            block = plane[top : top + height, left : left + width]
+            if tile:
+                block = np.pad(block, [(0, height - block.shape[0]), (0, width - block.shape[1]), (0, 0)])
+            part = ENCODERS[compression](packed(kind, block, order, predictor))
+            parts.append(imagecodecs.bitorder_encode(part) if fill_order == 2 else part)
+    offsets = (np.cumsum([0, *map(len, parts)]) + (16 if big else 8)).tolist()
+    end = offsets.pop()
+    all_tags = {
+        256: (4, [WIDTH]),
+        257: (4, [HEIGHT]),
+        258: (3, [kind.bits] * kind.samples),
+        259: (3, [compression]),
+        262: (3, [PHOTOMETRIC[kind.photometric]]),
+        266: (3, [fill_order]),
+        324 if tile else 273: (4, offsets),
+        277: (3, [kind.samples]),
+        325 if tile else 279: (4, [len(part) for part in parts]),
+        284: (3, [1 + planar]),
+        317: (3, [predictor]),
+        338: (3, [EXTRA[one] for one in kind.extra]),
+        339: (3, [3 if kind.type.kind == "f" else 1] * kind.samples),
+    }
+    all_tags |= {322: (4, [width]), 323: (4, [height])} if tile else {278: (4, [height])}
+    if kind.photometric == "palette":
+        all_tags[320] = (3, palette_of(kind).ravel().tolist())
+    all_tags = {tag: value for tag, value in (all_tags | (tags or {})).items() if value[1]}
+    header = struct.pack(order + ("2sHHHQ" if big else "2sHI"), *header_of(order, big), end)
+    return header + b"".join(parts) + directory(order, big, all_tags, end, following=False)
+
+
+def header_of(order: str, big: bool) -> tuple[object, ...]:
+    mark = {"<": b"II", ">": b"MM"}[order]
+    return (mark, 43, 8, 0) if big else (mark, 42)
+
+
+def expected(kind: Kind, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The colors, height x width x 3, and the alpha, height x width, both 0 to 255."""
+    white = 1.0 if kind.type.kind == "f" else (1 << kind.bits) - 1
+    shares = samples.astype(np.float64) / white
+    colors, alpha = shares[:, :, : kind.colors], None if kind.alpha is None else shares[:, :, kind.alpha]
+    if "assocalpha" in kind.extra:
+        colors = colors / alpha[:, :, None]
+    if kind.photometric == "palette":
+        colors = palette_of(kind).T[samples[:, :, 0]] / 65535
+    elif kind.photometric == "miniswhite":
+        colors = 1 - colors
+    elif kind.photometric == "separated":
+        colors = (1 - colors[:, :, :3]) * (1 - colors[:, :, 3:])
+    rgb = np.broadcast_to(colors * 255, (HEIGHT, WIDTH, 3))
+    return rgb, None if alpha is None else alpha * 255
+
+
+def check(kind: Kind, data: bytes, levels: float = 1.01) -> None:
+    """Compare the file with what the second decoder reads."""
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        samples = file.pages[0].asarray()
+        planar = file.pages[0].planarconfig == 2
+    samples = np.moveaxis(samples, 0, -1) if planar and kind.samples > 1 else samples.reshape(HEIGHT, WIDTH, -1)
+    rgb, alpha = expected(kind, samples.astype(kind.type))
+    picture = decode(data)
+    assert np.abs(picture.rgb - rgb).max() <= (levels if kind.photometric != "separated" else 1.6)  # 8 bits of ink
+    assert (picture.alpha is None) == (alpha is None)
+    if alpha is not None:
+        assert np.abs(picture.alpha * 255 - alpha).max() <= levels
+    assert any("extra channel" in warning for warning in picture.warnings) == ("unspecified" in kind.extra)
+
+
+def name_of(kind: Kind) -> str:
+    return "-".join([kind.photometric, str(kind.type), str(kind.bits), *kind.extra])
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=name_of)
+@pytest.mark.slow
+def test_every_layout_compression_and_byte_order_is_read_as_a_second_decoder_reads_it(kind):
+    samples = samples_of(kind)
+    predictors = [1, 3] if kind.type.kind == "f" else [1, 2] if kind.bits in (8, 16) else [1]
+    for order, planar, layout, compression, predictor, fill_order in product(
+        "<>", [False, True], LAYOUTS.values(), ENCODERS, predictors, [1, 2]
+    ):
+        if (planar and kind.samples == 1) or (predictor > 1 and compression in (RAW, 32773)):
+            continue
+        if fill_order == 2 and order == ">":  # the two do not interact
+            continue
+        options = {"planar": planar, "compression": compression, "predictor": predictor, "fill_order": fill_order}
+        check(kind, written(kind, samples, order, **options, **layout))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=name_of)
+def test_two_layouts_of_every_kind_of_sample_are_read(kind):
+    samples = samples_of(kind)
+    check(kind, written(kind, samples, ">", planar=kind.samples > 1, rows=7))
+    check(kind, written(kind, samples, "<", compression=LZW, tile=(16, 32)))
+
+
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_every_layout_of_16_bit_rgb_with_a_predictor_is_read(order, layout, planar):
+    kind = Kind("rgb", 16, ("unassalpha",))
+    options = {"planar": planar, "compression": DEFLATE, "predictor": 2}
+    check(kind, written(kind, samples_of(kind), order, **options, **LAYOUTS[layout]))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_tiff_with_64_bit_offsets_is_read(order):
+    for kind, compression in ((Kind("rgb", 16), RAW), (Kind("separated", 8, ("unassalpha",)), LZW)):
+        check(kind, written(kind, samples_of(kind), order, planar=True, compression=compression, rows=7, big=True))
+
+
+def page_chain(order: str, *subfile_types: int, old: bool = False) -> bytes:
+    """Gray pages of 8 bits, the first one black, the second one of level 40, and so on."""
+    pixels = b"".join(bytes([40 * page]) * (WIDTH * HEIGHT) for page in range(len(subfile_types)))
+    data = struct.pack(order + "2sHI", *header_of(order, False), 8 + len(pixels)) + pixels
+    for page, subfile_type in enumerate(subfile_types):
+        size = WIDTH * HEIGHT
+        tags = {254: (4, [subfile_type])} if not old else {255: (3, [subfile_type])}
+        tags |= {256: (4, [WIDTH]), 257: (4, [HEIGHT]), 258: (3, [8]), 259: (3, [1]), 262: (3, [1])}
+        tags |= {273: (4, [8 + page * size]), 277: (3, [1]), 278: (4, [HEIGHT]), 279: (4, [size])}
+        data += directory(order, False, tags, len(data), following=page + 1 < len(subfile_types))
+    return data
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("subfile_types", "main"), [((0, 1), 0), ((1, 0), 1), ((0, 1, 4, 5), 0), ((1, 5, 2), 2)])
+def test_the_page_that_is_neither_a_reduced_version_nor_a_mask_is_read(order, subfile_types, main):
+    assert decode(page_chain(order, *subfile_types)).rgb[0, 0].tolist() == [40 * main] * 3
+
+
+def test_the_older_tag_for_reduced_versions_counts_too():
+    assert decode(page_chain("<", 2, 1, old=True)).rgb[0, 0, 0] == 40
+
+
+def test_two_pages_of_their_own_and_only_reduced_versions_are_refused():
+    with pytest.raises(errors.AnimatedImageError):
+        decode(page_chain("<", 0, 1, 2))
+    with pytest.raises(errors.UnsupportedFormatError, match="raw"):
+        decode(page_chain("<", 1, 1))
+
+
+def test_a_long_chain_of_pages_is_refused():
+    with pytest.raises(errors.CorruptImageError, match="more than 64 pages"):
+        decode(long_chain(65))
+
+
+def long_chain(pages: int) -> bytes:
+    """Directories of one tag each, reduced versions."""
+    data = struct.pack("<2sHI", b"II", 42, 8)
+    for _ in range(pages):
+        data += directory("<", False, {254: (4, [1])}, len(data), following=True)
+    return data
+
+
+def test_damage_behind_the_main_page_does_not_cost_the_picture():
+    data = page_chain("<", 0, 1)
+    assert decode(data[:-60]).rgb[0, 0, 0] == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "found"),
+    [
+        (Kind("rgb", 32, (), "u4"), {}, "integers of 32 bits"),
+        (Kind("rgb", 32, (), "f4"), {}, "floating-point numbers of 32 bits, 3 per pixel"),
+        (Kind("rgb"), {"tags": {339: (3, [2, 2, 2])}}, "signed"),
+        (Kind("rgb"), {"tags": {258: (3, [5, 6, 5])}}, "different types"),
+        (Kind("separated"), {"tags": {332: (3, [2])}}, "inks other than CMYK"),
+        (Kind("minisblack"), {"tags": {262: (3, [32803])}}, "raw data of a camera"),
+        (Kind("minisblack"), {"tags": {262: (3, [4])}}, "a transparency mask"),
+        (Kind("minisblack"), {"tags": {259: (3, [34712])}}, "compression 34712"),
+        (Kind("miniswhite", 8, ("assocalpha",)), {}, "premultiplied"),
+        (Kind("minisblack", 4), {"compression": LZW, "tags": {317: (3, [2])}}, "predictor 2"),
+        (Kind("minisblack", 8), {"compression": LZW, "tags": {317: (3, [3])}}, "predictor 3"),
+        (Kind("rgb"), {"tags": {259: (3, [4])}}, "compression 4"),
+    ],
+)
+def test_what_has_no_defined_colors_is_refused_by_name(kind, options, found):
+    samples = np.zeros((HEIGHT, WIDTH, kind.samples), kind.type)
+    with pytest.raises(errors.UnsupportedFormatError, match=found) as caught:
+        decode(written(kind, samples, **options))
+    assert caught.value.field == "image.format"
+
+
+def test_a_fourth_sample_of_rgb_without_a_kind_is_alpha():
+    kind = Kind("rgb", 16, ("unassalpha",))
+    samples = samples_of(kind)
+    assert decode(written(kind, samples, tags={338: (3, [])})).alpha is not None
+
+
+def test_the_16_levels_of_a_palette_of_8_bits_are_taken_as_8_bits():
+    kind = Kind("palette", 4)
+    colors = palette_of(kind) >> 8
+    samples = samples_of(kind)
+    picture = decode(written(kind, samples, tags={320: (3, colors.ravel().tolist())}))
+    assert np.array_equal(picture.rgb, colors.T[samples[:, :, 0]])
+
+
+def test_16_bit_lab_has_the_colors_of_8_bit_lab():
+    eight = Kind("cielab")
+    stored = np.zeros((HEIGHT, WIDTH, 3), np.int8)
+    stored[..., 0] = 100
+    stored[..., 1] = np.linspace(-60, 60, WIDTH)
+    stored[..., 2] = np.linspace(-60, 60, HEIGHT)[:, None]
+    sixteen = stored.astype(np.int16) * 256
+    sixteen[..., 0] = 100 * 257
+    narrow = decode(written(eight, stored.view(np.uint8), planar=True))
+    wide = decode(written(Kind("cielab", 16), sixteen.view(np.uint16), ">", compression=LZW))
+    assert np.array_equal(narrow.rgb, wide.rgb)
+    assert np.ptp(narrow.rgb.reshape(-1, 3), axis=0).min() > 50
+
+
+@pytest.mark.parametrize("compression", ENCODERS)
+def test_strips_that_end_early_are_corrupt(compression):
+    kind = Kind("rgb", 16)
+    samples = np.random.default_rng(0).integers(0, 65536, (HEIGHT, WIDTH, 3)).astype(np.uint16)
+    short = {273: (4, [9000])} if compression == RAW else {279: (4, [100])}
+    with pytest.raises(errors.CorruptImageError):
+        decode(written(kind, samples, compression=compression, tags=short))
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {323: (4, [1 << 20])},
+        {322: (4, [1 << 31])},
+        {322: (4, [0])},
+        {324: (4, [8])},
+        {325: (4, [])},
+        {256: (4, [])},
+    ],
+)
+def test_tags_without_sense_are_corrupt(tags):
+    kind = Kind("rgb")
+    with pytest.raises(errors.CorruptImageError):
+        decode(written(kind, samples_of(kind), tile=(16, 16), compression=LZW, tags=tags))
