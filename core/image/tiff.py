@@ -3,12 +3,13 @@
 TIFF combines layouts, depths, compressions, byte orders and meanings of samples freely; each combination is either read
 exactly or refused by name. Pillow reads uncompressed planar 16-bit samples as noise and does not know CMYK with alpha,
 gray of 16 bits with alpha and others. So Pillow's libtiff only decompresses, and everything else is done here. Pillow
-reads the compressions that decode to colors: fax, JPEG and WebP.
+reads the compressions that decode to colors: fax and JPEG.
 """
 
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -47,7 +48,7 @@ _OLD_REDUCED: Final = 2
 
 _UNCOMPRESSED, _PACKBITS = 1, 32773
 _LOSSLESS: Final = {5: "LZW", 8: "Deflate", 32946: "Deflate", 34925: "LZMA", 50000: "Zstandard"}
-_OLD_JPEG, _JPEG, _WEBP = 6, 7, 50001
+_OLD_JPEG, _JPEG = 6, 7
 _FAX: Final = {2, 3, 4}
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
@@ -68,6 +69,16 @@ _FOREIGN: Final = {
     32803: "raw data of a camera",
     34892: "raw data of a camera",
 }
+
+_JPEG_LAYOUTS: Final = {
+    (_WHITE_IS_ZERO, 1, False),
+    (_BLACK_IS_ZERO, 1, False),
+    (_BLACK_IS_ZERO, 2, False),
+    *product([_RGB], [3, 4], [False, True]),
+    *product([_CMYK], [4], [False, True]),
+    *product([_YCBCR], [3], [False, True]),
+}
+"""What Pillow reads right from JPEG: photometric interpretation, samples, planar."""
 
 _UNSPECIFIED, _PREMULTIPLIED, _STRAIGHT, _COREL_STRAIGHT = 0, 1, 2, 999
 _UNSIGNED, _SIGNED, _FLOAT, _UNTYPED = 1, 2, 3, 4
@@ -141,7 +152,7 @@ class Page:
     @property
     def by_pillow(self) -> bool:
         """Whether Pillow must read this page, because its compression decodes to colors."""
-        return self.photometric == _YCBCR or self.compression in {*_FAX, _OLD_JPEG, _JPEG, _WEBP}
+        return self.photometric == _YCBCR or self.compression in {*_FAX, _OLD_JPEG, _JPEG}
 
     @property
     def alpha(self) -> int | None:
@@ -329,7 +340,7 @@ def _check(page: Page) -> None:
         UnsupportedFormatError: the layout is not supported.
     """
     photometric, bits, compression = page.photometric, page.bits, page.compression
-    known = {_UNCOMPRESSED, _PACKBITS, *_LOSSLESS, *_FAX, _OLD_JPEG, _JPEG, _WEBP}
+    known = {_UNCOMPRESSED, _PACKBITS, *_LOSSLESS, *_FAX, _OLD_JPEG, _JPEG}
     if compression not in known:
         raise _refused(f"of compression {compression}")
     if page.floating:
@@ -363,10 +374,9 @@ def _check_for_pillow(page: Page) -> None:
         readable = False  # Pillow misreads the header
     elif page.compression in _FAX:
         readable = page.bits == 1 and page.samples == 1 and page.photometric in {_WHITE_IS_ZERO, _BLACK_IS_ZERO}
-    elif page.compression == _WEBP:
-        readable = page.bits == 8 and page.photometric == _RGB and not page.planar
     elif page.compression in {_OLD_JPEG, _JPEG}:
-        readable = page.bits == 8 and page.photometric not in {_PALETTE, _LAB}
+        readable = page.bits == 8 and (page.photometric, page.samples, page.planar) in _JPEG_LAYOUTS
+        readable &= not (page.planar and page.premultiplied)
     else:
         readable = page.bits == 8 and page.samples == 3 and not page.planar
     if not readable:

@@ -3,13 +3,17 @@
 import io
 import lzma
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
+import cv2
 import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from core import errors
 from core.image.decode import decode
@@ -17,14 +21,14 @@ from core.image.decode import decode
 WIDTH, HEIGHT = 50, 37
 LAYOUTS = {"one strip": {"rows": HEIGHT}, "strips": {"rows": 7}, "tiles": {"tile": (16, 32)}}
 RAW, LZW, DEFLATE = 1, 5, 8
-ENCODERS = {
+ENCODERS: dict[int, Callable[..., Any]] = {
     RAW: bytes,
     32773: imagecodecs.packbits_encode,
     LZW: imagecodecs.lzw_encode,
     DEFLATE: imagecodecs.zlib_encode,
     32946: imagecodecs.zlib_encode,
     50000: imagecodecs.zstd_encode,
-    34925: lambda data: lzma.compress(data),
+    34925: lzma.compress,
 }
 PHOTOMETRIC = {"miniswhite": 0, "minisblack": 1, "rgb": 2, "palette": 3, "separated": 5, "cielab": 8}
 EXTRA = {"unspecified": 0, "assocalpha": 1, "unassalpha": 2}
@@ -167,7 +171,7 @@ def written(
     return header + b"".join(parts) + directory(order, big, all_tags, end, following=False)
 
 
-def header_of(order: str, big: bool) -> tuple[object, ...]:
+def header_of(order: str, big: bool) -> tuple[Any, ...]:
     mark = {"<": b"II", ">": b"MM"}[order]
     return (mark, 43, 8, 0) if big else (mark, 42)
 
@@ -199,7 +203,7 @@ def check(kind: Kind, data: bytes, levels: float = 1.01) -> None:
     picture = decode(data)
     assert np.abs(picture.rgb - rgb).max() <= (levels if kind.photometric != "separated" else 1.6)  # 8 bits of ink
     assert (picture.alpha is None) == (alpha is None)
-    if alpha is not None:
+    if picture.alpha is not None and alpha is not None:
         assert np.abs(picture.alpha * 255 - alpha).max() <= levels
     assert any("extra channel" in warning for warning in picture.warnings) == ("unspecified" in kind.extra)
 
@@ -370,3 +374,85 @@ def test_tags_without_sense_are_corrupt(tags):
     kind = Kind("rgb")
     with pytest.raises(errors.CorruptImageError):
         decode(written(kind, samples_of(kind), tile=(16, 16), compression=LZW, tags=tags))
+
+
+def smooth(channels: int) -> np.ndarray:
+    """96 x 64 pixels without detail, which JPEG keeps: red, green, blue, and an alpha."""
+    across, down = np.meshgrid(np.linspace(30, 220, 96), np.linspace(30, 220, 64))
+    colors = np.dstack([across, down, (across + down) / 2, np.full_like(across, 140)])
+    return colors[:, :, :channels].astype(np.uint8)
+
+
+def ycbcr(rgb: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb)[..., [0, 2, 1]]
+
+
+LOSSY = {
+    "gray": (smooth(1)[..., 0], {"photometric": "minisblack"}),
+    "white is zero": (255 - smooth(1)[..., 0], {"photometric": "miniswhite"}),
+    "gray and alpha": (smooth(4)[..., [0, 3]], {"photometric": "minisblack", "extrasamples": ["unassalpha"]}),
+    "rgb": (smooth(3), {"photometric": "rgb"}),
+    "rgb and alpha": (smooth(4), {"photometric": "rgb", "extrasamples": ["unassalpha"]}),
+    "cmyk": (np.dstack([255 - smooth(3), np.zeros((64, 96), np.uint8)]), {"photometric": "separated"}),
+    "ycbcr": (ycbcr(smooth(3)), {"photometric": "ycbcr"}),
+}
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("name", LOSSY)
+def test_jpeg_compression_is_read_right_or_refused(name, planar, order):
+    pixels, options = LOSSY[name]
+    if (planar and pixels.ndim == 2) or (name == "rgb and alpha" and not planar):
+        pytest.skip("tifffile does not write this")
+    if pixels.ndim == 3:
+        options = options | {"planarconfig": "separate" if planar else "contig"}
+    for layout in ({"rowsperstrip": 16}, {"tile": (32, 32)}):
+        file = io.BytesIO()
+        stored = np.moveaxis(pixels, 2, 0) if planar else pixels
+        options |= {"compression": "jpeg", "compressionargs": {"level": 95}, "byteorder": order}
+        tifffile.imwrite(file, stored, metadata=None, **options, **layout)
+        if planar and name == "gray and alpha":  # Pillow reads noise
+            with pytest.raises(errors.UnsupportedFormatError, match="separate planes"):
+                decode(file.getvalue())
+            continue
+        picture = decode(file.getvalue())
+        rgb = smooth(3) if pixels.ndim == 3 and pixels.shape[2] > 2 else np.repeat(smooth(1), 3, axis=2)
+        assert np.abs(picture.rgb.astype(int) - rgb).max() <= 8
+        assert (picture.alpha is None) == ("alpha" not in name)
+        if picture.alpha is not None:
+            assert np.abs(picture.alpha * 255 - 140).max() <= 3
+
+
+def test_jpeg_that_pillow_does_not_know_is_refused_by_name():
+    for kind in (Kind("separated", 8, ("unassalpha",)), Kind("miniswhite", 8, ("unassalpha",)), Kind("cielab")):
+        with pytest.raises(errors.UnsupportedFormatError, match="compression 7"):
+            decode(written(kind, samples_of(kind), tags={259: (3, [7])}))
+
+
+@pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt"])
+@pytest.mark.parametrize("white", [False, True])
+def test_fax_compressions_are_read(compression, white):
+    bits = np.random.default_rng(0).random((HEIGHT, WIDTH)) < 0.3
+    file = io.BytesIO()
+    photometric = {"tiffinfo": {262: 0}} if white else {}
+    Image.fromarray(bits).save(file, "TIFF", compression=compression, **photometric)
+    assert np.array_equal(decode(file.getvalue()).rgb[..., 0] > 0, bits)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", [RAW, LZW, DEFLATE])
+def test_subsampled_chroma_is_read(order, compression):
+    """Blocks of 2 x 2 pixels share their chroma: four of Y, then Cb and Cr."""
+    height, width = 36, 48
+    colors = np.random.default_rng(0).integers(60, 200, (height // 2, width // 2, 3)).astype(np.uint8)
+    y, cb, cr = np.moveaxis(ycbcr(colors), 2, 0)
+    blocks = np.stack([y, y, y, y, cb, cr], axis=2)
+    size = {256: (4, [width]), 257: (4, [height]), 278: (4, [height])}
+    part = ENCODERS[compression](blocks.tobytes())
+    start = 8 + len(part)
+    tags = size | {258: (3, [8] * 3), 259: (3, [compression]), 262: (3, [6]), 273: (4, [8]), 277: (3, [3])}
+    tags |= {279: (4, [len(part)]), 530: (3, [2, 2])}
+    header = struct.pack(order + "2sHI", *header_of(order, False), start)
+    picture = decode(header + part + directory(order, False, tags, start, following=False))
+    assert np.abs(picture.rgb[::2, ::2].astype(int) - colors).max() <= 3
