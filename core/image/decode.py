@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
 
 from core.errors import CorruptImageError, EmptyImageError
 from core.image import chunks, colour, exif, guards, heif_properties, jpeg, tiff, webp
@@ -355,6 +356,7 @@ def _pixels(data: bytes, file: _File, scale: int) -> tuple[Rgb, NDArray[np.uint8
     if file.png and file.png.bits == 16:
         return _deep_png(file.png, file.light)
 
+    covered = image.tile[0].extents if isinstance(image, GifImageFile) else None
     image.load()
     if file.png and any(not np.asarray(image.crop((0, y, image.width, y + 1))).any() for y in _last_rows(image)):
         chunks.check_pixels(file.png.data)
@@ -372,6 +374,10 @@ def _pixels(data: bytes, file: _File, scale: int) -> tuple[Rgb, NDArray[np.uint8
         rgb[top:bottom] = np.asarray(band)
         if opacity is not None:
             alpha[top:bottom] = opacity
+    if covered:
+        _clear_outside(alpha, covered)
+    if file.info.format == "bmp" and not alpha.any():  # most programs write 0 into the 4th byte without meaning it
+        alpha[:] = 255
     return rgb, alpha if alpha.min() < 255 else None, warnings
 
 
@@ -404,6 +410,12 @@ def _deep_png(png: chunks.Chunks, light: Light | None) -> tuple[Rgb, NDArray[np.
         elif band.ndim == 3 and band.shape[2] == 4:
             alpha[top : top + rows] = cv2.convertScaleAbs(np.ascontiguousarray(band[..., 3]), alpha=1 / 257)  # rounds
     return rgb, alpha if alpha.min() < 255 else None, warnings
+
+
+def _clear_outside(alpha: NDArray[np.uint8], box: tuple[int, int, int, int]) -> None:
+    """Make all pixels outside a box transparent: a GIF's frame can be smaller than its screen."""
+    left, top, right, bottom = box
+    alpha[:top], alpha[bottom:], alpha[:, :left], alpha[:, right:] = 0, 0, 0, 0
 
 
 def _tiff_pixels(page: tiff.Page) -> tuple[Rgb, NDArray[np.uint8] | None, tuple[str, ...]]:

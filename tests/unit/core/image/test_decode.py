@@ -1,3 +1,4 @@
+import itertools
 import struct
 import subprocess
 import sys
@@ -347,6 +348,75 @@ def test_transparent_palette_entries_and_colours_make_alpha():
 
     grey = decode(file_of(Image.fromarray(ramp(65536)), "PNG", transparency=65535))
     assert np.array_equal(grey.alpha[0, [0, -1]], [1, 0])
+
+
+@pytest.mark.parametrize("transparent", [False, True])
+def test_a_gif_frame_smaller_than_its_screen_is_surrounded_by_transparency(transparent):
+    frame = Image.new("P", (40, 30), 0)
+    frame.putpalette([*RED, *GREEN, *BLUE])
+    data = bytearray(file_of(frame, "GIF", **({"transparency": 2} if transparent else {})))
+    data[6:10] = struct.pack("<HH", WIDTH, HEIGHT)
+    at = data.index(b"\x2c\0\0\0\0" + struct.pack("<HH", 40, 30))
+    data[at + 1 : at + 5] = struct.pack("<HH", 5, 7)
+    picture = decode(bytes(data))
+    inside = np.zeros((HEIGHT, WIDTH), bool)
+    inside[7:37, 5:45] = True
+    assert picture.alpha is not None
+    assert np.array_equal(picture.alpha == 1, inside)
+    assert np.array_equal(picture.alpha == 0, ~inside)
+    assert (picture.rgb[inside] == RED).all()
+
+
+def bmp32(masks, channels, *, top_down=False):
+    """A BMP of 32 bits with masks for red, green, blue and alpha, and a header of version 4."""
+    pixels = np.zeros(channels.shape[:2], np.uint32)
+    for mask, channel in zip(masks, np.moveaxis(channels, 2, 0), strict=True):
+        if mask:
+            pixels |= channel.astype(np.uint32) << ((mask & -mask).bit_length() - 1)
+    height, width = pixels.shape
+    header = struct.pack(
+        "<IiiHHIIiiII", 108, width, -height if top_down else height, 1, 32, 3, pixels.nbytes, 0, 0, 0, 0
+    )
+    header += struct.pack("<4I", *masks) + b"BGRs" + bytes(48)
+    rows = pixels if top_down else pixels[::-1]
+    start = 14 + len(header)
+    return struct.pack("<2sIHHI", b"BM", start + pixels.nbytes, 0, 0, start) + header + rows.astype("<u4").tobytes()
+
+
+BYTES = [0xFF << shift for shift in (0, 8, 16, 24)]
+READ = ["RGBA", "BGRA", "ABGR", "BGAR", "BGRX", "XBGR", "BGXR"]
+"""Orders of the bytes of a pixel that Pillow knows; X has no mask."""
+
+
+@pytest.mark.parametrize("order", ["".join(order) for order in itertools.permutations("BGRA")])
+@pytest.mark.parametrize("with_alpha", [False, True])
+def test_a_32_bit_bmp_is_read_by_its_masks_or_refused(order, with_alpha):
+    order = order if with_alpha else order.replace("A", "X")
+    red, green, blue = (BYTES[order.index(channel)] for channel in "RGB")
+    masks = (red, green, blue, BYTES[order.index("A")] if with_alpha else 0)
+    channels = np.random.default_rng(0).integers(1, 256, (20, 30, 4), np.uint8)
+    for top_down in (False, True):
+        data = bmp32(masks, channels, top_down=top_down)
+        if order not in READ:
+            with pytest.raises(errors.CorruptImageError):
+                decode(data)
+            continue
+        picture = decode(data)
+        assert np.array_equal(picture.rgb, channels[..., :3])
+        assert (picture.alpha is not None) == with_alpha
+        if picture.alpha is not None:
+            assert np.array_equal(np.rint(picture.alpha * 255), channels[..., 3])
+
+
+def test_a_bmp_whose_alpha_is_0_everywhere_is_opaque():
+    channels = np.random.default_rng(0).integers(0, 256, (20, 30, 4), np.uint8)
+    channels[..., 3] = 0
+    masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    picture = decode(bmp32(masks, channels))
+    assert picture.alpha is None
+    assert np.array_equal(picture.rgb, channels[..., :3])
+    channels[0, 0, 3] = 1
+    assert decode(bmp32(masks, channels)).alpha is not None
 
 
 def test_an_srgb_profile_changes_nothing():
