@@ -7,15 +7,18 @@ is computed before any pixel is touched, so that pixels are interpolated once.
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from core.errors import InvalidOptionsError
 from core.limits import MIN_SIDE_PX
 from core.options import CENTER, ORIGINAL, REGION_EXCEEDS_PICTURE, Options
 from core.types import Alpha, Rgb
+
+_Number = TypeVar("_Number", np.uint8, np.float32)
 
 _VISIBLE: Final = 0.02
 """Alpha above which a pixel counts as subject: fainter ones look like noise."""
@@ -51,12 +54,12 @@ class Region:
         """Return the shorter side that the image needs for the region to have a shorter side of ``side_px``."""
         return math.ceil(side_px * min(self.width, self.height) / min(self.box.width, self.box.height))
 
-    def cut(self, rgb: Rgb) -> Rgb:
-        """Return the region of an image that was decoded at any scale; a view."""
-        height, width = rgb.shape[:2]
+    def cut(self, pixels: NDArray[_Number]) -> NDArray[_Number]:
+        """Return the region of an image or an alpha that was decoded at any scale; a view."""
+        height, width = pixels.shape[:2]
         rows = (round(y * height / self.height) for y in (self.box.top, self.box.top + self.box.height))
         columns = (round(x * width / self.width) for x in (self.box.left, self.box.left + self.box.width))
-        return rgb[slice(*rows), slice(*columns)]
+        return pixels[slice(*rows), slice(*columns)]
 
     def put_back(self, alpha: Alpha) -> Alpha:
         """Return the alpha of the whole image, given the region's; 0 outside the region."""

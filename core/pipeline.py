@@ -6,18 +6,22 @@ On AWS, each of three Lambda functions calls one of :func:`core.segmentation.loo
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+import cv2
 import numpy as np
 
 from core import layout
-from core.image import decode, encode, exif
+from core.image import backdrop, decode, encode, exif
 from core.matting import alpha_facts, foreground, refine
 from core.options import Options, Output
 from core.segmentation import looks
 from core.segmentation.quality import assess
 from core.segmentation.sessions import Networks
-from core.types import Alpha, Mask, Picture, Precision, Quality, Rgb, Segmentation
+from core.types import Alpha, Mask, Matte, Picture, Precision, Quality, Rgb, Segmentation
+
+_PARTLY: Final = (0.001, 0.999)
+"""Alpha of a pixel that is neither hidden nor opaque, in steps of 1/255."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,13 @@ class Cutout:
 
 
 def refine_edge(
-    picture: Picture, mask: Mask, precision: Precision, roi: str | None = None, quality: Quality | None = None
+    picture: Picture,
+    mask: Mask,
+    precision: Precision,
+    roi: str | None = None,
+    quality: Quality | None = None,
+    *,
+    from_alpha: bool = False,
 ) -> RefinedAlpha:
     """Solve for alpha at the image's size and describe it; pixels that are transparent in the file stay transparent.
 
@@ -60,6 +70,7 @@ def refine_edge(
         precision: the work put into the edge.
         roi: ``options.roi``; outside it, alpha is 0.
         quality: of the mask, from its segmentation; None assesses the mask here.
+        from_alpha: the mask is the image's own alpha, which needs no refinement.
 
     Raises:
         UnknownForegroundError: the mask has no certain foreground.
@@ -68,7 +79,10 @@ def refine_edge(
     height, width = picture.rgb.shape[:2]
     region = layout.region(roi, width, height)
     rgb = region.cut(picture.rgb)
-    matte = refine.refine(rgb, mask, precision=precision)
+    if from_alpha and picture.alpha is not None:
+        matte = Matte(region.cut(picture.alpha), refine.report_of_none(precision))
+    else:
+        matte = refine.refine(rgb, mask, precision=precision)
     facts = alpha_facts.describe(matte.alpha)
     alpha = region.put_back(matte.alpha)
     if picture.alpha is not None:
@@ -82,6 +96,9 @@ def finish(picture: Picture, alpha: Alpha, options: Options, background: Rgb | N
         rgb = picture.rgb
     else:
         rgb = foreground.decontaminate(picture.rgb, alpha, options.precision_level)
+        if picture.alpha is not None:  # the file states the subject's own color where a pixel is partly transparent
+            stated = cv2.inRange(picture.alpha, *_PARTLY) & (alpha > 0).view(np.uint8)
+            rgb = np.asarray(cv2.copyTo(picture.rgb, stated, rgb), np.uint8)
     kept = exif.kept(picture.exif, options.metadata)
     return encode.encode(rgb, alpha, options, background=background, exif=kept)
 
@@ -109,10 +126,20 @@ def remove_background(data: bytes, options: Options, *, networks: Networks, back
     picture = decode.decode(data)
     clock("decode")
     region = layout.region(options.roi, picture.info.width, picture.info.height)
-    segmentation = looks.segment(region.cut(picture.rgb), options.model, networks, options.precision_level)
+    own = None if picture.alpha is None else region.cut(picture.alpha)
+    seen = region.cut(backdrop.composed(picture))
+    segmentation = looks.segment(seen, options.model, networks, options.precision_level, own)
     clock("segment")
-    edge = refine_edge(picture, segmentation.mask, options.precision_level, options.roi, segmentation.quality)
+    edge = refine_edge(
+        picture,
+        segmentation.mask,
+        options.precision_level,
+        options.roi,
+        segmentation.quality,
+        from_alpha=segmentation.from_alpha,
+    )
     clock("refine")
     encoded = finish(picture, edge.alpha, options, background)
     clock("encode")
-    return Cutout(encoded=encoded, segmentation=segmentation, edge=edge, timings_s=timings_s, warnings=picture.warnings)
+    warnings = (*picture.warnings, *segmentation.warnings)
+    return Cutout(encoded=encoded, segmentation=segmentation, edge=edge, timings_s=timings_s, warnings=warnings)

@@ -54,6 +54,7 @@ class Picture:
         info: of the file, at whatever scale it was decoded.
         warnings: what could not be honored, one sentence each.
         exif: the EXIF data that a result may carry, TIFF header first; None if there are none.
+        backdrop: gray level of ``rgb`` where the alpha is 0; see :mod:`core.image.backdrop`.
     """
 
     rgb: Rgb
@@ -61,6 +62,7 @@ class Picture:
     info: ImageInfo
     warnings: tuple[str, ...] = ()
     exif: bytes | None = None
+    backdrop: int = 255
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class Segmentation:
         weights_sha256: of the model's file; None for a segmenter without weights.
         looks: the looks that the mask was made from; see :mod:`core.segmentation.looks`.
         rejected_looks: those that were made and do not count.
+        from_alpha: whether the mask is the image's own alpha, because the model found no subject.
     """
 
     mask: Mask
@@ -101,6 +104,12 @@ class Segmentation:
     weights_sha256: str | None
     looks: tuple[LookName, ...] = ("first",)
     rejected_looks: tuple[LookName, ...] = ()
+    from_alpha: bool = False
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a caller should know of the mask, one sentence each."""
+        return ("The model found no subject: the image's own transparency is the mask.",) if self.from_alpha else ()
 
 
 @dataclass(frozen=True)

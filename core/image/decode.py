@@ -18,7 +18,7 @@ from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
 from core.errors import CorruptImageError, EmptyImageError
-from core.image import chunks, colour, exif, guards, heif_properties, jpeg, tiff, webp
+from core.image import backdrop, chunks, colour, exif, guards, heif_properties, jpeg, tiff, webp
 from core.image.light import Light, of_code_points
 from core.image.sniff import sniff
 from core.limits import check_bytes
@@ -73,9 +73,10 @@ def decode(data: bytes, *, at_least_px: int | None = None) -> Picture:
 
     Damage outside the pixels (metadata, a checksum, a missing end marker) does not cost the image, but is a warning.
 
-    Where a pixel is fully transparent, ``rgb`` is white, as most viewers show it: editors leave anything there, often
-    the background that was removed, and a network would see it. Where a pixel is partly transparent, ``rgb`` keeps the
-    file's own straight color, because the result is made of it.
+    Where a pixel is fully transparent, ``rgb`` is white, as most viewers show it, or gray or black if the visible
+    pixels resemble white: editors leave anything there, often the background that was removed, and a network would see
+    it. Where a pixel is partly transparent, ``rgb`` keeps the file's own straight color, because the result is made of
+    it.
 
     A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size: libjpeg then skips the high frequencies of each block, which
     at 1/8 takes a third of the time and a 64th of the memory. It still reads every byte, and rejects damaged files as
@@ -112,16 +113,17 @@ def decode(data: bytes, *, at_least_px: int | None = None) -> Picture:
             file.image.close()  # Pillow's own copy: 400 MB of 100 MP
         turn = _UPRIGHT[file.orientation]
         rgb = turn(rgb)
-        alpha = None
+        alpha, behind = None, backdrop.WHITE
         if opacity is not None:
             opacity = turn(opacity)
-            rgb = cv2.copyTo(rgb, opacity, np.full_like(rgb, 255))  # copies where the opacity is not 0
+            behind = backdrop.contrasting(rgb, opacity)
+            rgb = cv2.copyTo(rgb, opacity, np.full_like(rgb, behind))  # copies where the opacity is not 0
             alpha = _as_share(opacity)
     info = file.info
     if info.format == "heic":  # a damaged one can hold an image of another size than its header declares
         height, width = rgb.shape[:2]
         info = replace(info, width=width, height=height)
-    return Picture(rgb, alpha, info, (*file.warnings, *warnings), file.exif)
+    return Picture(rgb, alpha, info, (*file.warnings, *warnings), file.exif, behind)
 
 
 def decode_plane(data: bytes) -> Alpha:

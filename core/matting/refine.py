@@ -81,6 +81,12 @@ class _Plan:
     shrinkage: float
 
 
+def report_of_none(precision: Precision) -> dict[str, Any]:
+    """Return the report of :func:`refine` for an alpha that was not refined."""
+    numbers = {"grid_px": 0, "unexplained": 0.0, "radius_px": 0, "band_share": 0.0, "tiles": 0}
+    return {"precision": precision.value, **numbers, "psf_sigma_px": [0.0, 0.0], "closed_form": [], "warnings": []}
+
+
 def refine(rgb: Rgb, mask: Mask, *, precision: Precision = Precision.HIGH) -> Matte:
     """Solve for alpha in the uncertain band around the mask's edge; outside it the mask decides.
 

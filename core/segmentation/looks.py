@@ -25,11 +25,12 @@ from typing import Final
 import cv2
 import numpy as np
 
+from core.errors import UnknownForegroundError
 from core.segmentation.quality import doubtful, overlap
 from core.segmentation.registry import CLASSICAL, Model
 from core.segmentation.segment import Prepared, conclude, confidence, predict, prepare, prepare_for, shows_subject
 from core.segmentation.sessions import Networks
-from core.types import LookName, Mask, Precision, Rgb, Segmentation
+from core.types import Alpha, LookName, Mask, Precision, Rgb, Segmentation
 
 # Tuned on masks that u2netp made of 110 composites of bench.composites' tune half and of 9 photographs.
 # ``make bench-matting HALF=tune`` measures their effect; docs/explanation/looks.md has the alternatives.
@@ -37,6 +38,9 @@ _UNDECIDED: Final = 0.3  # value of undecided() from which on a mask is merged w
 _SHARPNESS: Final = 8.0  # rate at which a mask's weight falls with that value
 _GAMMA: Final = 0.7  # exponent of the brightened look's values
 _BRIGHTER: Final = np.rint(255 * (np.arange(256) / 255) ** _GAMMA).astype(np.uint8)
+
+_MIN_HIDDEN_SHARE: Final = 0.05
+"""Smallest share of the image that an alpha must hide to be a mask: rounded corners hide less."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Look:
         rgb: the image; None if no look follows.
         earlier: confidences that the earlier looks gave, h x w float32 in [0, 1].
         reduced: the image at the mask's size.
+        prior: the mask to use if no look finds a subject, h x w float32 in [0, 1]; None if there is none.
     """
 
     prepared: Prepared
@@ -58,6 +63,7 @@ class Look:
     rgb: Rgb | None
     earlier: tuple[Mask, ...]
     reduced: Rgb
+    prior: Mask | None = None
 
     @property
     def model(self) -> Model | None:
@@ -70,12 +76,12 @@ class Look:
         return self.rgb is None
 
 
-def segment(rgb: Rgb, model: str, networks: Networks, precision: Precision) -> Segmentation:
+def segment(rgb: Rgb, model: str, networks: Networks, precision: Precision, alpha: Alpha | None = None) -> Segmentation:
     """Return the mask of an image's subject, of all looks that the precision level provides for.
 
-    Args, result and errors are those of :func:`core.segmentation.segment.segment`.
+    Args, result and errors are those of :func:`core.segmentation.segment.segment` and :func:`first`.
     """
-    look = first(rgb, model, networks.source.registry, precision)
+    look = first(rgb, model, networks.source.registry, precision, alpha)
     return complete(look, lambda prepared: predict([prepared], networks)[0])
 
 
@@ -95,7 +101,9 @@ def complete(look: Look, run: Callable[[Prepared], Mask]) -> Segmentation:
     return outcome
 
 
-def first(rgb: Rgb, model: str, registry: Mapping[str, Model], precision: Precision) -> Look:
+def first(
+    rgb: Rgb, model: str, registry: Mapping[str, Model], precision: Precision, alpha: Alpha | None = None
+) -> Look:
     """Prepare the first look.
 
     Args:
@@ -103,21 +111,40 @@ def first(rgb: Rgb, model: str, registry: Mapping[str, Model], precision: Precis
         model: a name in the registry, or ``classical``.
         registry: the networks.
         precision: decides about further looks.
+        alpha: the image's own, H x W float32 in [0, 1], at any scale. It is the mask if no look finds a subject, and
+            if it hides part of the image and shows another.
 
     Raises:
         InvalidOptionsError: there is no such model.
     """
     prepared = prepare(rgb, model, registry)
     once = precision in (Precision.DRAFT, Precision.STANDARD) or model == CLASSICAL
-    return Look(prepared, "first", precision, None if once else rgb, (), prepared.reduced)
+    prior = None if alpha is None else _prior(alpha, prepared.reduced)
+    return Look(prepared, "first", precision, None if once else rgb, (), prepared.reduced, prior)
+
+
+def _prior(alpha: Alpha, reduced: Rgb) -> Mask | None:
+    """Return the alpha at the mask's size, or None if it hides too little to be the mask, or shows no subject."""
+    small = cv2.resize(alpha, reduced.shape[1::-1], interpolation=cv2.INTER_AREA)
+    mask = np.asarray(small.clip(0.0, 1.0), np.float32)
+    return mask if shows_subject(mask) and np.mean(mask < 0.5) >= _MIN_HIDDEN_SHARE else None
 
 
 def follow(look: Look, prediction: Mask) -> Look | Segmentation:
     """Return the next look, or the mask of all looks if this was the last one.
 
     Raises:
-        UnknownForegroundError: no subject was found.
+        UnknownForegroundError: no subject was found, and the image's own alpha shows none.
     """
+    try:
+        return _follow(look, prediction)
+    except UnknownForegroundError:
+        if look.prior is None:
+            raise
+        return replace(conclude(look.model, look.reduced, look.prior), from_alpha=True)
+
+
+def _follow(look: Look, prediction: Mask) -> Look | Segmentation:
     seen = confidence(look.prepared, prediction)
     if look.name == "first":
         return _after_first(look, seen)

@@ -61,7 +61,8 @@ class MaskPart(_Part):
     """Output of segmentation: the mask's key in the work bucket, its size in pixels, model, host, quality and looks.
 
     ``quality`` is None in executions that an earlier version started; Refine then assesses the mask. ``looks`` and
-    ``rejected_looks`` are those of :class:`core.types.Segmentation`; an earlier version made one look.
+    ``rejected_looks`` are those of :class:`core.types.Segmentation`, as is ``from_alpha``; an earlier version made one
+    look.
     """
 
     key: str
@@ -75,6 +76,7 @@ class MaskPart(_Part):
     quality: MaskQuality | None = None
     looks: tuple[LookName, ...] = ("first",)
     rejected_looks: tuple[LookName, ...] = ()
+    from_alpha: bool = False
 
 
 class AlphaPart(_Part):

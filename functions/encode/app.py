@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from core import pipeline
+from core.image.backdrop import WHITE, composed
 from core.image.encode import Encoded
 from core.types import Rgb
 from functions.contracts.job import RefinedJob
@@ -65,7 +66,7 @@ def handler(job: RefinedJob) -> dict[str, Any]:
 
 def background(job: RefinedJob) -> Rgb | None:
     """Return the background image, or None if the job has none."""
-    return STORE.picture(job.background).rgb if job.background else None
+    return composed(STORE.picture(job.background), WHITE) if job.background else None
 
 
 def describe(job: RefinedJob, encoded: Encoded, version_id: str | None, seconds: float) -> Result:

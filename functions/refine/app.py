@@ -38,7 +38,14 @@ def handler(job: SegmentedJob) -> dict[str, Any]:
     mask = STORE.plane(CONFIG.work_bucket, job.segment.mask.key)
     judged = job.segment.mask.quality
     quality = Quality(judged.score, judged.reasons) if judged else None
-    edge = pipeline.refine_edge(picture, mask, job.options.precision_level, job.options.roi, quality)
+    edge = pipeline.refine_edge(
+        picture,
+        mask,
+        job.options.precision_level,
+        job.options.roi,
+        quality,
+        from_alpha=job.segment.mask.from_alpha,
+    )
     STORE.put_plane(CONFIG.work_bucket, job.alpha_key, edge.alpha)
     return {
         "key": job.alpha_key,

@@ -4,6 +4,7 @@ import time
 from typing import Any, Literal
 
 from core import layout
+from core.image.backdrop import composed
 from core.segmentation.looks import Look, complete, first
 from core.segmentation.registry import CLASSICAL
 from core.segmentation.segment import predict, sufficient_px
@@ -32,7 +33,8 @@ def load(job: Job, store: Store, networks: Networks) -> Look:
     registry = networks.source.registry
     region = layout.region(job.options.roi, job.source.width, job.source.height)
     picture = store.picture(job.source, at_least_px=region.at_least_px(sufficient_px(job.model, registry)))
-    return first(region.cut(picture.rgb), job.model, registry, job.options.precision_level)
+    alpha = None if picture.alpha is None else region.cut(picture.alpha)
+    return first(region.cut(composed(picture)), job.model, registry, job.options.precision_level, alpha)
 
 
 def deliver(
@@ -52,7 +54,8 @@ def deliver(
         "quality": segmentation.quality.facts(),
         "looks": list(segmentation.looks),
         "rejected_looks": list(segmentation.rejected_looks),
-        "warnings": [*_model_warnings(segmentation.model), *_host_warnings(job)],
+        "from_alpha": segmentation.from_alpha,
+        "warnings": [*segmentation.warnings, *_model_warnings(segmentation.model), *_host_warnings(job)],
     }
 
 

@@ -19,11 +19,12 @@ from pydantic import BaseModel, Field
 
 from core.errors import BackgroundRemoverError, InvalidRequestError, UnsupportedFormatError
 from core.image import decode, png
+from core.image.backdrop import composed
 from core.segmentation import looks
 from core.segmentation.registry import CLASSICAL
-from core.segmentation.segment import Prepared, finish, predict, prepare, sufficient_px
+from core.segmentation.segment import Prepared, predict, sufficient_px
 from core.segmentation.sessions import Networks
-from core.types import Mask
+from core.types import Mask, Precision
 from functions.contracts.job import Job
 from functions.runtime.config import SegmentationConfig
 from functions.runtime.handler import logger, parse
@@ -109,8 +110,8 @@ class Segmenter:
         """
         registry = self.networks.source.registry
         picture = decode.decode(data, at_least_px=sufficient_px(self.model, registry))
-        prepared = prepare(picture.rgb, self.model, registry)
-        mask = finish(prepared, self._predict(prepared)).mask
+        look = looks.first(composed(picture), self.model, registry, Precision.DRAFT, picture.alpha)
+        mask = looks.complete(look, self._predict).mask
         size = picture.info.width, picture.info.height
         return np.asarray(cv2.resize(cv2.convertScaleAbs(mask, alpha=255), size, interpolation=cv2.INTER_CUBIC))
 

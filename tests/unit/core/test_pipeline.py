@@ -1,16 +1,20 @@
 import io
 import zipfile
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 from PIL.ExifTags import GPS, IFD, Base
 
+from core.errors import UnknownForegroundError
 from core.options import Metadata, Options, OutputFormat
 from core.pipeline import Cutout, remove_background
 from core.segmentation.registry import CLASSICAL
+from core.segmentation.sessions import Networks
+from core.types import Precision
 from tests.conftest import file_of
-from tests.fakes.tiny_networks import without_weights
+from tests.fakes.tiny_networks import Directory, without_weights
 
 
 def cut_out(picture: bytes, **options: object) -> Cutout:
@@ -39,6 +43,59 @@ def test_what_was_transparent_before_stays_transparent(disc_png: bytes) -> None:
     alpha = pixels(cut_out(file_of(picture, "PNG")))[..., 3]
     assert not alpha[:120].any()
     assert alpha[150, 160] == 255
+
+
+def logo(color: tuple[int, int, int]) -> Image.Image:
+    """A disc of one color with a soft edge on transparency; the hidden pixels are purple."""
+    alpha = np.zeros((240, 320), np.uint8)
+    cv2.circle(alpha, (160, 120), 60, 255, -1)
+    alpha = np.asarray(cv2.GaussianBlur(alpha, (0, 0), 3), np.uint8)
+    rgb = np.where(alpha[..., None] > 0, np.uint8(color), np.uint8((90, 0, 90)))
+    return Image.fromarray(np.dstack([rgb, alpha]))
+
+
+@pytest.mark.parametrize("color", [(255, 255, 255), (250, 245, 240), (0, 0, 0), (128, 128, 128), (200, 20, 20)])
+def test_a_logo_on_transparency_keeps_its_colors_and_its_alpha(color: tuple[int, int, int]) -> None:
+    picture = logo(color)
+    rgba = pixels(cut_out(file_of(picture, "PNG")))
+    alpha = np.asarray(picture)[..., 3].astype(int)
+    assert np.abs(rgba[..., 3] - alpha)[alpha > 200].max() <= 2
+    assert (rgba[..., 3] <= alpha).all()
+    assert (rgba[rgba[..., 3] > 0][:, :3] == color).all()
+    assert not rgba[rgba[..., 3] == 0].any(), "hidden colors are in no result"
+
+
+class Blind(Networks):
+    """Networks that see no subject."""
+
+    def predict(self, name: str, pixels: np.ndarray) -> np.ndarray:
+        return np.zeros((len(pixels), *pixels.shape[2:]), np.float32)
+
+
+@pytest.mark.parametrize("roi", [None, "25% 0px 100% 100%"])
+@pytest.mark.parametrize("precision_level", Precision)
+def test_the_own_alpha_is_the_mask_if_no_subject_is_found_and_it_is_said(
+    roi: str | None, precision_level: Precision
+) -> None:
+    data = file_of(logo((200, 20, 20)), "PNG")
+    options = Options(model="u2netp", roi=roi, precision_level=precision_level)
+    cutout = remove_background(data, options, networks=Blind(Directory(), threads=1))
+    rgba = pixels(cutout)
+    alpha = np.array(logo((200, 20, 20)))[..., 3]
+    if roi:
+        alpha[:, :80] = 0
+    assert np.array_equal(rgba[..., 3], alpha)
+    assert (rgba[alpha > 0][:, :3] == (200, 20, 20)).all()
+    assert any("own transparency" in warning for warning in cutout.warnings)
+
+
+def test_an_alpha_that_hides_only_corners_is_no_mask() -> None:
+    picture = Image.new("RGB", (320, 240), (120, 120, 120))
+    alpha = Image.new("L", picture.size, 255)
+    alpha.paste(0, (0, 0, 20, 20))
+    picture.putalpha(alpha)
+    with pytest.raises(UnknownForegroundError):
+        remove_background(file_of(picture, "PNG"), Options(model="u2netp"), networks=Blind(Directory(), threads=1))
 
 
 @pytest.mark.parametrize("format_", OutputFormat)
