@@ -30,18 +30,21 @@ _GROUP_BYTES: Final = 16 << 20
 _PADDING: Final = 4
 """Tiles may cover this many times the image's pixels, beyond 4 MP."""
 
-_SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 255, 256, 257, 258, 259, 262
-_FILL_ORDER, _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _STRIP_ROWS, _STRIP_BYTES = 266, 273, 274, 277, 278, 279
-_PLANAR, _PREDICTOR, _COLOR_MAP, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTES = (
-    284,
-    317,
-    320,
-    322,
-    323,
-    324,
-    325,
-)
-_INK_SET, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _ICC = 332, 338, 339, 34675
+_MIN_TILE_PX: Final = 16
+"""Sides of a tile are multiples of it, by the standard."""
+
+_MOST_GROWTH, _MOST_OVERHEAD_BYTES = 2, 256
+"""No strip or tile grows more than this by compression. Without a bound, each of a million could be the whole file."""
+
+_MOST_STRIPS: Final = 4096
+"""Strips that are decompressed at a time."""
+
+# Tags, as TIFF 6.0 names and numbers them.
+_SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS = 254, 255, 256, 257, 258
+_COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _ORIENTATION, _SAMPLES, _PLANAR = 259, 262, 266, 274, 277, 284
+_STRIP_OFFSETS, _STRIP_ROWS, _STRIP_BYTES = 273, 278, 279
+_TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTES = 322, 323, 324, 325
+_PREDICTOR, _COLOR_MAP, _INK_SET, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _ICC = 317, 320, 332, 338, 339, 34675
 
 _REDUCED_OR_MASK: Final = 1 | 4
 _OLD_REDUCED: Final = 2
@@ -163,6 +166,11 @@ class Page:
         return None
 
     @property
+    def used(self) -> list[int]:
+        """Positions of the samples that are not ignored: the colors, and then the alpha."""
+        return [*range(_COLORS[self.photometric]), *([] if self.alpha is None else [self.alpha])]
+
+    @property
     def premultiplied(self) -> bool:
         """Whether colors are stored multiplied by alpha."""
         return self.alpha is not None and self.extra[self.alpha - self.samples] == _PREMULTIPLIED
@@ -216,30 +224,30 @@ def _main(data: bytes, order: str, big: bool) -> tuple[int, int]:
     """Return the number and the offset of the only page that is neither a reduced version nor a mask."""
     offset = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0]
     seen: list[int] = []
-    mains: list[tuple[int, int]] = []
+    main: tuple[int, int] | None = None
     while offset and offset not in seen:
         if len(seen) == _MAX_PAGES:
             raise ValueError(f"more than {_MAX_PAGES} pages")
         try:
             is_main, following = _kind(data, offset, order, big)
         except (struct.error, ValueError):
-            if not mains:
+            if not main:
                 raise
             break  # damage behind the image
+        if is_main and main:
+            raise animated()
         if is_main:
-            mains.append((len(seen), offset))
+            main = len(seen), offset
         seen.append(offset)
         offset = following
-    if len(mains) > 1:
-        raise animated()
-    if not mains:  # a camera's raw file is a TIFF whose pages are previews
+    if not main:  # a camera's raw file is a TIFF whose pages are previews
         raise UnsupportedFormatError(
             "The TIFF has reduced versions of an image only, as a camera's raw file does",
             field="image.format",
             value="tiff",
             remedy="Develop the raw file to JPEG or TIFF.",
         )
-    return mains[0]
+    return main
 
 
 def _kind(data: bytes, offset: int, order: str, big: bool) -> tuple[bool, int]:
@@ -417,8 +425,8 @@ def _grid(page: Page) -> _Grid:
         width, height = _number(tags, _TILE_WIDTH), _number(tags, _TILE_HEIGHT)
     else:
         width, height = page.width, min(_number(tags, _STRIP_ROWS, page.height), page.height)
-    if not (width and height):
-        raise ValueError("a strip or tile without pixels")
+    if not height or (tiled and min(width, height) < _MIN_TILE_PX):
+        raise ValueError(f"strips or tiles of {width} x {height} pixels")
     columns, rows = -(-page.width // width), -(-page.height // height)
     if tiled and columns * width * rows * height > _PADDING * page.width * page.height + (4 << 20):
         raise ValueError(f"tiles of {width} x {height} pixels")
@@ -435,25 +443,36 @@ def _grid(page: Page) -> _Grid:
 
 
 def _samples(page: Page) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield some rows at a time: the first one, and n x W x samples as stored."""
+    """Yield some rows at a time: the first one, and n x W x samples as stored; of planes, only those that are used."""
     grid = _grid(page)
-    planes = page.samples if page.planar else 1
-    group = 1 if grid.columns > 1 else max(1, _GROUP_BYTES // (grid.row_bytes * grid.height))
+    planes = page.used if page.planar else [0]
+    group = 1
+    if grid.columns == 1:
+        group = min(max(1, _GROUP_BYTES // (grid.row_bytes * grid.height)), _MOST_STRIPS)
     step = max(1, _BAND_PIXELS // page.width)
     for first in range(0, grid.rows, group):
         top, last = first * grid.height, min(first + group, grid.rows)
         height = min(last * grid.height, page.height) - top
-        rows_of = [_decompressed(page, grid, plane, first, last, height) for plane in range(planes)]
+        rows_of = [_decompressed(page, grid, plane, first, last, height) for plane in planes]
         for start in range(0, height, step):
             end = min(start + step, height)
-            bands = []
-            for rows in rows_of:
-                tiles = [
-                    _typed(page, grid.width, rows(column * grid.height + start, column * grid.height + end))
-                    for column in range(grid.columns)
-                ]
-                bands.append(np.concatenate(tiles, axis=1)[:, : page.width] if len(tiles) > 1 else tiles[0])
-            yield top + start, np.concatenate(bands, axis=2) if planes > 1 else bands[0]
+            bands = [_side_by_side(page, grid, rows, start, end) for rows in rows_of]
+            yield top + start, np.concatenate(bands, axis=2) if len(bands) > 1 else bands[0]
+
+
+def _side_by_side(page: Page, grid: _Grid, rows: _Rows, start: int, end: int) -> NDArray[Any]:
+    """Return some rows of a row of tiles, n x W x samples."""
+    if grid.columns == 1:
+        return _typed(page, grid.width, rows(start, end))[:, : page.width]
+    if (start, end) == (0, grid.height):
+        all_rows = rows(0, grid.columns * grid.height)
+    else:
+        all_rows = np.concatenate(
+            [rows(at + start, at + end) for at in range(0, grid.columns * grid.height, grid.height)]
+        )
+    tiles = _typed(page, grid.width, all_rows)
+    tiles = tiles.reshape(grid.columns, end - start, grid.width, -1).transpose(1, 0, 2, 3)
+    return tiles.reshape(end - start, grid.columns * grid.width, -1)[:, : page.width]
 
 
 def _decompressed(page: Page, grid: _Grid, plane: int, first: int, last: int, height: int) -> _Rows:
@@ -469,7 +488,8 @@ def _decompressed(page: Page, grid: _Grid, plane: int, first: int, last: int, he
         if _number(page.tags, _FILL_ORDER, 1) == 2:
             rows = _REVERSED[rows]
         return lambda top, bottom: rows[top:bottom]
-    tiles = [page.data[grid.offsets[tile] : grid.offsets[tile] + grid.sizes[tile]] for tile in chosen]
+    most = _MOST_GROWTH * grid.row_bytes * grid.height + _MOST_OVERHEAD_BYTES
+    tiles = [page.data[grid.offsets[tile] : grid.offsets[tile] + min(grid.sizes[tile], most)] for tile in chosen]
     size = grid.row_bytes, height
     data, directory = _as_gray(page, size, grid.height, tiles)
     image = Image.frombytes("L", size, data, "libtiff", "L", False, directory)
@@ -538,8 +558,9 @@ def _unpacked(rows: NDArray[np.uint8], bits: int, numbers: int) -> NDArray[np.ui
 
 def _band(page: Page, top: int, samples: NDArray[Any]) -> Band:
     """Return colors and alpha at their full range."""
-    alpha_at, colors = page.alpha, samples[:, :, : _COLORS[page.photometric]]
-    alpha = None if alpha_at is None else _full_range(page, samples[:, :, alpha_at])
+    colors, alpha = samples[:, :, : _COLORS[page.photometric]], None
+    if page.alpha is not None:
+        alpha = _full_range(page, samples[:, :, -1 if page.planar else page.alpha])
     if page.photometric == _PALETTE:
         return Band(top, _palette(page)[colors[:, :, 0]], alpha)
     if page.photometric == _LAB:

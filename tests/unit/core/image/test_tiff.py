@@ -3,6 +3,7 @@
 import io
 import lzma
 import struct
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
@@ -456,3 +457,30 @@ def test_subsampled_chroma_is_read(order, compression):
     header = struct.pack(order + "2sHI", *header_of(order, False), start)
     picture = decode(header + part + directory(order, False, tags, start, following=False))
     assert np.abs(picture.rgb[::2, ::2].astype(int) - colors).max() <= 3
+
+
+@pytest.mark.parametrize("layout", [{}, {"rowsperstrip": 700}, {"tile": (1024, 1024)}])
+@pytest.mark.parametrize("planar", [False, True])
+def test_a_large_picture_is_whole(layout, planar):
+    rng = np.random.default_rng(0)
+    pixels = np.repeat(rng.integers(0, 256, (1100, 1, 3), np.uint8), 2100, axis=1)
+    pixels[:, 1050:] ^= 255
+    for compression in (None, "lzw"):
+        file = io.BytesIO()
+        planes = np.moveaxis(pixels, 2, 0) if planar else pixels
+        config = {"planarconfig": "separate" if planar else "contig", "compression": compression}
+        tifffile.imwrite(file, planes, photometric="rgb", metadata=None, **config, **layout)
+        assert np.array_equal(decode(file.getvalue()).rgb, pixels)
+
+
+def test_strips_that_all_name_the_whole_file_take_no_more_memory():
+    kind, count = Kind("minisblack"), 4000
+    padding = bytes(1 << 20)
+    tags = {257: (4, [count]), 278: (4, [1]), 273: (4, [8] * count), 279: (4, [1 << 20] * count)}
+    file = written(kind, samples_of(kind), compression=LZW, tags=tags) + padding
+    tracemalloc.start()
+    picture = decode(file)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert np.array_equal(picture.rgb[0], picture.rgb[-1]) and picture.info.height == count
+    assert peak_bytes < 20_000_000
