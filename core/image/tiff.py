@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from zlib_ng import zlib_ng
 
 from core.errors import UnsupportedFormatError
 from core.image import guards
@@ -51,6 +52,7 @@ _OLD_REDUCED: Final = 2
 
 _UNCOMPRESSED, _PACKBITS = 1, 32773
 _LOSSLESS: Final = {5: "LZW", 8: "Deflate", 32946: "Deflate", 34925: "LZMA", 50000: "Zstandard"}
+_DEFLATE: Final = {8, 32946}
 _OLD_JPEG, _JPEG = 6, 7
 _FAX: Final = {2, 3, 4}
 
@@ -480,20 +482,39 @@ def _decompressed(page: Page, grid: _Grid, plane: int, first: int, last: int, he
     start = plane * grid.rows * grid.columns
     chosen = range(start + first * grid.columns, start + last * grid.columns)
     height = grid.height * len(chosen) if grid.tiled else height
+    fill_order = _number(page.tags, _FILL_ORDER, 1)
     if page.compression == _UNCOMPRESSED:
         rows = np.empty((height, grid.row_bytes), np.uint8)
         for at, tile in enumerate(chosen):
             into = rows[at * grid.height : (at + 1) * grid.height]
             into[:] = np.frombuffer(page.data, np.uint8, into.size, grid.offsets[tile]).reshape(into.shape)
-        if _number(page.tags, _FILL_ORDER, 1) == 2:
+        if fill_order == 2:
             rows = _REVERSED[rows]
         return lambda top, bottom: rows[top:bottom]
     most = _MOST_GROWTH * grid.row_bytes * grid.height + _MOST_OVERHEAD_BYTES
     tiles = [page.data[grid.offsets[tile] : grid.offsets[tile] + min(grid.sizes[tile], most)] for tile in chosen]
     size = grid.row_bytes, height
+    if page.compression in _DEFLATE and len(tiles) == 1 and fill_order == 1:
+        return _inflated(tiles[0], grid.row_bytes)
     data, directory = _as_gray(page, size, grid.height, tiles)
     image = Image.frombytes("L", size, data, "libtiff", "L", False, directory)
     return lambda top, bottom: np.asarray(image.crop((0, top, grid.row_bytes, bottom)))
+
+
+def _inflated(part: bytes, row_bytes: int) -> _Rows:
+    """Return the rows of one strip, which must be read in order: all of a large image's would need twice the memory."""
+    stream, rest = zlib_ng.decompressobj(), part
+
+    def rows(top: int, bottom: int) -> NDArray[np.uint8]:
+        nonlocal rest
+        size = (bottom - top) * row_bytes
+        found = stream.decompress(rest, size)
+        rest = stream.unconsumed_tail
+        if len(found) < size:
+            raise ValueError("a strip that ends early")
+        return np.frombuffer(found, np.uint8).reshape(-1, row_bytes)
+
+    return rows
 
 
 def _as_gray(page: Page, size: tuple[int, int], strip_rows: int, strips: list[bytes]) -> tuple[bytes, int]:
