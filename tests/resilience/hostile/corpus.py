@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 import numpy as np
+import tifffile
 from PIL import Image
 
 from core.errors import (
@@ -174,6 +175,17 @@ def seeds() -> dict[str, bytes]:
     files["png 16 bit"] = png(SIDE_PX, SIDE_PX, 16, 2, noise(16, 3))
     for compression in ("lzw", "adobe_deflate", "jpeg"):
         files[f"tiff {compression}"] = file_of(picture(), "TIFF", compression=f"tiff_{compression}")
+    sixteen_bits = np.asarray(picture("RGBA")).astype(np.uint16) * 257
+    rgba: dict[str, Any] = {"photometric": "rgb", "extrasamples": ["unassalpha"], "metadata": None}
+    for name, options in {
+        "planar 16 bit": {"planarconfig": "separate"},
+        "tiles 16 bit": {"planarconfig": "contig", "tile": (16, 32), "compression": "lzw", "predictor": True},
+        "zstd 16 bit": {"planarconfig": "separate", "compression": "zstd", "byteorder": ">"},
+    }.items():
+        file = io.BytesIO()
+        planes = np.moveaxis(sixteen_bits, 2, 0) if options["planarconfig"] == "separate" else sixteen_bits
+        tifffile.imwrite(file, planes, **rgba, **options)
+        files[f"tiff {name}"] = file.getvalue()
     files["tiff packbits"] = file_of(picture(), "TIFF", compression="packbits")
     return files
 
