@@ -18,6 +18,7 @@ from PIL import Image
 
 from core import errors
 from core.image.decode import decode
+from tests.resilience.hostile.handmade import profile_with
 
 WIDTH, HEIGHT = 50, 37
 LAYOUTS = {"one strip": {"rows": HEIGHT}, "strips": {"rows": 7}, "tiles": {"tile": (16, 32)}}
@@ -114,7 +115,7 @@ def directory(order: str, big: bool, tags: dict[int, tuple[int, list[int]]], sta
     entries, values = b"", b""
     values_at = start + struct.calcsize(order + head + number) + len(tags) * (4 + 2 * widest)
     for tag, (kind, numbers) in sorted(tags.items()):
-        one = struct.pack(f"{order}{len(numbers)}{'IQ'[big] if kind == 4 else 'H'}", *numbers)
+        one = struct.pack(f"{order}{len(numbers)}{'B' if kind == 1 else 'H' if kind == 3 else 'IQ'[big]}", *numbers)
         if len(one) > widest:
             one, values = struct.pack(order + number, values_at + len(values)), values + one
         kind = 16 if big and kind == 4 else kind
@@ -484,3 +485,15 @@ def test_strips_that_all_name_the_whole_file_take_no_more_memory():
     tracemalloc.stop()
     assert np.array_equal(picture.rgb[0], picture.rgb[-1]) and picture.info.height == count
     assert peak_bytes < 20_000_000
+
+
+def test_16_bit_colors_keep_their_precision_up_to_a_linear_profile():
+    linear = b"curv" + bytes(8)
+    profile = profile_with(rTRC=linear, gTRC=linear, bTRC=linear)
+    levels = np.linspace(0, 65535, HEIGHT * WIDTH).round().astype(np.uint16)
+    ramp = levels.reshape(HEIGHT, WIDTH, 1).repeat(3, axis=2)
+    tags = {34675: (1, list(profile))}
+    green = decode(written(Kind("rgb", 16), ramp, ">", planar=True, compression=LZW, rows=7, tags=tags)).rgb[..., 1]
+    light = ramp[..., 1] / 65535
+    expected = 255 * np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    assert np.abs(green - expected).max() <= 1.01
