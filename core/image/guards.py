@@ -13,8 +13,6 @@ from core.errors import (
     BackgroundRemoverError,
     CorruptImageError,
     ImageTooSmallError,
-    UnsupportedFormatError,
-    TooManyPixelsError,
 )
 from core.image import heif
 from core.image.exif import JPEG_PREFIX
