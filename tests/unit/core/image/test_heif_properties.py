@@ -2,7 +2,6 @@ import struct
 from fractions import Fraction
 
 import numpy as np
-import pillow_heif
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,8 +12,6 @@ from core.image import heif_properties
 from core.image.decode import decode
 from tests.conftest import file_of
 from tests.resilience.hostile.handmade import DISPLAY_P3
-
-pillow_heif.register_heif_opener()
 
 WIDTH, HEIGHT = 96, 64
 
