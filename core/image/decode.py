@@ -8,7 +8,6 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, Final
 
 import cv2
@@ -273,9 +272,11 @@ def _open_tiff(data: bytes) -> _File:
     return _File(data, image, info, orientation, (*page.warnings, *warnings), kept)
 
 
-@cache
 def _register_heic() -> None:
-    """Register HEIC with Pillow; the first file that needs libheif loads it."""
+    """Register HEIC with Pillow; the first file that needs libheif loads it.
+
+    For each file, because other libraries register pillow-heif if it is installed: imageio does so for every image.
+    """
     import pi_heif
 
     pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
