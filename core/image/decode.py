@@ -5,7 +5,6 @@ The header is read, and every limit is checked, before a pixel is decoded.
 
 import io
 import re
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -17,7 +16,7 @@ from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
 from core.errors import CorruptImageError, EmptyImageError
-from core.image import backdrop, chunks, colour, exif, guards, heif_properties, jpeg, tiff, webp
+from core.image import backdrop, chunks, colour, exif, guards, heif, jpeg, tiff, webp
 from core.image.light import Light, of_code_points
 from core.image.sniff import sniff
 from core.limits import check_bytes
@@ -183,11 +182,12 @@ def _open(data: bytes) -> _File:
     with guards.typed_errors(format_name):
         guards.check_structure(data, format_name)
         png = chunks.read(data) if format_name == "png" else None
+        properties = heif.read(data) if format_name in {"heic", "avif"} else None
         data, repairs = (png.data, png.warnings) if png else _repaired(data, format_name)
         try:
             image = _opened(data, format_name)
         except ValueError:
-            hidden = heif_properties.without_exif(data) if format_name == "avif" else None
+            hidden = heif.without_exif(data) if format_name == "avif" else None
             if not hidden:
                 raise
             image = _opened(hidden, format_name)  # libavif rejects files whose EXIF data are damaged
@@ -196,7 +196,7 @@ def _open(data: bytes) -> _File:
             image.info.update(png.info)
         guards.check_opened(image, format_name, len(data))
         orientation, warnings = _orientation(image, format_name)
-        light, crop, more = _properties(data, image, png, format_name)
+        light, crop, more = _properties(image, png, properties)
         warnings += (*repairs, *more, *_ignored_segments(image))
         guards.check_size(*image.size)
         width, height = (crop[2] - crop[0], crop[3] - crop[1]) if crop else image.size
@@ -231,19 +231,14 @@ def _ignored_segments(image: Image.Image) -> tuple[str, ...]:
 
 
 def _properties(
-    data: bytes, image: Image.Image, png: chunks.Chunks | None, format_name: str
+    image: Image.Image, png: chunks.Chunks | None, properties: heif.Properties | None
 ) -> tuple[Light | None, tuple[int, int, int, int] | None, tuple[str, ...]]:
     """Return the encoding of colors if there is no ICC profile, the part to show if not all, and warnings."""
     light, crop = (png.light if png else None), None
     warnings = []
-    if format_name in {"heic", "avif"}:
-        properties = heif_properties.Properties()
+    if properties:
         try:
-            properties = heif_properties.primary(data)
-        except (ValueError, struct.error, IndexError):
-            warnings.append("The properties of the image (color, clean aperture) are damaged and were ignored.")
-        try:
-            if format_name == "avif":  # libheif crops, libavif does not
+            if image.format == "AVIF":  # libheif crops, libavif does not
                 crop = properties.crop(*image.size)
         except ValueError:
             warnings.append("The clean aperture is not inside the image and was ignored.")

@@ -1,20 +1,24 @@
-"""Bound the work that the structure of a HEIC or AVIF file makes for its decoder.
+"""Read the boxes of a HEIC or AVIF file: the work that its decoder has, and properties that the decoder does not apply.
 
 An image of these formats can be derived from other images of the file: a grid, an overlay, a copy. Decoders build it
 again for each image that uses it, so that a few nested overlays of kilobytes decode one image thousands of times.
 Turns, mirrors and crops can be repeated, and one coded image can hold many pictures, of which one is shown.
 
-Sources: ISO/IEC 14496-12:2022 (boxes), 23008-12:2022 (HEIF), 14496-15:2022 (HEVC in files), AV1 specification, 5.3.
+Sources: ISO/IEC 14496-12:2022 (boxes, ``clap``, ``colr``), 23008-12:2022 (HEIF), 14496-15:2022 (HEVC in files), AV1
+specification, 5.3.
 """
 
 import struct
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from fractions import Fraction
+from typing import Final, TypeAlias
 
 from core.limits import MAX_PIXELS, MAX_READS, too_many_pixels
 
+_MAX_BOXES: Final = 10_000
+"""Boxes in a box, or in the file."""
 _MAX_TABLE_BYTES: Final = 1 << 20
 _MAX_DEPTH: Final = 8
 _MAX_DECODES: Final = 10_000
@@ -29,9 +33,65 @@ _MAX_PICTURES: Final = 8
 _MAX_SHARED: Final = 4
 
 _TURNS: Final = {b"irot", b"imir", b"clap", b"iscl"}
-_DERIVED, _AUXILIARY = b"dimg", b"auxl"
 _HEVC_PICTURE: Final = range(32)
 _AV1_FRAMES: Final = {3, 6, 7}  # a frame's header alone, also one that shows an earlier frame again; a frame
+_UNSPECIFIED: Final = 2
+
+
+@dataclass(frozen=True)
+class Properties:
+    """Properties of the primary image.
+
+    Attributes:
+        primaries: color primaries, a code point of H.273.
+        transfer: transfer characteristics, a code point of H.273.
+        clap: clean aperture: width, height, and offset of its center from the image's, right and down, in pixels; None
+            if there is none.
+    """
+
+    primaries: int = _UNSPECIFIED
+    transfer: int = _UNSPECIFIED
+    clap: tuple[Fraction, ...] | None = None
+
+    def crop(self, width: int, height: int) -> tuple[int, int, int, int] | None:
+        """Return left, top, right and bottom of the clean aperture, in whole pixels, or None if there is none.
+
+        Raises:
+            ValueError: it is not inside the image.
+        """
+        if self.clap is None:
+            return None
+        across, down, right, below = self.clap
+        left, top = Fraction(width - across) / 2 + right, Fraction(height - down) / 2 + below
+        if left < 0 or top < 0 or across < 1 or down < 1 or left + across > width or top + down > height:
+            raise ValueError("the clean aperture is not inside the image")
+        return int(left), int(top), int(left) + int(across), int(top) + int(down)
+
+
+def read(data: bytes) -> Properties:
+    """Return the properties of the primary image, if decoding it takes a reasonable amount of work.
+
+    Raises:
+        TooManyPixelsError: it has more than ``MAX_PIXELS``.
+        ValueError: it takes more work, or the boxes are damaged.
+    """
+    properties = Properties()
+    try:
+        for meta in _by_name(memoryview(data))[b"meta"]:
+            properties = _read_meta(meta, memoryview(data))
+    except (struct.error, IndexError) as error:
+        raise ValueError(f"damaged boxes: {error}") from error
+    return properties
+
+
+def without_exif(data: bytes) -> bytes | None:
+    """Return the file with its EXIF data hidden from decoders, or None if it has none."""
+    hidden = bytearray(data)
+    for meta in _by_name(memoryview(hidden))[b"meta"]:
+        for kind in _types(_by_name(meta.full()[2])):
+            if bytes(kind[:4]) == b"Exif":
+                kind[:4] = b"free"
+    return None if hidden == data else bytes(hidden)
 
 
 @dataclass
@@ -43,6 +103,8 @@ class _Item:
     length_size: int | None = None
     used: list[int] = field(default_factory=list)
     extents: list[tuple[int, int]] = field(default_factory=list)
+    code_points: tuple[int, int] = (_UNSPECIFIED, _UNSPECIFIED)
+    clap: tuple[Fraction, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,49 +117,160 @@ class _Box:
         (word,) = struct.unpack_from(">I", self.body)
         return word >> 24, word & 0xFFFFFF, self.body[4:]
 
+    def table(self) -> tuple[int, int, memoryview]:
+        """Return the same of a box whose numbers are read one by one.
 
-def check_work(data: bytes) -> None:
-    """Check that decoding the primary image takes a reasonable amount of work.
-
-    Raises:
-        TooManyPixelsError: it has more than ``MAX_PIXELS``.
-        ValueError: it does not, or the boxes that describe the work are damaged.
-    """
-    try:
-        for meta in _boxes(memoryview(data)):
-            if meta.name == b"meta":
-                _check_meta(meta, memoryview(data))
-    except (struct.error, IndexError) as error:
-        raise ValueError(f"damaged boxes: {error}") from error
+        Raises:
+            ValueError: it has too many bytes.
+        """
+        if len(self.body) > _MAX_TABLE_BYTES:
+            raise ValueError(f"a box {self.name!r} of {len(self.body)} bytes")
+        return self.full()
 
 
-def _check_meta(meta: _Box, file: memoryview) -> None:
+def _boxes(body: memoryview) -> Iterator[_Box]:
+    """Yield the boxes of a file or of a box."""
+    at = 0
+    for _ in range(_MAX_BOXES):
+        if len(body) - at < 8:
+            return
+        size, name = struct.unpack_from(">I4s", body, at)
+        start = at + 8
+        if size == 1:
+            (size,) = struct.unpack_from(">Q", body, start)
+            start += 8
+        end = at + size if size else len(body)
+        if end < start:
+            raise ValueError("a box that ends before it starts")
+        yield _Box(name, body[start:end])
+        at = end
+    raise ValueError(f"more than {_MAX_BOXES} boxes")
+
+
+_Boxes: TypeAlias = dict[bytes, list[_Box]]
+
+
+def _by_name(body: memoryview) -> _Boxes:
+    """Return the boxes of a file or of a box by their names."""
+    boxes: _Boxes = defaultdict(list)
+    for box in _boxes(body):
+        boxes[box.name].append(box)
+    return boxes
+
+
+def _read_meta(meta: _Box, file: memoryview) -> Properties:
+    """Check the work for the primary image, and return its properties."""
+    boxes = _by_name(meta.full()[2])
     items: dict[int, _Item] = defaultdict(_Item)
-    primary, idat = 0, memoryview(b"")
-    boxes = list(_boxes(meta.full()[2]))
-    for box in boxes:
-        if box.name == b"pitm":
-            version, _, body = box.full()
-            (primary,) = struct.unpack_from(">I" if version else ">H", body)
-        elif box.name == b"iref":
-            _read_references(box, items)
-        elif box.name == b"iinf":
-            _check_types(box)
-        elif box.name == b"idat":
-            idat = box.body
-    for box in boxes:
-        if box.name == b"iloc":
-            _read_locations(box, items, file, idat)
-    for box in boxes:
-        if box.name == b"iprp":
-            _read_properties(box, items)
-    pixels = items[primary].pixels
-    if pixels > MAX_PIXELS:
-        raise too_many_pixels(str(pixels))
+    primary = 0
+    for pitm in boxes[b"pitm"]:
+        version, _, body = pitm.full()
+        (primary,) = struct.unpack_from(">I" if version else ">H", body)
+    for kind in _types(boxes):
+        bytes(kind).decode()  # pi-heif ends the process for items whose type or content type is no text
+    for iref in boxes[b"iref"]:
+        _read_references(iref, items)
+    for iloc in boxes[b"iloc"]:
+        _read_locations(iloc, items, len(file), sum(len(idat.body) for idat in boxes[b"idat"]))
+    for iprp in boxes[b"iprp"]:
+        _read_properties(_by_name(iprp.body), items)
+    item = items[primary]
+    if item.pixels > MAX_PIXELS:
+        raise too_many_pixels(str(item.pixels))
     decodes, work = _Work(items, file).of(primary)
-    pixels = max(pixels, _SMALL_PIXELS)
-    if decodes > _MAX_DECODES or work > min(_MAX_WORK_PIXELS, _MAX_WORK_PER_PIXEL * pixels):
+    if decodes > _MAX_DECODES or work > min(_MAX_WORK_PIXELS, _MAX_WORK_PER_PIXEL * max(item.pixels, _SMALL_PIXELS)):
         raise ValueError(f"derived from {decodes} images, {work} pixels")
+    return Properties(*item.code_points, item.clap)
+
+
+def _types(boxes: _Boxes) -> Iterator[memoryview]:
+    """Yield for each item its type, of four letters, and the texts that follow: its name and content type."""
+    for iinf in boxes[b"iinf"]:
+        version, _, body = iinf.full()
+        for infe in _by_name(body[4 if version else 2 :])[b"infe"]:
+            version, _, body = infe.full()
+            yield body[6 if version >= 3 else 4 :]
+
+
+def _read_references(iref: _Box, items: dict[int, _Item]) -> None:
+    """Note what each item is derived from, and its auxiliary images, such as its alpha."""
+    version, _, body = iref.table()
+    letter, size = ("I", 4) if version else ("H", 2)
+    for box in _boxes(body):
+        of, count = struct.unpack_from(f">{letter}H", box.body)
+        others = struct.unpack_from(f">{count}{letter}", box.body, size + 2)
+        if box.name == b"dimg":
+            items[of].used += others
+        elif box.name == b"auxl":
+            for other in others:
+                items[other].used.append(of)
+
+
+def _read_locations(iloc: _Box, items: dict[int, _Item], file_bytes: int, idat_bytes: int) -> None:
+    """Note where the bytes of each item are. Few files have bytes that several items share."""
+    version, _, body = iloc.table()
+    sizes = body[0] >> 4, body[0] & 15, body[1] >> 4, body[1] & 15 if version else 0
+    offset_size, length_size, base_size, index_size = sizes
+    words = _Words(body, 2)
+    wide, read = 4 if version >= 2 else 2, 0
+    for _ in range(words.read(wide)):
+        number = words.read(wide)
+        method = words.read(2) & 15 if version else 0
+        words.read(2)
+        base, count = words.read(base_size), words.read(2)
+        for _extent in range(count):
+            words.read(index_size)
+            at, length = base + words.read(offset_size), words.read(length_size)
+            length = length or max(0, (idat_bytes if method == 1 else file_bytes) - at)
+            read += length
+            if read > _MAX_SHARED * file_bytes:
+                raise ValueError(f"images of more than {_MAX_SHARED} times the bytes of the file")
+            if method == 0:
+                items[number].extents.append((at, length))
+
+
+class _Words:
+    """Numbers of different sizes, one after the other."""
+
+    def __init__(self, body: memoryview, at: int) -> None:
+        self._body, self._at = body, at
+
+    def read(self, size: int) -> int:
+        part = self._body[self._at : self._at + size]
+        if len(part) < size:
+            raise IndexError("a box that is too short")
+        self._at += size
+        return int.from_bytes(part, "big")
+
+
+def _read_properties(parts: _Boxes, items: dict[int, _Item]) -> None:
+    """Note the properties of each item."""
+    properties = [box for ipco in parts[b"ipco"] for box in _boxes(ipco.body)]
+    for ipma in parts[b"ipma"]:
+        version, flags, body = ipma.table()
+        words = _Words(body, 0)
+        for _ in range(words.read(4)):
+            number = words.read(4 if version else 2)
+            for _association in range(words.read(1)):  # the highest bit states that the property is essential
+                index = words.read(2) & 0x7FFF if flags & 1 else words.read(1) & 0x7F
+                if 0 < index <= len(properties):
+                    _apply(properties[index - 1], items[number])
+
+
+def _apply(prop: _Box, item: _Item) -> None:
+    item.turns += prop.name in _TURNS
+    if prop.name == b"ispe":
+        width, height = struct.unpack_from(">II", prop.body, 4)
+        item.pixels = max(item.pixels, width * height)
+    elif prop.name == b"colr" and bytes(prop.body[:4]) == b"nclx":
+        item.code_points = struct.unpack_from(">2H", prop.body, 4)
+    elif prop.name == b"clap":
+        ratios = struct.iter_unpack(">2i", prop.body[:32])
+        item.clap = tuple(Fraction(above, below) if below > 0 else Fraction(0) for above, below in ratios)
+    elif prop.name == b"hvcC":
+        item.length_size = (prop.body[21] & 3) + 1
+    elif prop.name == b"av1C":
+        item.length_size = 0
 
 
 class _Work:
@@ -133,123 +306,6 @@ class _Work:
             if pictures > _MAX_PICTURES or self._units_left < 0:
                 raise ValueError(f"an image of more than {_MAX_PICTURES} pictures, or {MAX_READS} units")
         return max(1, pictures)
-
-
-def _boxes(body: memoryview) -> Iterator[_Box]:
-    """Yield the boxes of a file or of a box."""
-    at = 0
-    for _ in range(MAX_READS):
-        if len(body) - at < 8:
-            return
-        size, name = struct.unpack_from(">I4s", body, at)
-        start = at + 8
-        if size == 1:
-            (size,) = struct.unpack_from(">Q", body, start)
-            start += 8
-        end = at + size if size else len(body)
-        if end < start:
-            raise ValueError("a box that ends before it starts")
-        yield _Box(name, body[start:end])
-        at = end
-    raise ValueError(f"more than {MAX_READS} boxes")
-
-
-def _check_table(box: _Box) -> None:
-    if len(box.body) > _MAX_TABLE_BYTES:
-        raise ValueError(f"a box {box.name!r} of {len(box.body)} bytes")
-
-
-def _check_types(iinf: _Box) -> None:
-    """Reject items whose type or content type is no text, for which pi-heif ends the process."""
-    version, _, body = iinf.full()
-    for entry in _boxes(body[4 if version else 2 :]):
-        if entry.name == b"infe":
-            version, _, body = entry.full()
-            bytes(body[6 if version >= 3 else 4 :]).decode()
-
-
-def _read_references(iref: _Box, items: dict[int, _Item]) -> None:
-    """Note what each item is derived from, and its auxiliary images, such as its alpha."""
-    _check_table(iref)
-    version, _, body = iref.full()
-    letter, size = ("I", 4) if version else ("H", 2)
-    for box in _boxes(body):
-        of, count = struct.unpack_from(f">{letter}H", box.body)
-        others = struct.unpack_from(f">{count}{letter}", box.body, size + 2)
-        if box.name == _DERIVED:
-            items[of].used += others
-        elif box.name == _AUXILIARY:
-            for other in others:
-                items[other].used.append(of)
-
-
-def _read_locations(iloc: _Box, items: dict[int, _Item], file: memoryview, idat: memoryview) -> None:
-    """Note where the bytes of each item are. Few files have bytes that several items share."""
-    _check_table(iloc)
-    version, _, body = iloc.full()
-    sizes = body[0] >> 4, body[0] & 15, body[1] >> 4, body[1] & 15 if version else 0
-    offset_size, length_size, base_size, index_size = sizes
-    words = _Words(body, 2)
-    wide, read = 4 if version >= 2 else 2, 0
-    for _ in range(words.read(wide)):
-        number = words.read(wide)
-        method = words.read(2) & 15 if version else 0
-        words.read(2)
-        base, count = words.read(base_size), words.read(2)
-        for _extent in range(count):
-            words.read(index_size)
-            at, length = base + words.read(offset_size), words.read(length_size)
-            source = idat if method == 1 else file
-            length = length or max(0, len(source) - at)
-            read += length
-            if read > _MAX_SHARED * len(file):
-                raise ValueError(f"images of more than {_MAX_SHARED} times the bytes of the file")
-            if method == 0:
-                items[number].extents.append((at, length))
-
-
-class _Words:
-    """Numbers of different sizes, one after the other."""
-
-    def __init__(self, body: memoryview, at: int) -> None:
-        self._body, self._at = body, at
-
-    def read(self, size: int) -> int:
-        part = self._body[self._at : self._at + size]
-        if len(part) < size:
-            raise IndexError("a box that is too short")
-        self._at += size
-        return int.from_bytes(part, "big")
-
-
-def _read_properties(iprp: _Box, items: dict[int, _Item]) -> None:
-    """Note the size of each item, how often it is turned, and how it is coded."""
-    parts = list(_boxes(iprp.body))
-    properties = [box for part in parts if part.name == b"ipco" for box in _boxes(part.body)]
-    for part in parts:
-        if part.name != b"ipma":
-            continue
-        _check_table(part)
-        version, flags, body = part.full()
-        words = _Words(body, 0)
-        for _ in range(words.read(4)):
-            number = words.read(4 if version else 2)
-            for _association in range(words.read(1)):
-                index = words.read(2) & 0x7FFF if flags & 1 else words.read(1) & 0x7F
-                if 0 < index <= len(properties):
-                    _apply(properties[index - 1], items[number])
-
-
-def _apply(prop: _Box, item: _Item) -> None:
-    if prop.name == b"ispe":
-        width, height = struct.unpack_from(">II", prop.body, 4)
-        item.pixels = max(item.pixels, width * height)
-    elif prop.name in _TURNS:
-        item.turns += 1
-    elif prop.name == b"hvcC":
-        item.length_size = (prop.body[21] & 3) + 1
-    elif prop.name == b"av1C":
-        item.length_size = 0
 
 
 def _hevc_pictures(coded: memoryview | bytes, length_size: int) -> Iterator[int]:
