@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -34,6 +35,8 @@ _MAX_ANSWER_BYTES: Final = 1 << 20
 _MAX_UNEXPECTED_CHARS: Final = 2000
 _PERMANENT: Final = {error.__name__: error for error in errors.PermanentError.__subclasses__()}
 _CV_NO_MEMORY: Final = -4
+_NO_MEMORY: Final = re.compile("Memory allocation error: Unspecified|Out of memory")
+"""How libheif and libavif report a failed allocation."""
 _PR_SET_PDEATHSIG: Final = 1
 _RESERVED_BYTES: Final = 400 << 20
 """Memory of the interpreters, the SDK and the parent's copy of the file."""
@@ -255,7 +258,9 @@ def _work(requests: BinaryIO, answers: socket.socket) -> None:
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:
-    return isinstance(error, MemoryError) or getattr(error, "code", None) == _CV_NO_MEMORY
+    if isinstance(error, MemoryError) or getattr(error, "code", None) == _CV_NO_MEMORY:
+        return True
+    return _NO_MEMORY.search(str(error)) is not None
 
 
 def _limit(cpu_s: int, memory_bytes: int) -> None:

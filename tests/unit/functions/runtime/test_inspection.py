@@ -86,6 +86,13 @@ def test_memory_is_limited() -> None:
     assert ends(large, Limits(memory_bytes=60 << 20)).value == "out of memory"
 
 
+@LINUX
+@pytest.mark.parametrize("name, parameters", [("HEIF", {}), ("AVIF", {"speed": 10})])
+def test_a_library_without_memory_does_not_make_a_file_damaged(name: str, parameters: dict[str, int]) -> None:
+    large = file_of(Image.new("RGB", (3000, 3000)), name, **parameters)
+    assert ends(large, Limits(memory_bytes=60 << 20)).value == "out of memory"
+
+
 def test_a_process_that_something_else_ended_is_replaced(inspector: Inspector) -> None:
     data = file_of(picture(), "PNG")
     inspector.inspect(data)
