@@ -54,6 +54,8 @@ _BLOCK_PIXELS: Final = 1 << 17
 """Pixels that are converted at a time: their floats take 1.5 MB."""
 
 _WHITE_NITS, _PEAK_NITS = 203.0, 1000.0
+_STEPS_PER_WHITE: Final = 65535 * _WHITE_NITS / 10_000
+_DARK: Final = np.float32(1e-6)
 _TO_D50: Final = (0.3457, 0.3585)
 _BRADFORD: Final = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
@@ -69,7 +71,7 @@ class Light:
 
     Attributes:
         curves: for one channel or three, a code point of H.273, a gamma, or the curve of an ICC profile.
-        matrix: rows of the matrix from linear RGB to linear sRGB; None for gray.
+        matrix: rows of the matrix from linear RGB to linear sRGB; None for gray and for the primaries of sRGB.
         narrow: whether black is 16/255 and white 235/255, as in video.
         black: the light of the profile's black, which becomes that of sRGB.
     """
@@ -107,7 +109,7 @@ def of_code_points(primaries: int, transfer: int, *, narrow: bool = False) -> Li
     _linear(curve, np.zeros(1))
     if chromaticities is SRGB_PRIMARIES and curve.code == _SRGB_CURVE and not narrow:
         return None
-    return Light((curve,) * 3, _to_srgb(chromaticities), narrow)
+    return Light((curve,), _to_srgb(chromaticities), narrow)
 
 
 def of_gamma(gamma: float | None, chromaticities: Chromaticities | None) -> Light | None:
@@ -118,11 +120,12 @@ def of_gamma(gamma: float | None, chromaticities: Chromaticities | None) -> Ligh
     """
     if gamma is not None and not _GAMMAS[0] <= gamma <= _GAMMAS[1]:
         raise ValueError(f"gamma {gamma}")
-    near = chromaticities is None or np.allclose(chromaticities, SRGB_PRIMARIES, atol=_CHROMATICITY_TOLERANCE, rtol=0)
-    if near and (gamma is None or abs(gamma - _GAMMA_OF_SRGB) <= _GAMMA_TOLERANCE):
+    if chromaticities is None or np.allclose(chromaticities, SRGB_PRIMARIES, atol=_CHROMATICITY_TOLERANCE, rtol=0):
+        chromaticities = SRGB_PRIMARIES
+    if chromaticities is SRGB_PRIMARIES and (gamma is None or abs(gamma - _GAMMA_OF_SRGB) <= _GAMMA_TOLERANCE):
         return None
     curve = Curve(code=_SRGB_CURVE) if gamma is None else Curve(exponent=1 / gamma)
-    return Light((curve,) * 3, _to_srgb(SRGB_PRIMARIES if near else chromaticities or SRGB_PRIMARIES))
+    return Light((curve,), _to_srgb(chromaticities))
 
 
 @lru_cache(maxsize=1)
@@ -158,6 +161,9 @@ def to_srgb(pixels: NDArray[Any], light: Light) -> Rgb:
     HDR is tone-mapped: its white of text and paper, 203 cd/m2, stays below that of sRGB, and highlights up to 1,000
     cd/m2 are compressed into the rest.
     """
+    if light.matrix is None and not light.hdr:
+        encoded = cv2.LUT(pixels, _direct_table(light, pixels.dtype.itemsize))
+        return np.asarray(encoded if pixels.ndim == 3 else cv2.merge([encoded] * 3), np.uint8)
     height, width = pixels.shape[:2]
     rgb = np.empty((height, width, 3), np.uint8)
     rows = max(1, _BLOCK_PIXELS // width)
@@ -167,49 +173,67 @@ def to_srgb(pixels: NDArray[Any], light: Light) -> Rgb:
 
 
 def _block(pixels: NDArray[Any], light: Light) -> Rgb:
-    tables = _tables(light, pixels.dtype.itemsize)
     if pixels.ndim == 2:
-        if light.matrix is None:
-            return np.repeat(_encoded(tables[0][pixels])[..., np.newaxis], 3, axis=-1)
-        pixels = np.broadcast_to(pixels[..., np.newaxis], (*pixels.shape, 3))
-    linear = np.empty(pixels.shape, np.float32)
-    for channel in range(3):
-        linear[..., channel] = tables[channel % len(tables)][pixels[..., channel]]
+        pixels = np.asarray(cv2.merge([pixels] * 3))
+    linear = cv2.LUT(pixels, _light_table(light, pixels.dtype.itemsize))
     if light.hdr == "HLG":
-        luminance = cv2.transform(linear, np.array([[0.2627, 0.6780, 0.0593]], np.float32)).reshape(linear.shape[:2])
-        linear *= np.maximum(luminance, 1e-6)[..., np.newaxis] ** np.float32(0.2) * np.float32(_PEAK_NITS / _WHITE_NITS)
+        luminance = cv2.transform(linear, np.array([[0.2627, 0.6780, 0.0593]], np.float32))
+        linear = _times(linear, cv2.pow(np.maximum(luminance, _DARK), 0.2) * np.float32(_PEAK_NITS / _WHITE_NITS))
     if light.matrix is not None:
-        linear = np.asarray(cv2.transform(linear, np.array(light.matrix, np.float32)), np.float32)
+        linear = cv2.transform(linear, np.array(light.matrix, np.float32))
     if light.hdr:
-        peak = linear.max(axis=-1)
-        linear *= np.interp(peak, *_gains()).astype(np.float32)[..., np.newaxis]
-    return _encoded(linear)
+        peaks = np.maximum(cv2.reduce(linear.reshape(-1, 3), 1, cv2.REDUCE_MAX).reshape(linear.shape[:2]), _DARK)
+        linear = _times(linear, cv2.divide(_compressed(peaks), peaks))
+    return np.asarray(cv2.LUT(_steps(linear), _srgb_table()), np.uint8)
 
 
-def _encoded(linear: NDArray[np.float32]) -> NDArray[np.uint8]:
-    np.clip(linear, 0, 1, out=linear)
-    return _srgb_table()[(linear * np.float32(65535) + np.float32(0.5)).astype(np.uint16)]
+def _steps(linear: Any, per_white: float = 65535.0, black: float = 0.0) -> Any:
+    """Return light above ``black`` in steps, clipped to 0 to 65,535."""
+    flat = linear.reshape(-1)
+    return cv2.addWeighted(flat, per_white, flat, 0, -black * per_white, dtype=cv2.CV_16U).reshape(linear.shape)
+
+
+def _compressed(peaks: Any) -> Any:
+    """Tone-map brightest channels: light up to the knee stays, and more is compressed up to 1 (BT.2390)."""
+    knee, highlights = _tone_curve()
+    return cv2.add(np.minimum(peaks, np.float32(knee)), cv2.LUT(_steps(peaks, _STEPS_PER_WHITE, knee), highlights))
+
+
+def _times(linear: Any, gain: Any) -> Any:
+    """Multiply all channels of each pixel by its gain."""
+    return cv2.multiply(linear, cv2.merge([gain] * 3))
+
+
+def _srgb_of(linear: _Floats) -> NDArray[np.uint8]:
+    """Return the 8-bit values of sRGB for light in [0, 1]."""
+    encoded = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+    values: NDArray[np.uint8] = (encoded * 255 + 0.5).astype(np.uint8)
+    return values
 
 
 @lru_cache(maxsize=1)
 def _srgb_table() -> NDArray[np.uint8]:
-    """Return for linear light in 65,536 steps the 8-bit value of sRGB."""
-    light = np.linspace(0, 1, 65536)
-    encoded = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
-    table: NDArray[np.uint8] = (encoded * 255 + 0.5).astype(np.uint8)
-    return table
+    """Return the 8-bit values of sRGB for linear light in 65,536 steps."""
+    return _srgb_of(np.linspace(0, 1, 65536))
 
 
 @lru_cache(maxsize=2)
-def _tables(light: Light, item_bytes: int) -> list[NDArray[np.float32]]:
-    """Return for each channel the linear light of every stored value."""
+def _direct_table(light: Light, item_bytes: int) -> NDArray[np.uint8]:
+    """Return the value of sRGB for every stored value of each channel: 1 x values x channels."""
+    return _srgb_of(np.clip(_light_table(light, item_bytes).astype(np.float64), 0, 1))
+
+
+@lru_cache(maxsize=2)
+def _light_table(light: Light, item_bytes: int) -> NDArray[np.float32]:
+    """Return the linear light of every stored value of each channel: 1 x values x channels."""
     levels = 256**item_bytes
     values = np.arange(levels) / (levels - 1)
     if light.narrow:
         unit = levels // 256
         values = np.clip((np.arange(levels) / unit - 16) / 219, 0, 1)
-    linear = [(_linear(curve, values) - light.black) / (1 - light.black) for curve in light.curves]
-    return [table.astype(np.float32) for table in linear]
+    curves = light.curves[:1] if len(set(light.curves)) == 1 else light.curves
+    linear = np.stack([_linear(curve, values) for curve in curves], axis=-1)[np.newaxis]
+    return ((linear - light.black) / (1 - light.black)).astype(np.float32)
 
 
 def _linear(curve: Curve, values: _Floats) -> _Floats:
@@ -248,18 +272,18 @@ def _pq_of_nits(nits: _Floats) -> _Floats:
 
 
 @lru_cache(maxsize=1)
-def _gains() -> tuple[_Floats, _Floats]:
-    """Return brightest channels, as multiples of white, and the factor of each that brings it below 1 (BT.2390)."""
+def _tone_curve() -> tuple[float, NDArray[np.float32]]:
+    """Return the knee, and what light above it adds to it, for each of 65,536 steps."""
     peak, white = (float(_pq_of_nits(np.array(nits))) for nits in (_PEAK_NITS, _WHITE_NITS))
-    signal = np.linspace(0.02, 1, 1000)
     most = white / peak
-    knee = 1.5 * most - 0.5
-    t = np.maximum((signal - knee) / (1 - knee), 0)
-    spline = (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee) + (-2 * t**3 + 3 * t**2) * most
-    mapped = np.where(signal < knee, signal, spline)
+    start = 1.5 * most - 0.5
+    signal = np.linspace(start, 1, 1000)
+    t = (signal - start) / (1 - start)
+    mapped = (2 * t**3 - 3 * t**2 + 1) * start + (t**3 - 2 * t**2 + t) * (1 - start) + (-2 * t**3 + 3 * t**2) * most
     before, after = _nits_of_pq(signal * peak) / _WHITE_NITS, _nits_of_pq(mapped * peak) / _WHITE_NITS
-    above = before[-1] * np.array([1.5, 2, 4, 10])
-    return np.append(before, above), np.append(after / before, 1 / above)
+    knee = float(before[0])
+    light = knee + np.arange(65536) / _STEPS_PER_WHITE
+    return knee, (np.interp(light, before, after) - knee).astype(np.float32)
 
 
 def _xyz(x: float, y: float) -> _Floats:
@@ -279,12 +303,14 @@ def _adapted(white: _Floats, to: _Floats) -> _Floats:
     return adapted
 
 
-def _to_srgb(chromaticities: Chromaticities) -> tuple[tuple[float, ...], ...]:
-    """Return the matrix from linear RGB of these primaries to linear sRGB.
+def _to_srgb(chromaticities: Chromaticities) -> tuple[tuple[float, ...], ...] | None:
+    """Return the matrix from linear RGB of these primaries to linear sRGB, or None for those of sRGB.
 
     Raises:
         ValueError: the chromaticities are not those of three colors around a white.
     """
+    if chromaticities == SRGB_PRIMARIES:
+        return None
     try:
         with np.errstate(all="ignore"):
             white, xyz = _to_xyz(chromaticities)

@@ -115,6 +115,14 @@ def test_saturated_hdr_keeps_its_hue():
     assert red > green > blue > 0
 
 
+def test_light_above_the_peak_keeps_the_ratio_of_its_channels():
+    stated = light.of_code_points(1, 16)
+    assert stated is not None
+    nits_3000_1500_750 = np.full((1, 1, 3), (57_113, 52_170, 47_218), np.uint16)
+    found = light.to_srgb(nits_3000_1500_750, stated)[0, 0]
+    assert np.abs(found - [255, srgb(0.5), srgb(0.25)]).max() <= 1
+
+
 @pytest.mark.parametrize("code_points", [(0, 13), (3, 13), (99, 13), (1, 3), (12, 0), (12, 19)])
 def test_unknown_code_points_are_refused(code_points):
     with pytest.raises(ValueError, match="unknown"):
