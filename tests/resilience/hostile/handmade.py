@@ -1,5 +1,6 @@
 """Files and parts of files as no library would write them: PNG, TIFF, JPEG and colour profiles by hand."""
 
+import itertools
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -145,6 +146,21 @@ def cmyk_profile() -> bytes:
     grid = b"".join(bytes((0 if k else 255, 128, 128)) for _cmy in range(8) for k in (0, 1))
     matrix = struct.pack(">9i", *(65536 * v for v in (1, 0, 0, 0, 1, 0, 0, 0, 1)))
     table = b"mft1\0\0\0\0" + bytes((4, 3, 2, 0)) + matrix + ramp8 * 4 + grid + ramp8 * 3
+    return _table_profile(b"prtr", b"CMYK", b"Lab ", table)
+
+
+def linear_table_profile() -> bytes:
+    """An RGB profile of linear light in the primaries of sRGB, as a table of its eight corners."""
+    primaries = ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410))
+    corners = (itertools.compress(primaries, rgb) for rgb in itertools.product((0, 1), repeat=3))
+    grid = [round(32768 * sum(channel)) for corner in corners for channel in zip((0, 0, 0), *corner, strict=True)]
+    matrix = struct.pack(">9i", *(65536 * v for v in (1, 0, 0, 0, 1, 0, 0, 0, 1)))
+    ramps = struct.pack(">6H", *(0, 65535) * 3)
+    table = b"mft2\0\0\0\0" + bytes((3, 3, 2, 0)) + matrix + struct.pack(">2H", 2, 2) + ramps
+    return _table_profile(b"scnr", b"RGB ", b"XYZ ", table + struct.pack(">24H", *grid) + ramps)
+
+
+def _table_profile(device: bytes, space: bytes, connection: bytes, table: bytes) -> bytes:
     white = xyz(0.9642, 1.0, 0.8249)
     tags = [(b"A2B0", table), (b"wtpt", white)]
     offset, directory, body = 128 + 4 + 12 * len(tags), b"", b""
@@ -152,7 +168,7 @@ def cmyk_profile() -> bytes:
         content = content.ljust(-(-len(content) // 4) * 4, b"\0")
         directory += struct.pack(">4sII", name, offset + len(body), len(content))
         body += content
-    header = struct.pack(">I4sI4s4s4s", offset + len(body), b"test", 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    header = struct.pack(">I4sI4s4s4s", offset + len(body), b"test", 0x02400000, device, space, connection)
     header += struct.pack(">6H4s", 2000, 1, 1, 0, 0, 0, b"acsp") + bytes(28) + white[8:]
     return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + directory + body
 

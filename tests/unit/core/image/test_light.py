@@ -9,7 +9,7 @@ from PIL import Image, ImageCms
 
 from core.image import light
 from core.image.colour import deep_to_srgb
-from tests.resilience.hostile.handmade import DISPLAY_P3, cmyk_profile, profile_with, xyz
+from tests.resilience.hostile.handmade import DISPLAY_P3, cmyk_profile, linear_table_profile, profile_with, xyz
 
 # Colorants adapted to D50, as published for ICC profiles (Lindbloom; BT.2020 by the same method).
 COLORANTS = {
@@ -182,3 +182,14 @@ def test_other_profiles_are_left_to_littlecms():
     rgb, warnings = deep_to_srgb(np.full((16, 16, 3), 128 * 257, np.uint16), cmyk_profile())
     assert (rgb == 128).all()
     assert any("color profile" in warning for warning in warnings)
+
+
+def test_levels_lost_to_a_profile_of_tables_cause_a_warning():
+    """LittleCMS takes 8 bits through Pillow."""
+    ramp = np.tile(np.arange(65536, dtype=np.uint16).reshape(256, 256, 1), (1, 1, 3))
+    found, warnings = deep_to_srgb(ramp, linear_table_profile())
+    expected = [srgb(level / 65535) for level in range(65536)]
+    assert np.abs(found.reshape(-1, 3) - np.array(expected)[:, None]).mean() < 1
+    [warning] = warnings
+    assert "8 of the image's 16 bits" in warning
+    assert deep_to_srgb(ramp, DISPLAY_P3)[1] == ()
