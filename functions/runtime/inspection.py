@@ -1,8 +1,9 @@
 """Decode an untrusted image in a process of its own, under limits of CPU time and memory that end only that process.
 
-Validate does it before any other stage decodes the same bytes with the same code, so it needs the facts and not the
-pixels, which stay in the child. The child is kept for the next image. It has no AWS credentials in its environment, and
-answers in JSON, so that a file that takes it over gains neither.
+Validate does it before any other stage decodes the same bytes with the same code, and a SageMaker endpoint before it
+decodes an image that was sent straight to it. They need the facts and not the pixels, which stay in the child. The
+child is kept for the next image. It has no AWS credentials in its environment, and answers in JSON, so that a file that
+takes it over gains neither.
 
 A pair of sockets connects the two, because Lambda has neither ``/dev/shm`` nor semaphores. The child ends with its
 parent: at the end of file of its socket, and on Linux by a signal even while it decodes.

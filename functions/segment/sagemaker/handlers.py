@@ -28,6 +28,7 @@ from core.types import Mask, Precision
 from functions.contracts.job import Job
 from functions.runtime.config import SegmentationConfig
 from functions.runtime.handler import logger, parse
+from functions.runtime.inspection import Inspector
 from functions.runtime.store import Store
 from functions.segment.task_tokens import TaskTokens
 from functions.segment.work import deliver, load
@@ -35,6 +36,8 @@ from functions.segment.work import deliver, load
 _JSON: Final = "application/json"
 _PNG: Final = "image/png"
 _IMAGES: Final = ("image/", "application/x-image", "application/octet-stream")
+
+INSPECTOR: Final = Inspector()
 
 GrayImage = NDArray[np.uint8]
 """H x W, uint8: 0 is background, 255 is foreground."""
@@ -106,8 +109,10 @@ class Segmenter:
         """Return the mask of one look at an image, resized to the image's size by bicubic interpolation.
 
         Raises:
-            BackgroundRemoverError: see :func:`core.image.decode.decode` and :func:`core.segmentation.segment.segment`.
+            BackgroundRemoverError: see :meth:`functions.runtime.inspection.Inspector.inspect` and
+                :func:`core.segmentation.segment.segment`.
         """
+        INSPECTOR.inspect(data)  # Validate has not
         registry = self.networks.source.registry
         picture = decode.decode(data, at_least_px=sufficient_px(self.model, registry))
         look = looks.first(composed(picture), self.model, registry, Precision.DRAFT, picture.alpha)

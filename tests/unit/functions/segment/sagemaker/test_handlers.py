@@ -16,6 +16,7 @@ from PIL import Image
 
 from core.errors import (
     CorruptImageError,
+    DecodingLimitError,
     GpuUnavailableError,
     InvalidRequestError,
     SourceNotFoundError,
@@ -27,7 +28,9 @@ from core.segmentation.segment import segment
 from core.segmentation.sessions import Networks
 from core.types import Mask, Picture
 from functions.contracts.job import Job, StoredObject
+from functions.runtime.inspection import Inspector, Limits
 from functions.runtime.weights import ModelSource
+from functions.segment.sagemaker import handlers
 from functions.segment.sagemaker.handlers import (
     AsyncRequest,
     JobContext,
@@ -238,6 +241,12 @@ def test_a_mask_has_the_size_of_the_upright_image_at_any_decoded_size(disc_png: 
 def test_a_damaged_image_is_rejected(disc_png: bytes) -> None:
     with pytest.raises(CorruptImageError):
         transform(segmenter(), disc_png[:5000], "image/png")
+
+
+def test_decoding_an_image_is_limited(disc_png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers, "INSPECTOR", Inspector(Limits(wall_s=0.001)))
+    with pytest.raises(DecodingLimitError):
+        transform(segmenter(), disc_png, "image/png")
 
 
 def test_the_type_of_an_image_is_detected_from_its_content() -> None:
