@@ -26,7 +26,7 @@ SLOW = pytest.mark.slow
 SLOW_SHARDS = 8
 MAX_CPU_S = 30
 """CPU time of a file. Without its bound, each hostile construct takes minutes, or would in a larger file."""
-FAST_DAMAGED, DAMAGED = range(300), range(20_000)
+FAST_DAMAGED, DAMAGED = range(200), range(20_000)
 
 
 SLOW_NAMES = (

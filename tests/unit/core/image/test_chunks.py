@@ -199,6 +199,7 @@ def test_the_search_after_wrong_lengths_ends():
         decode(png_around(WIDTH, HEIGHT, 8, 0, wrong, PIXELS))
 
 
+@pytest.mark.slow
 def test_compressed_metadata_cannot_fill_the_memory():
     bomb = zlib.compress(bytes(200_000_000), 9)
     texts = [png_chunk(b"zTXt", b"Comment\0\0" + bomb), png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + bomb)]
@@ -278,6 +279,7 @@ def test_16_bits_of_a_linear_profile_keep_all_levels():
     assert len(np.unique(decode(stored_png(ramp, 16, 2, False, LINEAR)).rgb)) == 256
 
 
+@pytest.mark.slow
 def test_a_large_deep_picture_is_whole():
     pixels = np.repeat(np.random.default_rng(0).integers(1, 65536, (2501, 1, 4), np.uint16), 2000, axis=1)
     ok, encoded = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
@@ -301,7 +303,7 @@ def test_one_frame_of_an_animation_is_read_and_several_are_refused():
     damage=st.lists(st.tuples(st.integers(8, 10_000), st.binary(min_size=1, max_size=4)), min_size=1, max_size=4),
     end=st.none() | st.integers(0, 10_000),
 )
-@settings(max_examples=200)
+@settings(max_examples=60)
 def test_damaged_files_are_read_or_refused_with_a_typed_error(damage, end):
     extra = [ICC, P3, TEXT, png_chunk(b"tRNS", bytes(6)), png_chunk(b"eXIf", TURNED), LINEAR]
     data = bytearray(stored_png(np.zeros((16, 16, 3), int), 16, 2, False, *extra))

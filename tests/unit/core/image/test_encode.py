@@ -359,7 +359,7 @@ def threads():
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-@pytest.mark.parametrize("output", ["cutout", "mask"])
+@pytest.mark.parametrize("output", ["cutout", pytest.param("mask", marks=pytest.mark.slow)])
 def test_the_bytes_do_not_depend_on_the_number_of_threads(format_, output, threads):
     rgb = np.tile(photograph(), (8, 6, 1))
     alpha = np.tile(disc(), (8, 6))

@@ -240,6 +240,7 @@ def test_many_values_in_the_same_bytes_cannot_fill_the_memory() -> None:
     end=st.none() | st.integers(0, 2000),
     policy=st.sampled_from(Metadata),
 )
+@settings(max_examples=50)
 def test_damaged_data_end_in_a_sound_block_or_are_refused(
     order: str, damage: list[tuple[int, bytes]], end: int | None, policy: Metadata
 ) -> None:
