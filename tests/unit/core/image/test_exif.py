@@ -233,14 +233,13 @@ def test_many_values_in_the_same_bytes_cannot_fill_the_memory() -> None:
     assert peak_bytes < 1_000_000
 
 
-@settings(max_examples=300)
+@settings(max_examples=80)
 @given(
     order=st.sampled_from(list(ORDERS)),
     damage=st.lists(st.tuples(st.integers(0, 2000), st.binary(min_size=1, max_size=4)), max_size=5),
     end=st.none() | st.integers(0, 2000),
     policy=st.sampled_from(Metadata),
 )
-@settings(max_examples=50)
 def test_damaged_data_end_in_a_sound_block_or_are_refused(
     order: str, damage: list[tuple[int, bytes]], end: int | None, policy: Metadata
 ) -> None:
