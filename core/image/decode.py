@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.ExifTags import Base
 from PIL.GifImagePlugin import GifImageFile
 
 from core.errors import CorruptImageError, EmptyImageError
@@ -262,6 +263,7 @@ def _open_tiff(data: bytes) -> _File:
         if page.by_pillow:
             image, orientation = Image.open(guards.BoundedReader(data), formats=["TIFF"]), 1  # Pillow turns it
             image.seek(page.number)
+            image.getexif()[Base.Orientation] = page.orientation  # Pillow itself ignores one of type BYTE
         kept, warnings = _exif(data) if data[2:4] in {b"*\0", b"\0*"} else (None, ())
     info = ImageInfo("tiff", width, height, len(data))
     return _File(data, image, info, orientation, (*page.warnings, *warnings), kept)

@@ -45,7 +45,8 @@ _SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS = 254, 255, 256, 257, 2
 _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _ORIENTATION, _SAMPLES, _PLANAR = 259, 262, 266, 274, 277, 284
 _STRIP_OFFSETS, _STRIP_ROWS, _STRIP_BYTES = 273, 278, 279
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTES = 322, 323, 324, 325
-_PREDICTOR, _COLOR_MAP, _INK_SET, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _ICC = 317, 320, 332, 338, 339, 34675
+_PREDICTOR, _COLOR_MAP, _INK_SET, _DOT_RANGE, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 317, 320, 332, 336, 338, 339
+_ICC: Final = 34675
 
 _REDUCED_OR_MASK: Final = 1 | 4
 _OLD_REDUCED: Final = 2
@@ -140,8 +141,12 @@ class Page:
     @property
     def orientation(self) -> int:
         """EXIF orientation, 1 to 8."""
-        value = self.tags.get(_ORIENTATION, 1)
-        return value if value in range(1, 9) else 1
+        return self._orientation if self._orientation in range(1, 9) else 1
+
+    @property
+    def _orientation(self) -> Any:
+        stored = self.tags.get(_ORIENTATION, 1)
+        return stored[0] if isinstance(stored, tuple | bytes) and stored else stored
 
     @property
     def icc(self) -> bytes | None:
@@ -168,6 +173,12 @@ class Page:
         return None
 
     @property
+    def dots(self) -> tuple[int, int] | None:
+        """The numbers for no ink and full ink (``DotRange``), or None for 0 and the largest."""
+        first, last = (*_numbers(self.tags, _DOT_RANGE), 0, 255)[:2] if self.photometric == _CMYK else (0, 255)
+        return None if first == 0 and last in {255, 65535, (1 << self.bits) - 1} else (first, last)
+
+    @property
     def used(self) -> list[int]:
         """Positions of the samples that are not ignored: the colors, and then the alpha."""
         return [*range(_COLORS[self.photometric]), *([] if self.alpha is None else [self.alpha])]
@@ -180,13 +191,15 @@ class Page:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is ignored, one sentence each."""
-        ignored = len(self.extra) - (self.alpha is not None)
-        if not ignored:
-            return ()
-        return (
-            f"The TIFF has {ignored} extra channel{'s' if ignored > 1 else ''} of no declared meaning (ExtraSamples 0),"
-            " ignored. If it is transparency, save it as alpha.",
-        )
+        found = []
+        if ignored := len(self.extra) - (self.alpha is not None):
+            found.append(
+                f"The TIFF has {ignored} extra channel{'s' if ignored > 1 else ''} of no declared meaning "
+                "(ExtraSamples 0), ignored. If it is transparency, save it as alpha."
+            )
+        if self._orientation not in range(9):
+            found.append("The orientation of the TIFF is invalid: the image is taken as upright.")
+        return tuple(found)
 
     def bands(self) -> Iterator[Band]:
         """Decode the page, some rows at a time.
@@ -277,26 +290,25 @@ def _kind(data: bytes, offset: int, order: str, big: bool) -> tuple[bool, int]:
 
 
 def _number(tags: ImageFileDirectory_v2, tag: int, default: int | None = None) -> int:
-    value = tags.get(tag, default)
-    if isinstance(value, tuple) and value:
-        value = value[0]
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"tag {tag} is {value!r:.40}")
+    values = _numbers(tags, tag)
+    value = values[0] if values else default
+    if value is None or value < 0:
+        raise ValueError(f"tag {tag} is {value}")
     return value
 
 
 def _numbers(tags: ImageFileDirectory_v2, tag: int) -> tuple[int, ...]:
     value = tags.get(tag, ())
-    value = value if isinstance(value, tuple) else (value,)
+    value = value if isinstance(value, tuple | bytes) else (value,)  # numbers of type BYTE are bytes
     if not all(isinstance(one, int) for one in value):
         raise ValueError(f"tag {tag} has other values than integers")
-    return value
+    return tuple(value)
 
 
 def _page(data: bytes, order: str, tags: ImageFileDirectory_v2, number: int) -> Page:
     """Gather the tags that say how samples are stored."""
     compression = _number(tags, _COMPRESSION, _UNCOMPRESSED)
-    photometric = _YCBCR if compression == _OLD_JPEG else _number(tags, _PHOTOMETRIC, _WHITE_IS_ZERO)
+    photometric = _YCBCR if compression == _OLD_JPEG else _photometric(tags, compression)
     if photometric not in _COLORS:
         raise _refused(_FOREIGN.get(photometric, f"of PhotometricInterpretation {photometric}"))
     jpeg_colors = 3 if compression in {_OLD_JPEG, _JPEG} and photometric in {_RGB, _YCBCR} else 1
@@ -334,6 +346,18 @@ def _page(data: bytes, order: str, tags: ImageFileDirectory_v2, number: int) -> 
     )
 
 
+def _photometric(tags: ImageFileDirectory_v2, compression: int) -> int:
+    """Return what the samples mean; if the tag is missing, what libtiff takes."""
+    if _PHOTOMETRIC in tags:
+        return _number(tags, _PHOTOMETRIC)
+    if compression in _FAX:
+        return _WHITE_IS_ZERO
+    colors = _number(tags, _SAMPLES, 1) - len(_numbers(tags, _EXTRA_SAMPLES))
+    if compression == _JPEG or colors not in {1, 3}:
+        raise _refused(f"of no declared PhotometricInterpretation, {colors} per pixel")
+    return _RGB if colors == 3 else _BLACK_IS_ZERO
+
+
 def _refused(found: str) -> UnsupportedFormatError:
     return UnsupportedFormatError(
         f"The TIFF's pixels are {found}: not supported",
@@ -362,6 +386,8 @@ def _check(page: Page) -> None:
         raise _refused(f"L*a*b* of {bits} bits")
     if photometric == _CMYK and _number(page.tags, _INK_SET, 1) != 1:
         raise _refused("inks other than CMYK")
+    if page.dots and (page.dots[0] == page.dots[1] or len(_numbers(page.tags, _DOT_RANGE)) > 2 or page.by_pillow):
+        raise _refused("CMYK of an unusual DotRange")
     if not set(page.extra) <= {_UNSPECIFIED, _PREMULTIPLIED, _STRAIGHT, _COREL_STRAIGHT}:
         raise _refused(f"extra samples of kinds {page.extra}")
     if page.premultiplied and photometric not in {_BLACK_IS_ZERO, _RGB, _CMYK}:
@@ -590,7 +616,7 @@ def _band(page: Page, top: int, samples: NDArray[Any]) -> Band:
             chroma = (colors[:, :, 1:].astype(np.uint16).view(np.int16) / np.float32(256)).round().clip(-128, 127)
             colors = np.concatenate([lightness, chroma], axis=2).astype(np.int16).astype(np.uint8)
         return Band(top, np.ascontiguousarray(colors), alpha)
-    pixels = _full_range(page, colors)
+    pixels = _full_range(page, colors, page.dots)
     if page.photometric == _WHITE_IS_ZERO:
         pixels = ~pixels
     if alpha is not None and page.premultiplied:
@@ -600,16 +626,17 @@ def _band(page: Page, top: int, samples: NDArray[Any]) -> Band:
     return Band(top, pixels, alpha)
 
 
-def _full_range(page: Page, numbers: NDArray[Any]) -> NDArray[Any]:
-    """Scale to 0 to 255 if there are at most 8 bits, else to 0 to 65535."""
+def _full_range(page: Page, numbers: NDArray[Any], stored: tuple[int, int] | None = None) -> NDArray[Any]:
+    """Scale a range of stored numbers to 0 to 255 if there are at most 8 bits, else to 0 to 65535."""
     if page.floating:
         if not (numbers.min() >= 0 and numbers.max() <= 1):  # also true for NaN
             raise _refused("floating-point numbers outside [0, 1], for which white is not defined")
         return (numbers.astype(np.float32) * 65535 + 0.5).astype(np.uint16)
     kind: type[Any] = np.uint8 if page.bits <= 8 else np.uint16
-    if page.bits in {8, 16}:
+    if page.bits in {8, 16} and not stored:
         return np.ascontiguousarray(numbers, kind)
-    levels = np.arange(1 << page.bits) * (np.iinfo(kind).max / ((1 << page.bits) - 1))
+    first, last = stored or (0, (1 << page.bits) - 1)
+    levels = np.clip((np.arange(1 << page.bits) - first) / (last - first), 0, 1) * np.iinfo(kind).max
     return np.asarray((levels + 0.5).astype(kind)[numbers])
 
 

@@ -21,6 +21,7 @@ from core.image.decode import decode
 from tests.resilience.hostile.handmade import profile_with
 
 WIDTH, HEIGHT = 50, 37
+BLACK = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
 LAYOUTS = {"one strip": {"rows": HEIGHT}, "strips": {"rows": 7}, "tiles": {"tile": (16, 32)}}
 RAW, LZW, DEFLATE = 1, 5, 8
 ENCODERS: dict[int, Callable[..., Any]] = {
@@ -308,6 +309,7 @@ def test_damage_behind_the_main_page_does_not_cost_the_picture():
         (Kind("rgb"), {"tags": {339: (3, [2, 2, 2])}}, "signed"),
         (Kind("rgb"), {"tags": {258: (3, [5, 6, 5])}}, "different types"),
         (Kind("separated"), {"tags": {332: (3, [2])}}, "inks other than CMYK"),
+        (Kind("separated"), {"tags": {336: (3, [9, 9])}}, "DotRange"),
         (Kind("minisblack"), {"tags": {262: (3, [32803])}}, "raw data of a camera"),
         (Kind("minisblack"), {"tags": {262: (3, [4])}}, "a transparency mask"),
         (Kind("minisblack"), {"tags": {259: (3, [34712])}}, "compression 34712"),
@@ -322,6 +324,44 @@ def test_what_has_no_defined_colors_is_refused_by_name(kind, options, found):
     with pytest.raises(errors.UnsupportedFormatError, match=found) as caught:
         decode(written(kind, samples, **options))
     assert caught.value.field == "image.format"
+
+
+@pytest.mark.parametrize("type_", [1, 3, 4])
+@pytest.mark.parametrize("photometric", [2, 6])
+def test_the_orientation_may_have_any_type_of_integer(photometric, type_):
+    kind = Kind("rgb")
+    tags = {262: (3, [photometric]), 530: (3, [1, 1])}
+    upright = decode(written(kind, samples_of(kind), ">", tags=tags)).rgb
+    turned = decode(written(kind, samples_of(kind), ">", tags=tags | {274: (type_, [6])}))
+    assert np.array_equal(turned.rgb, np.rot90(upright, -1))
+    assert (turned.info.width, turned.info.height) == (HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("stored", [9, 300])
+def test_an_orientation_that_does_not_exist_is_a_warning(stored):
+    kind = Kind("rgb")
+    picture = decode(written(kind, samples_of(kind), tags={274: (3, [stored])}))
+    assert np.array_equal(picture.rgb, samples_of(kind))
+    assert any("orientation" in warning for warning in picture.warnings)
+
+
+@pytest.mark.parametrize("name", ["minisblack", "rgb"])
+def test_without_a_meaning_samples_are_taken_as_libtiff_takes_them(name):
+    kind = Kind(name)
+    assert np.array_equal(decode(written(kind, samples_of(kind), tags={262: (3, [])})).rgb - samples_of(kind), BLACK)
+    with pytest.raises(errors.UnsupportedFormatError, match="no declared PhotometricInterpretation"):
+        decode(written(Kind("separated"), samples_of(Kind("separated")), tags={262: (3, [])}))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("dots", [(0, 1), (0.06, 0.92), (1, 0)])
+def test_inks_are_stored_in_their_dot_range(dots, bits):
+    kind, white = Kind("separated", bits), (1 << bits) - 1
+    first, last = (round(dot * white) for dot in dots)
+    samples = samples_of(kind)
+    inks = np.clip((samples.astype(float) - first) / (last - first), 0, 1)
+    rgb = decode(written(kind, samples, ">", tags={336: (3, [first, last])})).rgb
+    assert np.abs(rgb - 255 * (1 - inks[..., :3]) * (1 - inks[..., 3:])).max() <= 1.6
 
 
 def test_a_fourth_sample_of_rgb_without_a_kind_is_alpha():
