@@ -22,7 +22,8 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -87,6 +88,8 @@ class Inspector:
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits or function_limits()
         self._lock = threading.Lock()
+        # Linux ends a child with the thread that started it, and callers' threads are short.
+        self._starter = ThreadPoolExecutor(1)
         self._child: _Child | None = None
 
     def start(self) -> None:
@@ -128,7 +131,7 @@ class Inspector:
     def _running(self) -> "_Child":
         if self._child is not None and not self._child.alive:
             self._stop()
-        self._child = self._child or _Child()
+        self._child = self._child or self._starter.submit(_Child).result()
         return self._child
 
     def _stop(self) -> int | None:
@@ -220,12 +223,15 @@ def _read(text: bytes) -> Inspected:
     try:
         answer = json.loads(text)
         if "info" in answer:
-            return Inspected(ImageInfo(**answer["info"]), tuple(map(str, answer["warnings"])))
+            info = ImageInfo(**answer["info"])
+            if [type(fact) for fact in astuple(info)] != [str, int, int, int]:
+                raise TypeError("facts of other types")
+            return Inspected(info, tuple(map(str, answer["warnings"])))
         if "unexpected" in answer:
             unexpected: Exception = RuntimeError(answer["unexpected"])
         else:
             unexpected = _PERMANENT[answer.pop("error")](answer.pop("message"), **answer)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise _MalformedError from error
     raise unexpected
 

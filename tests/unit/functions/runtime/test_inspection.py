@@ -2,10 +2,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -100,6 +103,44 @@ def test_a_process_that_something_else_ended_is_replaced(inspector: Inspector) -
     os.kill(pid, signal.SIGKILL)
     assert inspector.inspect(data).info.format == "png"
     assert inspector.pids != [pid]
+
+
+@LINUX
+def test_the_process_outlives_the_thread_that_needed_it_first() -> None:
+    inspector = Inspector(Limits())
+    pids = []
+
+    def inspect() -> None:
+        inspector.inspect(file_of(picture(), "PNG"))
+        pids.append(inspector.pids)
+
+    for _ in range(2):
+        thread = threading.Thread(target=inspect)
+        thread.start()
+        thread.join()
+        time.sleep(0.05)
+    assert pids[0] == pids[1]
+    inspector.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "no JSON",
+        "[]",
+        "[" * 100_000,
+        '{"info": {"format": "png", "width": [1], "height": 1, "bytes": 1}, "warnings": []}',
+        '{"info": {"width": 1}, "warnings": []}',
+        '{"error": "SystemExit", "message": "", "field": "", "value": 0, "remedy": ""}',
+    ],
+)
+def test_an_answer_of_a_hijacked_process_is_an_error_of_the_image(answer: str) -> None:
+    class Hijacked(Inspector):
+        def _running(self) -> Any:
+            return SimpleNamespace(ask=lambda data, limits: answer.encode(), alive=True)
+
+    with pytest.raises(DecodingLimitError, match="crashed"):
+        Hijacked(Limits()).inspect(b"GIF89a")
 
 
 @LINUX
