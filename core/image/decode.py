@@ -17,8 +17,8 @@ from PIL.ExifTags import Base
 from PIL.GifImagePlugin import GifImageFile
 
 from core.errors import CorruptImageError, EmptyImageError
-from core.image import backdrop, chunks, colour, exif, guards, heif, jpeg, tiff, webp
-from core.image.light import Light, of_code_points
+from core.image import backdrop, bmp, chunks, colour, exif, guards, heif, jpeg, tiff, webp
+from core.image.light import Light, of_code_points, of_gamma
 from core.image.sniff import sniff
 from core.limits import check_bytes
 from core.options import Metadata
@@ -54,6 +54,9 @@ _REDUCED: Final = {
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
+
+# The gamma, and the chromaticities of white, red, green and blue (Adobe RGB (1998) Color Image Encoding, 2005).
+_ADOBE_RGB: Final = 256 / 563, (0.3127, 0.3290, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
 
 _XMP_ORIENTATION: Final = re.compile(rb"""tiff:Orientation(?:\s*=\s*["']|>)\s*([0-9])""")
 
@@ -184,6 +187,7 @@ def _open(data: bytes) -> _File:
         guards.check_structure(data, format_name)
         png = chunks.read(data) if format_name == "png" else None
         properties = heif.read(data) if format_name in {"heic", "avif"} else None
+        original = data
         data, repairs = (png.data, png.warnings) if png else _repaired(data, format_name)
         try:
             image = _opened(data, format_name)
@@ -197,7 +201,7 @@ def _open(data: bytes) -> _File:
             image.info.update(png.info)
         guards.check_opened(image, format_name, len(data))
         orientation, warnings = _orientation(image, format_name)
-        light, crop, more = _properties(image, png, properties)
+        light, crop, more = _properties(original, image, png, properties)
         warnings += (*repairs, *more, *_ignored_segments(image))
         guards.check_size(*image.size)
         width, height = (crop[2] - crop[0], crop[3] - crop[1]) if crop else image.size
@@ -221,6 +225,8 @@ def _repaired(data: bytes, format_name: str) -> tuple[bytes, tuple[str, ...]]:
     """Return a file as decoders need it, if it is damaged outside the pixels alone, and warnings."""
     if format_name == "jpeg" and (ended := jpeg.with_end(data)):
         return ended, ("The file ends without its end marker.",)
+    if format_name == "bmp" and (known := bmp.with_known_masks(data)):
+        return known, ()
     if format_name == "webp" and (repaired := webp.repaired(data)):
         return repaired, ("The container of the WebP is damaged: metadata behind the pixels may be missing.",)
     return data, ()
@@ -232,11 +238,19 @@ def _ignored_segments(image: Image.Image) -> tuple[str, ...]:
 
 
 def _properties(
-    image: Image.Image, png: chunks.Chunks | None, properties: heif.Properties | None
+    data: bytes, image: Image.Image, png: chunks.Chunks | None, properties: heif.Properties | None
 ) -> tuple[Light | None, tuple[int, int, int, int] | None, tuple[str, ...]]:
     """Return the encoding of colors if there is no ICC profile, the part to show if not all, and warnings."""
     light, crop = (png.light if png else None), None
-    warnings = []
+    warnings: list[str] = []
+    if image.format in {"JPEG", "MPO"} and not image.info.get("icc_profile") and _is_adobe_rgb(image):
+        light = of_gamma(*_ADOBE_RGB)
+    if image.format == "BMP":
+        colors = bmp.colors(data)
+        light = colors.light
+        warnings += colors.warnings
+        if colors.icc is not None:
+            image.info["icc_profile"] = colors.icc
     if properties:
         try:
             if image.format == "AVIF":  # libheif crops, libavif does not
@@ -251,6 +265,13 @@ def _properties(
     if light and light.hdr:
         warnings.append(f"The image is HDR ({light.hdr}): it was tone-mapped to sRGB.")
     return light, crop, tuple(warnings)
+
+
+def _is_adobe_rgb(image: Image.Image) -> bool:
+    try:
+        return exif.is_adobe_rgb(_block(image.info.get("exif", b"")))
+    except exif.DamagedExifError:
+        return False  # that they are damaged is a warning already
 
 
 def _open_tiff(data: bytes) -> _File:
@@ -346,7 +367,7 @@ def _pixels(data: bytes, file: _File, scale: int) -> tuple[Rgb, NDArray[np.uint8
     if isinstance(image, tiff.Page):
         return _tiff_pixels(image)
     profile = image.info.get("icc_profile")
-    if file.info.format == "jpeg" and image.mode == "RGB" and colour.is_srgb(profile):
+    if file.info.format == "jpeg" and image.mode == "RGB" and colour.is_srgb(profile) and not file.light:
         # The same libjpeg and the same pixels, in 60 % of the time: not through Pillow's own memory.
         flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | _REDUCED[scale]
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)

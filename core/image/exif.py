@@ -24,7 +24,8 @@ _HEADER_BYTES: Final = 8
 _SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 129: 1}
 _INTEGERS: Final = {1: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i"}
 _SHORT, _LONG, _UNDEFINED = 3, 4, 7
-_SRGB: Final = 1
+_SRGB, _ADOBE_RGB, _UNCALIBRATED = 1, 2, 0xFFFF
+_INTEROPERABILITY_INDEX: Final = 1
 
 _POINTERS: Final = frozenset({IFD.Exif, IFD.GPSInfo})
 # IFD0 of a TIFF also describes the pixels, so its tags are kept by an allow list under either policy.
@@ -165,9 +166,7 @@ def orientation(exif: bytes) -> int | None:
     Raises:
         DamagedExifError: the data cannot be read, or state no orientation that exists.
     """
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
-    if order is None:
-        raise DamagedExifError("There is no TIFF header")
+    order = _order(exif)
     try:
         (at,) = struct.unpack_from(f"{order}I", exif, 4)
         (entries,) = struct.unpack_from(f"{order}H", exif, at)
@@ -185,6 +184,29 @@ def orientation(exif: bytes) -> int | None:
     return None
 
 
+def is_adobe_rgb(exif: bytes) -> bool:
+    """Return whether the data declare Adobe RGB: as DCF's interoperability index R03, or as some cameras do.
+
+    Raises:
+        DamagedExifError: the data cannot be read.
+    """
+    order = _order(exif)
+    try:
+        top = _read(exif, order, exif[4:8], {IFD.Exif}.__contains__)
+        if IFD.Exif not in top:
+            return False
+        names = {Base.ColorSpace, Base.ExifInteroperabilityOffset}
+        below = _read(exif, order, top[IFD.Exif].value[:4], names.__contains__)
+        space = struct.unpack(f"{order}H", below[Base.ColorSpace].value[:2])[0] if Base.ColorSpace in below else None
+        if space != _UNCALIBRATED or Base.ExifInteroperabilityOffset not in below:
+            return bool(space == _ADOBE_RGB)
+        pointer = below[Base.ExifInteroperabilityOffset].value[:4]
+        index = _read(exif, order, pointer, {_INTEROPERABILITY_INDEX}.__contains__).get(_INTEROPERABILITY_INDEX)
+    except struct.error as error:
+        raise DamagedExifError(f"A directory is cut short: {error}") from error
+    return index is not None and index.value[:3] == b"R03"
+
+
 @dataclass(frozen=True)
 class _Entry:
     """A tag's stored value: ``count`` numbers or bytes of a type."""
@@ -198,23 +220,16 @@ _Directory: TypeAlias = dict[int, _Entry]
 
 
 def _filter(exif: bytes, *, everything: bool) -> bytes | None:
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
-    if order is None:
-        raise DamagedExifError("There is no TIFF header")
-
-    def directory(pointer: bytes, keeps: Callable[[int], bool]) -> _Directory:
-        (at,) = struct.unpack(f"{order}I", pointer)
-        return _read(exif, order, at, keeps)
-
-    top = directory(exif[4:8], (_POINTERS | _PHOTOGRAPH | (_CAPTIONS if everything else set())).__contains__)
+    order = _order(exif)
+    top = _read(exif, order, exif[4:8], (_POINTERS | _PHOTOGRAPH | (_CAPTIONS if everything else set())).__contains__)
     pointers = {tag: top.pop(tag).value[:4] for tag in _POINTERS if tag in top}
     exposure: _Directory = {}
     position: _Directory = {}
     if IFD.Exif in pointers:
         keeps = (lambda tag: tag not in _INVALID_FOR_RESULT) if everything else _EXPOSURE.__contains__
-        exposure = directory(pointers[IFD.Exif], keeps)
+        exposure = _read(exif, order, pointers[IFD.Exif], keeps)
     if IFD.GPSInfo in pointers and everything:
-        position = directory(pointers[IFD.GPSInfo], lambda _: True)
+        position = _read(exif, order, pointers[IFD.GPSInfo], lambda _: True)
     if not (top or exposure or position):
         return None
     exposure.setdefault(Base.ExifVersion, _Entry(_UNDEFINED, 4, b"0232"))
@@ -225,8 +240,17 @@ def _filter(exif: bytes, *, everything: bool) -> bytes | None:
     return _write(order, top, below)
 
 
-def _read(exif: bytes, order: str, at: int, keeps: Callable[[int], bool]) -> _Directory:
-    """Read the entries to keep of the directory at an offset; the total of their bytes is limited."""
+def _order(exif: bytes) -> str:
+    """Return the byte order, as struct names it."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None:
+        raise DamagedExifError("There is no TIFF header")
+    return order
+
+
+def _read(exif: bytes, order: str, pointer: bytes, keeps: Callable[[int], bool]) -> _Directory:
+    """Read the entries to keep of the directory that a stored offset points to; their total size is limited."""
+    (at,) = struct.unpack(f"{order}I", pointer)
     directory: _Directory = {}
     size_bytes = 0
     (entries,) = struct.unpack_from(f"{order}H", exif, at)

@@ -15,6 +15,7 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from core import errors, limits
+from core.image import light
 from core.image.decode import decode, decode_plane
 from core.image.encode import encode_plane
 from core.types import ImageInfo
@@ -385,24 +386,15 @@ def bmp32(masks, channels, *, top_down=False):
 
 
 BYTES = [0xFF << shift for shift in (0, 8, 16, 24)]
-READ = ["RGBA", "BGRA", "ABGR", "BGAR", "BGRX", "XBGR", "BGXR"]
-"""Orders of the bytes of a pixel that Pillow knows; X has no mask."""
 
 
 @pytest.mark.parametrize("order", ["".join(order) for order in itertools.permutations("BGRA")])
 @pytest.mark.parametrize("with_alpha", [False, True])
-def test_a_32_bit_bmp_is_read_by_its_masks_or_refused(order, with_alpha):
-    order = order if with_alpha else order.replace("A", "X")
-    red, green, blue = (BYTES[order.index(channel)] for channel in "RGB")
-    masks = (red, green, blue, BYTES[order.index("A")] if with_alpha else 0)
+def test_a_32_bit_bmp_is_read_by_its_masks(order, with_alpha):
+    red, green, blue, alpha = (BYTES[order.index(channel)] for channel in "RGBA")
     channels = np.random.default_rng(0).integers(1, 256, (20, 30, 4), np.uint8)
     for top_down in (False, True):
-        data = bmp32(masks, channels, top_down=top_down)
-        if order not in READ:
-            with pytest.raises(errors.CorruptImageError):
-                decode(data)
-            continue
-        picture = decode(data)
+        picture = decode(bmp32((red, green, blue, alpha if with_alpha else 0), channels, top_down=top_down))
         assert np.array_equal(picture.rgb, channels[..., :3])
         assert (picture.alpha is not None) == with_alpha
         if picture.alpha is not None:
@@ -433,6 +425,37 @@ def test_a_wide_gamut_is_converted(name):
     # As computed from the primaries of both, which share their curve: 155.8, 118.5, 119.3.
     assert close([tuple(picture.rgb[16, 16])], [(156, 119, 119)], levels=3)
     assert picture.warnings == ()
+
+
+def exif_of(color_space: int, index: bytes) -> bytes:
+    """EXIF data of three directories: the exposure, with the color space, and the interoperability index below it."""
+    top = struct.pack("<H2HIII", 1, 0x8769, 4, 1, 26, 0)
+    below = struct.pack("<H2HII2HIII", 2, 0xA001, 3, 1, color_space, 0xA005, 4, 1, 56, 0)
+    return b"Exif\0\0II*\0" + struct.pack("<I", 8) + top + below + struct.pack("<H2HI4sI", 1, 1, 2, 4, index, 0)
+
+
+@pytest.mark.parametrize(
+    ("color_space", "index", "is_adobe_rgb"),
+    [
+        (0xFFFF, b"R03\0", True),
+        (0xFFFF, b"R98\0", False),
+        (1, b"R03\0", False),
+        (1, b"R98\0", False),
+        (2, b"R98\0", True),
+    ],
+)
+def test_a_cameras_adobe_rgb_is_converted(color_space, index, is_adobe_rgb):
+    data = file_of(quarters(), "JPEG", quality=95)
+    tagged = decode(file_of(quarters(), "JPEG", quality=95, exif=exif_of(color_space, index)))
+    adobe_rgb = light.of_gamma(256 / 563, (0.3127, 0.3290, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06))
+    expected = light.to_srgb(decode(data).rgb, adobe_rgb) if is_adobe_rgb else decode(data).rgb
+    assert np.array_equal(tagged.rgb, expected)
+    assert not tagged.warnings
+    with_profile = file_of(quarters(), "JPEG", icc_profile=DISPLAY_P3)
+    exif = exif_of(color_space, index)
+    assert np.array_equal(
+        decode(file_of(quarters(), "JPEG", icc_profile=DISPLAY_P3, exif=exif)).rgb, decode(with_profile).rgb
+    )
 
 
 def test_a_profile_of_rgb_on_a_grey_picture_is_used():
