@@ -1,16 +1,14 @@
 """Color: any mode, depth and profile of a decoded image to 8-bit sRGB."""
 
 import io
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from core.errors import UnsupportedFormatError
 from core.image import guards, light
 from core.types import Rgb
 
@@ -20,29 +18,17 @@ _SMALL_STEP: Final = 2
 _FEWER_LEVELS: Final = (
     "The color profile is made of tables, which were applied to 8 of the image's 16 bits: dark tones may show steps."
 )
-_TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
 
 
-def to_8_bits(image: Image.Image, tags: Mapping[int, Any]) -> tuple[Image.Image, NDArray[np.uint8] | None]:
-    """Return an image as L, RGB, CMYK or LAB of 8 bits, and its alpha, or None.
+def to_8_bits(image: Image.Image) -> tuple[Image.Image, NDArray[np.uint8] | None]:
+    """Return an image as L, RGB, CMYK or LAB, and its alpha, or None.
 
     Args:
-        image: of any mode.
-        tags: of the TIFF that it was read from; empty for other formats.
+        image: of any mode of 8 bits per channel or fewer.
 
     Returns:
         The image; H x W uint8, from an alpha channel, a transparent palette entry or a transparent color.
-
-    Raises:
-        UnsupportedFormatError: the pixels are numbers without a defined white.
     """
-    if image.mode == "F" or image.mode.startswith("I"):
-        grey, alpha = _scaled(image, tags)
-        return Image.fromarray(grey), alpha
-    return _split(image)
-
-
-def _split(image: Image.Image) -> tuple[Image.Image, NDArray[np.uint8] | None]:
     if image.mode == "La":  # premultiplied gray, which Pillow converts to nothing else
         image = image.convert("LA")
     alpha = None
@@ -53,38 +39,6 @@ def _split(image: Image.Image) -> tuple[Image.Image, NDArray[np.uint8] | None]:
     if image.mode in {"L", "RGB", "CMYK", "LAB"}:
         return image, alpha
     return image.convert("L" if image.mode in {"1", "LA"} else "RGB"), alpha
-
-
-def _scaled(image: Image.Image, tags: Mapping[int, Any]) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """Scale gray of 12 or 16 bits, or floats in [0, 1], to 8 bits; Pillow would clip it.
-
-    Returns:
-        The gray image, and the alpha of a transparent gray (PNG ``tRNS``), or None.
-    """
-    values = np.asarray(image)
-    if image.mode == "F":
-        white = 1.0
-        if not (values.min() >= 0 and values.max() <= white):  # also true for NaN
-            raise _without_white("floating-point numbers outside [0, 1]")
-    elif image.mode == "I":
-        raise _without_white("32-bit or signed integers")
-    else:
-        white = 2.0 ** tags.get(_TIFF_BITS, (16,))[0] - 1
-    transparent = image.info.get("transparency")
-    alpha = None if transparent is None else np.where(values == transparent, 0, 255).astype(np.uint8)
-    scaled = values.astype(np.float32) * np.float32(255 / white)
-    if tags.get(_TIFF_PHOTOMETRIC) == 0:  # white is zero
-        scaled = 255 - scaled
-    return (scaled + 0.5).astype(np.uint8), alpha
-
-
-def _without_white(found: str) -> UnsupportedFormatError:
-    return UnsupportedFormatError(
-        f"The pixels are {found}, for which white is not defined",
-        field="image.format",
-        value=found,
-        remedy="Save the image with 8 or 16 bits per channel.",
-    )
 
 
 def deep_to_srgb(
@@ -104,8 +58,8 @@ def deep_to_srgb(
     Returns:
         H x W x 3; a warning if the profile could not be used, or levels are lost.
     """
-    if icc and not is_srgb(icc):
-        of_profile = light.of_profile(icc)
+    if icc:
+        of_profile = None if is_srgb(icc) else light.of_profile(icc)
         if of_profile and (pixels.ndim == 2 or of_profile.matrix):
             return light.to_srgb(pixels, of_profile), ()
     elif encoding:

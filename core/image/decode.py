@@ -279,15 +279,21 @@ def _open_tiff(data: bytes) -> _File:
         page = tiff.read(data)
         guards.check_size(page.width, page.height)
         image: Image.Image | tiff.Page = page
+        light: Light | None = None
+        ignored: tuple[str, ...] = ()
         orientation = page.orientation
         width, height = (page.height, page.width) if orientation >= 5 else (page.width, page.height)
         if page.by_pillow:
             image, orientation = Image.open(guards.BoundedReader(data), formats=["TIFF"]), 1  # Pillow turns it
             image.seek(page.number)
             image.getexif()[Base.Orientation] = page.orientation  # Pillow itself ignores one of type BYTE
+        try:
+            light = page.light()
+        except (ValueError, TypeError):
+            ignored = ("The color description (TransferFunction, PrimaryChromaticities) is invalid and was ignored.",)
         kept, warnings = _exif(data) if data[2:4] in {b"*\0", b"\0*"} else (None, ())
     info = ImageInfo("tiff", width, height, len(data))
-    return _File(data, image, info, orientation, (*page.warnings, *warnings), kept)
+    return _File(data, image, info, orientation, (*page.warnings, *ignored, *warnings), kept, light)
 
 
 def _register_heic() -> None:
@@ -365,7 +371,7 @@ def _pixels(data: bytes, file: _File, scale: int) -> tuple[Rgb, NDArray[np.uint8
     """Decode to 8-bit sRGB and an 8-bit alpha, or None if opaque, both as stored, not yet upright."""
     image = file.image
     if isinstance(image, tiff.Page):
-        return _tiff_pixels(image)
+        return _tiff_pixels(image, file.light)
     profile = image.info.get("icc_profile")
     if file.info.format == "jpeg" and image.mode == "RGB" and colour.is_srgb(profile) and not file.light:
         # The same libjpeg and the same pixels, in 60 % of the time: not through Pillow's own memory.
@@ -383,14 +389,13 @@ def _pixels(data: bytes, file: _File, scale: int) -> tuple[Rgb, NDArray[np.uint8
         chunks.check_pixels(file.png.data)
     left, upper, right, lower = file.crop or (0, 0, *image.size)
     width, height = right - left, lower - upper
-    tags = getattr(image, "tag_v2", {})
     rgb = np.empty((height, width, 3), np.uint8)
     alpha = np.full((height, width), 255, np.uint8)
     warnings: tuple[str, ...] = ()
     rows = max(1, _BAND_PIXELS // width)
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
-        band, opacity = colour.to_8_bits(image.crop((left, upper + top, right, upper + bottom)), tags)
+        band, opacity = colour.to_8_bits(image.crop((left, upper + top, right, upper + bottom)))
         band, warnings = colour.to_srgb(band, profile, file.light)
         rgb[top:bottom] = np.asarray(band)
         if opacity is not None:
@@ -439,7 +444,7 @@ def _clear_outside(alpha: NDArray[np.uint8], box: tuple[int, int, int, int]) -> 
     alpha[:top], alpha[bottom:], alpha[:, :left], alpha[:, right:] = 0, 0, 0, 0
 
 
-def _tiff_pixels(page: tiff.Page) -> tuple[Rgb, NDArray[np.uint8] | None, tuple[str, ...]]:
+def _tiff_pixels(page: tiff.Page, light: Light | None) -> tuple[Rgb, NDArray[np.uint8] | None, tuple[str, ...]]:
     """Decode a TIFF's page as :func:`_pixels` does."""
     rgb = np.empty((page.height, page.width, 3), np.uint8)
     alpha = None if page.alpha is None else np.empty((page.height, page.width), np.uint8)
@@ -448,11 +453,11 @@ def _tiff_pixels(page: tiff.Page) -> tuple[Rgb, NDArray[np.uint8] | None, tuple[
         bottom = top + len(pixels)
         if pixels.dtype == np.uint16 and page.mode in {"L", "RGB"}:
             deep = pixels[..., 0] if page.mode == "L" else pixels
-            rgb[top:bottom], warnings = colour.deep_to_srgb(np.ascontiguousarray(deep), page.icc)
+            rgb[top:bottom], warnings = colour.deep_to_srgb(np.ascontiguousarray(deep), page.icc, light)
         else:
             stored = _as_bytes(pixels).tobytes()
             image = Image.frombytes(page.mode, (page.width, len(pixels)), stored, "raw", page.mode)
-            band, warnings = colour.to_srgb(image, page.icc)
+            band, warnings = colour.to_srgb(image, page.icc, light)
             rgb[top:bottom] = np.asarray(band)
         if alpha is not None and opacity is not None:
             alpha[top:bottom] = _as_bytes(opacity)

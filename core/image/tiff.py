@@ -8,7 +8,7 @@ reads the compressions that decode to colors: fax and JPEG.
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Final, NamedTuple
 
@@ -20,6 +20,7 @@ from zlib_ng import zlib_ng
 
 from core.errors import UnsupportedFormatError
 from core.image import guards
+from core.image.light import SRGB_PRIMARIES, Curve, Light, of_gamma
 from core.image.sniff import animated
 
 _Rows = Callable[[int, int], NDArray[np.uint8]]
@@ -46,7 +47,7 @@ _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _ORIENTATION, _SAMPLES, _PLANAR = 259, 
 _STRIP_OFFSETS, _STRIP_ROWS, _STRIP_BYTES = 273, 278, 279
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTES = 322, 323, 324, 325
 _PREDICTOR, _COLOR_MAP, _INK_SET, _DOT_RANGE, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 317, 320, 332, 336, 338, 339
-_ICC: Final = 34675
+_TRANSFER_FUNCTION, _WHITE_POINT, _PRIMARIES, _ICC = 301, 318, 319, 34675
 
 _REDUCED_OR_MASK: Final = 1 | 4
 _OLD_REDUCED: Final = 2
@@ -153,6 +154,28 @@ class Page:
         """The color profile."""
         profile = self.tags.get(_ICC)
         return profile if isinstance(profile, bytes) else None
+
+    def light(self) -> Light | None:
+        """Return the encoding that ``TransferFunction`` and ``PrimaryChromaticities`` declare, or None for sRGB.
+
+        Raises:
+            ValueError, TypeError: the numbers are no curve or no colors.
+        """
+        if self.photometric not in {_BLACK_IS_ZERO, _RGB}:
+            return None
+        white, primaries = (tuple(map(float, self.tags.get(tag, ()))) for tag in (_WHITE_POINT, _PRIMARIES))
+        chromaticities = (*(white or SRGB_PRIMARIES[:2]), *primaries) if primaries else None
+        numbers, levels = _numbers(self.tags, _TRANSFER_FUNCTION), 1 << self.bits
+        if not numbers:
+            return of_gamma(None, chromaticities) if self.photometric == _RGB else None
+        if len(numbers) not in {levels, 3 * levels}:
+            raise ValueError(f"a transfer function of {len(numbers)} numbers")
+        tables = [numbers[at : at + levels] for at in range(0, len(numbers), levels)]
+        curves = [Curve(tag=struct.pack(f">4s4xI{levels}H", b"curv", levels, *table)) for table in tables]
+        if self.photometric == _BLACK_IS_ZERO:
+            return Light((curves[0],))
+        linear = of_gamma(1.0, chromaticities)
+        return linear and replace(linear, curves=(curves[0], curves[len(curves) // 2], curves[-1]))
 
     @property
     def predictor(self) -> int:

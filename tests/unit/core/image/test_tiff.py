@@ -17,6 +17,7 @@ import tifffile
 from PIL import Image
 
 from core import errors
+from core.image import light
 from core.image.decode import decode
 from tests.resilience.hostile.handmade import profile_with
 
@@ -109,18 +110,23 @@ def packed(kind: Kind, block: np.ndarray, order: str, predictor: int) -> bytes:
     return block.astype(order + kind.type.str[1:]).tobytes()
 
 
-def directory(order: str, big: bool, tags: dict[int, tuple[int, list[int]]], start: int, following: bool) -> bytes:
+def directory(order: str, big: bool, tags: dict[int, tuple[int, list[Any]]], start: int, following: bool) -> bytes:
     """A directory with its values behind it; the next one, if any, follows at once."""
     number, head = ("Q", "Q") if big else ("I", "H")
     widest = struct.calcsize(order + number)
     entries, values = b"", b""
     values_at = start + struct.calcsize(order + head + number) + len(tags) * (4 + 2 * widest)
     for tag, (kind, numbers) in sorted(tags.items()):
-        one = struct.pack(f"{order}{len(numbers)}{'B' if kind == 1 else 'H' if kind == 3 else 'IQ'[big]}", *numbers)
+        count = len(numbers)
+        if kind == 5:
+            numbers = [part for number in numbers for part in (round(number * 10_000), 10_000)]
+        one = struct.pack(
+            f"{order}{len(numbers)}{'B' if kind in (1, 2) else 'H' if kind == 3 else 'IQ'[big]}", *numbers
+        )
         if len(one) > widest:
             one, values = struct.pack(order + number, values_at + len(values)), values + one
         kind = 16 if big and kind == 4 else kind
-        entries += struct.pack(f"{order}HH{number}{widest}s", tag, kind, len(numbers), one)
+        entries += struct.pack(f"{order}HH{number}{widest}s", tag, kind, count, one)
     after = values_at + len(values) if following else 0
     return struct.pack(order + head, len(tags)) + entries + struct.pack(order + number, after) + values
 
@@ -137,7 +143,7 @@ def written(
     rows: int = HEIGHT,
     tile: tuple[int, int] | None = None,
     big: bool = False,
-    tags: dict[int, tuple[int, list[int]]] | None = None,
+    tags: dict[int, tuple[int, list[Any]]] | None = None,
 ) -> bytes:
     """A TIFF of one page, with further tags or other values of those that it has; an empty list omits one."""
     height, width = tile or (rows, WIDTH)
@@ -525,6 +531,52 @@ def test_strips_that_all_name_the_whole_file_take_no_more_memory():
     tracemalloc.stop()
     assert np.array_equal(picture.rgb[0], picture.rgb[-1]) and picture.info.height == count
     assert peak_bytes < 20_000_000
+
+
+P3 = (0.3127, 0.3290, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06)
+
+
+def table(exponent: float, bits: int) -> list[int]:
+    return (np.linspace(0, 1, 1 << bits) ** exponent * 65535).round().astype(int).tolist()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize(("exponent", "chromaticities"), [(1, None), (1.8, P3), (None, P3)])
+def test_colors_that_a_tiff_declares_without_a_profile_are_converted(exponent, chromaticities, planar, bits):
+    kind, tags = Kind("rgb", bits), {}
+    if chromaticities:
+        tags |= {318: (5, chromaticities[:2]), 319: (5, chromaticities[2:])}
+    if exponent:
+        tags |= {301: (3, table(exponent, bits) * (1 + 2 * planar))}
+    samples = samples_of(kind)
+    expected = light.to_srgb(samples, light.of_gamma(exponent and 1 / exponent, chromaticities))
+    picture = decode(written(kind, samples, planar=planar, tags=tags))
+    assert np.abs(picture.rgb.astype(int) - expected).max() <= 1
+    profile = {34675: (1, list(profile_with()))}
+    assert np.array_equal(
+        decode(written(kind, samples, tags=tags | profile)).rgb, decode(written(kind, samples, tags=profile)).rgb
+    )
+
+
+def test_gray_has_a_transfer_function_too():
+    kind = Kind("minisblack", 12)
+    samples = samples_of(kind)
+    linear = 65535 * (samples[..., 0] / 4095)
+    picture = decode(written(kind, samples, tags={301: (3, table(1, 12))}))
+    expected = light.to_srgb(linear.round().astype(np.uint16), light.Light((light.Curve(exponent=1.0),)))
+    assert np.abs(picture.rgb.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [{301: (3, [0] * 255)}, {319: (5, [0.5] * 6)}, {319: (5, [0.3] * 5)}, {319: (5, [0.3])}, {301: (2, list(b"text"))}],
+)
+def test_a_damaged_description_of_colors_is_a_warning(tags):
+    kind = Kind("rgb")
+    picture = decode(written(kind, samples_of(kind), tags=tags))
+    assert np.array_equal(picture.rgb, samples_of(kind))
+    assert any("color description" in warning for warning in picture.warnings)
 
 
 def test_16_bit_colors_keep_their_precision_up_to_a_linear_profile():
