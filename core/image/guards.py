@@ -31,9 +31,6 @@ _BYTES_TEXT_UNDEFINED: Final = {1, 2, 7}
 _MAX_EXIF_SEGMENTS: Final = 64
 _APP0, _APP1 = 0xFFE0, 0xFFE1
 _APP13: Final = 0xFFED
-_MAX_PNG_PROFILES: Final = 16
-"""Most color profiles of a PNG, which may have one. Pillow inflates each, a megabyte from a kilobyte."""
-
 _BMP_RUNS: Final = {1, 2}  # RLE8 and RLE4
 _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
 _ICC_TAGS_AT: Final = 128
@@ -130,16 +127,13 @@ def typed_errors(format_name: str) -> Iterator[None]:
 
 
 def check_structure(data: bytes, format_name: str) -> None:
-    """Check what Pillow does not: the number of a JPEG's scans and of a PNG's profiles.
+    """Check what Pillow does not: a JPEG's number of scans.
 
     Raises:
         ValueError: a check failed.
     """
     if format_name == "jpeg":
         _check_scans(data)
-    # Chance puts the word into one of 40 files of 100 MB.
-    elif format_name == "png" and data.count(b"iCCP") > _MAX_PNG_PROFILES:
-        raise ValueError(f"more than {_MAX_PNG_PROFILES} color profiles")
 
 
 def bounded_profile(icc: bytes) -> bytes:

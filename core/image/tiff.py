@@ -26,7 +26,7 @@ from core.image.sniff import animated
 _Rows = Callable[[int, int], NDArray[np.uint8]]
 """Returns decompressed rows from one row to another, n x bytes per row."""
 
-_MAX_PAGES: Final = 64
+_MAX_PAGES, _MAX_TAGS = 64, 65_535
 _BAND_PIXELS: Final = 2_000_000
 _GROUP_BYTES: Final = 16 << 20
 _PADDING: Final = 4
@@ -89,6 +89,7 @@ _JPEG_LAYOUTS: Final = {
 
 _UNSPECIFIED, _PREMULTIPLIED, _STRAIGHT, _COREL_STRAIGHT = 0, 1, 2, 999
 _UNSIGNED, _SIGNED, _FLOAT, _UNTYPED = 1, 2, 3, 4
+_SHORT: Final = 3
 
 _REVERSED: Final = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)[:, ::-1], axis=1)[:, 0]
 
@@ -293,23 +294,19 @@ def _kind(data: bytes, offset: int, order: str, big: bool) -> tuple[bool, int]:
 
     Only two tags are read: loading all of a chain's directories could read the file once per directory.
     """
-    count_type, number, entry_type = ("Q", "Q", "HHQQ") if big else ("H", "I", "HHII")
-    count = struct.unpack_from(order + count_type, data, offset)[0]
-    start, size = offset + struct.calcsize(order + count_type), struct.calcsize(order + entry_type)
-    end = start + count * size
-    if end > len(data):
+    head, entry, following = (f"{order}{one}" for one in (("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")))
+    count = struct.unpack_from(head, data, offset)[0]
+    start = offset + struct.calcsize(head)
+    end = start + count * struct.calcsize(entry)
+    if count > _MAX_TAGS or end > len(data):
         raise ValueError(f"a directory of {count} tags at byte {offset}")
-    entries = np.frombuffer(data, np.uint8, count * size, start).reshape(count, size)
-    names = entries[:, :2].copy().view(order + "u2")[:, 0]
-    is_main = True
-    for name, hidden in ((_SUBFILE_TYPE, _REDUCED_OR_MASK), (_OLD_SUBFILE_TYPE, _OLD_REDUCED)):
-        for entry in entries[names == name][:1]:
-            short = int(entry[2:4].copy().view(order + "u2")[0]) == 3
-            at = size - (8 if big else 4)
-            value = int(entry[at : at + (2 if short else 4)].copy().view(order + ("u2" if short else "u4"))[0])
-            is_main &= not (value & hidden if name == _SUBFILE_TYPE else value == hidden)
-    following = struct.unpack_from(order + number, data, end)[0] if end + 4 <= len(data) else 0
-    return is_main, following
+    is_main, found = True, set()
+    for tag, kind, _, field in struct.iter_unpack(entry, data[start:end]):
+        if tag in {_SUBFILE_TYPE, _OLD_SUBFILE_TYPE} and tag not in found:
+            found.add(tag)
+            value = struct.unpack_from(order + ("H" if kind == _SHORT else "I"), field)[0]
+            is_main &= not (value & _REDUCED_OR_MASK if tag == _SUBFILE_TYPE else value == _OLD_REDUCED)
+    return is_main, struct.unpack_from(following, data, end)[0] if end + 4 <= len(data) else 0
 
 
 def _number(tags: ImageFileDirectory_v2, tag: int, default: int | None = None) -> int:
