@@ -233,7 +233,10 @@ def _repaired(data: bytes, format_name: str) -> tuple[bytes, tuple[str, ...]]:
 
 
 def _ignored_segments(image: Image.Image) -> tuple[str, ...]:
-    names = ", ".join(sorted(getattr(image, "ignored_segments", ())))
+    ignored: set[str] = set(getattr(image, "ignored_segments", ()))
+    if image.info.get("icc_profile", b"") is None:  # parts of it are missing
+        ignored.add("APP2")
+    names = ", ".join(sorted(ignored))
     return (f"Damaged segments of the JPEG were ignored: {names}.",) if names else ()
 
 

@@ -223,6 +223,8 @@ class Page:
             )
         if self._orientation not in range(9):
             found.append("The orientation of the TIFF is invalid: the image is taken as upright.")
+        if _ICC in self.tags and not self.icc:
+            found.append("The color profile of the TIFF is damaged and was ignored.")
         return tuple(found)
 
     def bands(self) -> Iterator[Band]:

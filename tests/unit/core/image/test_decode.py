@@ -427,6 +427,16 @@ def test_a_wide_gamut_is_converted(name):
     assert picture.warnings == ()
 
 
+def test_a_profile_of_which_a_jpegs_segment_is_missing_is_a_warning():
+    """A profile above 64 kB takes several segments."""
+    data = file_of(quarters(), "JPEG", icc_profile=DISPLAY_P3 + bytes(70_000))
+    second = data.index(b"ICC_PROFILE\0\2\2") - 4
+    length = 2 + int.from_bytes(data[second + 2 : second + 4], "big")
+    picture = decode(data[:second] + data[second + length :])
+    assert np.array_equal(picture.rgb, decode(file_of(quarters(), "JPEG")).rgb)
+    assert picture.warnings == ("Damaged segments of the JPEG were ignored: APP2.",)
+
+
 def exif_of(color_space: int, index: bytes) -> bytes:
     """EXIF data of three directories: the exposure, with the color space, and the interoperability index below it."""
     top = struct.pack("<H2HIII", 1, 0x8769, 4, 1, 26, 0)

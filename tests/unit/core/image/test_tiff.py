@@ -579,6 +579,13 @@ def test_a_damaged_description_of_colors_is_a_warning(tags):
     assert any("color description" in warning for warning in picture.warnings)
 
 
+def test_a_profile_that_is_not_bytes_is_a_warning():
+    kind = Kind("rgb")
+    picture = decode(written(kind, samples_of(kind), tags={34675: (3, [1, 2, 3])}))
+    assert np.array_equal(picture.rgb, samples_of(kind))
+    assert any("color profile" in warning for warning in picture.warnings)
+
+
 def test_16_bit_colors_keep_their_precision_up_to_a_linear_profile():
     linear = b"curv" + bytes(8)
     profile = profile_with(rTRC=linear, gTRC=linear, bTRC=linear)
