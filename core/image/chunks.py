@@ -99,32 +99,36 @@ def read(data: bytes) -> Chunks:
     return Chunks(walk.pixels(), bits, color_type in _GRAYS, transparent, info, encoding, tuple(warnings))
 
 
-def check_pixels(data: bytes) -> None:
-    """Check that the data of the pixels are as long as the header states; Pillow leaves missing rows black.
+def surplus(data: bytes, limit: int) -> int:
+    """Return by how many bytes the inflated pixels exceed what the header states, up to a limit; below 0 if short.
+
+    Pillow leaves missing rows black. libpng inflates whatever follows the last row, gigabytes of a megabyte.
 
     Args:
         data: as in ``Chunks.data``.
+        limit: at least 0; inflating ends there.
 
     Raises:
-        ValueError: they are shorter.
+        zlib.error: the data are damaged.
     """
     width, height, bits, color_type, _, _, interlaced = _HEADER.unpack_from(data, 16)
     row_bits = bits * _CHANNELS.get(color_type, 1)
     passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
-    missing = 0
+    found = 0
     for left, top, across, down in passes:
         columns, rows = -(-(width - left) // across), -(-(height - top) // down)
-        missing += rows * (1 + -(-columns * row_bits // 8)) if columns > 0 and rows > 0 else 0
+        found -= rows * (1 + -(-columns * row_bits // 8)) if columns > 0 and rows > 0 else 0
     at, parts, stream = len(_SIGNATURE), memoryview(data), zlib_ng.decompressobj()
-    while missing > 0 and at + 8 <= len(parts) and not stream.eof:
+    while at + 8 <= len(parts):
         after = at + 8 + int.from_bytes(parts[at : at + 4], "big")
         waiting: Any = parts[at + 8 : after] if bytes(parts[at + 4 : at + 8]) == b"IDAT" else b""
-        while missing > 0 and len(waiting) and not stream.eof:
-            missing -= len(stream.decompress(waiting, _INFLATED_BYTES))
+        while len(waiting):
+            found += len(stream.decompress(waiting, _INFLATED_BYTES))
             waiting = stream.unconsumed_tail
+            if stream.eof or found > limit:
+                return min(found, limit)
         at = after + 4
-    if missing > 0 and len(stream.flush()) < missing:
-        raise ValueError("image file is truncated")
+    return min(found + len(stream.flush()), limit)
 
 
 class _Walk:

@@ -63,6 +63,9 @@ _XMP_ORIENTATION: Final = re.compile(rb"""tiff:Orientation(?:\s*=\s*["']|>)\s*([
 # Pillow takes 4 bytes per pixel for RGB and copies twice on the way to an array: convert in bands, not at once.
 _BAND_PIXELS: Final = 4_000_000
 
+_MAX_SURPLUS_BYTES: Final = 1 << 20
+"""Most bytes behind the pixels of a PNG of 16 bits: OpenCV inflates them all, a gigabyte in 5 s."""
+
 
 def decode(data: bytes, *, at_least_px: int | None = None) -> Picture:
     """Decode a file to upright 8-bit sRGB and its alpha.
@@ -388,8 +391,8 @@ def _pixels(data: bytes, file: _File, scale: int) -> tuple[Rgb, NDArray[np.uint8
 
     covered = image.tile[0].extents if isinstance(image, GifImageFile) else None
     image.load()
-    if file.png and any(not np.asarray(image.crop((0, y, image.width, y + 1))).any() for y in _last_rows(image)):
-        chunks.check_pixels(file.png.data)
+    if file.png and _ends_black(image) and chunks.surplus(file.png.data, 0) < 0:
+        raise ValueError("image file is truncated")
     left, upper, right, lower = file.crop or (0, 0, *image.size)
     width, height = right - left, lower - upper
     rgb = np.empty((height, width, 3), np.uint8)
@@ -410,13 +413,15 @@ def _pixels(data: bytes, file: _File, scale: int) -> tuple[Rgb, NDArray[np.uint8
     return rgb, alpha if alpha.min() < 255 else None, warnings
 
 
-def _last_rows(image: Image.Image) -> range:
-    """Return the rows one of which is black if the last pass of an interlaced image is missing, or the last row."""
-    return range(image.height - 2, image.height)
+def _ends_black(image: Image.Image) -> bool:
+    """Return whether one of the last two rows is black, as if rows or a pass were missing."""
+    return any(not np.asarray(image.crop((0, y, image.width, y + 1))).any() for y in range(image.height)[-2:])
 
 
 def _deep_png(png: chunks.Chunks, light: Light | None) -> tuple[Rgb, NDArray[np.uint8] | None, tuple[str, ...]]:
     """Decode a PNG of 16 bits per channel, of which Pillow keeps 8."""
+    if chunks.surplus(png.data, _MAX_SURPLUS_BYTES) == _MAX_SURPLUS_BYTES:
+        raise ValueError("more data than pixels")
     stored = cv2.imdecode(np.frombuffer(png.data, np.uint8), cv2.IMREAD_UNCHANGED)
     if stored is None or stored.dtype != np.uint16:
         raise ValueError("the pixels are damaged or cut short")

@@ -488,6 +488,9 @@ def _corrupt() -> dict[str, Callable[[], bytes]]:
         "avif, 1,000 pictures in an image": lambda: _repeated(avif_item(), 1000, b"avif"),
         "heic of 1,000 images of the same floods of units": lambda: _flooded(1_000),
         "avif, its bytes 60,000 times": lambda: heif(b"avif", 1, replace(avif_item(), extents=60_000)),
+        "png of 16 bits, pixels that inflate to 1 GB": lambda: png_around(
+            SIDE_PX, SIDE_PX, 16, 0, png_chunk(b"IDAT", _bomb(1024))
+        ),
         "png, wrong checksum of header": lambda: _bad_crc(b"IHDR"),
         "png, wrong checksum of pixels": lambda: _bad_crc(b"IDAT"),
         "png of 0 x 48": lambda: png(0, 48, 8, 0, b""),

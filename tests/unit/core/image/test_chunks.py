@@ -314,6 +314,15 @@ def test_damaged_files_are_read_or_refused_with_a_typed_error(damage, end):
         decode(bytes(data[:end]))
 
 
+@pytest.mark.parametrize(("more_bytes", "is_read"), [(1000, True), (2_000_000, False)])
+def test_pixels_of_16_bits_end_with_the_image(more_bytes, is_read):
+    data = png(WIDTH, HEIGHT, 16, 0, (b"\0" + bytes(2 * WIDTH)) * HEIGHT + bytes(more_bytes))
+    with (
+        contextlib.nullcontext() if is_read else pytest.raises(errors.CorruptImageError, match="more data than pixels")
+    ):
+        decode(data)
+
+
 def test_the_decoder_gets_the_pixels_alone():
     kept = chunks.read(png(WIDTH, HEIGHT, 8, 0, ROWS, TEXT, ICC, LINEAR)).data
     assert kept == png(WIDTH, HEIGHT, 8, 0, ROWS)
