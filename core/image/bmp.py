@@ -49,7 +49,9 @@ def colors(data: bytes) -> Colors:
     space = data[_SPACE_AT : _SPACE_AT + 4] if size >= _V4_BYTES else b""
     if space == _EMBEDDED and size >= _V5_BYTES:
         start, length = struct.unpack_from("<2I", data, _PROFILE_AT)
-        return Colors(icc=data[14 + start : 14 + start + length])
+        if icc := data[14 + start : 14 + start + length]:
+            return Colors(icc=icc)
+        return Colors(warnings=("The color profile is missing.",))
     if space == _LINKED:
         return Colors(warnings=("The color profile is in another file and was ignored.",))
     if space != _CALIBRATED:

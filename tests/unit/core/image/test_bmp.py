@@ -114,6 +114,7 @@ def test_an_embedded_profile_is_used():
         (colored(CALIBRATED, (0.1,) * 9), "color description"),
         (colored(CALIBRATED, (1, 1, -2, *SRGB_XYZ[3:])), "color description"),
         (colored(EMBEDDED, profile=b"no profile"), "color profile"),
+        (colored(EMBEDDED), "color profile"),
         (colored(LINKED, profile=b"C:\\screen.icm\0"), "another file"),
     ],
 )
