@@ -32,6 +32,10 @@ _MAX_PICTURES: Final = 8
 
 _MAX_SHARED: Final = 4
 
+_CANVAS_AT: Final = {b"grid": 4, b"iovl": 10}
+"""Offset of width and height in the data of a derived image."""
+_CANVAS_BYTES: Final = 18
+
 _TURNS: Final = {b"irot", b"imir", b"clap", b"iscl"}
 _HEVC_PICTURE: Final = range(32)
 _AV1_FRAMES: Final = {3, 6, 7}  # a frame's header alone, also one that shows an earlier frame again; a frame
@@ -88,7 +92,7 @@ def without_exif(data: bytes) -> bytes | None:
     """Return the file with its EXIF data hidden from decoders, or None if it has none."""
     hidden = bytearray(data)
     for meta in _by_name(memoryview(hidden))[b"meta"]:
-        for kind in _types(_by_name(meta.full()[2])):
+        for _, kind in _types(_by_name(meta.full()[2])):
             if bytes(kind[:4]) == b"Exif":
                 kind[:4] = b"free"
     return None if hidden == data else bytes(hidden)
@@ -98,11 +102,12 @@ def without_exif(data: bytes) -> bytes | None:
 class _Item:
     """An image. ``length_size``: bytes of the length of its HEVC units; 0 for AV1; None if it is not coded."""
 
+    kind: bytes = b""
     pixels: int = 0
     turns: int = 0
     length_size: int | None = None
     used: list[int] = field(default_factory=list)
-    extents: list[tuple[int, int]] = field(default_factory=list)
+    parts: list[memoryview] = field(default_factory=list)
     code_points: tuple[int, int] = (_UNSPECIFIED, _UNSPECIFIED)
     clap: tuple[Fraction, ...] | None = None
 
@@ -166,30 +171,32 @@ def _read_meta(meta: _Box, file: memoryview) -> Properties:
     for pitm in boxes[b"pitm"]:
         version, _, body = pitm.full()
         (primary,) = struct.unpack_from(">I" if version else ">H", body)
-    for kind in _types(boxes):
+    for number, kind in _types(boxes):
         bytes(kind).decode()  # pi-heif ends the process for items whose type or content type is no text
+        items[number].kind = bytes(kind[:4])
     for iref in boxes[b"iref"]:
         _read_references(iref, items)
     for iloc in boxes[b"iloc"]:
-        _read_locations(iloc, items, len(file), sum(len(idat.body) for idat in boxes[b"idat"]))
+        _read_locations(iloc, items, file, next((idat.body for idat in boxes[b"idat"]), memoryview(b"")))
     for iprp in boxes[b"iprp"]:
         _read_properties(_by_name(iprp.body), items)
     item = items[primary]
     if item.pixels > MAX_PIXELS:
         raise too_many_pixels(str(item.pixels))
-    decodes, work = _Work(items, file).of(primary)
+    decodes, work = _Work(items).of(primary)
     if decodes > _MAX_DECODES or work > min(_MAX_WORK_PIXELS, _MAX_WORK_PER_PIXEL * max(item.pixels, _SMALL_PIXELS)):
         raise ValueError(f"derived from {decodes} images, {work} pixels")
     return Properties(*item.code_points, item.clap)
 
 
-def _types(boxes: _Boxes) -> Iterator[memoryview]:
-    """Yield for each item its type, of four letters, and the texts that follow: its name and content type."""
+def _types(boxes: _Boxes) -> Iterator[tuple[int, memoryview]]:
+    """Yield each item's number, and its type, of four letters, with the texts behind it: name and content type."""
     for iinf in boxes[b"iinf"]:
         version, _, body = iinf.full()
         for infe in _by_name(body[4 if version else 2 :])[b"infe"]:
             version, _, body = infe.full()
-            yield body[6 if version >= 3 else 4 :]
+            size = 4 if version >= 3 else 2
+            yield int.from_bytes(body[:size], "big"), body[size + 2 :]
 
 
 def _read_references(iref: _Box, items: dict[int, _Item]) -> None:
@@ -206,7 +213,7 @@ def _read_references(iref: _Box, items: dict[int, _Item]) -> None:
                 items[other].used.append(of)
 
 
-def _read_locations(iloc: _Box, items: dict[int, _Item], file_bytes: int, idat_bytes: int) -> None:
+def _read_locations(iloc: _Box, items: dict[int, _Item], file: memoryview, idat: memoryview) -> None:
     """Note where the bytes of each item are. Few files have bytes that several items share."""
     version, _, body = iloc.table()
     sizes = body[0] >> 4, body[0] & 15, body[1] >> 4, body[1] & 15 if version else 0
@@ -221,12 +228,13 @@ def _read_locations(iloc: _Box, items: dict[int, _Item], file_bytes: int, idat_b
         for _extent in range(count):
             words.read(index_size)
             at, length = base + words.read(offset_size), words.read(length_size)
-            length = length or max(0, (idat_bytes if method == 1 else file_bytes) - at)
+            source = idat if method == 1 else file
+            length = length or max(0, len(source) - at)
             read += length
-            if read > _MAX_SHARED * file_bytes:
+            if read > _MAX_SHARED * len(file):
                 raise ValueError(f"images of more than {_MAX_SHARED} times the bytes of the file")
-            if method == 0:
-                items[number].extents.append((at, length))
+            if method in {0, 1}:
+                items[number].parts.append(source[at : at + length])
 
 
 class _Words:
@@ -276,8 +284,8 @@ def _apply(prop: _Box, item: _Item) -> None:
 class _Work:
     """How many images are decoded for an item, and how many pixels; computed once for each item."""
 
-    def __init__(self, items: dict[int, _Item], file: memoryview) -> None:
-        self._items, self._file, self._units_left = items, file, MAX_READS
+    def __init__(self, items: dict[int, _Item]) -> None:
+        self._items, self._units_left = items, MAX_READS
         self._known: dict[int, tuple[int, int]] = {}
 
     def of(self, number: int, depth: int = 0) -> tuple[int, int]:
@@ -285,7 +293,7 @@ class _Work:
             raise ValueError(f"images derived {_MAX_DEPTH} times over")
         if number not in self._known:
             item = self._items[number]
-            decodes, work = 1, item.pixels * (self._pictures(item) + item.turns)
+            decodes, work = 1, max(item.pixels, _canvas_pixels(item)) * (self._pictures(item) + item.turns)
             for used in item.used:
                 more_decodes, more_work = self.of(used, depth + 1)
                 decodes, work = decodes + more_decodes, work + more_work
@@ -296,8 +304,7 @@ class _Work:
         """Return how many pictures the data of a coded image hold, at least 1."""
         if item.length_size is None:
             return 1
-        parts = [self._file[at : at + length] for at, length in item.extents]
-        coded = parts[0] if len(parts) == 1 else b"".join(parts)
+        coded = _joined(item.parts)
         units = _hevc_pictures(coded, item.length_size) if item.length_size else _av1_frames(coded)
         pictures = 0
         for is_picture in units:
@@ -306,6 +313,20 @@ class _Work:
             if pictures > _MAX_PICTURES or self._units_left < 0:
                 raise ValueError(f"an image of more than {_MAX_PICTURES} pictures, or {MAX_READS} units")
         return max(1, pictures)
+
+
+def _joined(parts: list[memoryview]) -> memoryview | bytes:
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _canvas_pixels(item: _Item) -> int:
+    """Return how many pixels a grid or an overlay has by its own data, which decoders allocate; 0 for other images."""
+    at = _CANVAS_AT.get(item.kind)
+    if at is None:
+        return 0
+    data = bytes(_joined(item.parts)[:_CANVAS_BYTES])
+    width, height = struct.unpack_from(">2I" if data[1] & 1 else ">2H", data, at)
+    return int(width * height)
 
 
 def _hevc_pictures(coded: memoryview | bytes, length_size: int) -> Iterator[int]:

@@ -474,6 +474,9 @@ def _corrupt() -> dict[str, Callable[[], bytes]]:
         "heic of its own overlay": lambda: heif(
             b"heic", 2, heic_item(), Item(b"iovl", (SIDE_PX,) * 2, overlay(SIDE_PX, SIDE_PX, 2), (1, 2))
         ),
+        "heic, an overlay on a canvas of 1 GP": lambda: heif(
+            b"heic", 2, heic_item(), Item(b"iovl", (SIDE_PX,) * 2, overlay(32_000, 32_000, 1), (1,))
+        ),
         "heic, a small overlay of 64 MP": lambda: heif(
             b"heic",
             2,
@@ -508,9 +511,6 @@ def _corrupt() -> dict[str, Callable[[], bytes]]:
         "bmp of 0 x 48": lambda: _bmp(0, 48),
         "bmp, a flood of runs": lambda: bmp_of_runs(7000, 7000, b"\1\x35" * (_CROWD // 2)),
         "bmp, runs that never end": lambda: _bmp(9000, 9000, bits=8, compression=1),
-        "tiff, 12 million resolutions": lambda: tiff(
-            grey(64, 64, 4096) | {X_RESOLUTION: (RATIONAL, _CROWD // 8, BODY)}, bytes(_CROWD)
-        ),
         "tiff, 49 million bit depths": lambda: tiff(
             grey(64, 64, 4096) | {258: (SHORT, _CROWD // 2, BODY)}, b"\x08\0" * (_CROWD // 2)
         ),
@@ -556,8 +556,8 @@ def _harmless() -> dict[str, Callable[[], bytes]]:
         "ICC of a million tags": lambda: _icc_png(DISPLAY_P3[:128] + b"\0\x0f\xff\xff" + DISPLAY_P3[132:]),
         "ICC of 4,000 processing elements": lambda: _icc_png(profile_of_elements(4_000)),
         "heic of 200 images": lambda: heif(b"heic", 1, *[heic_item()] * 200, hidden=False),
-        "avif of 64 MP that says 48 x 48": lambda: heif(
-            b"avif", 1, replace(avif_item(Image.new("RGB", (8000, 8000))), size=(SIDE_PX, SIDE_PX))
+        "avif of 25 MP that says 48 x 48": lambda: heif(
+            b"avif", 1, replace(avif_item(Image.new("RGB", (5000, 5000))), size=(SIDE_PX, SIDE_PX))
         ),
         "webp, a flood of chunks": lambda: _webp_after(b"junk" + bytes(4), _CROWD // 8),
         "tiff, 24 million sub-IFDs": lambda: tiff(
@@ -593,6 +593,9 @@ def _harmless() -> dict[str, Callable[[], bytes]]:
         "png, zTXt of 1 MB": lambda: _png(png_chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(1_000_000)))),
         "png of 16 x 6,000,000": lambda: png(16, 6_000_000, 1, 0, b"\0\0\0" * 6_000_000),
         "png of 100 MP in 100 kB": lambda: png(10_000, 10_000, 8, 0, bytes(10_001 * 10_000)),
+        "tiff, 12 million resolutions": lambda: tiff(
+            grey(64, 64, 4096) | {X_RESOLUTION: (RATIONAL, _CROWD // 8, BODY)}, bytes(_CROWD)
+        ),
         "tiff, deflated, of 1 GB in a strip": lambda: _deflated_tiff(9_000),
         "tiff, 9,000 strips": lambda: file_of(Image.new("L", (64, 9_000)), "TIFF", strip_size=64),
         "tiff of its own directory": lambda: (

@@ -33,7 +33,7 @@ SLOW_NAMES = (
     "EXIF, 49 million orientations",
     "gif, a comment in single bytes",
     "gif, a flood of comments",
-    "avif of 64 MP that says 48 x 48",
+    "avif of 25 MP that says 48 x 48",
     "heic, a small overlay of 64 MP",
     "jpeg with 90 MB of comments",
     "jpeg, 100 MP of 10 scans of nothing",
