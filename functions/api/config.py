@@ -14,7 +14,8 @@ class ApiConfig(CatalogueConfig, UrlConfig):
         job_days: how long the API keeps a job and its images.
         cors_origins: web origins that may call the API; none if empty.
         rate_per_minute: requests per minute of callers without a limit of their own.
-        monthly_quota: images per month of callers without a quota of their own.
+        monthly_quota: credits per month of callers without a quota of their own.
+        jobs_in_flight: most jobs of a caller that have not ended.
     """
 
     uploads_bucket: str
@@ -29,3 +30,4 @@ class ApiConfig(CatalogueConfig, UrlConfig):
     cors_origins: Names = ()
     rate_per_minute: int
     monthly_quota: int
+    jobs_in_flight: int

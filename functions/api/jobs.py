@@ -13,6 +13,7 @@ from core.limits import check_bytes
 from core.options import Options
 from core.segmentation.registry import check_name
 from functions.api.auth import Caller
+from functions.api.billing import credits_for, credits_of_result, is_free
 from functions.api.config import ApiConfig
 from functions.api.problems import Problem
 from functions.api.repository import JobRecord, JobRepository, caller_prefix
@@ -35,6 +36,9 @@ _POLL_BACKOFF: Final = 1.2  # adds about a tenth to a job's duration and keeps t
 _MAX_POLL_S: Final = 1.0
 _MAX_EVENTS: Final = 1000
 
+_MAX_START_S: Final = 900
+"""A job without an execution at this age was not started, as a request ends within 30 s."""
+
 
 class Fetch(Protocol):
     """Downloads a URL from a request; ``field`` is the request's member for error messages."""
@@ -50,6 +54,7 @@ class JobState:
     Attributes:
         job: the job.
         status: ``queued`` until the execution exists.
+        credits: price of an ended job.
         stage: the current state of a running execution.
         sidecar: the result's sidecar, if the job succeeded.
         report: ``error``, ``message``, ``field``, ``value`` and ``remedy``, if the job failed.
@@ -60,6 +65,12 @@ class JobState:
     stage: str | None = None
     sidecar: Mapping[str, Any] | None = None
     report: Mapping[str, Any] | None = None
+    credits: int | None = None
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the job has a result or has failed."""
+        return self.status in ("succeeded", "failed")
 
 
 class JobService:
@@ -89,11 +100,17 @@ class JobService:
         """Charge and start a job, once per idempotency key.
 
         Raises:
-            Problem: the request is invalid, or the quota is used up. Nothing was started or charged.
+            Problem: the request is invalid, the quota is used up, or too many jobs are in flight. Nothing was started.
             BackgroundRemoverError: the image or its URL is invalid. Nothing was started or charged.
         """
-        self._validate(request)
-        job, is_new = self._repository.create(caller, request, idempotency_key)
+        price = credits_for(self._validate(request).precision_level)
+        try:
+            job, is_new = self._repository.create(caller, request, idempotency_key, price)
+        except Problem as problem:
+            if problem.code != "too_many_jobs":
+                raise
+            self._settle_ended(caller)
+            job, is_new = self._repository.create(caller, request, idempotency_key, price)
         if not is_new and self._describe(job) is not None:
             return job
         try:
@@ -126,21 +143,35 @@ class JobService:
 
     def state(self, job: JobRecord) -> JobState:
         """Return the state of a job, with the stage of a running one."""
+        state = self._brief_state(job)
+        if state.status != "running":
+            return state
+        newest_first = self._stepfunctions.get_execution_history(
+            executionArn=self._arn(job), reverseOrder=True, maxResults=20, includeExecutionData=False
+        )["events"]
+        return JobState(job, "running", stage=newest_stage(newest_first))
+
+    def _brief_state(self, job: JobRecord) -> JobState:
+        """Return the state of a job without its stage."""
         if (state := self._outcome(job)) is not None:
             return state
         execution = self._describe(job)
         if execution is None:
             return JobState(job, "queued")
         if execution["status"] == "RUNNING":
-            newest_first = self._stepfunctions.get_execution_history(
-                executionArn=self._arn(job), reverseOrder=True, maxResults=20, includeExecutionData=False
-            )["events"]
-            return JobState(job, "running", stage=newest_stage(newest_first))
+            return JobState(job, "running")
         if execution["status"] == "SUCCEEDED":
-            return JobState(job, "succeeded", sidecar=json.loads(execution["output"]))
+            return self._succeeded(job, json.loads(execution["output"]))
         error = execution.get("error", execution["status"])
         message = "The job ended without a result"
         return self._failed(job, {"error": error, "message": message, "field": None, "value": None, "remedy": None})
+
+    def _settle_ended(self, caller: Caller) -> None:
+        """Settle the caller's jobs in flight that have ended, though their state was not asked for."""
+        for job in self._repository.in_flight(caller):
+            state = self._brief_state(job)  # settles it
+            if state.status == "queued" and job.age_s > _MAX_START_S:  # the request that created it was interrupted
+                self._repository.settle(job, 0)
 
     def events(self, job: JobRecord) -> list[Row]:
         """Return the first 1,000 events of a job's execution, oldest first."""
@@ -158,8 +189,7 @@ class JobService:
         Objects that were not uploaded through the API are kept, and so is the cached result, which no key refers to. A
         stage that runs when the job is stopped may still write its output; that expires like the job.
         """
-        execution = self._describe(job)
-        if execution is not None and execution["status"] == "RUNNING":
+        if self._brief_state(job).status == "running":
             self._stepfunctions.stop_execution(executionArn=self._arn(job), error=DELETED, cause="DELETE /jobs/{id}")
         if job.is_callers_upload:
             sidecar = self._read_json(sidecar_key(job.source_key))
@@ -193,13 +223,14 @@ class JobService:
         location: Mapping[str, Any] = state.sidecar["result"]
         return location
 
-    def _validate(self, request: ProcessRequest | ObjectRequest) -> None:
-        """Check all that the stage Validate checks, except for the image."""
+    def _validate(self, request: ProcessRequest | ObjectRequest) -> Options:
+        """Check all that the stage Validate checks, except for the image, and return the options."""
         options = Options.parse(request.options)
         if options.model != "auto":
             check_name(options.model, self._config.registry)
         if request.webhook_url is not None:
             self._config.outbound.check(request.webhook_url, field="webhook_url")
+        return options
 
     def _execution_input(
         self, job: JobRecord, request: ProcessRequest | ObjectRequest, caller: Caller
@@ -263,7 +294,7 @@ class JobService:
     def _outcome(self, job: JobRecord) -> JobState | None:
         """Return the state of an ended job from its sidecar or failure report; None if there is neither."""
         if (sidecar := self._document(job, sidecar_key(job.source_key))) is not None:
-            return JobState(job, "succeeded", sidecar=sidecar)
+            return self._succeeded(job, sidecar)
         if (report := self._document(job, failure_key(job.source_key, job.id))) is not None:
             return self._failed(job, report)
         return None
@@ -279,9 +310,15 @@ class JobService:
             return None
         return document
 
+    def _succeeded(self, job: JobRecord, sidecar: Mapping[str, Any]) -> JobState:
+        price = credits_of_result(sidecar)
+        self._repository.settle(job, price)
+        return JobState(job, "succeeded", sidecar=sidecar, credits=price)
+
     def _failed(self, job: JobRecord, report: Mapping[str, Any]) -> JobState:
-        self._repository.refund_once(job)
-        return JobState(job, "failed", report=report)
+        price = 0 if is_free(report) else job.credits
+        self._repository.settle(job, price)
+        return JobState(job, "failed", report=report, credits=price)
 
     def _describe(self, job: JobRecord) -> Mapping[str, Any] | None:
         try:

@@ -102,6 +102,11 @@ def error_response(problem: Problem, request_id: str) -> Response[str]:
     return Response(problem.status, CONTENT_TYPE, problem.body(request_id), headers=headers)
 
 
+def is_callers_fault(error: str) -> bool:
+    """Return whether an error, given by its class name, has a cause that the caller can fix."""
+    return error in _BY_NAME
+
+
 def problem_from_error(error: BackgroundRemoverError) -> Problem:
     """Return the problem that reports one of the pipeline's errors."""
     return problem_from_report(error.facts())

@@ -93,6 +93,7 @@ def openapi_document() -> dict[str, Any]:
         job_days=1,
         rate_per_minute=1,
         monthly_quota=1,
+        jobs_in_flight=1,
     )
     client = partial(boto3.client, region_name="us-east-1")  # never called
     app = create_resolver(Services.connect(config, client=client))

@@ -100,6 +100,7 @@ class JobDocument(_Response):
     stage: str | None = Field(default=None, description="current state of a running execution")
     result: Result | None = None
     metrics: Metrics | None = None
+    credits: int | None = Field(default=None, description="price of an ended job")
     error: ProblemDocument | None = Field(default=None, description="the failure, in the format of an error response")
 
 
@@ -112,6 +113,7 @@ class ProcessResponse(_Response):
     image: str | None = None
     result_url: str | None = None
     metrics: Metrics
+    credits: int = Field(description="price of the job")
 
 
 class Accepted(_Response):

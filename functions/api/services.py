@@ -60,7 +60,7 @@ class Services:
         fetch = fetch or partial(
             safe_http.get, policy=config.outbound, limit_bytes=MAX_BYTES, timeout_s=FETCH_TIMEOUT_S
         )
-        repository = JobRepository(config, authorizer=authorizer, dynamodb=dynamodb)
+        repository = JobRepository(config, dynamodb=dynamodb)
         return cls(
             config=config,
             authorizer=authorizer,

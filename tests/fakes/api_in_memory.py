@@ -36,6 +36,7 @@ MACHINE_ARN = "arn:aws:states:eu-west-1:123456789012:stateMachine:pbr"
 RESULT = b"\x89PNG\r\n\x1a\nresult"
 
 UNKNOWN_FOREGROUND = {
+    "stage": "Refine",
     "error": "UnknownForegroundError",
     "message": "No subject was found",
     "field": "image",
@@ -54,6 +55,7 @@ class StepFunctions:
         stopped: names of stopped executions.
         on_start: called with the name and input of each new execution, and decides its outcome.
         result: the result that :meth:`succeed` stores.
+        size: width and height of the source.
     """
 
     def __init__(self, s3: Any) -> None:
@@ -64,6 +66,7 @@ class StepFunctions:
         self.stopped: list[str] = []
         self.on_start: Callable[[str, dict[str, Any]], None] = self.succeed
         self.result = RESULT
+        self.size = (320, 240)
         self.exceptions = SimpleNamespace(
             ExecutionAlreadyExists=AlreadyExistsError, ExecutionDoesNotExist=DoesNotExistError
         )
@@ -112,7 +115,7 @@ class StepFunctions:
         version = self._s3.put_object(Bucket="results", Key=result_key, Body=self.result).get("VersionId")
         sidecar = {
             "execution": {"id": f"arn:{name}", "name": name, "started_at": ""},
-            "source": {**request["source"], "format": "png", "bytes": 9, "width": 320, "height": 240},
+            "source": {**request["source"], "format": "png", "bytes": 9, "width": self.size[0], "height": self.size[1]},
             "options": options,
             "result": {"bucket": "results", "key": result_key, "version_id": version, "sidecar_key": sidecar_key(key)},
             "image": {
@@ -220,6 +223,7 @@ class Api:
             "job_days": 7,
             "rate_per_minute": 1000,
             "monthly_quota": 1000,
+            "jobs_in_flight": 20,
             **settings,
         }
         self.stepfunctions, self.web = StepFunctions(self.s3), Web()

@@ -216,6 +216,7 @@ def process_response(services: Services, state: JobState, wants_url: bool) -> Pr
         image=base64.b64encode(services.jobs.result(state)).decode() if is_inline else None,
         result_url=None if is_inline else services.jobs.result_url(state),
         metrics=metrics_of(sidecar),
+        credits=state.credits or 0,
     )
 
 
@@ -235,6 +236,7 @@ def job_document(services: Services, state: JobState, request_id: str) -> JobDoc
         stage=state.stage,
         result=result,
         metrics=metrics_of(state.sidecar) if state.sidecar else None,
+        credits=state.credits,
         error=ProblemDocument(**error) if error else None,
     )
 

@@ -47,9 +47,6 @@ HEADERS: Final = (
     "X-Foreground-Height",
 )
 
-CREDITS: Final = 1
-"""Credits charged per image of any size."""
-
 _MEGAPIXELS: Final = {"preview": 0.25, "small": 0.25, "regular": 0.25, "medium": 1.5, "hd": 4.0, "50MP": 50.0}
 _DEFAULT_MEGAPIXELS: Final = 25.0  # full, 4k and auto
 _MAX_PNG_MEGAPIXELS: Final = 10.0  # limits all sizes
@@ -334,13 +331,13 @@ def error_response(problem: Problem, request_id: str) -> Response[str]:
     return Response(status, "application/json", json.dumps({"errors": [error]}), headers=headers)
 
 
-def result_headers(sidecar: Mapping[str, Any], parameters: Parameters) -> dict[str, str]:
+def result_headers(result: JobResult, parameters: Parameters) -> dict[str, str]:
     """Return the response headers that describe a result."""
-    image = sidecar["image"]
+    sidecar, image = result.sidecar, result.sidecar["image"]
     values = {
         "X-Width": image["width"],
         "X-Height": image["height"],
-        "X-Credits-Charged": CREDITS,
+        "X-Credits-Charged": result.credits,
         **{f"X-Foreground-{name.capitalize()}": value for name, value in _foreground(sidecar).items()},
         **({} if parameters.type_level == "none" else {"X-Type": "other"}),
     }
@@ -361,7 +358,7 @@ def json_result(result: JobResult) -> dict[str, Any]:
 
 
 def account(usage: Usage) -> dict[str, Any]:
-    """Return the response body of ``GET /v1.0/account``: one credit per image of the monthly quota."""
+    """Return the response body of ``GET /v1.0/account``: the rest of the monthly quota."""
     remaining = max(usage.quota - usage.used, 0)
     return {
         "data": {
@@ -389,14 +386,14 @@ def routes(services: Services) -> APIGatewayHttpRouter:
         auth = authorize(services, router, Scope.PROCESS)
         parameters = parse_parameters(body.read(event))
         result = run_to_result(services, event, auth.caller, to_process_request(parameters))
-        headers = {**result_headers(result.sidecar, parameters), **auth.rate_limit.headers}
+        headers = {**result_headers(result, parameters), **auth.rate_limit.headers}
         if _JSON_ONLY.fullmatch(event.headers.get("accept", "")):
             return _json(json_result(result), headers)
         return result.response(headers)
 
     @router.get("/v1.0/account", summary="Get the balance (remove.bg)", enable_validation=False)
     def balance() -> Response[Any]:
-        """Return the images left this month, as credits."""
+        """Return the credits left this month."""
         auth = authorize(services, router, Scope.READ)
         return _json(account(services.authorizer.usage(auth.caller)), auth.rate_limit.headers)
 
