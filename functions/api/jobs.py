@@ -249,7 +249,7 @@ class JobService:
             version_id = self._put(job.source_key, image)
         if version_id:
             source["version_id"] = version_id
-        execution_input: dict[str, Any] = {"source": source, "options": options}
+        execution_input: dict[str, Any] = {"source": source, "options": options, "tenant": caller.id}
         if request.webhook_url is not None:
             execution_input["webhook"] = {"url": request.webhook_url, "key_id": caller.id}
         return execution_input

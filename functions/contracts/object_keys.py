@@ -32,8 +32,9 @@ def cache_key(
     model_identity: str | None,
     background_sha256: str | None,
     escalation: tuple[str, str | None] | None = None,
+    tenant: str | None = None,
 ) -> str:
-    """Return the cache key, 64 hexadecimal digits. It is equal for all jobs that produce the same result.
+    """Return the cache key, 64 hexadecimal digits. It is equal for all jobs of a tenant that produce the same result.
 
     Args:
         content_sha256: SHA-256 of the uploaded file.
@@ -41,6 +42,7 @@ def cache_key(
         model_identity: :attr:`core.segmentation.registry.Model.identity`; None for a segmenter without weights.
         background_sha256: SHA-256 of the background image; None without one.
         escalation: name and identity of the model for a second attempt; None without one.
+        tenant: whose results are in the cache entry; None for uploads straight to the bucket, and if all share it.
     """
     identity = {
         "content": content_sha256,
@@ -49,6 +51,7 @@ def cache_key(
         "background": background_sha256,
         "pipeline": PIPELINE_VERSION,
         **({"escalation": escalation} if escalation else {}),
+        **({"tenant": tenant} if tenant else {}),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 

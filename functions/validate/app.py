@@ -34,6 +34,7 @@ class ValidateConfig(CatalogueConfig):
         sagemaker_mode: how the endpoint is invoked.
         segment_memory_mb: memory of the segment function, MiB.
         cache_days: lifetime of cache entries in days.
+        shared_cache: whether all tenants share cache entries.
     """
 
     uploads_bucket: str
@@ -44,6 +45,7 @@ class ValidateConfig(CatalogueConfig):
     sagemaker_mode: Literal["realtime", "async"] = "realtime"
     segment_memory_mb: int
     cache_days: int
+    shared_cache: bool = False
 
 
 class ValidateRequest(BaseModel):
@@ -79,6 +81,7 @@ def handler(request: ValidateRequest) -> dict[str, Any]:
         model_identity=identity_of(options.model, CONFIG),
         background_sha256=background["sha256"] if background else None,
         escalation=(second_model, identity_of(second_model, CONFIG)) if second_model else None,
+        tenant=None if CONFIG.shared_cache else upload.tenant,
     )
     return {
         "execution": request.execution.model_dump(),

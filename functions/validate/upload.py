@@ -15,13 +15,14 @@ _Text: TypeAlias = Annotated[str, Field(min_length=1)]
 
 
 class Upload(BaseModel):
-    """The object version to process, and its options, not validated."""
+    """The object version to process, its options, not validated, and the tenant whose cache entries it may use."""
 
     bucket: str
     key: str
     version_id: str | None = None
     etag: str | None = None
     options: dict[str, Any] = {}
+    tenant: str | None = None
 
 
 class _RequestSource(BaseModel):
@@ -40,6 +41,7 @@ class _Request(BaseModel):
     source: _RequestSource
     options: dict[str, Any] = {}
     webhook: Webhook | None = None
+    tenant: Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9]+$")] | None = None
 
 
 class _EventBucket(BaseModel):
@@ -79,7 +81,7 @@ def read_upload(event: dict[str, Any]) -> Upload:
         )
     if "source" in event:
         request = parse(_Request, event)
-        return Upload(**request.source.model_dump(), options=request.options)
+        return Upload(**request.source.model_dump(), options=request.options, tenant=request.tenant)
     raise InvalidRequestError(
         "The input of the execution has no source",
         field="input",

@@ -101,6 +101,17 @@ def test_jobs_of_one_upload_have_separate_results(api: httpx.Client) -> None:
     assert [opened(httpx.get(url).content).mode for url in again] == ["L", "RGBA", "L"]
 
 
+def test_callers_do_not_share_cached_results(cloud: EmbeddedCloud, stack: Stack, api: httpx.Client) -> None:
+    image = disc(seed=62)
+    other = httpx.Client(base_url=cloud.outputs["ApiUrl"], headers={"X-API-Key": make_key(stack).reveal()}, timeout=40)
+    with other:
+        hits = [
+            process(client, files={"image": ("cup.png", image)}).json()["metrics"]["cache_hit"]
+            for client in (api, other, api, other)
+        ]
+    assert hits == [False, False, True, True]
+
+
 def test_unfinished_job_is_accepted_with_its_location(stack: Stack, api: httpx.Client, key: ApiKey) -> None:
     [name] = [
         f["FunctionName"] for f in stack.functions.list_functions()["Functions"] if "ApiFunction" in f["FunctionName"]

@@ -60,6 +60,14 @@ def test_a_possible_second_attempt_is_part_of_the_cache_key() -> None:
     assert with_second(None) == key(base)
 
 
+def test_tenants_have_separate_cache_keys() -> None:
+    def of(tenant: str | None) -> str:
+        return cache_key(CONTENT, Options(), model_identity=None, background_sha256=None, tenant=tenant)
+
+    assert len({of("a"), of("b"), of(None)}) == 3
+    assert of(None) == key(Options())
+
+
 def test_two_attempts_share_no_object() -> None:
     first = result_keys("a.jpg", "k", Options())
     assert not {first.mask, first.alpha} & set(second_attempt_keys("k"))
