@@ -20,6 +20,8 @@ class ApiConfig(CatalogueConfig, UrlConfig):
 
     uploads_bucket: str
     results_bucket: str
+    work_bucket: str
+    cache_table: str
     state_machine_arn: str
     segmentation_queue_url: str
     keys_table: str

@@ -14,6 +14,7 @@ from core.options import Options
 from core.segmentation.registry import check_name
 from functions.api.auth import Caller
 from functions.api.billing import credits_for, credits_of_result, is_free
+from functions.api.cache import ResultCache
 from functions.api.config import ApiConfig
 from functions.api.problems import Problem
 from functions.api.repository import JobRecord, JobRepository, caller_prefix
@@ -80,14 +81,22 @@ class JobService:
         config: the stack's resources and limits.
         repository: the table of jobs.
         store: S3.
+        cache: the cache of results.
         stepfunctions: the Step Functions client.
         fetch: downloads image URLs.
     """
 
     def __init__(
-        self, config: ApiConfig, *, repository: JobRepository, store: Store, stepfunctions: "SFNClient", fetch: Fetch
+        self,
+        config: ApiConfig,
+        *,
+        repository: JobRepository,
+        store: Store,
+        cache: ResultCache,
+        stepfunctions: "SFNClient",
+        fetch: Fetch,
     ) -> None:
-        self._config, self._repository, self._store = config, repository, store
+        self._config, self._repository, self._store, self._cache = config, repository, store, cache
         self._stepfunctions, self._fetch = stepfunctions, fetch
 
     def run(self, caller: Caller, request: ProcessRequest, *, idempotency_key: str | None, deadline: float) -> JobState:
@@ -184,22 +193,40 @@ class JobService:
         return rows(history["events"])
 
     def delete(self, job: JobRecord) -> None:
-        """Stop a running job, and delete the job, its images and its result.
+        """Stop a running job, and delete the job, its images and all that was derived from them.
 
-        Objects that were not uploaded through the API are kept, and so is the cached result, which no key refers to. A
-        stage that runs when the job is stopped may still write its output; that expires like the job.
+        Objects that were not uploaded through the API are kept, with their results. A stage that runs when the job is
+        stopped may still write its output; no other job uses it, and it expires.
         """
         if self._brief_state(job).status == "running":
             self._stepfunctions.stop_execution(executionArn=self._arn(job), error=DELETED, cause="DELETE /jobs/{id}")
+        validated = self._validated(job)
+        if validated is not None:
+            self._cache.delete(validated["cache_key"], self._arn(job))
         if job.is_callers_upload:
-            sidecar = self._read_json(sidecar_key(job.source_key))
-            if sidecar is not None:
-                self._store.delete_all(self._config.results_bucket, sidecar["result"]["key"])
-            for key in (sidecar_key(job.source_key), failure_key(job.source_key, job.id)):
-                self._store.delete_all(self._config.results_bucket, key)
+            results = self._results_in_sidecar(job) if validated is None else validated["keys"]
+            for key in (results["result"], results["sidecar"], failure_key(job.source_key, job.id)):
+                if key is not None:
+                    self._store.delete_all(self._config.results_bucket, key)
             for key in (job.source_key, _background_key(job)):
                 self._store.delete_all(self._config.uploads_bucket, key)
         self._repository.delete(job)
+
+    def _validated(self, job: JobRecord) -> Mapping[str, Any] | None:
+        """Return the workflow state after Validate; None if Validate has not succeeded, or the history has expired."""
+        try:
+            history = self._stepfunctions.get_execution_history(executionArn=self._arn(job), maxResults=_MAX_EVENTS)
+        except self._stepfunctions.exceptions.ExecutionDoesNotExist:
+            return None
+        exits = (event.get("stateExitedEventDetails", {}) for event in history["events"])
+        output = next((details["output"] for details in exits if details.get("name") == "Validate"), None)
+        state: Mapping[str, Any] = json.loads(output or "{}")
+        return state if "cache_key" in state else None  # Validate's Catch has none
+
+    def _results_in_sidecar(self, job: JobRecord) -> Mapping[str, str | None]:
+        key = sidecar_key(job.source_key)
+        sidecar = self._read_json(key)
+        return {"result": sidecar["result"]["key"] if sidecar else None, "sidecar": key}
 
     def upload_form(self, caller: Caller, name: str, content_type: str, max_bytes: int) -> dict[str, Any]:
         """Return a presigned form for uploading an image, and the image's key."""

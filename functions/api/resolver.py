@@ -85,6 +85,8 @@ def openapi_document() -> dict[str, Any]:
     config = ApiConfig(
         uploads_bucket="",
         results_bucket="",
+        work_bucket="",
+        cache_table="",
         state_machine_arn="",
         segmentation_queue_url="",
         keys_table="",

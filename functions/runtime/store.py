@@ -150,6 +150,13 @@ class Store:
                     if version["Key"] == key:
                         self._s3.delete_object(Bucket=bucket, Key=key, VersionId=version["VersionId"])
 
+    def delete_prefix(self, bucket: str, prefix: str) -> None:
+        """Delete all objects of an unversioned bucket whose keys start with a prefix."""
+        with _errors_of(bucket, prefix):
+            for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+                for found in page.get("Contents", []):
+                    self._s3.delete_object(Bucket=bucket, Key=found["Key"])
+
     def url(self, bucket: str, key: str, version_id: str | None, seconds: int) -> str:
         """Return a presigned URL for a version of an object. It also expires with the credentials of this process.
 

@@ -31,7 +31,7 @@ ENVIRONMENT = {
     "POWERTOOLS_SERVICE_NAME": "api",
     "POWERTOOLS_METRICS_NAMESPACE": "PrecisionBackgroundRemover",
 }
-TABLES = {"keys": "key_id", "usage": "meter", "jobs": "job_id"}
+TABLES = {"keys": "key_id", "usage": "meter", "jobs": "job_id", "cache": "cache_key"}
 MACHINE_ARN = "arn:aws:states:eu-west-1:123456789012:stateMachine:pbr"
 RESULT = b"\x89PNG\r\n\x1a\nresult"
 
@@ -51,7 +51,9 @@ class StepFunctions:
     Attributes:
         inputs: inputs of executions, by name.
         statuses: statuses of executions, by name.
+        outputs: outputs of successful executions, by name.
         errors: errors of executions that failed without a report, by name.
+        validated: outputs of Validate, by name; None for executions that failed there.
         stopped: names of stopped executions.
         on_start: called with the name and input of each new execution, and decides its outcome.
         result: the result that :meth:`succeed` stores.
@@ -63,6 +65,8 @@ class StepFunctions:
         self.inputs: dict[str, dict[str, Any]] = {}
         self.statuses: dict[str, str] = {}
         self.errors: dict[str, str] = {}
+        self.outputs: dict[str, str] = {}
+        self.validated: dict[str, dict[str, Any] | None] = {}
         self.stopped: list[str] = []
         self.on_start: Callable[[str, dict[str, Any]], None] = self.succeed
         self.result = RESULT
@@ -76,6 +80,7 @@ class StepFunctions:
         if name in self.inputs:
             raise AlreadyExistsError({"Error": {"Code": "ExecutionAlreadyExists"}}, "StartExecution")
         self.inputs[name] = json.loads(input)
+        self.validated.setdefault(name, self._validate(name))
         self.statuses[name] = "RUNNING"
         self.on_start(name, self.inputs[name])
 
@@ -85,18 +90,36 @@ class StepFunctions:
         if name not in self.statuses:
             raise DoesNotExistError({"Error": {"Code": "ExecutionDoesNotExist"}}, "DescribeExecution")
         found = {"status": self.statuses[name], "name": name}
+        if name in self.outputs:
+            found["output"] = self.outputs[name]
         if name in self.errors:
             found["error"] = self.errors[name]
         return found
 
-    def get_execution_history(self, *, executionArn: str, reverseOrder: bool = False, **_: Any) -> dict[str, Any]:  # noqa: N803
+    def get_execution_history(
+        self,
+        *,
+        executionArn: str,  # noqa: N803
+        reverseOrder: bool = False,  # noqa: N803
+        includeExecutionData: bool = True,  # noqa: N803
+        **_: Any,
+    ) -> dict[str, Any]:
         self.describe_execution(executionArn=executionArn)  # raises if it does not exist
         at = datetime(2026, 1, 1, tzinfo=UTC)
         events = [
             {"id": 1, "type": "ExecutionStarted", "timestamp": at},
             {"id": 2, "type": "TaskStateEntered", "timestamp": at, "stateEnteredEventDetails": {"name": "Validate"}},
         ]
+        if includeExecutionData and (state := self.validated[executionArn.rpartition(":")[2]]):
+            output = {"name": "Validate", "output": json.dumps(state)}
+            events.append({"id": 3, "type": "TaskStateExited", "timestamp": at, "stateExitedEventDetails": output})
         return {"events": events[::-1] if reverseOrder else events}
+
+    def _validate(self, name: str) -> dict[str, Any]:
+        source_key = self.inputs[name]["source"]["key"]
+        format_ = self.inputs[name]["options"].get("format", "png")
+        result = f"{sidecar_key(source_key).removesuffix('.json')}.{format_}"
+        return {"cache_key": f"key-of-{name}", "keys": {"result": result, "sidecar": sidecar_key(source_key)}}
 
     def stop_execution(self, *, executionArn: str, **_: Any) -> None:  # noqa: N803
         self.stopped.append(executionArn.rpartition(":")[2])
@@ -134,7 +157,7 @@ class StepFunctions:
             "warnings": [],
         }
         self._s3.put_object(Bucket="results", Key=sidecar_key(key), Body=json.dumps(sidecar))
-        self.statuses[name] = "SUCCEEDED"
+        self.statuses[name], self.outputs[name] = "SUCCEEDED", json.dumps(sidecar)
 
     def fail(self, report: Mapping[str, Any]) -> Callable[[str, dict[str, Any]], None]:
         """Outcome: a failure report is stored."""
@@ -203,8 +226,9 @@ class Api:
 
     def __init__(self, **settings: Any) -> None:
         self.s3, self.dynamodb = client("s3"), Serialized(client("dynamodb"))
-        for bucket in ("uploads", "results"):
+        for bucket in ("work", "uploads", "results"):
             self.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+        for bucket in ("uploads", "results"):
             self.s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
         for table, key in TABLES.items():
             self.dynamodb.create_table(
@@ -217,6 +241,7 @@ class Api:
         config = {
             "uploads_bucket": "uploads",
             "results_bucket": "results",
+            "work_bucket": "work",
             "state_machine_arn": MACHINE_ARN,
             "segmentation_queue_url": queue,
             **{f"{table}_table": table for table in TABLES},

@@ -137,10 +137,21 @@ def test_corrupt_image_is_reported_to_the_caller(api: httpx.Client) -> None:
 
 
 def test_delete_removes_all_objects(api: httpx.Client, stack: Stack, response: dict[str, Any]) -> None:
-    other = process(api, files={"image": ("gone.png", IMAGE)}).json()["job_id"]
+    def cached() -> set[str]:
+        found = stack.s3.list_objects_v2(Bucket=stack.outputs["WorkBucket"]).get("Contents", [])
+        return {entry["Key"] for entry in found if cache_key in entry["Key"]}
+
+    image = disc(seed=63)
+    other, again = (process(api, files={"image": ("gone.png", image)}).json()["job_id"] for _ in range(2))
     assert len(objects(stack, other)) == 3, "image, result, sidecar"
+    [sidecar] = [key for key in objects(stack, other) if key.endswith(".json")]
+    document = stack.s3.get_object(Bucket=stack.outputs["ResultsBucket"], Key=sidecar)["Body"].read()
+    cache_key = json.loads(document)["cache"]["key"]
+    assert len(cached()) == 3, "mask, alpha, cached copy"
     assert api.delete(f"/jobs/{other}").status_code == 204
-    assert objects(stack, other) == set()
+    assert objects(stack, other) == cached() == set()
+    assert api.get(f"/jobs/{again}").json()["status"] == "succeeded"
+    assert not process(api, files={"image": ("gone.png", image)}).json()["metrics"]["cache_hit"]
     assert api.get(f"/jobs/{other}").json()["code"] == "job_not_found"
     assert api.get(f"/jobs/{response['job_id']}").json()["status"] == "succeeded"
 

@@ -650,6 +650,7 @@ def test_cors_is_configured_only_for_the_given_origins() -> None:
 
 def test_the_api_writes_and_deletes_only_under_its_own_prefixes() -> None:
     own = {f"<{bucket}>.Arn/{prefix}*" for bucket, prefixes in PREFIXES_OF_THE_API.items() for prefix in prefixes}
+    own |= {"<WorkBucket>.Arn/cache/*", "<WorkBucket>.Arn/work/*"}  # what DELETE /jobs/{id} deletes
     [policy] = Stack({})["ApiFunctionRole"]["Policies"]
     changing = [s for s in policy["PolicyDocument"]["Statement"] if re.search("s3:(Put|Delete)", str(s["Action"]))]
     assert {arn for statement in changing for arn in leaves_of(statement["Resource"])} == own

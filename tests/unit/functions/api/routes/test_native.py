@@ -476,6 +476,77 @@ def test_delete_removes_images_and_results(api: Api) -> None:
     assert api.stepfunctions.stopped == []
 
 
+@pytest.fixture
+def cached(api: Api) -> tuple[str, str]:
+    """A job with all objects that it leaves in the work bucket, and its cache key."""
+    name = api.call("POST", "/process", json={"image": IMAGE}).get_json()["job_id"]
+    cache_key = api.stepfunctions.validated[name]["cache_key"]
+    for key in (f"work/{cache_key}/mask.png", f"work/{cache_key}/second/alpha.png", f"cache/{cache_key}.png"):
+        api.s3.put_object(Bucket="work", Key=key, Body=PNG)
+    api.s3.put_object(Bucket="work", Key=f"cache/{cache_key}0.png", Body=PNG)  # of another key
+    return name, cache_key
+
+
+def put_entry(api: Api, cache_key: str, status: str, owner: str) -> None:
+    item = {"cache_key": cache_key, "status": status, "owner": owner}
+    api.dynamodb.put_item(TableName="cache", Item={name: {"S": value} for name, value in item.items()})
+
+
+@pytest.mark.parametrize("entry", ["done", "own claim", "none"])
+def test_delete_removes_cached_copies_and_intermediate_files(api: Api, cached: tuple[str, str], entry: str) -> None:
+    name, cache_key = cached
+    match entry:
+        case "done":
+            put_entry(api, cache_key, "DONE", "arn:of:the:execution:that:computed:it")
+        case "own claim":
+            put_entry(api, cache_key, "IN_PROGRESS", f"arn:aws:states:eu-west-1:123456789012:execution:pbr:{name}")
+    assert api.call("DELETE", f"/jobs/{name}").status_code == 204
+    assert api.dynamodb.scan(TableName="cache")["Items"] == []
+    assert api.keys_in("work") == [f"cache/{cache_key}0.png"]
+
+
+def test_delete_keeps_what_another_job_of_the_caller_computes(api: Api, cached: tuple[str, str]) -> None:
+    name, cache_key = cached
+    put_entry(api, cache_key, "IN_PROGRESS", "arn:of:another:execution")
+    assert api.call("DELETE", f"/jobs/{name}").status_code == 204
+    assert len(api.keys_in("work")) == 4 and len(api.dynamodb.scan(TableName="cache")["Items"]) == 1
+
+
+def test_delete_keeps_a_claim_that_is_taken_over_meanwhile(
+    api: Api, cached: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def delete_item(**request: Any) -> Any:
+        put_entry(api, cache_key, "IN_PROGRESS", "arn:of:another:execution")
+        monkeypatch.setattr(api.dynamodb, "delete_item", delete)
+        return delete(**request)
+
+    name, cache_key = cached
+    put_entry(api, cache_key, "DONE", "arn")
+    delete = api.dynamodb.delete_item
+    monkeypatch.setattr(api.dynamodb, "delete_item", delete_item)
+    assert api.call("DELETE", f"/jobs/{name}").status_code == 204
+    assert len(api.dynamodb.scan(TableName="cache")["Items"]) == 1
+
+
+@pytest.mark.parametrize("history", ["kept", "expired"])
+def test_delete_removes_results_without_a_history(api: Api, history: str) -> None:
+    name = api.call("POST", "/process", json={"image": IMAGE, "format": "webp"}).get_json()["job_id"]
+    if history == "expired":
+        del api.stepfunctions.statuses[name]
+    assert api.call("DELETE", f"/jobs/{name}").status_code == 204
+    assert api.keys_in("results") == []
+
+
+def test_delete_removes_the_result_although_a_later_job_overwrote_the_sidecar(api: Api) -> None:
+    key = api.call("POST", "/uploads", json={}).get_json()["key"]
+    jobs = [
+        api.call("POST", "/jobs", json={"source": {"key": key}, "options": {"format": form}}).get_json()["job_id"]
+        for form in ("webp", "png")
+    ]
+    assert api.call("DELETE", f"/jobs/{jobs[0]}").status_code == 204
+    assert not [key for key in api.keys_in("results") if key.endswith(".webp")]
+
+
 def test_delete_removes_the_upload(api: Api) -> None:
     key = api.call("POST", "/uploads", json={}).get_json()["key"]
     api.s3.put_object(Bucket="uploads", Key=key, Body=PNG)
