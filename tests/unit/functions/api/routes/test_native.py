@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from functions.api.processing import MAX_INLINE_BYTES
 from functions.contracts.api_key import Scope
 from functions.contracts.errors import StorageDeniedError, StorageUnavailableError
 from functions.runtime.safe_http import UrlAnswerError, UrlError, UrlRefusedError
+from tests.conftest import ROOT
 from tests.fakes.api_in_memory import RESULT, UNKNOWN_FOREGROUND, Api, api_in_memory
 
 PNG = b"\x89PNG\r\n\x1a\npicture"
@@ -643,6 +645,37 @@ def test_ready_reports_missing_resources() -> None:
 def test_unknown_route_is_not_found(api: Api) -> None:
     response = api.call("GET", "/nowhere")
     assert (response.status_code, response.get_json()["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/health", 200),
+        ("GET", "/v1.0/account", 200),
+        ("POST", "/api/remove", 422),
+        ("POST", "/v1.0/removebg", 400),
+        ("POST", "/uploads", 201),
+        ("DELETE", "/jobs/none", 404),
+        ("GET", "/nowhere", 404),
+        ("GET", "/docs", 200),
+    ],
+)
+def test_no_response_may_be_stored_or_sniffed(api: Api, method: str, path: str, status: int) -> None:
+    json_body: dict[str, Any] = {"json": {}} if method == "POST" else {}
+    response = api.call(method, path, **json_body)
+    assert response.status_code == status
+    assert response.headers.getlist("Cache-Control") == ["no-store"]
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_documents_are_open_and_load_nothing_from_elsewhere(api: Api) -> None:
+    served = api.call("GET", "/openapi.json", key=None)
+    assert (served.status_code, served.content_type) == (200, "application/json")
+    assert served.get_json() == json.loads((ROOT / "docs/reference/openapi.json").read_text())
+    page = api.call("GET", "/docs", key=None)
+    assert (page.status_code, page.mimetype) == (200, "text/html")
+    assert "SwaggerUIBundle" in page.text and "/v1.0/removebg" in page.text
+    assert not re.search(r"<script[^>]*\ssrc=", page.text) and "<link" not in page.text
 
 
 def test_internal_error_reveals_only_the_request_id(api: Api) -> None:
