@@ -75,7 +75,7 @@ def read_json(event: APIGatewayProxyEventV2, model: type[Model]) -> Model:
         return model.model_validate(_json_object(raw(event)))
     except ValidationError as error:
         first = error.errors()[0]
-        raise problem_from_validation(first, first["loc"]) from error
+        raise problem_from_validation(first, first["loc"], model) from error
 
 
 def raw(event: APIGatewayProxyEventV2) -> bytes:

@@ -8,12 +8,13 @@ from typing import Any, Final
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
+from pydantic import BaseModel
 
 from core.errors import shown
 from functions.api import openapi
 from functions.api.auth import Authorization, Caller
 from functions.api.jobs import JobState
-from functions.api.problems import problem_from_report, unavailable
+from functions.api.problems import accepted, problem_from_report, unavailable
 from functions.api.requests import ProcessRequest
 from functions.api.services import Services
 from functions.contracts.api_key import Scope
@@ -123,7 +124,8 @@ def warnings_header(warnings: Iterable[str]) -> dict[str, str]:
     return {"X-Warnings": printable} if printable else {}
 
 
-def sentence(message: str) -> str:
-    """Return pydantic's message as a sentence, truncated because it may repeat the value."""
-    text = str(shown(message.removeprefix("Value error, ")))
-    return f"{text[:1].upper()}{text[1:]}."
+def refusal(model: type[BaseModel], name: str, error: Mapping[str, Any]) -> str:
+    """Return one of pydantic's errors as a sentence, and one that says which values the parameter accepts."""
+    text = str(shown(error["msg"].removeprefix("Value error, ")))  # truncated: it may repeat the value
+    what = f"{text[:1].upper()}{text[1:]}."
+    return what if error["type"] in ("value_error", "literal_error") else f"{what} {accepted(model, name)}"

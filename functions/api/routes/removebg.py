@@ -25,9 +25,9 @@ from functions.api.problems import Problem
 from functions.api.processing import (
     JobResult,
     authorize,
+    refusal,
     result_responses,
     run_to_result,
-    sentence,
     warnings_header,
 )
 from functions.api.requests import ProcessRequest
@@ -89,7 +89,7 @@ _STATUSES: Final = {401: 403, 402: 402, 403: 403, 404: 404, 429: 429}
 def _check_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("this is not an http or https URL")
+        raise ValueError("send an http or https URL")
     return url
 
 
@@ -99,8 +99,8 @@ def _visible_color(color: str) -> str | None:
     if re.fullmatch(r"[0-9a-f]{3,4}|[0-9a-f]{6}|[0-9a-f]{8}", digits):
         digits = digits if len(digits) >= len("rrggbb") else "".join(2 * digit for digit in digits)
         return None if digits[6:] == "00" else "#" + digits[:6] + digits[6:].replace("ff", "")
-    if not color.isalpha():
-        raise ValueError("a color is 3, 4, 6 or 8 hexadecimal digits, or a name")
+    if color.lower() not in ImageColor.colormap:
+        raise ValueError("send 3, 4, 6 or 8 hexadecimal digits, or the name of a CSS color")
     return "#{:02x}{:02x}{:02x}".format(*ImageColor.getrgb(color))
 
 
@@ -242,7 +242,7 @@ def parse_parameters(parsed: body.Body) -> Parameters:
         raise _invalid(
             "unknown_parameter", name, f"The parameter is unknown. Use one of {', '.join(Parameters.model_fields)}."
         )
-    raise _invalid(f"invalid_{name}", name, sentence(first["msg"]))
+    raise _invalid(f"invalid_{name}", name, refusal(Parameters, name, first))
 
 
 def to_process_request(parameters: Parameters) -> ProcessRequest:
@@ -276,7 +276,7 @@ def _check_options(parameters: Parameters) -> None:
         Options.parse({**parameters.options, **with_background})
     except InvalidOptionsError as error:
         name = _parameter(error.field)
-        raise _invalid(f"invalid_{name}", name, f"{error.message}.") from None
+        raise _invalid(f"invalid_{name}", name, f"{error.message}. {_in_own_words(error)}") from None
 
 
 def _image(parameters: Parameters) -> bytes | str:
@@ -293,6 +293,13 @@ def _image(parameters: Parameters) -> bytes | str:
 def _parameter(field: str) -> str:
     name = field.removeprefix("options.")
     return _PARAMETERS.get(name, name)
+
+
+def _in_own_words(error: InvalidOptionsError) -> str:
+    """Return an error's remedy with remove.bg's name of the option."""
+    option = error.field.removeprefix("options.")
+    remedy = error.remedy.removeprefix(f"{option}: ")
+    return re.sub(rf"\b({'|'.join(_PARAMETERS)})\b", lambda match: _PARAMETERS[match[0]], remedy)
 
 
 def _invalid(code: str, name: str, detail: str) -> Problem:
