@@ -17,6 +17,9 @@ CENTER: Final = "center"
 REGION_EXCEEDS_PICTURE: Final = "The region exceeds the image"
 """Prefix of the message for a ``roi`` that is well-formed but does not fit the image's size."""
 
+_MAX_DEFAULT_CHARS: Final = 100
+_MAX_CHARS: Final = {"background_key": 1024}
+
 _DECIMALS: Final = r"(\.[0-9]{1,6})?"
 _ZERO: Final = r"0(\.0{1,6})?"  # needs no unit
 _SHARE: Final = rf"({_ZERO}|(100(\.0{{1,6}})?|[0-9]{{1,2}}{_DECIMALS})%)"
@@ -156,6 +159,13 @@ class Options(BaseModel):
                     field=f"options.{name}",
                     value=value,
                     remedy=f"The options are: {', '.join(cls.model_fields)}.",
+                )
+            if isinstance(value, str) and len(value) > _MAX_CHARS.get(name, _MAX_DEFAULT_CHARS):
+                raise InvalidOptionsError(
+                    f"This value of {name} has {len(value)} characters",
+                    field=f"options.{name}",
+                    value=value,
+                    remedy=f"{name}: {cls.model_fields[name].description}",
                 )
         try:
             options = cls.model_validate(dict(raw))

@@ -42,6 +42,14 @@ def caller_prefix(caller_id: str) -> str:
     return f"api/{caller_id}/"
 
 
+def is_own_key(caller_id: str, key: str) -> bool:
+    """Return whether a caller uploaded an object through the API.
+
+    Keys with ``.`` or ``..`` as a folder are never made by the API, and some clients resolve them to other keys.
+    """
+    return key.startswith(caller_prefix(caller_id)) and {".", ".."}.isdisjoint(key.split("/"))
+
+
 @dataclass(frozen=True)
 class JobRecord:
     """A row of the jobs table.
@@ -72,7 +80,7 @@ class JobRecord:
     @property
     def is_callers_upload(self) -> bool:
         """Whether the caller uploaded the image through the API."""
-        return self.source_key.startswith(caller_prefix(self.owner))
+        return is_own_key(self.owner, self.source_key)
 
 
 class JobRepository:

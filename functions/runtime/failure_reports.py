@@ -22,10 +22,12 @@ class FailureConfig(Config):
     """Where failures are reported.
 
     Attributes:
+        uploads_bucket: the bucket of all uploads that can have results.
         results_bucket: bucket of the failure reports.
         topic_arn: SNS topic for failures.
     """
 
+    uploads_bucket: str
     results_bucket: str
     topic_arn: str
 
@@ -70,7 +72,7 @@ class FailureReporter:
             execution=execution,
             source=ObjectVersion.model_validate(source_of(given)),
         )
-        report_key = self._outcomes.write_report(report)
+        report_key = self._outcomes.write_report(report, is_own=report.source.bucket == self._config.uploads_bucket)
         if report_key or not self._has_result(report.source, options_of(given)):
             self._publish(report)
         if report_key:

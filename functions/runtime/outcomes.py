@@ -38,13 +38,16 @@ class Outcomes:
         found = source.key and self._read(sidecar_key(source.key))
         return found[0] if found and found[0].source.is_of(source) else None
 
-    def write_report(self, report: FailureReport) -> str | None:
+    def write_report(self, report: FailureReport, *, is_own: bool = True) -> str | None:
         """Write a failure report and return its key, or return None if the upload has a result.
+
+        The report of a source that is not in the uploads bucket (``is_own`` is false) is named after its execution: an
+        upload may have the same key.
 
         Two executions of one upload can end at the same time. Each writes its own outcome before it reads the other's,
         so at least one of them sees both and deletes the report. Outdated reports are deleted too.
         """
-        key = failure_key(report.source.key, report.execution.name)
+        key = failure_key(report.source.key if is_own else None, report.execution.name)
         if self.result_of(report.source) is None:
             data = json.dumps(report.model_dump(), indent=2).encode()
             self.store.put(self.bucket, key, data, "application/json")

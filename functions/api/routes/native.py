@@ -18,7 +18,7 @@ from functions.api.auth import Authorization, Caller
 from functions.api.jobs import JobState
 from functions.api.problems import Problem, problem_from_error, problem_from_report
 from functions.api.processing import MAX_INLINE_BYTES, authorize, run
-from functions.api.repository import caller_prefix
+from functions.api.repository import is_own_key
 from functions.api.requests import ObjectRequest, ProcessRequest
 from functions.api.schemas import (
     Accepted,
@@ -195,7 +195,7 @@ def _check_background(caller: Caller, request: ProcessRequest | ObjectRequest, f
 
 def _check_access(caller: Caller, key: str, field: str) -> None:
     """Raise a problem unless the caller may process an object of the uploads bucket."""
-    if not key.startswith(caller_prefix(caller.id)) and Scope.BUCKET not in caller.scopes:
+    if not is_own_key(caller.id, key) and Scope.BUCKET not in caller.scopes:
         raise Problem(
             403,
             "scope_missing",

@@ -126,6 +126,8 @@ def from_url(query: Mapping[str, str]) -> tuple[ProcessRequest, list[str]]:
         Problem: ``invalid_parameter``.
     """
     given = dict(query)
+    for name, value in given.items():
+        body.check_number(name, value)
     url = given.pop("url", "")
     if not url:
         raise _invalid("url", "The image URL is missing.")
@@ -143,6 +145,8 @@ def from_upload(query: Mapping[str, str], parsed: body.Body) -> tuple[ProcessReq
     file = files.pop("file", None)
     if file is None:
         raise _invalid("file", "The image is missing. Send it as a file in a multipart form.")
+    for name, value in query.items():
+        body.check_number(name, value)
     if repeated := sorted(query.keys() & parsed.fields.keys()):
         raise _invalid(repeated[0], "The parameter is in both the query and the form.")
     parameters = parse_parameters({**query, **parsed.fields, **files})

@@ -135,6 +135,15 @@ def test_a_missing_object_fails_with_its_own_error(stack: Deployed) -> None:
     assert stack.report("never-uploaded.jpg")["stage"] == "Validate"
 
 
+def test_a_source_in_another_bucket_is_reported_under_the_execution(stack: Deployed) -> None:
+    key = "same/key.png"  # an upload may have it, too
+    arn = stack.start({"bucket": stack.outputs["ResultsBucket"], "key": key})
+    ended = stack.wait(arn)
+    assert (ended.status, ended.error) == ("FAILED", "InvalidRequestError")
+    assert not stack.is_reported(key)
+    assert stack.report(f"executions/{arn.rpartition(':')[2]}")["source"]["key"] == key
+
+
 def test_an_input_without_a_source_is_reported_under_the_execution(stack: Deployed) -> None:
     arn = stack.sfn.start_execution(stateMachineArn=stack.outputs["StateMachineArn"], input='{"photo": "a.jpg"}')[
         "executionArn"

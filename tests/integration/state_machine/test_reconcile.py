@@ -313,7 +313,11 @@ def test_the_pixels_of_a_failed_request_do_not_stay_under_the_sidecar_of_another
     sidecar = {"source": vars(subject), "execution": vars(first), "options": {}}
     outcomes.store.put(outcomes.bucket, "results/two.json", json.dumps(sidecar).encode(), "application/json")
     outcomes.store.put(outcomes.bucket, key, b"second", "image/png", execution_metadata(second))
-    config = FailureConfig(results_bucket=outcomes.bucket, topic_arn=stack.outputs["FailuresTopicArn"])
+    config = FailureConfig(
+        uploads_bucket=stack.outputs["UploadsBucket"],
+        results_bucket=outcomes.bucket,
+        topic_arn=stack.outputs["FailuresTopicArn"],
+    )
     recorder = FailureReporter(config, store=outcomes.store, topic=stack.sns)
     for maker in (second, first):
         recorder.delete_undescribed_results({"source": vars(subject), "keys": {"result": key}}, maker)

@@ -23,6 +23,7 @@ from tests.fakes.api_in_memory import RESULT, UNKNOWN_FOREGROUND, Api, api_in_me
 
 PNG = b"\x89PNG\r\n\x1a\npicture"
 IMAGE = base64.b64encode(PNG).decode()
+JSON = "application/json"
 PART = b'--x\r\nContent-Disposition: form-data; name="name"\r\nContent-Type: text/plain; charset=%s\r\n\r\n'
 
 
@@ -162,7 +163,7 @@ def test_invalid_request_is_rejected_by_field_without_start_or_charge(
         ("application/x-www-form-urlencoded", b"a=1&a=2", 400, "invalid_body"),
         ("multipart/form-data; boundary=x", PART % b"undefined" + b"a\r\n--x--\r\n", 400, "invalid_body"),
         ("multipart/form-data; boundary=x", PART % b"punycode" + 10**6 * b"a" + b"\r\n--x--\r\n", 400, "invalid_body"),
-        ("application/json", b'{"image": "", "name": NaN}', 400, "invalid_request"),
+        ("application/json", b'{"image": "", "name": NaN}', 400, "invalid_body"),
     ],
 )
 def test_unparsable_body_is_rejected(api: Api, content_type: str, data: bytes, status: int, code: str) -> None:
@@ -363,6 +364,51 @@ def test_objects_of_others_require_the_bucket_scope(api: Api) -> None:
     response = api.call("POST", "/jobs", key=api.make_key(Scope.PROCESS), json=request)
     assert (response.status_code, response.get_json()["code"]) == (403, "scope_missing")
     assert api.call("POST", "/jobs", json=request).status_code == 202
+
+
+@pytest.mark.parametrize("path", ["..", "../{other}/a.png", "./../{other}/a.png", "a/../../{other}/a.png"])
+def test_prefix_of_the_caller_with_dots_is_not_the_callers(api: Api, path: str) -> None:
+    key = api.make_key(Scope.PROCESS)
+    own = api.call("POST", "/uploads", key=key, json={}).get_json()["key"].split("/")[1]
+    source = f"api/{own}/{path.format(other=api.key.split('_')[1])}"
+    for body in (
+        {"source": {"key": source}},
+        {"image_url": "https://a.example/", "options": {"background_key": source}},
+    ):
+        response = api.call("POST", "/jobs", key=key, json=body)
+        assert (response.status_code, response.get_json()["code"]) == (403, "scope_missing")
+    assert not api.stepfunctions.inputs
+
+
+@pytest.mark.parametrize(
+    "number", ["1" * 300_000, "0." + "0" * 300_000 + "1", "1e" + "0" * 300_000, "-" + "0" * 300 + "1"]
+)
+def test_numbers_of_very_many_digits_are_rejected(api: Api, number: str) -> None:
+    responses = [
+        api.call("POST", "/process", data=f'{{"image": "{IMAGE}", "max_megapixels": {number}}}', content_type=JSON),
+        api.call("POST", "/process", json={"image": IMAGE, "max_megapixels": number}),
+        api.call("POST", "/process", data={"image": (io.BytesIO(PNG), "a.png"), "max_megapixels": number}),
+        api.call("POST", "/v1.0/removebg", data={"image_file_b64": IMAGE, "shadow_opacity": number}),
+        api.call("POST", "/api/remove?af=" + number[:5000], data={"file": (io.BytesIO(PNG), "a.png")}),
+    ]
+    assert {response.status_code for response in responses} <= {400, 422}
+    assert all(len(response.data) < 2000 for response in responses)
+    assert not api.stepfunctions.inputs
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"image": "%s", "format": "png", "format": "webp"}',
+        '{"image": "%s", "name": "a", "n\\u0061me": "b"}',
+        '{"image": "%s", "quality": NaN}',
+        '{"image": "%s", "quality": Infinity}',
+    ],
+)
+def test_ambiguous_json_is_rejected(api: Api, text: str) -> None:
+    response = api.call("POST", "/process", data=text % IMAGE, content_type=JSON)
+    assert (response.status_code, response.get_json()["code"]) == (400, "invalid_body")
+    assert not api.stepfunctions.inputs
 
 
 def test_backgrounds_of_others_require_the_bucket_scope(api: Api) -> None:
