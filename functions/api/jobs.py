@@ -19,6 +19,7 @@ from functions.api.config import ApiConfig
 from functions.api.problems import Problem
 from functions.api.repository import JobRecord, JobRepository, caller_prefix
 from functions.api.requests import ObjectRequest, ProcessRequest, file_name
+from functions.api.schemas import UploadRequest
 from functions.contracts.history import Row, newest_stage, rows
 from functions.contracts.object_keys import failure_key, sidecar_key
 from functions.contracts.webhook import RETRY
@@ -228,10 +229,17 @@ class JobService:
         sidecar = self._read_json(key)
         return {"result": sidecar["result"]["key"] if sidecar else None, "sidecar": key}
 
-    def upload_form(self, caller: Caller, name: str, content_type: str, max_bytes: int) -> dict[str, Any]:
+    def upload_form(self, caller: Caller, request: UploadRequest) -> dict[str, Any]:
         """Return a presigned form for uploading an image, and the image's key."""
-        key = f"{caller_prefix(caller.id)}{uuid.uuid4()}/{file_name(name)}"
-        form = self._store.upload_form(self._config.uploads_bucket, key, content_type, max_bytes, URL_LIFETIME_S)
+        key = f"{caller_prefix(caller.id)}{uuid.uuid4()}/{file_name(request.name)}"
+        form = self._store.upload_form(
+            self._config.uploads_bucket,
+            key,
+            request.content_type,
+            request.max_bytes,
+            URL_LIFETIME_S,
+            sha256=request.sha256,
+        )
         return {"key": key, **form}
 
     def result(self, state: JobState) -> bytes:

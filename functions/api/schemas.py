@@ -33,6 +33,16 @@ class UploadRequest(_Request):
         str, Field(pattern=r"^image/[a-z0-9.+-]{1,60}$", description="MIME type of the image, e.g. image/png")
     ] = "image/jpeg"
     max_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES, description="largest file that S3 accepts")] = MAX_BYTES
+    sha256: (
+        Annotated[
+            str,
+            Field(
+                pattern=r"^[0-9a-f]{64}$",
+                description="SHA-256 of the file, 64 hexadecimal digits: the form uploads no other file",
+            ),
+        ]
+        | None
+    ) = None
 
 
 class UploadForm(_Response):

@@ -94,10 +94,13 @@ def _add_process_routes(router: APIGatewayHttpRouter, services: Services) -> Non
 
     @router.post("/uploads", **openapi.describe("Create an upload form", {201: UploadForm}))
     def uploads() -> Response[Any]:
-        """Create a presigned form that uploads an image of up to 100 MiB to S3. It is valid for one hour."""
+        """Create a presigned form that uploads an image of up to 100 MiB to S3.
+
+        It is valid for one hour, and can be posted again. With `sha256`, it uploads that file only.
+        """
         auth = authorize(services, router, Scope.PROCESS)
         request = body.read_json(router.current_event, UploadRequest)
-        form = services.jobs.upload_form(auth.caller, request.name, request.content_type, request.max_bytes)
+        form = services.jobs.upload_form(auth.caller, request)
         return _respond(HTTPStatus.CREATED, UploadForm(**form), auth)
 
 
