@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -18,7 +18,7 @@ from functions.api.problems import Problem
 from functions.api.repository import JobRecord, JobRepository, caller_prefix
 from functions.api.requests import ObjectRequest, ProcessRequest, file_name
 from functions.contracts.history import Row, newest_stage, rows
-from functions.contracts.object_keys import failure_key, sidecar_key
+from functions.contracts.object_keys import EXTENSIONS, failure_key, old_sidecar_key, result_key, sidecar_key
 from functions.contracts.webhook import RETRY
 from functions.runtime.outcomes import DELETED
 from functions.runtime.safe_http import Fetched
@@ -162,10 +162,7 @@ class JobService:
         if execution is not None and execution["status"] == "RUNNING":
             self._stepfunctions.stop_execution(executionArn=self._arn(job), error=DELETED, cause="DELETE /jobs/{id}")
         if job.is_callers_upload:
-            sidecar = self._read_json(sidecar_key(job.source_key))
-            if sidecar is not None:
-                self._store.delete_all(self._config.results_bucket, sidecar["result"]["key"])
-            for key in (sidecar_key(job.source_key), failure_key(job.source_key, job.id)):
+            for key in self._outcome_keys(job):
                 self._store.delete_all(self._config.results_bucket, key)
             for key in (job.source_key, _background_key(job)):
                 self._store.delete_all(self._config.uploads_bucket, key)
@@ -262,11 +259,23 @@ class JobService:
 
     def _outcome(self, job: JobRecord) -> JobState | None:
         """Return the state of an ended job from its sidecar or failure report; None if there is neither."""
-        if (sidecar := self._document(job, sidecar_key(job.source_key))) is not None:
-            return JobState(job, "succeeded", sidecar=sidecar)
+        for key in job.sidecar_keys:
+            if (sidecar := self._document(job, key)) is not None:
+                return JobState(job, "succeeded", sidecar=sidecar)
         if (report := self._document(job, failure_key(job.source_key, job.id))) is not None:
             return self._failed(job, report)
         return None
+
+    def _outcome_keys(self, job: JobRecord) -> Iterator[str]:
+        """Yield the keys of all results, sidecars and reports of a job's image."""
+        old = self._read_json(old_sidecar_key(job.source_key))
+        if old is not None and old["source"]["key"] == job.source_key:
+            yield old["result"]["key"]
+            yield old_sidecar_key(job.source_key)
+        for extension in EXTENSIONS:
+            yield (result := result_key(job.source_key, extension))
+            yield sidecar_key(result)
+        yield failure_key(job.source_key, job.id)
 
     def _document(self, job: JobRecord, key: str) -> Mapping[str, Any] | None:
         document = self._read_json(key)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
 
+from core.options import Options
 from functions.api.auth import Authorizer, Caller
 from functions.api.config import ApiConfig
 from functions.api.problems import Problem, unavailable
 from functions.api.requests import ObjectRequest, ProcessRequest, fingerprint
+from functions.contracts.object_keys import result_key, sidecar_key, sidecar_keys
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -34,18 +36,27 @@ class JobRecord:
         id: a UUID, also the name of the job's execution.
         owner: the caller's id.
         source_key: the image's key in the uploads bucket.
+        extension: the result's; None if the object's metadata can set the format, and for jobs of version 0.2.
         created_at: ISO 8601, UTC.
     """
 
     id: str
     owner: str
     source_key: str
+    extension: str | None
     created_at: str
 
     @property
     def is_callers_upload(self) -> bool:
         """Whether the caller uploaded the image through the API."""
         return self.source_key.startswith(caller_prefix(self.owner))
+
+    @property
+    def sidecar_keys(self) -> list[str]:
+        """Keys that the result's sidecar can have."""
+        if self.extension is None:
+            return sidecar_keys(self.source_key)
+        return [sidecar_key(result_key(self.source_key, self.extension))]
 
 
 class JobRepository:
@@ -82,6 +93,8 @@ class JobRepository:
             "created_at": {"S": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))},
             "expires_at": {"N": str(int(now) + self._config.job_days * _SECONDS_PER_DAY)},
         }
+        if isinstance(request, ProcessRequest) or "format" in request.options:
+            item["extension"] = {"S": Options.parse(request.options).format.extension}
         existing = self._item(job_id)
         if existing is None:
             self._authorizer.charge(caller)
@@ -203,5 +216,6 @@ def _record(item: Mapping[str, Any]) -> JobRecord:
         id=item["job_id"]["S"],
         owner=item["owner"]["S"],
         source_key=item["source_key"]["S"],
+        extension=item["extension"]["S"] if "extension" in item else None,
         created_at=item["created_at"]["S"],
     )

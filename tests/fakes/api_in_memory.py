@@ -15,12 +15,13 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 from werkzeug.test import Client, TestResponse
 
+from core.options import Options
 from embedded_cloud.gateway import Gateway
 from functions.api.config import ApiConfig
 from functions.api.resolver import create_handler
 from functions.api.services import Services
 from functions.contracts.api_key import ApiKey, KeyRecord, Scope, SecretHash
-from functions.contracts.object_keys import failure_key, sidecar_key
+from functions.contracts.object_keys import failure_key, result_key, sidecar_key
 from functions.runtime.safe_http import Fetched
 from functions.runtime.store import S3_SDK
 
@@ -108,13 +109,13 @@ class StepFunctions:
         """Outcome: the result and its sidecar are stored."""
         key, options = request["source"]["key"], request["options"]
         format_ = options.get("format", "png")
-        result_key = f"{sidecar_key(key).removesuffix('.json')}.{format_}"
-        version = self._s3.put_object(Bucket="results", Key=result_key, Body=self.result).get("VersionId")
+        result = result_key(key, Options.parse(options).format.extension)
+        version = self._s3.put_object(Bucket="results", Key=result, Body=self.result).get("VersionId")
         sidecar = {
             "execution": {"id": f"arn:{name}", "name": name, "started_at": ""},
             "source": {**request["source"], "format": "png", "bytes": 9, "width": 320, "height": 240},
             "options": options,
-            "result": {"bucket": "results", "key": result_key, "version_id": version, "sidecar_key": sidecar_key(key)},
+            "result": {"bucket": "results", "key": result, "version_id": version, "sidecar_key": sidecar_key(result)},
             "image": {
                 "format": format_,
                 "content_type": "application/zip" if format_ == "zip" else f"image/{format_}",
@@ -130,7 +131,7 @@ class StepFunctions:
             "cache": {"key": "0", "hit": False},
             "warnings": [],
         }
-        self._s3.put_object(Bucket="results", Key=sidecar_key(key), Body=json.dumps(sidecar))
+        self._s3.put_object(Bucket="results", Key=sidecar_key(result), Body=json.dumps(sidecar))
         self.statuses[name] = "SUCCEEDED"
 
     def fail(self, report: Mapping[str, Any]) -> Callable[[str, dict[str, Any]], None]:

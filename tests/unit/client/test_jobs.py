@@ -114,9 +114,9 @@ def test_following_an_execution_times_out() -> None:
 @pytest.mark.parametrize("version_id", [None, "v1"])
 def test_a_result_has_the_file_and_the_sidecar(version_id: str | None) -> None:
     executions, buckets = Executions(), Buckets()
-    sidecar = {"result": {"bucket": "results", "key": "results/a.png", "version_id": version_id}}
+    sidecar = {"result": {"bucket": "results", "key": "results/a.jpg.png", "version_id": version_id}}
     arn = executions.add("one", uploaded("a.jpg", "1"), status="SUCCEEDED", output=json.dumps(sidecar))
-    place = ("results", "results/a.png", *([version_id] if version_id else []))
+    place = ("results", "results/a.jpg.png", *([version_id] if version_id else []))
     buckets.objects[place] = b"png"
     result = JobClient(stack(executions, buckets)).result(arn)
     assert (result.data, result.sidecar) == (b"png", sidecar)

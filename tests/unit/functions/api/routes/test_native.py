@@ -407,6 +407,47 @@ def test_jobs_of_one_object_have_separate_states(api: Api) -> None:
     assert states == ["running", "succeeded"]
 
 
+def test_results_of_one_object_in_several_formats_are_kept_apart(api: Api) -> None:
+    jobs = []
+    for number, format_ in enumerate(("png", "webp")):
+        api.stepfunctions.result = RESULT + bytes([number])
+        body = {"source": {"key": "photos/a.png"}, "options": {"format": format_}}
+        jobs.append(api.call("POST", "/jobs", json=body).get_json()["job_id"])
+    results = [api.call("GET", f"/jobs/{job}").get_json()["result"] for job in jobs]
+    assert [result["key"] for result in results] == ["results/photos/a.png.png", "results/photos/a.png.webp"]
+    assert [requests.get(result["url"]).content for result in results] == [RESULT + b"\0", RESULT + b"\1"]
+
+
+def test_format_in_the_metadata_of_an_object_decides_where_its_result_is(api: Api) -> None:
+    api.stepfunctions.on_start = api.stepfunctions.keep_running
+    job = api.call("POST", "/jobs", json={"source": {"key": "photos/a.png"}}).get_json()["job_id"]
+    request = {**api.stepfunctions.inputs[job], "options": {"format": "webp"}}
+    api.stepfunctions.succeed(f"{job}-retry-1", request)
+    assert api.call("GET", f"/jobs/{job}").get_json()["result"]["key"] == "results/photos/a.png.webp"
+
+
+def test_job_of_an_earlier_version_has_its_result_and_is_deleted_with_it(api: Api) -> None:
+    job = api.call("POST", "/process", json={"image": IMAGE, "name": "a.jpg"}).get_json()["job_id"]
+    rename_to_old_names(api, job)
+    assert api.call("GET", f"/jobs/{job}").get_json()["result"]["key"].endswith("/a.png")
+    assert api.call("DELETE", f"/jobs/{job}").status_code == 204
+    assert (api.keys_in("uploads"), api.keys_in("results")) == ([], [])
+
+
+def rename_to_old_names(api: Api, job: str) -> None:
+    """Give a job's result and sidecar the keys that version 0.2 gave them."""
+    api.dynamodb.update_item(TableName="jobs", Key={"job_id": {"S": job}}, UpdateExpression="REMOVE extension")
+    result_key, sidecar_key = sorted(api.keys_in("results"), key=len)
+    sidecar = json.loads(api.s3.get_object(Bucket="results", Key=sidecar_key)["Body"].read())
+    old = result_key.removesuffix(".jpg.png")
+    sidecar["result"] |= {"key": f"{old}.png", "sidecar_key": f"{old}.json", "version_id": None}
+    for key, data in ((f"{old}.png", RESULT), (f"{old}.json", json.dumps(sidecar))):
+        api.s3.put_object(Bucket="results", Key=key, Body=data)
+    for version in api.s3.list_object_versions(Bucket="results")["Versions"]:
+        if version["Key"] in (result_key, sidecar_key):
+            api.s3.delete_object(Bucket="results", Key=version["Key"], VersionId=version["VersionId"])
+
+
 def test_failure_of_another_job_of_the_same_image_does_not_refund() -> None:
     with api_in_memory(answer_within_s=0) as api:
         api.stepfunctions.on_start = api.stepfunctions.keep_running
