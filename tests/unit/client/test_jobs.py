@@ -21,6 +21,15 @@ REPORT = {
 }
 
 
+@pytest.mark.parametrize("key", ["backgrounds/größe 😀.png", f"backgrounds/{'é' * 500}.png", "=?UTF-8?B?YQ==?="])
+def test_validate_reads_a_background_key_of_any_characters(key: str) -> None:
+    buckets = Buckets()
+    JobClient(stack(buckets=buckets)).upload("photo.jpg", b"data", {"background_key": key})
+    [put] = buckets.puts
+    assert put["Metadata"]["pbr-background-key"].isascii()
+    assert options_in(put["Metadata"]) == {"background_key": key}
+
+
 def test_validate_reads_the_options_of_an_upload() -> None:
     buckets = Buckets()
     given = {"crop": True, "crop_margin": 0.25, "format": OutputFormat.WEBP, "background_color": "#00ff00"}
