@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from email.header import Header
 from typing import Any
 
 import numpy as np
@@ -106,17 +107,16 @@ def test_a_zip_of_a_region_holds_the_colors_and_an_alpha_that_is_zero_outside(st
 
 
 @pytest.mark.slow
-def test_neither_a_background_in_the_uploads_bucket_nor_a_folder_starts_an_execution(
-    stack: Deployed,
-) -> None:
+def test_neither_a_background_in_the_uploads_bucket_nor_a_folder_starts_an_execution(stack: Deployed) -> None:
     green = file_of(Image.new("RGB", (64, 64), (0, 200, 0)), "PNG")
-    version = stack.upload("backgrounds/green.png", green)
-    folder = stack.upload("photos/", b"")
-    ended = stack.process("on-green.png", disc(seed=3), {"pbr-background-key": "backgrounds/green.png"})
+    version = stack.upload("backgrounds/grün.png", green)
+    folders = [(key, stack.upload(key, b"")) for key in ("photos/", "photos_$folder$")]
+    key_in_metadata = Header("backgrounds/grün.png", "utf-8").encode()
+    ended = stack.process("on-green.png", disc(seed=3), {"pbr-background-key": key_in_metadata})
     assert ended.status == "SUCCEEDED", ended.cause
     picture = Image.open(io.BytesIO(stack.result("results/on-green.png.png")))
     assert picture.mode == "RGB" and picture.getpixel((3, 3)) == (0, 200, 0)
-    for key, uploaded in (("backgrounds/green.png", version), ("photos/", folder)):
+    for key, uploaded in (("backgrounds/grün.png", version), *folders):
         with pytest.raises(TimeoutError):
             stack.execution_of(key, uploaded, timeout_s=0.5)
 
