@@ -17,7 +17,7 @@ from functions.api.config import ApiConfig
 from functions.api.problems import Problem
 from functions.api.repository import JobRecord, JobRepository, caller_prefix
 from functions.api.requests import ObjectRequest, ProcessRequest, file_name
-from functions.contracts.history import Row, newest_stage, rows
+from functions.contracts.history import Row, failure_of, newest_stage, rows
 from functions.contracts.object_keys import EXTENSIONS, failure_key, old_sidecar_key, result_key, sidecar_key
 from functions.contracts.webhook import RETRY
 from functions.runtime.outcomes import DELETED
@@ -34,6 +34,7 @@ _FIRST_POLL_S: Final = 0.1
 _POLL_BACKOFF: Final = 1.2  # adds about a tenth to a job's duration and keeps the number of polls low
 _MAX_POLL_S: Final = 1.0
 _MAX_EVENTS: Final = 1000
+_LAST_EVENTS: Final = 5  # the end, and the entry into the state before it
 
 
 class Fetch(Protocol):
@@ -140,7 +141,8 @@ class JobService:
             return JobState(job, "succeeded", sidecar=json.loads(execution["output"]))
         error = execution.get("error", execution["status"])
         message = "The job ended without a result"
-        return self._failed(job, {"error": error, "message": message, "field": None, "value": None, "remedy": None})
+        unknown = {"error": error, "message": message, "field": None, "value": None, "remedy": None}
+        return self._failed(job, self._recorded_failure(job) or unknown)
 
     def events(self, job: JobRecord) -> list[Row]:
         """Return the first 1,000 events of a job's execution, oldest first."""
@@ -291,6 +293,13 @@ class JobService:
     def _failed(self, job: JobRecord, report: Mapping[str, Any]) -> JobState:
         self._repository.refund_once(job)
         return JobState(job, "failed", report=report)
+
+    def _recorded_failure(self, job: JobRecord) -> Mapping[str, Any] | None:
+        """Return the facts of a failure without a report: there is a result, or another job replaced the report."""
+        history = self._stepfunctions.get_execution_history(
+            executionArn=self._arn(job), reverseOrder=True, maxResults=_LAST_EVENTS
+        )
+        return failure_of(history["events"])
 
     def _describe(self, job: JobRecord) -> Mapping[str, Any] | None:
         try:

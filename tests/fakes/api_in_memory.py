@@ -52,6 +52,7 @@ class StepFunctions:
         inputs: inputs of executions, by name.
         statuses: statuses of executions, by name.
         errors: errors of executions that failed without a report, by name.
+        failures: what RecordFailure added to the workflow state of a failed execution, by name.
         stopped: names of stopped executions.
         on_start: called with the name and input of each new execution, and decides its outcome.
         result: the result that :meth:`succeed` stores.
@@ -62,6 +63,7 @@ class StepFunctions:
         self.inputs: dict[str, dict[str, Any]] = {}
         self.statuses: dict[str, str] = {}
         self.errors: dict[str, str] = {}
+        self.failures: dict[str, dict[str, Any]] = {}
         self.stopped: list[str] = []
         self.on_start: Callable[[str, dict[str, Any]], None] = self.succeed
         self.result = RESULT
@@ -92,8 +94,17 @@ class StepFunctions:
         at = datetime(2026, 1, 1, tzinfo=UTC)
         events = [
             {"id": 1, "type": "ExecutionStarted", "timestamp": at},
-            {"id": 2, "type": "TaskStateEntered", "timestamp": at, "stateEnteredEventDetails": {"name": "Validate"}},
+            {
+                "id": 2,
+                "type": "TaskStateEntered",
+                "timestamp": at,
+                "stateEnteredEventDetails": {"name": "Validate", "input": "{}"},
+            },
         ]
+        if failure := self.failures.get(executionArn.rpartition(":")[2]):
+            details = {"name": "Failed", "input": json.dumps({"failure": failure})}
+            events.append({"id": 3, "type": "FailStateEntered", "timestamp": at, "stateEnteredEventDetails": details})
+            events.append({"id": 4, "type": "ExecutionFailed", "timestamp": at})
         return {"events": events[::-1] if reverseOrder else events}
 
     def stop_execution(self, *, executionArn: str, **_: Any) -> None:  # noqa: N803
@@ -141,7 +152,8 @@ class StepFunctions:
             document = {**report, "execution": {"name": name}, "source": request["source"]}
             key = failure_key(request["source"]["key"], name)
             self._s3.put_object(Bucket="results", Key=key, Body=json.dumps(document))
-            self.statuses[name] = "FAILED"
+            self.statuses[name], self.errors[name] = "FAILED", report["error"]
+            self.failures[name] = {"facts": {"stage": "Validate", **report}}
 
         return outcome
 

@@ -99,6 +99,9 @@ def test_jobs_of_one_upload_have_separate_results(api: httpx.Client) -> None:
         jobs.append(ended(api, accepted.headers["Location"])["job_id"])
     again = [api.get(f"/jobs/{job_id}").json()["result"]["url"] for job_id in jobs]
     assert [opened(httpx.get(url).content).mode for url in again] == ["L", "RGBA", "L"]
+    refused = api.post("/jobs", json={"source": {"key": form["key"]}, "options": {"roi": "0px 0px 999px 9px"}})
+    error = ended(api, refused.headers["Location"])["error"]
+    assert (error["code"], error["field"]) == ("invalid_option", "options.roi"), "without a report beside the result"
 
 
 def test_unfinished_job_is_accepted_with_its_location(stack: Stack, api: httpx.Client, key: ApiKey) -> None:

@@ -459,6 +459,16 @@ def test_failure_of_another_job_of_the_same_image_does_not_refund() -> None:
         assert api.used() == 2
 
 
+def test_failed_jobs_of_one_object_have_separate_errors(api: Api) -> None:
+    jobs = []
+    for message in ("No subject was found", "No subject was found again"):
+        api.stepfunctions.on_start = api.stepfunctions.fail({**UNKNOWN_FOREGROUND, "message": message})
+        jobs.append(api.call("POST", "/jobs", json={"source": {"key": "photos/a.png"}}).get_json()["job_id"])
+    errors = [api.call("GET", f"/jobs/{job}").get_json()["error"] for job in jobs]
+    assert [error["detail"] for error in errors] == ["No subject was found.", "No subject was found again."]
+    assert all(error["remedy"] == UNKNOWN_FOREGROUND["remedy"] for error in errors)
+
+
 def test_redriven_job_has_the_result_of_its_second_execution(api: Api) -> None:
     api.stepfunctions.on_start = api.stepfunctions.fail(UNKNOWN_FOREGROUND)
     job = api.call("POST", "/process", json={"image": IMAGE}).get_json()["job_id"]
@@ -520,10 +530,13 @@ def test_delete_removes_images_and_results(api: Api) -> None:
     assert api.stepfunctions.stopped == []
 
 
-def test_delete_removes_the_upload(api: Api) -> None:
+def test_delete_removes_the_upload_and_its_results_in_all_formats(api: Api) -> None:
     key = api.call("POST", "/uploads", json={}).get_json()["key"]
     api.s3.put_object(Bucket="uploads", Key=key, Body=PNG)
-    name = api.call("POST", "/jobs", json={"source": {"key": key}}).get_json()["job_id"]
+    for format_ in ("webp", "png"):
+        body = {"source": {"key": key}, "options": {"format": format_}}
+        name = api.call("POST", "/jobs", json=body).get_json()["job_id"]
+    assert len(api.keys_in("results")) == 4
     assert api.call("DELETE", f"/jobs/{name}").status_code == 204
     assert (api.keys_in("uploads"), api.keys_in("results")) == ([], [])
 
