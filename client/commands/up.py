@@ -172,7 +172,7 @@ def _print_introduction(cloud: EmbeddedCloud, model: DefaultModel, *, verbose: b
     uploads, results = cloud.outputs["UploadsBucket"], cloud.outputs["ResultsBucket"]
     OUT.print(
         f"aws s3 cp photo.jpg s3://{uploads}/photos/photo.jpg --metadata pbr-format=png\n"
-        f"aws s3 cp s3://{results}/results/photos/photo.png .\n"
+        f"aws s3 cp s3://{results}/results/photos/photo.jpg.png .\n"
         "KEY=$(pbr keys create laptop)\n"
         f'curl -H "X-API-Key: $KEY" -F image=@photo.jpg {cloud.outputs["ApiUrl"]}/process'
     )

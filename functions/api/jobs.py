@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -20,8 +20,8 @@ from functions.api.problems import Problem
 from functions.api.repository import JobRecord, JobRepository, caller_prefix
 from functions.api.requests import ObjectRequest, ProcessRequest, file_name
 from functions.api.schemas import UploadRequest
-from functions.contracts.history import Row, newest_stage, rows
-from functions.contracts.object_keys import failure_key, sidecar_key
+from functions.contracts.history import Row, failure_of, newest_stage, rows
+from functions.contracts.object_keys import EXTENSIONS, failure_key, old_sidecar_key, result_key, sidecar_key
 from functions.contracts.webhook import RETRY
 from functions.runtime.outcomes import DELETED
 from functions.runtime.safe_http import Fetched
@@ -37,6 +37,7 @@ _FIRST_POLL_S: Final = 0.1
 _POLL_BACKOFF: Final = 1.2  # adds about a tenth to a job's duration and keeps the number of polls low
 _MAX_POLL_S: Final = 1.0
 _MAX_EVENTS: Final = 1000
+_LAST_EVENTS: Final = 5  # the end, and the entry into the state before it
 
 _MAX_START_S: Final = 900
 """A job without an execution at this age was not started, as a request ends within 30 s."""
@@ -174,7 +175,8 @@ class JobService:
             return self._succeeded(job, json.loads(execution["output"]))
         error = execution.get("error", execution["status"])
         message = "The job ended without a result"
-        return self._failed(job, {"error": error, "message": message, "field": None, "value": None, "remedy": None})
+        unknown = {"error": error, "message": message, "field": None, "value": None, "remedy": None}
+        return self._failed(job, self._recorded_failure(job) or unknown)
 
     def _settle_ended(self, caller: Caller) -> None:
         """Settle the caller's jobs in flight that have ended, though their state was not asked for."""
@@ -205,10 +207,8 @@ class JobService:
         if validated is not None:
             self._cache.delete(validated["cache_key"], self._arn(job))
         if job.is_callers_upload:
-            results = self._results_in_sidecar(job) if validated is None else validated["keys"]
-            for key in (results["result"], results["sidecar"], failure_key(job.source_key, job.id)):
-                if key is not None:
-                    self._store.delete_all(self._config.results_bucket, key)
+            for key in self._outcome_keys(job):
+                self._store.delete_all(self._config.results_bucket, key)
             for key in (job.source_key, _background_key(job)):
                 self._store.delete_all(self._config.uploads_bucket, key)
         self._repository.delete(job)
@@ -223,11 +223,6 @@ class JobService:
         output = next((details["output"] for details in exits if details.get("name") == "Validate"), None)
         state: Mapping[str, Any] = json.loads(output or "{}")
         return state if "cache_key" in state else None  # Validate's Catch has none
-
-    def _results_in_sidecar(self, job: JobRecord) -> Mapping[str, str | None]:
-        key = sidecar_key(job.source_key)
-        sidecar = self._read_json(key)
-        return {"result": sidecar["result"]["key"] if sidecar else None, "sidecar": key}
 
     def upload_form(self, caller: Caller, request: UploadRequest) -> dict[str, Any]:
         """Return a presigned form for uploading an image, and the image's key."""
@@ -328,11 +323,23 @@ class JobService:
 
     def _outcome(self, job: JobRecord) -> JobState | None:
         """Return the state of an ended job from its sidecar or failure report; None if there is neither."""
-        if (sidecar := self._document(job, sidecar_key(job.source_key))) is not None:
-            return self._succeeded(job, sidecar)
+        for key in job.sidecar_keys:
+            if (sidecar := self._document(job, key)) is not None:
+                return self._succeeded(job, sidecar)
         if (report := self._document(job, failure_key(job.source_key, job.id))) is not None:
             return self._failed(job, report)
         return None
+
+    def _outcome_keys(self, job: JobRecord) -> Iterator[str]:
+        """Yield the keys of all results, sidecars and reports of a job's image."""
+        old = self._read_json(old_sidecar_key(job.source_key))
+        if old is not None and old["source"]["key"] == job.source_key:
+            yield old["result"]["key"]
+            yield old_sidecar_key(job.source_key)
+        for extension in EXTENSIONS:
+            yield (result := result_key(job.source_key, extension))
+            yield sidecar_key(result)
+        yield failure_key(job.source_key, job.id)
 
     def _document(self, job: JobRecord, key: str) -> Mapping[str, Any] | None:
         document = self._read_json(key)
@@ -354,6 +361,13 @@ class JobService:
         price = 0 if is_free(report) else job.credits
         self._repository.settle(job, price)
         return JobState(job, "failed", report=report, credits=price)
+
+    def _recorded_failure(self, job: JobRecord) -> Mapping[str, Any] | None:
+        """Return the facts of a failure without a report: there is a result, or another job replaced the report."""
+        history = self._stepfunctions.get_execution_history(
+            executionArn=self._arn(job), reverseOrder=True, maxResults=_LAST_EVENTS
+        )
+        return failure_of(history["events"])
 
     def _describe(self, job: JobRecord) -> Mapping[str, Any] | None:
         try:

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from core.options import Options
 from functions.api.auth import Caller
 from functions.api.config import ApiConfig
 from functions.api.problems import Problem, unavailable
 from functions.api.requests import ObjectRequest, ProcessRequest, fingerprint
 from functions.contracts.api_key import flight_meter, quota_meter
+from functions.contracts.object_keys import result_key, sidecar_key, sidecar_keys
 from functions.runtime.handler import logger
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class JobRecord:
         id: a UUID, also the name of the job's execution.
         owner: the caller's id.
         source_key: the image's key in the uploads bucket.
+        extension: the result's; None if the object's metadata can set the format, and for jobs of version 0.2.
         created_at: ISO 8601, UTC.
         credits: what the job costs its owner; before it is settled, what was charged in advance.
         is_settled: whether the job has ended and its price is final.
@@ -67,6 +70,7 @@ class JobRecord:
     id: str
     owner: str
     source_key: str
+    extension: str | None
     created_at: str
     credits: int
     is_settled: bool
@@ -81,6 +85,13 @@ class JobRecord:
     def is_callers_upload(self) -> bool:
         """Whether the caller uploaded the image through the API."""
         return is_own_key(self.owner, self.source_key)
+
+    @property
+    def sidecar_keys(self) -> list[str]:
+        """Keys that the result's sidecar can have."""
+        if self.extension is None:
+            return sidecar_keys(self.source_key)
+        return [sidecar_key(result_key(self.source_key, self.extension))]
 
 
 class JobRepository:
@@ -117,6 +128,8 @@ class JobRepository:
             "credits": {"N": str(price)},
             "meter": {"S": quota_meter(caller.id, datetime.fromtimestamp(now, UTC))},
         }
+        if isinstance(request, ProcessRequest) or "format" in request.options:
+            item["extension"] = {"S": Options.parse(request.options).format.extension}
         existing = self._item(job_id)
         if existing is None:
             problem = self._charge_and_store(caller, item, price)
@@ -381,6 +394,7 @@ def _record(item: Mapping[str, Any]) -> JobRecord:
         id=item["job_id"]["S"],
         owner=owner,
         source_key=item["source_key"]["S"],
+        extension=item["extension"]["S"] if "extension" in item else None,
         created_at=created_at,
         credits=int((item.get("settled") or item.get("credits") or {"N": "1"})["N"]),
         is_settled=not item.keys().isdisjoint({"settled", "refunded"}),

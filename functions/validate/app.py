@@ -110,7 +110,7 @@ def check_names(upload: Upload, uploads_bucket: str) -> None:
     """Check the bucket and the key of an upload.
 
     Raises:
-        InvalidRequestError: the bucket is not the uploads bucket, or the key is too long for a result or a report.
+        InvalidRequestError: the bucket is not the uploads bucket, or the key is longer than S3 accepts.
     """
     if upload.bucket != uploads_bucket:
         raise InvalidRequestError(

@@ -1,10 +1,13 @@
 """Parse an execution's input: an S3 event, or a request."""
 
+from contextlib import suppress
+from email.errors import HeaderParseError
+from email.header import decode_header
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.errors import InvalidRequestError
+from core.errors import InvalidOptionsError, InvalidRequestError
 from functions.contracts.webhook import Webhook
 from functions.runtime.handler import parse
 
@@ -91,9 +94,39 @@ def read_upload(event: dict[str, Any]) -> Upload:
 
 
 def options_in(metadata: dict[str, str]) -> dict[str, Any]:
-    """Return the options in an object's user metadata: ``pbr-crop-margin: 0.1`` is ``{"crop_margin": "0.1"}``."""
-    return {
+    """Return the options in an object's user metadata: ``pbr-crop-margin: 0.1`` is ``{"crop_margin": "0.1"}``.
+
+    Raises:
+        InvalidOptionsError: a value contains RFC 2047 encoded words that cannot be decoded.
+    """
+    options = {
         name.lower().removeprefix(_METADATA_PREFIX).replace("-", "_"): value
         for name, value in metadata.items()
         if name.lower().startswith(_METADATA_PREFIX)
     }
+    return {name: _decoded(name, value) for name, value in options.items()}
+
+
+def _decoded(name: str, value: str) -> str:
+    """Return a metadata value as its uploader wrote it.
+
+    S3 returns a value that is not ASCII as RFC 2047 encoded words. It reads the bytes of a request's header as Latin-1:
+    UTF-8 in a header is encoded twice.
+    """
+    parts = []
+    try:
+        for part, charset in decode_header(value):
+            if charset not in (None, "utf-8"):
+                raise LookupError(charset)
+            parts.append(part if isinstance(part, str) else part.decode(charset or "latin-1"))
+    except (HeaderParseError, LookupError, UnicodeDecodeError):
+        raise InvalidOptionsError(
+            "The metadata value cannot be decoded",
+            field=f"options.{name}",
+            value=value,
+            remedy="Send ASCII, or UTF-8 in encoded words as RFC 2047 describes them, e.g. =?UTF-8?B?w6k=?=.",
+        ) from None
+    text = "".join(parts)
+    with suppress(UnicodeError):
+        return text.encode("latin-1").decode()
+    return text

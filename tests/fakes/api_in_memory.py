@@ -15,12 +15,13 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 from werkzeug.test import Client, TestResponse
 
+from core.options import Options
 from embedded_cloud.gateway import Gateway
 from functions.api.config import ApiConfig
 from functions.api.resolver import create_handler
 from functions.api.services import Services
 from functions.contracts.api_key import ApiKey, KeyRecord, Scope, SecretHash
-from functions.contracts.object_keys import failure_key, sidecar_key
+from functions.contracts.object_keys import failure_key, result_key, sidecar_key
 from functions.runtime.safe_http import Fetched
 from functions.runtime.store import S3_SDK
 
@@ -54,6 +55,7 @@ class StepFunctions:
         outputs: outputs of successful executions, by name.
         errors: errors of executions that failed without a report, by name.
         validated: outputs of Validate, by name; None for executions that failed there.
+        failures: what RecordFailure added to the workflow state of a failed execution, by name.
         stopped: names of stopped executions.
         on_start: called with the name and input of each new execution, and decides its outcome.
         result: the result that :meth:`succeed` stores.
@@ -67,6 +69,7 @@ class StepFunctions:
         self.errors: dict[str, str] = {}
         self.outputs: dict[str, str] = {}
         self.validated: dict[str, dict[str, Any] | None] = {}
+        self.failures: dict[str, dict[str, Any]] = {}
         self.stopped: list[str] = []
         self.on_start: Callable[[str, dict[str, Any]], None] = self.succeed
         self.result = RESULT
@@ -80,7 +83,7 @@ class StepFunctions:
         if name in self.inputs:
             raise AlreadyExistsError({"Error": {"Code": "ExecutionAlreadyExists"}}, "StartExecution")
         self.inputs[name] = json.loads(input)
-        self.validated.setdefault(name, self._validate(name))
+        self.validated.setdefault(name, {"cache_key": f"key-of-{name}"})
         self.statuses[name] = "RUNNING"
         self.on_start(name, self.inputs[name])
 
@@ -108,18 +111,21 @@ class StepFunctions:
         at = datetime(2026, 1, 1, tzinfo=UTC)
         events = [
             {"id": 1, "type": "ExecutionStarted", "timestamp": at},
-            {"id": 2, "type": "TaskStateEntered", "timestamp": at, "stateEnteredEventDetails": {"name": "Validate"}},
+            {
+                "id": 2,
+                "type": "TaskStateEntered",
+                "timestamp": at,
+                "stateEnteredEventDetails": {"name": "Validate", "input": "{}"},
+            },
         ]
         if includeExecutionData and (state := self.validated[executionArn.rpartition(":")[2]]):
             output = {"name": "Validate", "output": json.dumps(state)}
             events.append({"id": 3, "type": "TaskStateExited", "timestamp": at, "stateExitedEventDetails": output})
+        if failure := self.failures.get(executionArn.rpartition(":")[2]):
+            details = {"name": "Failed", "input": json.dumps({"failure": failure})}
+            events.append({"id": 3, "type": "FailStateEntered", "timestamp": at, "stateEnteredEventDetails": details})
+            events.append({"id": 4, "type": "ExecutionFailed", "timestamp": at})
         return {"events": events[::-1] if reverseOrder else events}
-
-    def _validate(self, name: str) -> dict[str, Any]:
-        source_key = self.inputs[name]["source"]["key"]
-        format_ = self.inputs[name]["options"].get("format", "png")
-        result = f"{sidecar_key(source_key).removesuffix('.json')}.{format_}"
-        return {"cache_key": f"key-of-{name}", "keys": {"result": result, "sidecar": sidecar_key(source_key)}}
 
     def stop_execution(self, *, executionArn: str, **_: Any) -> None:  # noqa: N803
         self.stopped.append(executionArn.rpartition(":")[2])
@@ -134,13 +140,13 @@ class StepFunctions:
         """Outcome: the result and its sidecar are stored."""
         key, options = request["source"]["key"], request["options"]
         format_ = options.get("format", "png")
-        result_key = f"{sidecar_key(key).removesuffix('.json')}.{format_}"
-        version = self._s3.put_object(Bucket="results", Key=result_key, Body=self.result).get("VersionId")
+        result = result_key(key, Options.parse(options).format.extension)
+        version = self._s3.put_object(Bucket="results", Key=result, Body=self.result).get("VersionId")
         sidecar = {
             "execution": {"id": f"arn:{name}", "name": name, "started_at": ""},
             "source": {**request["source"], "format": "png", "bytes": 9, "width": self.size[0], "height": self.size[1]},
             "options": options,
-            "result": {"bucket": "results", "key": result_key, "version_id": version, "sidecar_key": sidecar_key(key)},
+            "result": {"bucket": "results", "key": result, "version_id": version, "sidecar_key": sidecar_key(result)},
             "image": {
                 "format": format_,
                 "content_type": "application/zip" if format_ == "zip" else f"image/{format_}",
@@ -156,7 +162,7 @@ class StepFunctions:
             "cache": {"key": "0", "hit": False},
             "warnings": [],
         }
-        self._s3.put_object(Bucket="results", Key=sidecar_key(key), Body=json.dumps(sidecar))
+        self._s3.put_object(Bucket="results", Key=sidecar_key(result), Body=json.dumps(sidecar))
         self.statuses[name], self.outputs[name] = "SUCCEEDED", json.dumps(sidecar)
 
     def fail(self, report: Mapping[str, Any]) -> Callable[[str, dict[str, Any]], None]:
@@ -166,7 +172,8 @@ class StepFunctions:
             document = {**report, "execution": {"name": name}, "source": request["source"]}
             key = failure_key(request["source"]["key"], name)
             self._s3.put_object(Bucket="results", Key=key, Body=json.dumps(document))
-            self.statuses[name] = "FAILED"
+            self.statuses[name], self.errors[name] = "FAILED", report["error"]
+            self.failures[name] = {"facts": {"stage": "Validate", **report}}
 
         return outcome
 

@@ -101,6 +101,9 @@ def test_jobs_of_one_upload_have_separate_results(api: httpx.Client) -> None:
     # A job whose sidecar a later one has replaced is running again until its metrics are published.
     again = [ended(api, f"/jobs/{job_id}")["result"]["url"] for job_id in jobs]
     assert [opened(httpx.get(url).content).mode for url in again] == ["L", "RGBA", "L"]
+    refused = api.post("/jobs", json={"source": {"key": form["key"]}, "options": {"roi": "0px 0px 999px 9px"}})
+    error = ended(api, refused.headers["Location"])["error"]
+    assert (error["code"], error["field"]) == ("invalid_option", "options.roi"), "without a report beside the result"
 
 
 def test_callers_do_not_share_cached_results(cloud: EmbeddedCloud, stack: Stack, api: httpx.Client) -> None:

@@ -67,7 +67,11 @@ class Topic:
 
 
 REJECTED: Final = json.loads((ROOT / "events/failure.json").read_text())["state"]
-FAILED: Final = {"source": {"bucket": "uploads", "key": "a.jpg"}, "options": {}, "keys": {"result": "a.png"}}
+FAILED: Final = {
+    "source": {"bucket": "uploads", "key": "a.jpg"},
+    "options": {},
+    "keys": {"result": "results/a.jpg.png", "sidecar": "results/a.jpg.png.json"},
+}
 
 
 @pytest.mark.parametrize(("state", "before"), [(REJECTED, ["KeepRawInput"]), (FAILED, [])])

@@ -452,6 +452,47 @@ def test_jobs_of_one_object_have_separate_states(api: Api) -> None:
     assert states == ["running", "succeeded"]
 
 
+def test_results_of_one_object_in_several_formats_are_kept_apart(api: Api) -> None:
+    jobs = []
+    for number, format_ in enumerate(("png", "webp")):
+        api.stepfunctions.result = RESULT + bytes([number])
+        body = {"source": {"key": "photos/a.png"}, "options": {"format": format_}}
+        jobs.append(api.call("POST", "/jobs", json=body).get_json()["job_id"])
+    results = [api.call("GET", f"/jobs/{job}").get_json()["result"] for job in jobs]
+    assert [result["key"] for result in results] == ["results/photos/a.png.png", "results/photos/a.png.webp"]
+    assert [requests.get(result["url"]).content for result in results] == [RESULT + b"\0", RESULT + b"\1"]
+
+
+def test_format_in_the_metadata_of_an_object_decides_where_its_result_is(api: Api) -> None:
+    api.stepfunctions.on_start = api.stepfunctions.keep_running
+    job = api.call("POST", "/jobs", json={"source": {"key": "photos/a.png"}}).get_json()["job_id"]
+    request = {**api.stepfunctions.inputs[job], "options": {"format": "webp"}}
+    api.stepfunctions.succeed(f"{job}-retry-1", request)
+    assert api.call("GET", f"/jobs/{job}").get_json()["result"]["key"] == "results/photos/a.png.webp"
+
+
+def test_job_of_an_earlier_version_has_its_result_and_is_deleted_with_it(api: Api) -> None:
+    job = api.call("POST", "/process", json={"image": IMAGE, "name": "a.jpg"}).get_json()["job_id"]
+    rename_to_old_names(api, job)
+    assert api.call("GET", f"/jobs/{job}").get_json()["result"]["key"].endswith("/a.png")
+    assert api.call("DELETE", f"/jobs/{job}").status_code == 204
+    assert (api.keys_in("uploads"), api.keys_in("results")) == ([], [])
+
+
+def rename_to_old_names(api: Api, job: str) -> None:
+    """Give a job's result and sidecar the keys that version 0.2 gave them."""
+    api.dynamodb.update_item(TableName="jobs", Key={"job_id": {"S": job}}, UpdateExpression="REMOVE extension")
+    result_key, sidecar_key = sorted(api.keys_in("results"), key=len)
+    sidecar = json.loads(api.s3.get_object(Bucket="results", Key=sidecar_key)["Body"].read())
+    old = result_key.removesuffix(".jpg.png")
+    sidecar["result"] |= {"key": f"{old}.png", "sidecar_key": f"{old}.json", "version_id": None}
+    for key, data in ((f"{old}.png", RESULT), (f"{old}.json", json.dumps(sidecar))):
+        api.s3.put_object(Bucket="results", Key=key, Body=data)
+    for version in api.s3.list_object_versions(Bucket="results")["Versions"]:
+        if version["Key"] in (result_key, sidecar_key):
+            api.s3.delete_object(Bucket="results", Key=version["Key"], VersionId=version["VersionId"])
+
+
 def test_failure_of_another_job_of_the_same_image_does_not_refund() -> None:
     with api_in_memory(answer_within_s=0) as api:
         api.stepfunctions.on_start = api.stepfunctions.keep_running
@@ -461,6 +502,16 @@ def test_failure_of_another_job_of_the_same_image_does_not_refund() -> None:
         api.call("POST", "/jobs", json={"source": {"key": source}})
         assert api.call("GET", f"/jobs/{job}").get_json()["status"] == "running"
         assert api.used() == 2
+
+
+def test_failed_jobs_of_one_object_have_separate_errors(api: Api) -> None:
+    jobs = []
+    for message in ("No subject was found", "No subject was found again"):
+        api.stepfunctions.on_start = api.stepfunctions.fail({**UNKNOWN_FOREGROUND, "message": message})
+        jobs.append(api.call("POST", "/jobs", json={"source": {"key": "photos/a.png"}}).get_json()["job_id"])
+    errors = [api.call("GET", f"/jobs/{job}").get_json()["error"] for job in jobs]
+    assert [error["detail"] for error in errors] == ["No subject was found.", "No subject was found again."]
+    assert all(error["remedy"] == UNKNOWN_FOREGROUND["remedy"] for error in errors)
 
 
 def test_redriven_job_has_the_result_of_its_second_execution(api: Api) -> None:
@@ -585,20 +636,13 @@ def test_delete_removes_results_without_a_history(api: Api, history: str) -> Non
     assert api.keys_in("results") == []
 
 
-def test_delete_removes_the_result_although_a_later_job_overwrote_the_sidecar(api: Api) -> None:
-    key = api.call("POST", "/uploads", json={}).get_json()["key"]
-    jobs = [
-        api.call("POST", "/jobs", json={"source": {"key": key}, "options": {"format": form}}).get_json()["job_id"]
-        for form in ("webp", "png")
-    ]
-    assert api.call("DELETE", f"/jobs/{jobs[0]}").status_code == 204
-    assert not [key for key in api.keys_in("results") if key.endswith(".webp")]
-
-
-def test_delete_removes_the_upload(api: Api) -> None:
+def test_delete_removes_the_upload_and_its_results_in_all_formats(api: Api) -> None:
     key = api.call("POST", "/uploads", json={}).get_json()["key"]
     api.s3.put_object(Bucket="uploads", Key=key, Body=PNG)
-    name = api.call("POST", "/jobs", json={"source": {"key": key}}).get_json()["job_id"]
+    for format_ in ("webp", "png"):
+        body = {"source": {"key": key}, "options": {"format": format_}}
+        name = api.call("POST", "/jobs", json=body).get_json()["job_id"]
+    assert len(api.keys_in("results")) == 4
     assert api.call("DELETE", f"/jobs/{name}").status_code == 204
     assert (api.keys_in("uploads"), api.keys_in("results")) == ([], [])
 
