@@ -574,6 +574,24 @@ def test_workers_and_asynchronous_endpoints_scale_to_zero() -> None:
     assert "EndpointWakeUpAlarm" in Stack(ASYNC).resources
 
 
+# ---- State machines
+
+
+@pytest.mark.parametrize(
+    ("name", "path"), [("RemoveBackground", "remove_background"), ("DeliverWebhook", "deliver_webhook")]
+)
+def test_every_variable_of_a_definition_is_substituted(name: str, path: str) -> None:
+    variables = re.findall(r"\$\{(\w+)\}", (ROOT / f"statemachine/{path}.asl.yaml").read_text())
+    assert Stack({})[name]["DefinitionSubstitutions"].keys() == set(variables)
+    assert Stack({})[name]["DefinitionSubstitutions"]["Partition"] == "aws"
+
+
+@pytest.mark.parametrize("path", ["template.yaml", "infrastructure/*.yaml", "statemachine/*.yaml"])
+def test_no_arn_names_a_partition(path: str) -> None:
+    for file in ROOT.glob(path):
+        assert "arn:aws" not in file.read_text(), file
+
+
 # ---- The endpoint
 
 
