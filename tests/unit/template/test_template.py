@@ -358,6 +358,19 @@ def test_all_hosts_have_the_same_model_configuration(stack: Stack) -> None:
         assert len({host[name] for host in hosts}) == 1
 
 
+def test_the_endpoint_gets_a_list_of_custom_models_that_exceeds_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"sha256": "0" * 64, "bytes": 1, "input_px": 320}
+    custom = [{"name": f"m-{n}", "uri": f"s3://models/{n}.onnx", **facts} for n in range(15)]
+    parameter = json.dumps(custom)
+    assert 1024 < len(parameter) <= int(translated()["Parameters"]["CustomModels"]["MaxLength"])
+    longest = {"ModelDirectory": "d" * 1000, "ModelMirror": "m" * 1000, "CustomModels": parameter}
+    container = Stack({**REALTIME, **longest})["SegmentationModel"]["PrimaryContainer"]
+    assert max(map(len, environment(container).values())) <= 1024, "the maximum of SageMaker"
+    for name, value in environment(container).items():
+        monkeypatch.setenv(name, value)
+    assert InferenceConfig().pbr_custom_models == parameter
+
+
 def test_weights_from_a_bucket_are_downloaded_to_a_writable_directory() -> None:
     variables = environment(Stack(MODELS[1])["SegmentFunction"])
     assert (variables["PBR_MODEL_MIRROR"], variables["PBR_MODEL_DIR"]) == ("s3://weights", "/opt/models:/tmp/models")
