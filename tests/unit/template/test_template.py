@@ -327,6 +327,17 @@ def test_a_default_model_is_accepted_if_it_fits_the_segment_function(model: Mode
     assert bool(refused) == (model.memory_bytes > memory << 20)
 
 
+def test_functions_of_a_default_stack_fit_the_quota_of_a_new_account() -> None:
+    assert max(int(function["MemorySize"]) for function in Stack({}).of_type("AWS::Lambda::Function")) == 3008
+
+
+def test_validate_knows_the_memory_of_the_other_functions() -> None:
+    stack = Stack({"SegmentMemory": "4096", "RefineMemory": "6144", "EncodeMemory": "8192"})
+    variables = environment(stack["ValidateFunction"])
+    for name in ("Segment", "Refine", "Encode"):
+        assert variables[f"{name.upper()}_MEMORY_MB"] == stack[f"{name}Function"]["MemorySize"]
+
+
 # ---- The image
 
 
