@@ -633,6 +633,20 @@ def test_the_state_machine_invokes_the_endpoint_in_its_mode(parameters: dict[str
     assert "sagemaker" in environment(stack["ValidateFunction"])["SEGMENTATION_HOSTS"].split(",")
 
 
+@pytest.mark.parametrize(
+    ("instance_type", "accepted"),
+    [
+        *((f"ml.{name}", True) for name in ("c5.large", "c6i.2xlarge", "m5d.24xlarge", "r7i.xlarge", "t2.large")),
+        *((f"ml.{name}", True) for name in ("g4dn.xlarge", "g5.12xlarge", "g6.xlarge", "g6e.xlarge")),
+        *((f"ml.{name}", False) for name in ("c6g.xlarge", "c6gn.xlarge", "c7gd.xlarge", "m8g.large", "r6g.2xlarge")),
+        *((name, False) for name in ("c6i.2xlarge", "ml.g5g.xlarge", "ml.inf2.xlarge")),
+    ],
+)
+def test_the_endpoint_accepts_only_instance_types_that_run_the_image(instance_type: str, *, accepted: bool) -> None:
+    pattern = translated()["Parameters"]["SageMakerInstanceType"]["AllowedPattern"]
+    assert bool(re.fullmatch(pattern, instance_type)) is accepted
+
+
 def test_only_an_asynchronous_endpoint_may_send_task_results() -> None:
     [answers, _] = [str(policy) for policy in Stack(ASYNC)["EndpointRole"]["Policies"]]
     assert "states:SendTaskSuccess" in answers
