@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -622,13 +623,16 @@ def test_no_arn_names_a_partition(path: str) -> None:
 @pytest.mark.parametrize("parameters", ENDPOINTS[1:], ids=named)
 def test_the_state_machine_invokes_the_endpoint_in_its_mode(parameters: dict[str, str]) -> None:
     stack = Stack(parameters)
-    name = stack["SegmentationEndpoint"]["EndpointName"] if "SageMakerImageUri" in parameters else "theirs"
-    assert stack["RemoveBackground"]["DefinitionSubstitutions"]["SageMakerEndpointName"] == name
+    is_own = "SageMakerImageUri" in parameters
+    name = stack["SegmentationEndpoint"]["EndpointName"] if is_own else "theirs"
+    invoked = stack["RemoveBackground"]["DefinitionSubstitutions"]["SageMakerEndpointName"]
+    assert invoked == ("<SegmentationEndpoint>.EndpointName" if is_own else name)
     [policy] = stack["RemoveBackgroundRole"]["Policies"]
     [statement] = [s for s in policy["PolicyDocument"]["Statement"] if "sagemaker" in str(s["Action"])]
     mode = parameters["SageMakerMode"]
     assert statement["Action"] == ("sagemaker:InvokeEndpointAsync" if mode == "async" else "sagemaker:InvokeEndpoint")
-    assert statement["Resource"].endswith(f":endpoint/{name}")
+    assert fnmatch(f"arn:aws:sagemaker:{REGION}:123456789012:endpoint/{name}", statement["Resource"])
+    assert not fnmatch(f"arn:aws:sagemaker:{REGION}:123456789012:endpoint/other-{name}", statement["Resource"])
     assert environment(stack["ValidateFunction"])["SAGEMAKER_MODE"] == mode
     assert "sagemaker" in environment(stack["ValidateFunction"])["SEGMENTATION_HOSTS"].split(",")
 
@@ -645,6 +649,27 @@ def test_the_state_machine_invokes_the_endpoint_in_its_mode(parameters: dict[str
 def test_the_endpoint_accepts_only_instance_types_that_run_the_image(instance_type: str, *, accepted: bool) -> None:
     pattern = translated()["Parameters"]["SageMakerInstanceType"]["AllowedPattern"]
     assert bool(re.fullmatch(pattern, instance_type)) is accepted
+
+
+def test_a_change_that_an_endpoint_cannot_make_replaces_it() -> None:
+    """SageMaker refuses to change the instance type of a variant that scales, or the mode of an endpoint."""
+    changes: list[dict[str, str]] = [{}, {"SageMakerInstanceType": "ml.g4dn.16xlarge"}, {"SageMakerMode": "async"}]
+    stacks = [Stack({**REALTIME, **change}) for change in changes]
+    assert len({stack["SegmentationEndpoint"]["EndpointName"] for stack in stacks}) == len(changes)
+    for stack in stacks:
+        assert re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", stack["SegmentationEndpoint"]["EndpointName"])
+        assert len(stack["SegmentationEndpoint"]["EndpointName"]) - len(PSEUDO["AWS::StackName"]) <= 63 - 40
+    image = Stack({**REALTIME, "SageMakerImageUri": f"{IMAGE}:2"})
+    assert image["SegmentationEndpoint"]["EndpointName"] == stacks[0]["SegmentationEndpoint"]["EndpointName"]
+
+
+def test_the_state_machine_is_updated_after_its_endpoint() -> None:
+    resources = translated()["Resources"]
+    assert "EndpointStack" in str(resources["RemoveBackground"])
+    assert "RemoveBackground" not in str(resources["EndpointStack"])
+    assert Stack(ASYNC)["RemoveBackground"]["StateMachineName"] == PSEUDO["AWS::StackName"]
+    [answered] = {value for _, value in leaves(Stack(ASYNC)["EndpointRole"]) if ":stateMachine:" in str(value)[:60]}
+    assert answered == f"arn:aws:states:{REGION}:123456789012:stateMachine:{PSEUDO['AWS::StackName']}"
 
 
 def test_only_an_asynchronous_endpoint_may_send_task_results() -> None:
