@@ -696,6 +696,24 @@ def test_the_api_configuration_is_valid(monkeypatch: pytest.MonkeyPatch) -> None
     assert config.url_networks == ()
 
 
+ACCOUNT_CONCURRENCY = 1000
+"""Lambda's default quota."""
+
+
+def test_waiting_requests_leave_concurrency_to_the_stages() -> None:
+    stack = Stack({})
+    limits = stack["ApiApiGatewayDefaultStage"]["DefaultRouteSettings"]
+    rate, burst = int(limits["ThrottlingRateLimit"]), int(limits["ThrottlingBurstLimit"])
+    most_of_a_route = rate * stack["ApiFunction"]["Timeout"] + burst
+    assert len(stack["Api"]["Body"]["paths"]) * most_of_a_route <= 0.7 * ACCOUNT_CONCURRENCY
+
+
+def test_the_api_is_throttled_as_parameters_say() -> None:
+    settings = Stack({"ApiRequestsPerSecond": "100", "ApiBurst": "200"})["ApiApiGatewayDefaultStage"]
+    assert settings["DefaultRouteSettings"]["ThrottlingRateLimit"] == "100"
+    assert settings["DefaultRouteSettings"]["ThrottlingBurstLimit"] == "200"
+
+
 def test_the_api_reserves_concurrency_only_if_configured() -> None:
     assert "ReservedConcurrentExecutions" not in Stack({})["ApiFunction"]
     assert Stack({"ApiConcurrency": "50"})["ApiFunction"]["ReservedConcurrentExecutions"] == "50"
