@@ -370,12 +370,23 @@ def test_all_hosts_have_the_same_model_configuration(stack: Stack) -> None:
         assert len({host[name] for host in hosts}) == 1
 
 
+LONGEST = {name: "x" * one["MaxLength"] for name, one in translated()["Parameters"].items() if "MaxLength" in one}
+"""Every parameter that has a maximum length, at that length."""
+
+
+def test_the_longest_parameters_fit_the_environment_of_every_function() -> None:
+    for function in Stack(LONGEST).of_type("AWS::Lambda::Function"):
+        variables = environment(function)
+        generated = 50 * sum("<" in value for value in variables.values())  # names of AWS are longer than those here
+        assert sum(len(name) + len(value) for name, value in variables.items()) + generated <= 4096
+
+
 def test_the_endpoint_gets_a_list_of_custom_models_that_exceeds_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = {"sha256": "0" * 64, "bytes": 1, "input_px": 320}
     custom = [{"name": f"m-{n}", "uri": f"s3://models/{n}.onnx", **facts} for n in range(15)]
     parameter = json.dumps(custom)
     assert 1024 < len(parameter) <= int(translated()["Parameters"]["CustomModels"]["MaxLength"])
-    longest = {"ModelDirectory": "d" * 1000, "ModelMirror": "m" * 1000, "CustomModels": parameter}
+    longest = {**LONGEST, "CustomModels": parameter}
     container = Stack({**REALTIME, **longest})["SegmentationModel"]["PrimaryContainer"]
     assert max(map(len, environment(container).values())) <= 1024, "the maximum of SageMaker"
     for name, value in environment(container).items():
