@@ -125,6 +125,15 @@ def test_the_report_names_the_bad_option(stack: Deployed, metadata: dict[str, st
 
 
 @pytest.mark.slow
+def test_an_image_that_encode_cannot_hold_is_rejected_by_validate(stack: Deployed) -> None:
+    ended = stack.process("large.png", file_of(Image.new("L", (7000, 7000)), "PNG"), {"pbr-format": "avif"})
+    assert (ended.status, ended.error) == ("FAILED", "TooManyPixelsError")
+    report = stack.report("large.png")
+    assert (report["stage"], report["field"], report["value"]) == ("Validate", "image.pixels", "7000 x 7000")
+    assert "max_megapixels" in report["remedy"] and "EncodeMemory" in report["remedy"]
+
+
+@pytest.mark.slow
 def test_a_missing_object_fails_with_its_own_error(stack: Deployed) -> None:
     ended = stack.wait(stack.start({"bucket": stack.outputs["UploadsBucket"], "key": "never-uploaded.jpg"}))
     assert (ended.status, ended.error) == ("FAILED", "SourceNotFoundError")
