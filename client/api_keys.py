@@ -25,8 +25,8 @@ class KeyInfo:
     Attributes:
         record: the stored key.
         rate_per_minute: limit of requests per minute; the stack's default unless the key has its own.
-        monthly_quota: limit of images per month; the stack's default unless the key has its own.
-        used: number of images processed this month.
+        monthly_quota: limit of credits per month; the stack's default unless the key has its own.
+        used: credits used this month.
         status: ``active``, ``expired`` or ``revoked``.
     """
 
@@ -93,7 +93,7 @@ def create(
         name: display name, 1 to 100 printable characters.
         scopes: what the key allows.
         rate_per_minute: limit of requests per minute; None for the stack's default.
-        monthly_quota: limit of images per month; None for the stack's default.
+        monthly_quota: limit of credits per month; None for the stack's default.
         lifetime: time until the key expires; None for never.
         now: current time.
 

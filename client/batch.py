@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from client.history import StageEvent
 from client.jobs import JobClient, Result
 from core.errors import BackgroundRemoverError
+from functions.contracts.object_keys import sidecar_key
 
 _THREADS: Final = 8
 
@@ -41,7 +42,7 @@ class SavedResult:
     """A result on disk.
 
     Attributes:
-        path: file of the result; the sidecar has the same name with the extension ``.json``.
+        path: file of the result; the sidecar has the same name and ``.json`` at its end.
         sidecar: content of the sidecar.
         seconds: time from the upload to the file.
     """
@@ -108,11 +109,11 @@ def process_all(
         The results; images that failed have none.
     """
 
-    def one(image: ImageFile, stem: str) -> SavedResult | None:
+    def one(image: ImageFile, name: str) -> SavedResult | None:
         started = time.monotonic()
         try:
             result = process(jobs, image, options, listener, timeout_s)
-            path = save(result, out, stem)
+            path, _ = save(result, out, name)
         except (BackgroundRemoverError, BotoCoreError, ClientError, OSError) as error:
             listener.failed(image.name, error)
             return None
@@ -121,27 +122,34 @@ def process_all(
         return saved
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        return [saved for saved in pool.map(one, images, _result_stems(images, out)) if saved]
+        return [saved for saved in pool.map(one, images, _names(images, out)) if saved]
 
 
-def save(result: Result, out: Path, stem: str) -> Path:
-    """Write a result and its sidecar to the directory ``out``, and return the path of the result."""
+def save(result: Result, out: Path, name: str) -> tuple[Path, Path]:
+    """Write a result and its sidecar to a directory, and return their paths, e.g. ``a.jpg.png`` and ``a.jpg.png.json``.
+
+    Args:
+        result: the result.
+        out: the directory.
+        name: file name of the image.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    path = out / (stem + Path(result.sidecar["result"]["key"]).suffix)
+    path = out / (name + Path(result.sidecar["result"]["key"]).suffix)
+    sidecar_path = Path(sidecar_key(str(path)))
     path.write_bytes(result.data)
-    path.with_suffix(".json").write_text(json.dumps(result.sidecar, indent=2) + "\n")
-    return path
+    sidecar_path.write_text(json.dumps(result.sidecar, indent=2) + "\n")
+    return path, sidecar_path
 
 
-def _result_stems(images: Sequence[ImageFile], out: Path) -> list[str]:
-    """Return unique file name stems for the results, none of which overwrites an input."""
+def _names(images: Sequence[ImageFile], out: Path) -> list[str]:
+    """Return unique names of the images. No result that is named after them overwrites an input."""
     taken = {image.path.stem for image in images if image.path.resolve().parent == out.resolve()}
-    stems = []
+    names = []
     for image in images:
-        first = stem = Path(image.name).stem
-        number = 2
-        while stem in taken:
-            stem, number = f"{first}-{number}", number + 1
-        taken.add(stem)
-        stems.append(stem)
-    return stems
+        original = Path(image.name)
+        name, number = original.name, 2
+        while name in taken:
+            name, number = f"{original.stem}-{number}{original.suffix}", number + 1
+        taken.add(name)
+        names.append(name)
+    return names

@@ -1,5 +1,6 @@
 """Process one image: upload it, find the execution that the upload started, follow it, and fetch the result."""
 
+import base64
 import json
 import mimetypes
 import secrets
@@ -86,7 +87,6 @@ class JobClient:
             FileTooLargeError: if the file exceeds the limit; nothing is uploaded.
         """
         check_bytes(len(data))
-        # The key must not contain the file name: it is sent as S3 metadata, which is ASCII.
         return self._put(f"backgrounds/cli-{secrets.token_hex(8)}", name, data, {}).key
 
     def execution_of(self, upload: Upload, *, timeout_s: float = _START_S) -> str:
@@ -208,5 +208,8 @@ class JobClient:
 
 
 def _text(value: Any) -> str:
-    """Return the value of an option as S3 metadata text."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """Return the value of an option as S3 metadata text: ASCII, with other characters in an RFC 2047 encoded word."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if text.isascii() and "=?" not in text:
+        return text
+    return f"=?UTF-8?B?{base64.b64encode(text.encode()).decode()}?="

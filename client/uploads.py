@@ -7,7 +7,7 @@ from botocore.exceptions import ClientError
 
 from client.stack import Stack
 from functions.contracts.failure_report import source_of
-from functions.contracts.object_keys import sidecar_key
+from functions.contracts.object_keys import sidecar_keys
 
 # HeadObject has no error body: S3 answers 400 to a key that it cannot store, such as ../a.jpg.
 _ABSENT: Final = ("400", "404", "NoSuchKey")
@@ -44,13 +44,13 @@ def look_up(stack: Stack, execution_input: Any) -> UploadedObject | None:
         return None
     newest_id = _newest_version(stack, key)
     version_id = source["version_id"] or newest_id
-    sidecar = stack.document(sidecar_key(key), required_access=True) or {}
-    has_result = source_of(sidecar) == {**source, "version_id": version_id}
+    sidecars = (stack.document(name, required_access=True) or {} for name in sidecar_keys(key))
+    own = (sidecar for sidecar in sidecars if source_of(sidecar) == {**source, "version_id": version_id})
     return UploadedObject(
         key=key,
         version_id=version_id,
         newest=version_id == newest_id,
-        result_by=sidecar["execution"]["name"] if has_result else None,
+        result_by=next((sidecar["execution"]["name"] for sidecar in own), None),
     )
 
 

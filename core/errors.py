@@ -108,7 +108,7 @@ class FileTooLargeError(PermanentError):
 
 
 class TooManyPixelsError(PermanentError):
-    """The image has more pixels than the limit."""
+    """The image has more pixels than the limit, or than the memory of a function allows."""
 
 
 class ImageTooSmallError(PermanentError):

@@ -10,8 +10,8 @@ MAX_BYTES: Final = 100 * 1024 * 1024
 MAX_PIXELS: Final = 100_000_000
 """Largest image: 100 MP decode to 300 MB of RGB."""
 
-MAX_KEY_BYTES: Final = 1000
-"""Longest key of an upload, as UTF-8. S3 allows 1,024; keys derived from the upload's need the rest."""
+MAX_KEY_BYTES: Final = 1024
+"""Longest object key that S3 accepts, as UTF-8."""
 
 MAX_PROFILE_TAGS: Final = 100
 """Most tags of a color profile. LittleCMS rejects profiles with more."""

@@ -17,11 +17,17 @@ CENTER: Final = "center"
 REGION_EXCEEDS_PICTURE: Final = "The region exceeds the image"
 """Prefix of the message for a ``roi`` that is well-formed but does not fit the image's size."""
 
+_MAX_DEFAULT_CHARS: Final = 100
+_MAX_CHARS: Final = {"background_key": 1024}
+
 _DECIMALS: Final = r"(\.[0-9]{1,6})?"
-_SHARE: Final = rf"(100(\.0{{1,6}})?|[0-9]{{1,2}}{_DECIMALS})%"
+_ZERO: Final = r"0(\.0{1,6})?"  # needs no unit
+_SHARE: Final = rf"({_ZERO}|(100(\.0{{1,6}})?|[0-9]{{1,2}}{_DECIMALS})%)"
 _SCALE: Final = rf"(100(\.0{{1,6}})?|[1-9][0-9]{_DECIMALS})%"
-_COORDINATE: Final = rf"[0-9]{{1,6}}{_DECIMALS}(px|%)"
-_MARGIN: Final = rf"((500(\.0{{1,6}})?|[0-4]?[0-9]{{1,2}}{_DECIMALS})px|(50(\.0{{1,6}})?|[0-4]?[0-9]{_DECIMALS})%)"
+_COORDINATE: Final = rf"({_ZERO}|[0-9]{{1,6}}{_DECIMALS}(px|%))"
+_MARGIN: Final = (
+    rf"({_ZERO}|(500(\.0{{1,6}})?|[0-4]?[0-9]{{1,2}}{_DECIMALS})px|(50(\.0{{1,6}})?|[0-4]?[0-9]{_DECIMALS})%)"
+)
 
 
 class OutputFormat(StrEnum):
@@ -132,7 +138,7 @@ class Options(BaseModel):
     roi: Annotated[str, Field(pattern=rf"^{_COORDINATE}( {_COORDINATE}){{3}}$")] | None = Field(
         default=None,
         description="Region in which to look for the subject: left, top, right and bottom, each in px or in % of the "
-        "upright image, e.g. 10% 0px 90% 800px.",
+        "upright image, or 0, e.g. 10% 0 90% 800px.",
     )
     metadata: Metadata = Field(
         default=Metadata.NO_LOCATION,
@@ -153,6 +159,13 @@ class Options(BaseModel):
                     field=f"options.{name}",
                     value=value,
                     remedy=f"The options are: {', '.join(cls.model_fields)}.",
+                )
+            if isinstance(value, str) and len(value) > _MAX_CHARS.get(name, _MAX_DEFAULT_CHARS):
+                raise InvalidOptionsError(
+                    f"This value of {name} has {len(value)} characters",
+                    field=f"options.{name}",
+                    value=value,
+                    remedy=f"{name}: {cls.model_fields[name].description}",
                 )
         try:
             options = cls.model_validate(dict(raw))
@@ -207,7 +220,7 @@ def _explain(error: ValidationError) -> InvalidOptionsError:
     by_pattern = any(one["loc"][0] == name and one["type"] == "string_pattern_mismatch" for one in errors)
     why = "" if by_pattern else f": {first['msg'][:1].lower()}{first['msg'][1:]}"
     return InvalidOptionsError(
-        f"This value is not allowed{why}",
+        f"This value of {name} is not allowed{why}",
         field=f"options.{name}",
         value=first["input"],
         remedy=f"{name}: {Options.model_fields[name].description}",

@@ -37,7 +37,9 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=100, help="maximum requests per route and phase")
     parser.add_argument("--seed", type=int, help="repeat the requests of an earlier run, which printed its seed")
     arguments = parser.parse_args()
-    with EmbeddedCloud(ROOT / "template.yaml", {"DefaultModel": "classical"}, retry_pace=0.01) as cloud:
+    with EmbeddedCloud(
+        ROOT / "template.yaml", {"DefaultModel": "classical", "ApiJobsInFlight": "500"}, retry_pace=0.01
+    ) as cloud:
         stack = Stack.connect(cloud.stack_name, region=cloud.region, endpoint_url=cloud.endpoint_url)
         issued = api_keys.create(
             stack,

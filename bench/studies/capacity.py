@@ -60,11 +60,16 @@ class Project:
     @classmethod
     def read(cls) -> "Project":
         """Read the state machine and the template."""
-        resources = yaml_parse(TEMPLATE.read_text())["Resources"]
+        template = yaml_parse(TEMPLATE.read_text())
+        resources, parameters = template["Resources"], template["Parameters"]
+
+        def value(given: int | dict[str, str]) -> int:
+            return given if isinstance(given, int) else int(parameters[given["Ref"]]["Default"])
+
         return cls(
             definition=yaml.safe_load(DEFINITION.read_text()),
             memory_mb={
-                name: resource["Properties"]["MemorySize"]
+                name: value(resource["Properties"]["MemorySize"])
                 for name, resource in resources.items()
                 if resource["Type"] == "AWS::Serverless::Function"
             },

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
+from functions.contracts.object_keys import sidecar_keys
+
 Definition: TypeAlias = Mapping[str, Any]
 
 _FUNCTION: Final = re.compile(r"\$\{(\w+)Arn\}")
@@ -24,7 +26,8 @@ REQUESTS: Final[Mapping[str, Mapping[tuple[Bucket, Literal["get", "put"]], int]]
         ("results", "get"): 1,  # checks for an earlier failure report
     },
     "FailureFunction": {
-        ("results", "get"): 4,  # result, result without sidecar, result before and after writing the report
+        # the job's own sidecar, the result without one, and before and after writing the report all possible sidecars
+        ("results", "get"): 2 + 2 * len(sidecar_keys("")),
         ("results", "put"): 1,
     },
     "MetricsFunction": {},

@@ -41,7 +41,7 @@ def demo(
             "The file does not exist", field="IMAGE", value=str(photo.path), remedy="Pass the path of a photo."
         )
     result, history, seconds = _process(photo)
-    path = save(result, out, photo.path.stem)
+    path, sidecar_path = save(result, out, photo.name)
     comparison = path.with_stem(f"{path.stem}-before-after")
     before_and_after(photo.read(), result.data, comparison)
 
@@ -52,7 +52,7 @@ def demo(
     for warning in result_warnings(result.sidecar):
         OUT.print(f"warning: {warning}", style="yellow")
     OUT.print(f"\n{', '.join(result_summary(result.sidecar))}; {seconds:.1f} s from upload to result")
-    for label, file in (("Result", path), ("Sidecar", path.with_suffix(".json")), ("Before and after", comparison)):
+    for label, file in (("Result", path), ("Sidecar", sidecar_path), ("Before and after", comparison)):
         OUT.print(f"{label + ':':<17} {file}")
 
 

@@ -34,7 +34,7 @@ def create_key(
         typer.Option(min=1, max=MAX_RATE_PER_MINUTE, help="Limit of requests per minute.", show_default="the stack's"),
     ] = None,
     quota: Annotated[
-        int | None, typer.Option(min=0, help="Limit of images per month.", show_default="the stack's")
+        int | None, typer.Option(min=0, help="Limit of credits per month.", show_default="the stack's")
     ] = None,
     expires: Annotated[
         str | None, typer.Option(help="Lifetime of the key, e.g. 12h or 90d.", show_default="never expires")
@@ -127,7 +127,7 @@ def _description(issued: IssuedKey) -> list[str]:
     expires_at = info.record.expires_at
     lines = [
         f"Key {info.record.key_id}, {info.record.name}: {', '.join(sorted(info.record.scopes))}; "
-        f"{info.rate_per_minute:,} requests per minute, {info.monthly_quota:,} images per month; "
+        f"{info.rate_per_minute:,} requests per minute, {info.monthly_quota:,} credits per month; "
         f"{f'expires {local_time(expires_at)}' if expires_at else 'never expires'}.",
         "The key is shown only once, because the stack stores only its hash. Keep it secret, and send it as X-API-Key.",
         f"To get the signing secret of its webhooks, run pbr keys webhook-secret {info.record.key_id}.",

@@ -42,8 +42,8 @@ def process_files(
 ) -> None:
     """Remove the background of images.
 
-    For photo.jpg, it writes the result photo.png and its sidecar photo.json. Starts an embedded cloud in the
-    background if no stack is given and none is running.
+    For photo.jpg, it writes the result photo.jpg.png and its sidecar photo.jpg.png.json. Starts an embedded cloud in
+    the background if no stack is given and none is running.
 
     For example:
 

@@ -26,8 +26,8 @@ IMAGE_URI: Final = f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/{APP}:working-
 # The best model has 224 MB. An unreachable mirror fails within five seconds.
 _MODEL_TIMEOUT_S: Final = 120.0
 
-# The embedded cloud does not limit memory, so it accepts every model that this machine can run.
-_SEGMENT_MEMORY_MB: Final = "10240"
+# The embedded cloud does not limit memory, so it accepts every model and image that this machine can hold.
+_MEMORY_MB: Final = dict.fromkeys(("SegmentMemory", "RefineMemory", "EncodeMemory"), "10240")
 
 
 def up(
@@ -116,7 +116,7 @@ def stack_parameters(model: DefaultModel, host: Host, *, all_hosts: bool) -> dic
         all_hosts: deploy the ECS worker and the SageMaker endpoint, whatever the default host is.
     """
     directories = os.pathsep.join(str(directory) for directory in local_models.directories())
-    values = {"DefaultModel": model.name, "ModelDirectory": directories, "SegmentMemory": _SEGMENT_MEMORY_MB}
+    values = {"DefaultModel": model.name, "ModelDirectory": directories, **_MEMORY_MB}
     if mirror := os.environ.get("PBR_MODEL_MIRROR"):
         values["ModelMirror"] = mirror
     if custom := os.environ.get("PBR_CUSTOM_MODELS"):
@@ -172,7 +172,7 @@ def _print_introduction(cloud: EmbeddedCloud, model: DefaultModel, *, verbose: b
     uploads, results = cloud.outputs["UploadsBucket"], cloud.outputs["ResultsBucket"]
     OUT.print(
         f"aws s3 cp photo.jpg s3://{uploads}/photos/photo.jpg --metadata pbr-format=png\n"
-        f"aws s3 cp s3://{results}/results/photos/photo.png .\n"
+        f"aws s3 cp s3://{results}/results/photos/photo.jpg.png .\n"
         "KEY=$(pbr keys create laptop)\n"
         f'curl -H "X-API-Key: $KEY" -F image=@photo.jpg {cloud.outputs["ApiUrl"]}/process'
     )

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, TypeVar, get_args
 
 import typer
 from pydantic.fields import FieldInfo
@@ -22,8 +22,13 @@ import functions.contracts.errors
 import functions.runtime.safe_http
 from client.cli import app
 from core.errors import BackgroundRemoverError, PermanentError, TransientError
-from core.options import Options
+from core.limits import MAX_PIXELS
+from core.options import Options, OutputFormat
+from core.types import ImageInfo, Precision
 from functions.metrics.catalog import METRICS
+from functions.validate.memory import encode_bytes, refine_bytes
+
+_Case = TypeVar("_Case")
 
 FOLDER: Final = Path(__file__).parent
 ROOT: Final = FOLDER.parent.parent
@@ -141,6 +146,48 @@ def template() -> str:
     nested = TEMPLATE.read_text()
     others = [path for path in sorted(INFRASTRUCTURE.glob("*.yaml")) if path.name not in nested]
     return "\n\n".join(_stack(path) for path in (TEMPLATE, *others))
+
+
+def memory() -> str:
+    """Return the tables of the largest images by memory of a function."""
+    parameters = yaml_parse(TEMPLATE.read_text())["Parameters"]
+    encoded: dict[str, Options] = {
+        "png": Options(),
+        "jpeg, zip": Options(format=OutputFormat.ZIP),
+        "webp": Options(format=OutputFormat.WEBP),
+        "webp_lossless": Options(format=OutputFormat.WEBP_LOSSLESS),
+        "avif": Options(format=OutputFormat.AVIF),
+        "avif, scaled": Options(format=OutputFormat.AVIF, scale="90%"),
+    }
+    refined = {precision.value: precision for precision in (Precision.HIGH, Precision.ULTRA_HIGH)}
+
+    def encode_needs(image: ImageInfo, options: Options) -> float:
+        return encode_bytes(image, options, None)
+
+    return "\n\n".join(
+        [
+            _largest("RefineMemory", parameters["RefineMemory"]["AllowedValues"], refined, refine_bytes),
+            _largest("EncodeMemory", parameters["EncodeMemory"]["AllowedValues"], encoded, encode_needs),
+        ]
+    )
+
+
+def _largest(
+    parameter: str, sizes_mb: Iterable[int], columns: dict[str, _Case], needs: Callable[[ImageInfo, _Case], float]
+) -> str:
+    """Return the megapixels of the largest JPEG, and of the largest image of another format if that is smaller."""
+
+    def most(size_mb: int, format_: str, case: _Case) -> int:
+        most_mp = MAX_PIXELS // 1_000_000
+        fits = [n for n in range(most_mp + 1) if needs(ImageInfo(format_, n * 1000, 1000, 0), case) <= size_mb << 20]
+        return max(fits, default=0)
+
+    def cell(size_mb: int, case: _Case) -> str:
+        jpeg, other = (most(size_mb, format_, case) for format_ in ("jpeg", "png"))
+        return str(jpeg) if jpeg == other else f"{jpeg} ({other})"
+
+    rows = [[f"`{size}`", *(cell(size, case) for case in columns.values())] for size in sizes_mb]
+    return table([f"`{parameter}`", *columns], rows)
 
 
 def _stack(path: Path) -> str:
@@ -262,6 +309,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "options": options,
     "cli": cli,
     "template": template,
+    "memory": memory,
     "metrics": metrics,
     "errors": errors,
     "cli-errors": cli_errors,

@@ -1,6 +1,9 @@
-"""S3: events sent to EventBridge."""
+"""S3: events sent to EventBridge, checks of forms."""
 
+import base64
+import hashlib
 import itertools
+import json
 import threading
 import uuid
 from datetime import UTC, datetime
@@ -8,6 +11,7 @@ from typing import Any
 
 from moto.events.models import events_backends
 from moto.s3 import notifications
+from moto.s3.exceptions import S3ClientError
 from moto.s3.responses import S3Response
 
 from embedded_cloud.moto_patches.around import around
@@ -68,6 +72,27 @@ def send_events_after_the_response(original: Any, self: Any, *args: Any, **kwarg
         for rule in list(events_backends[account_id][region].event_buses["default"].rules.values()):
             rule.send_to_targets(event, transform_input=False)
     return response
+
+
+@around(S3Response, "_bucket_response_post")
+def check_the_form(original: Any, self: Any, request: Any, bucket_name: str) -> Any:
+    """AWS checks a form's file against its policy and its checksum; moto does not."""
+    form = self.form_data
+    if "policy" in form:
+        policy = json.loads(base64.b64decode(form["policy"]))
+        if datetime.fromisoformat(policy["expiration"]) < datetime.now(UTC):
+            raise S3ClientError("AccessDenied", "Invalid according to Policy: Policy expired.")
+        for condition in policy["conditions"]:
+            if isinstance(condition, dict):
+                [(name, value)] = condition.items()
+                if name != "bucket" and form.get(name) != value:
+                    raise S3ClientError("AccessDenied", f"Invalid according to Policy: {name}")
+            elif condition[0] == "content-length-range" and not condition[1] <= len(self.body) <= condition[2]:
+                raise S3ClientError("EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")
+        checksum = form.get("x-amz-checksum-sha256")
+        if checksum and base64.b64encode(hashlib.sha256(self.body).digest()).decode() != checksum:
+            raise S3ClientError("BadDigest", "The SHA256 you specified did not match the calculated checksum.")
+    return original(self, request, bucket_name)
 
 
 around(S3Response, "key_response")(send_events_after_the_response)

@@ -36,6 +36,24 @@ def take_every_instance_type(_original: Any, self: Any, instance_type: str) -> N
     """AWS accepts current instance types; moto only those of 2020."""
 
 
+@around(FakeEndpoint, "update_from_cloudformation_json")
+def replace_a_renamed_endpoint(
+    original: Any,
+    cls: Any,
+    original_resource: Any,
+    new_resource_name: str,
+    cloudformation_json: Any,
+    account_id: str,
+    region_name: str,
+) -> Any:
+    """AWS replaces an endpoint whose name changes, and deletes the old one last; moto keeps the old name."""
+    if new_resource_name == original_resource.endpoint_name:
+        return original(cls, original_resource, new_resource_name, cloudformation_json, account_id, region_name)
+    made = cls.create_from_cloudformation_json(new_resource_name, cloudformation_json, account_id, region_name)
+    cls.delete_from_cloudformation_json(original_resource.arn, cloudformation_json, account_id, region_name)
+    return made
+
+
 @around(SageMakerModelBackend, "create_endpoint")
 def start_the_container(
     original: Any, self: Any, endpoint_name: str, endpoint_config_name: str, *args: Any, **kwargs: Any

@@ -1,4 +1,4 @@
-"""Authentication, scopes, rate limits and quotas."""
+"""Authentication, scopes and rate limits. Quotas are charged with jobs, see :mod:`functions.api.repository`."""
 
 import math
 import time
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _MINUTE_MS: Final = 60_000
 _RATE_KEPT: Final = timedelta(hours=1)
-_QUOTA_KEPT: Final = timedelta(days=62)
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Caller:
         id: the API key's id, or ``iam`` and a hash of the IAM principal: ``[a-z0-9]+``, at most 35 characters.
         scopes: the operations that the caller may use.
         rate_per_minute: maximum requests per minute.
-        monthly_quota: maximum images per month.
+        monthly_quota: maximum credits per month.
     """
 
     id: str
@@ -77,14 +76,14 @@ class Authorization:
 
 @dataclass(frozen=True)
 class Usage:
-    """A caller's monthly quota of images, and how many are used."""
+    """A caller's monthly quota of credits, and how many are used."""
 
     quota: int
     used: int
 
 
 class Authorizer:
-    """Authenticates callers, checks scopes, and enforces rate limits and quotas.
+    """Authenticates callers, checks scopes, and enforces rate limits.
 
     DynamoDB errors propagate: a request that cannot be checked or counted is rejected.
 
@@ -130,34 +129,6 @@ class Authorizer:
                 remedy="Use a key with this scope. Scopes are set when a key is created.",
             )
         return Authorization(caller, self._count(caller))
-
-    def charge(self, caller: Caller) -> None:
-        """Count one image against the monthly quota.
-
-        Raises:
-            Problem: ``quota_exceeded``.
-        """
-        charged = False
-        if caller.monthly_quota:  # no item exists before the month's first image
-            charged, _ = self._update(
-                quota_meter(caller.id, self._now()),
-                "ADD used :one SET expires_at = :expires_at",
-                "attribute_not_exists(used) OR used < :quota",
-                one=1,
-                quota=caller.monthly_quota,
-                expires_at=self._in(_QUOTA_KEPT),
-            )
-        if not charged:
-            raise Problem(
-                402,
-                "quota_exceeded",
-                f"The monthly quota of {caller.monthly_quota} images is used up.",
-                remedy="Wait until the next month (UTC), or ask for a higher quota.",
-            )
-
-    def refund(self, caller_id: str) -> None:
-        """Undo one charge, e.g. for a failed job. The count never goes below zero."""
-        self._update(quota_meter(caller_id, self._now()), "ADD used :less", "used > :zero", less=-1, zero=0)
 
     def usage(self, caller: Caller) -> Usage:
         """Return the caller's usage of this month."""

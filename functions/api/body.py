@@ -5,6 +5,7 @@ import binascii
 import codecs
 import io
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -24,6 +25,9 @@ _MAX_BYTES: Final = 10 * 1024 * 1024
 _MAX_FIELDS: Final = 64
 _CHARSETS: Final = {"utf-8", "ascii", "iso8859-1", "cp1252"}
 """Accepted charsets of form fields. Some of Python's other codecs take a minute to decode a megabyte."""
+
+_MAX_NUMBER_CHARS: Final = 100
+_NUMBER: Final = re.compile(r"\s*[-+]?[0-9._]+([eE][-+]?[0-9_]+)?\s*")
 
 _REMEDY: Final = "Send application/json, multipart/form-data or application/x-www-form-urlencoded."
 
@@ -75,7 +79,7 @@ def read_json(event: APIGatewayProxyEventV2, model: type[Model]) -> Model:
         return model.model_validate(_json_object(raw(event)))
     except ValidationError as error:
         first = error.errors()[0]
-        raise problem_from_validation(first, first["loc"]) from error
+        raise problem_from_validation(first, first["loc"], model) from error
 
 
 def raw(event: APIGatewayProxyEventV2) -> bytes:
@@ -96,9 +100,29 @@ def from_base64(name: str, text: Any) -> bytes:
         raise _invalid("The field is not valid base64", name, text, "Send the file's bytes in base64.") from None
 
 
+def check_number(name: str, value: Any) -> None:
+    """Reject a number of very many digits, which would be rounded.
+
+    Raises:
+        Problem: ``invalid_body``.
+    """
+    if isinstance(value, str) and len(value) > _MAX_NUMBER_CHARS and _NUMBER.fullmatch(value):
+        remedy = f"Send at most {_MAX_NUMBER_CHARS} characters."
+        raise _invalid(f"The number has {len(value)} characters", name, value, remedy)
+
+
 def _json_object(data: bytes) -> dict[str, Any]:
+    def number(text: str) -> float:
+        check_number("body", text)
+        return float(text) if set(text) & set(".eE") else int(text)
+
+    def constant(_name: str) -> None:
+        raise ValueError("a number is not finite")
+
     try:
-        value = json.loads(data)
+        value = json.loads(
+            data, parse_int=number, parse_float=number, parse_constant=constant, object_pairs_hook=_unique
+        )
     except (ValueError, RecursionError) as error:
         raise _invalid(f"The body is not valid JSON: {error}", "body", None, _REMEDY) from None
     if not isinstance(value, dict):
@@ -144,6 +168,7 @@ def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Return the pairs as a dict; duplicate names are an error."""
     values: dict[str, Any] = {}
     for name, value in pairs:
+        check_number(name, value)
         if name in values:
             raise _invalid("The field is repeated", name, None, "Send it once.")
         values[name] = value

@@ -14,11 +14,14 @@ class ApiConfig(CatalogueConfig, UrlConfig):
         job_days: how long the API keeps a job and its images.
         cors_origins: web origins that may call the API; none if empty.
         rate_per_minute: requests per minute of callers without a limit of their own.
-        monthly_quota: images per month of callers without a quota of their own.
+        monthly_quota: credits per month of callers without a quota of their own.
+        jobs_in_flight: most jobs of a caller that have not ended.
     """
 
     uploads_bucket: str
     results_bucket: str
+    work_bucket: str
+    cache_table: str
     state_machine_arn: str
     segmentation_queue_url: str
     keys_table: str
@@ -29,3 +32,4 @@ class ApiConfig(CatalogueConfig, UrlConfig):
     cors_origins: Names = ()
     rate_per_minute: int
     monthly_quota: int
+    jobs_in_flight: int

@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -13,12 +13,15 @@ from core.limits import check_bytes
 from core.options import Options
 from core.segmentation.registry import check_name
 from functions.api.auth import Caller
+from functions.api.billing import credits_for, credits_of_result, is_free
+from functions.api.cache import ResultCache
 from functions.api.config import ApiConfig
 from functions.api.problems import Problem
 from functions.api.repository import JobRecord, JobRepository, caller_prefix
 from functions.api.requests import ObjectRequest, ProcessRequest, file_name
-from functions.contracts.history import Row, newest_stage, rows
-from functions.contracts.object_keys import failure_key, sidecar_key
+from functions.api.schemas import UploadRequest
+from functions.contracts.history import Row, failure_of, newest_stage, rows
+from functions.contracts.object_keys import EXTENSIONS, failure_key, old_sidecar_key, result_key, sidecar_key
 from functions.contracts.webhook import RETRY
 from functions.runtime.outcomes import DELETED
 from functions.runtime.safe_http import Fetched
@@ -34,6 +37,10 @@ _FIRST_POLL_S: Final = 0.1
 _POLL_BACKOFF: Final = 1.2  # adds about a tenth to a job's duration and keeps the number of polls low
 _MAX_POLL_S: Final = 1.0
 _MAX_EVENTS: Final = 1000
+_LAST_EVENTS: Final = 5  # the end, and the entry into the state before it
+
+_MAX_START_S: Final = 900
+"""A job without an execution at this age was not started, as a request ends within 30 s."""
 
 
 class Fetch(Protocol):
@@ -50,6 +57,7 @@ class JobState:
     Attributes:
         job: the job.
         status: ``queued`` until the execution exists.
+        credits: price of an ended job.
         stage: the current state of a running execution.
         sidecar: the result's sidecar, if the job succeeded.
         report: ``error``, ``message``, ``field``, ``value`` and ``remedy``, if the job failed.
@@ -60,6 +68,12 @@ class JobState:
     stage: str | None = None
     sidecar: Mapping[str, Any] | None = None
     report: Mapping[str, Any] | None = None
+    credits: int | None = None
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the job has a result or has failed."""
+        return self.status in ("succeeded", "failed")
 
 
 class JobService:
@@ -69,14 +83,22 @@ class JobService:
         config: the stack's resources and limits.
         repository: the table of jobs.
         store: S3.
+        cache: the cache of results.
         stepfunctions: the Step Functions client.
         fetch: downloads image URLs.
     """
 
     def __init__(
-        self, config: ApiConfig, *, repository: JobRepository, store: Store, stepfunctions: "SFNClient", fetch: Fetch
+        self,
+        config: ApiConfig,
+        *,
+        repository: JobRepository,
+        store: Store,
+        cache: ResultCache,
+        stepfunctions: "SFNClient",
+        fetch: Fetch,
     ) -> None:
-        self._config, self._repository, self._store = config, repository, store
+        self._config, self._repository, self._store, self._cache = config, repository, store, cache
         self._stepfunctions, self._fetch = stepfunctions, fetch
 
     def run(self, caller: Caller, request: ProcessRequest, *, idempotency_key: str | None, deadline: float) -> JobState:
@@ -89,11 +111,17 @@ class JobService:
         """Charge and start a job, once per idempotency key.
 
         Raises:
-            Problem: the request is invalid, or the quota is used up. Nothing was started or charged.
+            Problem: the request is invalid, the quota is used up, or too many jobs are in flight. Nothing was started.
             BackgroundRemoverError: the image or its URL is invalid. Nothing was started or charged.
         """
-        self._validate(request)
-        job, is_new = self._repository.create(caller, request, idempotency_key)
+        price = credits_for(self._validate(request).precision_level)
+        try:
+            job, is_new = self._repository.create(caller, request, idempotency_key, price)
+        except Problem as problem:
+            if problem.code != "too_many_jobs":
+                raise
+            self._settle_ended(caller)
+            job, is_new = self._repository.create(caller, request, idempotency_key, price)
         if not is_new and self._describe(job) is not None:
             return job
         try:
@@ -126,21 +154,36 @@ class JobService:
 
     def state(self, job: JobRecord) -> JobState:
         """Return the state of a job, with the stage of a running one."""
+        state = self._brief_state(job)
+        if state.status != "running":
+            return state
+        newest_first = self._stepfunctions.get_execution_history(
+            executionArn=self._arn(job), reverseOrder=True, maxResults=20, includeExecutionData=False
+        )["events"]
+        return JobState(job, "running", stage=newest_stage(newest_first))
+
+    def _brief_state(self, job: JobRecord) -> JobState:
+        """Return the state of a job without its stage."""
         if (state := self._outcome(job)) is not None:
             return state
         execution = self._describe(job)
         if execution is None:
             return JobState(job, "queued")
         if execution["status"] == "RUNNING":
-            newest_first = self._stepfunctions.get_execution_history(
-                executionArn=self._arn(job), reverseOrder=True, maxResults=20, includeExecutionData=False
-            )["events"]
-            return JobState(job, "running", stage=newest_stage(newest_first))
+            return JobState(job, "running")
         if execution["status"] == "SUCCEEDED":
-            return JobState(job, "succeeded", sidecar=json.loads(execution["output"]))
+            return self._succeeded(job, json.loads(execution["output"]))
         error = execution.get("error", execution["status"])
         message = "The job ended without a result"
-        return self._failed(job, {"error": error, "message": message, "field": None, "value": None, "remedy": None})
+        unknown = {"error": error, "message": message, "field": None, "value": None, "remedy": None}
+        return self._failed(job, self._recorded_failure(job) or unknown)
+
+    def _settle_ended(self, caller: Caller) -> None:
+        """Settle the caller's jobs in flight that have ended, though their state was not asked for."""
+        for job in self._repository.in_flight(caller):
+            state = self._brief_state(job)  # settles it
+            if state.status == "queued" and job.age_s > _MAX_START_S:  # the request that created it was interrupted
+                self._repository.settle(job, 0)
 
     def events(self, job: JobRecord) -> list[Row]:
         """Return the first 1,000 events of a job's execution, oldest first."""
@@ -153,28 +196,45 @@ class JobService:
         return rows(history["events"])
 
     def delete(self, job: JobRecord) -> None:
-        """Stop a running job, and delete the job, its images and its result.
+        """Stop a running job, and delete the job, its images and all that was derived from them.
 
-        Objects that were not uploaded through the API are kept, and so is the cached result, which no key refers to. A
-        stage that runs when the job is stopped may still write its output; that expires like the job.
+        Objects that were not uploaded through the API are kept, with their results. A stage that runs when the job is
+        stopped may still write its output; no other job uses it, and it expires.
         """
-        execution = self._describe(job)
-        if execution is not None and execution["status"] == "RUNNING":
+        if self._brief_state(job).status == "running":
             self._stepfunctions.stop_execution(executionArn=self._arn(job), error=DELETED, cause="DELETE /jobs/{id}")
+        validated = self._validated(job)
+        if validated is not None:
+            self._cache.delete(validated["cache_key"], self._arn(job))
         if job.is_callers_upload:
-            sidecar = self._read_json(sidecar_key(job.source_key))
-            if sidecar is not None:
-                self._store.delete_all(self._config.results_bucket, sidecar["result"]["key"])
-            for key in (sidecar_key(job.source_key), failure_key(job.source_key, job.id)):
+            for key in self._outcome_keys(job):
                 self._store.delete_all(self._config.results_bucket, key)
             for key in (job.source_key, _background_key(job)):
                 self._store.delete_all(self._config.uploads_bucket, key)
         self._repository.delete(job)
 
-    def upload_form(self, caller: Caller, name: str, content_type: str, max_bytes: int) -> dict[str, Any]:
+    def _validated(self, job: JobRecord) -> Mapping[str, Any] | None:
+        """Return the workflow state after Validate; None if Validate has not succeeded, or the history has expired."""
+        try:
+            history = self._stepfunctions.get_execution_history(executionArn=self._arn(job), maxResults=_MAX_EVENTS)
+        except self._stepfunctions.exceptions.ExecutionDoesNotExist:
+            return None
+        exits = (event.get("stateExitedEventDetails", {}) for event in history["events"])
+        output = next((details["output"] for details in exits if details.get("name") == "Validate"), None)
+        state: Mapping[str, Any] = json.loads(output or "{}")
+        return state if "cache_key" in state else None  # Validate's Catch has none
+
+    def upload_form(self, caller: Caller, request: UploadRequest) -> dict[str, Any]:
         """Return a presigned form for uploading an image, and the image's key."""
-        key = f"{caller_prefix(caller.id)}{uuid.uuid4()}/{file_name(name)}"
-        form = self._store.upload_form(self._config.uploads_bucket, key, content_type, max_bytes, URL_LIFETIME_S)
+        key = f"{caller_prefix(caller.id)}{uuid.uuid4()}/{file_name(request.name)}"
+        form = self._store.upload_form(
+            self._config.uploads_bucket,
+            key,
+            request.content_type,
+            request.max_bytes,
+            URL_LIFETIME_S,
+            sha256=request.sha256,
+        )
         return {"key": key, **form}
 
     def result(self, state: JobState) -> bytes:
@@ -193,13 +253,14 @@ class JobService:
         location: Mapping[str, Any] = state.sidecar["result"]
         return location
 
-    def _validate(self, request: ProcessRequest | ObjectRequest) -> None:
-        """Check all that the stage Validate checks, except for the image."""
+    def _validate(self, request: ProcessRequest | ObjectRequest) -> Options:
+        """Check all that the stage Validate checks, except for the image, and return the options."""
         options = Options.parse(request.options)
         if options.model != "auto":
             check_name(options.model, self._config.registry)
         if request.webhook_url is not None:
             self._config.outbound.check(request.webhook_url, field="webhook_url")
+        return options
 
     def _execution_input(
         self, job: JobRecord, request: ProcessRequest | ObjectRequest, caller: Caller
@@ -218,7 +279,7 @@ class JobService:
             version_id = self._put(job.source_key, image)
         if version_id:
             source["version_id"] = version_id
-        execution_input: dict[str, Any] = {"source": source, "options": options}
+        execution_input: dict[str, Any] = {"source": source, "options": options, "tenant": caller.id}
         if request.webhook_url is not None:
             execution_input["webhook"] = {"url": request.webhook_url, "key_id": caller.id}
         return execution_input
@@ -262,11 +323,23 @@ class JobService:
 
     def _outcome(self, job: JobRecord) -> JobState | None:
         """Return the state of an ended job from its sidecar or failure report; None if there is neither."""
-        if (sidecar := self._document(job, sidecar_key(job.source_key))) is not None:
-            return JobState(job, "succeeded", sidecar=sidecar)
+        for key in job.sidecar_keys:
+            if (sidecar := self._document(job, key)) is not None:
+                return self._succeeded(job, sidecar)
         if (report := self._document(job, failure_key(job.source_key, job.id))) is not None:
             return self._failed(job, report)
         return None
+
+    def _outcome_keys(self, job: JobRecord) -> Iterator[str]:
+        """Yield the keys of all results, sidecars and reports of a job's image."""
+        old = self._read_json(old_sidecar_key(job.source_key))
+        if old is not None and old["source"]["key"] == job.source_key:
+            yield old["result"]["key"]
+            yield old_sidecar_key(job.source_key)
+        for extension in EXTENSIONS:
+            yield (result := result_key(job.source_key, extension))
+            yield sidecar_key(result)
+        yield failure_key(job.source_key, job.id)
 
     def _document(self, job: JobRecord, key: str) -> Mapping[str, Any] | None:
         document = self._read_json(key)
@@ -279,9 +352,22 @@ class JobService:
             return None
         return document
 
+    def _succeeded(self, job: JobRecord, sidecar: Mapping[str, Any]) -> JobState:
+        price = credits_of_result(sidecar)
+        self._repository.settle(job, price)
+        return JobState(job, "succeeded", sidecar=sidecar, credits=price)
+
     def _failed(self, job: JobRecord, report: Mapping[str, Any]) -> JobState:
-        self._repository.refund_once(job)
-        return JobState(job, "failed", report=report)
+        price = 0 if is_free(report) else job.credits
+        self._repository.settle(job, price)
+        return JobState(job, "failed", report=report, credits=price)
+
+    def _recorded_failure(self, job: JobRecord) -> Mapping[str, Any] | None:
+        """Return the facts of a failure without a report: there is a result, or another job replaced the report."""
+        history = self._stepfunctions.get_execution_history(
+            executionArn=self._arn(job), reverseOrder=True, maxResults=_LAST_EVENTS
+        )
+        return failure_of(history["events"])
 
     def _describe(self, job: JobRecord) -> Mapping[str, Any] | None:
         try:

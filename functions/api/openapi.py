@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Mapping
+from importlib import resources
 from typing import Any, Final
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
+from aws_lambda_powertools.event_handler.openapi import swagger_ui
+from aws_lambda_powertools.event_handler.openapi.swagger_ui import generate_swagger_html
 from pydantic import BaseModel
 
 from functions.api.body import UploadedFile
@@ -13,8 +16,9 @@ from functions.api.schemas import ProblemDocument
 
 VERSION: Final = "1.0.0"
 DESCRIPTION: Final = (
-    "Removes the background of images. All routes except /health and /ready require an API key, in the header "
-    "X-API-Key or as a bearer token. The same routes under /iam accept requests signed with AWS credentials."
+    "Removes the background of images. All routes except /health, /ready, /openapi.json and /docs require an API key, "
+    "in the header X-API-Key or as a bearer token. The same routes under /iam accept requests signed with AWS "
+    "credentials."
 )
 
 JSON: Final = "application/json"
@@ -135,6 +139,22 @@ def document(app: APIGatewayHttpResolver, operations: Mapping[str, Operation]) -
     for unused in ("HTTPValidationError", "ResponseValidationError", "ValidationError", UploadedFile.__name__):
         schemas.pop(unused, None)
     return schema
+
+
+def page(document: str) -> str:
+    """Return an HTML page that shows an OpenAPI document with Swagger UI, which Powertools brings along.
+
+    Args:
+        document: the document as JSON.
+    """
+    files = resources.files(swagger_ui)
+    return generate_swagger_html(
+        spec=document.replace("</", "<\\/"),  # must not end the script that contains it
+        swagger_js=(files / "swagger-ui-bundle.min.js").read_text(),
+        swagger_css=(files / "swagger-ui.min.css").read_text(),
+        swagger_base_url="",
+        oauth2_config=None,
+    )
 
 
 def _is_file(schema: Mapping[str, Any]) -> bool:

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as member
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from aws_lambda_powertools.event_handler import Response
+from pydantic import BaseModel
 
 from core import errors
 from core.errors import MAX_SHOWN_CHARS, BackgroundRemoverError, TransientError, shown
@@ -102,22 +103,69 @@ def error_response(problem: Problem, request_id: str) -> Response[str]:
     return Response(problem.status, CONTENT_TYPE, problem.body(request_id), headers=headers)
 
 
+def is_callers_fault(error: str) -> bool:
+    """Return whether an error, given by its class name, has a cause that the caller can fix."""
+    return error in _BY_NAME
+
+
 def problem_from_error(error: BackgroundRemoverError) -> Problem:
     """Return the problem that reports one of the pipeline's errors."""
     return problem_from_report(error.facts())
 
 
-def problem_from_validation(error: Mapping[str, Any], location: Sequence[Any]) -> Problem:
+def accepted(model: type[BaseModel], name: str) -> str:
+    """Return a sentence that says which values a model's field accepts; all fields if it has no such field."""
+    schema = model.model_json_schema()
+    if name not in schema["properties"]:
+        return f"The fields are: {', '.join(schema['properties'])}."
+    member = schema["properties"][name]
+    kind = next((kind for kind in member.get("anyOf", []) if kind != {"type": "null"}), member)
+    kind = schema.get("$defs", {}).get(kind.get("$ref", "").rpartition("/")[2], kind)
+    match kind:
+        case {"enum": values}:
+            return f"Send {_listed(values)}."
+        case {"const": value}:
+            return f"Send {value}."
+        case {"type": "boolean"}:
+            return "Send true or false."
+        case {"type": "integer" | "number", "minimum": lowest, "maximum": highest}:
+            return f"Send a number from {lowest} to {highest}."
+        case {"type": "integer" | "number", "minimum": lowest}:
+            return f"Send a number of at least {lowest}."
+    description = member.get("description") or kind.get("description")
+    return f"{name}: {description.removesuffix('.')}." if description else "Send text."
+
+
+def _listed(values: Sequence[Any]) -> str:
+    *most, last = map(str, values)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def problem_from_validation(
+    error: Mapping[str, Any], location: Sequence[Any], model: type[BaseModel] | None = None
+) -> Problem:
     """Return the problem that reports a validation error of pydantic.
 
     Args:
         error: one of pydantic's errors.
         location: the path of the invalid member in the request.
+        model: model of the request.
     """
     given = error.get("input")
     value = None if given is None or isinstance(given, (dict, list)) else str(given)[:MAX_SHOWN_CHARS]
     field_name = ".".join(str(part) for part in location) or "body"
-    return Problem(400, "invalid_request", f"{error['msg']}.", field=field_name, value=value)
+    detail = "This value is not allowed." if error["type"] == "string_pattern_mismatch" else f"{error['msg']}."
+    remedy = accepted(_model_at(model, location[:-1]), str(location[-1])) if model and location else None
+    return Problem(400, "invalid_request", detail, field=field_name, value=value, remedy=remedy)
+
+
+def _model_at(model: type[BaseModel], path: Sequence[Any]) -> type[BaseModel]:
+    """Return the model of a nested object."""
+    for name in path:
+        annotation = model.model_fields[name].annotation if name in model.model_fields else None
+        kinds = [annotation, *get_args(annotation)]
+        model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
+    return model
 
 
 def problem_from_report(report: Mapping[str, Any], **extensions: Any) -> Problem:

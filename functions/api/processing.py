@@ -8,12 +8,13 @@ from typing import Any, Final
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
+from pydantic import BaseModel
 
 from core.errors import shown
 from functions.api import openapi
 from functions.api.auth import Authorization, Caller
 from functions.api.jobs import JobState
-from functions.api.problems import problem_from_report, unavailable
+from functions.api.problems import accepted, problem_from_report, unavailable
 from functions.api.requests import ProcessRequest
 from functions.api.services import Services
 from functions.contracts.api_key import Scope
@@ -32,11 +33,13 @@ class JobResult:
         sidecar: the result's sidecar.
         data: the result; None if it is too large for a response body.
         url: a presigned URL of a result that is too large; else None.
+        credits: price of the job.
     """
 
     sidecar: Mapping[str, Any]
     data: bytes | None
     url: str | None
+    credits: int
 
     def response(self, headers: Mapping[str, str]) -> Response[Any]:
         """Return a response with the result, or a redirect to it."""
@@ -64,8 +67,7 @@ def run(
     idempotency_key: str | None,
 ) -> JobState:
     """Start a job, and wait for its end as long as API Gateway's timeout permits."""
-    deadline = event.request_context.time_epoch / 1000 + services.config.answer_within_s
-    return services.jobs.run(caller, request, idempotency_key=idempotency_key, deadline=deadline)
+    return services.jobs.run(caller, request, idempotency_key=idempotency_key, deadline=_deadline(services, event))
 
 
 def run_to_result(
@@ -74,21 +76,38 @@ def run_to_result(
     """Start a job, and wait for its result.
 
     Raises:
-        Problem: the job failed; or ``not_done_yet``: the job continues, and the same request later gets its result
-            from the cache. Neither is charged.
+        Problem: the job failed; or ``not_done_yet``: the job continues, and the same request, with the same idempotency
+            key if it has one, gets the outcome of that job without another charge.
         BackgroundRemoverError: the request is invalid.
     """
-    idempotency_key = event.headers.get("idempotency-key")
-    state = run(services, event, caller, request, idempotency_key)
-    if state.report is not None:
-        raise problem_from_report(state.report)
+    repository, idempotency_key = services.repository, event.headers.get("idempotency-key")
+    noted = repository.unfinished(caller, request) if idempotency_key is None else None
+    job = noted or services.jobs.submit(caller, request, idempotency_key=idempotency_key)
+    is_unfinished = True
+    try:
+        state = services.jobs.wait(job, _deadline(services, event))
+        if state.report is not None:
+            is_unfinished = False
+            raise problem_from_report(state.report)
+        result = _result_of(services, state)
+        is_unfinished = False
+        return result
+    finally:
+        if idempotency_key is None and is_unfinished == (noted is None):
+            repository.note_unfinished(caller, request, job, is_unfinished=is_unfinished)
+
+
+def _result_of(services: Services, state: JobState) -> JobResult:
     if state.sidecar is None:
-        if idempotency_key is None:  # with a key, the repeated request gets this job's result
-            services.repository.refund_once(state.job)
         raise unavailable("not_done_yet")
+    price = state.credits or 0
     if state.sidecar["image"]["bytes"] <= MAX_INLINE_BYTES:
-        return JobResult(state.sidecar, services.jobs.result(state), None)
-    return JobResult(state.sidecar, None, services.jobs.result_url(state))
+        return JobResult(state.sidecar, services.jobs.result(state), None, price)
+    return JobResult(state.sidecar, None, services.jobs.result_url(state), price)
+
+
+def _deadline(services: Services, event: APIGatewayProxyEventV2) -> float:
+    return event.request_context.time_epoch / 1000 + services.config.answer_within_s
 
 
 def result_responses(*content_types: str, **errors: Any) -> openapi.Operation:
@@ -105,7 +124,8 @@ def warnings_header(warnings: Iterable[str]) -> dict[str, str]:
     return {"X-Warnings": printable} if printable else {}
 
 
-def sentence(message: str) -> str:
-    """Return pydantic's message as a sentence, truncated because it may repeat the value."""
-    text = str(shown(message.removeprefix("Value error, ")))
-    return f"{text[:1].upper()}{text[1:]}."
+def refusal(model: type[BaseModel], name: str, error: Mapping[str, Any]) -> str:
+    """Return one of pydantic's errors as a sentence, and one that says which values the parameter accepts."""
+    text = str(shown(error["msg"].removeprefix("Value error, ")))  # truncated: it may repeat the value
+    what = f"{text[:1].upper()}{text[1:]}."
+    return what if error["type"] in ("value_error", "literal_error") else f"{what} {accepted(model, name)}"

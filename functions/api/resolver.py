@@ -1,8 +1,9 @@
 """Combine all routes, and turn exceptions into error responses."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from http import HTTPStatus
 from typing import Any
 
@@ -38,6 +39,8 @@ _EXPOSED = [
 _ERROR_RESPONSES = {removebg.PATH: removebg.error_response, rembg.PATH: rembg.error_response}
 """The error format of compatible routes, by path prefix."""
 
+_ON_EVERY_RESPONSE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
 Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
 
 
@@ -48,6 +51,8 @@ def create_resolver(services: Services) -> APIGatewayHttpResolver:
     )
     for module in (native, removebg, rembg):
         app.include_router(module.routes(services))
+
+    _add_documentation(app)
 
     @app.exception_handler(Exception)  # type: ignore[untyped-decorator]
     def handle_exception(error: Exception) -> Response[str]:
@@ -75,9 +80,31 @@ def create_handler(services: Services) -> Handler:
     @logger.inject_lambda_context(clear_state=True)
     @traced
     def handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-        return app.resolve(event, context)
+        response = app.resolve(event, context)
+        response["headers"] = {**(response.get("headers") or {}), **_ON_EVERY_RESPONSE}
+        return response
 
     return handle
+
+
+def _add_documentation(app: APIGatewayHttpResolver) -> None:
+    """Add the routes of the OpenAPI document and of a page that shows it. The page loads nothing from other hosts."""
+
+    @cache
+    def document() -> str:
+        return json.dumps(openapi.document(app, _operations()))
+
+    @app.get("/openapi.json", include_in_schema=False, compress=True)
+    def show_document() -> Response[str]:
+        return Response(HTTPStatus.OK.value, openapi.JSON, document())
+
+    @app.get("/docs", include_in_schema=False, compress=True)
+    def show_page() -> Response[str]:
+        return Response(HTTPStatus.OK.value, "text/html; charset=utf-8", openapi.page(document()))
+
+
+def _operations() -> dict[str, openapi.Operation]:
+    return {**native.operations(), **removebg.operations(), **rembg.operations()}
 
 
 def openapi_document() -> dict[str, Any]:
@@ -85,6 +112,8 @@ def openapi_document() -> dict[str, Any]:
     config = ApiConfig(
         uploads_bucket="",
         results_bucket="",
+        work_bucket="",
+        cache_table="",
         state_machine_arn="",
         segmentation_queue_url="",
         keys_table="",
@@ -93,10 +122,11 @@ def openapi_document() -> dict[str, Any]:
         job_days=1,
         rate_per_minute=1,
         monthly_quota=1,
+        jobs_in_flight=1,
     )
     client = partial(boto3.client, region_name="us-east-1")  # never called
     app = create_resolver(Services.connect(config, client=client))
-    return openapi.document(app, {**native.operations(), **removebg.operations(), **rembg.operations()})
+    return openapi.document(app, _operations())
 
 
 def to_problem(error: Exception) -> Problem:
@@ -111,7 +141,7 @@ def to_problem(error: Exception) -> Problem:
                 404,
                 "not_found",
                 "The route does not exist.",
-                remedy="See docs/reference/openapi.json for all routes and methods.",
+                remedy="GET /openapi.json lists all routes and methods, GET /docs shows them.",
             )
         case RequestValidationError():
             first = error.errors()[0]

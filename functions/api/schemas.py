@@ -7,7 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from core.limits import MAX_BYTES, MAX_KEY_BYTES
 from core.options import Options
 
-WebhookUrl = Annotated[str, Field(max_length=2048, description="URL that receives the job's outcome, as a signed POST")]
+WebhookUrl = Annotated[
+    str,
+    Field(
+        max_length=2048, description="URL of up to 2048 characters that receives the job's outcome, as a signed POST"
+    ),
+]
 
 
 class _Request(BaseModel):
@@ -21,11 +26,23 @@ class _Response(BaseModel):
 class UploadRequest(_Request):
     """An image to upload with a form."""
 
-    name: str = Field("image", max_length=255, description="file name; the result is named after it")
-    content_type: Annotated[str, Field(pattern=r"^image/[a-z0-9.+-]{1,60}$", description="MIME type of the file")] = (
-        "image/jpeg"
+    name: str = Field(
+        "image", max_length=255, description="file name of up to 255 characters; the result is named after it"
     )
+    content_type: Annotated[
+        str, Field(pattern=r"^image/[a-z0-9.+-]{1,60}$", description="MIME type of the image, e.g. image/png")
+    ] = "image/jpeg"
     max_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES, description="largest file that S3 accepts")] = MAX_BYTES
+    sha256: (
+        Annotated[
+            str,
+            Field(
+                pattern=r"^[0-9a-f]{64}$",
+                description="SHA-256 of the file, 64 hexadecimal digits: the form uploads no other file",
+            ),
+        ]
+        | None
+    ) = None
 
 
 class UploadForm(_Response):
@@ -39,16 +56,22 @@ class UploadForm(_Response):
 class ObjectSource(_Request):
     """An object in the uploads bucket."""
 
-    key: Annotated[str, Field(min_length=1, max_length=MAX_KEY_BYTES)]
-    version_id: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    key: Annotated[
+        str, Field(min_length=1, max_length=MAX_KEY_BYTES, description=f"object key of 1 to {MAX_KEY_BYTES} characters")
+    ]
+    version_id: Annotated[str, Field(min_length=1, max_length=1024, description="version ID of the object")] | None = (
+        None
+    )
 
 
 class JobRequest(_Request):
     """An image to process: an object of the uploads bucket, or a URL."""
 
     source: ObjectSource | None = None
-    image_url: Annotated[str, Field(min_length=1, max_length=8192)] | None = None
-    options: dict[str, Any] = {}
+    image_url: (
+        Annotated[str, Field(min_length=1, max_length=8192, description="URL of up to 8192 characters")] | None
+    ) = None
+    options: dict[str, Any] = Field(default={}, description="object with options")
     webhook_url: WebhookUrl | None = None
 
 
@@ -100,6 +123,7 @@ class JobDocument(_Response):
     stage: str | None = Field(default=None, description="current state of a running execution")
     result: Result | None = None
     metrics: Metrics | None = None
+    credits: int | None = Field(default=None, description="price of an ended job")
     error: ProblemDocument | None = Field(default=None, description="the failure, in the format of an error response")
 
 
@@ -112,6 +136,7 @@ class ProcessResponse(_Response):
     image: str | None = None
     result_url: str | None = None
     metrics: Metrics
+    credits: int = Field(description="price of the job")
 
 
 class Accepted(_Response):

@@ -10,6 +10,7 @@ from botocore.config import Config as SdkConfig
 
 from core.limits import MAX_BYTES
 from functions.api.auth import Authorizer
+from functions.api.cache import ResultCache
 from functions.api.config import ApiConfig
 from functions.api.jobs import Fetch, JobService
 from functions.api.readiness import Readiness
@@ -60,12 +61,15 @@ class Services:
         fetch = fetch or partial(
             safe_http.get, policy=config.outbound, limit_bytes=MAX_BYTES, timeout_s=FETCH_TIMEOUT_S
         )
-        repository = JobRepository(config, authorizer=authorizer, dynamodb=dynamodb)
+        repository, store = JobRepository(config, dynamodb=dynamodb), Store(s3)
+        cache = ResultCache(table=config.cache_table, work_bucket=config.work_bucket, store=store, dynamodb=dynamodb)
         return cls(
             config=config,
             authorizer=authorizer,
             repository=repository,
-            jobs=JobService(config, repository=repository, store=Store(s3), stepfunctions=stepfunctions, fetch=fetch),
+            jobs=JobService(
+                config, repository=repository, store=store, cache=cache, stepfunctions=stepfunctions, fetch=fetch
+            ),
             readiness=Readiness(config, s3=s3, dynamodb=dynamodb, stepfunctions=stepfunctions, sqs=client("sqs")),
         )
 

@@ -120,7 +120,7 @@ class KeyRecord(BaseModel):
         hashes: hashes of the accepted secrets, newest first; several after a rotation.
         scopes: permissions.
         rate_per_minute: limit of requests per minute; None for the stack's default.
-        monthly_quota: limit of images per month; None for the stack's default.
+        monthly_quota: limit of credits per month; None for the stack's default.
         created_at: when the key was created.
         expires_at: when the key expires; None for never.
         revoked_at: when the key was revoked; None if it was not.
@@ -188,8 +188,13 @@ def rate_meter(caller_id: str) -> str:
 
 
 def quota_meter(caller_id: str, now: datetime) -> str:
-    """Return the key of the item that counts a caller's images in the current month (UTC)."""
+    """Return the key of the item that counts a caller's credits in the current month (UTC)."""
     return f"quota#{caller_id}#{now.astimezone(UTC):%Y-%m}"
+
+
+def flight_meter(caller_id: str) -> str:
+    """Return the key of the item that lists a caller's jobs that are not settled."""
+    return f"flight#{caller_id}"
 
 
 def principal_id(arn: str) -> str:

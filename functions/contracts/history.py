@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from functions.contracts.failure_report import json_object
+
 
 @dataclass(frozen=True)
 class Row:
@@ -70,6 +72,15 @@ def _plain(cause: str) -> str:
 def _resource(event: Mapping[str, Any]) -> str:
     details = _details(event)
     return f"{details['resourceType']}:{details['resource']}" if "resourceType" in details else ""
+
+
+def failure_of(newest_first: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the :class:`functions.contracts.failure_report.ErrorFacts` that an execution recorded; None for none."""
+    for event in newest_first:
+        if entered := event.get("stateEnteredEventDetails"):
+            facts: Mapping[str, Any] | None = json_object(entered["input"]).get("failure", {}).get("facts")
+            return facts
+    return None
 
 
 def newest_stage(newest_first: Sequence[Mapping[str, Any]]) -> str | None:

@@ -1,4 +1,8 @@
-"""S3 object keys that derive from an upload: cache entry, intermediates, result, sidecar and failure report."""
+"""S3 object keys that derive from an upload: cache entry, intermediates, result, sidecar and failure report.
+
+A result's key has the whole source key and the extension of its format, and its sidecar's key has the result's key, so
+that no two sources, and no two extensions of one source, share an object.
+"""
 
 import hashlib
 import json
@@ -6,10 +10,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from core.limits import MAX_KEY_BYTES
-from core.options import Options
+from core.options import Options, OutputFormat
 
 PIPELINE_VERSION: Final = 3
 """Increment it with every change that produces different pixels. It invalidates all cached results."""
+
+EXTENSIONS: Final = tuple(dict.fromkeys(one.extension for one in OutputFormat))
+"""File name extensions of results."""
+
+_SIDECAR: Final = ".json"
 
 _WITHOUT_EFFECT_ON_PIXELS: Final = {"segmentation_host", "background_key"}
 
@@ -32,8 +41,9 @@ def cache_key(
     model_identity: str | None,
     background_sha256: str | None,
     escalation: tuple[str, str | None] | None = None,
+    tenant: str | None = None,
 ) -> str:
-    """Return the cache key, 64 hexadecimal digits. It is equal for all jobs that produce the same result.
+    """Return the cache key, 64 hexadecimal digits. It is equal for all jobs of a tenant that produce the same result.
 
     Args:
         content_sha256: SHA-256 of the uploaded file.
@@ -41,6 +51,7 @@ def cache_key(
         model_identity: :attr:`core.segmentation.registry.Model.identity`; None for a segmenter without weights.
         background_sha256: SHA-256 of the background image; None without one.
         escalation: name and identity of the model for a second attempt; None without one.
+        tenant: whose results are in the cache entry; None for uploads straight to the bucket, and if all share it.
     """
     identity = {
         "content": content_sha256,
@@ -49,30 +60,46 @@ def cache_key(
         "background": background_sha256,
         "pipeline": PIPELINE_VERSION,
         **({"escalation": escalation} if escalation else {}),
+        **({"tenant": tenant} if tenant else {}),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def result_keys(source_key: str, cache_key: str, options: Options) -> ResultKeys:
-    """Return the keys of a job's objects, e.g. ``results/photos/a.png`` for ``photos/a.jpg``."""
-    base, extension = _base(source_key), options.format.extension
+    """Return the keys of a job's objects."""
+    extension = options.format.extension
+    result = result_key(source_key, extension)
     return ResultKeys(
         mask=f"work/{cache_key}/mask.png",
         alpha=f"work/{cache_key}/alpha.png",
         cached=f"cache/{cache_key}.{extension}",
-        result=f"{base}.{extension}",
-        sidecar=sidecar_key(source_key),
+        result=result,
+        sidecar=sidecar_key(result),
     )
 
 
-def sidecar_key(source_key: str) -> str:
-    """Return the key of a result's sidecar in any format, e.g. ``results/photos/a.json`` for ``photos/a.jpg``."""
-    return f"{_base(source_key)}.json"
+def result_key(source_key: str, extension: str) -> str:
+    """Return the key of a result, e.g. ``results/photos/a.jpg.png`` for ``photos/a.jpg`` and ``png``."""
+    return _derived("results/", source_key, f".{extension}", reserved=len(_SIDECAR))
 
 
-def _base(source_key: str) -> str:
+def sidecar_key(result: str) -> str:
+    """Return the key of the sidecar of the result with this key, e.g. ``results/photos/a.jpg.png.json``."""
+    return result + _SIDECAR
+
+
+def sidecar_keys(source_key: str) -> list[str]:
+    """Return the keys of all sidecars that an upload can have, the last one in the naming of version 0.2."""
+    return [*(sidecar_key(result_key(source_key, extension)) for extension in EXTENSIONS), old_sidecar_key(source_key)]
+
+
+def old_sidecar_key(source_key: str) -> str:
+    """Return the key that version 0.2 gave the sidecar, e.g. ``results/photos/a.json`` for ``photos/a.jpg``.
+
+    Other sources share it, so the sidecar's ``source`` must be checked.
+    """
     folder, slash, name = source_key.rpartition("/")
-    return f"results/{folder}{slash}{name.rpartition('.')[0] or name}"
+    return f"results/{folder}{slash}{name.rpartition('.')[0] or name}{_SIDECAR}"
 
 
 def second_attempt_keys(cache_key: str) -> tuple[str, str]:
@@ -83,7 +110,19 @@ def second_attempt_keys(cache_key: str) -> tuple[str, str]:
 def failure_key(source_key: str | None, execution_name: str) -> str:
     """Return the key of a failure report, e.g. ``failed/photos/a.jpg.json``.
 
-    If the source key is unknown or too long, the key contains the name of the execution instead.
+    If the source key is unknown, the key contains the name of the execution instead.
     """
-    named = source_key and len(source_key.encode()) <= MAX_KEY_BYTES
-    return f"failed/{source_key if named else f'executions/{execution_name}'}.json"
+    return _derived("failed/", source_key or f"executions/{execution_name}", ".json")
+
+
+def _derived(prefix: str, source_key: str, suffix: str, reserved: int = 0) -> str:
+    """Return ``prefix + source_key + suffix``. The end of a source key that is too long for S3 is replaced by a hash.
+
+    ``reserved`` bytes remain for another suffix.
+    """
+    room = MAX_KEY_BYTES - len(prefix) - len(suffix) - reserved
+    encoded = source_key.encode()
+    if len(encoded) > room:
+        digest = f"-{hashlib.sha256(encoded).hexdigest()}"
+        source_key = encoded[: room - len(digest)].decode(errors="ignore") + digest
+    return f"{prefix}{source_key}{suffix}"

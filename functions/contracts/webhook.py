@@ -1,5 +1,6 @@
 """Webhooks: the receiver in an execution's input, and the input of the state machine that delivers webhooks."""
 
+import hashlib
 import re
 from typing import Annotated, Any, Final, Literal
 
@@ -47,5 +48,8 @@ class Notice(BaseModel):
 
     @property
     def delivery(self) -> str:
-        """Name of the execution that delivers the notice. The state StartWebhook uses the same name."""
-        return f"{self.execution.name}-{self.outcome}"
+        """Name of the execution that delivers the notice. The state StartWebhook uses the same name.
+
+        The job's name may have 80 characters, the longest name, so it is hashed.
+        """
+        return f"{hashlib.sha256(self.execution.name.encode()).hexdigest()}-{self.outcome}"

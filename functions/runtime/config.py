@@ -1,12 +1,13 @@
 """Configuration of a process, read once from environment variables."""
 
+import itertools
 import os
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
 
 from botocore.config import Config as SdkConfig
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.segmentation.registry import Model, with_custom
@@ -36,10 +37,17 @@ class CatalogueConfig(Config):
     """Configuration of the model registry.
 
     Attributes:
-        pbr_custom_models: models to add to the registry; format in docs/how-to/models.md.
+        pbr_custom_models: models to add to the registry; format in docs/how-to/models.md. If there are variables
+            PBR_CUSTOM_MODELS_1 and so on, they continue it: infrastructure/endpoint.yaml cuts the list at each "name".
     """
 
     pbr_custom_models: str = ""
+
+    @field_validator("pbr_custom_models")
+    @classmethod
+    def _joined(cls, text: str) -> str:
+        parts = (os.environ.get(f"PBR_CUSTOM_MODELS_{number}", "") for number in itertools.count(1))
+        return '"name"'.join([text, *itertools.takewhile(bool, parts)])
 
     @cached_property
     def registry(self) -> dict[str, Model]:

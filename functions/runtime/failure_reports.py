@@ -22,10 +22,12 @@ class FailureConfig(Config):
     """Where failures are reported.
 
     Attributes:
+        uploads_bucket: the bucket of all uploads that can have results.
         results_bucket: bucket of the failure reports.
         topic_arn: SNS topic for failures.
     """
 
+    uploads_bucket: str
     results_bucket: str
     topic_arn: str
 
@@ -70,7 +72,7 @@ class FailureReporter:
             execution=execution,
             source=ObjectVersion.model_validate(source_of(given)),
         )
-        report_key = self._outcomes.write_report(report)
+        report_key = self._outcomes.write_report(report, is_own=report.source.bucket == self._config.uploads_bucket)
         if report_key or not self._has_result(report.source, options_of(given)):
             self._publish(report)
         if report_key:
@@ -86,8 +88,7 @@ class FailureReporter:
         }
 
     def _has_result(self, source: ObjectVersion, options: dict[str, Any]) -> bool:
-        result = self._outcomes.result_of(source)
-        return result is not None and result.options.items() >= options.items()
+        return any(result.options.items() >= options.items() for result in self._outcomes.results_of(source))
 
     def _publish(self, report: FailureReport) -> None:
         subject = headline(report.source, report.stage)
@@ -100,11 +101,9 @@ class FailureReporter:
             state: the workflow state; without ``keys`` there is nothing to delete.
             execution: the execution, which must no longer be running.
         """
-        if "keys" not in state:
-            return
-        result = self._outcomes.result_of(ObjectVersion.model_validate(source_of(state)))
-        if result is None or result.execution.id != execution.id:
-            self._outcomes.delete_undescribed_results(state["keys"]["result"], execution)
+        if "keys" in state:
+            keys = state["keys"]
+            self._outcomes.delete_undescribed_results(keys["result"], keys["sidecar"], execution)
 
 
 def headline(source: ObjectVersion, stage: str) -> str:

@@ -5,6 +5,7 @@ A result exists once its sidecar, which is written last, names the uploaded vers
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from core.errors import SourceNotFoundError
 from functions.contracts.failure_report import FailureReport
 from functions.contracts.job import Execution
-from functions.contracts.object_keys import failure_key, sidecar_key
+from functions.contracts.object_keys import failure_key, sidecar_keys
 from functions.contracts.outcome import ObjectVersion, OutcomeRecord
 from functions.runtime.store import Store
 
@@ -33,22 +34,30 @@ class Outcomes:
     store: Store
     bucket: str
 
-    def result_of(self, source: ObjectVersion) -> OutcomeRecord | None:
-        """Return the record in the upload's sidecar, or None while the upload has no result."""
-        found = source.key and self._read(sidecar_key(source.key))
-        return found[0] if found and found[0].source.is_of(source) else None
+    def results_of(self, source: ObjectVersion) -> Iterator[OutcomeRecord]:
+        """Yield the records in the upload's sidecars, one for each file extension it has a result of."""
+        for key in sidecar_keys(source.key) if source.key else ():
+            if (found := self._read(key)) and found[0].source.is_of(source):
+                yield found[0]
 
-    def write_report(self, report: FailureReport) -> str | None:
+    def has_result(self, source: ObjectVersion) -> bool:
+        """Return whether the upload has a result of any file extension."""
+        return any(True for _ in self.results_of(source))
+
+    def write_report(self, report: FailureReport, *, is_own: bool = True) -> str | None:
         """Write a failure report and return its key, or return None if the upload has a result.
+
+        The report of a source that is not in the uploads bucket (``is_own`` is false) is named after its execution: an
+        upload may have the same key.
 
         Two executions of one upload can end at the same time. Each writes its own outcome before it reads the other's,
         so at least one of them sees both and deletes the report. Outdated reports are deleted too.
         """
-        key = failure_key(report.source.key, report.execution.name)
-        if self.result_of(report.source) is None:
+        key = failure_key(report.source.key if is_own else None, report.execution.name)
+        if not self.has_result(report.source):
             data = json.dumps(report.model_dump(), indent=2).encode()
             self.store.put(self.bucket, key, data, "application/json")
-            if self.result_of(report.source) is None:
+            if not self.has_result(report.source):
                 return key
         self.delete_stale_reports(report.source, report.execution)
         return None
@@ -59,8 +68,10 @@ class Outcomes:
         while (found := self._read(key)) and found[0].source.is_of(source):
             self.store.delete(self.bucket, key, found[1])
 
-    def delete_undescribed_results(self, key: str, execution: Execution) -> None:
-        """Delete all versions of a result that an execution wrote without a sidecar."""
+    def delete_undescribed_results(self, key: str, sidecar_key: str, execution: Execution) -> None:
+        """Delete all versions of a result that an execution wrote, unless it also wrote the sidecar."""
+        if (found := self._read(sidecar_key)) and found[0].execution.id == execution.id:
+            return
         own_metadata = execution_metadata(execution)
         while (newest := self.store.newest(self.bucket, key)) and newest.metadata.items() >= own_metadata.items():
             self.store.delete(self.bucket, key, newest.version_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Set
@@ -150,6 +151,13 @@ class Store:
                     if version["Key"] == key:
                         self._s3.delete_object(Bucket=bucket, Key=key, VersionId=version["VersionId"])
 
+    def delete_prefix(self, bucket: str, prefix: str) -> None:
+        """Delete all objects of an unversioned bucket whose keys start with a prefix."""
+        with _errors_of(bucket, prefix):
+            for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+                for found in page.get("Contents", []):
+                    self._s3.delete_object(Bucket=bucket, Key=found["Key"])
+
     def url(self, bucket: str, key: str, version_id: str | None, seconds: int) -> str:
         """Return a presigned URL for a version of an object. It also expires with the credentials of this process.
 
@@ -164,13 +172,23 @@ class Store:
             "get_object", {"Bucket": bucket, "Key": key, **version}, ExpiresIn=seconds
         )
 
-    def upload_form(self, bucket: str, key: str, content_type: str, max_bytes: int, seconds: int) -> dict[str, Any]:
-        """Return ``url`` and ``fields`` of a presigned POST form for an object of this type and maximum size."""
+    def upload_form(
+        self, bucket: str, key: str, content_type: str, max_bytes: int, seconds: int, *, sha256: str | None = None
+    ) -> dict[str, Any]:
+        """Return ``url`` and ``fields`` of a presigned POST form for an object of this type and maximum size.
+
+        The form can be posted any number of times until it expires. With ``sha256``, 64 hexadecimal digits, it uploads
+        that content only.
+        """
+        fields = {"Content-Type": content_type}
+        if sha256 is not None:
+            fields["x-amz-checksum-algorithm"] = "SHA256"
+            fields["x-amz-checksum-sha256"] = base64.b64encode(bytes.fromhex(sha256)).decode()
         return self._s3.generate_presigned_post(
             bucket,
             key,
-            Fields={"Content-Type": content_type},
-            Conditions=[{"Content-Type": content_type}, ["content-length-range", 1, max_bytes]],
+            Fields=dict(fields),
+            Conditions=[*({name: value} for name, value in fields.items()), ["content-length-range", 1, max_bytes]],
             ExpiresIn=seconds,
         )
 

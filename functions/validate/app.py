@@ -11,12 +11,14 @@ from core.errors import InvalidOptionsError, InvalidRequestError, PermanentError
 from core.limits import MAX_KEY_BYTES
 from core.options import Host, Options
 from core.segmentation import registry
+from core.types import ImageInfo
 from functions.contracts import object_keys
 from functions.contracts.job import Execution
 from functions.runtime.config import CatalogueConfig, Names
 from functions.runtime.handler import stage
 from functions.runtime.inspection import Inspector
 from functions.runtime.store import Store, StoredFile
+from functions.validate.memory import FunctionMemory, check_image
 from functions.validate.upload import Upload, options_in, read_upload
 
 _SECONDS_PER_DAY = 86_400
@@ -33,7 +35,10 @@ class ValidateConfig(CatalogueConfig):
         segmentation_hosts: deployed hosts.
         sagemaker_mode: how the endpoint is invoked.
         segment_memory_mb: memory of the segment function, MiB.
+        refine_memory_mb: memory of the refine function, MiB.
+        encode_memory_mb: memory of the encode function, MiB.
         cache_days: lifetime of cache entries in days.
+        shared_cache: whether all tenants share cache entries.
     """
 
     uploads_bucket: str
@@ -43,7 +48,19 @@ class ValidateConfig(CatalogueConfig):
     segmentation_hosts: Names
     sagemaker_mode: Literal["realtime", "async"] = "realtime"
     segment_memory_mb: int
+    refine_memory_mb: int
+    encode_memory_mb: int
     cache_days: int
+    shared_cache: bool = False
+
+    def functions(self, options: Options) -> FunctionMemory:
+        """Return the memory of the functions that process a job with these resolved options."""
+        on_lambda = options.segmentation_host is Host.LAMBDA
+        return FunctionMemory(
+            segment_mb=self.segment_memory_mb if on_lambda else None,
+            refine_mb=self.refine_memory_mb,
+            encode_mb=self.encode_memory_mb,
+        )
 
 
 class ValidateRequest(BaseModel):
@@ -70,8 +87,10 @@ def handler(request: ValidateRequest) -> dict[str, Any]:
     requested = Options.parse({**options_in(dict(file.metadata)), **upload.options})
     options = resolve(requested, CONFIG)
     second_model = escalation_model(requested, options.segmentation_host, CONFIG)
-    background = fetch_background(options)  # before the image, so that only one of them is in memory
+    background, behind = fetch_background(options)  # before the image, so that only one of them is in memory
     picture = INSPECTOR.inspect(file.data)
+    model_bytes = max(memory_of(model, CONFIG) for model in (options.model, second_model) if model)
+    check_image(picture.info, options, behind, model_bytes, CONFIG.functions(options))
     layout.region(options.roi, picture.info.width, picture.info.height)  # fails if it exceeds the image
     cache_key = object_keys.cache_key(
         file.sha256,
@@ -79,6 +98,7 @@ def handler(request: ValidateRequest) -> dict[str, Any]:
         model_identity=identity_of(options.model, CONFIG),
         background_sha256=background["sha256"] if background else None,
         escalation=(second_model, identity_of(second_model, CONFIG)) if second_model else None,
+        tenant=None if CONFIG.shared_cache else upload.tenant,
     )
     return {
         "execution": request.execution.model_dump(),
@@ -107,7 +127,7 @@ def check_names(upload: Upload, uploads_bucket: str) -> None:
     """Check the bucket and the key of an upload.
 
     Raises:
-        InvalidRequestError: the bucket is not the uploads bucket, or the key is too long for a result or a report.
+        InvalidRequestError: the bucket is not the uploads bucket, or the key is longer than S3 accepts.
     """
     if upload.bucket != uploads_bucket:
         raise InvalidRequestError(
@@ -151,7 +171,7 @@ def check_memory(model: str, host: Host, config: ValidateConfig) -> None:
         InvalidOptionsError: the model is unknown, or the host is Lambda and its function has less memory.
     """
     registry.check_name(model, config.registry)
-    needed_bytes = config.registry[model].memory_bytes if model in config.registry else 0
+    needed_bytes = memory_of(model, config)
     if host is Host.LAMBDA and needed_bytes > config.segment_memory_mb << 20:
         raise InvalidOptionsError(
             f"The model needs {needed_bytes / 1e9:g} GB of memory; segmentation has {config.segment_memory_mb} MB",
@@ -181,22 +201,27 @@ def escalation(model: str | None, cache_key: str) -> dict[str, str] | None:
     return {"model": model, "mask_key": mask_key, "alpha_key": alpha_key}
 
 
+def memory_of(model: str, config: ValidateConfig) -> int:
+    """Return the memory of a model in bytes; 0 if it is unknown or the model has no weights."""
+    return config.registry[model].memory_bytes if model in config.registry else 0
+
+
 def identity_of(model: str, config: ValidateConfig) -> str | None:
     """Return the identity of a model's weights, or None for a segmenter without weights."""
     return config.registry[model].identity if model in config.registry else None
 
 
-def fetch_background(options: Options) -> dict[str, Any] | None:
-    """Check the background image, and return its identity; None without one.
+def fetch_background(options: Options) -> tuple[dict[str, Any], ImageInfo] | tuple[None, None]:
+    """Check the background image, and return its identity and its facts; None without one.
 
     Raises:
         InvalidOptionsError: the background image does not exist or cannot be decoded.
     """
     if options.background_key is None:
-        return None
+        return None, None
     try:
         file = STORE.fetch(CONFIG.uploads_bucket, options.background_key)
-        INSPECTOR.inspect(file.data)
+        info = INSPECTOR.inspect(file.data).info
     except PermanentError as error:
         raise InvalidOptionsError(
             f"The background image cannot be used: {error.message}",
@@ -204,7 +229,7 @@ def fetch_background(options: Options) -> dict[str, Any] | None:
             value=options.background_key,
             remedy="Use the key of an image in the uploads bucket.",
         ) from error
-    return identity(CONFIG.uploads_bucket, options.background_key, file)
+    return identity(CONFIG.uploads_bucket, options.background_key, file), info
 
 
 def identity(bucket: str, key: str, file: StoredFile) -> dict[str, Any]:

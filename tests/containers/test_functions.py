@@ -46,7 +46,7 @@ def named(stage: str, functions: list[Function]) -> Function:
 
 def check_result(stack: Stack) -> None:
     """Check the sample's result in the results bucket and delete it, so that the next test cannot find it."""
-    location: Any = {"Bucket": stack.outputs["ResultsBucket"], "Key": "results/photos/cup.png"}
+    location: Any = {"Bucket": stack.outputs["ResultsBucket"], "Key": "results/photos/cup.png.png"}
     picture = Image.open(io.BytesIO(stack.s3.get_object(**location)["Body"].read()))
     stack.s3.delete_object(**location)
     assert (picture.format, picture.mode, picture.size) == ("PNG", "RGBA", (600, 400))

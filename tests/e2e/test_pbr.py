@@ -64,17 +64,17 @@ def processed(pbr: Pbr, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 def test_a_photo_is_processed_with_the_requested_options(processed: tuple[Path, str]) -> None:
     folder, _ = processed
-    picture = Image.open(folder / "good.webp")
+    picture = Image.open(folder / "good.png.webp")
     assert (picture.format, picture.mode) == ("WEBP", "RGBA")
     assert all(140 < side < 170 for side in picture.size), "cropped to the disc"
-    sidecar = json.loads((folder / "good.json").read_text())
+    sidecar = json.loads((folder / "good.png.webp.json").read_text())
     assert sidecar["options"]["crop"] is True and (ON_AWS or sidecar["model"]["name"] == BUNDLED)
 
 
 def test_a_bad_file_is_reported_with_a_remedy_and_leaves_no_output(processed: tuple[Path, str]) -> None:
     folder, output = processed
     assert "image.format" in output and "Traceback" not in output
-    assert sorted(path.name for path in folder.iterdir()) == ["good.json", "good.webp"]
+    assert sorted(path.name for path in folder.iterdir()) == ["good.png.webp", "good.png.webp.json"]
 
 
 @pytest.mark.skipif(ON_AWS, reason="a deployed stack has its own default model")
@@ -94,7 +94,7 @@ def test_history_lists_executions_and_shows_one(pbr: Pbr, processed: tuple[Path,
     listed = pbr("history").stdout.decode()
     assert "good.png" in listed and "UnsupportedFormatError" in listed
     folder, _ = processed
-    name = json.loads((folder / "good.json").read_text())["execution"]["name"]
+    name = json.loads((folder / "good.png.webp.json").read_text())["execution"]["name"]
     table = pbr("history", name).stdout.decode()
     for state in ("Validate", "SegmentOnLambda", "Refine", "Encode", "PublishMetrics"):
         assert state in table
@@ -113,7 +113,7 @@ def test_the_demo_writes_the_result_its_facts_and_a_comparison(pbr: Pbr, tmp_pat
     photo = tmp_path / "disc.png"
     photo.write_bytes(disc(seed=52))
     output = pbr("demo", str(photo), "-o", str(tmp_path / "out")).stdout.decode()
-    for name in ("disc.png", "disc.json", "disc-before-after.png"):
+    for name in ("disc.png.png", "disc.png.png.json", "disc.png-before-after.png"):
         assert (tmp_path / "out" / name).stat().st_size > 0
         assert name in output
     for line in ("SegmentOnLambda", "ExecutionSucceeded", "score"):

@@ -133,7 +133,7 @@ def test_a_stopped_execution_resumes_where_it_was(stack: Deployed) -> None:
     states = stack.states(running["executionArn"])
     assert (states.count("Validate"), states.count("Refine"), states.count("Done")) == (1, 2, 1)
     assert len(stack.executions("stopped.png")) == 1
-    assert stack.is_in_results("results/stopped.png") and not stack.is_in_results("failed/stopped.png.json")
+    assert stack.is_in_results("results/stopped.png.png") and not stack.is_in_results("failed/stopped.png.json")
 
 
 def test_a_failed_upload_is_processed_again_once_the_cause_is_fixed(stack: Deployed) -> None:
@@ -151,7 +151,7 @@ def test_a_failed_upload_is_processed_again_once_the_cause_is_fixed(stack: Deplo
     assert planned["action"] == "restarted" and len(stack.executions("denied.png")) == 1, "nothing is done yet"
     done = of_denied(stack.pbr("redrive", "--failed", "--since", "10m", "--wait"))
     assert (done["status"], done["retry_arn"]) == ("SUCCEEDED", f"{failed['executionArn']}-retry-1")
-    assert stack.is_in_results("results/denied.png") and not stack.is_in_results("failed/denied.png.json")
+    assert stack.is_in_results("results/denied.png.png") and not stack.is_in_results("failed/denied.png.json")
 
     again = of_denied(stack.pbr("redrive", "--failed", "--since", "10m"))
     assert (again["action"], len(stack.executions("denied.png"))) == ("skipped", 2), "it is not started twice"
@@ -175,7 +175,7 @@ def test_a_request_for_an_upload_with_a_result_is_retried_if_named(stack: Deploy
     [skipped] = [one for one in stack.pbr("redrive", "--failed", "--dry-run") if one["arn"] == failed]
     [tried] = stack.pbr("redrive", failed, "--wait")
     assert (skipped["action"], tried["status"]) == ("skipped", "SUCCEEDED")
-    assert stack.is_in_results("results/ordered.webp")
+    assert stack.is_in_results("results/ordered.png.webp")
 
 
 @pytest.mark.parametrize("key", ["", "k" * 1025], ids=["none", "too long"])

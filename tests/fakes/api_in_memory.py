@@ -15,12 +15,13 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 from werkzeug.test import Client, TestResponse
 
+from core.options import Options
 from embedded_cloud.gateway import Gateway
 from functions.api.config import ApiConfig
 from functions.api.resolver import create_handler
 from functions.api.services import Services
 from functions.contracts.api_key import ApiKey, KeyRecord, Scope, SecretHash
-from functions.contracts.object_keys import failure_key, sidecar_key
+from functions.contracts.object_keys import failure_key, result_key, sidecar_key
 from functions.runtime.safe_http import Fetched
 from functions.runtime.store import S3_SDK
 
@@ -31,11 +32,12 @@ ENVIRONMENT = {
     "POWERTOOLS_SERVICE_NAME": "api",
     "POWERTOOLS_METRICS_NAMESPACE": "PrecisionBackgroundRemover",
 }
-TABLES = {"keys": "key_id", "usage": "meter", "jobs": "job_id"}
+TABLES = {"keys": "key_id", "usage": "meter", "jobs": "job_id", "cache": "cache_key"}
 MACHINE_ARN = "arn:aws:states:eu-west-1:123456789012:stateMachine:pbr"
 RESULT = b"\x89PNG\r\n\x1a\nresult"
 
 UNKNOWN_FOREGROUND = {
+    "stage": "Refine",
     "error": "UnknownForegroundError",
     "message": "No subject was found",
     "field": "image",
@@ -50,10 +52,14 @@ class StepFunctions:
     Attributes:
         inputs: inputs of executions, by name.
         statuses: statuses of executions, by name.
+        outputs: outputs of successful executions, by name.
         errors: errors of executions that failed without a report, by name.
+        validated: outputs of Validate, by name; None for executions that failed there.
+        failures: what RecordFailure added to the workflow state of a failed execution, by name.
         stopped: names of stopped executions.
         on_start: called with the name and input of each new execution, and decides its outcome.
         result: the result that :meth:`succeed` stores.
+        size: width and height of the source.
     """
 
     def __init__(self, s3: Any) -> None:
@@ -61,9 +67,13 @@ class StepFunctions:
         self.inputs: dict[str, dict[str, Any]] = {}
         self.statuses: dict[str, str] = {}
         self.errors: dict[str, str] = {}
+        self.outputs: dict[str, str] = {}
+        self.validated: dict[str, dict[str, Any] | None] = {}
+        self.failures: dict[str, dict[str, Any]] = {}
         self.stopped: list[str] = []
         self.on_start: Callable[[str, dict[str, Any]], None] = self.succeed
         self.result = RESULT
+        self.size = (320, 240)
         self.exceptions = SimpleNamespace(
             ExecutionAlreadyExists=AlreadyExistsError, ExecutionDoesNotExist=DoesNotExistError
         )
@@ -73,6 +83,7 @@ class StepFunctions:
         if name in self.inputs:
             raise AlreadyExistsError({"Error": {"Code": "ExecutionAlreadyExists"}}, "StartExecution")
         self.inputs[name] = json.loads(input)
+        self.validated.setdefault(name, {"cache_key": f"key-of-{name}"})
         self.statuses[name] = "RUNNING"
         self.on_start(name, self.inputs[name])
 
@@ -82,17 +93,38 @@ class StepFunctions:
         if name not in self.statuses:
             raise DoesNotExistError({"Error": {"Code": "ExecutionDoesNotExist"}}, "DescribeExecution")
         found = {"status": self.statuses[name], "name": name}
+        if name in self.outputs:
+            found["output"] = self.outputs[name]
         if name in self.errors:
             found["error"] = self.errors[name]
         return found
 
-    def get_execution_history(self, *, executionArn: str, reverseOrder: bool = False, **_: Any) -> dict[str, Any]:  # noqa: N803
+    def get_execution_history(
+        self,
+        *,
+        executionArn: str,  # noqa: N803
+        reverseOrder: bool = False,  # noqa: N803
+        includeExecutionData: bool = True,  # noqa: N803
+        **_: Any,
+    ) -> dict[str, Any]:
         self.describe_execution(executionArn=executionArn)  # raises if it does not exist
         at = datetime(2026, 1, 1, tzinfo=UTC)
         events = [
             {"id": 1, "type": "ExecutionStarted", "timestamp": at},
-            {"id": 2, "type": "TaskStateEntered", "timestamp": at, "stateEnteredEventDetails": {"name": "Validate"}},
+            {
+                "id": 2,
+                "type": "TaskStateEntered",
+                "timestamp": at,
+                "stateEnteredEventDetails": {"name": "Validate", "input": "{}"},
+            },
         ]
+        if includeExecutionData and (state := self.validated[executionArn.rpartition(":")[2]]):
+            output = {"name": "Validate", "output": json.dumps(state)}
+            events.append({"id": 3, "type": "TaskStateExited", "timestamp": at, "stateExitedEventDetails": output})
+        if failure := self.failures.get(executionArn.rpartition(":")[2]):
+            details = {"name": "Failed", "input": json.dumps({"failure": failure})}
+            events.append({"id": 3, "type": "FailStateEntered", "timestamp": at, "stateEnteredEventDetails": details})
+            events.append({"id": 4, "type": "ExecutionFailed", "timestamp": at})
         return {"events": events[::-1] if reverseOrder else events}
 
     def stop_execution(self, *, executionArn: str, **_: Any) -> None:  # noqa: N803
@@ -108,13 +140,13 @@ class StepFunctions:
         """Outcome: the result and its sidecar are stored."""
         key, options = request["source"]["key"], request["options"]
         format_ = options.get("format", "png")
-        result_key = f"{sidecar_key(key).removesuffix('.json')}.{format_}"
-        version = self._s3.put_object(Bucket="results", Key=result_key, Body=self.result).get("VersionId")
+        result = result_key(key, Options.parse(options).format.extension)
+        version = self._s3.put_object(Bucket="results", Key=result, Body=self.result).get("VersionId")
         sidecar = {
             "execution": {"id": f"arn:{name}", "name": name, "started_at": ""},
-            "source": {**request["source"], "format": "png", "bytes": 9, "width": 320, "height": 240},
+            "source": {**request["source"], "format": "png", "bytes": 9, "width": self.size[0], "height": self.size[1]},
             "options": options,
-            "result": {"bucket": "results", "key": result_key, "version_id": version, "sidecar_key": sidecar_key(key)},
+            "result": {"bucket": "results", "key": result, "version_id": version, "sidecar_key": sidecar_key(result)},
             "image": {
                 "format": format_,
                 "content_type": "application/zip" if format_ == "zip" else f"image/{format_}",
@@ -130,8 +162,8 @@ class StepFunctions:
             "cache": {"key": "0", "hit": False},
             "warnings": [],
         }
-        self._s3.put_object(Bucket="results", Key=sidecar_key(key), Body=json.dumps(sidecar))
-        self.statuses[name] = "SUCCEEDED"
+        self._s3.put_object(Bucket="results", Key=sidecar_key(result), Body=json.dumps(sidecar))
+        self.statuses[name], self.outputs[name] = "SUCCEEDED", json.dumps(sidecar)
 
     def fail(self, report: Mapping[str, Any]) -> Callable[[str, dict[str, Any]], None]:
         """Outcome: a failure report is stored."""
@@ -140,7 +172,8 @@ class StepFunctions:
             document = {**report, "execution": {"name": name}, "source": request["source"]}
             key = failure_key(request["source"]["key"], name)
             self._s3.put_object(Bucket="results", Key=key, Body=json.dumps(document))
-            self.statuses[name] = "FAILED"
+            self.statuses[name], self.errors[name] = "FAILED", report["error"]
+            self.failures[name] = {"facts": {"stage": "Validate", **report}}
 
         return outcome
 
@@ -200,8 +233,9 @@ class Api:
 
     def __init__(self, **settings: Any) -> None:
         self.s3, self.dynamodb = client("s3"), Serialized(client("dynamodb"))
-        for bucket in ("uploads", "results"):
+        for bucket in ("work", "uploads", "results"):
             self.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+        for bucket in ("uploads", "results"):
             self.s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
         for table, key in TABLES.items():
             self.dynamodb.create_table(
@@ -214,12 +248,14 @@ class Api:
         config = {
             "uploads_bucket": "uploads",
             "results_bucket": "results",
+            "work_bucket": "work",
             "state_machine_arn": MACHINE_ARN,
             "segmentation_queue_url": queue,
             **{f"{table}_table": table for table in TABLES},
             "job_days": 7,
             "rate_per_minute": 1000,
             "monthly_quota": 1000,
+            "jobs_in_flight": 20,
             **settings,
         }
         self.stepfunctions, self.web = StepFunctions(self.s3), Web()

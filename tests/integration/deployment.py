@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from embedded_cloud.cloud import EmbeddedCloud
 from embedded_cloud.faults import ErrorResponse, FaultEffect, InvocationFault, Request
 from functions.contracts.failure_report import source_of
+from functions.contracts.object_keys import failure_key
 from tests.conftest import client
 
 Found = TypeVar("Found")
@@ -118,7 +119,7 @@ class Deployed:
 
     def report(self, source_key: str) -> dict[str, Any]:
         """Read the report of a failure."""
-        return json.loads(self.result(f"failed/{source_key}.json"))
+        return json.loads(self.result(failure_key(source_key, "")))
 
     def is_reported(self, source_key: str) -> bool:
         """Whether the failure of an upload is reported."""

@@ -105,7 +105,7 @@ def test_a_better_second_attempt_becomes_the_result(stack: Deployed) -> None:
         *("mask.png", "alpha.png"),
         *("second/mask.png", "second/alpha.png"),
     }, "neither attempt overwrites the other"
-    cut_out = alpha(stack, "results/second.png")
+    cut_out = alpha(stack, "results/second.png.png")
     assert cut_out[50, 260] == 255 and cut_out[50, 60] == 0, "the red disc, and no green one"
 
 
@@ -118,7 +118,7 @@ def test_a_second_attempt_that_is_no_better_is_discarded_and_there_is_no_third(s
     assert ended.output["quality"]["review"] is True
     assert escalation["score"]["first"] == ended.output["quality"]["score"] > escalation["score"]["second"]
     assert ended.output["model"]["name"] == "classical"
-    assert alpha(stack, "results/first.png")[50, 60] == 255, "a green disc"
+    assert alpha(stack, "results/first.png.png")[50, 60] == 255, "a green disc"
 
 
 def test_a_second_attempt_that_fails_leaves_the_first_to_be_delivered(stack: Deployed) -> None:
@@ -135,7 +135,7 @@ def test_a_second_attempt_that_fails_leaves_the_first_to_be_delivered(stack: Dep
     }
     assert ended.output["model"]["name"] == "classical" and ended.output["degraded"] is False
     assert any(HEAVIER in warning and "UnknownForegroundError" in warning for warning in ended.output["warnings"])
-    assert alpha(stack, "results/fails.png")[50, 60] == 255, "a green disc"
+    assert alpha(stack, "results/fails.png.png")[50, 60] == 255, "a green disc"
 
 
 def test_both_attempts_run_on_the_requested_host(stack: Deployed) -> None:

@@ -18,7 +18,7 @@ from functions.api.auth import Authorization, Caller
 from functions.api.jobs import JobState
 from functions.api.problems import Problem, problem_from_error, problem_from_report
 from functions.api.processing import MAX_INLINE_BYTES, authorize, run
-from functions.api.repository import caller_prefix
+from functions.api.repository import is_own_key
 from functions.api.requests import ObjectRequest, ProcessRequest
 from functions.api.schemas import (
     Accepted,
@@ -94,10 +94,13 @@ def _add_process_routes(router: APIGatewayHttpRouter, services: Services) -> Non
 
     @router.post("/uploads", **openapi.describe("Create an upload form", {201: UploadForm}))
     def uploads() -> Response[Any]:
-        """Create a presigned form that uploads an image of up to 100 MiB to S3. It is valid for one hour."""
+        """Create a presigned form that uploads an image of up to 100 MiB to S3.
+
+        It is valid for one hour, and can be posted again. With `sha256`, it uploads that file only.
+        """
         auth = authorize(services, router, Scope.PROCESS)
         request = body.read_json(router.current_event, UploadRequest)
-        form = services.jobs.upload_form(auth.caller, request.name, request.content_type, request.max_bytes)
+        form = services.jobs.upload_form(auth.caller, request)
         return _respond(HTTPStatus.CREATED, UploadForm(**form), auth)
 
 
@@ -195,7 +198,7 @@ def _check_background(caller: Caller, request: ProcessRequest | ObjectRequest, f
 
 def _check_access(caller: Caller, key: str, field: str) -> None:
     """Raise a problem unless the caller may process an object of the uploads bucket."""
-    if not key.startswith(caller_prefix(caller.id)) and Scope.BUCKET not in caller.scopes:
+    if not is_own_key(caller.id, key) and Scope.BUCKET not in caller.scopes:
         raise Problem(
             403,
             "scope_missing",
@@ -216,6 +219,7 @@ def process_response(services: Services, state: JobState, wants_url: bool) -> Pr
         image=base64.b64encode(services.jobs.result(state)).decode() if is_inline else None,
         result_url=None if is_inline else services.jobs.result_url(state),
         metrics=metrics_of(sidecar),
+        credits=state.credits or 0,
     )
 
 
@@ -235,6 +239,7 @@ def job_document(services: Services, state: JobState, request_id: str) -> JobDoc
         stage=state.stage,
         result=result,
         metrics=metrics_of(state.sidecar) if state.sidecar else None,
+        credits=state.credits,
         error=ProblemDocument(**error) if error else None,
     )
 

@@ -6,6 +6,7 @@ the format of the API's own routes; like rembg's, they have the member ``detail`
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
@@ -18,7 +19,7 @@ from core.types import Precision
 from functions.api import body, openapi, problems
 from functions.api.auth import Authorization
 from functions.api.problems import Problem
-from functions.api.processing import authorize, result_responses, run_to_result, sentence, warnings_header
+from functions.api.processing import authorize, refusal, result_responses, run_to_result, warnings_header
 from functions.api.requests import ProcessRequest
 from functions.api.services import Services
 from functions.contracts.api_key import Scope
@@ -30,17 +31,17 @@ _NAMES: Final = {"image_url": "url", "options.model": "model"}
 
 
 def _color(text: str) -> str:
-    channels = [int(channel) for channel in text.split(",")]
-    if len(channels) != len("rgba") or not all(0 <= channel <= 255 for channel in channels):
-        raise ValueError("a color is red,green,blue,alpha, each 0 to 255")
+    channels = [int(channel) if re.fullmatch(r"\s*[0-9]{1,3}\s*", channel) else 256 for channel in text.split(",")]
+    if len(channels) != len("rgba") or max(channels) > 255:
+        raise ValueError("send red,green,blue,alpha, each 0 to 255")
     return f"#{bytes(channels).hex()}"
 
 
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except RecursionError:
-        raise ValueError("the JSON is nested too deeply") from None
+    except (ValueError, RecursionError):
+        raise ValueError("send JSON that is not nested deeply") from None
 
 
 class Parameters(BaseModel):
@@ -114,7 +115,8 @@ def parse_parameters(given: Mapping[str, Any]) -> Parameters:
         return Parameters.model_validate({name: value for name, value in given.items() if value not in (None, "")})
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-    raise _invalid(str(first["loc"][0]), sentence(first["msg"]))
+    name = str(first["loc"][0])
+    raise _invalid(name, refusal(Parameters, name, first))
 
 
 def from_url(query: Mapping[str, str]) -> tuple[ProcessRequest, list[str]]:
@@ -124,6 +126,8 @@ def from_url(query: Mapping[str, str]) -> tuple[ProcessRequest, list[str]]:
         Problem: ``invalid_parameter``.
     """
     given = dict(query)
+    for name, value in given.items():
+        body.check_number(name, value)
     url = given.pop("url", "")
     if not url:
         raise _invalid("url", "The image URL is missing.")
@@ -141,6 +145,8 @@ def from_upload(query: Mapping[str, str], parsed: body.Body) -> tuple[ProcessReq
     file = files.pop("file", None)
     if file is None:
         raise _invalid("file", "The image is missing. Send it as a file in a multipart form.")
+    for name, value in query.items():
+        body.check_number(name, value)
     if repeated := sorted(query.keys() & parsed.fields.keys()):
         raise _invalid(repeated[0], "The parameter is in both the query and the form.")
     parameters = parse_parameters({**query, **parsed.fields, **files})
@@ -160,7 +166,7 @@ def _invalid(name: str, reason: str) -> Problem:
         "invalid_parameter",
         reason,
         field=name,
-        remedy="See the documentation of rembg's server for its parameters.",
+        remedy=f"The parameters are: {', '.join(Parameters.model_fields)}, and url or file.",
     )
 
 

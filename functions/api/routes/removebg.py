@@ -25,9 +25,9 @@ from functions.api.problems import Problem
 from functions.api.processing import (
     JobResult,
     authorize,
+    refusal,
     result_responses,
     run_to_result,
-    sentence,
     warnings_header,
 )
 from functions.api.requests import ProcessRequest
@@ -46,9 +46,6 @@ HEADERS: Final = (
     "X-Foreground-Width",
     "X-Foreground-Height",
 )
-
-CREDITS: Final = 1
-"""Credits charged per image of any size."""
 
 _MEGAPIXELS: Final = {"preview": 0.25, "small": 0.25, "regular": 0.25, "medium": 1.5, "hd": 4.0, "50MP": 50.0}
 _DEFAULT_MEGAPIXELS: Final = 25.0  # full, 4k and auto
@@ -92,7 +89,7 @@ _STATUSES: Final = {401: 403, 402: 402, 403: 403, 404: 404, 429: 429}
 def _check_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("this is not an http or https URL")
+        raise ValueError("send an http or https URL")
     return url
 
 
@@ -102,8 +99,8 @@ def _visible_color(color: str) -> str | None:
     if re.fullmatch(r"[0-9a-f]{3,4}|[0-9a-f]{6}|[0-9a-f]{8}", digits):
         digits = digits if len(digits) >= len("rrggbb") else "".join(2 * digit for digit in digits)
         return None if digits[6:] == "00" else "#" + digits[:6] + digits[6:].replace("ff", "")
-    if not color.isalpha():
-        raise ValueError("a color is 3, 4, 6 or 8 hexadecimal digits, or a name")
+    if color.lower() not in ImageColor.colormap:
+        raise ValueError("send 3, 4, 6 or 8 hexadecimal digits, or the name of a CSS color")
     return "#{:02x}{:02x}{:02x}".format(*ImageColor.getrgb(color))
 
 
@@ -245,7 +242,7 @@ def parse_parameters(parsed: body.Body) -> Parameters:
         raise _invalid(
             "unknown_parameter", name, f"The parameter is unknown. Use one of {', '.join(Parameters.model_fields)}."
         )
-    raise _invalid(f"invalid_{name}", name, sentence(first["msg"]))
+    raise _invalid(f"invalid_{name}", name, refusal(Parameters, name, first))
 
 
 def to_process_request(parameters: Parameters) -> ProcessRequest:
@@ -279,7 +276,7 @@ def _check_options(parameters: Parameters) -> None:
         Options.parse({**parameters.options, **with_background})
     except InvalidOptionsError as error:
         name = _parameter(error.field)
-        raise _invalid(f"invalid_{name}", name, f"{error.message}.") from None
+        raise _invalid(f"invalid_{name}", name, f"{error.message}. {_in_own_words(error)}") from None
 
 
 def _image(parameters: Parameters) -> bytes | str:
@@ -296,6 +293,13 @@ def _image(parameters: Parameters) -> bytes | str:
 def _parameter(field: str) -> str:
     name = field.removeprefix("options.")
     return _PARAMETERS.get(name, name)
+
+
+def _in_own_words(error: InvalidOptionsError) -> str:
+    """Return an error's remedy with remove.bg's name of the option."""
+    option = error.field.removeprefix("options.")
+    remedy = error.remedy.removeprefix(f"{option}: ")
+    return re.sub(rf"\b({'|'.join(_PARAMETERS)})\b", lambda match: _PARAMETERS[match[0]], remedy)
 
 
 def _invalid(code: str, name: str, detail: str) -> Problem:
@@ -334,13 +338,13 @@ def error_response(problem: Problem, request_id: str) -> Response[str]:
     return Response(status, "application/json", json.dumps({"errors": [error]}), headers=headers)
 
 
-def result_headers(sidecar: Mapping[str, Any], parameters: Parameters) -> dict[str, str]:
+def result_headers(result: JobResult, parameters: Parameters) -> dict[str, str]:
     """Return the response headers that describe a result."""
-    image = sidecar["image"]
+    sidecar, image = result.sidecar, result.sidecar["image"]
     values = {
         "X-Width": image["width"],
         "X-Height": image["height"],
-        "X-Credits-Charged": CREDITS,
+        "X-Credits-Charged": result.credits,
         **{f"X-Foreground-{name.capitalize()}": value for name, value in _foreground(sidecar).items()},
         **({} if parameters.type_level == "none" else {"X-Type": "other"}),
     }
@@ -361,7 +365,7 @@ def json_result(result: JobResult) -> dict[str, Any]:
 
 
 def account(usage: Usage) -> dict[str, Any]:
-    """Return the response body of ``GET /v1.0/account``: one credit per image of the monthly quota."""
+    """Return the response body of ``GET /v1.0/account``: the rest of the monthly quota."""
     remaining = max(usage.quota - usage.used, 0)
     return {
         "data": {
@@ -389,14 +393,14 @@ def routes(services: Services) -> APIGatewayHttpRouter:
         auth = authorize(services, router, Scope.PROCESS)
         parameters = parse_parameters(body.read(event))
         result = run_to_result(services, event, auth.caller, to_process_request(parameters))
-        headers = {**result_headers(result.sidecar, parameters), **auth.rate_limit.headers}
+        headers = {**result_headers(result, parameters), **auth.rate_limit.headers}
         if _JSON_ONLY.fullmatch(event.headers.get("accept", "")):
             return _json(json_result(result), headers)
         return result.response(headers)
 
     @router.get("/v1.0/account", summary="Get the balance (remove.bg)", enable_validation=False)
     def balance() -> Response[Any]:
-        """Return the images left this month, as credits."""
+        """Return the credits left this month."""
         auth = authorize(services, router, Scope.READ)
         return _json(account(services.authorizer.usage(auth.caller)), auth.rate_limit.headers)
 

@@ -1,6 +1,7 @@
 """The HTTP API end to end: API Gateway, function, state machine and result."""
 
 import base64
+import hashlib
 import io
 import json
 from typing import Any
@@ -97,8 +98,40 @@ def test_jobs_of_one_upload_have_separate_results(api: httpx.Client) -> None:
         accepted = api.post("/jobs", json={"source": {"key": form["key"]}, "options": {"output": output}})
         assert (accepted.status_code, accepted.json()["location"]) == (202, accepted.headers["Location"])
         jobs.append(ended(api, accepted.headers["Location"])["job_id"])
-    again = [api.get(f"/jobs/{job_id}").json()["result"]["url"] for job_id in jobs]
+    # A job whose sidecar a later one has replaced is running again until its metrics are published.
+    again = [ended(api, f"/jobs/{job_id}")["result"]["url"] for job_id in jobs]
     assert [opened(httpx.get(url).content).mode for url in again] == ["L", "RGBA", "L"]
+    refused = api.post("/jobs", json={"source": {"key": form["key"]}, "options": {"roi": "0px 0px 999px 9px"}})
+    error = ended(api, refused.headers["Location"])["error"]
+    assert (error["code"], error["field"]) == ("invalid_option", "options.roi"), "without a report beside the result"
+
+
+def test_callers_do_not_share_cached_results(cloud: EmbeddedCloud, stack: Stack, api: httpx.Client) -> None:
+    image = disc(seed=62)
+    other = httpx.Client(base_url=cloud.outputs["ApiUrl"], headers={"X-API-Key": make_key(stack).reveal()}, timeout=40)
+    with other:
+        hits = [
+            process(client, files={"image": ("cup.png", image)}).json()["metrics"]["cache_hit"]
+            for client in (api, other, api, other)
+        ]
+    assert hits == [False, False, True, True]
+
+
+def test_upload_form_takes_the_announced_file_only(api: httpx.Client) -> None:
+    digest = hashlib.sha256(IMAGE).hexdigest()
+    form = api.post("/uploads", json={"content_type": "image/png", "max_bytes": len(IMAGE), "sha256": digest}).json()
+    other = IMAGE[:-1] + b"!"
+    posts = [
+        httpx.post(form["url"], data={**form["fields"], **fields}, files={"file": file})
+        for fields, file in [
+            ({}, other),
+            ({}, IMAGE + b"!"),
+            ({"key": "api/other/a.png"}, IMAGE),
+            ({"x-amz-checksum-sha256": base64.b64encode(hashlib.sha256(other).digest()).decode()}, other),
+            ({}, IMAGE),
+        ]
+    ]
+    assert [post.status_code for post in posts] == [400, 400, 403, 403, 204], posts[0].text
 
 
 def test_unfinished_job_is_accepted_with_its_location(stack: Stack, api: httpx.Client, key: ApiKey) -> None:
@@ -126,10 +159,21 @@ def test_corrupt_image_is_reported_to_the_caller(api: httpx.Client) -> None:
 
 
 def test_delete_removes_all_objects(api: httpx.Client, stack: Stack, response: dict[str, Any]) -> None:
-    other = process(api, files={"image": ("gone.png", IMAGE)}).json()["job_id"]
+    def cached() -> set[str]:
+        found = stack.s3.list_objects_v2(Bucket=stack.outputs["WorkBucket"]).get("Contents", [])
+        return {entry["Key"] for entry in found if cache_key in entry["Key"]}
+
+    image = disc(seed=63)
+    other, again = (process(api, files={"image": ("gone.png", image)}).json()["job_id"] for _ in range(2))
     assert len(objects(stack, other)) == 3, "image, result, sidecar"
+    [sidecar] = [key for key in objects(stack, other) if key.endswith(".json")]
+    document = stack.s3.get_object(Bucket=stack.outputs["ResultsBucket"], Key=sidecar)["Body"].read()
+    cache_key = json.loads(document)["cache"]["key"]
+    assert len(cached()) == 3, "mask, alpha, cached copy"
     assert api.delete(f"/jobs/{other}").status_code == 204
-    assert objects(stack, other) == set()
+    assert objects(stack, other) == cached() == set()
+    assert api.get(f"/jobs/{again}").json()["status"] == "succeeded"
+    assert not process(api, files={"image": ("gone.png", image)}).json()["metrics"]["cache_hit"]
     assert api.get(f"/jobs/{other}").json()["code"] == "job_not_found"
     assert api.get(f"/jobs/{response['job_id']}").json()["status"] == "succeeded"
 

@@ -1,5 +1,6 @@
 """Webhooks of the deployed stack."""
 
+import hashlib
 import json
 import uuid
 from collections.abc import Iterator
@@ -43,9 +44,9 @@ def secret(deployed: Deployed) -> str:
     )
 
 
-def start_job(deployed: Deployed, receiver: Web, data: bytes) -> str:
-    """Start a job as the API does, and return its execution's ARN."""
-    job_id = str(uuid.uuid4())
+def start_job(deployed: Deployed, receiver: Web, data: bytes, suffix: str = "") -> str:
+    """Start a job as the API does, with a suffix to its name, and return its execution's ARN."""
+    job_id = f"{uuid.uuid4()}{suffix}"
     key = f"api/{CALLER}/{job_id}/cup.png"
     source = {
         "bucket": deployed.outputs["UploadsBucket"],
@@ -60,7 +61,12 @@ def start_job(deployed: Deployed, receiver: Web, data: bytes) -> str:
     )["executionArn"]
 
 
-def delivery(deployed: Deployed, name: str) -> str:
+def delivery(deployed: Deployed, job: str, outcome: str) -> str:
+    """Return the ARN of the execution that delivers a job's webhook."""
+    return delivery_arn(deployed, f"{hashlib.sha256(job.encode()).hexdigest()}-{outcome}")
+
+
+def delivery_arn(deployed: Deployed, name: str) -> str:
     return f"{deployed.outputs['WebhookMachineArn'].replace(':stateMachine:', ':execution:')}:{name}"
 
 
@@ -76,8 +82,13 @@ def read(request: Request, secret: str) -> dict[str, Any]:
     return message
 
 
-def test_success_is_delivered_with_a_result_url(deployed: Deployed, receiver: Web, secret: str) -> None:
-    ended = deployed.wait(start_job(deployed, receiver, disc(seed=900)))
+LONGEST_SUFFIX = "-é".ljust(80 - 36, "x")
+"""Makes a UUID a name of 80 characters, the longest of an execution."""
+
+
+@pytest.mark.parametrize("suffix", ["", LONGEST_SUFFIX], ids=["UUID", "80 characters"])
+def test_success_is_delivered_with_a_result_url(deployed: Deployed, receiver: Web, secret: str, suffix: str) -> None:
+    ended = deployed.wait(start_job(deployed, receiver, disc(seed=900), suffix))
     assert ended.states[-5:] == ["Outcome?", "PrepareResultWebhook", "StartWebhook", "WebhookDelivered?", "Done"], (
         ended.cause
     )
@@ -85,7 +96,7 @@ def test_success_is_delivered_with_a_result_url(deployed: Deployed, receiver: We
     name = ended.output["execution"]["name"]
     assert (message["type"], message["job_id"], message["data"]) == ("job.succeeded", name, ended.output)
     assert httpx.get(message["result_url"]).content == deployed.result(ended.output["result"]["key"])
-    delivered = deployed.wait(delivery(deployed, f"{name}-succeeded"))
+    delivered = deployed.wait(delivery(deployed, name, "succeeded"))
     assert (delivered.status, delivered.output) == ("SUCCEEDED", {"status": 204})
 
 
@@ -100,12 +111,12 @@ def test_failure_is_delivered_with_its_remedy(deployed: Deployed, receiver: Web,
 
 
 def test_stopped_job_is_delivered_once_by_reconcile(deployed: Deployed, receiver: Web, secret: str) -> None:
-    execution_arn = start_job(deployed, receiver, disc(seed=901))
+    execution_arn = start_job(deployed, receiver, disc(seed=901), LONGEST_SUFFIX)
     deployed.sfn.stop_execution(executionArn=execution_arn, error="Mistake", cause="the wrong image")
     message = receive(receiver, secret)
     assert (message["type"], message["data"]["error"]) == ("job.failed", "ExecutionAborted")
     described = deployed.sfn.describe_execution(executionArn=execution_arn)
-    deployed.wait(delivery(deployed, f"{described['name']}-failed"))
+    deployed.wait(delivery(deployed, described["name"], "failed"))
     assert reconcile(deployed, execution_arn, name=described["name"], input=described["input"])["status"] == "ABORTED"
     assert len(receiver.requests) == 1
 
@@ -118,7 +129,7 @@ def test_job_stopped_after_its_result_is_delivered_as_success(deployed: Deployed
     webhook = {"url": f"http://127.0.0.1:{receiver.port}/hook", "key_id": CALLER}
     name = execution_arn.rpartition(":")[2]
     reconcile(deployed, execution_arn, name=name, input=json.dumps({"webhook": webhook}))
-    assert deployed.wait(delivery(deployed, f"{name}-succeeded")).output == {"status": 204}
+    assert deployed.wait(delivery(deployed, name, "succeeded")).output == {"status": 204}
     first, second = (read(request, secret) for request in receiver.requests)
     assert (first["data"], first["type"]) == (second["data"], second["type"]) and first["job_id"] != second["job_id"]
 
@@ -129,7 +140,7 @@ def test_unavailable_receiver_gets_the_same_message_again(deployed: Deployed, re
     assert ended.status == "SUCCEEDED", "the job does not wait for its webhook"
     until(lambda: len(receiver.requests) >= 2)
     receiver.pages["127.0.0.1/hook"] = ACCEPTED
-    delivered = deployed.wait(delivery(deployed, f"{ended.output['execution']['name']}-succeeded"))
+    delivered = deployed.wait(delivery(deployed, ended.output["execution"]["name"], "succeeded"))
     assert delivered.output == {"status": 204}
     assert len({read(request, secret)["id"] for request in receiver.requests}) == 1
 
@@ -141,13 +152,13 @@ def test_rejected_webhook_is_a_dead_letter_and_can_be_redelivered(
     receiver.pages["127.0.0.1/hook"] = page(status=410)
     ended = deployed.wait(start_job(deployed, receiver, disc(seed=903)))
     name = ended.output["execution"]["name"]
-    refused = deployed.wait(delivery(deployed, f"{name}-succeeded"))
+    refused = deployed.wait(delivery(deployed, name, "succeeded"))
     assert (refused.status, refused.error) == ("FAILED", "WebhookRefusedError")
     assert refused.states == ["Deliver", "DeadLetter", "Undelivered"] and len(receiver.requests) == 1
     receiver.pages["127.0.0.1/hook"] = ACCEPTED
     [letter] = replay(stack, Queue.WEBHOOKS, limit=None, dry_run=False, purge=False)
     assert (letter.status, letter.key) == ("replayed", name) and "410" in letter.error
-    assert deployed.wait(delivery(deployed, f"replay-{letter.message_id}")).output == {"status": 204}
+    assert deployed.wait(delivery_arn(deployed, f"replay-{letter.message_id}")).output == {"status": 204}
     first, second = (read(request, secret) for request in receiver.requests)
     assert first["id"] == second["id"] and first["data"] == second["data"]
     assert stack.messages("WebhooksDeadLetterQueueUrl") == (0, 0)

@@ -19,7 +19,7 @@ WEBHOOK = {"url": "https://example.com/webhook", "key_id": "k1"}
 
 def create_machine(sfn: Any, machine: str) -> str:
     """Create a state machine for mocked cases, and return its ARN. Mocked tasks make no calls, so any names will do."""
-    text = json.dumps(MACHINES[machine])
+    text = json.dumps(MACHINES[machine]).replace("${Partition}", "aws")
     for stage in ("Validate", "Segment", "Refine", "Encode", "Metrics", "Failure", "Webhook"):
         text = text.replace(f"${{{stage}FunctionArn}}", "arn:aws:lambda:eu-west-1:123456789012:function:stage")
     for queue in ("SegmentationQueueUrl", "WebhooksDeadLetterQueueUrl"):

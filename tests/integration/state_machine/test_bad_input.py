@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from core.limits import MAX_KEY_BYTES
+from functions.contracts.object_keys import result_key
 from tests.conftest import disc, file_of
 from tests.integration.deployment import Deployed
 
@@ -48,39 +49,34 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
-LONG = "é" * ((MAX_KEY_BYTES - len("tricks/.png")) // 2)
 KEYS = {
-    "composed": ("tricks/n\xe4me.png", "tricks/n\xe4me"),
-    "decomposed": ("tricks/na\u0308me.png", "tricks/na\u0308me"),
-    "emoji": (
-        "tricks/\U0001f468\u200d\U0001f469\u200d\U0001f467.png",
-        "tricks/\U0001f468\u200d\U0001f469\u200d\U0001f467",
-    ),
-    "right to left": ("tricks/\u202egpj.exe\u200f.png", "tricks/\u202egpj.exe\u200f"),
-    "spaces": (" tricks/ a  b .png ", " tricks/ a  b "),
-    "plus": ("tricks/a+b c.png", "tricks/a+b c"),
-    "percent": ("tricks/100%.png", "tricks/100%"),
-    "encoded slash": ("tricks%2Fa.png", "tricks%2Fa"),
-    "encoded twice": ("tricks/%252e%252e/a.png", "tricks/%252e%252e/a"),
-    "query": ("tricks/a?versionId=b&x=#c;d=e.png", "tricks/a?versionId=b&x=#c;d=e"),
-    "quotes": ("tricks/\"a\" 'b' `c`.png", "tricks/\"a\" 'b' `c`"),
-    "backslashes": ("..\\tricks\\a.png", "..\\tricks\\a"),
-    "braces": ("tricks/{}{0}$.keys[*]\\{.png", "tricks/{}{0}$.keys[*]\\{"),
-    "markup": ("tricks/<a>&amp;]]>.png", "tricks/<a>&amp;]]>"),
-    "dots": ("tricks/a/../../b.png", "tricks/a/../../b"),
-    "slashes": ("tricks//a///b.png", "tricks//a///b"),
-    "leading slash": ("/tricks/c.png", "/tricks/c"),
-    "trailing dot": ("tricks/d.", "tricks/d"),
-    "only an extension": ("tricks/.png", "tricks/.png"),
-    "no extension": ("tricks/e", "tricks/e"),
-    "a result's name": ("results/tricks/g.json", "results/tricks/g"),
-    "a report's name": ("failed/tricks/h.png.json", "failed/tricks/h.png"),
-    "another's sidecar": ("tricks/i.json", "tricks/i"),
-    "tab": ("tricks/j\tk.png", "tricks/j\tk"),
-    "control characters": ("tricks/\x01\x1b[31m\x7f.png", "tricks/\x01\x1b[31m\x7f"),
-    "longest": (f"tricks/{LONG}.png", f"tricks/{LONG}"),
+    "composed": "tricks/n\xe4me.png",
+    "decomposed": "tricks/na\u0308me.png",
+    "emoji": "tricks/\U0001f468\u200d\U0001f469\u200d\U0001f467.png",
+    "right to left": "tricks/\u202egpj.exe\u200f.png",
+    "spaces": " tricks/ a  b .png ",
+    "plus": "tricks/a+b c.png",
+    "percent": "tricks/100%.png",
+    "encoded slash": "tricks%2Fa.png",
+    "encoded twice": "tricks/%252e%252e/a.png",
+    "query": "tricks/a?versionId=b&x=#c;d=e.png",
+    "quotes": "tricks/\"a\" 'b' `c`.png",
+    "backslashes": "..\\tricks\\a.png",
+    "braces": "tricks/{}{0}$.keys[*]\\{.png",
+    "markup": "tricks/<a>&amp;]]>.png",
+    "dots": "tricks/a/../../b.png",
+    "slashes": "tricks//a///b.png",
+    "leading slash": "/tricks/c.png",
+    "trailing dot": "tricks/d.",
+    "only an extension": "tricks/.png",
+    "no extension": "tricks/e",
+    "a result's name": "results/tricks/g.json",
+    "a report's name": "failed/tricks/h.png.json",
+    "another's sidecar": "tricks/i.json",
+    "tab": "tricks/j\tk.png",
+    "control characters": "tricks/\x01\x1b[31m\x7f.png",
+    "longest": "tricks/" + "é" * ((MAX_KEY_BYTES - len("tricks/.png")) // 2) + ".png",
 }
-"""Keys of uploads, and what their results' keys begin with, behind ``results/``."""
 
 SLOW = pytest.mark.slow
 
@@ -129,10 +125,28 @@ def test_the_report_names_the_bad_option(stack: Deployed, metadata: dict[str, st
 
 
 @pytest.mark.slow
+def test_an_image_that_encode_cannot_hold_is_rejected_by_validate(stack: Deployed) -> None:
+    ended = stack.process("large.png", file_of(Image.new("L", (7000, 7000)), "PNG"), {"pbr-format": "avif"})
+    assert (ended.status, ended.error) == ("FAILED", "TooManyPixelsError")
+    report = stack.report("large.png")
+    assert (report["stage"], report["field"], report["value"]) == ("Validate", "image.pixels", "7000 x 7000")
+    assert "max_megapixels" in report["remedy"] and "EncodeMemory" in report["remedy"]
+
+
+@pytest.mark.slow
 def test_a_missing_object_fails_with_its_own_error(stack: Deployed) -> None:
     ended = stack.wait(stack.start({"bucket": stack.outputs["UploadsBucket"], "key": "never-uploaded.jpg"}))
     assert (ended.status, ended.error) == ("FAILED", "SourceNotFoundError")
     assert stack.report("never-uploaded.jpg")["stage"] == "Validate"
+
+
+def test_a_source_in_another_bucket_is_reported_under_the_execution(stack: Deployed) -> None:
+    key = "same/key.png"  # an upload may have it, too
+    arn = stack.start({"bucket": stack.outputs["ResultsBucket"], "key": key})
+    ended = stack.wait(arn)
+    assert (ended.status, ended.error) == ("FAILED", "InvalidRequestError")
+    assert not stack.is_reported(key)
+    assert stack.report(f"executions/{arn.rpartition(':')[2]}")["source"]["key"] == key
 
 
 def test_an_input_without_a_source_is_reported_under_the_execution(stack: Deployed) -> None:
@@ -145,9 +159,8 @@ def test_an_input_without_a_source_is_reported_under_the_execution(stack: Deploy
 
 
 @pytest.mark.slow
-def test_a_key_too_long_for_its_result_is_rejected_and_reported(stack: Deployed) -> None:
-    version = stack.upload("k" * 1020, disc(seed=42))
-    arn = stack.execution_of("k" * 1020, version)
+def test_a_key_longer_than_s3_accepts_is_reported_under_the_execution(stack: Deployed) -> None:
+    arn = stack.start({"bucket": stack.outputs["UploadsBucket"], "key": "k" * (MAX_KEY_BYTES + 1)})
     assert stack.wait(arn).error == "InvalidRequestError"
     assert stack.report(f"executions/{arn.rsplit(':', 1)[1]}")["field"] == "source.key"
 
@@ -155,12 +168,14 @@ def test_a_key_too_long_for_its_result_is_rejected_and_reported(stack: Deployed)
 @pytest.mark.parametrize("name", fast(KEYS, "longest"))
 def test_a_key_of_any_characters_has_a_result_and_a_report(stack: Deployed, name: str) -> None:
     """The result is made once, so that all keys but the first are served from the cache: S3 copies it to its name."""
-    key, base = KEYS[name]
+    key = KEYS[name]
+    result = result_key(key, "png")
+    assert result == f"results/{key}.png" or name == "longest"
     ended = stack.process(key, disc(seed=43))
     assert ended.status == "SUCCEEDED", ended.cause
-    sidecar = json.loads(stack.result(f"results/{base}.json"))
-    assert (sidecar["source"]["key"], sidecar["result"]["key"]) == (key, f"results/{base}.png")
-    assert hashlib.sha256(stack.result(f"results/{base}.png")).hexdigest() == sidecar["image"]["sha256"]
+    sidecar = json.loads(stack.result(f"{result}.json"))
+    assert (sidecar["source"]["key"], sidecar["result"]["key"]) == (key, result)
+    assert hashlib.sha256(stack.result(result)).hexdigest() == sidecar["image"]["sha256"]
 
     assert stack.process(key, b"no picture").error == "UnsupportedFormatError"
     assert stack.report(key)["source"]["key"] == key
@@ -173,13 +188,13 @@ def test_a_key_of_any_characters_has_a_result_and_a_report(stack: Deployed, name
 )
 @pytest.mark.slow
 def test_the_report_shows_an_option_value_of_any_characters(stack: Deployed, value: str) -> None:
-    """S3 hands out metadata that are not ASCII as RFC 2047 has them."""
+    """S3 returns metadata that are not ASCII in RFC 2047 encoding."""
     key = f"options/{len(value)}-{ord(value[0])}.png"
-    as_s3_has_it = value if value.isascii() else Header(value, "utf-8", maxlinelen=998).encode()
-    assert stack.process(key, disc(seed=44), {"pbr-format": as_s3_has_it}).error == "InvalidOptionsError"
+    encoded = value if value.isascii() else Header(value, "utf-8", maxlinelen=998).encode()
+    assert stack.process(key, disc(seed=44), {"pbr-format": encoded}).error == "InvalidOptionsError"
     report = stack.report(key)
     assert report["field"] == "options.format"
-    assert report["value"] == as_s3_has_it or (len(value) > 300 and report["value"] == "x" * 299 + "…")
+    assert report["value"] == value or (len(value) > 300 and report["value"] == "x" * 299 + "…")
 
 
 def test_a_failure_releases_the_claim_for_the_next_upload(stack: Deployed) -> None:

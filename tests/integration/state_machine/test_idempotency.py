@@ -39,7 +39,7 @@ def deliver_again(stack: Deployed, execution_arn: str, name: str | None = None) 
 
 
 def has_its_result_and_no_report(stack: Deployed, key: str, version: str) -> None:
-    sidecar = json.loads(stack.result(f"results/{key.removesuffix('.png')}.json"))
+    sidecar = json.loads(stack.result(f"results/{key}.png.json"))
     assert sidecar["source"]["version_id"] == version
     assert not stack.is_reported(key)
 
@@ -48,10 +48,10 @@ def test_an_event_that_is_delivered_twice_is_segmented_once(stack: Deployed) -> 
     version = stack.upload("twice.png", disc(seed=300))
     first = stack.execution_of("twice.png", version)
     assert stack.wait(first).status == "SUCCEEDED"
-    result = stack.result("results/twice.png")
+    result = stack.result("results/twice.png.png")
     again = stack.wait(deliver_again(stack, first))
     assert again.status == "SUCCEEDED" and "SegmentOnLambda" not in again.states
-    assert stack.result("results/twice.png") == result
+    assert stack.result("results/twice.png.png") == result
     has_its_result_and_no_report(stack, "twice.png", version)
 
 
@@ -60,11 +60,11 @@ def test_a_duplicate_after_the_upload_was_deleted_leaves_no_report_beside_the_re
     version = stack.upload("gone.png", disc(seed=301))
     first = stack.execution_of("gone.png", version)
     assert stack.wait(first).status == "SUCCEEDED"
-    written = stack.result("results/gone.png"), stack.result("results/gone.json")
+    written = stack.result("results/gone.png.png"), stack.result("results/gone.png.png.json")
     stack.s3.delete_object(Bucket=stack.outputs["UploadsBucket"], Key="gone.png", VersionId=version)
     again = stack.wait(deliver_again(stack, first))
     assert (again.status, again.error) == ("FAILED", "SourceNotFoundError")
-    assert (stack.result("results/gone.png"), stack.result("results/gone.json")) == written
+    assert (stack.result("results/gone.png.png"), stack.result("results/gone.png.png.json")) == written
     has_its_result_and_no_report(stack, "gone.png", version)
 
 
@@ -212,11 +212,11 @@ def test_an_answer_after_the_fallback_to_lambda_changes_nothing(stack: Deployed)
     answers = TaskTokens(stack.sfn)
     answers.failure(token, RuntimeError("the worker's own"))
     assert stack.wait(execution).status == "SUCCEEDED"
-    result = stack.result("results/stood-in.png"), stack.result("results/stood-in.json")
+    result = stack.result("results/stood-in.png.png"), stack.result("results/stood-in.png.png.json")
     answers.success(token, WRONG)
     answers.failure(token, RuntimeError("once more"))
     assert answers.heartbeat(token) is False
-    assert (stack.result("results/stood-in.png"), stack.result("results/stood-in.json")) == result
+    assert (stack.result("results/stood-in.png.png"), stack.result("results/stood-in.png.png.json")) == result
     has_its_result_and_no_report(stack, "stood-in.png", version)
 
 

@@ -178,4 +178,4 @@ def test_a_cache_hit_merges_the_execution_over_the_cached_document(sfn: Any, mac
     described, _ = run_case(sfn, machine_arn, "ServedFromCache")
     output = json.loads(described["output"])
     assert (output["quality"], output["options"]) == ({"score": 0.9}, {"format": "png"})
-    assert output["cache"]["hit"] is True and output["result"]["key"] == "results/a.png"
+    assert output["cache"]["hit"] is True and output["result"]["key"] == "results/a.jpg.png"

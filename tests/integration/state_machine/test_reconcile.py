@@ -137,8 +137,10 @@ def test_the_failure_of_a_second_attempt_is_not_reported_as_the_cause(stack: Dep
 
 @pytest.mark.slow
 def test_a_result_without_a_sidecar_is_deleted_after_an_unhandled_failure(stack: Deployed, by_hand: Any) -> None:
-    source, key = by_hand("left.png", disc(seed=68)), "results/backgrounds/left.png"
-    execution_arn = fail_unseen(stack, {"cache_key": "none", "source": source, "keys": {"result": key}})
+    source, key = by_hand("left.png", disc(seed=68)), "results/backgrounds/left.png.png"
+    execution_arn = fail_unseen(
+        stack, {"cache_key": "none", "source": source, "keys": {"result": key, "sidecar": f"{key}.json"}}
+    )
     maker = Execution(id=execution_arn, name="any", started_at="any")
     Store(stack.s3).put(stack.outputs["ResultsBucket"], key, b"half", "image/png", execution_metadata(maker))
     reconcile(stack, execution_arn)
@@ -195,7 +197,7 @@ def test_a_late_execution_for_an_upload_with_a_result_reports_nothing(stack: Dep
     assert (ended.status, ended.error) == ("FAILED", "SourceNotFoundError")
     assert "already has a result" in (ended.cause or "")
     assert not versions(stack, f"failed/{source['key']}.json")
-    assert stack.result("results/backgrounds/late.png")
+    assert stack.result("results/backgrounds/late.png.png")
 
 
 @pytest.mark.slow
@@ -237,7 +239,7 @@ def test_an_execution_may_have_any_name_that_step_functions_accepts(stack: Deplo
     )
     ended = stack.wait(started["executionArn"])
     assert (ended.status, ended.output["cache"]["hit"]) == ("SUCCEEDED", cached), ended.cause
-    head = stack.s3.head_object(Bucket=stack.outputs["ResultsBucket"], Key=f"results/{HANDLED}{key}")
+    head = stack.s3.head_object(Bucket=stack.outputs["ResultsBucket"], Key=f"results/{HANDLED}{key}.png")
     maker = Execution(id=started["executionArn"], name="any", started_at="any")
     assert head["Metadata"] == execution_metadata(maker)
 
@@ -267,10 +269,10 @@ def test_a_newer_upload_does_not_delete_the_report_of_an_older_one(stack: Deploy
 
 @pytest.mark.slow
 def test_deleting_a_result_without_a_sidecar_restores_the_version_before(stack: Deployed) -> None:
-    outcomes, key = of(stack), "results/half.png"
+    outcomes, key = of(stack), "results/half.png.png"
     for maker, data in (("früher", b"whole"), ("failing", b"half"), ("failing", b"half")):
         outcomes.store.put(outcomes.bucket, key, data, "image/png", execution_metadata(execution(maker)))
-    outcomes.delete_undescribed_results(key, execution("failing"))
+    outcomes.delete_undescribed_results(key, f"{key}.json", execution("failing"))
     assert stack.result(key) == b"whole"
 
 
@@ -283,7 +285,7 @@ def test_a_report_written_at_the_same_moment_as_the_result_is_deleted(stack: Dep
         def put(self, bucket: str, key: str, *arguments: Any) -> str | None:
             if key.startswith("failed/"):
                 sidecar = {"source": vars(subject), "execution": vars(execution("other")), "options": {}}
-                super().put(bucket, "results/moment.json", json.dumps(sidecar).encode(), "text/json")
+                super().put(bucket, "results/moment.png.png.json", json.dumps(sidecar).encode(), "text/json")
             return super().put(bucket, key, *arguments)
 
     outcomes = Outcomes(ResultComesMeanwhile(stack.s3), bucket)
@@ -296,32 +298,42 @@ def test_a_stale_report_is_deleted_when_the_next_execution_fails(stack: Deployed
     subject, outcomes = ObjectVersion(bucket="uploads", key="gone.png", version_id="7"), of(stack)
     assert outcomes.write_report(failed(subject, execution("first")))
     sidecar = {"source": vars(subject), "execution": vars(execution("second")), "options": {}}
-    outcomes.store.put(outcomes.bucket, "results/gone.json", json.dumps(sidecar).encode(), "application/json")
+    outcomes.store.put(outcomes.bucket, "results/gone.png.png.json", json.dumps(sidecar).encode(), "application/json")
     assert outcomes.write_report(failed(subject, execution("third"))) is None
     assert not versions(stack, "failed/gone.png.json")
 
 
 @pytest.mark.slow
 def test_the_pixels_of_a_failed_request_do_not_stay_under_the_sidecar_of_another(stack: Deployed) -> None:
-    subject, outcomes, key = (
-        ObjectVersion(bucket="uploads", key="two.png", version_id="7"),
-        of(stack),
-        "results/two.png",
-    )
+    subject, outcomes = ObjectVersion(bucket="uploads", key="two.png", version_id="7"), of(stack)
+    key, sidecar_key = "results/two.png.png", "results/two.png.png.json"
     first, second = execution("first"), execution("second")
     outcomes.store.put(outcomes.bucket, key, b"first", "image/png", execution_metadata(first))
     sidecar = {"source": vars(subject), "execution": vars(first), "options": {}}
-    outcomes.store.put(outcomes.bucket, "results/two.json", json.dumps(sidecar).encode(), "application/json")
+    outcomes.store.put(outcomes.bucket, sidecar_key, json.dumps(sidecar).encode(), "application/json")
     outcomes.store.put(outcomes.bucket, key, b"second", "image/png", execution_metadata(second))
-    config = FailureConfig(results_bucket=outcomes.bucket, topic_arn=stack.outputs["FailuresTopicArn"])
+    config = FailureConfig(
+        uploads_bucket=stack.outputs["UploadsBucket"],
+        results_bucket=outcomes.bucket,
+        topic_arn=stack.outputs["FailuresTopicArn"],
+    )
     recorder = FailureReporter(config, store=outcomes.store, topic=stack.sns)
     for maker in (second, first):
-        recorder.delete_undescribed_results({"source": vars(subject), "keys": {"result": key}}, maker)
+        recorder.delete_undescribed_results({"keys": {"result": key, "sidecar": sidecar_key}}, maker)
     assert stack.result(key) == b"first"
 
 
 @pytest.mark.parametrize("foreign", [b"\xff", b"[]", b"{}", b'{"source": {"key": 3}}'])
 def test_a_foreign_file_in_place_of_a_sidecar_is_not_a_result(stack: Deployed, foreign: bytes) -> None:
     outcomes = of(stack)
-    outcomes.store.put(outcomes.bucket, "results/foreign.json", foreign, "text/plain")
-    assert outcomes.result_of(ObjectVersion(bucket="uploads", key="foreign.png", version_id="1")) is None
+    outcomes.store.put(outcomes.bucket, "results/foreign.png.png.json", foreign, "text/plain")
+    assert not outcomes.has_result(ObjectVersion(bucket="uploads", key="foreign.png", version_id="1"))
+
+
+@pytest.mark.parametrize("key", ["results/old.json", "results/old.png.webp.json"], ids=["of version 0.2", "webp"])
+def test_a_sidecar_of_any_format_or_earlier_version_is_a_result_of_its_source_only(stack: Deployed, key: str) -> None:
+    outcomes, subject = of(stack), ObjectVersion(bucket="uploads", key="old.png", version_id="1")
+    sidecar = {"source": vars(subject), "execution": vars(execution("first")), "options": {}}
+    outcomes.store.put(outcomes.bucket, key, json.dumps(sidecar).encode(), "application/json")
+    assert outcomes.has_result(subject)
+    assert not outcomes.has_result(subject.model_copy(update={"key": "old.jpg"}))

@@ -40,7 +40,7 @@ def one_worked_for_all(stack: Deployed, folder: str, ended: list[Ended]) -> None
     assert {each.status for each in ended} == {"SUCCEEDED"}, [each.cause for each in ended]
     assert sum("SegmentOnLambda" in each.states for each in ended) == 1
     assert sorted(each.output["cache"]["hit"] for each in ended) == [False] + [True] * (len(ended) - 1)
-    assert len({stack.result(f"results/{folder}/{number}.png") for number in range(len(ended))}) == 1
+    assert len({stack.result(f"results/{folder}/{number}.png.png") for number in range(len(ended))}) == 1
     [item] = [item for item in stack.cached() if item["cache_key"]["S"] == ended[0].output["cache"]["key"]]
     assert item["status"] == {"S": "DONE"}
 

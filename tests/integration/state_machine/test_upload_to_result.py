@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from email.header import Header
 from typing import Any
 
 import numpy as np
@@ -32,16 +33,16 @@ def test_an_upload_becomes_a_cut_out_with_a_sidecar(stack: Deployed) -> None:
     assert ended.status == "SUCCEEDED"
     assert ended.states == [*STAGES, "SegmentOnLambda", *REST]
 
-    picture = Image.open(io.BytesIO(stack.result("results/photos/disc.png")))
+    picture = Image.open(io.BytesIO(stack.result("results/photos/disc.png.png")))
     alpha = np.asarray(picture.getchannel("A"))
     assert picture.mode == "RGBA" and picture.size == (320, 240)
     assert alpha[120, 160] == 255, "the disc's centre is opaque"
     assert not alpha[:10].any() and not alpha[:, :10].any(), "the border is transparent"
 
-    sidecar = json.loads(stack.result("results/photos/disc.json"))
+    sidecar = json.loads(stack.result("results/photos/disc.png.png.json"))
     assert sidecar == ended.output
     assert sidecar["source"]["sha256"] == hashlib.sha256(data).hexdigest()
-    assert sidecar["image"]["sha256"] == hashlib.sha256(stack.result("results/photos/disc.png")).hexdigest()
+    assert sidecar["image"]["sha256"] == hashlib.sha256(stack.result("results/photos/disc.png.png")).hexdigest()
     assert sidecar["cache"]["hit"] is False
     assert sidecar["degraded"] is False and sidecar["escalation"] is None
     assert sidecar["timings_s"].keys() == {"validate", "segment", "refine", "encode"}
@@ -55,23 +56,23 @@ def test_an_undecided_mask_is_made_from_three_looks_at_the_highest_level(stack: 
     coins = file_of(Image.fromarray(photographs.coins()).convert("RGB"), "PNG")
     ended = stack.process("photos/coins.png", coins, {"pbr-precision-level": "ultra_high"})
     assert ended.status == "SUCCEEDED", ended.cause
-    model = json.loads(stack.result("results/photos/coins.json"))["model"]
+    model = json.loads(stack.result("results/photos/coins.png.png.json"))["model"]
     assert (model["looks"], model["rejected_looks"]) == (["first", "mirrored", "brightened"], [])
 
 
 @pytest.mark.parametrize(
     ("metadata", "key", "format_", "mode", "size"),
     [
-        ({"pbr-format": "webp"}, "results/o0/a.webp", "WEBP", "RGBA", None),
-        pytest.param({"pbr-format": "jpeg"}, "results/o1/a.jpg", "JPEG", "RGB", None, marks=pytest.mark.slow),
+        ({"pbr-format": "webp"}, "results/o0/a.png.webp", "WEBP", "RGBA", None),
+        pytest.param({"pbr-format": "jpeg"}, "results/o1/a.png.jpg", "JPEG", "RGB", None, marks=pytest.mark.slow),
         pytest.param(
-            {"pbr-background-color": "#00ff00"}, "results/o2/a.png", "PNG", "RGB", None, marks=pytest.mark.slow
+            {"pbr-background-color": "#00ff00"}, "results/o2/a.png.png", "PNG", "RGB", None, marks=pytest.mark.slow
         ),
-        pytest.param({"pbr-output": "mask"}, "results/o3/a.png", "PNG", "L", None, marks=pytest.mark.slow),
-        ({"pbr-crop": "true", "pbr-precision-level": "draft"}, "results/o4/a.png", "PNG", "RGBA", (140, 170)),
+        pytest.param({"pbr-output": "mask"}, "results/o3/a.png.png", "PNG", "L", None, marks=pytest.mark.slow),
+        ({"pbr-crop": "true", "pbr-precision-level": "draft"}, "results/o4/a.png.png", "PNG", "RGBA", (140, 170)),
         pytest.param(
             {"pbr-scale": "50%", "pbr-max-megapixels": "0.0192"},
-            *("results/o5/a.png", "PNG", "RGBA", (119, 161)),
+            *("results/o5/a.png.png", "PNG", "RGBA", (119, 161)),
             marks=pytest.mark.slow,
         ),
     ],
@@ -85,7 +86,7 @@ def test_options_are_read_from_the_metadata_of_the_upload(
     mode: str,
     size: tuple[int, int] | None,
 ) -> None:
-    ended = stack.process(key.replace("results/", "").rsplit(".")[0] + ".png", disc(seed=2), metadata)
+    ended = stack.process(key.removeprefix("results/").rpartition(".")[0], disc(seed=2), metadata)
     assert ended.status == "SUCCEEDED", ended.cause
     picture = Image.open(io.BytesIO(stack.result(key)))
     assert (picture.format, picture.mode) == (format_, mode)
@@ -98,7 +99,7 @@ def test_a_zip_of_a_region_holds_the_colors_and_an_alpha_that_is_zero_outside(st
     asked = {"pbr-roi": "50% 0px 320px 100%", "pbr-format": "zip", "pbr-precision-level": "draft"}
     ended = stack.process("region/a.png", disc(seed=2), asked)
     assert ended.status == "SUCCEEDED", ended.cause
-    archive = zipfile.ZipFile(io.BytesIO(stack.result("results/region/a.zip")))
+    archive = zipfile.ZipFile(io.BytesIO(stack.result("results/region/a.png.zip")))
     alpha = np.asarray(Image.open(io.BytesIO(archive.read("alpha.png"))))
     assert not alpha[:, :160].any() and alpha[120, 160] == 255
     assert ended.output["image"]["content_type"] == "application/zip"
@@ -106,17 +107,16 @@ def test_a_zip_of_a_region_holds_the_colors_and_an_alpha_that_is_zero_outside(st
 
 
 @pytest.mark.slow
-def test_neither_a_background_in_the_uploads_bucket_nor_a_folder_starts_an_execution(
-    stack: Deployed,
-) -> None:
+def test_neither_a_background_in_the_uploads_bucket_nor_a_folder_starts_an_execution(stack: Deployed) -> None:
     green = file_of(Image.new("RGB", (64, 64), (0, 200, 0)), "PNG")
-    version = stack.upload("backgrounds/green.png", green)
-    folder = stack.upload("photos/", b"")
-    ended = stack.process("on-green.png", disc(seed=3), {"pbr-background-key": "backgrounds/green.png"})
+    version = stack.upload("backgrounds/grün.png", green)
+    folders = [(key, stack.upload(key, b"")) for key in ("photos/", "photos_$folder$")]
+    key_in_metadata = Header("backgrounds/grün.png", "utf-8").encode()
+    ended = stack.process("on-green.png", disc(seed=3), {"pbr-background-key": key_in_metadata})
     assert ended.status == "SUCCEEDED", ended.cause
-    picture = Image.open(io.BytesIO(stack.result("results/on-green.png")))
+    picture = Image.open(io.BytesIO(stack.result("results/on-green.png.png")))
     assert picture.mode == "RGB" and picture.getpixel((3, 3)) == (0, 200, 0)
-    for key, uploaded in (("backgrounds/green.png", version), ("photos/", folder)):
+    for key, uploaded in (("backgrounds/grün.png", version), *folders):
         with pytest.raises(TimeoutError):
             stack.execution_of(key, uploaded, timeout_s=0.5)
 
@@ -134,15 +134,28 @@ def test_the_same_image_again_is_served_from_the_cache(stack: Deployed) -> None:
         "Outcome?",
         "Done",
     ]
-    assert stack.result("results/again.png") == stack.result("results/first.png")
-    sidecar = json.loads(stack.result("results/again.json"))
+    assert stack.result("results/again.png.png") == stack.result("results/first.png.png")
+    sidecar = json.loads(stack.result("results/again.png.png.json"))
     assert sidecar == again.output
     assert sidecar["cache"] == {"key": first.output["cache"]["key"], "hit": True}
-    assert sidecar["source"]["key"] == "again.png" and sidecar["result"]["key"] == "results/again.png"
+    assert sidecar["source"]["key"] == "again.png" and sidecar["result"]["key"] == "results/again.png.png"
     for ended in (first, again):
         key, version_id = (ended.output["result"][name] for name in ("key", "version_id"))
         assert stack.s3.head_object(Bucket=stack.outputs["ResultsBucket"], Key=key)["VersionId"] == version_id
     assert sidecar["quality"] == first.output["quality"] and sidecar["warnings"] == first.output["warnings"]
+
+
+def test_sources_and_formats_of_one_name_keep_their_results_and_sidecars(stack: Deployed) -> None:
+    uploads = [("shoe.png", {}), ("shoe.jpg", {}), ("shoe.png", {"pbr-format": "webp"}), ("shoe.png", {})]
+    ended = [stack.process(key, disc(seed=20 + n), metadata) for n, (key, metadata) in enumerate(uploads)]
+    expected = ["shoe.png.png", "shoe.jpg.png", "shoe.png.webp", "shoe.png.png"]
+    assert [one.output["result"]["key"] for one in ended] == [f"results/{name}" for name in expected]
+    for one in ended[1:]:  # the last one replaced the first
+        assert json.loads(stack.result(one.output["result"]["sidecar_key"])) == one.output
+    for one in ended:
+        location = {name: one.output["result"][field] for name, field in (("Key", "key"), ("VersionId", "version_id"))}
+        data = stack.s3.get_object(Bucket=stack.outputs["ResultsBucket"], **location)["Body"].read()
+        assert hashlib.sha256(data).hexdigest() == one.output["image"]["sha256"]
 
 
 @pytest.mark.slow
@@ -171,7 +184,7 @@ def test_ten_simultaneous_uploads_of_one_image_are_segmented_once(stack: Deploye
     with ThreadPoolExecutor(10) as pool:
         histories = list(pool.map(process, range(10)))
     assert sum("SegmentOnLambda" in states for states in histories) == 1
-    assert len({stack.result(f"results/ten/{number}.png") for number in range(10)}) == 1
+    assert len({stack.result(f"results/ten/{number}.png.png") for number in range(10)}) == 1
 
 
 @pytest.mark.parametrize(("host", "state"), [("ecs", "SegmentOnEcs"), ("sagemaker", "SegmentOnSageMaker")])

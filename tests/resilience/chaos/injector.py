@@ -130,7 +130,7 @@ def _object(request: Request) -> tuple[str, str]:
         case "PUT", "cache":
             return "copy", rest.partition(".")[0]
         case "PUT", "results":
-            return "sidecar" if rest.endswith(".json") else "result", rest.rpartition(".")[0]
+            return "sidecar" if rest.endswith(".json") else "result", rest.partition(".")[0]
         case "PUT", "failed":
             return "report", rest.removesuffix(".png.json")
     return "", ""

@@ -87,8 +87,8 @@ def test_a_wrong_result_is_found() -> None:
 
 def test_a_result_without_its_sidecar_is_found() -> None:
     found = inventory()
-    found.strays.append("results/chaos/3.png")
-    assert rules(found) == [("stray", "results/chaos/3.png")]
+    found.strays.append("results/chaos/3.png.png")
+    assert rules(found) == [("stray", "results/chaos/3.png.png")]
 
 
 def test_an_unexplained_report_is_found() -> None:

@@ -206,11 +206,10 @@ class Stage:
         report_key = f"failed/{case.key}.json"
         if fate.outcome == "settled":
             _until(lambda: self._read(report_key) is not None)
-        listed = self._stack.s3.list_objects_v2(
-            Bucket=self._stack.outputs["ResultsBucket"], Prefix=f"results/{case.key}"
-        )
-        sidecar = self._read(f"results/{case.key.removesuffix('.png')}.json")
-        return Played(ended, bool(listed["KeyCount"]), sidecar, self._read(report_key))
+        result = f"results/{case.key}.png"
+        listed = self._stack.s3.list_objects_v2(Bucket=self._stack.outputs["ResultsBucket"], Prefix=result)
+        has_result = any(item["Key"] == result for item in listed.get("Contents", []))
+        return Played(ended, has_result, self._read(f"{result}.json"), self._read(report_key))
 
     def _wait(self, arn: str) -> Ended:
         _until(lambda: self._stack.sfn.describe_execution(executionArn=arn)["status"] != "RUNNING")

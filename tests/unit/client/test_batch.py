@@ -66,28 +66,36 @@ def run(images: list[ImageFile], out: Path) -> tuple[list[SavedResult], Listener
 
 def test_results_and_sidecars_are_named_after_the_images(tmp_path: Path) -> None:
     saved, heard = run(files(tmp_path, "a.jpg", "b.png"), tmp_path / "out")
-    assert [result.path for result in saved] == [tmp_path / "out/a.webp", tmp_path / "out/b.webp"]
-    assert (tmp_path / "out/a.webp").read_bytes() == b"x"
-    assert json.loads((tmp_path / "out/b.json").read_text()) == {"result": {"key": "results/x.webp"}}
+    assert [result.path for result in saved] == [tmp_path / "out/a.jpg.webp", tmp_path / "out/b.png.webp"]
+    assert (tmp_path / "out/a.jpg.webp").read_bytes() == b"x"
+    assert json.loads((tmp_path / "out/b.png.webp.json").read_text()) == {"result": {"key": "results/x.webp"}}
     assert sorted(heard.done) == sorted(heard.stages) == ["a.jpg", "b.png"]
 
 
 def test_a_failed_image_does_not_stop_the_others(tmp_path: Path) -> None:
     images = [*files(tmp_path, "broken.jpg", "b.png"), ImageFile(tmp_path / "missing.jpg")]
     saved, heard = run(images, tmp_path / "out")
-    assert [result.path.name for result in saved] == ["b.webp"]
+    assert [result.path.name for result in saved] == ["b.png.webp"]
     assert isinstance(heard.errors["broken.jpg"], JobTimeoutError)
     assert isinstance(heard.errors["missing.jpg"], FileNotFoundError)
 
 
 def test_images_with_the_same_name_have_separate_results(tmp_path: Path) -> None:
     saved, _ = run(files(tmp_path, "x/a.jpg", "y/a.jpg", "a.png"), tmp_path / "out")
-    assert [result.path.name for result in saved] == ["a.webp", "a-2.webp", "a-3.webp"]
+    assert [result.path.name for result in saved] == ["a.jpg.webp", "a-2.jpg.webp", "a.png.webp"]
     assert [result.path.read_bytes() for result in saved] == [b"x", b"xx", b"xxx"]
 
 
+def test_later_runs_keep_the_results_of_other_sources(tmp_path: Path) -> None:
+    images = files(tmp_path, "a.jpg", "a.png")
+    for image in images:
+        run([image], tmp_path / "out")
+    written = [f"{image.name}.webp{end}" for image in images for end in ("", ".json")]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == written
+
+
 def test_results_never_overwrite_inputs(tmp_path: Path) -> None:
-    images = files(tmp_path, "a.webp", "b.webp")
+    images = files(tmp_path, "a.jpg", "a.jpg.webp")
     saved, _ = run(images, tmp_path)
-    assert [result.path.name for result in saved] == ["a-2.webp", "b-2.webp"]
+    assert [result.path.name for result in saved] == ["a-2.jpg.webp", "a.jpg.webp.webp"]
     assert images[1].path.read_bytes() == b"xx"

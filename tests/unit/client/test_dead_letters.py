@@ -148,7 +148,7 @@ def test_obsolete_uploads_are_kept_unless_purged() -> None:
     cloud = Cloud()
     source = {"bucket": "uploads", "key": "a.jpg", "version_id": "v1"}
     sidecar = {"source": source, "execution": {"name": "winner"}}
-    cloud.buckets.objects["results", "results/a.json"] = json.dumps(sidecar).encode()
+    cloud.buckets.objects["results", "results/a.jpg.png.json"] = json.dumps(sidecar).encode()
     cloud.queues.put("uploads", event("a.jpg"), event("b.jpg", "v0"))
     letters = cloud.replay()
     assert [letter.reason for letter in letters] == [

@@ -21,6 +21,15 @@ REPORT = {
 }
 
 
+@pytest.mark.parametrize("key", ["backgrounds/größe 😀.png", f"backgrounds/{'é' * 500}.png", "=?UTF-8?B?YQ==?="])
+def test_validate_reads_a_background_key_of_any_characters(key: str) -> None:
+    buckets = Buckets()
+    JobClient(stack(buckets=buckets)).upload("photo.jpg", b"data", {"background_key": key})
+    [put] = buckets.puts
+    assert put["Metadata"]["pbr-background-key"].isascii()
+    assert options_in(put["Metadata"]) == {"background_key": key}
+
+
 def test_validate_reads_the_options_of_an_upload() -> None:
     buckets = Buckets()
     given = {"crop": True, "crop_margin": 0.25, "format": OutputFormat.WEBP, "background_color": "#00ff00"}
@@ -114,9 +123,9 @@ def test_following_an_execution_times_out() -> None:
 @pytest.mark.parametrize("version_id", [None, "v1"])
 def test_a_result_has_the_file_and_the_sidecar(version_id: str | None) -> None:
     executions, buckets = Executions(), Buckets()
-    sidecar = {"result": {"bucket": "results", "key": "results/a.png", "version_id": version_id}}
+    sidecar = {"result": {"bucket": "results", "key": "results/a.jpg.png", "version_id": version_id}}
     arn = executions.add("one", uploaded("a.jpg", "1"), status="SUCCEEDED", output=json.dumps(sidecar))
-    place = ("results", "results/a.png", *([version_id] if version_id else []))
+    place = ("results", "results/a.jpg.png", *([version_id] if version_id else []))
     buckets.objects[place] = b"png"
     result = JobClient(stack(executions, buckets)).result(arn)
     assert (result.data, result.sidecar) == (b"png", sidecar)

@@ -38,10 +38,10 @@ class Cloud:
         self.executions.histories.setdefault(arn, [FAIL_STATE])
         return arn
 
-    def put_sidecar(self, name: str, version: str) -> None:
+    def put_sidecar(self, name: str, version: str, *, key: str | None = None) -> None:
         source = {"bucket": "uploads", "key": name, "version_id": version}
         sidecar = {"source": source, "execution": {"name": "winner"}}
-        self.buckets.objects["results", f"results/{name.partition('.')[0]}.json"] = json.dumps(sidecar).encode()
+        self.buckets.objects["results", key or f"results/{name}.png.json"] = json.dumps(sidecar).encode()
 
     def plan(self, *arns: str, named: bool = False) -> list[Retry]:
         return plan(self.stack, arns, named=named)
@@ -181,10 +181,18 @@ def test_an_input_without_a_valid_object_does_not_stop_the_others(given: Any) ->
     assert skipped.action == "skipped" and cloud.executions.calls == [("start", "one-retry-1")]
 
 
+@pytest.mark.parametrize("key", ["results/a.jpg.webp.json", "results/a.json"], ids=["webp", "of version 0.2"])
+def test_a_result_of_any_format_or_earlier_version_counts(key: str) -> None:
+    cloud = Cloud()
+    cloud.put_sidecar("a.jpg", "v1", key=key)
+    [retry] = cloud.plan(cloud.failed("one"))
+    assert retry.reason.startswith("the upload has a result, from winner")
+
+
 @pytest.mark.parametrize(("name", "version"), [("a.jpg", "v0"), ("a.png", "v1")])
 def test_a_result_of_another_version_or_key_does_not_count(name: str, version: str) -> None:
     cloud = Cloud()
-    cloud.put_sidecar(name, version)
+    cloud.put_sidecar(name, version, key="results/a.json")
     cloud.recover(cloud.failed("one"))
     assert cloud.executions.calls == [("start", "one-retry-1")]
 

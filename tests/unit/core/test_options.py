@@ -57,7 +57,15 @@ def test_a_bad_option_is_named_with_its_value_and_a_remedy(raw: dict[str, str], 
         ("max_megapixels", ["0", "-1", "inf", "nan", "4 MP"]),
         (
             "roi",
-            ["0 0 100 100", "0px 0px 10px", "0% 0% 100% 100% ", "-1px 0px 10px 10px", "1e3px 0px 1px 1px", "٣px " * 4],
+            [
+                "0 0 100 100",
+                "00 0 10px 10px",
+                "0px 0px 10px",
+                "0% 0% 100% 100% ",
+                "-1px 0px 10px 10px",
+                "1e3px 0px 1px 1px",
+                "٣px " * 4,
+            ],
         ),
     ],
 )
@@ -72,10 +80,13 @@ def test_what_a_layout_cannot_be_is_refused_with_what_it_can_be(option: str, tex
 @pytest.mark.parametrize(
     ("option", "texts"),
     [
-        ("crop_margin", ["0px", "500px", "50%", "5% 10px", "0.5% 499.9px 50.0% 1px"]),
+        ("crop_margin", ["0px", "500px", "50%", "5% 10px", "0.5% 499.9px 50.0% 1px", "0 10px"]),
         ("scale", ["original", "10%", "99.9%", "100%", "100.0%"]),
-        ("position", ["original", "center", "0%", "33.3% 100%"]),
-        ("roi", ["0px 0px 500px 300px", "10% 20% 90% 100%", "0% 1.5px 50.25% 900px"]),
+        ("position", ["original", "center", "0%", "33.3% 100%", "0 50%", "0"]),
+        (
+            "roi",
+            ["0px 0px 500px 300px", "10% 20% 90% 100%", "0% 1.5px 50.25% 900px", "0 0 100% 100%", "0.0 0 20px 50%"],
+        ),
     ],
 )
 def test_a_layout_is_kept_in_the_words_it_came_in(option: str, texts: list[str]) -> None:

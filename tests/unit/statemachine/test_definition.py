@@ -48,6 +48,7 @@ def test_every_task_is_bounded_retried_and_caught(name: str) -> None:
 def test_every_retry_backs_off_with_a_cap_and_full_jitter(name: str) -> None:
     for retrier in TASKS_OF_BOTH[name]["Retry"]:
         assert retrier["BackoffRate"] >= 2
+        assert isinstance(retrier["BackoffRate"], float), "statelint rejects integers"
         assert retrier["JitterStrategy"] == "FULL"
         assert retrier["IntervalSeconds"] <= retrier["MaxDelaySeconds"]
         assert 1 <= retrier["MaxAttempts"] <= (15 if PATIENT & set(retrier["ErrorEquals"]) else 6)

@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -327,6 +328,17 @@ def test_a_default_model_is_accepted_if_it_fits_the_segment_function(model: Mode
     assert bool(refused) == (model.memory_bytes > memory << 20)
 
 
+def test_functions_of_a_default_stack_fit_the_quota_of_a_new_account() -> None:
+    assert max(int(function["MemorySize"]) for function in Stack({}).of_type("AWS::Lambda::Function")) == 3008
+
+
+def test_validate_knows_the_memory_of_the_other_functions() -> None:
+    stack = Stack({"SegmentMemory": "4096", "RefineMemory": "6144", "EncodeMemory": "8192"})
+    variables = environment(stack["ValidateFunction"])
+    for name in ("Segment", "Refine", "Encode"):
+        assert variables[f"{name.upper()}_MEMORY_MB"] == stack[f"{name}Function"]["MemorySize"]
+
+
 # ---- The image
 
 
@@ -356,6 +368,30 @@ def test_all_hosts_have_the_same_model_configuration(stack: Stack) -> None:
         hosts.append(environment(stack["SegmentationModel"]["PrimaryContainer"]))
     for name in ("WORK_BUCKET", "PBR_MODEL_DIR", "PBR_MODEL_MIRROR", "PBR_CUSTOM_MODELS"):
         assert len({host[name] for host in hosts}) == 1
+
+
+LONGEST = {name: "x" * one["MaxLength"] for name, one in translated()["Parameters"].items() if "MaxLength" in one}
+"""Every parameter that has a maximum length, at that length."""
+
+
+def test_the_longest_parameters_fit_the_environment_of_every_function() -> None:
+    for function in Stack(LONGEST).of_type("AWS::Lambda::Function"):
+        variables = environment(function)
+        generated = 50 * sum("<" in value for value in variables.values())  # names of AWS are longer than those here
+        assert sum(len(name) + len(value) for name, value in variables.items()) + generated <= 4096
+
+
+def test_the_endpoint_gets_a_list_of_custom_models_that_exceeds_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"sha256": "0" * 64, "bytes": 1, "input_px": 320}
+    custom = [{"name": f"m-{n}", "uri": f"s3://models/{n}.onnx", **facts} for n in range(15)]
+    parameter = json.dumps(custom)
+    assert 1024 < len(parameter) <= int(translated()["Parameters"]["CustomModels"]["MaxLength"])
+    longest = {**LONGEST, "CustomModels": parameter}
+    container = Stack({**REALTIME, **longest})["SegmentationModel"]["PrimaryContainer"]
+    assert max(map(len, environment(container).values())) <= 1024, "the maximum of SageMaker"
+    for name, value in environment(container).items():
+        monkeypatch.setenv(name, value)
+    assert InferenceConfig().pbr_custom_models == parameter
 
 
 def test_weights_from_a_bucket_are_downloaded_to_a_writable_directory() -> None:
@@ -574,21 +610,77 @@ def test_workers_and_asynchronous_endpoints_scale_to_zero() -> None:
     assert "EndpointWakeUpAlarm" in Stack(ASYNC).resources
 
 
+# ---- State machines
+
+
+@pytest.mark.parametrize(
+    ("name", "path"), [("RemoveBackground", "remove_background"), ("DeliverWebhook", "deliver_webhook")]
+)
+def test_every_variable_of_a_definition_is_substituted(name: str, path: str) -> None:
+    variables = re.findall(r"\$\{(\w+)\}", (ROOT / f"statemachine/{path}.asl.yaml").read_text())
+    assert Stack({})[name]["DefinitionSubstitutions"].keys() == set(variables)
+    assert Stack({})[name]["DefinitionSubstitutions"]["Partition"] == "aws"
+
+
+@pytest.mark.parametrize("path", ["template.yaml", "infrastructure/*.yaml", "statemachine/*.yaml"])
+def test_no_arn_names_a_partition(path: str) -> None:
+    for file in ROOT.glob(path):
+        assert "arn:aws" not in file.read_text(), file
+
+
 # ---- The endpoint
 
 
 @pytest.mark.parametrize("parameters", ENDPOINTS[1:], ids=named)
 def test_the_state_machine_invokes_the_endpoint_in_its_mode(parameters: dict[str, str]) -> None:
     stack = Stack(parameters)
-    name = stack["SegmentationEndpoint"]["EndpointName"] if "SageMakerImageUri" in parameters else "theirs"
-    assert stack["RemoveBackground"]["DefinitionSubstitutions"]["SageMakerEndpointName"] == name
+    is_own = "SageMakerImageUri" in parameters
+    name = stack["SegmentationEndpoint"]["EndpointName"] if is_own else "theirs"
+    invoked = stack["RemoveBackground"]["DefinitionSubstitutions"]["SageMakerEndpointName"]
+    assert invoked == ("<SegmentationEndpoint>.EndpointName" if is_own else name)
     [policy] = stack["RemoveBackgroundRole"]["Policies"]
     [statement] = [s for s in policy["PolicyDocument"]["Statement"] if "sagemaker" in str(s["Action"])]
     mode = parameters["SageMakerMode"]
     assert statement["Action"] == ("sagemaker:InvokeEndpointAsync" if mode == "async" else "sagemaker:InvokeEndpoint")
-    assert statement["Resource"].endswith(f":endpoint/{name}")
+    assert fnmatch(f"arn:aws:sagemaker:{REGION}:123456789012:endpoint/{name}", statement["Resource"])
+    assert not fnmatch(f"arn:aws:sagemaker:{REGION}:123456789012:endpoint/other-{name}", statement["Resource"])
     assert environment(stack["ValidateFunction"])["SAGEMAKER_MODE"] == mode
     assert "sagemaker" in environment(stack["ValidateFunction"])["SEGMENTATION_HOSTS"].split(",")
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "accepted"),
+    [
+        *((f"ml.{name}", True) for name in ("c5.large", "c6i.2xlarge", "m5d.24xlarge", "r7i.xlarge", "t2.large")),
+        *((f"ml.{name}", True) for name in ("g4dn.xlarge", "g5.12xlarge", "g6.xlarge", "g6e.xlarge")),
+        *((f"ml.{name}", False) for name in ("c6g.xlarge", "c6gn.xlarge", "c7gd.xlarge", "m8g.large", "r6g.2xlarge")),
+        *((name, False) for name in ("c6i.2xlarge", "ml.g5g.xlarge", "ml.inf2.xlarge")),
+    ],
+)
+def test_the_endpoint_accepts_only_instance_types_that_run_the_image(instance_type: str, *, accepted: bool) -> None:
+    pattern = translated()["Parameters"]["SageMakerInstanceType"]["AllowedPattern"]
+    assert bool(re.fullmatch(pattern, instance_type)) is accepted
+
+
+def test_a_change_that_an_endpoint_cannot_make_replaces_it() -> None:
+    """SageMaker refuses to change the instance type of a variant that scales, or the mode of an endpoint."""
+    changes: list[dict[str, str]] = [{}, {"SageMakerInstanceType": "ml.g4dn.16xlarge"}, {"SageMakerMode": "async"}]
+    stacks = [Stack({**REALTIME, **change}) for change in changes]
+    assert len({stack["SegmentationEndpoint"]["EndpointName"] for stack in stacks}) == len(changes)
+    for stack in stacks:
+        assert re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", stack["SegmentationEndpoint"]["EndpointName"])
+        assert len(stack["SegmentationEndpoint"]["EndpointName"]) - len(PSEUDO["AWS::StackName"]) <= 63 - 40
+    image = Stack({**REALTIME, "SageMakerImageUri": f"{IMAGE}:2"})
+    assert image["SegmentationEndpoint"]["EndpointName"] == stacks[0]["SegmentationEndpoint"]["EndpointName"]
+
+
+def test_the_state_machine_is_updated_after_its_endpoint() -> None:
+    resources = translated()["Resources"]
+    assert "EndpointStack" in str(resources["RemoveBackground"])
+    assert "RemoveBackground" not in str(resources["EndpointStack"])
+    assert Stack(ASYNC)["RemoveBackground"]["StateMachineName"] == PSEUDO["AWS::StackName"]
+    [answered] = {value for _, value in leaves(Stack(ASYNC)["EndpointRole"]) if ":stateMachine:" in str(value)[:60]}
+    assert answered == f"arn:aws:states:{REGION}:123456789012:stateMachine:{PSEUDO['AWS::StackName']}"
 
 
 def test_only_an_asynchronous_endpoint_may_send_task_results() -> None:
@@ -613,6 +705,24 @@ def test_the_api_configuration_is_valid(monkeypatch: pytest.MonkeyPatch) -> None
     assert config.cors_origins == ("https://a.example", "https://b.example")
     assert config.url_schemes == ("http", "https")
     assert config.url_networks == ()
+
+
+ACCOUNT_CONCURRENCY = 1000
+"""Lambda's default quota."""
+
+
+def test_waiting_requests_leave_concurrency_to_the_stages() -> None:
+    stack = Stack({})
+    limits = stack["ApiApiGatewayDefaultStage"]["DefaultRouteSettings"]
+    rate, burst = int(limits["ThrottlingRateLimit"]), int(limits["ThrottlingBurstLimit"])
+    most_of_a_route = rate * stack["ApiFunction"]["Timeout"] + burst
+    assert len(stack["Api"]["Body"]["paths"]) * most_of_a_route <= 0.7 * ACCOUNT_CONCURRENCY
+
+
+def test_the_api_is_throttled_as_parameters_say() -> None:
+    settings = Stack({"ApiRequestsPerSecond": "100", "ApiBurst": "200"})["ApiApiGatewayDefaultStage"]
+    assert settings["DefaultRouteSettings"]["ThrottlingRateLimit"] == "100"
+    assert settings["DefaultRouteSettings"]["ThrottlingBurstLimit"] == "200"
 
 
 def test_the_api_reserves_concurrency_only_if_configured() -> None:
@@ -650,6 +760,7 @@ def test_cors_is_configured_only_for_the_given_origins() -> None:
 
 def test_the_api_writes_and_deletes_only_under_its_own_prefixes() -> None:
     own = {f"<{bucket}>.Arn/{prefix}*" for bucket, prefixes in PREFIXES_OF_THE_API.items() for prefix in prefixes}
+    own |= {"<WorkBucket>.Arn/cache/*", "<WorkBucket>.Arn/work/*"}  # what DELETE /jobs/{id} deletes
     [policy] = Stack({})["ApiFunctionRole"]["Policies"]
     changing = [s for s in policy["PolicyDocument"]["Statement"] if re.search("s3:(Put|Delete)", str(s["Action"]))]
     assert {arn for statement in changing for arn in leaves_of(statement["Resource"])} == own

@@ -9,6 +9,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from embedded_cloud.cloud import EmbeddedCloud
+from embedded_cloud.deploy import create_stack, translate
+from tests.conftest import ROOT
 from tests.integration.embedded_cloud.services.testbed import Machines, client, task, until
 
 pytestmark = pytest.mark.slow  # tests/integration/state_machine runs the endpoint
@@ -62,6 +64,43 @@ def test_an_endpoint_accepts_and_returns_binary_bodies(cloud: EmbeddedCloud) -> 
 
 def test_a_described_endpoint_is_in_service(cloud: EmbeddedCloud) -> None:
     assert client(cloud, "sagemaker").describe_endpoint(EndpointName=ENDPOINT)["EndpointStatus"] == "InService"
+
+
+def endpoint_parameters(instance_type: str) -> dict[str, str]:
+    """Return the parameters with which template.yaml deploys its endpoint."""
+    values = dict.fromkeys(translate(ROOT / "infrastructure/endpoint.yaml", {}, "eu-west-1")["Parameters"], "none")
+    return values | {
+        "EndpointName": f"shop-realtime-{instance_type.removeprefix('ml.').replace('.', '-')}",
+        "ImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/background-remover:1",
+        "InstanceType": instance_type,
+        "MaxCount": "4",
+        "Mode": "realtime",
+        "CustomModelParts": '"name"' * 15,
+        "LogRetentionDays": "30",
+    }
+
+
+def test_another_instance_type_replaces_the_endpoint(cloud: EmbeddedCloud) -> None:
+    """SageMaker changes no instance type of an endpoint that scales, so the template renames the endpoint."""
+    api, sagemaker = client(cloud, "cloudformation"), client(cloud, "sagemaker")
+    before, after = endpoint_parameters("ml.c6i.2xlarge"), endpoint_parameters("ml.g5.xlarge")
+    template = translate(ROOT / "infrastructure/endpoint.yaml", before, cloud.region)
+    assert create_stack(api, "shop", template, before)["EndpointName"] == "shop-realtime-c6i-2xlarge"
+    values = [{"ParameterKey": key, "ParameterValue": value} for key, value in after.items()]
+    api.update_stack(StackName="shop", TemplateBody=json.dumps(template), Parameters=values)
+    outputs = api.describe_stacks(StackName="shop")["Stacks"][0]["Outputs"]
+    assert {one["OutputKey"]: one["OutputValue"] for one in outputs}["EndpointName"] == "shop-realtime-g5-xlarge"
+    names = [endpoint["EndpointName"] for endpoint in sagemaker.list_endpoints(NameContains="shop")["Endpoints"]]
+    assert names == ["shop-realtime-g5-xlarge"]
+    config = sagemaker.describe_endpoint(EndpointName=names[0])["EndpointConfigName"]
+    [variant] = sagemaker.describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"]
+    assert variant["InstanceType"] == "ml.g5.xlarge"
+    answer = client(cloud, "sagemaker-runtime").invoke_endpoint(
+        EndpointName=names[0], ContentType="application/octet-stream", Body=b"abc"
+    )
+    assert answer["Body"].read() == b"cba"
+    api.delete_stack(StackName="shop")
+    assert not sagemaker.list_endpoints(NameContains="shop")["Endpoints"]
 
 
 @pytest.mark.parametrize(("status", "side"), [(400, "client"), (503, "server")])

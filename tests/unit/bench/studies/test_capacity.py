@@ -67,13 +67,17 @@ class Topic:
 
 
 REJECTED: Final = json.loads((ROOT / "events/failure.json").read_text())["state"]
-FAILED: Final = {"source": {"bucket": "uploads", "key": "a.jpg"}, "options": {}, "keys": {"result": "a.png"}}
+FAILED: Final = {
+    "source": {"bucket": "uploads", "key": "a.jpg"},
+    "options": {},
+    "keys": {"result": "results/a.jpg.png", "sidecar": "results/a.jpg.png.json"},
+}
 
 
 @pytest.mark.parametrize(("state", "before"), [(REJECTED, ["KeepRawInput"]), (FAILED, [])])
 def test_failure_report_makes_the_counted_s3_requests(state: dict[str, Any], before: list[str]) -> None:
     s3 = EmptyS3()
-    config = FailureConfig(results_bucket="results", topic_arn="topic")
+    config = FailureConfig(uploads_bucket="uploads", results_bucket="results", topic_arn="topic")
     recorder = FailureReporter(config, store=Store(s3), topic=Topic())
     execution = Execution(id="arn", name="name", started_at="2026-01-01T00:00:00Z")
     recorder.delete_undescribed_results(state, execution)

@@ -359,59 +359,10 @@ def test_concurrent_requests_do_not_exceed_the_rate_limit(api: Api, before: int)
     assert sorted(admission.rate_limit.remaining for admission in authorized) == list(range(3 - before))
 
 
-# ---- Quotas
-
-
-def test_quota_is_charged_per_image_and_resets_each_month(api: Api) -> None:
+def test_rate_meters_expire(api: Api) -> None:
     caller = api.authorizer.authorize(of(api.key()), Scope.READ).caller
-    for used in range(3):
-        assert api.authorizer.usage(caller).used == used
-        api.authorizer.charge(caller)
-    with pytest.raises(Problem) as caught:
-        api.authorizer.charge(caller)
-    assert (caught.value.status, caught.value.code) == (402, "quota_exceeded")
-    assert (api.authorizer.usage(caller).quota, api.authorizer.usage(caller).used) == (3, 3)
-    api.clock.now = datetime(2026, 4, 1, tzinfo=UTC)
-    api.authorizer.charge(caller)
-    assert api.authorizer.usage(caller).used == 1
-
-
-def test_quota_of_zero_permits_nothing(api: Api) -> None:
-    caller = api.authorizer.authorize(of(api.key(monthly_quota=0)), Scope.READ).caller
-    with pytest.raises(Problem, match="quota_exceeded"):
-        api.authorizer.charge(caller)
-
-
-def test_refunds_never_exceed_charges(api: Api) -> None:
-    caller = api.authorizer.authorize(of(api.key()), Scope.READ).caller
-    api.authorizer.refund(caller.id)
-    assert api.authorizer.usage(caller).used == 0
-    api.authorizer.charge(caller)
-    for _ in range(2):
-        api.authorizer.refund(caller.id)
-        assert api.authorizer.usage(caller).used == 0
-
-
-def test_concurrent_charges_do_not_exceed_the_quota(api: Api) -> None:
-    caller = api.authorizer.authorize(of(api.key(monthly_quota=1)), Scope.READ).caller
-    concurrent = api.new_authorizer(Concurrent(api.dynamodb, lambda: api.authorizer.charge(caller)))
-    with pytest.raises(Problem, match="quota_exceeded"):
-        concurrent.charge(caller)
-    assert api.authorizer.usage(caller).used == 1
-
-
-def test_concurrent_refunds_do_not_exceed_charges(api: Api) -> None:
-    caller = api.authorizer.authorize(of(api.key()), Scope.READ).caller
-    api.authorizer.charge(caller)
-    api.new_authorizer(Concurrent(api.dynamodb, lambda: api.authorizer.refund(caller.id))).refund(caller.id)
-    assert api.authorizer.usage(caller).used == 0
-
-
-def test_meters_expire(api: Api) -> None:
-    api.authorizer.charge(caller := api.authorizer.authorize(of(api.key()), Scope.READ).caller)
-    items = [item for item in api.dynamodb.scan(TableName="usage")["Items"] if caller.id in item["meter"]["S"]]
-    kept_s = {item["meter"]["S"]: int(item["expires_at"]["N"]) - NOW.timestamp() for item in items}
-    assert kept_s == {f"rate#{caller.id}": 3600, f"quota#{caller.id}#2026-03": 62 * 86400}
+    item = api.dynamodb.get_item(TableName="usage", Key={"meter": {"S": f"rate#{caller.id}"}})["Item"]
+    assert int(item["expires_at"]["N"]) - NOW.timestamp() == 3600
 
 
 # ---- DynamoDB errors
@@ -463,8 +414,6 @@ def test_requests_are_rejected_while_dynamodb_does_not_respond(api: Api, error: 
         authorizer = api.new_authorizer(Failing(api.dynamodb, call, error))
         with pytest.raises(type(error)):
             authorizer.authorize(of(api.key()), Scope.READ)
-    with pytest.raises(type(error)):
-        authorizer.charge(Caller("k", frozenset(), 60, 3))
     assert to_problem(error).code == "unavailable"
 
 

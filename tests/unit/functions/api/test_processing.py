@@ -7,7 +7,8 @@ import pytest
 import requests
 from werkzeug.test import TestResponse
 
-from tests.fakes.api_in_memory import RESULT, Api, api_in_memory
+from functions.contracts.api_key import Scope
+from tests.fakes.api_in_memory import RESULT, UNKNOWN_FOREGROUND, Api, api_in_memory
 
 PNG = b"\x89PNG\r\n\x1a\npicture"
 
@@ -19,8 +20,8 @@ def api() -> Iterator[Api]:
         yield api
 
 
-def send(api: Api, path: str, field: str, **headers: str) -> TestResponse:
-    return api.call("POST", path, data={field: (io.BytesIO(PNG), "cup.png")}, headers=headers)
+def send(api: Api, path: str, field: str, *, key: str | None = "", image: bytes = PNG, **headers: str) -> TestResponse:
+    return api.call("POST", path, key=key, data={field: (io.BytesIO(image), "cup.png")}, headers=headers)
 
 
 def test_process_responds_with_the_location_of_a_running_job(api: Api) -> None:
@@ -36,11 +37,44 @@ def test_process_responds_with_the_location_of_a_running_job(api: Api) -> None:
     assert requests.get(done["result"]["url"], timeout=5).content == RESULT  # served by moto
 
 
-def test_unfinished_job_of_a_removebg_client_is_not_charged(api: Api) -> None:
-    response = send(api, "/v1.0/removebg", "image_file")
-    assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
-    assert response.get_json()["errors"][0]["code"] == "not_done_yet"
+@pytest.mark.parametrize(("path", "field"), [("/v1.0/removebg", "image_file"), ("/api/remove", "file")])
+def test_repeated_request_gets_the_paid_job_that_was_not_done_in_time(api: Api, path: str, field: str) -> None:
+    key = api.make_key(Scope.PROCESS, monthly_quota=1)
+    for _ in range(2):
+        response = send(api, path, field, key=key)
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+        assert "not_done_yet" in response.text
+    [(name, request)] = api.stepfunctions.inputs.items()
+    assert send(api, path, field, image=PNG + b"2", key=key).status_code == 402, "the quota is used up"
+    api.stepfunctions.succeed(name, request)
+    done = send(api, path, field, key=key)
+    assert (done.status_code, done.data) == (200, RESULT)
+    assert api.used() == 1 and len(api.stepfunctions.inputs) == 1
+    assert send(api, path, field, key=key).status_code == 402, "the result was delivered"
+
+
+def test_each_paid_job_is_delivered(api: Api) -> None:
+    names = []
+    for _ in range(2):  # two requests at the same time: neither finds the job of the other
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(api.services.repository, "unfinished", lambda *_: None)
+            assert send(api, "/v1.0/removebg", "image_file").status_code == 503
+        names = list(api.stepfunctions.inputs)
+    for name in names:
+        api.stepfunctions.succeed(name, api.stepfunctions.inputs[name])
+    for _ in names:
+        assert send(api, "/v1.0/removebg", "image_file").status_code == 200
+    assert api.used() == len(api.stepfunctions.inputs) == 2
+
+
+def test_failure_of_an_unfinished_job_is_reported_once(api: Api) -> None:
+    assert send(api, "/v1.0/removebg", "image_file").status_code == 503
+    [(name, request)] = api.stepfunctions.inputs.items()
+    api.stepfunctions.fail({**UNKNOWN_FOREGROUND, "error": "StorageUnavailableError"})(name, request)
+    assert send(api, "/v1.0/removebg", "image_file").status_code == 503
     assert api.used() == 0
+    api.stepfunctions.on_start = api.stepfunctions.succeed
+    assert send(api, "/v1.0/removebg", "image_file").status_code == 200
 
 
 def test_unfinished_job_with_an_idempotency_key_is_charged_once(api: Api) -> None:

@@ -1,10 +1,22 @@
-from hypothesis import given
+import re
+
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from core.limits import MAX_KEY_BYTES
 from core.options import Host, Metadata, Options, Output, OutputFormat
 from core.types import Precision
-from functions.contracts.object_keys import cache_key, failure_key, result_keys, second_attempt_keys
+from functions.contracts.object_keys import (
+    EXTENSIONS,
+    cache_key,
+    failure_key,
+    result_key,
+    result_keys,
+    second_attempt_keys,
+    sidecar_key,
+    sidecar_keys,
+)
 
 CONTENT = "a" * 64
 
@@ -60,34 +72,66 @@ def test_a_possible_second_attempt_is_part_of_the_cache_key() -> None:
     assert with_second(None) == key(base)
 
 
+def test_tenants_have_separate_cache_keys() -> None:
+    def of(tenant: str | None) -> str:
+        return cache_key(CONTENT, Options(), model_identity=None, background_sha256=None, tenant=tenant)
+
+    assert len({of("a"), of("b"), of(None)}) == 3
+    assert of(None) == key(Options())
+
+
 def test_two_attempts_share_no_object() -> None:
     first = result_keys("a.jpg", "k", Options())
     assert not {first.mask, first.alpha} & set(second_attempt_keys("k"))
 
 
-def test_result_keys_keep_the_folders_of_the_upload_and_have_the_extension_of_the_format() -> None:
+def test_result_keys_keep_the_source_key_and_have_the_extension_of_the_format() -> None:
     keys = result_keys("photos/2026/a.b.jpg", "k", Options(format=OutputFormat.JPEG, background_color="#ffffff"))
-    assert keys.result == "results/photos/2026/a.b.jpg"
-    assert keys.sidecar == "results/photos/2026/a.b.json"
+    assert keys.result == "results/photos/2026/a.b.jpg.jpg"
+    assert keys.sidecar == "results/photos/2026/a.b.jpg.jpg.json"
     assert keys.cached == "cache/k.jpg"
+
+
+def test_a_sidecar_can_have_a_key_for_each_extension_or_that_of_version_0_2() -> None:
+    assert sidecar_keys("photos/a.jpg") == [
+        *(f"results/photos/a.jpg.{extension}.json" for extension in ("png", "webp", "avif", "jpg", "zip")),
+        "results/photos/a.json",
+    ]
+    assert sidecar_keys("photos/a")[-1] == "results/photos/a.json"
+    assert sidecar_keys("photos.2026/.png")[-1] == "results/photos.2026/.png.json"
 
 
 def test_a_report_key_contains_the_source_key_or_else_the_execution() -> None:
     assert failure_key("photos/a.jpg", "6f3a") == "failed/photos/a.jpg.json"
     assert failure_key(None, "6f3a") == "failed/executions/6f3a.json"
-    assert failure_key("ö" * 510, "6f3a") == "failed/executions/6f3a.json", "S3 takes no key of more than 1,024 bytes"
 
 
-def test_keys_derived_from_the_longest_key_are_valid_in_s3() -> None:
-    longest = "k" * MAX_KEY_BYTES
-    keys = result_keys(longest, "c" * 64, Options(format=OutputFormat.WEBP))
-    assert longest in failure_key(longest, "6f3a")
-    assert max(map(len, (keys.result, keys.sidecar, failure_key(longest, "6f3a")))) <= 1024
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_only_keys_that_s3_would_not_accept_end_in_a_hash(extension: str) -> None:
+    longest = MAX_KEY_BYTES - len(f"results/.{extension}.json")
+    whole, hashed = result_key("k" * longest, extension), result_key("k" * (longest + 1), extension)
+    assert whole == f"results/{'k' * longest}.{extension}"
+    assert re.fullmatch(rf"results/k+-[0-9a-f]{{64}}\.{extension}", hashed)
+    assert len(sidecar_key(whole)) == len(sidecar_key(hashed)) == MAX_KEY_BYTES
 
 
-@given(st.text(min_size=1))
-def test_every_source_key_has_its_own_result_key(source_key: str) -> None:
-    keys = result_keys(source_key, "k", Options())
-    assert keys.result.startswith("results/") and keys.result.endswith(".png")
-    assert keys.result.removesuffix(".png") == keys.sidecar.removesuffix(".json")
-    assert keys.result.count("/") == source_key.count("/") + 1
+@given(st.text("kö€😀", min_size=250, max_size=1100).filter(lambda key: len(key.encode()) <= MAX_KEY_BYTES))
+def test_all_keys_derived_from_a_long_key_are_valid_in_s3(source_key: str) -> None:
+    results = [result_key(source_key, extension) for extension in EXTENSIONS]
+    keys = [*results, *map(sidecar_key, results), failure_key(source_key, "6f3a")]
+    assert all(len(key.encode()) <= MAX_KEY_BYTES and source_key[:200] in key for key in keys)
+
+
+def test_long_keys_that_begin_alike_have_their_own_results_and_reports() -> None:
+    keys = ["k" * 1000 + end for end in ("a" * 24, "a" * 23, "b" * 24)]
+    assert len({result_key(key, "png") for key in keys}) == len({failure_key(key, "6f3a") for key in keys}) == 3
+
+
+KEYS = st.text(".ab/", min_size=1) | st.builds("{}.{}".format, st.text("ab/"), st.sampled_from([*EXTENSIONS, "json"]))
+
+
+@given(st.lists(st.tuples(KEYS, st.sampled_from(EXTENSIONS)), min_size=2, unique=True))
+@example([("shoe.jpg", "png"), ("shoe.png", "png"), ("shoe", "png"), ("shoe.png", "webp"), ("shoe.png.json", "png")])
+def test_no_two_sources_or_extensions_share_a_key(sources: list[tuple[str, str]]) -> None:
+    results = [result_key(key, extension) for key, extension in sources]
+    assert len({*results, *map(sidecar_key, results)}) == 2 * len(sources)

@@ -101,3 +101,26 @@ def test_any_metadata_are_valid_options_or_rejected_by_name(metadata: dict[str, 
 def test_metadata_with_the_prefix_are_options() -> None:
     metadata = {"pbr-crop-margin": "0.1", "PBR-Format": "webp", "camera": "X100"}
     assert options_in(metadata) == {"crop_margin": "0.1", "format": "webp"}
+
+
+@pytest.mark.parametrize(
+    ("returned", "written"),
+    [
+        ("=?UTF-8?Q?backgrounds/gr=C3=B6=C3=9Fe_1.png?=", "backgrounds/größe 1.png"),
+        ("=?UTF-8?B?YmFja2dyb3VuZHMvZ3LDtsOfZS5wbmc=?=", "backgrounds/größe.png"),
+        ("=?utf-8?b?w4TDhA==?= =?utf-8?b?w4Q=?= 1", "ÄÄÄ 1"),
+        ("=?UTF-8?B?w4PChE3Dg8KEWsODwpXDg8KRIFMz?=", "ÄMÄZÕÑ S3"),  # the example of S3's user guide
+        ("gr\xc3\xb6\xc3\x9fe", "größe"),  # UTF-8 in the header of a response, as botocore reads it
+        ("gr\xf6\xdfe", "größe"),
+        ("a=?b?c", "a=?b?c"),
+    ],
+)
+def test_metadata_that_are_not_ascii_are_decoded(returned: str, written: str) -> None:
+    assert options_in({"pbr-background-key": returned}) == {"background_key": written}
+
+
+@pytest.mark.parametrize("value", ["=?UTF-8?B?w?=", "=?UTF-8?B?/w==?=", "=?UTF-7?Q?+2AA-?=", "=?hex?Q?6162?="])
+def test_encoded_metadata_that_cannot_be_decoded_are_rejected_by_name(value: str) -> None:
+    with pytest.raises(InvalidOptionsError) as caught:
+        options_in({"pbr-background-key": value})
+    assert (caught.value.field, caught.value.value) == ("options.background_key", value)

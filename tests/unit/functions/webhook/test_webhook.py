@@ -130,7 +130,7 @@ def test_payload_of_a_success_has_the_sidecar_and_a_result_url(store: Store) -> 
         NOTICE.created_at,
     )
     assert document["data"] == NOTICE.data
-    assert "/results/api/k1/6f3a/cup.png?" in document["result_url"]
+    assert "/results/api/k1/6f3a/cup.png.png?" in document["result_url"]
 
 
 def test_payload_of_a_failure_has_the_report(store: Store) -> None:

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -17,10 +18,12 @@ from functions.api.processing import MAX_INLINE_BYTES
 from functions.contracts.api_key import Scope
 from functions.contracts.errors import StorageDeniedError, StorageUnavailableError
 from functions.runtime.safe_http import UrlAnswerError, UrlError, UrlRefusedError
+from tests.conftest import ROOT
 from tests.fakes.api_in_memory import RESULT, UNKNOWN_FOREGROUND, Api, api_in_memory
 
 PNG = b"\x89PNG\r\n\x1a\npicture"
 IMAGE = base64.b64encode(PNG).decode()
+JSON = "application/json"
 PART = b'--x\r\nContent-Disposition: form-data; name="name"\r\nContent-Type: text/plain; charset=%s\r\n\r\n'
 
 
@@ -104,7 +107,7 @@ def test_url_delivery(api: Api) -> None:
     assert "image" not in document and requests.get(document["result_url"]).content == RESULT
 
 
-def test_failed_job_is_reported_and_not_charged(api: Api) -> None:
+def test_failed_job_is_reported(api: Api) -> None:
     api.stepfunctions.on_start = api.stepfunctions.fail(UNKNOWN_FOREGROUND)
     response = api.call("POST", "/process", json={"image": IMAGE})
     document = response.get_json()
@@ -115,9 +118,6 @@ def test_failed_job_is_reported_and_not_charged(api: Api) -> None:
     )
     assert response.headers["Content-Type"] == "application/problem+json"
     assert document["job_id"] in api.stepfunctions.inputs
-    assert api.used() == 0
-    api.call("GET", f"/jobs/{document['job_id']}")
-    assert api.used() == 0  # refunded once
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_invalid_request_is_rejected_by_field_without_start_or_charge(
         ("application/x-www-form-urlencoded", b"a=1&a=2", 400, "invalid_body"),
         ("multipart/form-data; boundary=x", PART % b"undefined" + b"a\r\n--x--\r\n", 400, "invalid_body"),
         ("multipart/form-data; boundary=x", PART % b"punycode" + 10**6 * b"a" + b"\r\n--x--\r\n", 400, "invalid_body"),
-        ("application/json", b'{"image": "", "name": NaN}', 400, "invalid_request"),
+        ("application/json", b'{"image": "", "name": NaN}', 400, "invalid_body"),
     ],
 )
 def test_unparsable_body_is_rejected(api: Api, content_type: str, data: bytes, status: int, code: str) -> None:
@@ -261,24 +261,24 @@ def test_request_interrupted_before_the_start_can_be_repeated(api: Api) -> None:
     assert len(api.stepfunctions.inputs) == 1 and api.used() == 1
 
 
-def test_concurrent_request_does_not_start_an_uncharged_job(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("quota", [1, 1000])
+def test_request_concurrent_with_the_same_key_gets_the_job_that_used_up_the_quota(
+    api: Api, monkeypatch: pytest.MonkeyPatch, quota: int
+) -> None:
     def send() -> Any:
         return api.call("POST", "/process", key=key, json={"image": IMAGE}, headers={"Idempotency-Key": "1"})
 
-    def update_item(**request: Any) -> Any:
-        if request["Key"]["meter"]["S"].startswith("quota#"):
-            monkeypatch.setattr(api.dynamodb, "update_item", counted)
-            responses.append(send())
-        return counted(**request)
+    def transact_write_items(**request: Any) -> Any:
+        monkeypatch.setattr(api.dynamodb, "transact_write_items", write)
+        responses.append(send())  # the other request arrives after this one has found no job
+        return write(**request)
 
-    key, counted = api.make_key(Scope.PROCESS, monthly_quota=1), api.dynamodb.update_item
-    assert api.call("POST", "/process", key=key, json={"image": IMAGE}).status_code == 200  # uses up the quota
-    api.stepfunctions.inputs.clear()
+    key, write = api.make_key(Scope.PROCESS, monthly_quota=quota), api.dynamodb.transact_write_items
     responses: list[Any] = []
-    monkeypatch.setattr(api.dynamodb, "update_item", update_item)
+    monkeypatch.setattr(api.dynamodb, "transact_write_items", transact_write_items)
     responses.append(send())
-    assert [response.status_code for response in responses] == [402, 402]
-    assert not api.stepfunctions.inputs
+    assert [response.status_code for response in responses] == [200, 200]
+    assert len(api.stepfunctions.inputs) == api.used() == 1
 
 
 def test_failed_request_does_not_cancel_a_job_that_a_concurrent_request_started(api: Api) -> None:
@@ -314,7 +314,7 @@ def test_key_of_a_deleted_job_is_rejected_and_not_charged(api: Api) -> None:
 @pytest.mark.parametrize(
     ("client", "call", "code"),
     [
-        ("dynamodb", "put_item", "ProvisionedThroughputExceededException"),
+        ("dynamodb", "transact_write_items", "ProvisionedThroughputExceededException"),
         ("stepfunctions", "start_execution", "ExecutionLimitExceeded"),
     ],
 )
@@ -366,6 +366,51 @@ def test_objects_of_others_require_the_bucket_scope(api: Api) -> None:
     assert api.call("POST", "/jobs", json=request).status_code == 202
 
 
+@pytest.mark.parametrize("path", ["..", "../{other}/a.png", "./../{other}/a.png", "a/../../{other}/a.png"])
+def test_prefix_of_the_caller_with_dots_is_not_the_callers(api: Api, path: str) -> None:
+    key = api.make_key(Scope.PROCESS)
+    own = api.call("POST", "/uploads", key=key, json={}).get_json()["key"].split("/")[1]
+    source = f"api/{own}/{path.format(other=api.key.split('_')[1])}"
+    for body in (
+        {"source": {"key": source}},
+        {"image_url": "https://a.example/", "options": {"background_key": source}},
+    ):
+        response = api.call("POST", "/jobs", key=key, json=body)
+        assert (response.status_code, response.get_json()["code"]) == (403, "scope_missing")
+    assert not api.stepfunctions.inputs
+
+
+@pytest.mark.parametrize(
+    "number", ["1" * 300_000, "0." + "0" * 300_000 + "1", "1e" + "0" * 300_000, "-" + "0" * 300 + "1"]
+)
+def test_numbers_of_very_many_digits_are_rejected(api: Api, number: str) -> None:
+    responses = [
+        api.call("POST", "/process", data=f'{{"image": "{IMAGE}", "max_megapixels": {number}}}', content_type=JSON),
+        api.call("POST", "/process", json={"image": IMAGE, "max_megapixels": number}),
+        api.call("POST", "/process", data={"image": (io.BytesIO(PNG), "a.png"), "max_megapixels": number}),
+        api.call("POST", "/v1.0/removebg", data={"image_file_b64": IMAGE, "shadow_opacity": number}),
+        api.call("POST", "/api/remove?af=" + number[:5000], data={"file": (io.BytesIO(PNG), "a.png")}),
+    ]
+    assert {response.status_code for response in responses} <= {400, 422}
+    assert all(len(response.data) < 2000 for response in responses)
+    assert not api.stepfunctions.inputs
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"image": "%s", "format": "png", "format": "webp"}',
+        '{"image": "%s", "name": "a", "n\\u0061me": "b"}',
+        '{"image": "%s", "quality": NaN}',
+        '{"image": "%s", "quality": Infinity}',
+    ],
+)
+def test_ambiguous_json_is_rejected(api: Api, text: str) -> None:
+    response = api.call("POST", "/process", data=text % IMAGE, content_type=JSON)
+    assert (response.status_code, response.get_json()["code"]) == (400, "invalid_body")
+    assert not api.stepfunctions.inputs
+
+
 def test_backgrounds_of_others_require_the_bucket_scope(api: Api) -> None:
     key, others = api.make_key(Scope.PROCESS), "photos/a.png"
     own = api.call("POST", "/uploads", key=key, json={}).get_json()["key"]
@@ -407,6 +452,47 @@ def test_jobs_of_one_object_have_separate_states(api: Api) -> None:
     assert states == ["running", "succeeded"]
 
 
+def test_results_of_one_object_in_several_formats_are_kept_apart(api: Api) -> None:
+    jobs = []
+    for number, format_ in enumerate(("png", "webp")):
+        api.stepfunctions.result = RESULT + bytes([number])
+        body = {"source": {"key": "photos/a.png"}, "options": {"format": format_}}
+        jobs.append(api.call("POST", "/jobs", json=body).get_json()["job_id"])
+    results = [api.call("GET", f"/jobs/{job}").get_json()["result"] for job in jobs]
+    assert [result["key"] for result in results] == ["results/photos/a.png.png", "results/photos/a.png.webp"]
+    assert [requests.get(result["url"]).content for result in results] == [RESULT + b"\0", RESULT + b"\1"]
+
+
+def test_format_in_the_metadata_of_an_object_decides_where_its_result_is(api: Api) -> None:
+    api.stepfunctions.on_start = api.stepfunctions.keep_running
+    job = api.call("POST", "/jobs", json={"source": {"key": "photos/a.png"}}).get_json()["job_id"]
+    request = {**api.stepfunctions.inputs[job], "options": {"format": "webp"}}
+    api.stepfunctions.succeed(f"{job}-retry-1", request)
+    assert api.call("GET", f"/jobs/{job}").get_json()["result"]["key"] == "results/photos/a.png.webp"
+
+
+def test_job_of_an_earlier_version_has_its_result_and_is_deleted_with_it(api: Api) -> None:
+    job = api.call("POST", "/process", json={"image": IMAGE, "name": "a.jpg"}).get_json()["job_id"]
+    rename_to_old_names(api, job)
+    assert api.call("GET", f"/jobs/{job}").get_json()["result"]["key"].endswith("/a.png")
+    assert api.call("DELETE", f"/jobs/{job}").status_code == 204
+    assert (api.keys_in("uploads"), api.keys_in("results")) == ([], [])
+
+
+def rename_to_old_names(api: Api, job: str) -> None:
+    """Give a job's result and sidecar the keys that version 0.2 gave them."""
+    api.dynamodb.update_item(TableName="jobs", Key={"job_id": {"S": job}}, UpdateExpression="REMOVE extension")
+    result_key, sidecar_key = sorted(api.keys_in("results"), key=len)
+    sidecar = json.loads(api.s3.get_object(Bucket="results", Key=sidecar_key)["Body"].read())
+    old = result_key.removesuffix(".jpg.png")
+    sidecar["result"] |= {"key": f"{old}.png", "sidecar_key": f"{old}.json", "version_id": None}
+    for key, data in ((f"{old}.png", RESULT), (f"{old}.json", json.dumps(sidecar))):
+        api.s3.put_object(Bucket="results", Key=key, Body=data)
+    for version in api.s3.list_object_versions(Bucket="results")["Versions"]:
+        if version["Key"] in (result_key, sidecar_key):
+            api.s3.delete_object(Bucket="results", Key=version["Key"], VersionId=version["VersionId"])
+
+
 def test_failure_of_another_job_of_the_same_image_does_not_refund() -> None:
     with api_in_memory(answer_within_s=0) as api:
         api.stepfunctions.on_start = api.stepfunctions.keep_running
@@ -416,6 +502,16 @@ def test_failure_of_another_job_of_the_same_image_does_not_refund() -> None:
         api.call("POST", "/jobs", json={"source": {"key": source}})
         assert api.call("GET", f"/jobs/{job}").get_json()["status"] == "running"
         assert api.used() == 2
+
+
+def test_failed_jobs_of_one_object_have_separate_errors(api: Api) -> None:
+    jobs = []
+    for message in ("No subject was found", "No subject was found again"):
+        api.stepfunctions.on_start = api.stepfunctions.fail({**UNKNOWN_FOREGROUND, "message": message})
+        jobs.append(api.call("POST", "/jobs", json={"source": {"key": "photos/a.png"}}).get_json()["job_id"])
+    errors = [api.call("GET", f"/jobs/{job}").get_json()["error"] for job in jobs]
+    assert [error["detail"] for error in errors] == ["No subject was found.", "No subject was found again."]
+    assert all(error["remedy"] == UNKNOWN_FOREGROUND["remedy"] for error in errors)
 
 
 def test_redriven_job_has_the_result_of_its_second_execution(api: Api) -> None:
@@ -479,10 +575,74 @@ def test_delete_removes_images_and_results(api: Api) -> None:
     assert api.stepfunctions.stopped == []
 
 
-def test_delete_removes_the_upload(api: Api) -> None:
+@pytest.fixture
+def cached(api: Api) -> tuple[str, str]:
+    """A job with all objects that it leaves in the work bucket, and its cache key."""
+    name = api.call("POST", "/process", json={"image": IMAGE}).get_json()["job_id"]
+    cache_key = api.stepfunctions.validated[name]["cache_key"]
+    for key in (f"work/{cache_key}/mask.png", f"work/{cache_key}/second/alpha.png", f"cache/{cache_key}.png"):
+        api.s3.put_object(Bucket="work", Key=key, Body=PNG)
+    api.s3.put_object(Bucket="work", Key=f"cache/{cache_key}0.png", Body=PNG)  # of another key
+    return name, cache_key
+
+
+def put_entry(api: Api, cache_key: str, status: str, owner: str) -> None:
+    item = {"cache_key": cache_key, "status": status, "owner": owner}
+    api.dynamodb.put_item(TableName="cache", Item={name: {"S": value} for name, value in item.items()})
+
+
+@pytest.mark.parametrize("entry", ["done", "own claim", "none"])
+def test_delete_removes_cached_copies_and_intermediate_files(api: Api, cached: tuple[str, str], entry: str) -> None:
+    name, cache_key = cached
+    match entry:
+        case "done":
+            put_entry(api, cache_key, "DONE", "arn:of:the:execution:that:computed:it")
+        case "own claim":
+            put_entry(api, cache_key, "IN_PROGRESS", f"arn:aws:states:eu-west-1:123456789012:execution:pbr:{name}")
+    assert api.call("DELETE", f"/jobs/{name}").status_code == 204
+    assert api.dynamodb.scan(TableName="cache")["Items"] == []
+    assert api.keys_in("work") == [f"cache/{cache_key}0.png"]
+
+
+def test_delete_keeps_what_another_job_of_the_caller_computes(api: Api, cached: tuple[str, str]) -> None:
+    name, cache_key = cached
+    put_entry(api, cache_key, "IN_PROGRESS", "arn:of:another:execution")
+    assert api.call("DELETE", f"/jobs/{name}").status_code == 204
+    assert len(api.keys_in("work")) == 4 and len(api.dynamodb.scan(TableName="cache")["Items"]) == 1
+
+
+def test_delete_keeps_a_claim_that_is_taken_over_meanwhile(
+    api: Api, cached: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def delete_item(**request: Any) -> Any:
+        put_entry(api, cache_key, "IN_PROGRESS", "arn:of:another:execution")
+        monkeypatch.setattr(api.dynamodb, "delete_item", delete)
+        return delete(**request)
+
+    name, cache_key = cached
+    put_entry(api, cache_key, "DONE", "arn")
+    delete = api.dynamodb.delete_item
+    monkeypatch.setattr(api.dynamodb, "delete_item", delete_item)
+    assert api.call("DELETE", f"/jobs/{name}").status_code == 204
+    assert len(api.dynamodb.scan(TableName="cache")["Items"]) == 1
+
+
+@pytest.mark.parametrize("history", ["kept", "expired"])
+def test_delete_removes_results_without_a_history(api: Api, history: str) -> None:
+    name = api.call("POST", "/process", json={"image": IMAGE, "format": "webp"}).get_json()["job_id"]
+    if history == "expired":
+        del api.stepfunctions.statuses[name]
+    assert api.call("DELETE", f"/jobs/{name}").status_code == 204
+    assert api.keys_in("results") == []
+
+
+def test_delete_removes_the_upload_and_its_results_in_all_formats(api: Api) -> None:
     key = api.call("POST", "/uploads", json={}).get_json()["key"]
     api.s3.put_object(Bucket="uploads", Key=key, Body=PNG)
-    name = api.call("POST", "/jobs", json={"source": {"key": key}}).get_json()["job_id"]
+    for format_ in ("webp", "png"):
+        body = {"source": {"key": key}, "options": {"format": format_}}
+        name = api.call("POST", "/jobs", json=body).get_json()["job_id"]
+    assert len(api.keys_in("results")) == 4
     assert api.call("DELETE", f"/jobs/{name}").status_code == 204
     assert (api.keys_in("uploads"), api.keys_in("results")) == ([], [])
 
@@ -575,6 +735,37 @@ def test_ready_reports_missing_resources() -> None:
 def test_unknown_route_is_not_found(api: Api) -> None:
     response = api.call("GET", "/nowhere")
     assert (response.status_code, response.get_json()["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/health", 200),
+        ("GET", "/v1.0/account", 200),
+        ("POST", "/api/remove", 422),
+        ("POST", "/v1.0/removebg", 400),
+        ("POST", "/uploads", 201),
+        ("DELETE", "/jobs/none", 404),
+        ("GET", "/nowhere", 404),
+        ("GET", "/docs", 200),
+    ],
+)
+def test_no_response_may_be_stored_or_sniffed(api: Api, method: str, path: str, status: int) -> None:
+    json_body: dict[str, Any] = {"json": {}} if method == "POST" else {}
+    response = api.call(method, path, **json_body)
+    assert response.status_code == status
+    assert response.headers.getlist("Cache-Control") == ["no-store"]
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_documents_are_open_and_load_nothing_from_elsewhere(api: Api) -> None:
+    served = api.call("GET", "/openapi.json", key=None)
+    assert (served.status_code, served.content_type) == (200, "application/json")
+    assert served.get_json() == json.loads((ROOT / "docs/reference/openapi.json").read_text())
+    page = api.call("GET", "/docs", key=None)
+    assert (page.status_code, page.mimetype) == (200, "text/html")
+    assert "SwaggerUIBundle" in page.text and "/v1.0/removebg" in page.text
+    assert not re.search(r"<script[^>]*\ssrc=", page.text) and "<link" not in page.text
 
 
 def test_internal_error_reveals_only_the_request_id(api: Api) -> None:

@@ -235,7 +235,7 @@ def test_geometry_parameters_are_passed_on():
 @pytest.mark.parametrize("kind", ["person", "product", "car", "animal", "graphic", "transportation"])
 def test_type_is_accepted_with_a_warning(kind):
     parameters = removebg.parse_parameters(Body({"type": kind, "image_url": URL}))
-    assert f"type={kind}" in removebg.result_headers(sidecar(), parameters)["X-Warnings"]
+    assert f"type={kind}" in removebg.result_headers(RESULT_OF_JOB, parameters)["X-Warnings"]
 
 
 def sidecar(**image: Any) -> dict[str, Any]:
@@ -243,8 +243,11 @@ def sidecar(**image: Any) -> dict[str, Any]:
     return {"image": {"width": 320, "height": 240, "foreground": box, **image}, "warnings": []}
 
 
+RESULT_OF_JOB = JobResult(sidecar(), b"", None, 1)
+
+
 def test_result_headers():
-    assert removebg.result_headers(sidecar(), removebg.parse_parameters(Body())) == {
+    assert removebg.result_headers(RESULT_OF_JOB, removebg.parse_parameters(Body())) == {
         "X-Width": "320",
         "X-Height": "240",
         "X-Type": "other",
@@ -258,26 +261,26 @@ def test_result_headers():
 
 def test_result_headers_omit_unknown_and_unwanted_values():
     expected = removebg.result_headers(
-        sidecar(foreground=None), removebg.parse_parameters(Body({"type_level": "none"}))
+        JobResult(sidecar(foreground=None), b"", None, 1), removebg.parse_parameters(Body({"type_level": "none"}))
     )
     assert set(expected) == {"X-Width", "X-Height", "X-Credits-Charged"}
 
 
 def test_all_result_headers_are_exposed_to_browsers():
-    assert set(removebg.result_headers(sidecar(), removebg.parse_parameters(Body()))) == set(removebg.HEADERS)
+    assert set(removebg.result_headers(RESULT_OF_JOB, removebg.parse_parameters(Body()))) == set(removebg.HEADERS)
 
 
 def test_warnings_header_is_one_line_of_ascii():
     document = {**sidecar(), "warnings": ["naïve\r\nSet-Cookie: a", "x" * 5000]}
-    text = removebg.result_headers(document, removebg.parse_parameters(Body()))["X-Warnings"]
+    text = removebg.result_headers(JobResult(document, b"", None, 1), removebg.parse_parameters(Body()))["X-Warnings"]
     assert text.startswith("na?ve??Set-Cookie: a; xxx")
     assert len(text) == 1000
 
 
 def test_json_result_has_the_data_or_a_url():
     place = {"foreground_top": 20, "foreground_left": 10, "foreground_width": 100, "foreground_height": 200}
-    assert removebg.json_result(JobResult(sidecar(), b"png", None)) == {"data": {"result_b64": "cG5n", **place}}
-    assert removebg.json_result(JobResult(sidecar(), None, URL)) == {"data": {"result_url": URL, **place}}
+    assert removebg.json_result(JobResult(sidecar(), b"png", None, 1)) == {"data": {"result_b64": "cG5n", **place}}
+    assert removebg.json_result(JobResult(sidecar(), None, URL, 1)) == {"data": {"result_url": URL, **place}}
 
 
 def test_account_credits_are_the_remaining_quota():
