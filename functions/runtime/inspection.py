@@ -49,7 +49,7 @@ class Limits:
     """Limits of one image.
 
     The slowest file that :mod:`core.image.guards` accepts takes 10 s of CPU time on a core of 2020. Validate's function
-    has 120 s, of which reading the image takes at most 30.
+    has 120 s, of which a read of S3 without a response takes at most 55.
 
     Attributes:
         cpu_s: CPU time of all threads, in seconds.
@@ -58,7 +58,7 @@ class Limits:
     """
 
     cpu_s: int = 45
-    wall_s: float = 80.0
+    wall_s: float = 60.0
     memory_bytes: int = 1 << 31
 
 
