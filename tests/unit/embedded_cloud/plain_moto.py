@@ -26,6 +26,7 @@ PASS = {"Pass": {"Type": "Pass", "End": True}}
 os.environ |= {"AWS_DEFAULT_REGION": REGION, "AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 
 import boto3  # noqa: E402  reads the environment
+import requests  # noqa: E402
 from botocore.exceptions import ClientError  # noqa: E402
 from moto import backends, mock_aws  # noqa: E402
 from moto.applicationautoscaling.responses import ApplicationAutoScalingResponse  # noqa: E402
@@ -228,9 +229,24 @@ def _() -> None:
     assert "x-amz-meta-a" not in seen[0]
 
 
+@reproduces("s3.check_the_form")
+def _() -> None:
+    s3 = client("s3")
+    s3.create_bucket(Bucket="forms", CreateBucketConfiguration={"LocationConstraint": REGION})
+    form = s3.generate_presigned_post("forms", "k", Conditions=[["content-length-range", 1, 2]])
+    answer = requests.post(form["url"], data=form["fields"], files={"file": b"too long"}, timeout=60)
+    assert answer.ok
+
+
 @reproduces("sagemaker.name_as_the_template_says")
 def _() -> None:
     assert FakeEndpoint.cloudformation_name_type() != "EndpointName"
+
+
+@reproduces("sagemaker.replace_a_renamed_endpoint")
+def _() -> None:
+    source = inspect.getsource(FakeEndpoint.update_from_cloudformation_json)
+    assert "original_resource.endpoint_name" in source and "new_resource_name," not in source.partition("->")[2]
 
 
 @reproduces("sagemaker.take_every_instance_type")
