@@ -74,7 +74,7 @@ def _calibrated(endpoints: list[int], gammas: list[float]) -> Light | None:
         colors = [[one / 2**30 for one in endpoints[at : at + 3]] for at in (0, 3, 6)]
         white = [sum(ones) for ones in zip(*colors, strict=True)]
         if all(abs(sum(color) - 1) < _TOLERANCE for color in colors):
-            white = [0.3127, 0.3290, 0.3583]  # some writers store x, y and z, of which no white follows
+            white = [0.3127, 0.3290, 0.3583]  # some writers store x, y and z, which define no white
         chromaticities = tuple(one / sum(color) for color in (white, *colors) for one in color[:2])
     if not any(gammas):
         return of_gamma(None, chromaticities)

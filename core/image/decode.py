@@ -187,7 +187,8 @@ def _open(data: bytes) -> _File:
     if format_name == "tiff":
         return _open_tiff(data)
     with guards.typed_errors(format_name):
-        guards.check_structure(data, format_name)
+        if format_name == "jpeg":
+            guards.check_scans(data)
         png = chunks.read(data) if format_name == "png" else None
         properties = heif.read(data) if format_name in {"heic", "avif"} else None
         original = data

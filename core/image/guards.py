@@ -126,16 +126,6 @@ def typed_errors(format_name: str) -> Iterator[None]:
         ) from error
 
 
-def check_structure(data: bytes, format_name: str) -> None:
-    """Check what Pillow does not: a JPEG's number of scans.
-
-    Raises:
-        ValueError: a check failed.
-    """
-    if format_name == "jpeg":
-        _check_scans(data)
-
-
 def bounded_profile(icc: bytes) -> bytes:
     """Return an ICC profile without its transforms of processing elements (``D2B0`` to ``D2B3``, and their inverses).
 
@@ -190,10 +180,13 @@ def check_size(width: int, height: int) -> None:
         )
 
 
-def _check_scans(data: bytes) -> None:
-    """Reject JPEGs whose scan count makes decoding disproportionately expensive.
+def check_scans(data: bytes) -> None:
+    """Reject a JPEG whose scan count makes decoding disproportionately expensive.
 
     Each scan of a progressive JPEG passes over the whole image, however few bytes it has.
+
+    Raises:
+        ValueError: there are more than ``MAX_SCANS`` scans.
     """
     if data.count(bytes((0xFF, _START_OF_SCAN))) <= MAX_SCANS:  # nearly always; the exact count below is slow
         return
