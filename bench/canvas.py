@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.types import Alpha, Rgb
+from core.arrays import Alpha, Rgb
 
 Color: TypeAlias = tuple[int, int, int]
 Points: TypeAlias = NDArray[np.floating[Any]]

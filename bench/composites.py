@@ -18,7 +18,7 @@ from skimage import data as photographs
 from bench.canvas import GAMMA, Canvas, Light, cover
 from bench.pictures import GroundTruth
 from bench.subjects import SUBJECTS, Draw, moving
-from core.types import Alpha, Rgb
+from core.arrays import Alpha, Rgb
 
 COUNT: Final = 200
 """Drawn composites of a half."""

@@ -26,9 +26,9 @@ from bench.composites import Half, composites
 from bench.markdown import table
 from bench.measure import Case, Failure, measure
 from bench.pictures import GroundTruth, dataset, grained
+from core.arrays import Alpha, Rgb
 from core.image.encode import encode
 from core.options import Options, OutputFormat
-from core.types import Alpha, Rgb
 
 OUT: Final = Path(__file__).parent.parent / "out" / "bench-encode"
 

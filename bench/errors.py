@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.types import Alpha
+from core.arrays import Alpha
 
 _GRADIENT_SIGMA: Final = 1.4
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.types import Alpha, Mask
+from core.arrays import Alpha, Mask
 
 # Lengths in pixels of the mask, because faults scale with the network's resolution, not with the picture's.
 _PSF_SIGMA: Final = 0.8

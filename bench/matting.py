@@ -26,11 +26,12 @@ from bench.matting_methods import BARE, LEVELS, REMBG, Output
 from bench.matting_report import COMPOSITES, MADE, PHOTOGRAPHS, Result, Seen
 from bench.pictures import GroundTruth, dataset, network_masks
 from client import local_models
+from core.arrays import Alpha, Mask, Rgb, Segmentation
 from core.errors import UnknownForegroundError
 from core.segmentation.looks import segment
 from core.segmentation.quality import assess
 from core.segmentation.sessions import Networks
-from core.types import Alpha, Mask, Precision, Rgb, Segmentation
+from core.types import Precision
 from functions.runtime import cgroup
 from functions.runtime.weights import ModelSource
 

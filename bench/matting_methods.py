@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 
 from bench import rembg_peer
+from core.arrays import Alpha, Mask, Rgb
 from core.matting.refine import refine
-from core.types import Alpha, Mask, Precision, Rgb
+from core.types import Precision
 
 BARE: Final = "bare mask"
 REMBG: Final = "rembg"

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.types import Alpha, Mask, Rgb
+from core.arrays import Alpha, Mask, Rgb
 
 
 class DatasetError(Exception):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from core.types import Mask, Rgb
+from core.arrays import Mask, Rgb
 
 
 class Seconds(NamedTuple):

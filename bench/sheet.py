@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from core.types import Alpha, Rgb
+from core.arrays import Alpha, Rgb
 
 CROP_PX: Final = 260
 _GAP_PX: Final = 4

@@ -25,11 +25,12 @@ from bench import markdown, masks, platform_info, rembg_peer
 from bench.measure import Case, Failure, Measurement, measure
 from bench.pictures import grained
 from core import pipeline
+from core.arrays import Alpha, Mask, Rgb
 from core.image import decode, encode
 from core.matting import foreground, refine
 from core.options import Options
 from core.segmentation import quality
-from core.types import Alpha, Mask, Precision, Quality, Rgb
+from core.types import Precision, Quality
 
 OUT: Final = Path(__file__).parent.parent / "out" / "bench-speed"
 

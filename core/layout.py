@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from core.arrays import Alpha, Rgb
 from core.errors import InvalidOptionsError
 from core.limits import MIN_SIDE_PX
 from core.options import CENTER, ORIGINAL, REGION_EXCEEDS_PICTURE, Options
-from core.types import Alpha, Rgb
 
 _Number = TypeVar("_Number", np.uint8, np.float32)
 

@@ -12,13 +12,14 @@ import cv2
 import numpy as np
 
 from core import layout
+from core.arrays import Alpha, Mask, Matte, Picture, Rgb, Segmentation
 from core.image import backdrop, decode, encode, exif
 from core.matting import alpha_facts, foreground, refine
 from core.options import Options, Output
 from core.segmentation import looks
 from core.segmentation.quality import assess
 from core.segmentation.sessions import Networks
-from core.types import Alpha, Mask, Matte, Picture, Precision, Quality, Rgb, Segmentation
+from core.types import Precision, Quality
 
 _PARTLY: Final = (0.001, 0.999)
 """Alpha of a pixel that is neither hidden nor opaque, in steps of 1/255."""

@@ -131,6 +131,22 @@ class EmbeddedCloud:
             grouped.setdefault((what, why), []).append(logical_id)
         return grouped
 
+    def start_functions(self) -> None:
+        """Start a process of each function in the background, in the order of the template, as memory allows.
+
+        Otherwise a process starts at the first call.
+        """
+        from moto.awslambda.models import lambda_backends
+        from moto.core import DEFAULT_ACCOUNT_ID
+
+        from embedded_cloud.moto_patches.awslambda import configuration
+
+        backend = lambda_backends[DEFAULT_ACCOUNT_ID][self.region]
+        cloudformation = self._host.client("cloudformation")
+        resources = cloudformation.describe_stack_resources(StackName=self.stack_name)["StackResources"]
+        names = [found["PhysicalResourceId"] for found in resources if found["ResourceType"] == "AWS::Lambda::Function"]
+        self._host.functions.start(configuration(backend.get_function(name)) for name in names)
+
     def kill_tasks(self) -> None:
         """Kill every ECS task. Its service restarts it."""
         for service in list(self._host.services.values()):

@@ -1,71 +1,89 @@
-"""Run Lambda functions as processes (awslambdaric) that talk to a local Runtime API."""
+"""Run Lambda functions in sandboxes, within the memory of this machine, and end sandboxes that stay idle."""
 
-import json
 import os
-import queue
-import shutil
-import signal
-import sys
-import tempfile
 import threading
 import time
 import uuid
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Final
 
-from embedded_cloud.faults import FaultEffect, FaultPlan, InvocationFault
-from embedded_cloud.processes import Log, ModuleProcess, exit_reason
+import psutil
 
-INIT_S = 10.0  # Lambda's limit of the init phase; a longer init counts against the timeout
-CONCURRENCY = 2 * (os.cpu_count() or 1)
+from embedded_cloud.faults import FaultPlan
+from embedded_cloud.processes import Log, memory_by_group
+from embedded_cloud.sandbox import Function, Invocation, Sandbox, error_json
+from functions.runtime.cgroup import memory_bytes
 
+CPUS: Final = os.cpu_count() or 1
+CONCURRENCY: Final = 2 * CPUS  # of a function
 
-@dataclass(frozen=True)
-class Function:
-    """Configuration of a function."""
-
-    name: str
-    arn: str
-    handler: str
-    log_group: str
-    timeout_s: int
-    memory_mb: int
-    environment: tuple[tuple[str, str], ...]
+NEW_SANDBOX_BYTES: Final = 150_000_000  # of a function that has run none yet: 90 to 130 MB after init
+MEMORY_SHARE: Final = 0.5
+"""Share of the memory available at the start of a cloud that its sandboxes may use."""
 
 
 @dataclass(frozen=True)
-class Invocation:
-    """Result of a call: JSON payload (an error object if ``failed``) and the lines logged during the call."""
+class IdleLimits:
+    """How long sandboxes stay idle before they end, in seconds.
 
-    payload: str
-    failed: bool
-    log: str
+    Attributes:
+        spare_s: while the function has another idle sandbox.
+        last_s: for the last one of a function.
+        check_s: interval of the checks.
+    """
+
+    spare_s: float = 30.0
+    last_s: float = 300.0
+    check_s: float = 5.0
 
 
 class LambdaRuntime:
-    """Runs functions in sandboxes that stay warm. Calls above the concurrency limit wait; none is throttled.
+    """Runs functions in sandboxes that stay warm for a while.
+
+    Calls above the concurrency limit wait; none is throttled. A call also waits for memory, unless its function has no
+    sandbox yet: functions that call each other then cannot block each other.
 
     Args:
         base: environment of every sandbox, before the function's variables.
         code: folder that handlers are imported from.
         open_log: returns a function that writes lines to a log group and stream.
         faults: faults to inject; None injects none.
+        memory: bytes that all sandboxes may use; None for half of what is available now.
+        limits: how long sandboxes stay idle.
     """
 
     def __init__(
-        self, base: Mapping[str, str], code: Path, open_log: Callable[[str, str], Log], faults: FaultPlan | None = None
+        self,
+        base: Mapping[str, str],
+        code: Path,
+        open_log: Callable[[str, str], Log],
+        faults: FaultPlan | None = None,
+        memory: int | None = None,
+        limits: IdleLimits = IdleLimits(),
     ) -> None:
         self._base, self._code, self._open_log, self._faults = base, code, open_log, faults
-        self._idle: dict[Function, list[_Sandbox]] = defaultdict(list)
-        self._slots: dict[str, threading.Semaphore] = defaultdict(lambda: threading.Semaphore(CONCURRENCY))
-        self._sandboxes: set[_Sandbox] = set()
-        self._closed = False
-        self._lock = threading.Lock()
+        self._memory = memory or int(MEMORY_SHARE * min(psutil.virtual_memory().available, memory_bytes()))
+        self._limits = limits
+        self._early: Sequence[Function] = ()
+        self._slots: dict[str, threading.Semaphore] = {}
+        self._sandboxes: list[Sandbox] = []  # every live one
+        self._idle: list[Sandbox] = []  # the least recently used one first
+        self._changed = threading.Condition()  # of all of the above
+        self._closed = threading.Event()
+        self._closing = ThreadPoolExecutor(4 * CPUS)  # closing a sandbox waits for its server's half-second poll
+        threading.Thread(target=self._end_idle, daemon=True).start()
+
+    def start(self, functions: Iterable[Function]) -> None:
+        """Start a sandbox of each function in the background, in this order, as far as they fit into memory.
+
+        They start again with the first call after all sandboxes have ended.
+        """
+        self._early = tuple(functions)
+        self._start_early()
 
     def invoke(self, function: Function, payload: str) -> Invocation:
         """Call a function and return its result.
@@ -75,189 +93,98 @@ class LambdaRuntime:
             payload: event as JSON.
         """
         fault = self._faults.invocation(function.name, payload) if self._faults else None
-        with self._lock:
-            slot = self._slots[function.name]
+        with self._changed:
+            slot = self._slots.setdefault(function.name, threading.Semaphore(CONCURRENCY))
+            first = not self._sandboxes
         with slot:
-            with self._lock:
-                if self._closed:
-                    return Invocation(
-                        _error("Runtime.ExitError", "none", "Error: The embedded cloud is closed"), True, ""
-                    )
-                sandbox = self._idle[function].pop() if self._idle[function] else None
-                if sandbox is None:
-                    stream = f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{uuid.uuid4().hex}"
-                    log = self._open_log(function.log_group, stream)
-                    sandbox = _Sandbox(function, self._base, self._code, log)
-                    self._sandboxes.add(sandbox)
+            sandbox = self._take(function)
+            if sandbox is None:
+                closed = error_json("Runtime.ExitError", "none", "Error: The embedded cloud is closed")
+                return Invocation(closed, True, "")
+            if first:
+                self._start_early()
             invocation = sandbox.invoke(payload, fault)
-            with self._lock:
-                if sandbox.usable:
-                    self._idle[function].append(sandbox)
-                else:
-                    self._sandboxes.discard(sandbox)
-            if not sandbox.usable:
-                sandbox.close()
+            self._put_back(sandbox)
             return invocation
 
     def close(self) -> None:
         """End every sandbox and refuse further calls."""
-        with self._lock:
-            self._closed = True
-            sandboxes, self._sandboxes = self._sandboxes, set()
-            self._idle.clear()
-        with ThreadPoolExecutor(len(sandboxes) or 1) as pool:  # each waits for its server's half-second poll
-            list(pool.map(_Sandbox.close, sandboxes))
+        self._closed.set()
+        with self._changed:
+            for sandbox in list(self._sandboxes):
+                self._end(sandbox)
+            self._changed.notify_all()
+        self._closing.shutdown()
 
+    def _start_early(self) -> None:
+        """Start the early functions, one per CPU at a time: the first of them is ready soonest."""
 
-class _Sandbox:
-    """A process of a function with its own Runtime API and temporary folder. Handles one call at a time."""
+        def start() -> None:
+            while function := next(waiting, None):
+                with self._changed:
+                    has_one = any(sandbox.function == function for sandbox in self._sandboxes)
+                    if has_one or self._closed.is_set() or not self._fits(function):
+                        continue
+                    sandbox = self._open(function)
+                    self._idle.append(sandbox)
+                    self._changed.notify_all()
+                sandbox.wait_until_ready()
 
-    def __init__(self, function: Function, base: Mapping[str, str], code: Path, log: Log) -> None:
-        self.usable = True
-        self._function, self._log, self._lines = function, log, list[str]()
-        self._api = _RuntimeApi(function.arn)
-        self._tmp = tempfile.mkdtemp(prefix=f"{function.name}-")
-        environment = {
-            **base,
-            "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._api.server_port}",
-            "AWS_LAMBDA_FUNCTION_NAME": function.name,
-            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_mb),
-            "AWS_LAMBDA_LOG_GROUP_NAME": function.log_group,
-            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-            "LAMBDA_TASK_ROOT": str(code),
-            "_HANDLER": function.handler,
-            "TMPDIR": self._tmp,
-            **dict(function.environment),
-        }
-        self._child = ModuleProcess(
-            ["awslambdaric", function.handler], environment, code, self._record, self._api.exited
-        )
+        waiting = iter(self._early)
+        for _ in range(CPUS):
+            threading.Thread(target=start, daemon=True).start()
 
-    def _record(self, line: str) -> None:
-        self._lines.append(line)
-        self._log(line)
+    def _take(self, function: Function) -> Sandbox | None:
+        """Return an idle sandbox or a new one; None if the cloud is closed."""
+        with self._changed:
+            while not self._closed.is_set():
+                own = [sandbox for sandbox in self._sandboxes if sandbox.function == function]
+                if idle := next((sandbox for sandbox in reversed(self._idle) if sandbox in own), None):
+                    self._idle.remove(idle)
+                    return idle
+                if not own or self._fits(function):
+                    return self._open(function)
+                if self._idle:
+                    self._end(self._idle[0])
+                else:
+                    self._changed.wait()
+            return None
 
-    def invoke(self, payload: str, fault: InvocationFault | None) -> Invocation:
-        self._lines = []
-        request_id, timeout_s = str(uuid.uuid4()), self._function.timeout_s
-        self._api.taken.clear()
-        waited_from = time.monotonic()
-        self._api.ready.wait(INIT_S + timeout_s)
-        init_s = time.monotonic() - waited_from
-        self._record(f"START RequestId: {request_id} Version: $LATEST")
-        started = time.monotonic()
-        self._api.events.put((request_id, time.time() + timeout_s, payload.encode()))
-        left_s = max(0.0, timeout_s - max(0.0, init_s - INIT_S))
-        try:
-            answer, failed = self._killed(fault, left_s) if fault else self._api.outcomes.get(timeout=left_s)
-        except queue.Empty:
-            message = f"Error: Task timed out after {timeout_s}.00 seconds"
-            answer, failed, self.usable = _error("Sandbox.Timedout", request_id, message), True, False
-        if isinstance(answer, int):
-            message = f"Error: Runtime exited with error: {exit_reason(answer)}"
-            answer, self.usable = _error("Runtime.ExitError", request_id, message), False
-        self._record(f"END RequestId: {request_id}")
-        duration_ms = 1000 * (time.monotonic() - started)
-        self._record(
-            f"REPORT RequestId: {request_id} Duration: {duration_ms:.2f} ms Memory Size: {self._function.memory_mb} MB"
-        )
-        self.usable = self.usable and not self._api.broken
-        return Invocation(answer, failed, "\n".join(self._lines))
+    def _put_back(self, sandbox: Sandbox) -> None:
+        with self._changed:
+            if sandbox in self._sandboxes:  # else the cloud is closed
+                if sandbox.usable:
+                    self._idle.append(sandbox)
+                else:
+                    self._end(sandbox)
+            self._changed.notify_all()
 
-    def _killed(self, fault: InvocationFault, left_s: float) -> tuple[int, bool]:
-        """Kill the process before or after its work, and return its exit status."""
-        if fault.after_work:
-            self._api.outcomes.get(timeout=left_s)
-        else:
-            self._api.taken.wait(left_s)
-        self._child.stop()
-        if fault.effect is FaultEffect.TIMEOUT:
-            raise queue.Empty
-        return -signal.SIGKILL, True
+    def _fits(self, function: Function) -> bool:
+        """Return whether another sandbox fits into memory if it grows as large as the function's largest one."""
+        memory = memory_by_group()
+        largest = max((memory[sandbox.group] for sandbox in self._sandboxes if sandbox.function == function), default=0)
+        used = sum(memory[sandbox.group] for sandbox in self._sandboxes)
+        return used + max(largest, NEW_SANDBOX_BYTES) <= self._memory
 
-    def close(self) -> None:
-        self._child.stop()
-        self._api.close()
-        shutil.rmtree(self._tmp, ignore_errors=True)
+    def _open(self, function: Function) -> Sandbox:
+        stream = f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{uuid.uuid4().hex}"
+        sandbox = Sandbox(function, self._base, self._code, self._open_log(function.log_group, stream))
+        self._sandboxes.append(sandbox)
+        return sandbox
 
+    def _end(self, sandbox: Sandbox) -> None:
+        """Forget a sandbox, and close it in the background."""
+        self._sandboxes.remove(sandbox)
+        if sandbox in self._idle:
+            self._idle.remove(sandbox)
+        self._closing.submit(sandbox.close)
 
-def _error(name: str, request_id: str, message: str) -> str:
-    return json.dumps({"errorType": name, "errorMessage": f"RequestId: {request_id} {message}"})
-
-
-class _RuntimeApi(ThreadingHTTPServer):
-    """Lambda's Runtime API (2018-06-01) for one sandbox."""
-
-    daemon_threads = True
-
-    def __init__(self, function_arn: str) -> None:
-        super().__init__(("127.0.0.1", 0), _RuntimeApiHandler)
-        self.function_arn = function_arn
-        self.ready = threading.Event()  # init has succeeded or failed
-        self.taken = threading.Event()  # the function has received its event, or has exited
-        self.broken = False  # init failed; the process is about to exit
-        self.events: queue.Queue[tuple[str, float, bytes] | None] = queue.Queue()
-        self.outcomes: queue.Queue[tuple[str | int, bool]] = queue.Queue()  # (JSON or exit status, failed)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Ignore connection errors: the process may have been killed while it was sending."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)  # type: ignore[arg-type]
-
-    def exited(self, status: int) -> None:
-        self.outcomes.put((status, True))
-        self.ready.set()
-        self.taken.set()
-
-    def close(self) -> None:
-        self.events.put(None)
-        self.shutdown()
-        self.server_close()
-
-
-class _RuntimeApiHandler(BaseHTTPRequestHandler):
-    # Each response is sent in one segment. Otherwise Nagle's algorithm and delayed ACKs cost 40 ms per call.
-    protocol_version = "HTTP/1.1"
-    wbufsize = 65536
-    disable_nagle_algorithm = True
-    server: _RuntimeApi
-
-    def do_GET(self) -> None:
-        self.server.ready.set()
-        event = self.server.events.get()
-        if event is None:
-            self.close_connection = True
-            return
-        request_id, deadline, body = event
-        root = f"1-{int(time.time()):08x}-{request_id.replace('-', '')[:24]}"
-        self._answer(
-            200,
-            body,
-            {
-                "Lambda-Runtime-Aws-Request-Id": request_id,
-                "Lambda-Runtime-Invoked-Function-Arn": self.server.function_arn,
-                "Lambda-Runtime-Deadline-Ms": str(int(deadline * 1000)),
-                "Lambda-Runtime-Trace-Id": f"Root={root};Sampled=0",
-            },
-        )
-        self.server.taken.set()
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        self.server.broken = self.path.endswith("/init/error")
-        self.server.outcomes.put((body, not self.path.endswith("/response")))
-        self.server.ready.set()
-        self._answer(202, b"{}", {})
-
-    def _answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Type": "application/json", "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-        self.wfile.flush()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+    def _end_idle(self) -> None:
+        """End sandboxes that have been idle for too long."""
+        while not self._closed.wait(self._limits.check_s):
+            with self._changed:
+                for sandbox in list(self._idle):
+                    others = sum(other.function == sandbox.function for other in self._idle) - 1
+                    limit_s = self._limits.spare_s if others else self._limits.last_s
+                    if time.monotonic() - sandbox.used_at > limit_s:
+                        self._end(sandbox)

@@ -10,10 +10,13 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 Log = Callable[[str], None]
 
@@ -79,6 +82,11 @@ class ModuleProcess:
         self._on_exit(self._process.wait())
 
     @property
+    def group(self) -> int:
+        """ID of its process group, which its subprocesses belong to, too."""
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         """Whether the process is running."""
         return self._process.poll() is None
@@ -94,6 +102,15 @@ class ModuleProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # with its subprocesses
         self._reader.join()
+
+
+def memory_by_group() -> Counter[int]:
+    """Return the resident memory of each process group, in bytes."""
+    memory: Counter[int] = Counter()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):  # it has ended, or belongs to another user
+            memory[os.getpgid(process.pid)] += process.memory_info().rss
+    return memory
 
 
 def exit_reason(status: int) -> str:

@@ -15,9 +15,9 @@ from skimage import data as photographs
 
 from bench.pictures import DatasetError, grained
 from client import local_models
+from core.arrays import Rgb
 from core.segmentation.registry import MODELS, with_custom
 from core.segmentation.sessions import Device, Networks
-from core.types import Rgb
 from functions.runtime import cgroup
 from functions.runtime.weights import ModelSource
 

@@ -17,10 +17,10 @@ from PIL import Image
 from bench.markdown import table
 from bench.segmentation.inputs import Network, enlarged, jpeg, photographs_of
 from bench.segmentation.stages import session
+from core.arrays import Mask
 from core.errors import UnknownForegroundError
 from core.image.decode import decode
 from core.segmentation.segment import Prepared, finish, predict, prepare, sufficient_px
-from core.types import Mask
 
 _LARGE_MEGAPIXELS: Final = 12.0
 _SUMMARIES: Final = (np.nanmedian, np.nanmax)

@@ -32,13 +32,14 @@ from bench.masks import Fault
 from bench.masks import mask as made
 from bench.pictures import GroundTruth, dataset, network_masks
 from client import local_models
+from core.arrays import Mask, Rgb
 from core.errors import UnknownForegroundError
 from core.matting.refine import refine
 from core.segmentation import quality
 from core.segmentation.quality import Features
 from core.segmentation.segment import segment
 from core.segmentation.sessions import Networks
-from core.types import Mask, Quality, Rgb
+from core.types import Quality
 from functions.runtime import cgroup
 from functions.runtime.weights import ModelSource
 

@@ -30,8 +30,9 @@ from bench.masks import Fault, mask
 from bench.measure import Case, Failure, Measurement, measure
 from bench.pictures import dataset
 from bench.speed import portrait
+from core.arrays import Alpha, Rgb
 from core.matting import compiled, foreground, refine
-from core.types import Alpha, Precision, Rgb
+from core.types import Precision
 
 OUT: Final = Path(__file__).parent.parent / "out" / "bench-foreground"
 

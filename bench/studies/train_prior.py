@@ -34,12 +34,13 @@ from bench.masks import mask as simulated
 from bench.matting import OUT, looking
 from bench.pictures import GroundTruth, dataset, network_masks
 from client import local_models
+from core.arrays import Mask
 from core.errors import UnknownForegroundError
 from core.matting import prior, refine
 from core.matting.tiles import shrink
 from core.matting.trimap import CERTAIN_FOREGROUND
 from core.segmentation.sessions import Networks
-from core.types import Mask, Precision
+from core.types import Precision
 from functions.runtime.weights import ModelSource
 
 _NETWORK: Final = "u2netp"

@@ -65,6 +65,7 @@ def _process(photo: ImageFile) -> tuple[Result, list[Row], float]:
     started = time.monotonic()
     parameters = stack_parameters(model, Host.AUTO, all_hosts=False)
     with EmbeddedCloud(local_cloud.template(), parameters, port=0) as cloud:
+        cloud.start_functions()
         OUT.print(f"Cloud: template.yaml deployed at {cloud.endpoint_url} in {time.monotonic() - started:.1f} s")
         stack = Stack.connect(cloud.stack_name, region=cloud.region, endpoint_url=cloud.endpoint_url)
         started = time.monotonic()

@@ -63,6 +63,7 @@ def up(
             signal.signal(number, lambda _number, _frame: stop.set())
         parameters = {**stack_parameters(default, host, all_hosts=True), **overrides}
         with EmbeddedCloud(local_cloud.template(), parameters, port=port, api_port=api_port) as cloud:
+            cloud.start_functions()
             register(RunningCloud(cloud.endpoint_url, cloud.region, cloud.stack_name, os.getpid(), default))
             _print_introduction(cloud, default, verbose=verbose)
             stop.wait()

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.types import Picture, Rgb
+from core.arrays import Picture, Rgb
 
 WHITE: Final = 255
 _LEVELS: Final = (WHITE, 128, 0)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from core.arrays import Rgb
 from core.image import guards, light
-from core.types import Rgb
 
 _SRGB: Final = ImageCms.createProfile("sRGB")
 _PROFILE_MODES: Final = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}

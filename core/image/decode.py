@@ -16,13 +16,14 @@ from PIL import Image
 from PIL.ExifTags import Base
 from PIL.GifImagePlugin import GifImageFile
 
+from core.arrays import Alpha, Picture, Rgb
 from core.errors import CorruptImageError, EmptyImageError
 from core.image import backdrop, bmp, chunks, colour, exif, guards, heif, jpeg, tiff, webp
 from core.image.light import Light, of_code_points, of_gamma
 from core.image.sniff import sniff
 from core.limits import check_bytes
 from core.options import Metadata
-from core.types import Alpha, ImageInfo, Picture, Rgb
+from core.types import ImageInfo
 
 _PILLOW_NAMES: Final = {
     "jpeg": "JPEG",

@@ -16,12 +16,12 @@ from PIL import Image, ImageCms, features
 from PIL.ExifTags import Base
 
 from core import layout
+from core.arrays import Alpha, Mask, Rgb
 from core.errors import InvalidOptionsError
 from core.image import png
 from core.image.exif import JPEG_PREFIX
 from core.matting.tiles import shrink
 from core.options import Options, Output, OutputFormat
-from core.types import Alpha, Mask, Rgb
 
 _WEBP_METHOD: Final = 2
 """As fast as 1 and smaller; 4, the default, takes 1.7 times as long and saves 1 %.

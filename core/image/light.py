@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.types import Rgb
+from core.arrays import Rgb
 
 _Floats: TypeAlias = NDArray[np.float64]
 Chromaticities: TypeAlias = tuple[float, ...]

@@ -6,7 +6,7 @@ from typing import Any, Final
 import cv2
 import numpy as np
 
-from core.types import Alpha
+from core.arrays import Alpha
 
 _SOFT: Final = (0.02, 0.98)
 _SIDE_PX: Final = 512

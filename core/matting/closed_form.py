@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from core.arrays import Rgb
 from core.matting import compiled
 from core.matting.guided_filter import Coefficients, Guide, LocalLinearModel, Plane, apply, box_mean
-from core.types import Rgb
 
 _RADIUS: Final = 1
 _EPSILON: Final = 1e-5

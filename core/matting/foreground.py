@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from core.arrays import Alpha, Rgb
 from core.matting.tiles import Tile, enlarge, on_each, shrink, split
-from core.types import Alpha, Precision, Rgb
+from core.types import Precision
 
 _SWEEPS: Final[Mapping[Precision, tuple[int, int, int]]] = {
     Precision.DRAFT: (4, 2, 1),

@@ -16,12 +16,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from core.arrays import Rgb
 from core.matting import closed_form
 from core.matting.guided_filter import Coefficients, Guide, Plane, apply, as_guide
 from core.matting.point_spread import PointSpread
 from core.matting.tiles import enlarge, shrink
 from core.matting.trimap import CERTAIN_BACKGROUND, CERTAIN_FOREGROUND
-from core.types import Rgb
 
 Rows: TypeAlias = NDArray[np.float32]
 """n x 22 float32: what the perceptron sees of n cells."""

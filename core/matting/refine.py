@@ -19,13 +19,14 @@ from typing import Any, Final
 import cv2
 import numpy as np
 
+from core.arrays import Alpha, Mask, Matte, Rgb
 from core.errors import UnknownForegroundError
 from core.matting import closed_form, guided_filter, point_spread, prior
 from core.matting.guided_filter import Coefficients, Guide, LocalLinearModel, Plane, as_guide
 from core.matting.point_spread import PointSpread
 from core.matting.tiles import Tile, enlarge, on_each, shrink
 from core.matting.trimap import CERTAIN_FOREGROUND, Band, find_band, find_edge
-from core.types import Alpha, Mask, Matte, Precision, Rgb
+from core.types import Precision
 
 _TILE_PX: Final = 512
 """Least side of the band's tiles; twice that at reduced scale, where a tile needs less memory."""

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from core.arrays import Mask
 from core.matting.tiles import Tile, split
-from core.types import Mask
 
 CERTAIN_FOREGROUND: Final = 0.96
 """Least value of a mask that is certainly foreground."""

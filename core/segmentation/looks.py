@@ -25,12 +25,13 @@ from typing import Final
 import cv2
 import numpy as np
 
+from core.arrays import Alpha, Mask, Rgb, Segmentation
 from core.errors import UnknownForegroundError
 from core.segmentation.quality import doubtful, overlap
 from core.segmentation.registry import CLASSICAL, Model
 from core.segmentation.segment import Prepared, conclude, confidence, predict, prepare, prepare_for, shows_subject
 from core.segmentation.sessions import Networks
-from core.types import Alpha, LookName, Mask, Precision, Rgb, Segmentation
+from core.types import LookName, Precision
 
 # Tuned on masks that u2netp made of 110 composites of bench.composites' tune half and of 9 photographs.
 # ``make bench-matting HALF=tune`` measures their effect; docs/explanation/looks.md has the alternatives.

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.types import Mask, Quality, Rgb
+from core.arrays import Mask, Rgb
+from core.types import Quality
 
 Plane: TypeAlias = NDArray[np.float32]
 

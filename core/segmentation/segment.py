@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from core.arrays import Mask, Rgb, Segmentation
 from core.errors import UnknownForegroundError
 from core.segmentation import classical
 from core.segmentation.quality import assess
 from core.segmentation.registry import CLASSICAL, Model, check_name
 from core.segmentation.sessions import Networks
-from core.types import Mask, Rgb, Segmentation
 
 _MIN_SUBJECT_SHARE: Final = 0.001
 """Smallest share of the image that counts as a subject."""

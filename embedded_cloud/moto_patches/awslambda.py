@@ -5,26 +5,30 @@ from typing import Any
 
 from moto.awslambda.models import ImageConfig, LambdaFunction
 
-from embedded_cloud.lambda_runtime import Function
 from embedded_cloud.moto_patches.around import around
 from embedded_cloud.moto_patches.host import running
+from embedded_cloud.sandbox import Function
 
 
 @around(LambdaFunction, "_invoke_lambda")
 def run_the_function(_original: Any, self: Any, event: Any = None) -> tuple[str, bool, str]:
     """AWS runs the handler in a sandbox behind the Runtime API; moto needs Docker. This runs a process as sandbox."""
-    handler = self.image_config.cmd[0] if self.package_type == "Image" else self.handler
-    function = Function(
-        name=self.function_name,
-        arn=self.function_arn,
-        handler=handler,
-        log_group=self.logs_group_name,
-        timeout_s=int(self.timeout),
-        memory_mb=int(self.memory_size),
-        environment=tuple(sorted((name, str(value)) for name, value in self.environment_vars.items())),
-    )
-    invocation = running().functions.invoke(function, event if isinstance(event, str) else json.dumps(event))
+    payload = event if isinstance(event, str) else json.dumps(event)
+    invocation = running().functions.invoke(configuration(self), payload)
     return invocation.payload, invocation.failed, invocation.log
+
+
+def configuration(function: LambdaFunction) -> Function:
+    """Return the configuration of a function that moto stores."""
+    return Function(
+        name=function.function_name,
+        arn=function.function_arn,
+        handler=function.image_config.cmd[0] if function.package_type == "Image" else function.handler,
+        log_group=function.logs_group_name,
+        timeout_s=int(function.timeout),
+        memory_mb=int(function.memory_size),
+        environment=tuple(sorted((name, str(value)) for name, value in function.environment_vars.items())),
+    )
 
 
 @around(LambdaFunction, "create_from_cloudformation_json")

@@ -61,7 +61,7 @@ class MaskPart(_Part):
     """Output of segmentation: the mask's key in the work bucket, its size in pixels, model, host, quality and looks.
 
     ``quality`` is None in executions that an earlier version started; Refine then assesses the mask. ``looks`` and
-    ``rejected_looks`` are those of :class:`core.types.Segmentation`, as is ``from_alpha``; an earlier version made one
+    ``rejected_looks`` are those of :class:`core.arrays.Segmentation`, as is ``from_alpha``; an earlier version made one
     look.
     """
 

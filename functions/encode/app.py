@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from core import pipeline
+from core.arrays import Rgb
 from core.image.backdrop import WHITE, composed
 from core.image.encode import Encoded
-from core.types import Rgb
 from functions.contracts.job import RefinedJob
 from functions.contracts.outcome import ObjectVersion
 from functions.contracts.result import (

@@ -3,17 +3,13 @@
 import itertools
 import os
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
 
 from botocore.config import Config as SdkConfig
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.segmentation.registry import Model, with_custom
-from core.segmentation.sessions import Device, Networks
-from functions.runtime import cgroup
-from functions.runtime.weights import ModelSource, open_url
 
 SDK: Final = SdkConfig(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 4})
 """Timeouts and retries of AWS calls. A call without response fails before the function times out."""
@@ -53,34 +49,3 @@ class CatalogueConfig(Config):
     def registry(self) -> dict[str, Model]:
         """Models by name, best first, custom models last."""
         return with_custom(self.pbr_custom_models)
-
-
-class SegmentationConfig(CatalogueConfig):
-    """Configuration of segmentation on all hosts.
-
-    Attributes:
-        work_bucket: bucket for masks.
-        pbr_model_dir: directories of weights, separated as in PATH. Downloads go to the last one, if it is writable.
-        pbr_model_mirror: base URL of weights, https or s3://bucket/prefix; None for rembg's releases.
-        pbr_model_timeout_s: timeout of a download, in seconds.
-        pbr_device: device of the networks.
-        pbr_sessions: number of networks to keep in memory.
-    """
-
-    work_bucket: str
-    pbr_model_dir: str
-    pbr_model_mirror: str | None = None
-    pbr_model_timeout_s: float = 120.0
-    pbr_device: Device = Device.CPU
-    pbr_sessions: Annotated[int, Field(gt=0)] = 1
-
-    def networks(self) -> Networks:
-        """Return the networks of this process, not yet loaded."""
-        source = ModelSource(
-            directories=tuple(Path(directory) for directory in self.pbr_model_dir.split(os.pathsep)),
-            mirror=self.pbr_model_mirror,
-            timeout_s=self.pbr_model_timeout_s,
-            registry=self.registry,
-            open_url=open_url,
-        )
-        return Networks(source, threads=cgroup.cpus(), device=self.pbr_device, most=self.pbr_sessions)

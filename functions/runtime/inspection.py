@@ -72,7 +72,7 @@ def function_limits() -> Limits:
 
 @dataclass(frozen=True)
 class Inspected:
-    """The facts of a picture: its ``info`` and ``warnings``, see :class:`core.types.Picture`."""
+    """The facts of a picture: its ``info`` and ``warnings``, see :class:`core.arrays.Picture`."""
 
     info: ImageInfo
     warnings: tuple[str, ...]

@@ -17,16 +17,17 @@ from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadErro
 from botocore.exceptions import ConnectionError as NoConnectionError
 
 from core.errors import SourceChangedError, SourceNotFoundError
-from core.image import decode, encode
 from core.limits import check_bytes
-from core.types import Alpha, Mask, Picture
 from functions.contracts.errors import StorageDeniedError, StorageUnavailableError
 from functions.contracts.job import StoredObject
 from functions.runtime.aws_errors import is_overload
 from functions.runtime.config import SDK
 
+# Half of the functions read no images, so methods import NumPy and the codecs when they run.
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+    from core.arrays import Alpha, Mask, Picture
 
 # Custom endpoints have no host name per bucket.
 _STYLE: Final = "path" if os.environ.get("AWS_ENDPOINT_URL") else "virtual"
@@ -106,15 +107,21 @@ class Store:
 
     def picture(self, source: StoredObject, *, at_least_px: int | None = None) -> Picture:
         """Read and decode a validated image; for ``at_least_px`` see :func:`core.image.decode.decode`."""
+        from core.image import decode
+
         file = self.fetch(source.bucket, source.key, version_id=source.version_id, etag=source.etag)
         return decode.decode(file.data, at_least_px=at_least_px)
 
     def plane(self, bucket: str, key: str) -> Alpha:
         """Read a mask or an alpha that :meth:`put_plane` wrote."""
+        from core.image import decode
+
         return decode.decode_plane(self.fetch(bucket, key).data)
 
     def put_plane(self, bucket: str, key: str, plane: Alpha | Mask) -> None:
         """Write a mask or an alpha as an 8-bit PNG."""
+        from core.image import encode
+
         self.put(bucket, key, encode.encode_plane(plane), "image/png")
 
     def put(

@@ -3,9 +3,9 @@
 from typing import Any
 
 from functions.contracts.job import Job
-from functions.runtime.config import SegmentationConfig
 from functions.runtime.handler import stage
 from functions.runtime.store import Store
+from functions.segment.config import SegmentationConfig
 from functions.segment.work import segment_job
 
 CONFIG = SegmentationConfig()

@@ -4,12 +4,12 @@ import time
 from typing import Any, Literal
 
 from core import layout
+from core.arrays import Segmentation
 from core.image.backdrop import composed
 from core.segmentation.looks import Look, complete, first
 from core.segmentation.registry import CLASSICAL
 from core.segmentation.segment import predict, sufficient_px
 from core.segmentation.sessions import Networks
-from core.types import Segmentation
 from functions.contracts.job import Job
 from functions.runtime.store import Store
 

@@ -7,7 +7,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from core.types import Alpha, Mask, Rgb
+from core.arrays import Alpha, Mask, Rgb
 
 _SUPERSAMPLING: Final = 4
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from core.arrays import Mask, Picture
 from core.errors import SourceNotFoundError
 from core.image import decode
-from core.types import Mask, Picture
 from functions.contracts.job import StoredObject
 from functions.segment.ecs.worker import Worker
 from tests.conftest import ROOT

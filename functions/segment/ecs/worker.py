@@ -22,17 +22,17 @@ import numpy as np
 from botocore.config import Config
 from pydantic import Field
 
+from core.arrays import Mask, Segmentation
 from core.errors import BackgroundRemoverError
 from core.segmentation.looks import Look, complete, follow
 from core.segmentation.registry import CLASSICAL
 from core.segmentation.segment import predict
-from core.types import Mask, Segmentation
 from functions.contracts.errors import WorkerCrashedError
 from functions.contracts.job import Job
 from functions.runtime import cgroup
-from functions.runtime.config import SegmentationConfig
 from functions.runtime.handler import logger, parse
 from functions.runtime.store import Store
+from functions.segment.config import SegmentationConfig
 from functions.segment.ecs.batches import Batches
 from functions.segment.ecs.protection import Protection
 from functions.segment.ecs.queue import JobQueue, Message

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from core.arrays import Mask
 from core.errors import BackgroundRemoverError, InvalidRequestError, UnsupportedFormatError
 from core.image import decode, png
 from core.image.backdrop import composed
@@ -24,12 +25,12 @@ from core.segmentation import looks
 from core.segmentation.registry import CLASSICAL
 from core.segmentation.segment import Prepared, predict, sufficient_px
 from core.segmentation.sessions import Networks
-from core.types import Mask, Precision
+from core.types import Precision
 from functions.contracts.job import Job
-from functions.runtime.config import SegmentationConfig
 from functions.runtime.handler import logger, parse
 from functions.runtime.inspection import Inspector
 from functions.runtime.store import Store
+from functions.segment.config import SegmentationConfig
 from functions.segment.task_tokens import TaskTokens
 from functions.segment.work import deliver, load
 

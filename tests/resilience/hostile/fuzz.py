@@ -30,6 +30,7 @@ from PIL import Image
 
 from bench.measure import peak_bytes, resident_bytes
 from core import limits
+from core.arrays import Picture
 from core.errors import PermanentError
 from core.image import exif
 from core.image.decode import decode
@@ -37,7 +38,7 @@ from core.options import Options
 from core.pipeline import remove_background
 from core.segmentation.registry import CLASSICAL
 from core.segmentation.sessions import Networks
-from core.types import Picture, Precision
+from core.types import Precision
 from functions.runtime.weights import ModelSource
 from tests.conftest import ROOT
 from tests.resilience.hostile import corpus

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.masks import Fault, mask
-from core.types import Alpha
+from core.arrays import Alpha
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,9 @@ from bench.matting import Case, cases, judge
 from bench.matting_methods import BARE, LEVELS, REMBG
 from bench.matting_report import COMPOSITES, MADE, PHOTOGRAPHS, Result, Seen
 from bench.pictures import GroundTruth
+from core.arrays import Rgb, Segmentation
 from core.segmentation.quality import assess
-from core.types import Precision, Quality, Rgb, Segmentation
+from core.types import Precision, Quality
 
 
 @pytest.fixture(scope="module")

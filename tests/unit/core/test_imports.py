@@ -15,7 +15,8 @@ import numpy as np
 from core import pipeline
 from core.matting.refine import refine
 from core.options import Options
-from core.types import ImageInfo, Picture, Precision
+from core.arrays import Picture
+from core.types import ImageInfo, Precision
 mask = np.zeros((24, 32), np.float32)
 mask[6:18, 8:24] = 1
 rgb = np.full((96, 128, 3), 90, np.uint8)

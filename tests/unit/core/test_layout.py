@@ -4,10 +4,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from core.arrays import Alpha, Rgb
 from core.errors import InvalidOptionsError
 from core.layout import Box, Layout, lay_out, region, visible
 from core.options import REGION_EXCEEDS_PICTURE, Options
-from core.types import Alpha, Rgb
 
 RED = (220, 30, 40)
 

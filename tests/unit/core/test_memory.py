@@ -7,9 +7,10 @@ import pytest
 
 from bench.measure import Case, Cost, Failure, measure
 from core import pipeline
+from core.arrays import Picture
 from core.matting import refine
 from core.options import Options
-from core.types import ImageInfo, Picture, Precision
+from core.types import ImageInfo, Precision
 
 pytestmark = [
     pytest.mark.slow,

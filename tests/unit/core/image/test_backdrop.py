@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from core.arrays import Picture
 from core.image.backdrop import composed, contrasting
-from core.types import ImageInfo, Picture
+from core.types import ImageInfo
 
 
 def square(*colors: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:

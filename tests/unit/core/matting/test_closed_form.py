@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from core.arrays import Rgb
 from core.matting.closed_form import Laplacian, MatrixFreeLaplacian, SparseLaplacian, solve, upsampling_model
 from core.matting.compiled import pymatting
 from core.matting.guided_filter import Plane, apply, as_guide
 from core.matting.tiles import shrink
-from core.types import Rgb
 from tests.fakes.scenes import fur
 
 SHAPE = (14, 17)

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.arrays import Rgb
 from core.matting.foreground import decontaminate
 from core.matting.refine import refine
-from core.types import Precision, Rgb
+from core.types import Precision
 from tests.fakes.scenes import Scene, compose, disc, garden, hair, network_mask
 
 

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from bench import masks
 from bench.masks import Fault
+from core.arrays import Alpha, Mask
 from core.errors import UnknownForegroundError
 from core.matting.refine import refine
-from core.types import Alpha, Mask, Precision
+from core.types import Precision
 from tests.fakes.scenes import (
     Scene,
     block,

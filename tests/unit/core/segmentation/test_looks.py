@@ -7,13 +7,14 @@ import cv2
 import numpy as np
 import pytest
 
+from core.arrays import Mask, Rgb, Segmentation
 from core.errors import UnknownForegroundError
 from core.segmentation import looks
 from core.segmentation.looks import Look, complete, first, follow, merge, undecided
 from core.segmentation.quality import assess
 from core.segmentation.registry import CLASSICAL, MODELS
 from core.segmentation.segment import Prepared
-from core.types import Mask, Precision, Rgb, Segmentation
+from core.types import Precision
 from tests.fakes.tiny_networks import without_weights
 
 MODEL = "u2netp"

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import pipeline
+from core.arrays import Mask, Rgb
 from core.image.decode import decode
 from core.segmentation.quality import assess, doubtful
-from core.types import Mask, Precision, Quality, Rgb
+from core.types import Precision, Quality
 from tests.conftest import disc as disc_file
 from tests.fakes.scenes import Scene, block, brown, compose, disc, foliage, fur, garden, network_mask
 

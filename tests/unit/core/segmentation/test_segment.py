@@ -9,12 +9,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from core.arrays import Mask, Rgb
 from core.errors import InvalidOptionsError, UnknownForegroundError
 from core.image.decode import decode
 from core.segmentation.registry import CLASSICAL, MODELS
 from core.segmentation.segment import segment, sufficient_px
 from core.segmentation.sessions import Networks
-from core.types import Mask, Rgb
 from tests.conftest import file_of
 from tests.fakes.tiny_networks import Directory, without_weights
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from functions.runtime.config import SegmentationConfig
 from functions.runtime.download import DownloadError, TransientDownloadError, UnreachableError
 from functions.runtime.weights import bucket_and_key, open_url
+from functions.segment.config import SegmentationConfig
 
 CONTENT = b"weights" * 300_000
 

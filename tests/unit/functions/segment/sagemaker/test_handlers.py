@@ -14,6 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 from PIL import Image
 
+from core.arrays import Mask, Picture
 from core.errors import (
     CorruptImageError,
     DecodingLimitError,
@@ -26,7 +27,6 @@ from core.image import decode
 from core.segmentation.registry import BUNDLED, CLASSICAL, MODELS
 from core.segmentation.segment import segment
 from core.segmentation.sessions import Networks
-from core.types import Mask, Picture
 from functions.contracts.job import Job, StoredObject
 from functions.runtime.inspection import Inspector, Limits
 from functions.runtime.weights import ModelSource

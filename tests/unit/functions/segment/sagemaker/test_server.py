@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from starlette.applications import Starlette
 
+from core.arrays import Picture
 from core.errors import UnknownForegroundError
 from core.limits import MAX_BYTES
 from core.segmentation.registry import BUNDLED, CLASSICAL, MODELS
 from core.segmentation.sessions import Networks
-from core.types import Picture
 from functions.contracts.errors import StorageUnavailableError
 from functions.runtime.weights import ModelSource
 from functions.segment.sagemaker.handlers import Segmenter

@@ -1,0 +1,222 @@
+"""A sandbox: one process of a Lambda function (awslambdaric), which talks to a Runtime API of its own."""
+
+import json
+import queue
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from embedded_cloud.faults import FaultEffect, InvocationFault
+from embedded_cloud.processes import Log, ModuleProcess, exit_reason
+
+INIT_S = 10.0  # Lambda's limit of the init phase; a longer init counts against the timeout
+
+
+@dataclass(frozen=True)
+class Function:
+    """Configuration of a function."""
+
+    name: str
+    arn: str
+    handler: str
+    log_group: str
+    timeout_s: int
+    memory_mb: int
+    environment: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """Result of a call: JSON payload (an error object if ``failed``) and the lines logged during the call."""
+
+    payload: str
+    failed: bool
+    log: str
+
+
+class Sandbox:
+    """A process of a function with its own Runtime API and temporary folder. Handles one call at a time.
+
+    Attributes:
+        function: the function that it runs.
+        usable: whether it can handle another call.
+        used_at: time of its start or of the end of its last call, monotonic seconds.
+    """
+
+    def __init__(self, function: Function, base: Mapping[str, str], code: Path, log: Log) -> None:
+        self.function = function
+        self.usable = True
+        self.used_at = time.monotonic()
+        self._log, self._lines = log, list[str]()
+        self._api = _RuntimeApi(function.arn)
+        self._tmp = tempfile.mkdtemp(prefix=f"{function.name}-")
+        environment = {
+            **base,
+            "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._api.server_port}",
+            "AWS_LAMBDA_FUNCTION_NAME": function.name,
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_mb),
+            "AWS_LAMBDA_LOG_GROUP_NAME": function.log_group,
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "LAMBDA_TASK_ROOT": str(code),
+            "_HANDLER": function.handler,
+            "TMPDIR": self._tmp,
+            **dict(function.environment),
+        }
+        self._child = ModuleProcess(
+            ["awslambdaric", function.handler], environment, code, self._record, self._api.exited
+        )
+
+    def _record(self, line: str) -> None:
+        self._lines.append(line)
+        self._log(line)
+
+    @property
+    def group(self) -> int:
+        """Process group of the process and its children."""
+        return self._child.group
+
+    def wait_until_ready(self) -> None:
+        """Wait until the function's init phase has succeeded or failed."""
+        self._api.ready.wait(INIT_S + self.function.timeout_s)
+
+    def invoke(self, payload: str, fault: InvocationFault | None) -> Invocation:
+        """Call the function and return its result.
+
+        Args:
+            payload: event as JSON.
+            fault: fault to inject; None for none.
+        """
+        self._lines = []
+        request_id, timeout_s = str(uuid.uuid4()), self.function.timeout_s
+        self._api.taken.clear()
+        waited_from = time.monotonic()
+        self.wait_until_ready()
+        init_s = time.monotonic() - waited_from
+        self._record(f"START RequestId: {request_id} Version: $LATEST")
+        started = time.monotonic()
+        self._api.events.put((request_id, time.time() + timeout_s, payload.encode()))
+        left_s = max(0.0, timeout_s - max(0.0, init_s - INIT_S))
+        try:
+            answer, failed = self._killed(fault, left_s) if fault else self._api.outcomes.get(timeout=left_s)
+        except queue.Empty:
+            message = f"Error: Task timed out after {timeout_s}.00 seconds"
+            answer, failed, self.usable = error_json("Sandbox.Timedout", request_id, message), True, False
+        if isinstance(answer, int):
+            message = f"Error: Runtime exited with error: {exit_reason(answer)}"
+            answer, self.usable = error_json("Runtime.ExitError", request_id, message), False
+        self._record(f"END RequestId: {request_id}")
+        duration_ms = 1000 * (time.monotonic() - started)
+        self._record(
+            f"REPORT RequestId: {request_id} Duration: {duration_ms:.2f} ms Memory Size: {self.function.memory_mb} MB"
+        )
+        self.usable = self.usable and not self._api.broken
+        self.used_at = time.monotonic()
+        return Invocation(answer, failed, "\n".join(self._lines))
+
+    def _killed(self, fault: InvocationFault, left_s: float) -> tuple[int, bool]:
+        """Kill the process before or after its work, and return its exit status."""
+        if fault.after_work:
+            self._api.outcomes.get(timeout=left_s)
+        else:
+            self._api.taken.wait(left_s)
+        self._child.stop()
+        if fault.effect is FaultEffect.TIMEOUT:
+            raise queue.Empty
+        return -signal.SIGKILL, True
+
+    def close(self) -> None:
+        """Kill the process and delete its temporary folder."""
+        self._child.stop()
+        self._api.close()
+        shutil.rmtree(self._tmp, ignore_errors=True)
+
+
+def error_json(name: str, request_id: str, message: str) -> str:
+    """Return an error of Lambda itself, as a function's error payload."""
+    return json.dumps({"errorType": name, "errorMessage": f"RequestId: {request_id} {message}"})
+
+
+class _RuntimeApi(ThreadingHTTPServer):
+    """Lambda's Runtime API (2018-06-01) for one sandbox."""
+
+    daemon_threads = True
+
+    def __init__(self, function_arn: str) -> None:
+        super().__init__(("127.0.0.1", 0), _RuntimeApiHandler)
+        self.function_arn = function_arn
+        self.ready = threading.Event()  # init has succeeded or failed
+        self.taken = threading.Event()  # the function has received its event, or has exited
+        self.broken = False  # init failed; the process is about to exit
+        self.events: queue.Queue[tuple[str, float, bytes] | None] = queue.Queue()
+        self.outcomes: queue.Queue[tuple[str | int, bool]] = queue.Queue()  # (JSON or exit status, failed)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Ignore connection errors: the process may have been killed while it was sending."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+    def exited(self, status: int) -> None:
+        self.outcomes.put((status, True))
+        self.ready.set()
+        self.taken.set()
+
+    def close(self) -> None:
+        self.events.put(None)
+        self.shutdown()
+        self.server_close()
+
+
+class _RuntimeApiHandler(BaseHTTPRequestHandler):
+    # Each response is sent in one segment. Otherwise Nagle's algorithm and delayed ACKs cost 40 ms per call.
+    protocol_version = "HTTP/1.1"
+    wbufsize = 65536
+    disable_nagle_algorithm = True
+    server: _RuntimeApi
+
+    def do_GET(self) -> None:
+        self.server.ready.set()
+        event = self.server.events.get()
+        if event is None:
+            self.close_connection = True
+            return
+        request_id, deadline, body = event
+        root = f"1-{int(time.time()):08x}-{request_id.replace('-', '')[:24]}"
+        self._answer(
+            200,
+            body,
+            {
+                "Lambda-Runtime-Aws-Request-Id": request_id,
+                "Lambda-Runtime-Invoked-Function-Arn": self.server.function_arn,
+                "Lambda-Runtime-Deadline-Ms": str(int(deadline * 1000)),
+                "Lambda-Runtime-Trace-Id": f"Root={root};Sampled=0",
+            },
+        )
+        self.server.taken.set()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self.server.broken = self.path.endswith("/init/error")
+        self.server.outcomes.put((body, not self.path.endswith("/response")))
+        self.server.ready.set()
+        self._answer(202, b"{}", {})
+
+    def _answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Type": "application/json", "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+        self.wfile.flush()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
