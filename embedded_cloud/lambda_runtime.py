@@ -107,6 +107,11 @@ class LambdaRuntime:
             self._put_back(sandbox)
             return invocation
 
+    def processes(self) -> list[int]:
+        """Return the process IDs of the sandboxes."""
+        with self._changed:
+            return [sandbox.group for sandbox in self._sandboxes]
+
     def close(self) -> None:
         """End every sandbox and refuse further calls."""
         self._closed.set()
