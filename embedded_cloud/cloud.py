@@ -153,7 +153,7 @@ class EmbeddedCloud:
             service.kill()
 
     def close(self) -> None:
-        """Stop every process and server. Workers drain within their stop timeout."""
+        """End every process and server, and with them all that the cloud stores."""
         from embedded_cloud.moto_patches import host, stepfunctions
 
         stepfunctions.stop_every_execution()

@@ -75,13 +75,13 @@ class Host:
         return not self._closed.wait(seconds * self.retry_pace)
 
     def close(self) -> None:
-        """Stop every process: first workers, which drain, then the endpoints and functions that they may call."""
+        """End every process: first workers, then the endpoints and functions that they may call."""
         self._closed.set()
         for api, server in self.apis:
             server.close()
             api.close()
         for service in self.services.values():
-            service.scale(0)
+            service.close()
         for endpoint in self.endpoints.values():
             endpoint.close()
         self.functions.close()
