@@ -1,68 +1,50 @@
 """Process many images in parallel. The failure of one does not stop the others."""
 
-import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from client.history import StageEvent
 from client.jobs import JobClient, Result
+from client.outputs import Destination, ImageFile, SavedResult
 from core.errors import BackgroundRemoverError
-from functions.contracts.object_keys import sidecar_key
 
 _THREADS: Final = 8
 
-STDIN: Final = Path("-")
-
 
 @dataclass(frozen=True)
-class ImageFile:
-    """An image file, or standard input."""
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """File name for messages and for the object key."""
-        return "stdin" if self.path == STDIN else self.path.name
-
-    def read(self) -> bytes:
-        """Return the content of the file."""
-        return sys.stdin.buffer.read() if self.path == STDIN else self.path.read_bytes()
-
-
-@dataclass(frozen=True)
-class SavedResult:
-    """A result on disk.
+class Outcome:
+    """How the processing of an image ended: with a result or an error.
 
     Attributes:
-        path: file of the result; the sidecar has the same name and ``.json`` at its end.
-        sidecar: content of the sidecar.
+        label: name for messages.
+        input: path of the image as it was given; ``-`` is standard input.
         seconds: time from the upload to the file.
+        execution: name of the execution; None if none was started.
+        saved: the result; None if the image failed.
+        error: why the image failed; None if it has a result.
     """
 
-    path: Path
-    sidecar: Mapping[str, Any]
+    label: str
+    input: str
     seconds: float
+    execution: str | None
+    saved: SavedResult | None = None
+    error: Exception | None = None
 
 
 class ProgressListener(Protocol):
     """Receives progress events, from several threads."""
 
-    def stage(self, name: str, event: StageEvent) -> None:
+    def stage(self, label: str, event: StageEvent) -> None:
         """Handle a stage event of an image."""
 
-    def saved(self, name: str, result: SavedResult) -> None:
-        """Handle the result of an image."""
-
-    def failed(self, name: str, error: Exception) -> None:
-        """Handle the failure of an image."""
+    def ended(self, outcome: Outcome) -> None:
+        """Handle the result or the failure of an image."""
 
 
 def process(
@@ -82,74 +64,50 @@ def process(
         OSError: if the file cannot be read.
     """
     execution_arn = jobs.execution_of(jobs.upload(image.name, image.read(), options))
-    for event in jobs.follow(execution_arn, timeout_s=timeout_s):
-        listener.stage(image.name, event)
-    return jobs.result(execution_arn)
+    return _wait(jobs, execution_arn, image.label, listener, timeout_s)
 
 
 def process_all(
     jobs: JobClient,
     images: Sequence[ImageFile],
     options: Mapping[str, Any],
-    out: Path,
+    destination: Destination,
     listener: ProgressListener,
     timeout_s: float,
-) -> list[SavedResult]:
+) -> list[Outcome]:
     """Process images in parallel, and write each result and its sidecar as soon as it is available.
 
     Args:
         jobs: client of the stack.
         images: images to process.
         options: options for all images.
-        out: directory for the results.
-        listener: receives the stage events, results and failures.
+        destination: where the results are written.
+        listener: receives the stage events and outcomes.
         timeout_s: time limit of each execution, seconds.
-
-    Returns:
-        The results; images that failed have none.
     """
 
-    def one(image: ImageFile, name: str) -> SavedResult | None:
-        started = time.monotonic()
+    def one(image: ImageFile, name: str) -> Outcome:
+        started_at = time.monotonic()
+        execution_arn: str | None = None
+        saved: SavedResult | None = None
+        failure: Exception | None = None
         try:
-            result = process(jobs, image, options, listener, timeout_s)
-            path, _ = save(result, out, name)
+            execution_arn = jobs.execution_of(jobs.upload(image.name, image.read(), options))
+            saved = destination.save(_wait(jobs, execution_arn, image.label, listener, timeout_s), name)
         except (BackgroundRemoverError, BotoCoreError, ClientError, OSError) as error:
-            listener.failed(image.name, error)
-            return None
-        saved = SavedResult(path, result.sidecar, time.monotonic() - started)
-        listener.saved(image.name, saved)
-        return saved
+            failure = error
+        execution = execution_arn and execution_arn.rpartition(":")[2]
+        seconds = time.monotonic() - started_at
+        outcome = Outcome(image.label, str(image.path), seconds, execution, saved, failure)
+        listener.ended(outcome)
+        return outcome
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        return [saved for saved in pool.map(one, images, _names(images, out)) if saved]
+        return list(pool.map(one, images, destination.names(images)))
 
 
-def save(result: Result, out: Path, name: str) -> tuple[Path, Path]:
-    """Write a result and its sidecar to a directory, and return their paths, e.g. ``a.jpg.png`` and ``a.jpg.png.json``.
-
-    Args:
-        result: the result.
-        out: the directory.
-        name: file name of the image.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / (name + Path(result.sidecar["result"]["key"]).suffix)
-    sidecar_path = Path(sidecar_key(str(path)))
-    path.write_bytes(result.data)
-    sidecar_path.write_text(json.dumps(result.sidecar, indent=2) + "\n")
-    return path, sidecar_path
-
-
-def _names(images: Sequence[ImageFile], out: Path) -> list[str]:
-    """Return unique names of the images. No result that is named after them overwrites an input."""
-    taken = {image.path.stem for image in images if image.path.resolve().parent == out.resolve()}
-    names = []
-    for image in images:
-        original = Path(image.name)
-        name, number = original.name, 2
-        while name in taken:
-            name, number = f"{original.stem}-{number}{original.suffix}", number + 1
-        taken.add(name)
-        names.append(name)
-    return names
+def _wait(jobs: JobClient, execution_arn: str, label: str, listener: ProgressListener, timeout_s: float) -> Result:
+    """Report the stages of an execution until it ends, and return its result."""
+    for event in jobs.follow(execution_arn, timeout_s=timeout_s):
+        listener.stage(label, event)
+    return jobs.result(execution_arn)

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from client import local_cloud
-from client.batch import ImageFile, process, save
+from client.batch import process
 from client.commands.console import OUT
 from client.commands.history import events_table
 from client.commands.progress import PlainProgress, result_summary, result_warnings
@@ -17,6 +17,7 @@ from client.compare import before_and_after
 from client.errors import UsageError
 from client.history import events_of
 from client.jobs import JobClient, Result
+from client.outputs import Destination, ImageFile
 from client.stack import Stack
 from core.options import Host
 from embedded_cloud.cloud import EmbeddedCloud
@@ -35,15 +36,14 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory for the results.")] = Path("out"),
 ) -> None:
     """Process one photo on a temporary embedded cloud, and show each step."""
-    photo = ImageFile(image or _sample_photo())
+    [photo] = ImageFile.of([image or _sample_photo()])
     if not photo.path.is_file():
         raise UsageError(
             "The file does not exist", field="IMAGE", value=str(photo.path), remedy="Pass the path of a photo."
         )
     result, history, seconds = _process(photo)
-    path, sidecar_path = save(result, out, photo.name)
-    comparison = path.with_stem(f"{path.stem}-before-after")
-    before_and_after(photo.read(), result.data, comparison)
+    saved = Destination(out, is_file=False).save(result, photo.name)
+    before_and_after(photo.read(), result.data, saved.comparison_path)
 
     OUT.print("\nHistory of the execution", style="bold")
     OUT.print(events_table(history), soft_wrap=False)
@@ -52,7 +52,11 @@ def demo(
     for warning in result_warnings(result.sidecar):
         OUT.print(f"warning: {warning}", style="yellow")
     OUT.print(f"\n{', '.join(result_summary(result.sidecar))}; {seconds:.1f} s from upload to result")
-    for label, file in (("Result", path), ("Sidecar", sidecar_path), ("Before and after", comparison)):
+    for label, file in (
+        ("Result", saved.path),
+        ("Sidecar", saved.sidecar_path),
+        ("Before and after", saved.comparison_path),
+    ):
         OUT.print(f"{label + ':':<17} {file}")
 
 

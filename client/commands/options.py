@@ -16,8 +16,22 @@ Region = Annotated[
     str | None,
     typer.Option("--region", envvar="AWS_REGION", help="AWS region of the stack.", show_default="AWS configuration"),
 ]
+Out = Annotated[
+    str | None,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="PATH",
+        help="Directory for the results, or file of the only result, e.g. cutout.png: its extension sets the format. "
+        "- is standard output.",
+        show_default="out/",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, without doing it.")]
+
+DEFAULT_OUT: Final = "out/"
+"""Value of ``Out`` if it is not given."""
 
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
 

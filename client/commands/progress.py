@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from client.batch import SavedResult
+from client.batch import Outcome
 from client.commands.console import error_text
 from client.history import StageEvent
 
@@ -34,20 +34,9 @@ class PlainProgress:
         if event.kind != "started":
             self._console.print(Text.assemble((f"{name}  ", "dim"), _stage_text(event)))
 
-    def saved(self, name: str, result: SavedResult) -> None:
-        """Print the path of a result, its summary and its warnings."""
-        summary = ", ".join(result_summary(result.sidecar))
-        self._console.print(
-            Text.assemble(
-                ("done    ", "green"), f"{name} -> {result.path}  ", (f"{summary}, {result.seconds:.1f} s", "dim")
-            )
-        )
-        for warning in result_warnings(result.sidecar):
-            self._console.print(Text.assemble(("        warning  ", "yellow"), warning))
-
-    def failed(self, name: str, error: Exception) -> None:
-        """Print the error of an image."""
-        self._console.print(Text.assemble(("failed  ", "red"), f"{name}  {error_text(error)}"))
+    def ended(self, outcome: Outcome) -> None:
+        """Print the result of an image with its warnings, or its error."""
+        self._console.print(_outcome_text(outcome))
 
 
 class LiveProgress(PlainProgress):
@@ -66,15 +55,10 @@ class LiveProgress(PlainProgress):
         if event.kind in ("retried", "failed"):
             super().stage(name, event)
 
-    def saved(self, name: str, result: SavedResult) -> None:
-        """Replace the live line of an image by its result."""
-        self._remove(name)
-        super().saved(name, result)
-
-    def failed(self, name: str, error: Exception) -> None:
-        """Replace the live line of an image by its error."""
-        self._remove(name)
-        super().failed(name, error)
+    def ended(self, outcome: Outcome) -> None:
+        """Replace the live line of an image by its result or its error."""
+        self._remove(outcome.label)
+        super().ended(outcome)
 
     def _remove(self, name: str) -> None:
         if name in self._tasks:
@@ -142,6 +126,19 @@ def progress(console: Console) -> tuple[AbstractContextManager[object], PlainPro
     columns = SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[stage]}"), TimeElapsedColumn()
     live = Progress(*columns, console=console, transient=True)
     return live, LiveProgress(live)
+
+
+def _outcome_text(outcome: Outcome) -> Text:
+    if outcome.error or not outcome.saved:
+        return Text.assemble(("failed  ", "red"), f"{outcome.label}  {error_text(outcome.error or RuntimeError())}")
+    saved = outcome.saved
+    summary = ", ".join(result_summary(saved.sidecar))
+    text = Text.assemble(
+        ("done    ", "green"), f"{outcome.label} -> {saved.path}  ", (f"{summary}, {outcome.seconds:.1f} s", "dim")
+    )
+    for warning in result_warnings(saved.sidecar):
+        text.append_text(Text.assemble(("\n        warning  ", "yellow"), warning))
+    return text
 
 
 def _stage_text(event: StageEvent) -> Text:

@@ -3,10 +3,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from client.batch import ImageFile, SavedResult, process_all
+from client.batch import Outcome, process_all
 from client.errors import JobTimeoutError
 from client.history import StageEvent
 from client.jobs import Result, Upload
+from client.outputs import Destination, ImageFile
 from tests.fakes.stack_in_memory import NOW
 
 
@@ -36,66 +37,75 @@ class Pipeline:
 class Listener:
     def __init__(self) -> None:
         self.stages: list[str] = []
-        self.done: list[str] = []
-        self.errors: dict[str, Exception] = {}
+        self.ends: list[str] = []
 
-    def stage(self, name: str, event: StageEvent) -> None:
-        self.stages.append(name)
+    def stage(self, label: str, event: StageEvent) -> None:
+        self.stages.append(label)
 
-    def saved(self, name: str, result: SavedResult) -> None:
-        self.done.append(name)
-
-    def failed(self, name: str, error: Exception) -> None:
-        self.errors[name] = error
+    def ended(self, outcome: Outcome) -> None:
+        self.ends.append(outcome.label)
 
 
-def files(folder: Path, *names: str) -> list[ImageFile]:
-    images = []
+def files(folder: Path, *names: str) -> list[Path]:
+    """Write a file for each name, the first one of 1 byte, the second of 2 bytes, and so on."""
     for number, name in enumerate(names):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x" * (number + 1))
-        images.append(ImageFile(path))
-    return images
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x" * (number + 1))
+    return [folder / name for name in names]
 
 
-def run(images: list[ImageFile], out: Path) -> tuple[list[SavedResult], Listener]:
+def run(paths: list[Path], out: Path) -> tuple[list[Outcome], Listener]:
     heard = Listener()
-    return process_all(Pipeline(), images, {}, out, heard, 1.0), heard
+    return process_all(Pipeline(), ImageFile.of(paths), {}, Destination.parse(f"{out}/"), heard, 1.0), heard
+
+
+def written(outcomes: list[Outcome]) -> list[Path]:
+    return [outcome.saved.path for outcome in outcomes if outcome.saved]
 
 
 def test_results_and_sidecars_are_named_after_the_images(tmp_path: Path) -> None:
-    saved, heard = run(files(tmp_path, "a.jpg", "b.png"), tmp_path / "out")
-    assert [result.path for result in saved] == [tmp_path / "out/a.jpg.webp", tmp_path / "out/b.png.webp"]
+    ended, heard = run(files(tmp_path, "a.jpg", "b.png"), tmp_path / "out")
+    assert written(ended) == [tmp_path / "out/a.jpg.webp", tmp_path / "out/b.png.webp"]
     assert (tmp_path / "out/a.jpg.webp").read_bytes() == b"x"
     assert json.loads((tmp_path / "out/b.png.webp.json").read_text()) == {"result": {"key": "results/x.webp"}}
-    assert sorted(heard.done) == sorted(heard.stages) == ["a.jpg", "b.png"]
+    assert sorted(heard.ends) == sorted(heard.stages) == ["a.jpg", "b.png"]
 
 
 def test_a_failed_image_does_not_stop_the_others(tmp_path: Path) -> None:
-    images = [*files(tmp_path, "broken.jpg", "b.png"), ImageFile(tmp_path / "missing.jpg")]
-    saved, heard = run(images, tmp_path / "out")
-    assert [result.path.name for result in saved] == ["b.png.webp"]
-    assert isinstance(heard.errors["broken.jpg"], JobTimeoutError)
-    assert isinstance(heard.errors["missing.jpg"], FileNotFoundError)
+    ended, heard = run([*files(tmp_path, "broken.jpg", "b.png"), tmp_path / "missing.jpg"], tmp_path / "out")
+    assert [path.name for path in written(ended)] == ["b.png.webp"]
+    assert [type(outcome.error) for outcome in ended] == [JobTimeoutError, type(None), FileNotFoundError]
+    assert sorted(heard.ends) == ["b.png", "broken.jpg", "missing.jpg"]
+
+
+def test_an_outcome_names_the_execution_even_if_it_failed(tmp_path: Path) -> None:
+    ended, _ = run([*files(tmp_path, "broken.jpg", "b.png"), tmp_path / "missing.jpg"], tmp_path / "out")
+    assert [outcome.execution for outcome in ended] == ["broken.jpg1", "b.png2", None]
 
 
 def test_images_with_the_same_name_have_separate_results(tmp_path: Path) -> None:
-    saved, _ = run(files(tmp_path, "x/a.jpg", "y/a.jpg", "a.png"), tmp_path / "out")
-    assert [result.path.name for result in saved] == ["a.jpg.webp", "a-2.jpg.webp", "a.png.webp"]
-    assert [result.path.read_bytes() for result in saved] == [b"x", b"xx", b"xxx"]
+    ended, _ = run(files(tmp_path, "x/a.jpg", "y/a.jpg", "a.png"), tmp_path / "out")
+    assert [outcome.label for outcome in ended] == ["x/a.jpg", "y/a.jpg", "a.png"]
+    assert [path.name for path in written(ended)] == ["x-a.jpg.webp", "y-a.jpg.webp", "a.png.webp"]
+    assert [path.read_bytes() for path in written(ended)] == [b"x", b"xx", b"xxx"]
 
 
 def test_later_runs_keep_the_results_of_other_sources(tmp_path: Path) -> None:
     images = files(tmp_path, "a.jpg", "a.png")
     for image in images:
         run([image], tmp_path / "out")
-    written = [f"{image.name}.webp{end}" for image in images for end in ("", ".json")]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == written
+    expected = [f"{image.name}.webp{end}" for image in images for end in ("", ".json")]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == expected
 
 
 def test_results_never_overwrite_inputs(tmp_path: Path) -> None:
     images = files(tmp_path, "a.jpg", "a.jpg.webp")
-    saved, _ = run(images, tmp_path)
-    assert [result.path.name for result in saved] == ["a-2.jpg.webp", "a.jpg.webp.webp"]
-    assert images[1].path.read_bytes() == b"xx"
+    ended, _ = run(images, tmp_path)
+    assert [path.name for path in written(ended)] == ["a-2.jpg.webp", "a.jpg.webp.webp"]
+    assert images[1].read_bytes() == b"xx"
+
+
+def test_a_file_has_exactly_its_name(tmp_path: Path) -> None:
+    destination = Destination.parse(str(tmp_path / "new/cut.webp"))
+    process_all(Pipeline(), ImageFile.of(files(tmp_path, "a.jpg")), {}, destination, Listener(), 1.0)
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["cut.webp", "cut.webp.json"]
