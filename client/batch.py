@@ -3,14 +3,17 @@
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Lock
 from typing import Any, Final, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from client.errors import JobFailedError
 from client.history import StageEvent
 from client.jobs import JobClient, Result
-from client.outputs import Destination, ImageFile, SavedResult
+from client.outputs import Destination, ImageFile, SavedResult, write
 from core.errors import BackgroundRemoverError
 
 _THREADS: Final = 8
@@ -27,6 +30,7 @@ class Outcome:
         execution: name of the execution; None if none was started.
         saved: the result; None if the image failed.
         error: why the image failed; None if it has a result.
+        comparison: side-by-side comparison of image and result; None if none was requested.
     """
 
     label: str
@@ -35,6 +39,26 @@ class Outcome:
     execution: str | None
     saved: SavedResult | None = None
     error: Exception | None = None
+    comparison: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the outcome as ``--json`` prints it; docs/reference/result.md describes the fields."""
+        sidecar = self.saved.sidecar if self.saved else None
+        return {
+            "input": self.input,
+            "status": "done" if self.saved else "failed",
+            "result": str(self.saved.path) if self.saved else None,
+            "sidecar": str(self.saved.sidecar_path) if self.saved else None,
+            "comparison": str(self.comparison) if self.comparison else None,
+            "seconds": round(self.seconds, 3),
+            "execution": self.execution,
+            "cached": sidecar["cache"]["hit"] if sidecar else None,
+            "quality": sidecar["quality"]["score"] if sidecar else None,
+            "review": sidecar["quality"]["review"] if sidecar else None,
+            "reasons": sidecar["quality"]["reasons"] if sidecar else [],
+            "warnings": sidecar["warnings"] if sidecar else [],
+            "error": _facts(self.error) if self.error else None,
+        }
 
 
 class ProgressListener(Protocol):
@@ -74,6 +98,8 @@ def process_all(
     destination: Destination,
     listener: ProgressListener,
     timeout_s: float,
+    *,
+    compare: bool = False,
 ) -> list[Outcome]:
     """Process images in parallel, and write each result and its sidecar as soon as it is available.
 
@@ -84,26 +110,57 @@ def process_all(
         destination: where the results are written.
         listener: receives the stage events and outcomes.
         timeout_s: time limit of each execution, seconds.
+        compare: also write a side-by-side comparison of each image and its result.
     """
+    comparing = Lock()  # a comparison needs several times the memory of its image
 
     def one(image: ImageFile, name: str) -> Outcome:
         started_at = time.monotonic()
         execution_arn: str | None = None
         saved: SavedResult | None = None
         failure: Exception | None = None
+        comparison: Path | None = None
         try:
-            execution_arn = jobs.execution_of(jobs.upload(image.name, image.read(), options))
-            saved = destination.save(_wait(jobs, execution_arn, image.label, listener, timeout_s), name)
+            data = image.read()
+            execution_arn = jobs.execution_of(jobs.upload(image.name, data, options))
+            result = _wait(jobs, execution_arn, image.label, listener, timeout_s)
+            saved = destination.save(result, name)
+            if compare:
+                with comparing:
+                    comparison = _compare(data, result, saved)
         except (BackgroundRemoverError, BotoCoreError, ClientError, OSError) as error:
             failure = error
         execution = execution_arn and execution_arn.rpartition(":")[2]
         seconds = time.monotonic() - started_at
-        outcome = Outcome(image.label, str(image.path), seconds, execution, saved, failure)
+        outcome = Outcome(image.label, str(image.path), seconds, execution, saved, failure, comparison)
         listener.ended(outcome)
         return outcome
 
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(one, images, destination.names(images)))
+
+
+def _compare(data: bytes, result: Result, saved: SavedResult) -> Path:
+    """Write the side-by-side comparison of an image and its result, and return its path."""
+    from client.compare import before_and_after  # numpy and Pillow
+
+    write({saved.comparison_path: before_and_after(data, result.data)})
+    return saved.comparison_path
+
+
+def _facts(error: Exception) -> dict[str, Any]:
+    """Return stage, error, message, field, value and remedy of an error; what it does not have is null."""
+    if isinstance(error, JobFailedError):
+        report = asdict(error.report)
+        del report["key"]
+        return report | {"stage": error.report.stage or None}
+    facts = {"stage": None, "error": type(error).__name__, "message": str(error)}
+    facts |= {"field": None, "value": None, "remedy": None}
+    if isinstance(error, BackgroundRemoverError):
+        return facts | error.facts()
+    if isinstance(error, OSError) and error.filename is not None:
+        return facts | {"message": error.strerror, "value": str(error.filename)}
+    return facts
 
 
 def _wait(jobs: JobClient, execution_arn: str, label: str, listener: ProgressListener, timeout_s: float) -> Result:

@@ -179,7 +179,7 @@ class Destination:
         extension = Path(result.sidecar["result"]["key"]).suffix
         path = self.path if self.is_file else self.path / (name + extension)
         sidecar_path = Path(sidecar_key(str(path)))
-        _write({path: result.data, sidecar_path: (json.dumps(result.sidecar, indent=2) + "\n").encode()})
+        write({path: result.data, sidecar_path: (json.dumps(result.sidecar, indent=2) + "\n").encode()})
         return SavedResult(path, sidecar_path, result.sidecar)
 
     def _error(self, message: str, remedy: str) -> UsageError:
@@ -194,13 +194,7 @@ def labels(paths: Sequence[Path]) -> list[str]:
     return [_printable(str(Path(*end))) for end in ends]
 
 
-def remove_partial_files() -> None:
-    """Remove the files that other threads are writing, before the process exits."""
-    for path in list(_partial):
-        path.unlink(missing_ok=True)
-
-
-def _write(files: Mapping[Path, bytes]) -> None:
+def write(files: Mapping[Path, bytes]) -> None:
     """Write files so that each one has its whole content as soon as it has its name."""
     written = {}
     try:
@@ -216,6 +210,12 @@ def _write(files: Mapping[Path, bytes]) -> None:
         for temporary in written.values():
             temporary.unlink(missing_ok=True)
             _partial.discard(temporary)
+
+
+def remove_partial_files() -> None:
+    """Remove the files that other threads are writing, before the process exits."""
+    for path in list(_partial):
+        path.unlink(missing_ok=True)
 
 
 def _absolute(path: Path) -> Path:

@@ -1,5 +1,7 @@
 """Consoles of the commands, and how they print errors and warnings."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Final
 
@@ -26,12 +28,25 @@ OUT: Final = console()
 """Standard output: what the user asked for."""
 
 ERR: Final = console(stderr=True)
-"""Standard error: progress, warnings and errors."""
+"""Standard error: progress and warnings; silent with --quiet."""
+
+ERRORS: Final = console(stderr=True)
+"""Standard error: errors, with --quiet, too."""
+
+
+@contextmanager
+def silenced(*, quiet: bool) -> Iterator[None]:
+    """Print only errors if ``quiet`` is set."""
+    ERR.quiet = quiet
+    try:
+        yield
+    finally:
+        ERR.quiet = False
 
 
 def print_error(error: Exception) -> None:
     """Print an error in one line."""
-    ERR.print(f"error: {error_text(error)}", style="red")
+    ERRORS.print(f"error: {error_text(error)}", style="red")
 
 
 def print_warning(text: str) -> None:

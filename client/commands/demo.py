@@ -11,13 +11,13 @@ from client import local_cloud
 from client.batch import process
 from client.commands.console import OUT
 from client.commands.history import events_table
-from client.commands.progress import PlainProgress, result_summary, result_warnings
+from client.commands.progress import PlainProgress, print_outcome, result_summary, result_warnings
 from client.commands.up import choose_model, stack_parameters
 from client.compare import before_and_after
 from client.errors import UsageError
 from client.history import events_of
 from client.jobs import JobClient, Result
-from client.outputs import Destination, ImageFile
+from client.outputs import Destination, ImageFile, write
 from client.stack import Stack
 from core.options import Host
 from embedded_cloud.cloud import EmbeddedCloud
@@ -43,7 +43,7 @@ def demo(
         )
     result, history, seconds = _process(photo)
     saved = Destination(out, is_file=False).save(result, photo.name)
-    before_and_after(photo.read(), result.data, saved.comparison_path)
+    write({saved.comparison_path: before_and_after(photo.read(), result.data)})
 
     OUT.print("\nHistory of the execution", style="bold")
     OUT.print(events_table(history), soft_wrap=False)
@@ -73,7 +73,9 @@ def _process(photo: ImageFile) -> tuple[Result, list[Row], float]:
         OUT.print(f"Cloud: template.yaml deployed at {cloud.endpoint_url} in {time.monotonic() - started:.1f} s")
         stack = Stack.connect(cloud.stack_name, region=cloud.region, endpoint_url=cloud.endpoint_url)
         started = time.monotonic()
-        result = process(JobClient(stack), photo, {}, PlainProgress(OUT), _TIMEOUT_S)
+        result = process(
+            JobClient(stack), photo, {}, PlainProgress(print_outcome, verbose=True, console=OUT), _TIMEOUT_S
+        )
         seconds = time.monotonic() - started
         return result, rows(events_of(stack, result.sidecar["execution"]["id"], with_data=False)), seconds
 

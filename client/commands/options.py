@@ -27,6 +27,12 @@ Out = Annotated[
         show_default="out/",
     ),
 ]
+JsonLines = Annotated[
+    bool, typer.Option("--json", help="Print one line of JSON on standard output for each image as soon as it ends.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print all stages of each image.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
+Open = Annotated[bool, typer.Option("--open", help="Open the results, up to 5, in the viewer of the system.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, without doing it.")]
 

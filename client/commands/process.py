@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
@@ -11,15 +12,15 @@ import typer
 from client import local_models
 from client.batch import process, process_all
 from client.commands.connect import find_stack, start_local_cloud
-from client.commands.console import ERR, print_warning
-from client.commands.options import DEFAULT_OUT, Out, Region, StackName
+from client.commands.console import ERR, print_warning, silenced
+from client.commands.options import DEFAULT_OUT, JsonLines, Open, Out, Quiet, Region, StackName, Verbose
 from client.commands.processing_options import with_processing_options
-from client.commands.progress import progress, result_warnings
+from client.commands.progress import open_files, print_summary, progress, result_warnings
 from client.errors import UsageError
-from client.jobs import JobClient
+from client.jobs import JobClient, Result
 from client.outputs import STDIN, Destination, ImageFile, remove_partial_files
 from client.stack import Stack
-from core.options import Options
+from core.options import Options, OutputFormat
 from core.segmentation.registry import with_custom
 
 _INTERRUPTED: Final = 130  # exit code of a process that Ctrl-C ended
@@ -32,6 +33,13 @@ def process_files(
     ],
     options: dict[str, Any],
     out: Out = None,
+    as_json: JsonLines = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Also write NAME-before-after.png; --open opens it instead of the result.")
+    ] = False,
+    open_: Open = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
     timeout: Annotated[float, typer.Option(help="Time limit for each image, in seconds.")] = 900,
     stack: StackName = None,
     region: Region = None,
@@ -53,28 +61,57 @@ def process_files(
     """
     images = _images(files)
     to_stdout = _writes_to_stdout(images, out)
+    shown = {"--json": as_json, "--compare": compare, "--open": open_}
+    _check_output(shown, to_stdout=to_stdout, verbose=verbose, quiet=quiet)
     destination = Destination.parse(out or DEFAULT_OUT)
     if not to_stdout:
-        _set_format(options, destination)
+        _set_format(options, destination, compare=compare)
         destination.check(len(images), files)
     Options.parse(options)
-    deployed = find_stack(stack, region)
-    _check_model(options.get("model"), deployed)
-    jobs = JobClient(deployed or start_local_cloud())
-    signal.signal(signal.SIGINT, _exit_at_once)
-    if path := options.get("background_key"):
-        options["background_key"] = jobs.upload_background(Path(path).name, Path(path).read_bytes())
-    context, listener = progress(ERR)
-    with context:
+    with silenced(quiet=quiet):
+        jobs = _connect(options, stack, region)
+        signal.signal(signal.SIGINT, _exit_at_once)
+        if path := options.get("background_key"):
+            options["background_key"] = jobs.upload_background(Path(path).name, Path(path).read_bytes())
+        context, listener = progress(verbose=verbose, quiet=quiet, as_json=as_json)
         if to_stdout:
-            result = process(jobs, images[0], options, listener, timeout)
-            sys.stdout.buffer.write(result.data)
-            for warning in result_warnings(result.sidecar):
-                print_warning(warning)
+            with context:
+                _write_to_stdout(process(jobs, images[0], options, listener, timeout))
             return
-        outcomes = process_all(jobs, images, options, destination, listener, timeout)
+        started_at = time.monotonic()
+        with context:
+            outcomes = process_all(jobs, images, options, destination, listener, timeout, compare=compare)
+        print_summary(outcomes, time.monotonic() - started_at)
+        if open_:
+            open_files([outcome.comparison or outcome.saved.path for outcome in outcomes if outcome.saved])
     if any(outcome.error for outcome in outcomes):
         raise typer.Exit(1)
+
+
+def _check_output(options: dict[str, bool], *, to_stdout: bool, verbose: bool, quiet: bool) -> None:
+    """Check that the options of the output do not contradict each other."""
+    if verbose and quiet:
+        raise UsageError("--quiet contradicts --verbose", field="--quiet", value=None, remedy="Use one of them.")
+    if to_stdout and (given := [name for name, is_set in options.items() if is_set]):
+        raise UsageError(
+            f"Standard output holds the image, so {given[0]} is not possible",
+            field="--out",
+            value="-",
+            remedy="Pass a file or a directory with --out.",
+        )
+
+
+def _connect(options: dict[str, Any], stack: str | None, region: str | None) -> JobClient:
+    """Return a client of the stack, after a check of the model. Starts an embedded cloud if necessary."""
+    deployed = find_stack(stack, region)
+    _check_model(options.get("model"), deployed)
+    return JobClient(deployed or start_local_cloud())
+
+
+def _write_to_stdout(result: Result) -> None:
+    sys.stdout.buffer.write(result.data)
+    for warning in result_warnings(result.sidecar):
+        print_warning(warning)
 
 
 def _images(files: list[Path]) -> list[ImageFile]:
@@ -103,9 +140,21 @@ def _writes_to_stdout(images: list[ImageFile], out: str | None) -> bool:
     return to_stdout
 
 
-def _set_format(options: dict[str, Any], destination: Destination) -> None:
+def _set_format(options: dict[str, Any], destination: Destination, *, compare: bool) -> None:
+    """Set the format that the destination implies.
+
+    Raises:
+        UsageError: if the format is a different one, or the results cannot be compared.
+    """
     if format_ := destination.format(options.get("format")):
         options["format"] = format_
+    if compare and format_ is OutputFormat.ZIP:
+        raise UsageError(
+            "A zip cannot be compared with its image",
+            field="--compare",
+            value="zip",
+            remedy="Remove --compare, or use another format, e.g. png.",
+        )
 
 
 def _check_model(name: str | None, stack: Stack | None) -> None:

@@ -3,11 +3,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from client.batch import Outcome, process_all
 from client.errors import JobTimeoutError
 from client.history import StageEvent
 from client.jobs import Result, Upload
 from client.outputs import Destination, ImageFile
+from tests.conftest import disc
 from tests.fakes.stack_in_memory import NOW
 
 
@@ -88,6 +91,14 @@ def test_images_with_the_same_name_have_separate_results(tmp_path: Path) -> None
     assert [outcome.label for outcome in ended] == ["x/a.jpg", "y/a.jpg", "a.png"]
     assert [path.name for path in written(ended)] == ["x-a.jpg.webp", "y-a.jpg.webp", "a.png.webp"]
     assert [path.read_bytes() for path in written(ended)] == [b"x", b"xx", b"xxx"]
+
+
+def test_a_comparison_is_written_beside_its_result(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(disc())
+    images, destination = ImageFile.of([tmp_path / "a.png"]), Destination.parse(f"{tmp_path}/out/")
+    [outcome] = process_all(Pipeline(), images, {}, destination, Listener(), 1.0, compare=True)
+    assert outcome.comparison == tmp_path / "out/a.png-before-after.png"
+    assert Image.open(outcome.comparison).width == 2 * Image.open(tmp_path / "a.png").width + 8
 
 
 def test_later_runs_keep_the_results_of_other_sources(tmp_path: Path) -> None:
