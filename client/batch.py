@@ -1,8 +1,9 @@
 """Process many images in parallel. The failure of one does not stop the others."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
@@ -10,24 +11,24 @@ from typing import Any, Final, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from client.errors import JobFailedError
-from client.history import StageEvent
+from client.errors import ExecutionRunningError, JobFailedError
+from client.history import ExecutionSummary, StageEvent
 from client.jobs import JobClient, Result
-from client.outputs import Destination, ImageFile, SavedResult, write
+from client.outputs import Destination, ImageFile, SavedResult, labels, write
 from core.errors import BackgroundRemoverError
 
 _THREADS: Final = 8
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
     """How the processing of an image ended: with a result or an error.
 
     Attributes:
         label: name for messages.
-        input: path of the image as it was given; ``-`` is standard input.
-        seconds: time from the upload to the file.
+        input: path of the image as it was given, ``-`` for standard input; or the key of the upload.
         execution: name of the execution; None if none was started.
+        seconds: time from the upload to the file.
         saved: the result; None if the image failed.
         error: why the image failed; None if it has a result.
         comparison: side-by-side comparison of image and result; None if none was requested.
@@ -35,8 +36,8 @@ class Outcome:
 
     label: str
     input: str
-    seconds: float
-    execution: str | None
+    execution: str | None = None
+    seconds: float = 0.0
     saved: SavedResult | None = None
     error: Exception | None = None
     comparison: Path | None = None
@@ -115,29 +116,73 @@ def process_all(
     comparing = Lock()  # a comparison needs several times the memory of its image
 
     def one(image: ImageFile, name: str) -> Outcome:
-        started_at = time.monotonic()
-        execution_arn: str | None = None
-        saved: SavedResult | None = None
-        failure: Exception | None = None
-        comparison: Path | None = None
-        try:
+        outcome = Outcome(image.label, str(image.path))
+        with _recorded(outcome, listener):
             data = image.read()
             execution_arn = jobs.execution_of(jobs.upload(image.name, data, options))
+            outcome.execution = execution_arn.rpartition(":")[2]
             result = _wait(jobs, execution_arn, image.label, listener, timeout_s)
-            saved = destination.save(result, name)
+            outcome.saved = destination.save(result, name)
             if compare:
                 with comparing:
-                    comparison = _compare(data, result, saved)
-        except (BackgroundRemoverError, BotoCoreError, ClientError, OSError) as error:
-            failure = error
-        execution = execution_arn and execution_arn.rpartition(":")[2]
-        seconds = time.monotonic() - started_at
-        outcome = Outcome(image.label, str(image.path), seconds, execution, saved, failure, comparison)
-        listener.ended(outcome)
+                    outcome.comparison = _compare(data, result, outcome.saved)
         return outcome
 
+    names = destination.names([image.label for image in images], [image.path for image in images])
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(one, images, destination.names(images)))
+        return list(pool.map(one, images, names))
+
+
+def fetch_all(
+    jobs: JobClient,
+    executions: Sequence[ExecutionSummary],
+    destination: Destination,
+    listener: ProgressListener,
+    *,
+    wait_s: float | None = None,
+) -> list[Outcome]:
+    """Fetch the results of executions, and write each result and its sidecar as soon as it is available.
+
+    Args:
+        jobs: client of the stack.
+        executions: the executions, whoever started them.
+        destination: where the results are written.
+        listener: receives the stage events of running executions, and the outcomes.
+        wait_s: time limit for each running execution, seconds; None to report it as an error.
+    """
+
+    def one(execution: ExecutionSummary, label: str, name: str) -> Outcome:
+        outcome = Outcome(label, execution.source_key or "", execution=execution.name)
+        with _recorded(outcome, listener):
+            if execution.status != "RUNNING":
+                result = jobs.result(execution.arn)
+            elif wait_s is not None:
+                result = _wait(jobs, execution.arn, label, listener, wait_s)
+            else:
+                raise ExecutionRunningError(
+                    "The execution is still running",
+                    field="EXECUTION",
+                    value=execution.name,
+                    remedy="Wait for it with --wait.",
+                )
+            outcome.saved = destination.save(result, name)
+        return outcome
+
+    shown = labels([Path(execution.source_key or execution.name) for execution in executions])
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(one, executions, shown, destination.names(shown)))
+
+
+@contextmanager
+def _recorded(outcome: Outcome, listener: ProgressListener) -> Iterator[None]:
+    """Record the duration and the expected errors of the block, and report the outcome."""
+    started_at = time.monotonic()
+    try:
+        yield
+    except (BackgroundRemoverError, BotoCoreError, ClientError, OSError) as error:
+        outcome.error = error
+    outcome.seconds = time.monotonic() - started_at
+    listener.ended(outcome)
 
 
 def _compare(data: bytes, result: Result, saved: SavedResult) -> Path:

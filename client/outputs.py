@@ -155,13 +155,18 @@ class Destination:
         except OSError as error:
             raise self._error(f"{existing} is not writable: {error.strerror}", "Use another directory.") from None
 
-    def names(self, images: Sequence[ImageFile]) -> list[str]:
-        """Return unique names of the images. No result that is named after them overwrites an input."""
+    def names(self, images: Sequence[str], inputs: Sequence[Path] = ()) -> list[str]:
+        """Return unique file names for images, without the extension of the result.
+
+        Args:
+            images: labels of the images.
+            inputs: files that no result may overwrite.
+        """
         folder = self.path.resolve()
-        taken = {image.path.stem for image in images if image.path.resolve().parent == folder}
+        taken = {path.stem for path in inputs if path.resolve().parent == folder}
         names = []
-        for image in images:
-            original = _fitting(image.label.strip("/").replace("/", "-"))
+        for label in images:
+            original = _fitting(label.strip("/").replace("/", "-"))
             name, number = original, 2
             while name in taken:
                 name, number = f"{Path(original).stem}-{number}{Path(original).suffix}", number + 1
@@ -175,8 +180,13 @@ class Destination:
         Args:
             result: the result.
             name: name of the image; without effect if the destination is a file.
+
+        Raises:
+            UsageError: if the extension of the file is not one of the result's format.
         """
         extension = Path(result.sidecar["result"]["key"]).suffix
+        if self.is_file and _FORMATS[_extension(self.path)].extension != extension[1:]:
+            raise self._error(f"The result is a {extension} file", f"Use --out {self.path.with_suffix(extension)}.")
         path = self.path if self.is_file else self.path / (name + extension)
         sidecar_path = Path(sidecar_key(str(path)))
         write({path: result.data, sidecar_path: (json.dumps(result.sidecar, indent=2) + "\n").encode()})

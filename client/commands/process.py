@@ -15,7 +15,7 @@ from client.commands.connect import find_stack, start_local_cloud
 from client.commands.console import ERR, print_warning, silenced
 from client.commands.options import DEFAULT_OUT, JsonLines, Open, Out, Quiet, Region, StackName, Verbose
 from client.commands.processing_options import with_processing_options
-from client.commands.progress import open_files, print_summary, progress, result_warnings
+from client.commands.progress import check_verbosity, open_files, print_summary, progress, result_warnings
 from client.errors import UsageError
 from client.jobs import JobClient, Result
 from client.outputs import STDIN, Destination, ImageFile, remove_partial_files
@@ -62,7 +62,8 @@ def process_files(
     images = _images(files)
     to_stdout = _writes_to_stdout(images, out)
     shown = {"--json": as_json, "--compare": compare, "--open": open_}
-    _check_output(shown, to_stdout=to_stdout, verbose=verbose, quiet=quiet)
+    check_verbosity(verbose=verbose, quiet=quiet)
+    _check_output(shown, to_stdout=to_stdout)
     destination = Destination.parse(out or DEFAULT_OUT)
     if not to_stdout:
         _set_format(options, destination, compare=compare)
@@ -88,10 +89,8 @@ def process_files(
         raise typer.Exit(1)
 
 
-def _check_output(options: dict[str, bool], *, to_stdout: bool, verbose: bool, quiet: bool) -> None:
-    """Check that the options of the output do not contradict each other."""
-    if verbose and quiet:
-        raise UsageError("--quiet contradicts --verbose", field="--quiet", value=None, remedy="Use one of them.")
+def _check_output(options: dict[str, bool], *, to_stdout: bool) -> None:
+    """Check that options that need files are not used with standard output."""
     if to_stdout and (given := [name for name, is_set in options.items() if is_set]):
         raise UsageError(
             f"Standard output holds the image, so {given[0]} is not possible",

@@ -24,6 +24,7 @@ from rich.text import Text
 
 from client.batch import Outcome
 from client.commands.console import ERR, ERRORS, OUT, error_text, print_warning
+from client.errors import UsageError
 from client.history import StageEvent
 
 _MAX_OPENED: Final = 5
@@ -129,6 +130,12 @@ class DownloadProgress(TransferProgress):
         if name not in self._tasks:
             self._progress.console.print(f"Downloading {name}, {of_bytes / 1e6:.0f} MB. Press Ctrl-C to skip it.")
         super().moved(name, count_bytes, of_bytes)
+
+
+def check_verbosity(*, verbose: bool, quiet: bool) -> None:
+    """Check that --verbose and --quiet are not both set."""
+    if verbose and quiet:
+        raise UsageError("--quiet contradicts --verbose", field="--quiet", value=None, remedy="Use one of them.")
 
 
 def progress(

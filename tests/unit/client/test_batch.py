@@ -5,13 +5,13 @@ from typing import Any
 
 from PIL import Image
 
-from client.batch import Outcome, process_all
-from client.errors import JobTimeoutError
-from client.history import StageEvent
-from client.jobs import Result, Upload
+from client.batch import Outcome, fetch_all, process_all
+from client.errors import ExecutionRunningError, JobFailedError, JobTimeoutError
+from client.history import StageEvent, named
+from client.jobs import JobClient, Result, Upload
 from client.outputs import Destination, ImageFile
 from tests.conftest import disc
-from tests.fakes.stack_in_memory import NOW
+from tests.fakes.stack_in_memory import NOW, Buckets, Executions, History, stack, uploaded
 
 
 class Pipeline:
@@ -120,3 +120,66 @@ def test_a_file_has_exactly_its_name(tmp_path: Path) -> None:
     destination = Destination.parse(str(tmp_path / "new/cut.webp"))
     process_all(Pipeline(), ImageFile.of(files(tmp_path, "a.jpg")), {}, destination, Listener(), 1.0)
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["cut.webp", "cut.webp.json"]
+
+
+def executed(executions: Executions, buckets: Buckets, name: str, key: str) -> None:
+    """Add an execution that has succeeded; its result is its name."""
+    result = f"results/{key}.png"
+    sidecar = {"result": {"bucket": "results", "key": result, "version_id": name}}
+    executions.add(name, uploaded(key, name), status="SUCCEEDED", output=json.dumps(sidecar))
+    buckets.objects["results", result, name] = name.encode()
+
+
+def fetch(tmp_path: Path, executions: Executions, buckets: Buckets, *names: str, **options: Any) -> list[Outcome]:
+    deployed = stack(executions, buckets)
+    destination = Destination.parse(f"{tmp_path}/")
+    return fetch_all(JobClient(deployed), named(deployed, names), destination, Listener(), **options)
+
+
+def test_fetched_results_have_the_names_of_their_images(tmp_path: Path) -> None:
+    executions, buckets = Executions(), Buckets()
+    for name, key in (("first", "x/a.jpg"), ("second", "y/a.jpg"), ("third", "b.jpg")):
+        executed(executions, buckets, name, key)
+    ended = fetch(tmp_path, executions, buckets, "first", "second", "third")
+    assert [path.name for path in written(ended)] == ["x-a.jpg.png", "y-a.jpg.png", "b.jpg.png"]
+    assert [path.read_text() for path in written(ended)] == ["first", "second", "third"]
+    assert (ended[0].input, ended[0].execution) == ("x/a.jpg", "first")
+
+
+def test_two_executions_of_an_image_have_separate_files(tmp_path: Path) -> None:
+    executions, buckets = Executions(), Buckets()
+    for name in ("first", "second"):
+        executed(executions, buckets, name, "a.jpg")
+    assert [path.read_text() for path in written(fetch(tmp_path, executions, buckets, "first", "second"))] == [
+        "first",
+        "second",
+    ]
+
+
+def test_failed_and_running_executions_are_errors_of_their_own(tmp_path: Path) -> None:
+    executions, buckets = Executions(), Buckets()
+    executed(executions, buckets, "good", "a.jpg")
+    executions.add("bad", {}, status="FAILED", error="InvalidRequestError", cause="no image")
+    executions.add("busy", uploaded("b.jpg", "1"))
+    good, bad, busy = fetch(tmp_path, executions, buckets, "good", "bad", "busy")
+    assert good.saved and isinstance(bad.error, JobFailedError) and bad.label == "bad"
+    assert isinstance(busy.error, ExecutionRunningError) and "--wait" in str(busy.error)
+
+
+def test_wait_fetches_a_running_execution_after_its_end(tmp_path: Path) -> None:
+    executions, buckets = Executions(), Buckets()
+    executed(executions, buckets, "busy", "a.jpg")
+    [arn] = executions.known
+    executions.known[arn]["status"] = "RUNNING"
+
+    class Reads(list[Any]):
+        """Ends the execution with the second read of its history."""
+
+        def pop(self, index: Any = -1) -> Any:
+            executions.end("busy", "SUCCEEDED")
+            return super().pop(index)
+
+    whole = History().task("Validate").add("ExecutionSucceeded").events
+    executions.histories[arn] = Reads([whole[:3], whole])
+    [outcome] = fetch(tmp_path, executions, buckets, "busy", wait_s=10.0)
+    assert outcome.saved and outcome.saved.path.read_text() == "busy"

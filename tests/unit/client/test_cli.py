@@ -41,6 +41,8 @@ def pbr(*arguments: str) -> Result:
         (["up", "--model", "nosuch"], "birefnet-general"),
         (["up", "--parameter", "Nosuch=1"], "CacheDays"),
         (["up", "--parameter", "CacheDays"], "NAME=VALUE"),
+        (["fetch", "6f3a", "7c21", "-o", "cut.png"], "Pass a directory"),
+        (["fetch", "6f3a", "-o", "-"], "standard output"),
         (["demo", "nosuch.jpg"], "nosuch.jpg"),
         (["redrive"], "--failed"),
         (["redrive", "6f3a", "--failed"], "--failed"),
@@ -57,7 +59,7 @@ def test_usage_errors_are_detected_first(arguments: list[str], says: str) -> Non
     assert says in result.stderr and "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("command", ["history", "status", "redrive --failed", "replay-dlq", "keys list"])
+@pytest.mark.parametrize("command", ["history", "fetch 6f3a", "status", "redrive --failed", "replay-dlq", "keys list"])
 def test_error_without_a_cloud_is_one_line_with_a_remedy(command: str) -> None:
     result = pbr(*command.split())
     assert result.exit_code == 1
@@ -71,6 +73,18 @@ def test_down_without_a_cloud_is_no_error() -> None:
 
 def test_help_lists_all_commands_and_the_exit_codes() -> None:
     text = pbr("--help").stdout
-    commands = ("process", "demo", "up", "down", "models", "history", "redrive", "replay-dlq", "keys", "status")
+    commands = (
+        "process",
+        "fetch",
+        "demo",
+        "up",
+        "down",
+        "models",
+        "history",
+        "redrive",
+        "replay-dlq",
+        "keys",
+        "status",
+    )
     assert all(command in text for command in commands)
     assert "Exit codes" in text

@@ -113,11 +113,17 @@ def test_a_name_that_is_not_utf_8_can_be_printed_and_uploaded() -> None:
 
 def test_the_longest_file_names_have_room_for_the_extensions(tmp_path: Path) -> None:
     paths = [Path("é" * 120 + f"{number}.jpg") for number in range(2)]
-    names = Destination.parse(f"{tmp_path}/").names(ImageFile.of(paths))
+    names = Destination.parse(f"{tmp_path}/").names(labels(paths))
     assert len(set(names)) == 2
     saved = Destination.parse(f"{tmp_path}/").save(RESULT, names[0])
     saved.comparison_path.write_bytes(b"")
     assert saved.path.read_bytes() == b"data" and saved.sidecar_path.exists()
+
+
+def test_a_result_of_another_format_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"is a \.png file"):
+        Destination.parse(f"{tmp_path}/cut.jpg").save(RESULT, "")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_write_leaves_no_temporary_files(tmp_path: Path) -> None:

@@ -40,12 +40,12 @@ def test_result_summary_has_the_second_attempt(kept: str, said: str) -> None:
 
 def done(**facts: Any) -> Outcome:
     saved = SavedResult(Path("out/a.jpg.png"), Path("out/a.jpg.png.json"), sidecar(**facts))
-    return Outcome("a.jpg", "x/a.jpg", 2.11, "6f3a", saved)
+    return Outcome("a.jpg", "x/a.jpg", "6f3a", 2.11, saved)
 
 
 def failed() -> Outcome:
     report = JobFailure("Validate", "EmptyImageError", "The file is empty", "source.bytes", 0, "Send another.", "key")
-    return Outcome("b.jpg", "b.jpg", 0.5, "7c21", error=JobFailedError(report))
+    return Outcome("b.jpg", "b.jpg", "7c21", 0.5, error=JobFailedError(report))
 
 
 REVIEW = {"score": 0.2, "review": True, "reasons": ["similar_colors", "looks_differ"]}
@@ -136,7 +136,7 @@ def test_every_field_of_the_json_is_documented() -> None:
 
 def test_json_of_an_error_outside_the_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
     error = FileNotFoundError(2, "No such file or directory", "c.jpg")
-    print_json(Outcome("c.jpg", "c.jpg", 0.0, None, error=error))
+    print_json(Outcome("c.jpg", "c.jpg", error=error))
     found = json.loads(capsys.readouterr().out)["error"]
     assert (found["error"], found["message"], found["value"]) == (
         "FileNotFoundError",
