@@ -1,8 +1,11 @@
 """Consoles of the commands, and how they print errors and warnings."""
 
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 from rich.cells import cell_len
@@ -100,6 +103,14 @@ def silenced(*, quiet: bool) -> Iterator[None]:
         yield
     finally:
         ERR.quiet = False
+
+
+def program() -> str:
+    """Return the command that runs this program, as the user can type it."""
+    if shutil.which("pbr"):
+        return "pbr"
+    called = Path(sys.argv[0])
+    return str(called) if called.name == "pbr" else "pbr"
 
 
 def print_error(error: Exception) -> None:

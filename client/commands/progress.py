@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -150,7 +151,7 @@ def progress(
         quiet: print only errors.
         as_json: print the images as JSON Lines on standard output.
     """
-    report = print_json if as_json else print_failure if quiet else print_outcome
+    report = print_json if as_json else print_failure if quiet else partial(print_outcome, verbose=verbose)
     if quiet or not ERR.is_terminal or (as_json and OUT.is_terminal):
         return nullcontext(), PlainProgress(report, verbose=verbose)
     columns = (
@@ -164,17 +165,14 @@ def progress(
     return live, LiveProgress(live, report, verbose=verbose)
 
 
-def print_outcome(outcome: Outcome) -> None:
+def print_outcome(outcome: Outcome, *, verbose: bool) -> None:
     """Print the result of an image with its warnings, or its error."""
     saved = outcome.saved
     if saved is None:
         ERR.print(_failure_text(outcome))
         return
-    image, quality = saved.sidecar["image"], saved.sidecar["quality"]
-    facts = [f"{image['width']} x {image['height']}", f"quality {quality['score']:.2f}", f"{outcome.seconds:.1f} s"]
-    if saved.sidecar["cache"]["hit"]:
-        facts.insert(2, "from the cache")
-    text = Text.assemble(("done    ", "green"), f"{outcome.label} -> {saved.path}  ", (", ".join(facts), "dim"))
+    facts = ", ".join([*result_summary(saved.sidecar, verbose=verbose), f"{outcome.seconds:.1f} s"])
+    text = Text.assemble(("done    ", "green"), f"{outcome.label} -> {saved.path}  ", (facts, "dim"))
     if outcome.comparison:
         text.append(f"\n        before and after: {outcome.comparison}")
     for warning in result_warnings(saved.sidecar):
@@ -225,17 +223,17 @@ def stage_text(event: StageEvent) -> Text:
     return Text(f"{event.stage:<18} {event.kind:<8} {event.seconds:7.2f} s{detail}", style=style)
 
 
-def result_summary(sidecar: Mapping[str, Any]) -> list[str]:
-    """Return format, size, model and quality of a result, as short texts."""
+def result_summary(sidecar: Mapping[str, Any], *, verbose: bool) -> list[str]:
+    """Return size and quality of a result as short texts; if ``verbose``, format and model, too."""
     image, model, quality = sidecar["image"], sidecar["model"], sidecar["quality"]
-    summary = [
-        f"{image['format']} {image['width']} x {image['height']}",
-        f"{image['bytes'] / 1000:.0f} kB",
-        f"{model['name']} on {model['host']}",
-        f"quality {quality['score']:.2f}",
-    ]
-    if second := sidecar.get("escalation"):
-        summary.append(f"second attempt on {second['model']} {'kept' if second['kept'] == 'second' else 'not kept'}")
+    size, score = f"{image['width']} x {image['height']}", f"quality {quality['score']:.2f}"
+    summary = [size, score]
+    if verbose:
+        kilobytes = f"{image['bytes'] / 1000:.0f} kB"
+        summary = [f"{image['format']} {size}", kilobytes, f"{model['name']} on {model['host']}", score]
+        if second := sidecar.get("escalation"):
+            kept = "kept" if second["kept"] == "second" else "not kept"
+            summary.append(f"second attempt on {second['model']} {kept}")
     return [*summary, "from the cache"] if sidecar["cache"]["hit"] else summary
 
 

@@ -28,13 +28,19 @@ def sidecar(**facts: Any) -> dict[str, Any]:
 
 
 def test_result_summary() -> None:
-    assert result_summary(sidecar(escalation=None)) == ["png 60 x 40", "12 kB", "u2net on ecs", "quality 0.90"]
-    assert result_summary(sidecar(cache={"hit": True}))[-1] == "from the cache"
+    assert result_summary(sidecar(), verbose=False) == ["60 x 40", "quality 0.90"]
+    assert result_summary(sidecar(escalation=None), verbose=True) == [
+        "png 60 x 40",
+        "12 kB",
+        "u2net on ecs",
+        "quality 0.90",
+    ]
+    assert result_summary(sidecar(cache={"hit": True}), verbose=False)[-1] == "from the cache"
 
 
 @pytest.mark.parametrize(("kept", "said"), [("first", "not kept"), ("second", "kept")])
 def test_result_summary_has_the_second_attempt(kept: str, said: str) -> None:
-    facts = result_summary(sidecar(escalation={"model": "birefnet-general", "kept": kept}))
+    facts = result_summary(sidecar(escalation={"model": "birefnet-general", "kept": kept}), verbose=True)
     assert facts[-1] == f"second attempt on birefnet-general {said}"
 
 
