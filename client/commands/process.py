@@ -70,7 +70,7 @@ def process_files(
         destination.check(len(images), files)
     Options.parse(options)
     with silenced(quiet=quiet):
-        jobs = _connect(options, stack, region)
+        jobs = _connect(images, options, stack, region)
         signal.signal(signal.SIGINT, _exit_at_once)
         if path := options.get("background_key"):
             options["background_key"] = jobs.upload_background(Path(path).name, Path(path).read_bytes())
@@ -100,11 +100,31 @@ def _check_output(options: dict[str, bool], *, to_stdout: bool) -> None:
         )
 
 
-def _connect(options: dict[str, Any], stack: str | None, region: str | None) -> JobClient:
-    """Return a client of the stack, after a check of the model. Starts an embedded cloud if necessary."""
+def _connect(images: list[ImageFile], options: dict[str, Any], stack: str | None, region: str | None) -> JobClient:
+    """Return a client of the stack, after a check of model and files. Starts an embedded cloud if necessary."""
     deployed = find_stack(stack, region)
     _check_model(options.get("model"), deployed)
+    _check_files(images, options.get("background_key"))
     return JobClient(deployed or start_local_cloud())
+
+
+def _check_files(images: list[ImageFile], background: str | None) -> None:
+    """Check that there is work to do: at least one image, and the background.
+
+    Raises:
+        UsageError: if none of the images or not the background exists.
+    """
+    if not any(image.path == STDIN or image.path.exists() for image in images):
+        raise UsageError(
+            "The file does not exist", field="FILES", value=str(images[0].path), remedy="Pass the paths of images."
+        )
+    if background and not Path(background).is_file():
+        raise UsageError(
+            "The file does not exist",
+            field="--background-image",
+            value=background,
+            remedy="Pass the path of an image.",
+        )
 
 
 def _write_to_stdout(result: Result) -> None:

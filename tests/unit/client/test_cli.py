@@ -37,6 +37,8 @@ def pbr(*arguments: str) -> Result:
         (["process", "a.jpg", "--out", "-", "--compare"], "--compare"),
         (["process", "a.jpg", "--compare", "--format", "zip"], "--compare"),
         (["process", "a.jpg", "-v", "-q"], "--quiet"),
+        (["process", "nosuch.jpg", "nosuch2.jpg"], "nosuch.jpg"),
+        (["process", __file__, "--background-image", "nosuch.jpg"], "--background-image"),
         (["process"], "FILES"),
         (["up", "--model", "nosuch"], "birefnet-general"),
         (["up", "--parameter", "Nosuch=1"], "CacheDays"),
