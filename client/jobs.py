@@ -127,7 +127,8 @@ class JobClient:
                     f"The execution did not end within {timeout_s:.0f} s and is still running",
                     field="execution",
                     value=execution_arn,
-                    remedy="Check its progress with pbr history, or use a longer --timeout.",
+                    remedy=f"Get its result with pbr fetch {execution_arn.rpartition(':')[2]} --wait, or use a longer "
+                    "--timeout.",
                 )
             time.sleep(self._stack.poll_s)
 

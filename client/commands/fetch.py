@@ -10,7 +10,7 @@ from client.batch import fetch_all
 from client.commands.connect import connect
 from client.commands.console import silenced
 from client.commands.options import DEFAULT_OUT, JsonLines, Open, Out, Quiet, Region, StackName, Verbose
-from client.commands.progress import check_verbosity, open_files, print_summary, progress
+from client.commands.progress import check_verbosity, conclude, progress
 from client.errors import UsageError
 from client.jobs import JobClient
 from client.outputs import Destination
@@ -64,8 +64,4 @@ def fetch_results(
         with context:
             jobs = JobClient(deployed)
             outcomes = fetch_all(jobs, found, destination, listener, wait_s=timeout if wait else None)
-        print_summary(outcomes, time.monotonic() - started_at)
-        if open_:
-            open_files([outcome.saved.path for outcome in outcomes if outcome.saved])
-    if any(outcome.error for outcome in outcomes):
-        raise typer.Exit(1)
+        conclude(outcomes, time.monotonic() - started_at, open_=open_)

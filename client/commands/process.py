@@ -15,7 +15,7 @@ from client.commands.connect import find_stack, start_local_cloud
 from client.commands.console import ERR, print_warning, silenced
 from client.commands.options import DEFAULT_OUT, JsonLines, Open, Out, Quiet, Region, StackName, Verbose
 from client.commands.processing_options import with_processing_options
-from client.commands.progress import check_verbosity, open_files, print_summary, progress, result_warnings
+from client.commands.progress import check_verbosity, conclude, progress, result_warnings
 from client.errors import UsageError
 from client.jobs import JobClient, Result
 from client.outputs import STDIN, Destination, ImageFile, remove_partial_files
@@ -82,11 +82,7 @@ def process_files(
         started_at = time.monotonic()
         with context:
             outcomes = process_all(jobs, images, options, destination, listener, timeout, compare=compare)
-        print_summary(outcomes, time.monotonic() - started_at)
-        if open_:
-            open_files([outcome.comparison or outcome.saved.path for outcome in outcomes if outcome.saved])
-    if any(outcome.error for outcome in outcomes):
-        raise typer.Exit(1)
+        conclude(outcomes, time.monotonic() - started_at, open_=open_)
 
 
 def _check_output(options: dict[str, bool], *, to_stdout: bool) -> None:
@@ -185,5 +181,9 @@ def _exit_at_once(*_: object) -> NoReturn:
     """Exit on Ctrl-C without waiting for threads, which cannot be interrupted."""
     remove_partial_files()
     ERR.show_cursor()
-    ERR.print("Interrupted. Images that were uploaded are still processed; see pbr history.", style="yellow")
+    ERR.print(
+        "Interrupted. Images that were uploaded are still processed: list them with pbr history, and get their results "
+        "with pbr fetch.",
+        style="yellow",
+    )
     os._exit(_INTERRUPTED)

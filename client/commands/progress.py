@@ -202,6 +202,15 @@ def print_summary(outcomes: Sequence[Outcome], seconds: float) -> None:
         )
 
 
+def conclude(outcomes: Sequence[Outcome], seconds: float, *, open_: bool) -> None:
+    """Print the summary, open the comparisons or else the results if ``open_``, and exit with 1 if an image failed."""
+    print_summary(outcomes, seconds)
+    if open_:
+        open_files([outcome.comparison or outcome.saved.path for outcome in outcomes if outcome.saved])
+    if any(outcome.error for outcome in outcomes):
+        raise typer.Exit(1)
+
+
 def open_files(paths: Sequence[Path]) -> None:
     """Open files in the viewer of the system; warn if there is none, or if there are too many files."""
     for path in paths[:_MAX_OPENED]:
