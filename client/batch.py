@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from client.errors import ExecutionRunningError, JobFailedError
 from client.history import ExecutionSummary, StageEvent
 from client.jobs import JobClient, Result
-from client.outputs import Destination, ImageFile, SavedResult, labels, write
+from client.outputs import Destination, ImageFile, SavedResult, labels, printable, write
 from core.errors import BackgroundRemoverError
 
 _THREADS: Final = 8
@@ -116,7 +116,7 @@ def process_all(
     comparing = Lock()  # a comparison needs several times the memory of its image
 
     def one(image: ImageFile, name: str) -> Outcome:
-        outcome = Outcome(image.label, str(image.path))
+        outcome = Outcome(image.label, printable(str(image.path)))
         with _recorded(outcome, listener):
             data = image.read()
             execution_arn = jobs.execution_of(jobs.upload(image.name, data, options))
@@ -204,7 +204,7 @@ def _facts(error: Exception) -> dict[str, Any]:
     if isinstance(error, BackgroundRemoverError):
         return facts | error.facts()
     if isinstance(error, OSError) and error.filename is not None:
-        return facts | {"message": error.strerror, "value": str(error.filename)}
+        return facts | {"message": error.strerror, "value": printable(str(error.filename))}
     return facts
 
 

@@ -56,7 +56,7 @@ class ImageFile:
     @property
     def name(self) -> str:
         """File name, for the object key."""
-        return "stdin" if self.path == STDIN else _printable(self.path.name)
+        return "stdin" if self.path == STDIN else printable(self.path.name)
 
     def read(self) -> bytes:
         """Return the content of the file."""
@@ -201,7 +201,7 @@ def labels(paths: Sequence[Path]) -> list[str]:
     parts = [_absolute(path).parts for path in paths]
     counts = Counter(own[-count:] for own in parts for count in range(1, len(own) + 1))
     ends = [next((own[-count:] for count in range(1, len(own)) if counts[own[-count:]] == 1), own) for own in parts]
-    return [_printable(str(Path(*end))) for end in ends]
+    return [printable(str(Path(*end))) for end in ends]
 
 
 def write(files: Mapping[Path, bytes]) -> None:
@@ -245,6 +245,6 @@ def _fitting(name: str) -> str:
     return encoded[: _MAX_NAME_BYTES - len(end)].decode(errors="ignore") + end
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """Return a file name with the replacement character for bytes that are not UTF-8."""
     return os.fsencode(name).decode(errors="replace")

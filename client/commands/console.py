@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from client.errors import JobFailedError, JobFailure
+from client.outputs import printable
 from core.errors import BackgroundRemoverError
 
 STATUS_STYLES: Final = {"SUCCEEDED": "green", "FAILED": "red", "TIMED_OUT": "red", "ABORTED": "yellow"}
@@ -131,7 +132,7 @@ def error_text(error: Exception) -> str:
     if isinstance(error, BackgroundRemoverError):
         return _sentences(error)
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.strerror}: {error.filename}"
+        return f"{error.strerror}: {printable(str(error.filename))}"
     return str(error)
 
 

@@ -156,8 +156,10 @@ def progress(
         return nullcontext(), PlainProgress(report, verbose=verbose)
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=40)),
-        TextColumn("{task.fields[stage]}", table_column=Column(no_wrap=True)),
+        TextColumn(
+            "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", max_width=40)
+        ),
+        TextColumn("{task.fields[stage]}", markup=False, table_column=Column(no_wrap=True)),
         TimeElapsedColumn(),
     )
     # Rich would redirect standard output to the console of the live display: standard error.

@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -6,6 +7,7 @@ from typing import Any
 from PIL import Image
 
 from client.batch import Outcome, fetch_all, process_all
+from client.commands.console import error_text
 from client.errors import ExecutionRunningError, JobFailedError, JobTimeoutError
 from client.history import StageEvent, named
 from client.jobs import JobClient, Result, Upload
@@ -84,6 +86,14 @@ def test_a_failed_image_does_not_stop_the_others(tmp_path: Path) -> None:
 def test_an_outcome_names_the_execution_even_if_it_failed(tmp_path: Path) -> None:
     ended, _ = run([*files(tmp_path, "broken.jpg", "b.png"), tmp_path / "missing.jpg"], tmp_path / "out")
     assert [outcome.execution for outcome in ended] == ["broken.jpg1", "b.png2", None]
+
+
+def test_names_that_are_not_utf_8_can_be_printed(tmp_path: Path) -> None:
+    paths = files(tmp_path, os.fsdecode(b"\xff.jpg"))
+    good, missing = run([*paths, tmp_path / os.fsdecode(b"\xfe.jpg")], tmp_path / "out")[0]
+    assert good.saved and f"{good.label} {good.input} {good.saved.path}".encode()
+    assert json.dumps(missing.to_json(), ensure_ascii=False).encode()
+    assert error_text(missing.error or ValueError()).encode()
 
 
 def test_images_with_the_same_name_have_separate_results(tmp_path: Path) -> None:
