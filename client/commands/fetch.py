@@ -9,7 +9,7 @@ from client import history
 from client.batch import fetch_all
 from client.commands.connect import connect
 from client.commands.console import silenced
-from client.commands.options import DEFAULT_OUT, JsonLines, Open, Out, Quiet, Region, StackName, Verbose
+from client.commands.options import DEFAULT_OUT, JsonLines, Open, Quiet, Region, StackName, Verbose, out_option
 from client.commands.progress import check_verbosity, conclude, progress
 from client.errors import UsageError
 from client.jobs import JobClient
@@ -25,7 +25,7 @@ def fetch_results(
             show_default=False,
         ),
     ],
-    out: Out = None,
+    out: Annotated[str | None, out_option()] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for executions that are still running.")] = False,
     timeout: Annotated[float, typer.Option(help="Time limit of --wait for each execution, in seconds.")] = 900,
     as_json: JsonLines = False,

@@ -13,7 +13,7 @@ from client import local_models
 from client.batch import process, process_all
 from client.commands.connect import find_stack, start_local_cloud
 from client.commands.console import ERR, print_warning, silenced
-from client.commands.options import DEFAULT_OUT, JsonLines, Open, Out, Quiet, Region, StackName, Verbose
+from client.commands.options import DEFAULT_OUT, JsonLines, Open, Quiet, Region, StackName, Verbose, out_option
 from client.commands.processing_options import with_processing_options
 from client.commands.progress import check_verbosity, conclude, progress, result_warnings
 from client.errors import UsageError
@@ -32,7 +32,9 @@ def process_files(
         list[Path], typer.Argument(metavar="FILES", help="Image files; - is standard input.", show_default=False)
     ],
     options: dict[str, Any],
-    out: Out = None,
+    out: Annotated[
+        str | None, out_option(" The extension of the file sets the format. - is standard output, for one image.")
+    ] = None,
     as_json: JsonLines = False,
     compare: Annotated[
         bool, typer.Option("--compare", help="Also write NAME-before-after.png; --open opens it instead of the result.")
