@@ -13,8 +13,6 @@ from email.utils import parsedate_to_datetime
 from textwrap import shorten
 from typing import Any, Final
 
-from botocore.exceptions import ClientError
-
 from client.errors import JobFailedError, JobFailure, JobTimeoutError, ResultNotFoundError
 from client.history import LONGEST_S, StageEvent, StageReader, events_of
 from client.stack import Stack
@@ -142,6 +140,8 @@ class JobClient:
         found = self._describe_ended(execution_arn)
         if found["status"] != "SUCCEEDED":
             raise JobFailedError(self._report(found))
+        from botocore.exceptions import ClientError
+
         sidecar = json.loads(found["output"])
         target = sidecar["result"]
         version = {"VersionId": target["version_id"]} if target["version_id"] else {}

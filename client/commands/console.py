@@ -1,22 +1,24 @@
 """Consoles of the commands, and how they print errors and warnings."""
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.style import StyleType
-from rich.table import Column, Table
 from rich.text import Text
 
 from client.errors import JobFailedError, JobFailure
-from client.outputs import printable
 from core.errors import BackgroundRemoverError
+
+if TYPE_CHECKING:
+    from rich.table import Column, Table
 
 STATUS_STYLES: Final = {"SUCCEEDED": "green", "FAILED": "red", "TIMED_OUT": "red", "ABORTED": "yellow"}
 """Styles of the statuses of an execution."""
@@ -44,7 +46,7 @@ ERRORS: Final = console(stderr=True)
 """Standard error: errors, with --quiet, too."""
 
 
-def print_table(table: Table, out: Console | None = None) -> None:
+def print_table(table: "Table", out: Console | None = None) -> None:
     """Print a table. The text of ``no_wrap`` columns is never wrapped or cut.
 
     If a terminal is too narrow for one line per row, a row starts with its first cell in a line of its own. The others
@@ -72,7 +74,7 @@ def print_table(table: Table, out: Console | None = None) -> None:
             _print_row(out, table.columns, cells, row.style or "")
 
 
-def _print_row(out: Console, columns: Sequence[Column], cells: Sequence[Any], style: StyleType) -> None:
+def _print_row(out: Console, columns: Sequence["Column"], cells: Sequence[Any], style: StyleType) -> None:
     """Print the first cell, then as many of the others in each line as fit."""
     out.print(_text(cells[0]), style=style)
     line = Text()
@@ -132,7 +134,7 @@ def error_text(error: Exception) -> str:
     if isinstance(error, BackgroundRemoverError):
         return _sentences(error)
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.strerror}: {printable(str(error.filename))}"
+        return f"{error.strerror}: {os.fsencode(str(error.filename)).decode(errors='replace')}"
     return str(error)
 
 
