@@ -8,7 +8,7 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from typer.core import TyperGroup
 
-from client.commands import demo, down, history, keys, models, process, redrive, replay_dlq, status, up
+from client.commands import demo, down, fetch, history, keys, models, process, redrive, replay_dlq, status, up
 from client.commands.console import print_error
 from client.errors import UsageError
 from core.errors import BackgroundRemoverError, InvalidOptionsError
@@ -50,6 +50,7 @@ app = typer.Typer(
     ),
 )
 app.command("process")(process.process_files)
+app.command("fetch")(fetch.fetch_results)
 app.command("demo")(demo.demo)
 app.command("up")(up.up)
 app.command("down")(down.down)

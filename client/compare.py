@@ -1,7 +1,6 @@
 """Side-by-side comparison of an image and its result."""
 
 import io
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -16,13 +15,15 @@ _LIGHT: Final = 255
 _DARK: Final = 204
 
 
-def before_and_after(original: bytes, result: bytes, path: Path) -> None:
-    """Write a PNG with the original on the left, and the result on a checkerboard on the right.
+def before_and_after(original: bytes, result: bytes) -> bytes:
+    """Return a PNG with the original on the left, and the result on a checkerboard on the right.
 
     Args:
         original: image file.
         result: file of its cutout; its size may differ.
-        path: path of the PNG, which is at most 1600 px wide.
+
+    Returns:
+        The PNG, at most 1600 px wide.
     """
     before = Image.fromarray(decode(original).rgb)
     after = Image.open(io.BytesIO(result)).convert("RGBA")
@@ -35,7 +36,9 @@ def before_and_after(original: bytes, result: bytes, path: Path) -> None:
     sheet = Image.new("RGB", (2 * size[0] + _GAP_PX, size[1]), (_LIGHT,) * 3)
     sheet.paste(before.resize(size, Image.Resampling.LANCZOS), (0, 0))
     sheet.paste(board, (size[0] + _GAP_PX, 0))
-    sheet.save(path)
+    encoded = io.BytesIO()
+    sheet.save(encoded, "PNG")
+    return encoded.getvalue()
 
 
 def _checkerboard(width: int, height: int) -> Image.Image:

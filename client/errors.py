@@ -22,6 +22,14 @@ class ExecutionNotFoundError(BackgroundRemoverError):
     """No execution matches the name, or several do."""
 
 
+class ExecutionRunningError(BackgroundRemoverError):
+    """The execution has not ended, so it has no result yet."""
+
+
+class ResultNotFoundError(BackgroundRemoverError):
+    """The execution succeeded, but its result has been deleted or has expired since."""
+
+
 class JobTimeoutError(BackgroundRemoverError):
     """An upload did not start an execution, or its execution did not end, within the timeout."""
 

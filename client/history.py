@@ -155,6 +155,30 @@ def summarize(stack: Stack, execution_arn: str) -> ExecutionSummary:
     )
 
 
+def named(stack: Stack, executions: Iterable[str]) -> list[ExecutionSummary]:
+    """Return the summaries of executions, each one once.
+
+    Args:
+        stack: the stack to search.
+        executions: as for :func:`find`.
+
+    Raises:
+        ExecutionNotFoundError: if one does not exist, or is not one of this stack's state machine.
+    """
+    arns = list(dict.fromkeys(find(stack, execution) for execution in executions))
+    prefix = f"{stack.outputs['StateMachineArn'].replace(':stateMachine:', ':execution:')}:"
+    for arn in arns:
+        if not arn.startswith(prefix) or describe(stack, arn) is None:
+            raise ExecutionNotFoundError(
+                "The stack has no execution with this ARN",
+                field="EXECUTION",
+                value=arn,
+                remedy="List the executions with pbr history. Step Functions deletes them 90 days after their end.",
+            )
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(lambda arn: summarize(stack, arn), arns))
+
+
 def describe(stack: Stack, execution_arn: str) -> Mapping[str, Any] | None:
     """Return the answer of DescribeExecution, or None if the execution does not exist."""
     try:

@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from textwrap import shorten
 from typing import Any, Final
 
-from client.errors import JobFailedError, JobFailure, JobTimeoutError
+from client.errors import JobFailedError, JobFailure, JobTimeoutError, ResultNotFoundError
 from client.history import LONGEST_S, StageEvent, StageReader, events_of
 from client.stack import Stack
 from core.limits import check_bytes
@@ -24,6 +24,7 @@ from functions.contracts.object_keys import failure_key
 _START_S: Final = 60.0
 _LAG_S: Final = 10.0
 _CAUSE_CHARS: Final = 300  # a cause may contain stack traces
+_ABSENT: Final = ("NoSuchKey", "NoSuchVersion", "MethodNotAllowed")  # the last one for a delete marker
 # S3 returns the upload time in whole seconds, and the clocks of S3 and Step Functions may differ.
 _CLOCK_SKEW: Final = timedelta(seconds=5)
 
@@ -124,7 +125,8 @@ class JobClient:
                     f"The execution did not end within {timeout_s:.0f} s and is still running",
                     field="execution",
                     value=execution_arn,
-                    remedy="Check its progress with pbr history, or use a longer --timeout.",
+                    remedy=f"Get its result with pbr fetch {execution_arn.rpartition(':')[2]} --wait, or use a longer "
+                    "--timeout.",
                 )
             time.sleep(self._stack.poll_s)
 
@@ -133,14 +135,27 @@ class JobClient:
 
         Raises:
             JobFailedError: if it has no result; ``report`` has the reason.
+            ResultNotFoundError: if the result no longer exists.
         """
         found = self._describe_ended(execution_arn)
         if found["status"] != "SUCCEEDED":
             raise JobFailedError(self._report(found))
+        from botocore.exceptions import ClientError
+
         sidecar = json.loads(found["output"])
         target = sidecar["result"]
         version = {"VersionId": target["version_id"]} if target["version_id"] else {}
-        body = self._stack.s3.get_object(Bucket=target["bucket"], Key=target["key"], **version)["Body"]
+        try:
+            body = self._stack.s3.get_object(Bucket=target["bucket"], Key=target["key"], **version)["Body"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in _ABSENT:
+                raise
+            raise ResultNotFoundError(
+                "The result no longer exists: it was deleted or has expired",
+                field="result.key",
+                value=target["key"],
+                remedy="Process the image again.",
+            ) from None
         return Result(body.read(), sidecar)
 
     def _describe_ended(self, execution_arn: str) -> dict[str, Any]:

@@ -1,21 +1,35 @@
 """Consoles of the commands, and how they print errors and warnings."""
 
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.style import StyleType
+from rich.text import Text
 
 from client.errors import JobFailedError, JobFailure
 from core.errors import BackgroundRemoverError
+
+if TYPE_CHECKING:
+    from rich.table import Column, Table
 
 STATUS_STYLES: Final = {"SUCCEEDED": "green", "FAILED": "red", "TIMED_OUT": "red", "ABORTED": "yellow"}
 """Styles of the statuses of an execution."""
 
 _PIPE_COLUMNS: Final = 200
+_GAP: Final = 2  # between the columns of a table
+_MIN_COLUMN: Final = 16  # a narrower column is hard to read if its text is long
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console that prints text unchanged. If the output is not a terminal, tables are up to 200 wide."""
+    """Return a console that prints text unchanged."""
     made = Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
     if not made.is_terminal:
         made.width = _PIPE_COLUMNS
@@ -26,12 +40,85 @@ OUT: Final = console()
 """Standard output: what the user asked for."""
 
 ERR: Final = console(stderr=True)
-"""Standard error: progress, warnings and errors."""
+"""Standard error: progress and warnings; silent with --quiet."""
+
+ERRORS: Final = console(stderr=True)
+"""Standard error: errors, with --quiet, too."""
+
+
+def print_table(table: "Table", out: Console | None = None) -> None:
+    """Print a table. The text of ``no_wrap`` columns is never wrapped or cut.
+
+    If a terminal is too narrow for one line per row, a row starts with its first cell in a line of its own. The others
+    follow with the names of their columns. If the output is not a terminal, lines are as long as necessary.
+
+    Args:
+        table: the table.
+        out: where it is printed; None for standard output.
+    """
+    out = out or OUT
+    widths = [max(cell_len(str(cell)) for cell in (one.header, *one.cells)) for one in table.columns]
+    gaps = _GAP * len(widths)
+    for one in table.columns:
+        one.overflow = "fold"
+    least = [
+        width if one.no_wrap else min(width, _MIN_COLUMN) for one, width in zip(table.columns, widths, strict=True)
+    ]
+    if not out.is_terminal:
+        unlimited = Console(file=out.file, width=sum(widths) + gaps, markup=False, emoji=False, highlight=False)
+        unlimited.print(table)
+    elif sum(least) + gaps <= out.width:
+        out.print(table, soft_wrap=False)
+    else:
+        for row, cells in zip(table.rows, zip(*(one.cells for one in table.columns), strict=True), strict=True):
+            _print_row(out, table.columns, cells, row.style or "")
+
+
+def _print_row(out: Console, columns: Sequence["Column"], cells: Sequence[Any], style: StyleType) -> None:
+    """Print the first cell, then as many of the others in each line as fit."""
+    out.print(_text(cells[0]), style=style)
+    line = Text()
+    for column, cell in list(zip(columns, cells, strict=True))[1:]:
+        if str(cell) in ("", "-"):
+            continue
+        text = Text.assemble((f"{column.header} ", "dim"), _text(cell))
+        if line and line.cell_len + _GAP + text.cell_len > out.width:
+            out.print(line, style=style)
+            line = Text()
+        if column.no_wrap or _GAP + text.cell_len <= out.width:
+            line.append(" " * _GAP).append_text(text)
+        else:
+            for part in text.wrap(out, out.width - _GAP, overflow="fold"):
+                out.print(Text(" " * _GAP).append_text(part), style=style)
+    if line:
+        out.print(line, style=style)
+
+
+def _text(cell: Any) -> Text:
+    return cell if isinstance(cell, Text) else Text(str(cell))
+
+
+@contextmanager
+def silenced(*, quiet: bool) -> Iterator[None]:
+    """Print only errors if ``quiet`` is set."""
+    ERR.quiet = quiet
+    try:
+        yield
+    finally:
+        ERR.quiet = False
+
+
+def program() -> str:
+    """Return the command that runs this program, as the user can type it."""
+    if shutil.which("pbr"):
+        return "pbr"
+    called = Path(sys.argv[0])
+    return str(called) if called.name == "pbr" else "pbr"
 
 
 def print_error(error: Exception) -> None:
     """Print an error in one line."""
-    ERR.print(f"error: {error_text(error)}", style="red")
+    ERRORS.print(f"error: {error_text(error)}", style="red")
 
 
 def print_warning(text: str) -> None:
@@ -47,7 +134,7 @@ def error_text(error: Exception) -> str:
     if isinstance(error, BackgroundRemoverError):
         return _sentences(error)
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.strerror}: {error.filename}"
+        return f"{error.strerror}: {os.fsencode(str(error.filename)).decode(errors='replace')}"
     return str(error)
 
 

@@ -1,22 +1,25 @@
-"""``pbr demo``: process one photo on a temporary embedded cloud, and show each step."""
+"""``pbr demo``: process one photo on a temporary embedded cloud, and show each stage."""
 
+import shlex
 import time
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
-from rich.table import Table
+from rich.status import Status
+from rich.text import Text
 
 from client import local_cloud
-from client.batch import ImageFile, process, save
-from client.commands.console import OUT
+from client.batch import Outcome, process
+from client.commands.console import OUT, print_table, program
 from client.commands.history import events_table
-from client.commands.progress import PlainProgress, result_summary, result_warnings
+from client.commands.progress import open_files, result_warnings
 from client.commands.up import choose_model, stack_parameters
 from client.compare import before_and_after
 from client.errors import UsageError
-from client.history import events_of
+from client.history import StageEvent, events_of
 from client.jobs import JobClient, Result
+from client.outputs import Destination, ImageFile, SavedResult, write
 from client.stack import Stack
 from core.options import Host
 from embedded_cloud.cloud import EmbeddedCloud
@@ -33,55 +36,96 @@ def demo(
         Path | None, typer.Argument(help="Photo to process.", show_default="a photo from scikit-image")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory for the results.")] = Path("out"),
+    events: Annotated[bool, typer.Option("--events", help="Also print all events of the execution.")] = False,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Open the before/after image in the viewer of the system.")
+    ] = False,
 ) -> None:
-    """Process one photo on a temporary embedded cloud, and show each step."""
-    photo = ImageFile(image or _sample_photo())
+    """Process one photo on a temporary embedded cloud, and show each stage."""
+    [photo] = ImageFile.of([image or _sample_photo()])
     if not photo.path.is_file():
         raise UsageError(
             "The file does not exist", field="IMAGE", value=str(photo.path), remedy="Pass the path of a photo."
         )
+    destination = Destination(out, is_file=False)
+    destination.check(1)
     result, history, seconds = _process(photo)
-    path, sidecar_path = save(result, out, photo.name)
-    comparison = path.with_stem(f"{path.stem}-before-after")
-    before_and_after(photo.read(), result.data, comparison)
-
-    OUT.print("\nHistory of the execution", style="bold")
-    OUT.print(events_table(history), soft_wrap=False)
-    OUT.print("\nQuality", style="bold")
-    OUT.print(_quality_table(result.sidecar["quality"]), soft_wrap=False)
+    saved = destination.save(result, photo.name)
+    write({saved.comparison_path: before_and_after(photo.read(), result.data)})
+    if events:
+        OUT.print()
+        print_table(events_table(history))
+    OUT.print(f"\n{photo.label} -> {saved.path}", style="bold")
+    for name, value in _facts(saved, seconds):
+        OUT.print(f"  {name:<18}{value}")
     for warning in result_warnings(result.sidecar):
-        OUT.print(f"warning: {warning}", style="yellow")
-    OUT.print(f"\n{', '.join(result_summary(result.sidecar))}; {seconds:.1f} s from upload to result")
-    for label, file in (("Result", path), ("Sidecar", sidecar_path), ("Before and after", comparison)):
-        OUT.print(f"{label + ':':<17} {file}")
+        OUT.print(f"  warning: {warning}", style="yellow")
+    if not events:
+        command = shlex.join([program(), "demo", *([str(image)] if image else []), "--events"])
+        OUT.print(f"\nTo see all {len(history)} events: {command}")
+    OUT.print(f"To process your photos: {program()} process photo.jpg")
+    if open_:
+        open_files([saved.comparison_path])
+
+
+class _Stages:
+    """Shows the current stage on a terminal, and prints one line per stage."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+
+    def stage(self, label: str, event: StageEvent) -> None:
+        """Show a stage."""
+        if event.kind == "started":
+            self._status.update(f"{event.stage} ...")
+            return
+        state, style = {"finished": ("ok", "green"), "retried": ("retried", "yellow"), "failed": ("failed", "red")}[
+            event.kind
+        ]
+        detail = f"  {event.detail}" if event.detail else ""
+        OUT.print(Text.assemble(f"  {event.stage:<18}{event.seconds:5.1f} s  ", (state, style), detail))
+
+    def ended(self, outcome: Outcome) -> None:
+        """Do nothing: the demo prints the result itself."""
 
 
 def _process(photo: ImageFile) -> tuple[Result, list[Row], float]:
     """Process a photo on a temporary cloud; return its result, the execution's history, and the seconds it took."""
     model = choose_model(None)
-    OUT.print(f"Model: {model.name} ({model.reason})", style="yellow" if model.limited else "")
+    OUT.print(f"Model {model.name} ({model.reason})", style="yellow" if model.limited else "")
     if model.hint:
         OUT.print(model.hint)
     started = time.monotonic()
     parameters = stack_parameters(model, Host.AUTO, all_hosts=False)
-    with EmbeddedCloud(local_cloud.template(), parameters, port=0) as cloud:
-        cloud.start_functions()
-        OUT.print(f"Cloud: template.yaml deployed at {cloud.endpoint_url} in {time.monotonic() - started:.1f} s")
+    OUT.print()
+    with (
+        OUT.status("Deploying template.yaml on this machine ...") as status,
+        EmbeddedCloud(local_cloud.template(), parameters, port=0) as cloud,
+    ):
+        stages = _Stages(status)
+        stages.stage("", StageEvent("Deploy", "finished", time.monotonic() - started))
         stack = Stack.connect(cloud.stack_name, region=cloud.region, endpoint_url=cloud.endpoint_url)
         started = time.monotonic()
-        result = process(JobClient(stack), photo, {}, PlainProgress(OUT), _TIMEOUT_S)
+        result = process(JobClient(stack), photo, {}, stages, _TIMEOUT_S)
         seconds = time.monotonic() - started
+        status.update("Stopping ...")
         return result, rows(events_of(stack, result.sidecar["execution"]["id"], with_data=False)), seconds
+
+
+def _facts(saved: SavedResult, seconds: float) -> list[tuple[str, str]]:
+    """Return names and values to print for a result."""
+    image, quality, model = (saved.sidecar[name] for name in ("image", "quality", "model"))
+    return [
+        ("Result", f"{saved.path}  ({image['width']} x {image['height']}, {image['bytes'] / 1000:,.0f} kB)"),
+        ("Sidecar", str(saved.sidecar_path)),
+        ("Before and after", str(saved.comparison_path)),
+        ("Quality", f"{quality['score']:.2f}, the probability that the cut-out is usable"),
+        ("Model", f"{model['name']} on {model['host']}"),
+        ("Time", f"{seconds:.1f} s from upload to result"),
+    ]
 
 
 def _sample_photo() -> Path:
     import skimage
 
     return Path(skimage.__file__).parent / "data" / PHOTO
-
-
-def _quality_table(quality: dict[str, Any]) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for name, value in quality.items():
-        table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
-    return table

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from client import history
 from client.commands.connect import connect
-from client.commands.console import OUT, STATUS_STYLES, local_time
+from client.commands.console import OUT, STATUS_STYLES, local_time, print_table
 from client.commands.options import Region, StackName
 from client.history import ExecutionSummary
 from functions.contracts.history import Row, rows
@@ -34,10 +34,10 @@ def show_history(
     """
     deployed = connect(stack, region)
     if execution is None:
-        OUT.print(executions_table(history.recent(deployed, limit)), soft_wrap=False)
+        print_table(executions_table(history.recent(deployed, limit)))
         return
     events = rows(history.events_of(deployed, history.find(deployed, execution), with_data=inputs))
-    OUT.print(events_table(events), soft_wrap=False)
+    print_table(events_table(events))
     if inputs:
         _print_data(OUT, events)
 
@@ -47,10 +47,10 @@ def executions_table(executions: Sequence[ExecutionSummary]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("execution", no_wrap=True)
     table.add_column("status")
-    table.add_column("image", overflow="fold")
+    table.add_column("image")
     table.add_column("started", no_wrap=True)
-    table.add_column("seconds", justify="right")
-    table.add_column("cache")
+    table.add_column("seconds", justify="right", no_wrap=True)
+    table.add_column("cache", no_wrap=True)
     for execution in executions:
         table.add_row(
             execution.name,
@@ -66,11 +66,11 @@ def executions_table(executions: Sequence[ExecutionSummary]) -> Table:
 def events_table(events: Sequence[Row]) -> Table:
     """Return a table with one history event per row."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("id", justify="right")
-    table.add_column("+ms", justify="right")
+    table.add_column("id", justify="right", no_wrap=True)
+    table.add_column("+ms", justify="right", no_wrap=True)
     table.add_column("event", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    table.add_column("detail", overflow="fold")
+    table.add_column("detail")
     for event in events:
         style = "red" if event.type.endswith(("Failed", "TimedOut", "Aborted")) else ""
         table.add_row(str(event.id), str(event.ms), event.type, event.state, Text(event.detail), style=style)

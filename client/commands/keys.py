@@ -11,7 +11,7 @@ from rich.text import Text
 from client import api_keys
 from client.api_keys import IssuedKey, KeyInfo
 from client.commands.connect import connect
-from client.commands.console import ERR, OUT, local_time
+from client.commands.console import ERR, OUT, local_time, print_table
 from client.commands.options import AsJson, Region, StackName, parse_duration
 from functions.contracts.api_key import KNOWN_FOR_S, MAX_RATE_PER_MINUTE, Scope
 
@@ -67,7 +67,7 @@ def list_keys(as_json: AsJson = False, stack: StackName = None, region: Region =
     if as_json:
         OUT.print_json(data=[key.to_json() for key in keys])
     elif keys:
-        OUT.print(_keys_table(keys), soft_wrap=False)
+        print_table(_keys_table(keys))
     else:
         OUT.print("There are no keys. Create one with pbr keys create.")
 
@@ -140,7 +140,7 @@ def _keys_table(keys: Sequence[KeyInfo]) -> Table:
     """Return a table with one key per row."""
     table = Table(box=None, pad_edge=False)
     table.add_column("id", no_wrap=True)
-    table.add_column("name", overflow="fold")
+    table.add_column("name", no_wrap=True)
     table.add_column("status")
     table.add_column("scopes")
     table.add_column("per minute", justify="right")

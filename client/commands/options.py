@@ -2,7 +2,7 @@
 
 import re
 from datetime import timedelta
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -16,10 +16,30 @@ Region = Annotated[
     str | None,
     typer.Option("--region", envvar="AWS_REGION", help="AWS region of the stack.", show_default="AWS configuration"),
 ]
+JsonLines = Annotated[
+    bool, typer.Option("--json", help="Print one line of JSON on standard output for each image as soon as it ends.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print all stages of each image.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
+Open = Annotated[bool, typer.Option("--open", help="Open the results, up to 5, in the viewer of the system.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, without doing it.")]
 
+DEFAULT_OUT: Final = "out/"
+"""Value of --out if it is not given."""
+
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+def out_option(more: str = "") -> Any:
+    """Return the declaration of --out; ``more`` is added to its help text."""
+    return typer.Option(
+        "--out",
+        "-o",
+        metavar="PATH",
+        help=f"Directory for the results, or file of the only result, e.g. cutout.png.{more}",
+        show_default=DEFAULT_OUT,
+    )
 
 
 def parse_duration(text: str, option: str) -> timedelta:

@@ -3,22 +3,24 @@
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
 from client import local_models
-from client.batch import STDIN, ImageFile, process, process_all
+from client.batch import process, process_all
 from client.commands.connect import find_stack, start_local_cloud
-from client.commands.console import ERR, print_warning
-from client.commands.options import Region, StackName
+from client.commands.console import ERR, print_warning, silenced
+from client.commands.options import DEFAULT_OUT, JsonLines, Open, Quiet, Region, StackName, Verbose, out_option
 from client.commands.processing_options import with_processing_options
-from client.commands.progress import progress, result_warnings
+from client.commands.progress import check_verbosity, conclude, progress, result_warnings
 from client.errors import UsageError
-from client.jobs import JobClient
+from client.jobs import JobClient, Result
+from client.outputs import STDIN, Destination, ImageFile, remove_partial_files
 from client.stack import Stack
-from core.options import Options
+from core.options import Options, OutputFormat
 from core.segmentation.registry import with_custom
 
 _INTERRUPTED: Final = 130  # exit code of a process that Ctrl-C ended
@@ -31,64 +33,145 @@ def process_files(
     ],
     options: dict[str, Any],
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", help="Directory for the results; - is standard output, for one image.", show_default="out"
-        ),
+        str | None, out_option(" The extension of the file sets the format. - is standard output, for one image.")
     ] = None,
+    as_json: JsonLines = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Also write NAME-before-after.png; --open opens it instead of the result.")
+    ] = False,
+    open_: Open = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
     timeout: Annotated[float, typer.Option(help="Time limit for each image, in seconds.")] = 900,
     stack: StackName = None,
     region: Region = None,
 ) -> None:
     """Remove the background of images.
 
-    For photo.jpg, it writes the result photo.jpg.png and its sidecar photo.jpg.png.json. Starts an embedded cloud in
-    the background if no stack is given and none is running.
+    For photo.jpg, it writes the result out/photo.jpg.png and its sidecar out/photo.jpg.png.json. Starts an embedded
+    cloud in the background if no stack is given and none is running.
 
     For example:
 
     [bold]pbr process photo.jpg[/bold]
 
-    [bold]pbr process *.jpg --format webp --crop --out cutouts[/bold]
+    [bold]pbr process photo.jpg -o cutout.webp[/bold]
+
+    [bold]pbr process *.jpg --format webp --crop --out cutouts/[/bold]
 
     [bold]pbr process - < photo.jpg > cutout.png[/bold]
     """
+    images = _images(files)
+    to_stdout = _writes_to_stdout(images, out)
+    shown = {"--json": as_json, "--compare": compare, "--open": open_}
+    check_verbosity(verbose=verbose, quiet=quiet)
+    _check_output(shown, to_stdout=to_stdout)
+    destination = Destination.parse(out or DEFAULT_OUT)
+    if not to_stdout:
+        _set_format(options, destination, compare=compare)
+        destination.check(len(images), files)
     Options.parse(options)
-    to_stdout = _writes_to_stdout(files, out)
+    with silenced(quiet=quiet):
+        jobs = _connect(images, options, stack, region)
+        signal.signal(signal.SIGINT, _exit_at_once)
+        if path := options.get("background_key"):
+            options["background_key"] = jobs.upload_background(Path(path).name, Path(path).read_bytes())
+        context, listener = progress(verbose=verbose, quiet=quiet, as_json=as_json)
+        if to_stdout:
+            with context:
+                _write_to_stdout(process(jobs, images[0], options, listener, timeout))
+            return
+        started_at = time.monotonic()
+        with context:
+            outcomes = process_all(jobs, images, options, destination, listener, timeout, compare=compare)
+        conclude(outcomes, time.monotonic() - started_at, open_=open_)
+
+
+def _check_output(options: dict[str, bool], *, to_stdout: bool) -> None:
+    """Check that options that need files are not used with standard output."""
+    if to_stdout and (given := [name for name, is_set in options.items() if is_set]):
+        raise UsageError(
+            f"Standard output holds the image, so {given[0]} is not possible",
+            field="--out",
+            value="-",
+            remedy="Pass a file or a directory with --out.",
+        )
+
+
+def _connect(images: list[ImageFile], options: dict[str, Any], stack: str | None, region: str | None) -> JobClient:
+    """Return a client of the stack, after a check of model and files. Starts an embedded cloud if necessary."""
     deployed = find_stack(stack, region)
     _check_model(options.get("model"), deployed)
-    jobs = JobClient(deployed or start_local_cloud())
-    signal.signal(signal.SIGINT, _exit_at_once)
-    if path := options.get("background_key"):
-        options["background_key"] = jobs.upload_background(Path(path).name, Path(path).read_bytes())
-    images = [ImageFile(path) for path in files]
-    context, listener = progress(ERR)
-    with context:
-        if to_stdout:
-            result = process(jobs, images[0], options, listener, timeout)
-            sys.stdout.buffer.write(result.data)
-            for warning in result_warnings(result.sidecar):
-                print_warning(warning)
-            return
-        saved = process_all(jobs, images, options, out or Path("out"), listener, timeout)
-    if len(saved) < len(images):
-        raise typer.Exit(1)
+    _check_files(images, options.get("background_key"))
+    return JobClient(deployed or start_local_cloud())
 
 
-def _writes_to_stdout(files: list[Path], out: Path | None) -> bool:
-    """Return whether the result goes to standard output.
+def _check_files(images: list[ImageFile], background: str | None) -> None:
+    """Check that there is work to do: at least one image, and the background.
 
     Raises:
-        UsageError: if standard input or standard output would have several images.
+        UsageError: if none of the images or not the background exists.
+    """
+    if not any(image.path == STDIN or image.path.exists() for image in images):
+        raise UsageError(
+            "The file does not exist", field="FILES", value=str(images[0].path), remedy="Pass the paths of images."
+        )
+    if background and not Path(background).is_file():
+        raise UsageError(
+            "The file does not exist",
+            field="--background-image",
+            value=background,
+            remedy="Pass the path of an image.",
+        )
+
+
+def _write_to_stdout(result: Result) -> None:
+    sys.stdout.buffer.write(result.data)
+    for warning in result_warnings(result.sidecar):
+        print_warning(warning)
+
+
+def _images(files: list[Path]) -> list[ImageFile]:
+    """Return the images.
+
+    Raises:
+        UsageError: if standard input would have several images.
     """
     if files.count(STDIN) > 1:
         raise UsageError("Standard input holds one image", field="FILES", value="- -", remedy="Give - once.")
-    to_stdout = out == STDIN or (out is None and files == [STDIN] and not sys.stdout.isatty())
-    if to_stdout and len(files) > 1:
+    return ImageFile.of(files)
+
+
+def _writes_to_stdout(images: list[ImageFile], out: str | None) -> bool:
+    """Return whether the result goes to standard output.
+
+    Raises:
+        UsageError: if standard output would have several images.
+    """
+    from_stdin = [image.path for image in images] == [STDIN]
+    to_stdout = out == "-" or (out is None and from_stdin and not sys.stdout.isatty())
+    if to_stdout and len(images) > 1:
         raise UsageError(
             "Standard output takes one image", field="--out", value="-", remedy="Pass a directory, or only one image."
         )
     return to_stdout
+
+
+def _set_format(options: dict[str, Any], destination: Destination, *, compare: bool) -> None:
+    """Set the format that the destination implies.
+
+    Raises:
+        UsageError: if the format is a different one, or the results cannot be compared.
+    """
+    if format_ := destination.format(options.get("format")):
+        options["format"] = format_
+    if compare and format_ is OutputFormat.ZIP:
+        raise UsageError(
+            "A zip cannot be compared with its image",
+            field="--compare",
+            value="zip",
+            remedy="Remove --compare, or use another format, e.g. png.",
+        )
 
 
 def _check_model(name: str | None, stack: Stack | None) -> None:
@@ -98,6 +181,11 @@ def _check_model(name: str | None, stack: Stack | None) -> None:
 
 def _exit_at_once(*_: object) -> NoReturn:
     """Exit on Ctrl-C without waiting for threads, which cannot be interrupted."""
+    remove_partial_files()
     ERR.show_cursor()
-    ERR.print("Interrupted. Images that were uploaded are still processed; see pbr history.", style="yellow")
+    ERR.print(
+        "Interrupted. Images that were uploaded are still processed: list them with pbr history, and get their results "
+        "with pbr fetch.",
+        style="yellow",
+    )
     os._exit(_INTERRUPTED)

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from client import redrive
 from client.commands.connect import connect
-from client.commands.console import OUT, STATUS_STYLES
+from client.commands.console import OUT, STATUS_STYLES, print_table
 from client.commands.options import AsJson, DryRun, Region, StackName, parse_duration
 from client.errors import UsageError
 from client.redrive import Retry
@@ -72,20 +72,20 @@ def redrive_executions(
     if as_json:
         OUT.print_json(data=[retry.to_json() for retry in retries])
     elif retries:
-        OUT.print(_retries_table(retries, with_status=wait and not dry_run), soft_wrap=False)
+        print_table(retries_table(retries, with_status=wait and not dry_run))
     else:
         OUT.print("No execution has failed in this period.")
     if any(retry.action == "rejected" or retry.retry_error for retry in retries):
         raise typer.Exit(1)
 
 
-def _retries_table(retries: Sequence[Retry], *, with_status: bool) -> Table:
+def retries_table(retries: Sequence[Retry], *, with_status: bool) -> Table:
     """Return a table with one failed execution per row."""
     table = Table(box=None, pad_edge=False)
     for name in ("execution", "image", "error", "action", "reason"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, no_wrap=name in ("execution", "error", "action"))  # action may name the new execution
     if with_status:
-        table.add_column("status", overflow="fold")
+        table.add_column("status")
     for retry in retries:
         target = f" as {_name(retry.retry_arn)}" if retry.action == "restarted" and retry.retry_arn else ""
         cells = [

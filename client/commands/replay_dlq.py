@@ -9,7 +9,7 @@ from rich.text import Text
 
 from client import dead_letters
 from client.commands.connect import connect
-from client.commands.console import OUT
+from client.commands.console import OUT, print_table
 from client.commands.options import AsJson, DryRun, Region, StackName
 from client.dead_letters import DeadLetter, Queue
 
@@ -45,7 +45,7 @@ def replay_dead_letters(
     if as_json:
         OUT.print_json(data=[letter.to_json() for letter in letters])
     elif letters:
-        OUT.print(_letters_table(letters), soft_wrap=False)
+        print_table(_letters_table(letters))
     else:
         OUT.print("There are no messages.")
     if any(letter.status == "rejected" for letter in letters):
@@ -56,10 +56,10 @@ def _letters_table(letters: Sequence[DeadLetter]) -> Table:
     """Return a table with one message per row."""
     table = Table(box=None, pad_edge=False)
     table.add_column("queue", no_wrap=True)
-    table.add_column("image or job", overflow="fold")
-    table.add_column("error", overflow="fold")
+    table.add_column("image or job", no_wrap=True)
+    table.add_column("error")
     table.add_column("status")
-    table.add_column("reason", overflow="fold")
+    table.add_column("reason")
     for letter in letters:
         status = Text(letter.status, style=_STYLES.get(letter.status, ""))
         key = Text(letter.key or letter.message_id)

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from client.commands.console import ERR, OUT
+from client.commands.console import ERR, OUT, print_table
 from client.commands.models import weights
 from client.commands.models.weights import ModelInfo
 from client.commands.options import AsJson
@@ -37,7 +37,7 @@ def list_models(
     if as_json:
         OUT.print_json(data=[model.to_json() for model in models])
         return
-    OUT.print(_models_table(models), soft_wrap=False)
+    print_table(_models_table(models))
     for line in _notes(models, source.base):
         OUT.print(line)
 
@@ -88,12 +88,12 @@ def _models_table(models: Sequence[ModelInfo]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("model", no_wrap=True)
     table.add_column("input", justify="right", no_wrap=True)
-    table.add_column("MB", justify="right")
+    table.add_column("MB", justify="right", no_wrap=True)
     table.add_column("memory", justify="right", no_wrap=True)
     table.add_column("suits", no_wrap=True)
     table.add_column("commercial use")
-    table.add_column("license", overflow="fold")
-    table.add_column("weights", overflow="fold")
+    table.add_column("license")
+    table.add_column("weights")
     for info in models:
         model = info.model
         table.add_row(

@@ -29,10 +29,22 @@ def pbr(*arguments: str) -> Result:
         (["process", "-", "-"], "Give - once"),
         (["process", "a.jpg", "b.jpg", "--out", "-"], "one image"),
         (["process", "a.jpg", "--format", "tiff"], "webp_lossless"),
+        (["process", "a.jpg", "-o", "cut.png", "--format", "webp"], "cut.webp"),
+        (["process", "a.jpg", "-o", "cut.gif"], ".avif"),
+        (["process", "a.jpg", "b.jpg", "-o", "cut.png"], "Pass a directory"),
+        (["process", "a.jpg", "-o", "cut.jpg", "--background-color", "#00000000"], "background_color"),
+        (["process", "a.jpg", "--out", "-", "--json"], "--json"),
+        (["process", "a.jpg", "--out", "-", "--compare"], "--compare"),
+        (["process", "a.jpg", "--compare", "--format", "zip"], "--compare"),
+        (["process", "a.jpg", "-v", "-q"], "--quiet"),
+        (["process", "nosuch.jpg", "nosuch2.jpg"], "nosuch.jpg"),
+        (["process", __file__, "--background-image", "nosuch.jpg"], "--background-image"),
         (["process"], "FILES"),
         (["up", "--model", "nosuch"], "birefnet-general"),
         (["up", "--parameter", "Nosuch=1"], "CacheDays"),
         (["up", "--parameter", "CacheDays"], "NAME=VALUE"),
+        (["fetch", "6f3a", "7c21", "-o", "cut.png"], "Pass a directory"),
+        (["fetch", "6f3a", "-o", "-"], "standard output"),
         (["demo", "nosuch.jpg"], "nosuch.jpg"),
         (["redrive"], "--failed"),
         (["redrive", "6f3a", "--failed"], "--failed"),
@@ -49,7 +61,7 @@ def test_usage_errors_are_detected_first(arguments: list[str], says: str) -> Non
     assert says in result.stderr and "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("command", ["history", "status", "redrive --failed", "replay-dlq", "keys list"])
+@pytest.mark.parametrize("command", ["history", "fetch 6f3a", "status", "redrive --failed", "replay-dlq", "keys list"])
 def test_error_without_a_cloud_is_one_line_with_a_remedy(command: str) -> None:
     result = pbr(*command.split())
     assert result.exit_code == 1
@@ -63,6 +75,18 @@ def test_down_without_a_cloud_is_no_error() -> None:
 
 def test_help_lists_all_commands_and_the_exit_codes() -> None:
     text = pbr("--help").stdout
-    commands = ("process", "demo", "up", "down", "models", "history", "redrive", "replay-dlq", "keys", "status")
+    commands = (
+        "process",
+        "fetch",
+        "demo",
+        "up",
+        "down",
+        "models",
+        "history",
+        "redrive",
+        "replay-dlq",
+        "keys",
+        "status",
+    )
     assert all(command in text for command in commands)
     assert "Exit codes" in text

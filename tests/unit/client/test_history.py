@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.errors import ExecutionNotFoundError
-from client.history import LONGEST_S, StageReader, find, recent
+from client.history import LONGEST_S, StageReader, find, named, recent
 from functions.contracts.history import rows
-from tests.fakes.stack_in_memory import NOW, Executions, History, stack, uploaded
+from tests.fakes.stack_in_memory import MACHINE, NOW, Executions, History, stack, uploaded
 from tests.state_machine import DEFINITION
 
 
@@ -159,6 +159,21 @@ def test_a_unique_prefix_finds_an_execution() -> None:
         find(deployed, "a")
     with pytest.raises(ExecutionNotFoundError, match="No execution"):
         find(deployed, "x")
+
+
+def test_named_executions_are_summarized_once() -> None:
+    executions = Executions()
+    arn = executions.add("abc", uploaded("a.jpg", "1"))
+    executions.add("xyz", uploaded("b.jpg", "1"))
+    assert [one.source_key for one in named(stack(executions), ["x", arn, "abc"])] == ["b.jpg", "a.jpg"]
+
+
+@pytest.mark.parametrize("arn", [f"{MACHINE.replace('stateMachine', 'execution')}:gone", "arn:aws:states:::other:abc"])
+def test_executions_that_the_stack_does_not_have_are_an_error(arn: str) -> None:
+    executions = Executions()
+    executions.add("abc", {})
+    with pytest.raises(ExecutionNotFoundError, match="90 days"):
+        named(stack(executions), ["abc", arn])
 
 
 def test_longest_duration_is_the_timeout_of_the_state_machine() -> None:

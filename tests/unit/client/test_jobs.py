@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from client.errors import JobFailedError, JobTimeoutError
+from client.errors import JobFailedError, JobTimeoutError, ResultNotFoundError
 from client.jobs import JobClient, Upload
 from core.errors import FileTooLargeError, InvalidOptionsError
 from core.limits import MAX_BYTES
@@ -129,6 +129,14 @@ def test_a_result_has_the_file_and_the_sidecar(version_id: str | None) -> None:
     buckets.objects[place] = b"png"
     result = JobClient(stack(executions, buckets)).result(arn)
     assert (result.data, result.sidecar) == (b"png", sidecar)
+
+
+def test_a_result_that_was_deleted_is_a_clear_error() -> None:
+    executions = Executions()
+    sidecar = {"result": {"bucket": "results", "key": "results/a.jpg.png", "version_id": "v1"}}
+    arn = executions.add("one", uploaded("a.jpg", "1"), status="SUCCEEDED", output=json.dumps(sidecar))
+    with pytest.raises(ResultNotFoundError, match="no longer exists"):
+        JobClient(stack(executions)).result(arn)
 
 
 def test_result_waits_for_a_lagging_description() -> None:

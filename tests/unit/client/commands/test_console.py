@@ -1,8 +1,80 @@
-import pytest
+import io
+from datetime import UTC, datetime
 
-from client.commands.console import console
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from client.commands.console import console, print_table
+from client.commands.history import events_table, executions_table
+from client.commands.redrive import retries_table
+from client.history import ExecutionSummary
+from client.redrive import Retry
+from functions.contracts.history import Row
+
+ARN = "arn:aws:states:eu-west-1:123456789012:execution:pbr:"
+EMBEDDED = "fbf5e186-6510-44a2-8d51-0ae4fa68a8ac"
+ON_AWS = f"{EMBEDDED}_{EMBEDDED}"  # EventBridge gives executions such names
+KEY = "photos/2026/a long folder/Größe 写真 and more.jpg"
+
+
+def printed(table: Table, width: int | None) -> list[str]:
+    """Return the lines on a terminal of this width, or in a pipe."""
+    file = io.StringIO()
+    out = Console(file=file, width=width, force_terminal=width is not None, color_system=None, soft_wrap=True)
+    print_table(table, out)
+    return [line.rstrip() for line in file.getvalue().splitlines()]
+
+
+def executions(name: str) -> Table:
+    failed = ExecutionSummary(
+        ARN + name, name, "FAILED", KEY, datetime(2026, 3, 1, tzinfo=UTC), 1.5, None, "UnsupportedFormatError"
+    )
+    return executions_table([failed])
+
+
+def retries(name: str) -> Table:
+    retry = Retry(
+        arn=ARN + name,
+        key=KEY,
+        error="UnsupportedFormatError",
+        action="restarted",
+        reason="the uploaded image is invalid; to retry anyway, pass its name",
+        retry_arn=f"{ARN}{name}-retry-1",
+    )
+    return retries_table([retry], with_status=False)
 
 
 def test_console_prints_text_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
     console().print("arn:aws:secretsmanager:eu-west-1:123456789012:secret:[webhooks]")
     assert capsys.readouterr().out == "arn:aws:secretsmanager:eu-west-1:123456789012:secret:[webhooks]\n"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 130, 200, None])
+@pytest.mark.parametrize("name", [EMBEDDED, ON_AWS])
+def test_names_are_whole_at_every_width(name: str, width: int | None) -> None:
+    assert any(line.startswith(name) for line in printed(executions(name), width))
+    lines = printed(retries(name), width)
+    assert any(line.startswith(name) for line in lines)
+    assert any(f"restarted as {name}-retry-1" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_narrow_terminals_show_every_cell_with_its_name(width: int) -> None:
+    lines = printed(executions(EMBEDDED), width)
+    assert lines[0] == EMBEDDED and max(map(len, lines)) <= width
+    text = " ".join(" ".join(lines).split())
+    for part in ("status FAILED UnsupportedFormatError", "image photos/2026/a long folder/Größe", "seconds 1.50"):
+        assert part in text
+    assert "cache" not in text, "a cell without a value is left out"
+
+
+def test_a_pipe_has_one_line_per_row() -> None:
+    header, row = printed(executions(ON_AWS), None)
+    assert header.split() == ["execution", "status", "image", "started", "seconds", "cache"]
+    assert row.startswith(f"{ON_AWS}  FAILED UnsupportedFormatError  {KEY}  ")
+
+
+def test_a_wide_terminal_has_one_line_per_row() -> None:
+    row = Row(id=1, ms=0, type="TaskSucceeded", state="Validate", detail="lambda:invoke", data=None)
+    assert printed(events_table([row]), 80)[1].split() == ["1", "0", "TaskSucceeded", "Validate", "lambda:invoke"]

@@ -272,6 +272,6 @@ def stack_with_a_model_of_its_own(s3: Any, shelf: Path) -> Iterator[None]:
 @pytest.mark.usefixtures("stack_with_a_model_of_its_own")
 def test_process_accepts_custom_models_of_the_stack(tmp_path: Path) -> None:
     known = pbr("process", "nosuch.jpg", "--model", "small", "--out", str(tmp_path))
-    assert known.exit_code == 1 and "nosuch.jpg" in known.stderr and "model" not in known.stderr
+    assert known.exit_code == 2 and "does not exist" in known.stderr and "model" not in known.stderr
     unknown = pbr("process", "nosuch.jpg", "--model", "large", "--out", str(tmp_path))
     assert unknown.exit_code == 2 and "small" in unknown.stderr and "nosuch.jpg" not in unknown.stderr
