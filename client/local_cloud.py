@@ -1,17 +1,21 @@
-"""The embedded cloud of this user: find, start and stop the process that runs it."""
+"""The embedded cloud of this project directory: find, start and stop the process that runs it."""
 
+import errno
 import fcntl
+import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final, Self
+from urllib.parse import urlsplit
 
 import platformdirs
 
@@ -20,7 +24,8 @@ from client.errors import EmbeddedCloudError
 APP: Final = "precision-background-remover"
 """Name of the directories for state and cache."""
 
-ROOT: Final = Path(__file__).parent.parent
+ROOT: Final = Path(__file__).resolve().parent.parent
+"""The project directory: the checkout that this code is imported from."""
 
 _START_S: Final = 90.0
 _STOP_S: Final = 130.0  # a worker may take two minutes to finish its jobs
@@ -48,13 +53,37 @@ class DefaultModel:
 
 @dataclass(frozen=True)
 class RunningCloud:
-    """An embedded cloud that runs in another process."""
+    """An embedded cloud that runs in another process.
+
+    Attributes:
+        endpoint_url: endpoint for AWS SDKs and tools.
+        region: AWS region.
+        stack_name: name of its stack.
+        pid: process that runs it.
+        model: its default model.
+        project: project directory that its code comes from.
+        api_url: address of the HTTP API.
+    """
 
     endpoint_url: str
     region: str
     stack_name: str
     pid: int
     model: DefaultModel
+    project: str
+    api_url: str
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return the cloud that a state file describes. Another checkout may have written it at another version."""
+        state: dict[str, Any] = json.loads(text)
+        known = {field.name: state.get(field.name, "") for field in fields(cls)}
+        return cls(**{**known, "model": DefaultModel(**state["model"])})
+
+    @property
+    def ports(self) -> set[int | None]:
+        """Ports of the AWS endpoint and the HTTP API on localhost."""
+        return {urlsplit(url).port for url in (self.endpoint_url, self.api_url)}
 
 
 def template() -> Path:
@@ -74,9 +103,47 @@ def template() -> Path:
     return path
 
 
-def state_directory() -> Path:
-    """Return the directory of the running cloud's state file and log."""
-    return platformdirs.user_state_path(APP)
+def state_directory(project: Path = ROOT) -> Path:
+    """Return the directory of the state file and the log of a project directory's cloud."""
+    digest = hashlib.sha256(os.fsencode(project)).hexdigest()
+    return _clouds() / f"{project.name}-{digest[:10]}"
+
+
+def directories() -> list[Path]:
+    """Return the state directories of all project directories of this user that had a cloud."""
+    return sorted(path.parent for path in _clouds().glob("*/cloud.json"))
+
+
+def check_port(option: str, port: int) -> None:
+    """Check that a port of localhost is free; 0 is.
+
+    Args:
+        option: name of the option, for the error message.
+        port: the port.
+
+    Raises:
+        EmbeddedCloudError: if it is in use; the message names the cloud that uses it.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return
+    clouds = (running(directory) for directory in directories())
+    other = next((cloud for cloud in clouds if cloud and port in cloud.ports), None)
+    user, remedy = "another program", f"Pass another port with {option}, or 0 for any free port."
+    if other:
+        user = f"the embedded cloud of {other.project}"
+        remedy = f"Stop that cloud with pbr down in its directory, or use {option} 0 for any free port."
+    raise EmbeddedCloudError(f"The port is in use by {user}", field=option, value=port, remedy=remedy)
+
+
+def _clouds() -> Path:
+    return platformdirs.user_state_path(APP) / "clouds"
 
 
 @contextmanager
@@ -86,7 +153,7 @@ def registered(directory: Path) -> Iterator[Callable[[RunningCloud], None]]:
     The operating system releases the lock even if the process is killed.
 
     Raises:
-        EmbeddedCloudError: if another cloud of this user is running.
+        EmbeddedCloudError: if a cloud of this project directory is running.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "cloud.json").open("a+") as file:
@@ -119,10 +186,7 @@ def running(directory: Path) -> RunningCloud | None:
             text = file.read()
     except FileNotFoundError:
         return None
-    if not text:
-        return None
-    state = json.loads(text)
-    return RunningCloud(**{**state, "model": DefaultModel(**state["model"])})
+    return RunningCloud.from_json(text) if text else None
 
 
 def start(directory: Path, model: str) -> RunningCloud:

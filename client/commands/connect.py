@@ -1,4 +1,4 @@
-"""The stack that a command uses: one on AWS, or the embedded cloud of this user."""
+"""The stack that a command uses: one on AWS, or the embedded cloud of this project directory."""
 
 import os
 
@@ -50,7 +50,8 @@ def start_local_cloud() -> Stack:
     model = choose_model(None)
     with ERR.status("Starting an embedded cloud in the background ..."):
         cloud = local_cloud.start(local_cloud.state_directory(), model.name)
-    ERR.print(f"Started an embedded cloud at {cloud.endpoint_url} with {model.name}. To stop it, run pbr down.")
+    ERR.print(f"Started an embedded cloud for {cloud.project} at {cloud.endpoint_url}, with {model.name}.")
+    ERR.print("To stop it, run pbr down.")
     if model.hint:
         ERR.print(model.hint)
     if model.limited:

@@ -48,9 +48,9 @@ def up(
 ) -> None:
     """Run an embedded cloud on this machine, until Ctrl-C.
 
-    It deploys template.yaml and serves any AWS SDK or CLI. Weights are read from PBR_MODEL_DIR, or else downloaded from
-    PBR_MODEL_MIRROR or rembg's release. If that takes more than two minutes or is interrupted with Ctrl-C, u2netp is
-    the default model.
+    It deploys template.yaml and serves any AWS SDK or CLI. Each project directory has its own cloud. Weights are read
+    from PBR_MODEL_DIR, or else downloaded from PBR_MODEL_MIRROR or rembg's release. If that takes more than two minutes
+    or is interrupted with Ctrl-C, u2netp is the default model.
 
     For example: [bold]pbr up --model u2net --parameter CacheDays=1[/bold]
     """
@@ -58,16 +58,30 @@ def up(
     overrides = parse_parameters(parameter or [])
     stop = threading.Event()
     with local_cloud.registered(local_cloud.state_directory()) as register:
+        for option, wanted in (("--port", port), ("--api-port", api_port)):
+            local_cloud.check_port(option, wanted)
         default = choose_model(model)  # until here, Ctrl-C skips a download
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda _number, _frame: stop.set())
         parameters = {**stack_parameters(default, host, all_hosts=True), **overrides}
         with EmbeddedCloud(local_cloud.template(), parameters, port=port, api_port=api_port) as cloud:
             cloud.start_functions()
-            register(RunningCloud(cloud.endpoint_url, cloud.region, cloud.stack_name, os.getpid(), default))
+            register(_state(cloud, default))
             _print_introduction(cloud, default, verbose=verbose)
             stop.wait()
             ERR.print("Stopping ...")
+
+
+def _state(cloud: EmbeddedCloud, model: DefaultModel) -> RunningCloud:
+    return RunningCloud(
+        cloud.endpoint_url,
+        cloud.region,
+        cloud.stack_name,
+        os.getpid(),
+        model,
+        project=str(local_cloud.ROOT),
+        api_url=cloud.outputs["ApiUrl"],
+    )
 
 
 def choose_model(name: str | None, source: ModelSource | None = None) -> DefaultModel:
@@ -157,6 +171,7 @@ def parse_parameters(pairs: Iterable[str]) -> dict[str, str]:
 def _print_introduction(cloud: EmbeddedCloud, model: DefaultModel, *, verbose: bool) -> None:
     """Print the cloud's outputs, its limits, and commands to try."""
     OUT.print(f"# The embedded cloud is running at {cloud.endpoint_url}. Press Ctrl-C to stop it.")
+    OUT.print(f"# Project: {local_cloud.ROOT}")
     OUT.print(f"# Default model: {model.name} ({model.reason})")
     if model.hint:
         OUT.print(f"# {model.hint}")
