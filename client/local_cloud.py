@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -52,6 +52,37 @@ class DefaultModel:
 
 
 @dataclass(frozen=True)
+class CloudOptions:
+    """Options of ``pbr up``, as a restart repeats them.
+
+    Attributes:
+        port: port of the AWS endpoint; 0 for any free port.
+        api_port: port of the HTTP API; 0 for any free port.
+        model: requested default model; None for the best available one.
+        host: default host of segmentation.
+        parameters: template parameters, ``NAME=VALUE``.
+    """
+
+    port: int = 0
+    api_port: int = 0
+    model: str | None = None
+    host: str = "lambda"
+    parameters: Sequence[str] = ()
+
+    def arguments(self, chosen_model: str) -> list[str]:
+        """Return the command line of ``pbr up``.
+
+        Args:
+            chosen_model: model to use if none is requested.
+        """
+        model = ("--model", self.model) if self.model else ("--chosen-model", chosen_model)
+        return [
+            *("--port", str(self.port), "--api-port", str(self.api_port), "--host", self.host, *model),
+            *(argument for parameter in self.parameters for argument in ("--parameter", parameter)),
+        ]
+
+
+@dataclass(frozen=True)
 class RunningCloud:
     """An embedded cloud that runs in another process.
 
@@ -63,6 +94,7 @@ class RunningCloud:
         model: its default model.
         project: project directory that its code comes from.
         api_url: address of the HTTP API.
+        options: options that it was started with.
     """
 
     endpoint_url: str
@@ -72,18 +104,25 @@ class RunningCloud:
     model: DefaultModel
     project: str
     api_url: str
+    options: CloudOptions = CloudOptions()
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Return the cloud that a state file describes. Another checkout may have written it at another version."""
-        state: dict[str, Any] = json.loads(text)
-        known = {field.name: state.get(field.name, "") for field in fields(cls)}
-        return cls(**{**known, "model": DefaultModel(**state["model"])})
+        state = {"project": "", "api_url": "", "options": {}, **json.loads(text)}
+        state["model"] = DefaultModel(**_known(DefaultModel, state["model"]))
+        options = _known(CloudOptions, state["options"])
+        state["options"] = CloudOptions(**{**options, "parameters": tuple(options.get("parameters", ()))})
+        return cls(**_known(cls, state))
 
     @property
     def ports(self) -> set[int | None]:
         """Ports of the AWS endpoint and the HTTP API on localhost."""
         return {urlsplit(url).port for url in (self.endpoint_url, self.api_url)}
+
+
+def _known(kind: type, state: Mapping[str, Any]) -> dict[str, Any]:
+    return {field.name: state[field.name] for field in fields(kind) if field.name in state}
 
 
 def template() -> Path:
@@ -189,12 +228,13 @@ def running(directory: Path) -> RunningCloud | None:
     return RunningCloud.from_json(text) if text else None
 
 
-def start(directory: Path, model: str) -> RunningCloud:
+def start(directory: Path, arguments: Sequence[str], region: str | None = None) -> RunningCloud:
     """Start a cloud in the background and wait until it is ready.
 
     Args:
         directory: of the state file and the log.
-        model: default model of the cloud.
+        arguments: of ``pbr up``.
+        region: AWS region; None for that of the environment.
 
     Raises:
         EmbeddedCloudError: if it does not start; the remedy contains the end of its log.
@@ -203,9 +243,10 @@ def start(directory: Path, model: str) -> RunningCloud:
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "cloud.log"
     with path.open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603  the model is one of the registry
-            [sys.executable, "-m", "client.cli", "up", "--port", "0", "--api-port", "0", "--model", model],
+        process = subprocess.Popen(  # noqa: S603  the user's own options
+            [sys.executable, "-m", "client.cli", "up", *arguments],
             cwd=ROOT,
+            env={**os.environ, **({"AWS_DEFAULT_REGION": region} if region else {})},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -6,6 +6,7 @@ from client import local_cloud
 from client.commands.console import ERR, print_warning
 from client.commands.up import choose_model
 from client.errors import StackUnavailableError
+from client.local_cloud import CloudOptions, DefaultModel, RunningCloud
 from client.stack import DEFAULT_NAME, DEFAULT_REGION, Stack, is_local
 
 
@@ -47,17 +48,27 @@ def find_stack(name: str | None, region: str | None) -> Stack | None:
 
 def start_local_cloud() -> Stack:
     """Start an embedded cloud in the background and return its stack."""
-    model = choose_model(None)
+    return _connect(start_in_background(CloudOptions(), choose_model(None)))
+
+
+def start_in_background(options: CloudOptions, model: DefaultModel, region: str | None = None) -> RunningCloud:
+    """Start an embedded cloud in the background, and print where it runs.
+
+    Args:
+        options: its options.
+        model: default model if none is requested.
+        region: AWS region; None for that of the environment.
+    """
     with ERR.status("Starting an embedded cloud in the background ..."):
-        cloud = local_cloud.start(local_cloud.state_directory(), model.name)
+        cloud = local_cloud.start(local_cloud.state_directory(), options.arguments(model.name), region)
     ERR.print(f"Started an embedded cloud for {cloud.project} at {cloud.endpoint_url}, with {model.name}.")
     ERR.print("To stop it, run pbr down.")
     if model.hint:
         ERR.print(model.hint)
     if model.limited:
         print_warning(model.reason)
-    return _connect(cloud)
+    return cloud
 
 
-def _connect(cloud: local_cloud.RunningCloud) -> Stack:
+def _connect(cloud: RunningCloud) -> Stack:
     return Stack.connect(cloud.stack_name, region=cloud.region, endpoint_url=cloud.endpoint_url)

@@ -13,7 +13,7 @@ from client.commands.console import ERR, OUT
 from client.commands.models.weights import model_source
 from client.commands.progress import DownloadProgress
 from client.errors import UsageError
-from client.local_cloud import APP, DefaultModel, RunningCloud
+from client.local_cloud import APP, CloudOptions, DefaultModel, RunningCloud
 from core.options import Host
 from core.segmentation.registry import BUNDLED, CLASSICAL
 from embedded_cloud.cloud import EmbeddedCloud
@@ -45,6 +45,7 @@ def up(
         bool,
         typer.Option("--verbose", "-v", help="List template resources and properties that the cloud ignores."),
     ] = False,
+    chosen_model: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run an embedded cloud on this machine, until Ctrl-C.
 
@@ -60,19 +61,20 @@ def up(
     with local_cloud.registered(local_cloud.state_directory()) as register:
         for option, wanted in (("--port", port), ("--api-port", api_port)):
             local_cloud.check_port(option, wanted)
-        default = choose_model(model)  # until here, Ctrl-C skips a download
+        # Until here, Ctrl-C skips a download. The process that starts a cloud in the background has chosen the model.
+        default = best_here(chosen_model) if chosen_model else choose_model(model)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda _number, _frame: stop.set())
         parameters = {**stack_parameters(default, host, all_hosts=True), **overrides}
         with EmbeddedCloud(local_cloud.template(), parameters, port=port, api_port=api_port) as cloud:
             cloud.start_functions()
-            register(_state(cloud, default))
+            register(_state(cloud, default, CloudOptions(port, api_port, model, host.value, parameter or [])))
             _print_introduction(cloud, default, verbose=verbose)
             stop.wait()
             ERR.print("Stopping ...")
 
 
-def _state(cloud: EmbeddedCloud, model: DefaultModel) -> RunningCloud:
+def _state(cloud: EmbeddedCloud, model: DefaultModel, options: CloudOptions) -> RunningCloud:
     return RunningCloud(
         cloud.endpoint_url,
         cloud.region,
@@ -81,6 +83,7 @@ def _state(cloud: EmbeddedCloud, model: DefaultModel) -> RunningCloud:
         model,
         project=str(local_cloud.ROOT),
         api_url=cloud.outputs["ApiUrl"],
+        options=options,
     )
 
 
@@ -112,6 +115,11 @@ def choose_model(name: str | None, source: ModelSource | None = None) -> Default
     if found == BUNDLED:
         return DefaultModel(found, "included", limited=False, hint=_better_model(source))
     return DefaultModel(found, f"best available free model, {source.find(found)}", limited=False)
+
+
+def best_here(name: str) -> DefaultModel:
+    """Return the default model that was chosen as the best available one."""
+    return DefaultModel(name, "best available", limited=name == CLASSICAL)
 
 
 def _better_model(source: ModelSource) -> str:

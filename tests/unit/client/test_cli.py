@@ -63,6 +63,18 @@ def test_down_without_a_cloud_is_no_error() -> None:
 
 def test_help_lists_all_commands_and_the_exit_codes() -> None:
     text = pbr("--help").stdout
-    commands = ("process", "demo", "up", "down", "models", "history", "redrive", "replay-dlq", "keys", "status")
+    commands = (
+        "process",
+        "demo",
+        "up",
+        "down",
+        "restart",
+        "models",
+        "history",
+        "redrive",
+        "replay-dlq",
+        "keys",
+        "status",
+    )
     assert all(command in text for command in commands)
     assert "Exit codes" in text
