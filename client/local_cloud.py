@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any, Final, Self
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import platformdirs
 
 from client.errors import EmbeddedCloudError
+from client.fingerprint import Fingerprint
 
 APP: Final = "precision-background-remover"
 """Name of the directories for state and cache."""
@@ -95,6 +96,7 @@ class RunningCloud:
         project: project directory that its code comes from.
         api_url: address of the HTTP API.
         options: options that it was started with.
+        fingerprint: of the code, weights and variables that it was started with.
     """
 
     endpoint_url: str
@@ -105,6 +107,7 @@ class RunningCloud:
     project: str
     api_url: str
     options: CloudOptions = CloudOptions()
+    fingerprint: Fingerprint = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -122,7 +125,7 @@ class RunningCloud:
 
 
 def _known(kind: type, state: Mapping[str, Any]) -> dict[str, Any]:
-    return {field.name: state[field.name] for field in fields(kind) if field.name in state}
+    return {each.name: state[each.name] for each in fields(kind) if each.name in state}
 
 
 def template() -> Path:

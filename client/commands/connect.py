@@ -2,10 +2,12 @@
 
 import os
 
-from client import local_cloud
+from client import fingerprint, local_cloud, local_models
 from client.commands.console import ERR, print_warning
+from client.commands.models import weights
 from client.commands.up import choose_model
 from client.errors import StackUnavailableError
+from client.fingerprint import WEIGHTS, summary
 from client.local_cloud import CloudOptions, DefaultModel, RunningCloud
 from client.stack import DEFAULT_NAME, DEFAULT_REGION, Stack, is_local
 
@@ -43,7 +45,14 @@ def find_stack(name: str | None, region: str | None) -> Stack | None:
         region = region or (DEFAULT_REGION if is_embedded else None)
         return Stack.connect(name or DEFAULT_NAME, region=region, endpoint_url=endpoint_url)
     cloud = local_cloud.running(local_cloud.state_directory())
-    return _connect(cloud) if cloud else None
+    if cloud is None:
+        return None
+    if changed := changes_since_start(cloud):
+        print_warning(
+            f"{summary(changed)} changed after the embedded cloud started. It may use the old or the new version. "
+            "Run pbr restart."
+        )
+    return _connect(cloud)
 
 
 def start_local_cloud() -> Stack:
@@ -68,6 +77,16 @@ def start_in_background(options: CloudOptions, model: DefaultModel, region: str 
     if model.limited:
         print_warning(model.reason)
     return cloud
+
+
+def changes_since_start(cloud: RunningCloud) -> list[str]:
+    """Return what has changed since the cloud started. More weights only matter if its default model would change."""
+    changed = fingerprint.changes(cloud.fingerprint, local_models.fingerprint())
+    added = [name for name in changed if name.startswith(WEIGHTS) and name not in cloud.fingerprint]
+    if added:
+        best = None if cloud.options.model else weights.best_on_disk(weights.model_source())
+        changed = [name for name in changed if name not in added or name == f"{WEIGHTS}{best}"]
+    return changed
 
 
 def _connect(cloud: RunningCloud) -> Stack:

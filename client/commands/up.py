@@ -13,6 +13,7 @@ from client.commands.console import ERR, OUT
 from client.commands.models.weights import model_source
 from client.commands.progress import DownloadProgress
 from client.errors import UsageError
+from client.fingerprint import Fingerprint
 from client.local_cloud import APP, CloudOptions, DefaultModel, RunningCloud
 from core.options import Host
 from core.segmentation.registry import BUNDLED, CLASSICAL
@@ -56,6 +57,7 @@ def up(
     For example: [bold]pbr up --model u2net --parameter CacheDays=1[/bold]
     """
     local_models.check_model(model, local_models.registry())
+    fingerprint = local_models.fingerprint()  # before the code is imported that may change
     overrides = parse_parameters(parameter or [])
     stop = threading.Event()
     with local_cloud.registered(local_cloud.state_directory()) as register:
@@ -68,13 +70,14 @@ def up(
         parameters = {**stack_parameters(default, host, all_hosts=True), **overrides}
         with EmbeddedCloud(local_cloud.template(), parameters, port=port, api_port=api_port) as cloud:
             cloud.start_functions()
-            register(_state(cloud, default, CloudOptions(port, api_port, model, host.value, parameter or [])))
+            options = CloudOptions(port, api_port, model, host.value, parameter or [])
+            register(_state(cloud, default, options, fingerprint))
             _print_introduction(cloud, default, verbose=verbose)
             stop.wait()
             ERR.print("Stopping ...")
 
 
-def _state(cloud: EmbeddedCloud, model: DefaultModel, options: CloudOptions) -> RunningCloud:
+def _state(cloud: EmbeddedCloud, model: DefaultModel, options: CloudOptions, fingerprint: Fingerprint) -> RunningCloud:
     return RunningCloud(
         cloud.endpoint_url,
         cloud.region,
@@ -84,6 +87,7 @@ def _state(cloud: EmbeddedCloud, model: DefaultModel, options: CloudOptions) -> 
         project=str(local_cloud.ROOT),
         api_url=cloud.outputs["ApiUrl"],
         options=options,
+        fingerprint=fingerprint,
     )
 
 

@@ -1,4 +1,4 @@
-"""The life of an embedded cloud that a user starts: its options survive a restart."""
+"""The life of an embedded cloud that a user starts: changes are reported, and a restart keeps its options."""
 
 import json
 import subprocess
@@ -40,6 +40,15 @@ def state(pbr: Pbr) -> dict[str, Any]:
     [*paths] = pbr.home.glob(".local/state/*/clouds/*/cloud.json")
     text = paths[0].read_text() if paths else ""
     return json.loads(text) if text else {}
+
+
+def test_changes_after_the_start_are_reported_in_one_line(pbr: Pbr) -> None:
+    assert pbr("status").stderr == b""
+    mirror = pbr.environment["PBR_MODEL_MIRROR"]
+    pbr.environment["PBR_MODEL_MIRROR"] = "http://127.0.0.1:10"
+    [warning] = pbr("status").stderr.decode().splitlines()
+    assert warning.startswith("warning: PBR_MODEL_MIRROR changed") and "Run pbr restart." in warning
+    pbr.environment["PBR_MODEL_MIRROR"] = mirror
 
 
 def test_a_restart_keeps_the_options_and_addresses(pbr: Pbr) -> None:

@@ -106,6 +106,11 @@ def list_models(source: ModelSource, *, verify: bool) -> list[ModelInfo]:
     ]
 
 
+def best_on_disk(source: ModelSource) -> str:
+    """Return the default model of an embedded cloud that would start now and download nothing."""
+    return next((model.name for model in candidates(source) if source.find(model.name)), CLASSICAL)
+
+
 def select(names: Sequence[str], source: ModelSource, *, all_free: bool) -> list[Model]:
     """Return models by name.
 
