@@ -8,7 +8,7 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from typer.core import TyperGroup
 
-from client.commands import demo, down, history, keys, models, process, redrive, replay_dlq, restart, status, up
+from client.commands import demo, down, env, history, keys, models, process, redrive, replay_dlq, restart, status, up
 from client.commands.console import print_error
 from client.errors import UsageError
 from core.errors import BackgroundRemoverError, InvalidOptionsError
@@ -54,6 +54,7 @@ app.command("demo")(demo.demo)
 app.command("up")(up.up)
 app.command("down")(down.down)
 app.command("restart")(restart.restart)
+app.command("env")(env.env)
 app.add_typer(models.app, name="models")
 app.command("history")(history.show_history)
 app.command("redrive")(redrive.redrive_executions)

@@ -96,6 +96,7 @@ class RunningCloud:
         project: project directory that its code comes from.
         api_url: address of the HTTP API.
         options: options that it was started with.
+        outputs: outputs of its stack by name.
         fingerprint: of the code, weights and variables that it was started with.
     """
 
@@ -107,6 +108,7 @@ class RunningCloud:
     project: str
     api_url: str
     options: CloudOptions = CloudOptions()
+    outputs: Mapping[str, str] = field(default_factory=dict)
     fingerprint: Fingerprint = field(default_factory=dict)
 
     @classmethod

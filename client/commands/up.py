@@ -1,9 +1,13 @@
 """``pbr up``: run an embedded cloud."""
 
 import os
+import shlex
+import shutil
 import signal
+import sys
 import threading
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -87,6 +91,7 @@ def _state(cloud: EmbeddedCloud, model: DefaultModel, options: CloudOptions, fin
         project=str(local_cloud.ROOT),
         api_url=cloud.outputs["ApiUrl"],
         options=options,
+        outputs=cloud.outputs,
         fingerprint=fingerprint,
     )
 
@@ -195,12 +200,21 @@ def _print_introduction(cloud: EmbeddedCloud, model: DefaultModel, *, verbose: b
             OUT.print(f"# Ignored: {kind} ({', '.join(names)}): {reason}")
     else:
         OUT.print(f"# Ignored: {', '.join(sorted({kind for kind, _ in ignored}))} (for the reasons, use --verbose)")
-    for name, value in cloud.environment.items():
-        OUT.print(f"export {name}={value}")
-    uploads, results = cloud.outputs["UploadsBucket"], cloud.outputs["ResultsBucket"]
+    pbr = _command()
     OUT.print(
-        f"aws s3 cp photo.jpg s3://{uploads}/photos/photo.jpg --metadata pbr-format=png\n"
-        f"aws s3 cp s3://{results}/results/photos/photo.jpg.png .\n"
-        "KEY=$(pbr keys create laptop)\n"
-        f'curl -H "X-API-Key: $KEY" -F image=@photo.jpg {cloud.outputs["ApiUrl"]}/process'
+        "# In another terminal:\n"
+        f'eval "$({pbr} env)"\n'
+        'aws s3 cp photo.jpg "s3://$PBR_UPLOADS/photos/photo.jpg" --metadata pbr-format=png\n'
+        'aws s3api wait object-exists --bucket "$PBR_RESULTS" --key results/photos/photo.jpg.png\n'
+        'aws s3 cp "s3://$PBR_RESULTS/results/photos/photo.jpg.png" .\n'
+        f"KEY=$({pbr} keys create laptop)\n"
+        'curl -H "X-API-Key: $KEY" -F image=@photo.jpg "$PBR_API_URL/process"'
     )
+
+
+def _command() -> str:
+    """Return the command that runs pbr in any directory."""
+    path = Path(sys.argv[0]).absolute()
+    if path.name != "pbr":
+        return "pbr"
+    return "pbr" if shutil.which("pbr") == str(path) else shlex.quote(str(path))

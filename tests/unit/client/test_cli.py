@@ -49,7 +49,7 @@ def test_usage_errors_are_detected_first(arguments: list[str], says: str) -> Non
     assert says in result.stderr and "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("command", ["history", "status", "redrive --failed", "replay-dlq", "keys list"])
+@pytest.mark.parametrize("command", ["history", "status", "env", "redrive --failed", "replay-dlq", "keys list"])
 def test_error_without_a_cloud_is_one_line_with_a_remedy(command: str) -> None:
     result = pbr(*command.split())
     assert result.exit_code == 1
@@ -69,6 +69,7 @@ def test_help_lists_all_commands_and_the_exit_codes() -> None:
         "up",
         "down",
         "restart",
+        "env",
         "models",
         "history",
         "redrive",
