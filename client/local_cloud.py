@@ -62,6 +62,7 @@ class CloudOptions:
         model: requested default model; None for the best available one.
         host: default host of segmentation.
         parameters: template parameters, ``NAME=VALUE``.
+        stop_after: idle time after which it stops, as text; ``never`` for no limit.
     """
 
     port: int = 0
@@ -69,6 +70,7 @@ class CloudOptions:
     model: str | None = None
     host: str = "lambda"
     parameters: Sequence[str] = ()
+    stop_after: str = "never"
 
     def arguments(self, chosen_model: str) -> list[str]:
         """Return the command line of ``pbr up``.
@@ -79,6 +81,7 @@ class CloudOptions:
         model = ("--model", self.model) if self.model else ("--chosen-model", chosen_model)
         return [
             *("--port", str(self.port), "--api-port", str(self.api_port), "--host", self.host, *model),
+            *("--stop-after", self.stop_after),
             *(argument for parameter in self.parameters for argument in ("--parameter", parameter)),
         ]
 
@@ -191,8 +194,11 @@ def _clouds() -> Path:
 
 
 @contextmanager
-def registered(directory: Path) -> Iterator[Callable[[RunningCloud], None]]:
-    """Lock the state file while a cloud runs. Yields a function that registers the cloud once it is ready.
+def registered(directory: Path) -> Iterator[Callable[[RunningCloud | None], None]]:
+    """Lock the state file while a cloud runs.
+
+    Yields a function that registers the cloud once it is ready, and withdraws it with None before it stops, so that no
+    command starts to use it then.
 
     The operating system releases the lock even if the process is killed.
 
@@ -206,13 +212,14 @@ def registered(directory: Path) -> Iterator[Callable[[RunningCloud], None]]:
             raise EmbeddedCloudError(
                 "An embedded cloud is already running",
                 field="endpoint",
-                value=other.endpoint_url if other else "starting",
-                remedy="Use it, or stop it with pbr down.",
+                value=other.endpoint_url if other else "starting or stopping",
+                remedy="Use it, or stop it with pbr down. To start it again, run pbr restart.",
             )
         file.truncate(0)
 
-        def register(cloud: RunningCloud) -> None:
-            file.write(json.dumps(asdict(cloud)))
+        def register(cloud: RunningCloud | None) -> None:
+            file.truncate(0)
+            file.write(json.dumps(asdict(cloud)) if cloud else "")
             file.flush()
 
         try:
@@ -246,6 +253,11 @@ def start(directory: Path, arguments: Sequence[str], region: str | None = None) 
     """
     template()
     directory.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + _STOP_S
+    while _is_locked(directory) and time.monotonic() < deadline:  # another process starts or stops a cloud
+        if cloud := running(directory):
+            return cloud
+        time.sleep(_POLL_S)
     path = directory / "cloud.log"
     with path.open("wb") as log:
         process = subprocess.Popen(  # noqa: S603  the user's own options

@@ -1,15 +1,23 @@
 """The stack that a command uses: one on AWS, or the embedded cloud of this project directory."""
 
 import os
+from datetime import timedelta
+from typing import Final
 
 from client import fingerprint, local_cloud, local_models
 from client.commands.console import ERR, print_warning
 from client.commands.models import weights
+from client.commands.options import parse_idle_limit
 from client.commands.up import choose_model
 from client.errors import StackUnavailableError
 from client.fingerprint import WEIGHTS, summary
 from client.local_cloud import CloudOptions, DefaultModel, RunningCloud
 from client.stack import DEFAULT_NAME, DEFAULT_REGION, Stack, is_local
+
+STOP_AFTER: Final = "PBR_STOP_AFTER"
+"""Variable with the idle time after which a cloud stops that ``pbr process`` has started."""
+
+_STOP_AFTER: Final = "15m"
 
 
 def connect(name: str | None, region: str | None) -> Stack:
@@ -57,7 +65,18 @@ def find_stack(name: str | None, region: str | None) -> Stack | None:
 
 def start_local_cloud() -> Stack:
     """Start an embedded cloud in the background and return its stack."""
-    return _connect(start_in_background(CloudOptions(), choose_model(None)))
+    return _connect(start_in_background(background_options(), choose_model(None)))
+
+
+def background_options() -> CloudOptions:
+    """Return the options of a cloud that a command starts.
+
+    Raises:
+        UsageError: if PBR_STOP_AFTER is invalid.
+    """
+    stop_after = os.environ.get(STOP_AFTER) or _STOP_AFTER
+    parse_idle_limit(stop_after, STOP_AFTER)
+    return CloudOptions(stop_after=stop_after)
 
 
 def start_in_background(options: CloudOptions, model: DefaultModel, region: str | None = None) -> RunningCloud:
@@ -71,12 +90,22 @@ def start_in_background(options: CloudOptions, model: DefaultModel, region: str 
     with ERR.status("Starting an embedded cloud in the background ..."):
         cloud = local_cloud.start(local_cloud.state_directory(), options.arguments(model.name), region)
     ERR.print(f"Started an embedded cloud for {cloud.project} at {cloud.endpoint_url}, with {model.name}.")
-    ERR.print("To stop it, run pbr down.")
+    limit = parse_idle_limit(options.stop_after, "--stop-after")
+    ERR.print(f"It stops after {_idle_time(limit)}, or with pbr down." if limit else "To stop it, run pbr down.")
     if model.hint:
         ERR.print(model.hint)
     if model.limited:
         print_warning(model.reason)
     return cloud
+
+
+def _idle_time(limit: timedelta) -> str:
+    """Return a limit as text, e.g. ``15 idle minutes``."""
+    total_s = int(limit.total_seconds())
+    units = {"day": 86_400, "hour": 3600, "minute": 60, "second": 1}
+    unit = next(name for name, seconds in units.items() if total_s % seconds == 0)
+    count = total_s // units[unit]
+    return f"{count} idle {unit}{'' if count == 1 else 's'}"
 
 
 def changes_since_start(cloud: RunningCloud) -> list[str]:

@@ -1,14 +1,14 @@
 """``pbr restart``: stop the embedded cloud and start it again."""
 
+import os
 from dataclasses import replace
 from urllib.parse import urlsplit
 
 from client import local_cloud, local_models
-from client.commands.connect import start_in_background
+from client.commands.connect import STOP_AFTER, background_options, start_in_background
 from client.commands.console import ERR
 from client.commands.up import choose_model
 from client.errors import EmbeddedCloudError
-from client.local_cloud import CloudOptions
 
 
 def restart() -> None:
@@ -19,7 +19,9 @@ def restart() -> None:
     """
     directory = local_cloud.state_directory()
     cloud = local_cloud.running(directory)
-    options = cloud.options if cloud else CloudOptions()
+    options = background_options()
+    if cloud:
+        options = replace(cloud.options, stop_after=os.environ.get(STOP_AFTER) or cloud.options.stop_after)
     local_models.check_model(options.model, local_models.registry())
     model = choose_model(options.model)  # may download weights; the old cloud runs until then
     if cloud is None:

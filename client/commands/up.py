@@ -6,7 +6,8 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -15,6 +16,7 @@ import typer
 from client import local_cloud, local_models
 from client.commands.console import ERR, OUT
 from client.commands.models.weights import model_source
+from client.commands.options import parse_idle_limit
 from client.commands.progress import DownloadProgress
 from client.errors import UsageError
 from client.fingerprint import Fingerprint
@@ -27,6 +29,8 @@ from functions.runtime.weights import ModelSource, best_available, candidates
 
 IMAGE_URI: Final = f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/{APP}:working-tree"
 """Image of the worker and the endpoint. It is never pulled: both run from the working tree."""
+
+_CHECK_S: Final = 5.0
 
 # The best model has 224 MB. An unreachable mirror fails within five seconds.
 _MODEL_TIMEOUT_S: Final = 120.0
@@ -46,6 +50,10 @@ def up(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Template parameter. Repeat for several.", show_default=False),
     ] = None,
+    stop_after: Annotated[
+        str,
+        typer.Option(metavar="TIME", help="Stop after this time without a request and a running execution, e.g. 30m."),
+    ] = "never",
     verbose: Annotated[
         bool,
         typer.Option("--verbose", "-v", help="List template resources and properties that the cloud ignores."),
@@ -63,6 +71,7 @@ def up(
     local_models.check_model(model, local_models.registry())
     fingerprint = local_models.fingerprint()  # before the code is imported that may change
     overrides = parse_parameters(parameter or [])
+    limit = parse_idle_limit(stop_after, "--stop-after")
     stop = threading.Event()
     with local_cloud.registered(local_cloud.state_directory()) as register:
         for option, wanted in (("--port", port), ("--api-port", api_port)):
@@ -74,11 +83,30 @@ def up(
         parameters = {**stack_parameters(default, host, all_hosts=True), **overrides}
         with EmbeddedCloud(local_cloud.template(), parameters, port=port, api_port=api_port) as cloud:
             cloud.start_functions()
-            options = CloudOptions(port, api_port, model, host.value, parameter or [])
+            options = CloudOptions(port, api_port, model, host.value, parameter or [], stop_after)
             register(_state(cloud, default, options, fingerprint))
             _print_introduction(cloud, default, verbose=verbose)
-            stop.wait()
+            if wait_for_end(stop, cloud.idle_s, limit.total_seconds() if limit else None):
+                ERR.print(f"{datetime.now():%Y-%m-%d %H:%M:%S} No request and no execution for {stop_after}.")
+            register(None)
             ERR.print("Stopping ...")
+
+
+def wait_for_end(stop: threading.Event, idle_s: Callable[[], float], limit_s: float | None) -> bool:
+    """Wait until a cloud should stop. Return whether it was idle for too long.
+
+    Args:
+        stop: is set when it is stopped.
+        idle_s: returns how long it has been idle.
+        limit_s: limit of that; None for no limit.
+    """
+    if limit_s is None:
+        stop.wait()
+        return False
+    while (left := limit_s - idle_s()) > 0:
+        if stop.wait(min(left, _CHECK_S)):
+            return False
+    return True
 
 
 def _state(cloud: EmbeddedCloud, model: DefaultModel, options: CloudOptions, fingerprint: Fingerprint) -> RunningCloud:

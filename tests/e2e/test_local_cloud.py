@@ -1,4 +1,4 @@
-"""The life of an embedded cloud that a user starts: changes are reported, and a restart keeps its options."""
+"""The life of an embedded cloud: changes are reported, a restart keeps its options, and it stops when idle."""
 
 import json
 import subprocess
@@ -60,3 +60,16 @@ def test_a_restart_keeps_the_options_and_addresses(pbr: Pbr) -> None:
     for name in ("endpoint_url", "api_url", "region", "project"):
         assert after[name] == before[name]
     assert after["options"]["parameters"] == ["CacheDays=3"] and after["options"]["model"] == "classical"
+
+
+def test_an_idle_cloud_stops_although_its_worker_polls(pbr: Pbr) -> None:
+    pbr.environment["PBR_STOP_AFTER"] = "8s"
+    assert "stops after 8 idle seconds" in pbr("restart").stderr.decode()
+    started = time.monotonic()
+    pbr("status")
+    while state(pbr):
+        assert time.monotonic() < started + 60
+        time.sleep(0.2)
+    assert time.monotonic() - started > 8
+    [log] = pbr.home.glob(".local/state/*/clouds/*/cloud.log")
+    assert "No request and no execution for 8s." in log.read_text()

@@ -33,6 +33,7 @@ def pbr(*arguments: str) -> Result:
         (["up", "--model", "nosuch"], "birefnet-general"),
         (["up", "--parameter", "Nosuch=1"], "CacheDays"),
         (["up", "--parameter", "CacheDays"], "NAME=VALUE"),
+        (["up", "--stop-after", "15"], "30m"),
         (["demo", "nosuch.jpg"], "nosuch.jpg"),
         (["redrive"], "--failed"),
         (["redrive", "6f3a", "--failed"], "--failed"),

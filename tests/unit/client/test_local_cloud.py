@@ -56,6 +56,8 @@ def test_a_registered_cloud_is_found_while_it_runs(tmp_path: Path) -> None:
         assert running(tmp_path / "new") is None, "not before it is ready"
         register(CLOUD)
         assert running(tmp_path / "new") == CLOUD
+        register(None)
+        assert running(tmp_path / "new") is None, "not while it stops"
     assert running(tmp_path / "new") is None
 
 
