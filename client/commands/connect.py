@@ -8,11 +8,13 @@ from client import fingerprint, local_cloud, local_models
 from client.commands.console import ERR, print_warning
 from client.commands.models import weights
 from client.commands.options import parse_idle_limit
+from client.commands.progress import TransferProgress
 from client.commands.up import choose_model
 from client.errors import StackUnavailableError
 from client.fingerprint import WEIGHTS, summary
 from client.local_cloud import CloudOptions, DefaultModel, RunningCloud
 from client.stack import DEFAULT_NAME, DEFAULT_REGION, Stack, is_local
+from core.segmentation.registry import CLASSICAL
 
 STOP_AFTER: Final = "PBR_STOP_AFTER"
 """Variable with the idle time after which a cloud stops that ``pbr process`` has started."""
@@ -61,6 +63,24 @@ def find_stack(name: str | None, region: str | None) -> Stack | None:
             "Run pbr restart."
         )
     return _connect(cloud)
+
+
+def ensure_weights(model: str | None, stack: Stack | None) -> None:
+    """Download the weights of a requested model if an embedded cloud needs them and they are not on this machine.
+
+    The functions would download them, too, but without progress, and with retries that take a minute.
+
+    Args:
+        model: name of the model; None and ``auto`` are those of the stack.
+        stack: the stack; None for an embedded cloud that is about to start.
+
+    Raises:
+        WeightsUnavailableError: they cannot be downloaded.
+    """
+    source = None if model in (None, "auto", CLASSICAL) else weights.source_of(stack)
+    if model and source:
+        with TransferProgress(ERR) as listener:
+            weights.obtain(source.registry[model], source, listener)
 
 
 def start_local_cloud() -> Stack:

@@ -10,7 +10,7 @@ import typer
 
 from client import local_models
 from client.batch import STDIN, ImageFile, process, process_all
-from client.commands.connect import find_stack, start_local_cloud
+from client.commands.connect import ensure_weights, find_stack, start_local_cloud
 from client.commands.console import ERR, print_warning
 from client.commands.options import Region, StackName
 from client.commands.processing_options import with_processing_options
@@ -57,6 +57,7 @@ def process_files(
     to_stdout = _writes_to_stdout(files, out)
     deployed = find_stack(stack, region)
     _check_model(options.get("model"), deployed)
+    ensure_weights(options.get("model"), deployed)
     jobs = JobClient(deployed or start_local_cloud())
     signal.signal(signal.SIGINT, _exit_at_once)
     if path := options.get("background_key"):

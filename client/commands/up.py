@@ -32,7 +32,7 @@ IMAGE_URI: Final = f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/{APP}:working-
 
 _CHECK_S: Final = 5.0
 
-# The best model has 224 MB. An unreachable mirror fails within five seconds.
+# The best model has 224 MB. An unreachable mirror fails within three seconds.
 _MODEL_TIMEOUT_S: Final = 120.0
 
 # The embedded cloud does not limit memory, so it accepts every model and image that this machine can hold.
