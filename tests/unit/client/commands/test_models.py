@@ -14,9 +14,11 @@ import pytest
 from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner, Result
 
+from client import local_models
 from client.cli import app
-from client.commands.models import weights
+from client.commands.models import effect_on, weights
 from client.commands.models.weights import ModelInfo
+from client.local_cloud import CloudOptions, DefaultModel, RunningCloud, registered, state_directory
 from core.segmentation.registry import BUNDLED, MODELS, Model
 from functions.runtime.weights import RELEASE, ModelSource, open_url
 from tests.fakes.stack_in_memory import OUTPUTS, stack
@@ -256,6 +258,36 @@ def test_requested_weights_are_downloaded_once(shelf: Path, tmp_path: Path) -> N
     (shelf / model.file).unlink()
     weights.obtain(model, source, heard)
     assert len(heard.lines) == 1, "nothing to print the second time"
+
+
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch, shelf: Path, here: Path) -> RunningCloud:
+    """A cloud that uses the bundled network, and whose environment has a model of its own."""
+    monkeypatch.setenv("PBR_CUSTOM_MODELS", json.dumps([described(shelf)]))
+    included = DefaultModel(BUNDLED, "included", limited=False)
+    state = local_models.fingerprint()
+    return RunningCloud("http://localhost:1", "eu-west-1", "pbr", 1, included, "/pbr", "", fingerprint=state)
+
+
+def test_fetch_says_what_it_means_for_the_running_cloud(cloud: RunningCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "running cloud" not in pbr("models", "fetch", "small").stderr
+    with registered(state_directory()) as register:
+        register(cloud)
+        assert pbr("models", "fetch", "small").stderr.splitlines()[-1] == (
+            f"The running cloud uses {BUNDLED} by default; --model small works at once."
+        )
+        monkeypatch.setenv("PBR_MODEL_DIR", "elsewhere")
+        assert pbr("models", "fetch", BUNDLED).stderr.splitlines()[-1].endswith("Run pbr restart.")
+
+
+def test_a_better_model_that_was_fetched_needs_a_restart_unless_another_was_requested(cloud: RunningCloud) -> None:
+    text = effect_on(cloud, ["u2net", "better"], best="better")
+    assert f"uses {BUNDLED} by default" in text and "To use better, run pbr restart" in text
+    requested = replace(cloud, options=CloudOptions(model=BUNDLED))
+    assert "restart" not in effect_on(requested, ["better"], best="better")
+    assert "restart" not in effect_on(
+        replace(cloud, model=replace(cloud.model, name="better")), ["better"], best="better"
+    )
 
 
 @pytest.fixture
