@@ -8,7 +8,21 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from typer.core import TyperGroup
 
-from client.commands import demo, down, fetch, history, keys, models, process, redrive, replay_dlq, status, up
+from client.commands import (
+    demo,
+    down,
+    env,
+    fetch,
+    history,
+    keys,
+    models,
+    process,
+    redrive,
+    replay_dlq,
+    restart,
+    status,
+    up,
+)
 from client.commands.console import print_error
 from client.errors import UsageError
 from core.errors import BackgroundRemoverError, InvalidOptionsError
@@ -45,7 +59,7 @@ app = typer.Typer(
     help="Remove the background of images, on AWS or on an embedded cloud on this machine.",
     epilog=(
         "Stack: --stack or PBR_STACK selects a stack on AWS. Otherwise pbr uses AWS_ENDPOINT_URL, or else the embedded "
-        "cloud of this user.\n\n"
+        "cloud of this project directory, that is, of the checkout that pbr is installed from.\n\n"
         "Exit codes: 0 success; 1 failure, even of one image among many; 2 invalid usage, nothing was done."
     ),
 )
@@ -54,6 +68,8 @@ app.command("fetch")(fetch.fetch_results)
 app.command("demo")(demo.demo)
 app.command("up")(up.up)
 app.command("down")(down.down)
+app.command("restart")(restart.restart)
+app.command("env")(env.env)
 app.add_typer(models.app, name="models")
 app.command("history")(history.show_history)
 app.command("redrive")(redrive.redrive_executions)

@@ -1,26 +1,32 @@
-"""The embedded cloud of this user: find, start and stop the process that runs it."""
+"""The embedded cloud of this project directory: find, start and stop the process that runs it."""
 
+import errno
 import fcntl
+import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final, Self
+from urllib.parse import urlsplit
 
 import platformdirs
 
 from client.errors import EmbeddedCloudError
+from client.fingerprint import Fingerprint
 
 APP: Final = "precision-background-remover"
 """Name of the directories for state and cache."""
 
-ROOT: Final = Path(__file__).parent.parent
+ROOT: Final = Path(__file__).resolve().parent.parent
+"""The project directory: the checkout that this code is imported from."""
 
 _START_S: Final = 90.0
 _STOP_S: Final = 130.0  # a worker may take two minutes to finish its jobs
@@ -47,14 +53,84 @@ class DefaultModel:
 
 
 @dataclass(frozen=True)
+class CloudOptions:
+    """Options of ``pbr up``, as a restart repeats them.
+
+    Attributes:
+        port: port of the AWS endpoint; 0 for any free port.
+        api_port: port of the HTTP API; 0 for any free port.
+        model: requested default model; None for the best available one.
+        host: default host of segmentation.
+        parameters: template parameters, ``NAME=VALUE``.
+        stop_after: idle time after which it stops, as text; ``never`` for no limit.
+    """
+
+    port: int = 0
+    api_port: int = 0
+    model: str | None = None
+    host: str = "lambda"
+    parameters: Sequence[str] = ()
+    stop_after: str = "never"
+
+    def arguments(self, chosen_model: str) -> list[str]:
+        """Return the command line of ``pbr up``.
+
+        Args:
+            chosen_model: model to use if none is requested.
+        """
+        model = ("--model", self.model) if self.model else ("--chosen-model", chosen_model)
+        return [
+            *("--port", str(self.port), "--api-port", str(self.api_port), "--host", self.host, *model),
+            *("--stop-after", self.stop_after),
+            *(argument for parameter in self.parameters for argument in ("--parameter", parameter)),
+        ]
+
+
+@dataclass(frozen=True)
 class RunningCloud:
-    """An embedded cloud that runs in another process."""
+    """An embedded cloud that runs in another process.
+
+    Attributes:
+        endpoint_url: endpoint for AWS SDKs and tools.
+        region: AWS region.
+        stack_name: name of its stack.
+        pid: process that runs it.
+        model: its default model.
+        project: project directory that its code comes from.
+        api_url: address of the HTTP API.
+        options: options that it was started with.
+        outputs: outputs of its stack by name.
+        fingerprint: of the code, weights and variables that it was started with.
+    """
 
     endpoint_url: str
     region: str
     stack_name: str
     pid: int
     model: DefaultModel
+    project: str
+    api_url: str
+    options: CloudOptions = CloudOptions()
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    fingerprint: Fingerprint = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return the cloud that a state file describes. Another checkout may have written it at another version."""
+        state = {"project": "", "api_url": "", "options": {}, **json.loads(text)}
+        state["model"] = DefaultModel(**_known(DefaultModel, state["model"]))
+        options = _known(CloudOptions, state["options"])
+        state["options"] = CloudOptions(**{**options, "parameters": tuple(options.get("parameters", ()))})
+        return cls(**_known(cls, state))
+
+    @property
+    def ports(self) -> set[int | None]:
+        """Ports of the AWS endpoint and the HTTP API on localhost."""
+        return {urlsplit(url).port for url in (self.endpoint_url, self.api_url)}
+
+
+def _known(kind: type, state: Mapping[str, Any]) -> dict[str, Any]:
+    return {each.name: state[each.name] for each in fields(kind) if each.name in state}
 
 
 def template() -> Path:
@@ -74,19 +150,60 @@ def template() -> Path:
     return path
 
 
-def state_directory() -> Path:
-    """Return the directory of the running cloud's state file and log."""
-    return platformdirs.user_state_path(APP)
+def state_directory(project: Path = ROOT) -> Path:
+    """Return the directory of the state file and the log of a project directory's cloud."""
+    digest = hashlib.sha256(os.fsencode(project)).hexdigest()
+    return _clouds() / f"{project.name}-{digest[:10]}"
+
+
+def directories() -> list[Path]:
+    """Return the state directories of all project directories of this user that had a cloud."""
+    return sorted(path.parent for path in _clouds().glob("*/cloud.json"))
+
+
+def check_port(option: str, port: int) -> None:
+    """Check that a port of localhost is free; 0 is.
+
+    Args:
+        option: name of the option, for the error message.
+        port: the port.
+
+    Raises:
+        EmbeddedCloudError: if it is in use; the message names the cloud that uses it.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return
+    clouds = (running(directory) for directory in directories())
+    other = next((cloud for cloud in clouds if cloud and port in cloud.ports), None)
+    user, remedy = "another program", f"Pass another port with {option}, or 0 for any free port."
+    if other:
+        user = f"the embedded cloud of {other.project}"
+        remedy = f"Stop that cloud with pbr down in its directory, or use {option} 0 for any free port."
+    raise EmbeddedCloudError(f"The port is in use by {user}", field=option, value=port, remedy=remedy)
+
+
+def _clouds() -> Path:
+    return platformdirs.user_state_path(APP) / "clouds"
 
 
 @contextmanager
-def registered(directory: Path) -> Iterator[Callable[[RunningCloud], None]]:
-    """Lock the state file while a cloud runs. Yields a function that registers the cloud once it is ready.
+def registered(directory: Path) -> Iterator[Callable[[RunningCloud | None], None]]:
+    """Lock the state file while a cloud runs.
+
+    Yields a function that registers the cloud once it is ready, and withdraws it with None before it stops, so that no
+    command starts to use it then.
 
     The operating system releases the lock even if the process is killed.
 
     Raises:
-        EmbeddedCloudError: if another cloud of this user is running.
+        EmbeddedCloudError: if a cloud of this project directory is running.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "cloud.json").open("a+") as file:
@@ -95,13 +212,14 @@ def registered(directory: Path) -> Iterator[Callable[[RunningCloud], None]]:
             raise EmbeddedCloudError(
                 "An embedded cloud is already running",
                 field="endpoint",
-                value=other.endpoint_url if other else "starting",
-                remedy="Use it, or stop it with pbr down.",
+                value=other.endpoint_url if other else "starting or stopping",
+                remedy="Use it, or stop it with pbr down. To start it again, run pbr restart.",
             )
         file.truncate(0)
 
-        def register(cloud: RunningCloud) -> None:
-            file.write(json.dumps(asdict(cloud)))
+        def register(cloud: RunningCloud | None) -> None:
+            file.truncate(0)
+            file.write(json.dumps(asdict(cloud)) if cloud else "")
             file.flush()
 
         try:
@@ -119,29 +237,33 @@ def running(directory: Path) -> RunningCloud | None:
             text = file.read()
     except FileNotFoundError:
         return None
-    if not text:
-        return None
-    state = json.loads(text)
-    return RunningCloud(**{**state, "model": DefaultModel(**state["model"])})
+    return RunningCloud.from_json(text) if text else None
 
 
-def start(directory: Path, model: str) -> RunningCloud:
+def start(directory: Path, arguments: Sequence[str], region: str | None = None) -> RunningCloud:
     """Start a cloud in the background and wait until it is ready.
 
     Args:
         directory: of the state file and the log.
-        model: default model of the cloud.
+        arguments: of ``pbr up``.
+        region: AWS region; None for that of the environment.
 
     Raises:
         EmbeddedCloudError: if it does not start; the remedy contains the end of its log.
     """
     template()
     directory.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + _STOP_S
+    while _is_locked(directory) and time.monotonic() < deadline:  # another process starts or stops a cloud
+        if cloud := running(directory):
+            return cloud
+        time.sleep(_POLL_S)
     path = directory / "cloud.log"
     with path.open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603  the model is one of the registry
-            [sys.executable, "-m", "client.cli", "up", "--port", "0", "--api-port", "0", "--model", model],
+        process = subprocess.Popen(  # noqa: S603  the user's own options
+            [sys.executable, "-m", "client.cli", "up", *arguments],
             cwd=ROOT,
+            env={**os.environ, **({"AWS_DEFAULT_REGION": region} if region else {})},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import platformdirs
 
-from client.local_cloud import APP
+from client.fingerprint import Fingerprint, take
+from client.local_cloud import APP, ROOT
 from core.segmentation.registry import Model, check_name, with_custom
 
 
@@ -23,6 +24,11 @@ def directories() -> tuple[Path, ...]:
     """Return the directories of the weights: those of PBR_MODEL_DIR, or else one in the user's cache."""
     configured = [Path(name).absolute() for name in os.environ.get("PBR_MODEL_DIR", "").split(os.pathsep) if name]
     return tuple(configured) or (platformdirs.user_cache_path(APP) / "models",)
+
+
+def fingerprint() -> Fingerprint:
+    """Return the fingerprint of what an embedded cloud that starts now would run."""
+    return take(ROOT, directories(), os.environ)
 
 
 def check_model(name: str | None, models: Mapping[str, Model]) -> None:

@@ -9,6 +9,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Self
 
+from embedded_cloud.activity import OWN_KEY, Activity
 from embedded_cloud.deploy import create_stack, translate
 from embedded_cloud.faults import FaultPlan, with_faults
 from embedded_cloud.lambda_runtime import LambdaRuntime
@@ -64,6 +65,7 @@ class EmbeddedCloud:
         self._api_port = api_port
         self._port, self._mock_config, self._address = port, mock_config, address
         self._retry_pace, self._faults = retry_pace, faults
+        self._activity = Activity()
 
     def __enter__(self) -> Self:
         """Start the servers and deploy the template.
@@ -91,10 +93,11 @@ class EmbeddedCloud:
             "AWS_SECRET_ACCESS_KEY": "local",
         }
         code = self._template.parent
-        base = base_environment(code, self.environment)
+        own = {**self.environment, "AWS_ACCESS_KEY_ID": OWN_KEY}
+        base = base_environment(code, own)
         functions = LambdaRuntime(base, code, self._open_log, self._faults)
         self._host = host.Host(
-            sdk=self.environment,
+            sdk=own,
             environment=base,
             code=code,
             mock_config=self._mock_config,
@@ -104,6 +107,7 @@ class EmbeddedCloud:
             retry_pace=self._retry_pace,
             address=self._address,
             api_port=self._api_port,
+            activity=self._activity,
         )
         host.start(self._host)
         moto_api_backend.reset()
@@ -111,6 +115,7 @@ class EmbeddedCloud:
         logging.getLogger("moto.stepfunctions").setLevel(logging.CRITICAL)  # logs every caught error
         self._server = ThreadedMotoServer(self._address, port, verbose=False)
         self._server.start()
+        self._server._server.app = self._activity.watch(self._server._server.app)
         if self._faults:
             self._server._server.app = with_faults(self._server._server.app, self._faults)
         try:
@@ -118,6 +123,7 @@ class EmbeddedCloud:
         except BaseException:
             self.close()
             raise
+        self._activity.touch()
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -146,6 +152,17 @@ class EmbeddedCloud:
         resources = cloudformation.describe_stack_resources(StackName=self.stack_name)["StackResources"]
         names = [found["PhysicalResourceId"] for found in resources if found["ResourceType"] == "AWS::Lambda::Function"]
         self._host.functions.start(configuration(backend.get_function(name)) for name in names)
+
+    def idle_s(self) -> float:
+        """Return the seconds since the last request of a user; 0 while an execution is running.
+
+        After an execution, they count from the last call that found it running.
+        """
+        from embedded_cloud.moto_patches import stepfunctions
+
+        if stepfunctions.is_any_execution_running():
+            self._activity.touch()
+        return self._activity.idle_s()
 
     def kill_tasks(self) -> None:
         """Kill every ECS task. Its service restarts it."""

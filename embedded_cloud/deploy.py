@@ -45,6 +45,7 @@ def translate(template: Path, parameters: Mapping[str, str], region: str) -> dic
         _resolve_nested_template(resource["Type"], properties, template.parent)
     translator = Translator(None, Parser(), boto_session=boto3.session.Session(region_name=region))
     translated: dict[str, Any] = translator.translate(source, dict(parameters), get_managed_policy_map=dict)
+    translator.metrics.publish()  # to nowhere; otherwise it prints a warning when it is deleted
     return translated
 
 

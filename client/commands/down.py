@@ -1,10 +1,36 @@
 """``pbr down``: stop the embedded cloud."""
 
+from typing import Annotated
+
+import typer
+
 from client import local_cloud
-from client.commands.console import OUT
+from client.commands.console import OUT, print_error
+from client.errors import EmbeddedCloudError
 
 
-def down() -> None:
-    """Stop the embedded cloud. Its buckets and their content are deleted."""
-    stopped = local_cloud.stop(local_cloud.state_directory())
-    OUT.print(f"Stopped the cloud at {stopped.endpoint_url}." if stopped else "No embedded cloud is running.")
+def down(
+    every: Annotated[bool, typer.Option("--all", help="Stop the clouds of all project directories.")] = False,
+) -> None:
+    """Stop the embedded cloud of this project directory. Its buckets and their content are deleted."""
+    failed, stopped = False, 0
+    for directory in local_cloud.directories() if every else [local_cloud.state_directory()]:
+        try:
+            cloud = local_cloud.stop(directory)
+        except EmbeddedCloudError as error:
+            print_error(error)
+            failed = True
+            continue
+        if cloud:
+            stopped += 1
+            OUT.print(f"Stopped the cloud of {cloud.project} at {cloud.endpoint_url}.")
+    if not stopped and not failed:
+        OUT.print("No embedded cloud is running." if every else _none_here())
+    if failed:
+        raise typer.Exit(1)
+
+
+def _none_here() -> str:
+    others = sum(local_cloud.running(directory) is not None for directory in local_cloud.directories())
+    more = f" Other project directories: {others} (pbr down --all stops them)." if others else ""
+    return f"No embedded cloud is running for {local_cloud.ROOT}.{more}"

@@ -28,7 +28,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done
 DEFAULT_OUT: Final = "out/"
 """Value of --out if it is not given."""
 
-_UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def out_option(more: str = "") -> Any:
@@ -52,8 +52,28 @@ def parse_duration(text: str, option: str) -> timedelta:
     Raises:
         UsageError: if the duration is invalid.
     """
-    if match := re.fullmatch(r"(\d{1,4})([mhd])", text):
+    if match := re.fullmatch(r"(\d{1,4})([smhd])", text):
         return timedelta(**{_UNITS[match[2]]: int(match[1])})
     raise UsageError(
-        "Invalid duration", field=option, value=text, remedy="Use minutes, hours or days, e.g. 30m, 1h, 2d."
+        "Invalid duration", field=option, value=text, remedy="Use seconds, minutes, hours or days, e.g. 30m, 1h, 2d."
     )
+
+
+def parse_idle_limit(text: str, option: str) -> timedelta | None:
+    """Parse how long a cloud may be idle; ``0`` and ``never`` are no limit.
+
+    Args:
+        text: value of the option.
+        option: name of the option, for the error message.
+
+    Raises:
+        UsageError: if it is neither a duration nor one of these words.
+    """
+    if text in ("never", "0"):
+        return None
+    try:
+        return parse_duration(text, option) or None
+    except UsageError as error:
+        raise UsageError(
+            error.message, field=option, value=text, remedy=f"{error.remedy.removesuffix('.')}; or never."
+        ) from None

@@ -11,7 +11,7 @@ import typer
 
 from client import local_models
 from client.batch import process, process_all
-from client.commands.connect import find_stack, start_local_cloud
+from client.commands.connect import ensure_weights, find_stack, start_local_cloud
 from client.commands.console import ERR, print_warning, silenced
 from client.commands.options import DEFAULT_OUT, JsonLines, Open, Quiet, Region, StackName, Verbose, out_option
 from client.commands.processing_options import with_processing_options
@@ -103,6 +103,7 @@ def _connect(images: list[ImageFile], options: dict[str, Any], stack: str | None
     deployed = find_stack(stack, region)
     _check_model(options.get("model"), deployed)
     _check_files(images, options.get("background_key"))
+    ensure_weights(options.get("model"), deployed)
     return JobClient(deployed or start_local_cloud())
 
 

@@ -25,6 +25,7 @@ def _facts(stack: Stack) -> dict[str, str]:
     waiting, received = stack.messages("QueueUrl")
     return {
         "stack": f"{stack.name}, {place}{pid}",
+        **({"project": cloud.project} if pid and cloud else {}),
         "uploads": f"s3://{stack.outputs['UploadsBucket']}",
         "results": f"s3://{stack.outputs['ResultsBucket']}",
         "work": f"s3://{stack.outputs['WorkBucket']}",

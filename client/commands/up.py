@@ -1,9 +1,14 @@
 """``pbr up``: run an embedded cloud."""
 
 import os
+import shlex
+import shutil
 import signal
+import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -11,9 +16,11 @@ import typer
 from client import local_cloud, local_models
 from client.commands.console import ERR, OUT
 from client.commands.models.weights import model_source
+from client.commands.options import parse_idle_limit
 from client.commands.progress import DownloadProgress
 from client.errors import UsageError
-from client.local_cloud import APP, DefaultModel, RunningCloud
+from client.fingerprint import Fingerprint
+from client.local_cloud import APP, CloudOptions, DefaultModel, RunningCloud
 from core.options import Host
 from core.segmentation.registry import BUNDLED, CLASSICAL
 from embedded_cloud.cloud import EmbeddedCloud
@@ -23,7 +30,9 @@ from functions.runtime.weights import ModelSource, best_available, candidates
 IMAGE_URI: Final = f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/{APP}:working-tree"
 """Image of the worker and the endpoint. It is never pulled: both run from the working tree."""
 
-# The best model has 224 MB. An unreachable mirror fails within five seconds.
+_CHECK_S: Final = 5.0
+
+# The best model has 224 MB. An unreachable mirror fails within three seconds.
 _MODEL_TIMEOUT_S: Final = 120.0
 
 # The embedded cloud does not limit memory, so it accepts every model and image that this machine can hold.
@@ -41,33 +50,78 @@ def up(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Template parameter. Repeat for several.", show_default=False),
     ] = None,
+    stop_after: Annotated[
+        str,
+        typer.Option(metavar="TIME", help="Stop after this time without a request and a running execution, e.g. 30m."),
+    ] = "never",
     verbose: Annotated[
         bool,
         typer.Option("--verbose", "-v", help="List template resources and properties that the cloud ignores."),
     ] = False,
+    chosen_model: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run an embedded cloud on this machine, until Ctrl-C.
 
-    It deploys template.yaml and serves any AWS SDK or CLI. Weights are read from PBR_MODEL_DIR, or else downloaded from
-    PBR_MODEL_MIRROR or rembg's release. If that takes more than two minutes or is interrupted with Ctrl-C, u2netp is
-    the default model.
+    It deploys template.yaml and serves any AWS SDK or CLI. Each project directory has its own cloud. Weights are read
+    from PBR_MODEL_DIR, or else downloaded from PBR_MODEL_MIRROR or rembg's release. If that takes more than two minutes
+    or is interrupted with Ctrl-C, u2netp is the default model.
 
     For example: [bold]pbr up --model u2net --parameter CacheDays=1[/bold]
     """
     local_models.check_model(model, local_models.registry())
+    fingerprint = local_models.fingerprint()  # before the code is imported that may change
     overrides = parse_parameters(parameter or [])
+    limit = parse_idle_limit(stop_after, "--stop-after")
     stop = threading.Event()
     with local_cloud.registered(local_cloud.state_directory()) as register:
-        default = choose_model(model)  # until here, Ctrl-C skips a download
+        for option, wanted in (("--port", port), ("--api-port", api_port)):
+            local_cloud.check_port(option, wanted)
+        # Until here, Ctrl-C skips a download. The process that starts a cloud in the background has chosen the model.
+        default = best_here(chosen_model) if chosen_model else choose_model(model)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda _number, _frame: stop.set())
         parameters = {**stack_parameters(default, host, all_hosts=True), **overrides}
         with EmbeddedCloud(local_cloud.template(), parameters, port=port, api_port=api_port) as cloud:
             cloud.start_functions()
-            register(RunningCloud(cloud.endpoint_url, cloud.region, cloud.stack_name, os.getpid(), default))
+            options = CloudOptions(port, api_port, model, host.value, parameter or [], stop_after)
+            register(_state(cloud, default, options, fingerprint))
             _print_introduction(cloud, default, verbose=verbose)
-            stop.wait()
+            if wait_for_end(stop, cloud.idle_s, limit.total_seconds() if limit else None):
+                ERR.print(f"{datetime.now():%Y-%m-%d %H:%M:%S} No request and no execution for {stop_after}.")
+            register(None)
             ERR.print("Stopping ...")
+
+
+def wait_for_end(stop: threading.Event, idle_s: Callable[[], float], limit_s: float | None) -> bool:
+    """Wait until a cloud should stop. Return whether it was idle for too long.
+
+    Args:
+        stop: is set when it is stopped.
+        idle_s: returns how long it has been idle.
+        limit_s: limit of that; None for no limit.
+    """
+    if limit_s is None:
+        stop.wait()
+        return False
+    while (left := limit_s - idle_s()) > 0:
+        if stop.wait(min(left, _CHECK_S)):
+            return False
+    return True
+
+
+def _state(cloud: EmbeddedCloud, model: DefaultModel, options: CloudOptions, fingerprint: Fingerprint) -> RunningCloud:
+    return RunningCloud(
+        cloud.endpoint_url,
+        cloud.region,
+        cloud.stack_name,
+        os.getpid(),
+        model,
+        project=str(local_cloud.ROOT),
+        api_url=cloud.outputs["ApiUrl"],
+        options=options,
+        outputs=cloud.outputs,
+        fingerprint=fingerprint,
+    )
 
 
 def choose_model(name: str | None, source: ModelSource | None = None) -> DefaultModel:
@@ -98,6 +152,11 @@ def choose_model(name: str | None, source: ModelSource | None = None) -> Default
     if found == BUNDLED:
         return DefaultModel(found, "included", limited=False, hint=_better_model(source))
     return DefaultModel(found, f"best available free model, {source.find(found)}", limited=False)
+
+
+def best_here(name: str) -> DefaultModel:
+    """Return the default model that was chosen as the best available one."""
+    return DefaultModel(name, "best available", limited=name == CLASSICAL)
 
 
 def _better_model(source: ModelSource) -> str:
@@ -157,6 +216,7 @@ def parse_parameters(pairs: Iterable[str]) -> dict[str, str]:
 def _print_introduction(cloud: EmbeddedCloud, model: DefaultModel, *, verbose: bool) -> None:
     """Print the cloud's outputs, its limits, and commands to try."""
     OUT.print(f"# The embedded cloud is running at {cloud.endpoint_url}. Press Ctrl-C to stop it.")
+    OUT.print(f"# Project: {local_cloud.ROOT}")
     OUT.print(f"# Default model: {model.name} ({model.reason})")
     if model.hint:
         OUT.print(f"# {model.hint}")
@@ -168,12 +228,21 @@ def _print_introduction(cloud: EmbeddedCloud, model: DefaultModel, *, verbose: b
             OUT.print(f"# Ignored: {kind} ({', '.join(names)}): {reason}")
     else:
         OUT.print(f"# Ignored: {', '.join(sorted({kind for kind, _ in ignored}))} (for the reasons, use --verbose)")
-    for name, value in cloud.environment.items():
-        OUT.print(f"export {name}={value}")
-    uploads, results = cloud.outputs["UploadsBucket"], cloud.outputs["ResultsBucket"]
+    pbr = _command()
     OUT.print(
-        f"aws s3 cp photo.jpg s3://{uploads}/photos/photo.jpg --metadata pbr-format=png\n"
-        f"aws s3 cp s3://{results}/results/photos/photo.jpg.png .\n"
-        "KEY=$(pbr keys create laptop)\n"
-        f'curl -H "X-API-Key: $KEY" -F image=@photo.jpg {cloud.outputs["ApiUrl"]}/process'
+        "# In another terminal:\n"
+        f'eval "$({pbr} env)"\n'
+        'aws s3 cp photo.jpg "s3://$PBR_UPLOADS/photos/photo.jpg" --metadata pbr-format=png\n'
+        'aws s3api wait object-exists --bucket "$PBR_RESULTS" --key results/photos/photo.jpg.png\n'
+        'aws s3 cp "s3://$PBR_RESULTS/results/photos/photo.jpg.png" .\n'
+        f"KEY=$({pbr} keys create laptop)\n"
+        'curl -H "X-API-Key: $KEY" -F image=@photo.jpg "$PBR_API_URL/process"'
     )
+
+
+def _command() -> str:
+    """Return the command that runs pbr in any directory."""
+    path = Path(sys.argv[0]).absolute()
+    if path.name != "pbr":
+        return "pbr"
+    return "pbr" if shutil.which("pbr") == str(path) else shlex.quote(str(path))

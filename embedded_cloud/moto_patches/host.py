@@ -11,6 +11,7 @@ from boto3.session import Session
 from botocore.config import Config
 from botocore.handlers import handle_copy_source_param
 
+from embedded_cloud.activity import Activity
 from embedded_cloud.gateway import Gateway, Server
 from embedded_cloud.lambda_runtime import LambdaRuntime
 from embedded_cloud.processes import Endpoint, Log, Service
@@ -32,6 +33,7 @@ class Host:
     retry_pace: float
     address: str
     api_port: int
+    activity: Activity
     apis: list[tuple[Gateway, Server]] = field(default_factory=list)
     services: dict[str, Service] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
@@ -66,7 +68,7 @@ class Host:
 
     def serve(self, api: Gateway) -> str:
         """Serve an HTTP API and return its URL. The first one gets ``api_port``, others any free port."""
-        server = Server(api, self.address, 0 if self.apis else self.api_port)
+        server = Server(self.activity.watch(api), self.address, 0 if self.apis else self.api_port)
         self.apis.append((api, server))
         return f"http://localhost:{server.port}"
 

@@ -247,13 +247,21 @@ def _send_status_event(execution: Any) -> None:
 
 def stop_every_execution() -> None:
     """Stop running executions, so that none continues in the next cloud."""
-    for regions in stepfunctions_parser_backends.values():
-        for backend in regions.values():
-            for machine in backend.state_machines:
-                for execution in machine.executions:
-                    execution.announced = _NEVER
-                    if execution.status == "RUNNING" and execution.exec_worker.env:
-                        execution.stop(datetime.now(UTC), None, None)
+    for execution in _executions():
+        execution.announced = _NEVER
+        if execution.status == "RUNNING" and execution.exec_worker.env:
+            execution.stop(datetime.now(UTC), None, None)
+
+
+def is_any_execution_running() -> bool:
+    """Return whether an execution is running."""
+    return any(execution.status == "RUNNING" for execution in _executions())
+
+
+def _executions() -> list[Any]:
+    backends = [backend for regions in list(stepfunctions_parser_backends.values()) for backend in regions.values()]
+    machines = [machine for backend in backends for machine in list(backend.state_machines)]
+    return [execution for machine in machines for execution in list(machine.executions)]
 
 
 @around(Environment, "set_stop")

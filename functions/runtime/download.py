@@ -29,7 +29,7 @@ OpenUrl: TypeAlias = Callable[[str, float, int], Generator[bytes, None, None]]
 Moved: TypeAlias = Callable[[int], None]
 """Receives the number of bytes that have been downloaded, those of an earlier attempt included."""
 
-_CONNECT_S: Final = 5.0
+_CONNECT_S: Final = 3.0
 _SILENCE_S: Final = 5.0
 _RATE_AFTER_S: Final = 2.0
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}

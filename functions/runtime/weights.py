@@ -31,7 +31,7 @@ _MAX_AUTO_DOWNLOAD_BYTES: Final = 300_000_000
 """Largest file that :func:`best_available` downloads. An explicitly requested model may be larger."""
 
 _CHUNK_BYTES: Final = 1 << 20
-_CONNECT_S: Final = 5.0
+_CONNECT_S: Final = 3.0
 _SILENCE_S: Final = 5.0
 
 

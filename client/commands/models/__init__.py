@@ -8,11 +8,14 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from client import local_cloud, local_models
 from client.commands.console import ERR, OUT, print_table
 from client.commands.models import weights
 from client.commands.models.weights import ModelInfo
 from client.commands.options import AsJson
 from client.commands.progress import TransferProgress
+from client.fingerprint import changes
+from client.local_cloud import RunningCloud
 from core.segmentation.registry import BUNDLED, CLASSICAL, MODELS
 
 app = typer.Typer(invoke_without_command=True)
@@ -79,8 +82,28 @@ def fetch_models(
     models = weights.select(names or [], source, all_free=all_free)
     with TransferProgress(ERR) as listener:
         complete = weights.fetch(models, source, listener, bucket=bucket)
+    cloud = local_cloud.running(local_cloud.state_directory())
+    if cloud and not to and (names_here := [model.name for model in models if source.find(model.name)]):
+        ERR.print(effect_on(cloud, names_here, weights.best_on_disk(source)))
     if not complete:
         raise typer.Exit(1)
+
+
+def effect_on(cloud: RunningCloud, names: Sequence[str], best: str) -> str:
+    """Return what weights that were fetched mean for the running cloud.
+
+    Args:
+        cloud: the running cloud.
+        names: models whose weights were fetched.
+        best: model that a new cloud would use by default.
+    """
+    if "PBR_MODEL_DIR" in changes(cloud.fingerprint, local_models.fingerprint()):
+        return "The running cloud reads weights from other directories: PBR_MODEL_DIR has changed. Run pbr restart."
+    uses = f"The running cloud uses {cloud.model.name} by default"
+    if best in names and not cloud.options.model and best != cloud.model.name:
+        return f"{uses}. To use {best}, run pbr restart, or pass --model {best}, which works at once."
+    others = [name for name in names if name != cloud.model.name]
+    return f"{uses}; {' or '.join(f'--model {name}' for name in others)} works at once." if others else f"{uses}."
 
 
 def _models_table(models: Sequence[ModelInfo]) -> Table:

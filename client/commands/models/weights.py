@@ -12,8 +12,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from client import local_models
 from client.errors import UsageError
-from core.errors import BackgroundRemoverError, WeightsHashMismatchError
-from core.segmentation.registry import CLASSICAL, MODELS, Model, check_name
+from client.stack import Stack, is_local
+from core.errors import BackgroundRemoverError, WeightsHashMismatchError, WeightsUnavailableError
+from core.segmentation.registry import CLASSICAL, MODELS, Model, check_name, with_custom
 from functions.runtime.weights import ModelSource, bucket_and_key, candidates, open_url
 
 _FETCH_TIMEOUT_S: Final = 3600.0
@@ -106,6 +107,11 @@ def list_models(source: ModelSource, *, verify: bool) -> list[ModelInfo]:
     ]
 
 
+def best_on_disk(source: ModelSource) -> str:
+    """Return the default model of an embedded cloud that would start now and download nothing."""
+    return next((model.name for model in candidates(source) if source.find(model.name)), CLASSICAL)
+
+
 def select(names: Sequence[str], source: ModelSource, *, all_free: bool) -> list[Model]:
     """Return models by name.
 
@@ -155,6 +161,46 @@ def fetch(
             listener.failed(model.name, error)
             complete = False
     return complete
+
+
+def obtain(model: Model, source: ModelSource, listener: TransferListener) -> None:
+    """Download the weights of a model that was requested, unless they are on this machine.
+
+    Raises:
+        WeightsUnavailableError: they cannot be downloaded; the remedy lists the models that are here.
+        WeightsHashMismatchError: the file at the URL is not the pinned one.
+    """
+    if source.find(model.name):
+        return
+    try:
+        listener.done(model.name, _fetch(model, source, listener, bucket=None))
+    except WeightsUnavailableError as error:
+        here = [name for name in source.registry if source.find(name)] + [CLASSICAL]
+        raise WeightsUnavailableError(
+            f"The weights cannot be downloaded from {source.url(model)}: {error.__cause__ or error.message}",
+            field="--model",
+            value=model.name,
+            remedy=f"Run pbr models fetch {model.name} where the network allows it, set PBR_MODEL_MIRROR or "
+            f"PBR_MODEL_DIR, or use a model that is on this machine: --model {' or '.join(here)}.",
+        ) from error
+
+
+def source_of(stack: Stack | None) -> ModelSource | None:
+    """Return where an embedded cloud finds weights; None if the stack does not use files on this machine.
+
+    Args:
+        stack: the stack; None for a cloud that is about to start.
+    """
+    if stack is None:
+        return model_source()
+    parameters = stack.parameters
+    if not is_local(stack.endpoint_url) or not parameters.get("ModelDirectory") or parameters.get("ModelBucket"):
+        return None
+    return replace(
+        model_source(mirror=os.environ.get("PBR_MODEL_MIRROR") or parameters.get("ModelMirror")),
+        directories=tuple(Path(name) for name in parameters["ModelDirectory"].split(os.pathsep)),
+        registry=with_custom(parameters.get("CustomModels", "")),
+    )
 
 
 def _fetch(model: Model, source: ModelSource, listener: TransferListener, bucket: str | None) -> str:

@@ -207,6 +207,18 @@ def test_an_undeliverable_event_goes_to_the_dead_letter_queue(hasty: EmbeddedClo
     assert why["TARGET_ARN"].endswith(":stateMachine:missing") and ":rule/" in why["RULE_ARN"]
 
 
+def test_a_cloud_with_a_running_execution_is_not_idle(hasty: EmbeddedCloud) -> None:
+    machines = client("stepfunctions", hasty.environment)
+    definition = json.dumps({"StartAt": "Wait", "States": {"Wait": {"Type": "Wait", "Seconds": 3, "End": True}}})
+    role = "arn:aws:iam::123456789012:role/tests"
+    machine = machines.create_state_machine(name=uuid4().hex, definition=definition, roleArn=role)["stateMachineArn"]
+    machines.start_execution(stateMachineArn=machine)
+    time.sleep(2)
+    assert hasty.idle_s() < 1
+    time.sleep(3)
+    assert hasty.idle_s() > 2
+
+
 @of_ended_threads
 @pytest.mark.parametrize("end", [THROTTLED, DROPPED], ids=["throttled", "dropped"])
 def test_throttled_and_unanswered_deliveries_are_retried(

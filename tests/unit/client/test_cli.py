@@ -45,6 +45,7 @@ def pbr(*arguments: str) -> Result:
         (["up", "--parameter", "CacheDays"], "NAME=VALUE"),
         (["fetch", "6f3a", "7c21", "-o", "cut.png"], "Pass a directory"),
         (["fetch", "6f3a", "-o", "-"], "standard output"),
+        (["up", "--stop-after", "15"], "30m"),
         (["demo", "nosuch.jpg"], "nosuch.jpg"),
         (["redrive"], "--failed"),
         (["redrive", "6f3a", "--failed"], "--failed"),
@@ -61,7 +62,9 @@ def test_usage_errors_are_detected_first(arguments: list[str], says: str) -> Non
     assert says in result.stderr and "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("command", ["history", "fetch 6f3a", "status", "redrive --failed", "replay-dlq", "keys list"])
+@pytest.mark.parametrize(
+    "command", ["history", "fetch 6f3a", "status", "env", "redrive --failed", "replay-dlq", "keys list"]
+)
 def test_error_without_a_cloud_is_one_line_with_a_remedy(command: str) -> None:
     result = pbr(*command.split())
     assert result.exit_code == 1
@@ -81,6 +84,8 @@ def test_help_lists_all_commands_and_the_exit_codes() -> None:
         "demo",
         "up",
         "down",
+        "restart",
+        "env",
         "models",
         "history",
         "redrive",

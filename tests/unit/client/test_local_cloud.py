@@ -1,25 +1,42 @@
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from client.cli import app
 from client.errors import EmbeddedCloudError
-from client.local_cloud import DefaultModel, RunningCloud, registered, running, stop
+from client.local_cloud import (
+    DefaultModel,
+    RunningCloud,
+    check_port,
+    directories,
+    registered,
+    running,
+    state_directory,
+    stop,
+)
 from tests.conftest import ROOT
 
 MODEL = DefaultModel("classical", "requested", limited=False)
-CLOUD = RunningCloud("http://localhost:5555", "eu-west-1", "pbr", os.getpid(), MODEL)
+CLOUD = RunningCloud(
+    "http://localhost:5555", "eu-west-1", "pbr", os.getpid(), MODEL, "/code/pbr", "http://localhost:8080"
+)
 
 HOLD = """
 import os, sys, time
 from pathlib import Path
 from client.local_cloud import DefaultModel, RunningCloud, registered
+model = DefaultModel("m", "w", False)
 with registered(Path(sys.argv[1])) as register:
-    register(RunningCloud("http://localhost:1", "eu-west-1", "pbr", os.getpid(), DefaultModel("m", "w", False)))
+    register(RunningCloud("http://localhost:1", "eu-west-1", "pbr", os.getpid(), model, sys.argv[1], "http://localhost:2"))
     time.sleep(60)
 """
 
@@ -39,6 +56,8 @@ def test_a_registered_cloud_is_found_while_it_runs(tmp_path: Path) -> None:
         assert running(tmp_path / "new") is None, "not before it is ready"
         register(CLOUD)
         assert running(tmp_path / "new") == CLOUD
+        register(None)
+        assert running(tmp_path / "new") is None, "not while it stops"
     assert running(tmp_path / "new") is None
 
 
@@ -66,3 +85,62 @@ def test_stop_waits_until_the_cloud_is_gone(tmp_path: Path) -> None:
     assert stopped is not None and stopped.pid == process.pid
     assert process.wait(1) == -signal.SIGTERM
     assert stop(tmp_path) is None
+
+
+@pytest.fixture
+def state_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+@pytest.mark.usefixtures("state_home")
+def test_each_project_directory_has_a_cloud_of_its_own() -> None:
+    one, other = state_directory(Path("/a/pbr")), state_directory(Path("/b/pbr"))
+    with registered(one) as register, registered(other) as register_other:
+        register(CLOUD)
+        assert running(one) == CLOUD and running(other) is None
+        register_other(CLOUD)
+        assert directories() == sorted([one, other])
+
+
+@pytest.mark.usefixtures("state_home")
+def test_down_stops_the_cloud_of_this_project_and_all_stops_the_others() -> None:
+    ours, other = state_directory(), state_directory(Path("/b/pbr"))
+    processes = [holder(ours), holder(other)]
+    pbr = CliRunner()
+    stopped = pbr.invoke(app, ["down"])
+    assert f"Stopped the cloud of {ours}" in stopped.stdout, stopped.stderr
+    assert running(other) is not None
+    assert "pbr down --all" in pbr.invoke(app, ["down"]).stdout
+    stopped = pbr.invoke(app, ["down", "--all"])
+    assert stopped.stdout.splitlines() == [f"Stopped the cloud of {other} at http://localhost:1."]
+    assert [process.wait(1) for process in processes] == [-signal.SIGTERM] * 2
+
+
+@pytest.mark.usefixtures("state_home")
+@pytest.mark.parametrize("option", ["--port", "--api-port"])
+def test_a_port_in_use_is_reported_with_the_cloud_that_uses_it(option: str) -> None:
+    check_port(option, 0)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(EmbeddedCloudError, match=f"another program.*{port}"):
+            check_port(option, port)
+        name = "endpoint_url" if option == "--port" else "api_url"
+        other = replace(CLOUD, project="/b/pbr", **{name: f"http://localhost:{port}"})
+        with registered(state_directory(Path("/b/pbr"))) as register:
+            register(other)
+            with pytest.raises(EmbeddedCloudError, match="the embedded cloud of /b/pbr") as raised:
+                check_port(option, port)
+    assert "pbr down" in raised.value.remedy and f"{option} 0" in raised.value.remedy
+
+
+def test_state_of_another_version_is_read(tmp_path: Path) -> None:
+    with registered(tmp_path) as register:
+        register(CLOUD)
+        path = tmp_path / "cloud.json"
+        state = json.loads(path.read_text())
+        del state["api_url"]
+        path.write_text(json.dumps({**state, "later": 1}))
+        assert running(tmp_path) == replace(CLOUD, api_url="")

@@ -1,7 +1,10 @@
 import hashlib
 import json
 import signal
+import socket
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,14 @@ import pytest
 from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner, Result
 
+from client import local_models
 from client.cli import app
-from client.commands.models import weights
+from client.commands.models import effect_on, weights
 from client.commands.models.weights import ModelInfo
+from client.local_cloud import CloudOptions, DefaultModel, RunningCloud, registered, state_directory
 from core.segmentation.registry import BUNDLED, MODELS, Model
 from functions.runtime.weights import RELEASE, ModelSource, open_url
-from tests.fakes.stack_in_memory import OUTPUTS
+from tests.fakes.stack_in_memory import OUTPUTS, stack
 
 CONTENT = b"the weights of a small network" * 100_000
 
@@ -241,6 +246,94 @@ def test_fetch_to_a_missing_bucket_fails(s3: Any, shelf: Path, tmp_path: Path) -
     heard = Listener()
     assert not weights.fetch([model], source, heard, bucket="s3://nosuch")
     assert "bucket" in str(heard.errors["small"]).lower()
+
+
+def test_requested_weights_are_downloaded_once(shelf: Path, tmp_path: Path) -> None:
+    model = mirrored("small")
+    (shelf / model.file).write_bytes(CONTENT)
+    source = ModelSource((tmp_path / "here",), shelf.as_uri(), 10, {"small": model}, open_url)
+    heard = Listener()
+    weights.obtain(model, source, heard)
+    assert (tmp_path / "here/small.onnx").read_bytes() == CONTENT and len(heard.lines) == 1
+    (shelf / model.file).unlink()
+    weights.obtain(model, source, heard)
+    assert len(heard.lines) == 1, "nothing to print the second time"
+
+
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch, shelf: Path, here: Path) -> RunningCloud:
+    """A cloud that uses the bundled network, and whose environment has a model of its own."""
+    monkeypatch.setenv("PBR_CUSTOM_MODELS", json.dumps([described(shelf)]))
+    included = DefaultModel(BUNDLED, "included", limited=False)
+    state = local_models.fingerprint()
+    return RunningCloud("http://localhost:1", "eu-west-1", "pbr", 1, included, "/pbr", "", fingerprint=state)
+
+
+def test_fetch_says_what_it_means_for_the_running_cloud(cloud: RunningCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "running cloud" not in pbr("models", "fetch", "small").stderr
+    with registered(state_directory()) as register:
+        register(cloud)
+        assert pbr("models", "fetch", "small").stderr.splitlines()[-1] == (
+            f"The running cloud uses {BUNDLED} by default; --model small works at once."
+        )
+        monkeypatch.setenv("PBR_MODEL_DIR", "elsewhere")
+        assert pbr("models", "fetch", BUNDLED).stderr.splitlines()[-1].endswith("Run pbr restart.")
+
+
+def test_a_better_model_that_was_fetched_needs_a_restart_unless_another_was_requested(cloud: RunningCloud) -> None:
+    text = effect_on(cloud, ["u2net", "better"], best="better")
+    assert f"uses {BUNDLED} by default" in text and "To use better, run pbr restart" in text
+    requested = replace(cloud, options=CloudOptions(model=BUNDLED))
+    assert "restart" not in effect_on(requested, ["better"], best="better")
+    assert "restart" not in effect_on(
+        replace(cloud, model=replace(cloud.model, name="better")), ["better"], best="better"
+    )
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """A port that answers no connection, as a firewall that drops packets."""
+    with socket.socket() as server, ExitStack() as held:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(3):  # fill the queue
+            client = held.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize("mirror", ["http://127.0.0.1:1", "http://nonexistent.invalid", "silent"])
+def test_a_requested_model_without_network_fails_soon_with_a_remedy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, silent: int, mirror: str
+) -> None:
+    url = f"http://127.0.0.1:{silent}" if mirror == "silent" else mirror
+    monkeypatch.setenv("PBR_MODEL_MIRROR", url)
+    started = time.monotonic()
+    result = pbr("process", "a.jpg", "--model", "u2net")
+    assert time.monotonic() - started < 5
+    assert result.exit_code == 1 and f"{url}/u2net.onnx" in result.stderr and "(--model: u2net)" in result.stderr
+    for remedy in ("pbr models fetch u2net", "PBR_MODEL_MIRROR", "PBR_MODEL_DIR", f"--model {BUNDLED} or classical"):
+        assert remedy in result.stderr
+    assert not (tmp_path / "state").exists(), "no cloud was started"
+
+
+@pytest.mark.parametrize(
+    ("endpoint_url", "parameters", "directories"),
+    [
+        ("http://localhost:5555", {"ModelDirectory": "/a:/b", "CustomModels": ""}, (Path("/a"), Path("/b"))),
+        ("http://localhost:5555", {"ModelDirectory": "/a", "ModelBucket": "weights"}, None),
+        ("http://localhost:4566", {}, None),
+        (None, {"ModelDirectory": "/opt/models"}, None),
+    ],
+    ids=["embedded cloud", "bucket of weights", "other emulator", "AWS"],
+)
+def test_weights_are_read_from_this_machine_by_an_embedded_cloud_only(
+    endpoint_url: str | None, parameters: dict[str, str], directories: tuple[Path, ...] | None
+) -> None:
+    deployed = replace(stack(), endpoint_url=endpoint_url, parameters=parameters)
+    source = weights.source_of(deployed)
+    assert (source and source.directories) == directories
 
 
 @pytest.mark.parametrize(("bytes_", "suits"), [(224_005_088, "CPU, GPU"), (972_666_916, "GPU")])

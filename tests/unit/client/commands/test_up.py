@@ -1,3 +1,5 @@
+import threading
+import time
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
@@ -5,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from client.commands.up import choose_model, stack_parameters
+from client.commands.up import choose_model, stack_parameters, wait_for_end
 from client.local_cloud import DefaultModel, template
 from core.options import Host
 from core.segmentation.registry import BUNDLED, CLASSICAL, MODELS
@@ -84,3 +86,14 @@ def test_stack_parameters_exist_in_the_template(
     assert values["ModelDirectory"] == str(tmp_path) and values["ModelMirror"] == "https://mirror.example/models"
     assert values["CustomModels"] == "[]"
     assert values.get("SegmentationHost", "lambda") in known["SegmentationHost"]["AllowedValues"]
+
+
+def test_a_cloud_ends_when_it_is_stopped_or_idle_for_too_long() -> None:
+    stop, idle = threading.Event(), iter([0.0, 0.28, 0.1, 0.3])
+    started = time.monotonic()
+    assert wait_for_end(stop, lambda: next(idle), 0.3), "idle"
+    assert time.monotonic() - started + 0.01 >= 0.3 + 0.02 + 0.2
+    assert not list(idle)
+    stop.set()
+    assert not wait_for_end(stop, lambda: 0.0, 60)
+    assert not wait_for_end(stop, lambda: 0.0, None)
