@@ -309,8 +309,9 @@ def test_a_requested_model_without_network_fails_soon_with_a_remedy(
 ) -> None:
     url = f"http://127.0.0.1:{silent}" if mirror == "silent" else mirror
     monkeypatch.setenv("PBR_MODEL_MIRROR", url)
+    (tmp_path / "a.jpg").write_bytes(b"never read")
     started = time.monotonic()
-    result = pbr("process", "a.jpg", "--model", "u2net")
+    result = pbr("process", str(tmp_path / "a.jpg"), "--model", "u2net")
     assert time.monotonic() - started < 5
     assert result.exit_code == 1 and f"{url}/u2net.onnx" in result.stderr and "(--model: u2net)" in result.stderr
     for remedy in ("pbr models fetch u2net", "PBR_MODEL_MIRROR", "PBR_MODEL_DIR", f"--model {BUNDLED} or classical"):
