@@ -36,6 +36,7 @@ def _load() -> None:
         applicationautoscaling,
         awslambda,
         cloudformation,
+        cloudwatch,
         dynamodb,
         ecs,
         events,

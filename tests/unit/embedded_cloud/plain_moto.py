@@ -33,6 +33,7 @@ from moto.applicationautoscaling.responses import ApplicationAutoScalingResponse
 from moto.awslambda.models import LambdaFunction  # noqa: E402
 from moto.cloudformation import parsing  # noqa: E402
 from moto.cloudformation.models import Stack, cloudformation_backends  # noqa: E402
+from moto.cloudwatch.models import CloudWatchBackend  # noqa: E402
 from moto.core import routing, utils  # noqa: E402
 from moto.dynamodb.models import DynamoDBBackend  # noqa: E402
 from moto.dynamodb.responses import DynamoHandler  # noqa: E402
@@ -303,6 +304,65 @@ def _() -> None:
 def _() -> None:
     router = routing.get_service_router("lambda")
     assert _times_in_two_threads(routing, "get_router_class", lambda: router._get_router("rest-json")) == 2
+
+
+# ---- CloudWatch
+
+
+def put_metric(*data: dict[str, Any]) -> None:
+    """Put data of the metric ``m`` in the namespace ``n``."""
+    client("cloudwatch").put_metric_data(Namespace="n", MetricData=[{"MetricName": "m", **datum} for datum in data])
+
+
+def dimensions(**named: str) -> list[dict[str, str]]:
+    return [{"Name": name, "Value": value} for name, value in named.items()]
+
+
+def metric_values(namespace: str = "n", stat: str = "Sum", **named: str) -> list[float]:
+    metric = {"Namespace": namespace, "MetricName": "m", "Dimensions": dimensions(**named)}
+    query = {"Id": "q", "MetricStat": {"Metric": metric, "Period": 3600, "Stat": stat}}
+    start = time.time() - 60
+    response = client("cloudwatch").get_metric_data(MetricDataQueries=[query], StartTime=start, EndTime=start + 120)
+    return list(response["MetricDataResults"][0]["Values"])
+
+
+@reproduces("cloudwatch.extract_metrics")
+def _() -> None:
+    logs, now_ms = client("logs"), int(time.time() * 1000)
+    directive = {"Namespace": "n", "Dimensions": [[]], "Metrics": [{"Name": "m"}]}
+    message = json.dumps({"_aws": {"Timestamp": now_ms, "CloudWatchMetrics": [directive]}, "m": 1})
+    logs.create_log_group(logGroupName="g")
+    logs.create_log_stream(logGroupName="g", logStreamName="s")
+    logs.put_log_events(logGroupName="g", logStreamName="s", logEvents=[{"timestamp": now_ms, "message": message}])
+    assert client("cloudwatch").list_metrics()["Metrics"] == []
+
+
+@reproduces("cloudwatch.keep_recent_data", "cloudwatch.copy_all_metrics")
+def _() -> None:
+    assert isinstance(CloudWatchBackend(REGION, "123456789012").metric_data, list)
+
+
+@reproduces("cloudwatch.list_each_metric_once")
+def _() -> None:
+    put_metric({"Value": 1}, {"Value": 2})
+    assert len(client("cloudwatch").list_metrics()["Metrics"]) == 2
+
+
+@reproduces("cloudwatch.match_all_dimensions")
+def _() -> None:
+    put_metric({"Value": 1, "Dimensions": dimensions(a="1")}, {"Value": 2, "Dimensions": dimensions(b="1")})
+    assert metric_values() == [3]
+    assert metric_values("another", a="1") == [1]
+
+
+@reproduces("cloudwatch.compute_percentiles")
+def _() -> None:
+    put_metric({"Value": 1}, {"Value": 2})
+    start = time.time() - 60
+    [point] = client("cloudwatch").get_metric_statistics(
+        Namespace="n", MetricName="m", StartTime=start, EndTime=start + 120, Period=60, ExtendedStatistics=["p50"]
+    )["Datapoints"]
+    assert "ExtendedStatistics" not in point
 
 
 # ---- CloudFormation
