@@ -40,6 +40,7 @@ def _load() -> None:
         dynamodb,
         ecs,
         events,
+        logs,
         nested_stacks,
         s3,
         sagemaker,

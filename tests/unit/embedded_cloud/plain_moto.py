@@ -328,12 +328,9 @@ def metric_values(namespace: str = "n", stat: str = "Sum", **named: str) -> list
 
 @reproduces("cloudwatch.extract_metrics")
 def _() -> None:
-    logs, now_ms = client("logs"), int(time.time() * 1000)
     directive = {"Namespace": "n", "Dimensions": [[]], "Metrics": [{"Name": "m"}]}
-    message = json.dumps({"_aws": {"Timestamp": now_ms, "CloudWatchMetrics": [directive]}, "m": 1})
-    logs.create_log_group(logGroupName="g")
-    logs.create_log_stream(logGroupName="g", logStreamName="s")
-    logs.put_log_events(logGroupName="g", logStreamName="s", logEvents=[{"timestamp": now_ms, "message": message}])
+    metadata = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}
+    write_log("s", json.dumps({"_aws": metadata, "m": 1}))
     assert client("cloudwatch").list_metrics()["Metrics"] == []
 
 
@@ -363,6 +360,34 @@ def _() -> None:
         Namespace="n", MetricName="m", StartTime=start, EndTime=start + 120, Period=60, ExtendedStatistics=["p50"]
     )["Datapoints"]
     assert "ExtendedStatistics" not in point
+
+
+# ---- CloudWatch Logs
+
+
+def write_log(stream: str, *messages: str, age_ms: int = 0) -> None:
+    """Write events to a stream of the log group ``g``."""
+    logs, timestamp = client("logs"), int(time.time() * 1000) - age_ms
+    with contextlib.suppress(ClientError):
+        logs.create_log_group(logGroupName="g")
+    logs.create_log_stream(logGroupName="g", logStreamName=stream)
+    events = [{"timestamp": timestamp, "message": message} for message in messages]
+    logs.put_log_events(logGroupName="g", logStreamName=stream, logEvents=events)
+
+
+@reproduces("logs.EventMessageFilter")
+def _() -> None:
+    write_log("s", '{"level": "INFO"}')
+    found = client("logs").filter_log_events(logGroupName="g", filterPattern='{ $.level = "ERROR" }')
+    assert len(found["events"]) == 1
+
+
+@reproduces("logs.search_the_streams")
+def _() -> None:
+    write_log("later", "2")
+    write_log("earlier", "1", age_ms=1000)
+    found = client("logs").filter_log_events(logGroupName="g", logStreamNamePrefix="earlier")
+    assert [event["message"] for event in found["events"]] == ["2", "1"]
 
 
 # ---- CloudFormation

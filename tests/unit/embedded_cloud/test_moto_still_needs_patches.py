@@ -15,6 +15,7 @@ PATCHES = ROOT / "embedded_cloud" / "moto_patches"
 OTHER_PATCHES = {  # assigned instead of decorated
     "applicationautoscaling.describe_scaling_activities",
     "cloudformation.existing_resources",
+    "logs.EventMessageFilter",
     "nested_stacks.outputs",
     "nested_stacks.parameters_as_text",
     "nested_stacks.root_stack",
