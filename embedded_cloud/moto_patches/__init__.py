@@ -45,6 +45,7 @@ def _load() -> None:
         s3,
         sagemaker,
         server,
+        state_machines,
         stepfunctions,
         tasks,
     )

@@ -694,6 +694,16 @@ def _() -> None:
     assert not hasattr(StepFunctionResponse, "redrive_execution")
 
 
+@reproduces("state_machines.validate_state_machine_definition")
+def _() -> None:
+    assert not hasattr(StepFunctionResponse, "validate_state_machine_definition")
+
+
+@reproduces("state_machines.reject_missing_states")
+def _() -> None:
+    create_machine({"Pass": {"Type": "Pass", "Next": "Missing"}})
+
+
 # ---- Step Functions: tasks
 
 

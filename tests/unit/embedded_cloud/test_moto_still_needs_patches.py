@@ -25,6 +25,7 @@ OTHER_PATCHES = {  # assigned instead of decorated
     "sagemaker.use_raw_body",
     "server.get_backend_for_host",
     "server.list_of_moto_modules",
+    "state_machines.validate_state_machine_definition",
     "stepfunctions.redrive_execution",
     "stepfunctions.stepfunctions_backends",
     "tasks.client_of_the_cloud",
