@@ -43,7 +43,7 @@ models.stepfunctions_backends = stepfunctions_parser_backends
 
 _starting = threading.local()
 
-_NEVER = "never"
+NEVER = "never"
 _NOT_REDRIVABLE = {"RUNNING", "SUCCEEDED"}
 
 
@@ -213,7 +213,7 @@ def send_status_event(original: Any, self: Any) -> None:
 def _send_status_event(execution: Any) -> None:
     """Send the event once: the last task of a stopped execution ends later and would send it again."""
     ending = (execution.status, getattr(execution, "redrive_count", 0))
-    if getattr(execution, "announced", None) in (ending, _NEVER):
+    if getattr(execution, "announced", None) in (ending, NEVER):
         return
     execution.announced = ending
     event = {
@@ -251,7 +251,7 @@ def stop_every_execution() -> None:
         for backend in regions.values():
             for machine in backend.state_machines:
                 for execution in machine.executions:
-                    execution.announced = _NEVER
+                    execution.announced = NEVER
                     if execution.status == "RUNNING" and execution.exec_worker.env:
                         execution.stop(datetime.now(UTC), None, None)
 

@@ -694,9 +694,24 @@ def _() -> None:
     assert not hasattr(StepFunctionResponse, "redrive_execution")
 
 
-@reproduces("state_machines.validate_state_machine_definition")
+@reproduces(
+    "state_machines.start_sync_execution",
+    "state_machines.test_state",
+    "state_machines.validate_state_machine_definition",
+)
 def _() -> None:
-    assert not hasattr(StepFunctionResponse, "validate_state_machine_definition")
+    for call in ("start_sync_execution", "test_state", "validate_state_machine_definition"):
+        assert not hasattr(StepFunctionResponse, call)
+
+
+@reproduces("state_machines.AWSError.TYPE")
+def _() -> None:
+    try:
+        create_machine({"Loop": {"Type": "Loop"}})
+    except ClientError as error:
+        assert error.response["Error"]["Code"] == ""
+    else:
+        raise AssertionError("no error was raised")
 
 
 @reproduces("state_machines.reject_missing_states")
