@@ -403,6 +403,7 @@ def _lacks(resource_type: str) -> Case:
 CASES["cloudformation.support_every_type"] = _lacks("AWS::WAFv2::WebACL")
 for _type in (
     "AWS::ApiGatewayV2::Api",
+    "AWS::ApiGatewayV2::Stage",
     "AWS::CloudWatch::Alarm",
     "AWS::Lambda::EventInvokeConfig",
     "AWS::Logs::MetricFilter",
