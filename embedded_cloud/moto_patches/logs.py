@@ -2,11 +2,13 @@
 
 import functools
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from moto.logs import models
-from moto.logs.exceptions import InvalidParameterException, ResourceNotFoundException
+from moto.logs.exceptions import InvalidParameterException, LogsClientError, ResourceNotFoundException
 from moto.logs.responses import LogsResponse
 
 from embedded_cloud.log_filter import FilterPatternError, compile_pattern
@@ -14,6 +16,17 @@ from embedded_cloud.moto_patches.around import around
 
 MAX_EVENTS = 10_000
 MAX_PAGE_CHARACTERS = 1024**2
+QUERY_FIELDS = ("@timestamp", "@message", "@logStream", "@log", "@ingestionTime")
+_FIELD = "|".join(QUERY_FIELDS)
+_COMMAND = re.compile(
+    rf"""\s*(?:
+        (?:fields|display)\s+(?P<fields>(?:{_FIELD})(?:\s*,\s*(?:{_FIELD}))*)
+        |sort\s+@timestamp(?:\s+(?P<order>asc|desc))?
+        |limit\s+(?P<limit>\d+)
+        |filter\s+@message\s+like\s+(?:/(?P<regex>(?:[^/\\]|\\.)+)/|"(?P<text>[^"]+)")
+    )\s*(?:\||$)""",
+    re.VERBOSE,
+)
 
 
 @functools.lru_cache
@@ -91,3 +104,53 @@ def _streams(group: Any, names: list[str] | None, prefix: str | None) -> list[An
     if missing := [name for name in names if name not in streams]:
         raise ResourceNotFoundException(f"The specified log stream does not exist: {missing[0]}")
     return [streams[name] for name in names]
+
+
+@around(models, "execute_query")
+def run_simple_queries(
+    _original: Any, log_groups: list[Any], query: str, start_time: int, end_time: int
+) -> list[dict[str, Any]]:
+    """AWS runs Logs Insights queries; moto ignores their filters and statistics, and returns milliseconds."""
+    commands = list(_commands(query))
+    fields = next((command["fields"] for command in commands if command["fields"]), "@timestamp, @message")
+    patterns = [re.compile(command["regex"] or re.escape(command["text"])) for command in commands if _filters(command)]
+    descending = not any(command["order"] == "asc" for command in commands)
+    limit = min([int(command["limit"]) for command in commands if command["limit"]], default=MAX_EVENTS)
+    found = [
+        (event.timestamp, event.event_id, event, stream, group)
+        for group in log_groups
+        for stream in list(group.streams.values())
+        for event in list(stream.events)
+        if start_time * 1000 <= event.timestamp <= end_time * 1000
+        if all(pattern.search(event.message) for pattern in patterns)
+    ]
+    rows = []
+    for timestamp, event_id, event, stream, group in sorted(found, reverse=descending)[:limit]:
+        row = {
+            "@timestamp": _time(timestamp),
+            "@message": event.message,
+            "@logStream": stream.log_stream_name,
+            "@log": f"{group.account_id}:{group.name}",
+            "@ingestionTime": _time(event.ingestion_time),
+        }
+        rows.append({name: row[name] for name in re.findall(_FIELD, fields)} | {"@ptr": event_id})
+    return rows
+
+
+def _commands(query: str) -> Iterator[re.Match[str]]:
+    position = 0
+    while position < len(query):
+        if not (command := _COMMAND.match(query, position)):
+            message = f"The embedded cloud does not support: {query[position:].strip()}. Use filter-log-events."
+            raise LogsClientError("MalformedQueryException", message)
+        yield command
+        position = command.end()
+
+
+def _filters(command: re.Match[str]) -> bool:
+    return bool(command["regex"] or command["text"])
+
+
+def _time(milliseconds: int) -> str:
+    time = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return time.strftime("%Y-%m-%d %H:%M:%S.") + f"{milliseconds % 1000:03d}"

@@ -150,12 +150,22 @@ def page_the_history(original: Any, self: Any) -> Any:
     moto's serializer needs a millisecond per event; this returns JSON directly.
     """
     events = list(original(self).result["events"])
+    if self._get_param("includeExecutionData") is False:
+        events = [_without_data(event) for event in events]
     if self._get_param("reverseOrder"):
         events.reverse()
     first, size = int(self._get_param("nextToken") or 0), int(self._get_param("maxResults") or 100)
     more = {"nextToken": str(first + size)} if first + size < len(events) else {}
     page = {"events": events[first : first + size], **more}
     return 200, {"Content-Type": "application/x-amz-json-1.0"}, json.dumps(page, default=datetime.timestamp)
+
+
+def _without_data(event: dict[str, Any]) -> dict[str, Any]:
+    hidden = ("input", "output", "parameters")
+    return {
+        key: {name: item for name, item in value.items() if name not in hidden} if isinstance(value, dict) else value
+        for key, value in event.items()
+    }
 
 
 @around(StepFunctionResponse, "describe_execution")

@@ -172,6 +172,12 @@ def _() -> None:
     assert function.logs_group_name != "g"
 
 
+@reproduces("awslambda.invoke_as_requested")
+def _() -> None:
+    source = inspect.getsource(LambdaFunction.invoke)
+    assert "_invoke_lambda" in source and "DryRun" not in source and "Thread" not in source
+
+
 @reproduces("dynamodb.one_request_at_a_time")
 def _() -> None:
     assert "lock" not in inspect.getsource(DynamoHandler.call_action).lower()
@@ -206,6 +212,13 @@ def _() -> None:
     )
     with raises(NotImplementedError):
         Rule.send_to_targets(rule, {"detail": {}}, transform_input=False)
+
+
+@reproduces("events.match_the_pattern")
+def _() -> None:
+    event = dict.fromkeys(("id", "account", "source", "region", "detail-type"), "a")
+    text = json.dumps({**event, "time": "2026-01-01T00:00:00Z", "resources": [], "detail": {}})
+    assert "Result" not in client("events").test_event_pattern(EventPattern='{"source": ["a"]}', Event=text)
 
 
 @reproduces("s3.send_the_whole_event")
@@ -293,6 +306,12 @@ def _times_in_two_threads(owner: Any, name: str, work: Callable[[], Any]) -> int
         for done in [pool.submit(work) for _ in range(2)]:
             done.result()
     return len(calls)
+
+
+@reproduces("server.reject_missing_calls")
+def _() -> None:
+    with raises(NotImplementedError):
+        client("cloudwatch").describe_alarm_history()
 
 
 @reproduces("server.load_a_model_once")
@@ -388,6 +407,15 @@ def _() -> None:
     write_log("earlier", "1", age_ms=1000)
     found = client("logs").filter_log_events(logGroupName="g", logStreamNamePrefix="earlier")
     assert [event["message"] for event in found["events"]] == ["2", "1"]
+
+
+@reproduces("logs.run_simple_queries")
+def _() -> None:
+    write_log("s", "a")
+    now, query = int(time.time()), 'filter @message like "b" | fields @timestamp'
+    started = client("logs").start_query(logGroupName="g", startTime=now - 9, endTime=now + 9, queryString=query)
+    [row] = client("logs").get_query_results(queryId=started["queryId"])["results"]
+    assert row[-1]["value"].isdecimal()
 
 
 # ---- CloudFormation

@@ -93,3 +93,25 @@ def test_streams_are_ordered_by_their_latest_event(cloud: EmbeddedCloud, group: 
     assert [event["timestamp"] for event in events["events"]] == [NOW_MS]
     rest = logs.get_log_events(logGroupName=group, logStreamName="function/a", nextToken=events["nextForwardToken"])
     assert [event["timestamp"] for event in rest["events"]] == [NOW_MS + 20]
+
+
+def query(cloud: EmbeddedCloud, group: str, text: str) -> list[dict[str, str]]:
+    logs, now = client(cloud, "logs"), NOW_MS // 1000
+    started = logs.start_query(logGroupName=group, startTime=now - 60, endTime=now + 60, queryString=text)
+    results = logs.get_query_results(queryId=started["queryId"])
+    assert results["status"] == "Complete"
+    return [{column["field"]: column["value"] for column in row} for row in results["results"]]
+
+
+def test_a_simple_query_filters_and_sorts(cloud: EmbeddedCloud, group: str) -> None:
+    text = "fields @timestamp, @message | filter @message like /ERROR|at/ | sort @timestamp | limit 2"
+    rows = query(cloud, group, text)
+    assert [row["@message"] for row in rows] == ["stopped at 4", '{"level": "ERROR", "n": 3}']
+    assert rows[0]["@timestamp"].endswith(f".{(NOW_MS + 30) % 1000:03d}") and "@logStream" not in rows[0]
+    ascending = query(cloud, group, 'sort @timestamp asc | filter @message like "level" | fields @logStream')
+    assert [row["@logStream"] for row in ascending] == ["function/a", "function/b", "function/a"]
+
+
+def test_a_query_that_is_not_supported_is_rejected(cloud: EmbeddedCloud, group: str) -> None:
+    with pytest.raises(ClientError, match=r"MalformedQueryException.*does not support: stats count"):
+        query(cloud, group, "fields @message | stats count(*) by level")
