@@ -11,11 +11,17 @@ from moto.core.exceptions import AWSError
 from moto.core.responses import ActionResult
 from moto.stepfunctions.parser import api
 from moto.stepfunctions.parser.api import (
+    HistoryEventType,
     InvalidDefinition,
     InvalidExecutionInput,
     StateMachineTypeNotSupported,
     ValidationException,
 )
+from moto.stepfunctions.parser.asl.component.common.error_name.failure_event import FailureEvent, FailureEventException
+from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name import StatesErrorName
+from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name_type import StatesErrorNameType
+from moto.stepfunctions.parser.asl.component.state.choice.state_choice import StateChoice
+from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
 from moto.stepfunctions.parser.asl.static_analyser.test_state.test_state_analyser import TestStateStaticAnalyser
 from moto.stepfunctions.parser.backend.execution import SyncExecution
@@ -73,6 +79,18 @@ def reject_missing_states(original: Any, definition: str) -> None:
             at = f" at {item.location}" if item.location else ""
             raise InvalidDefinition(f"Invalid State Machine Definition: '{item.code}: {item.message}{at}'")
     original(definition)
+
+
+@around(StateChoice, "_eval_state")
+def name_a_choice_without_match(original: Any, self: Any, env: Any) -> None:
+    """AWS fails with States.NoChoiceMatched if no rule matches and there is no default; moto with States.Runtime."""
+    try:
+        original(self, env)
+    except RuntimeError:
+        name = StatesErrorName(StatesErrorNameType.StatesNoChoiceMatched)
+        cause = f"No choice rule matched in state {self.name}, and the state has no Default."
+        details = EventDetails(taskFailedEventDetails={"error": name.error_name, "cause": cause})
+        raise FailureEventException(FailureEvent(env, name, HistoryEventType.TaskFailed, details)) from None
 
 
 def start_sync_execution(self: Any) -> ActionResult:

@@ -733,6 +733,13 @@ def _() -> None:
         assert not hasattr(StepFunctionResponse, call)
 
 
+@reproduces("state_machines.name_a_choice_without_match")
+def _() -> None:
+    rule = {"Variable": "$.a", "IsPresent": True, "Next": "Pass"}
+    ended = run({"Choose": {"Type": "Choice", "Choices": [rule]}, **PASS})
+    assert ended["error"] != "States.NoChoiceMatched"
+
+
 @reproduces("state_machines.AWSError.TYPE")
 def _() -> None:
     try:

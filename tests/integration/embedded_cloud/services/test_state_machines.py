@@ -114,6 +114,14 @@ def test_a_choice_selects_its_next_state(machines: Machines) -> None:
     assert run_state(machines, machine, {"a": 1}, stateName="A")["nextState"] == "B"
 
 
+def test_a_choice_without_match_fails(machines: Machines) -> None:
+    rule = {"Variable": "$.a", "NumericEquals": 1, "Next": "B"}
+    state = {"Type": "Choice", "Choices": [rule]}
+    assert run_state(machines, state, {"a": 2})["error"] == "States.NoChoiceMatched"
+    ended = machines.run({"A": state, "B": END}, {"a": 2})
+    assert (ended["status"], ended["error"]) == ("FAILED", "States.NoChoiceMatched")
+
+
 def test_a_failure_says_how_the_state_would_handle_it(cloud: EmbeddedCloud, machines: Machines) -> None:
     state = invoke(cloud.outputs["Raise"])
     failed = run_state(machines, state, {"a": 1})
