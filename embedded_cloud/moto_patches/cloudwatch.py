@@ -16,7 +16,7 @@ from moto.logs.models import LogStream
 from embedded_cloud import embedded_metrics
 from embedded_cloud.moto_patches.around import around
 
-KEPT_DATA = 50_000  # some 50 MB, or 5,000 uploads
+KEPT_DATA = 50_000  # up to 70 MB, or 5,000 uploads
 STATISTICS = "SampleCount, Average, Sum, Minimum, Maximum and percentiles such as p90"
 _PERCENTILE = re.compile(r"p(\d{1,2}(\.\d+)?|100)")
 

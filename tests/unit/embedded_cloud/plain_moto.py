@@ -33,7 +33,7 @@ from moto.applicationautoscaling.responses import ApplicationAutoScalingResponse
 from moto.awslambda.models import LambdaFunction  # noqa: E402
 from moto.cloudformation import parsing  # noqa: E402
 from moto.cloudformation.models import Stack, cloudformation_backends  # noqa: E402
-from moto.cloudwatch.models import CloudWatchBackend  # noqa: E402
+from moto.cloudwatch.models import CloudWatchBackend, MetricDatum  # noqa: E402
 from moto.core import routing, utils  # noqa: E402
 from moto.dynamodb.models import DynamoDBBackend  # noqa: E402
 from moto.dynamodb.responses import DynamoHandler  # noqa: E402
@@ -306,6 +306,13 @@ def _times_in_two_threads(owner: Any, name: str, work: Callable[[], Any]) -> int
         for done in [pool.submit(work) for _ in range(2)]:
             done.result()
     return len(calls)
+
+
+@reproduces("server.forget_deleted_objects")
+def _() -> None:
+    before = len(MetricDatum.instances_tracked)
+    put_metric({"Value": 1})
+    assert len(MetricDatum.instances_tracked) == before + 1
 
 
 @reproduces("server.reject_missing_calls")

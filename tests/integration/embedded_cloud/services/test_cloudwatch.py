@@ -3,6 +3,7 @@
 import json
 import time
 import uuid
+import weakref
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -105,4 +106,6 @@ def test_the_number_of_data_is_limited(cloud: EmbeddedCloud) -> None:
     for _ in range(2):
         api.put_metric_data(Namespace=namespace, MetricData=[datum])
     assert read(cloud, namespace, "SampleCount") == [KEPT_DATA]
+    dropped = weakref.ref(cloudwatch_backends["123456789012"][cloud.region].metric_data[0])
     cloudwatch_backends["123456789012"][cloud.region].metric_data.clear()
+    assert dropped() is None
