@@ -100,6 +100,7 @@ class RunningCloud:
         api_url: address of the HTTP API.
         options: options that it was started with.
         outputs: outputs of its stack by name.
+        environment: variables that AWS SDKs and tools need.
         fingerprint: of the code, weights and variables that it was started with.
     """
 
@@ -112,6 +113,7 @@ class RunningCloud:
     api_url: str
     options: CloudOptions = CloudOptions()
     outputs: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
     fingerprint: Fingerprint = field(default_factory=dict)
 
     @classmethod

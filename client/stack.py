@@ -27,7 +27,7 @@ DEFAULT_NAME: Final = "precision-background-remover"
 DEFAULT_REGION: Final = "eu-west-1"
 """Region of an embedded cloud unless AWS_DEFAULT_REGION is set."""
 
-EMBEDDED_KEY: Final = "local"
+_EMBEDDED_KEY: Final = "local"
 """Access key and secret key of the users of an embedded cloud. Any would do, except that of its own processes."""
 
 _DENIED: Final = "AccessDenied"  # S3 answers this for a missing object, too, unless the caller may list the bucket
@@ -95,7 +95,7 @@ class Stack:
             StackUnavailableError: if the stack does not exist, belongs to another project, or does not respond.
         """
         # Never send the user's credentials to an embedded cloud, nor an embedded cloud's credentials to AWS.
-        key = EMBEDDED_KEY if is_local(endpoint_url) else None
+        key = _EMBEDDED_KEY if is_local(endpoint_url) else None
         session = boto3.session.Session(key, key, region_name=region)
         if not session.region_name:
             raise UsageError(

@@ -10,6 +10,7 @@ import boto3
 import numpy as np
 import pillow_heif
 import pytest
+from botocore.config import Config
 from hypothesis import settings
 from PIL import Image
 from xdist.scheduler import LoadScopeScheduling
@@ -55,7 +56,7 @@ def disc_png() -> bytes:
 def client(service: str, endpoint_url: str, region: str) -> Any:
     """Return a boto3 client for a service of an embedded cloud."""
     with _one_client_at_a_time:
-        return _session(region).client(service, endpoint_url=endpoint_url)
+        return _session(region).client(service, endpoint_url=endpoint_url, config=Config(inject_host_prefix=False))
 
 
 @functools.cache

@@ -9,7 +9,6 @@ from client.commands.console import OUT
 from client.commands.options import AsJson
 from client.errors import StackUnavailableError
 from client.local_cloud import RunningCloud
-from client.stack import EMBEDDED_KEY
 
 _OUTPUTS: Final = {
     "PBR_UPLOADS": "UploadsBucket",
@@ -46,11 +45,5 @@ def env(as_json: AsJson = False) -> None:
 
 def variables(cloud: RunningCloud) -> dict[str, str]:
     """Return environment variables for AWS SDKs and tools, and the outputs of the stack that commands often need."""
-    return {
-        "AWS_ENDPOINT_URL": cloud.endpoint_url,
-        "AWS_REGION": cloud.region,
-        "AWS_DEFAULT_REGION": cloud.region,
-        "AWS_ACCESS_KEY_ID": EMBEDDED_KEY,
-        "AWS_SECRET_ACCESS_KEY": EMBEDDED_KEY,
-        **{name: cloud.outputs[output] for name, output in _OUTPUTS.items() if output in cloud.outputs},
-    }
+    outputs = {name: cloud.outputs[output] for name, output in _OUTPUTS.items() if output in cloud.outputs}
+    return {**cloud.environment, **outputs}

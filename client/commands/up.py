@@ -120,6 +120,7 @@ def _state(cloud: EmbeddedCloud, model: DefaultModel, options: CloudOptions, fin
         api_url=cloud.outputs["ApiUrl"],
         options=options,
         outputs=cloud.outputs,
+        environment=cloud.environment,
         fingerprint=fingerprint,
     )
 

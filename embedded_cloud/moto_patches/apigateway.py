@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+from moto.apigatewayv2.models import apigatewayv2_backends
+from moto.core import DEFAULT_ACCOUNT_ID
 
 from embedded_cloud.gateway import FunctionError, Gateway, Route
 from embedded_cloud.moto_patches.host import running
@@ -11,8 +13,8 @@ from embedded_cloud.moto_patches.host import running
 _ANY = "x-amazon-apigateway-any-method"
 
 
-def serve(definition: dict[str, Any]) -> str:
-    """Serve an HTTP API on a local port and return its URL.
+def serve(definition: dict[str, Any]) -> tuple[str, str]:
+    """Serve an HTTP API on a local port, list it in API Gateway, and return its ID and URL.
 
     Args:
         definition: OpenAPI document with API Gateway extensions. Every integration must be a Lambda function.
@@ -39,4 +41,24 @@ def serve(definition: dict[str, Any]) -> str:
             raise FunctionError(payload)
         return payload
 
-    return running().serve(Gateway(invoke, routes))
+    url = running().serve(Gateway(invoke, routes))
+    return _register(definition, functions, routes, url), url
+
+
+def _register(definition: dict[str, Any], functions: dict[str, str], routes: list[Route], url: str) -> str:
+    """Create the API, its integrations and its routes in moto, and return the API's ID."""
+    client, region = running().client("apigatewayv2"), running().sdk["AWS_REGION"]
+    info = definition.get("info", {})
+    api_id: str = client.create_api(Name=info["title"], ProtocolType="HTTP", Version=info["version"])["ApiId"]
+    apigatewayv2_backends[DEFAULT_ACCOUNT_ID][region].apis[api_id].api_endpoint = url
+    integrations = {
+        name: client.create_integration(
+            ApiId=api_id, IntegrationType="AWS_PROXY", IntegrationUri=name, PayloadFormatVersion="2.0"
+        )["IntegrationId"]
+        for name in sorted(set(functions.values()))
+    }
+    for route in routes:
+        target = f"integrations/{integrations[functions[route.key]]}"
+        authorization = "AWS_IAM" if route.iam else "NONE"
+        client.create_route(ApiId=api_id, RouteKey=route.key, Target=target, AuthorizationType=authorization)
+    return api_id

@@ -1,11 +1,13 @@
 """Lambda: moto runs functions only in Docker."""
 
 import json
+import threading
 from typing import Any
 
 from moto.awslambda.models import ImageConfig, LambdaFunction
 
 from embedded_cloud.moto_patches.around import around
+from embedded_cloud.moto_patches.events import call_function, deliver
 from embedded_cloud.moto_patches.host import running
 from embedded_cloud.sandbox import Function
 
@@ -29,6 +31,16 @@ def configuration(function: LambdaFunction) -> Function:
         memory_mb=int(function.memory_size),
         environment=tuple(sorted((name, str(value)) for name, value in function.environment_vars.items())),
     )
+
+
+@around(LambdaFunction, "invoke")
+def invoke_as_requested(original: Any, self: Any, body: Any, request_headers: Any, response_headers: Any) -> Any:
+    """AWS runs an Event after the response, and a DryRun not at all; moto runs both and returns their errors."""
+    kind = request_headers.get("X-Amz-Invocation-Type")
+    if kind == "Event":
+        invocation = (running(), call_function, "", {"Arn": self.function_arn}, body or "{}")
+        threading.Thread(target=deliver, args=invocation, daemon=True).start()
+    return "" if kind in ("Event", "DryRun") else original(self, body, request_headers, response_headers)
 
 
 @around(LambdaFunction, "create_from_cloudformation_json")

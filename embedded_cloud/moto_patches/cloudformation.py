@@ -115,7 +115,14 @@ class _Resource:
 
 
 def _api(_client: Any, name: str, properties: dict[str, Any]) -> _Resource:
-    return _Resource(name, {"ApiEndpoint": apigateway.serve(properties["Body"])})
+    api_id, url = apigateway.serve(properties["Body"])
+    return _Resource(api_id, {"ApiEndpoint": url, "ApiId": api_id})
+
+
+def _stage(client: Any, _name: str, properties: dict[str, Any]) -> _Resource:
+    kept = ("ApiId", "StageName", "AutoDeploy", "AccessLogSettings", "DefaultRouteSettings")
+    client.create_stage(**{key: properties[key] for key in kept if key in properties})
+    return _Resource(properties["StageName"])
 
 
 def _secret(client: Any, name: str, properties: dict[str, Any]) -> _Resource:
@@ -158,6 +165,7 @@ def _subscription(client: Any, _name: str, properties: dict[str, Any]) -> None:
 Make = Callable[[Any, str, dict[str, Any]], _Resource | None]
 ADDED_TYPES: dict[str, tuple[str, Make]] = {
     "AWS::ApiGatewayV2::Api": ("apigatewayv2", _api),
+    "AWS::ApiGatewayV2::Stage": ("apigatewayv2", _stage),
     "AWS::CloudWatch::Alarm": ("cloudwatch", _alarm),
     "AWS::Lambda::EventInvokeConfig": ("lambda", _event_invoke_config),
     "AWS::Logs::MetricFilter": ("logs", _metric_filter),

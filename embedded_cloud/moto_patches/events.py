@@ -12,7 +12,8 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 from jsonpath_ng.parser import parse
 from moto.awslambda.utils import get_backend as lambda_backend
-from moto.events.models import Rule
+from moto.events.models import EventPattern, Rule
+from moto.events.responses import EventsHandler
 
 from embedded_cloud.moto_patches.around import around
 from embedded_cloud.moto_patches.host import Host, running
@@ -36,27 +37,28 @@ def start_machines_and_functions(original: Any, self: Any, event: Any, transform
     """
     if self.state == "DISABLED" or not self.event_pattern.matches_event(event):
         return
-    deliveries = {"states": _start_machine, "lambda": _call_function}
+    deliveries = {"states": _start_machine, "lambda": call_function}
     others = copy.copy(self)
     others.targets = []
     for target in self.targets:
         service = target["Arn"].split(":")[2]
         if service in deliveries:
             delivery = (running(), deliveries[service], self.arn, target, json.dumps(_shape(target, event)))
-            threading.Thread(target=_deliver, args=delivery, daemon=True).start()
+            threading.Thread(target=deliver, args=delivery, daemon=True).start()
         else:
             others.targets.append(target)
     if others.targets:
         original(others, event, transform_input)
 
 
-def _deliver(
-    host: Host, deliver: Callable[[Host, str, str], None], rule_arn: str, target: dict[str, Any], payload: str
+def deliver(
+    host: Host, send: Callable[[Host, str, str], None], rule_arn: str, target: dict[str, Any], payload: str
 ) -> None:
+    """Send a payload to a target, with retries, and then to the target's dead-letter queue."""
     delays_s = _DELAYS_S[: target.get("RetryPolicy", {}).get("MaximumRetryAttempts", len(_DELAYS_S))]
     for attempt in itertools.count():
         try:
-            return deliver(host, target["Arn"], payload)
+            return send(host, target["Arn"], payload)
         except ClientError as error:
             code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
         except BotoCoreError as error:
@@ -74,7 +76,7 @@ def _start_machine(host: Host, arn: str, payload: str) -> None:
     host.client("stepfunctions").start_execution(stateMachineArn=arn, name=str(uuid.uuid4()), input=payload)
 
 
-def _call_function(host: Host, arn: str, payload: str) -> None:
+def call_function(host: Host, arn: str, payload: str) -> None:
     """Invoke asynchronously as Lambda does: two retries, then the function's dead-letter queue."""
     for delay_s in (*_ASYNCHRONOUS_DELAYS_S, None):
         answer = host.client("lambda").invoke(FunctionName=arn, Payload=payload)
@@ -120,3 +122,10 @@ def _fill(token: str, values: dict[str, Any]) -> str:
 def _at(path: str, event: Any) -> Any:
     found = parse(path).find(event)
     return found[0].value if found else None
+
+
+@around(EventsHandler, "test_event_pattern")
+def match_the_pattern(_original: Any, self: Any) -> str:
+    """AWS says whether a pattern matches an event; moto returns nothing."""
+    event = json.loads(self._get_param("Event"))
+    return json.dumps({"Result": EventPattern.load(self._get_param("EventPattern")).matches_event(event)})

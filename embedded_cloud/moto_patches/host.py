@@ -51,6 +51,7 @@ class Host:
     def _make_client(self, service: str) -> Any:
         config = Config(
             parameter_validation=False,
+            inject_host_prefix=False,
             max_pool_connections=100,
             read_timeout=TASK_S,
             retries={"total_max_attempts": 1},

@@ -1,4 +1,4 @@
-"""The moto server: faster routing."""
+"""The moto server: faster routing, and an error for calls that moto does not implement."""
 
 import functools
 import threading
@@ -6,8 +6,13 @@ from typing import Any
 
 from moto import backends
 from moto.core import responses
+from moto.core.common_models import BaseModel
+from moto.core.errors import COMMON_ERROR_CODES
+from moto.core.exceptions import ServiceException
+from moto.core.responses import ActionResult, BaseResponse
 from moto.core.routing import ServiceOperationRouter
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
+from moto.s3.models import FakeKey, FakeMultipart
 
 from embedded_cloud.moto_patches.around import around
 
@@ -31,3 +36,29 @@ def compile_routes_once(original: Any, self: Any, protocol: str) -> Any:
     """Many first requests arrive at once; moto compiles the routes of the service for each of them."""
     with one_at_a_time:
         return original(self, protocol)
+
+
+@around(BaseModel, "__new__")
+def forget_deleted_objects(original: Any, cls: Any, *args: Any, **kwargs: Any) -> Any:
+    """AWS deletes what is deleted; moto keeps each instance of each model. Only S3 uses them, to close files."""
+    return original(cls, *args, **kwargs) if issubclass(cls, FakeKey | FakeMultipart) else object.__new__(cls)
+
+
+class MissingCallError(ServiceException):  # type: ignore[misc]
+    """A call that moto does not implement. moto's own classes must have the module of a service."""
+
+    code = "NotImplemented"
+
+
+COMMON_ERROR_CODES.append(MissingCallError.code)  # moto warns of codes that the service's model does not define
+
+
+@around(BaseResponse, "call_action")
+def reject_missing_calls(original: Any, self: Any) -> Any:
+    """AWS implements all calls; moto ends with a traceback and a page in HTML if it lacks one."""
+    try:
+        return original(self)
+    except NotImplementedError:
+        message = f"The embedded cloud does not implement {self._get_action()} of {self.service_name}."
+        _status, headers, body = self.serialized(ActionResult(MissingCallError(message)))
+        return 501, {**headers, "status": 501}, body

@@ -43,7 +43,7 @@ models.stepfunctions_backends = stepfunctions_parser_backends
 
 _starting = threading.local()
 
-_NEVER = "never"
+NEVER = "never"
 _NOT_REDRIVABLE = {"RUNNING", "SUCCEEDED"}
 
 
@@ -150,12 +150,22 @@ def page_the_history(original: Any, self: Any) -> Any:
     moto's serializer needs a millisecond per event; this returns JSON directly.
     """
     events = list(original(self).result["events"])
+    if self._get_param("includeExecutionData") is False:
+        events = [_without_data(event) for event in events]
     if self._get_param("reverseOrder"):
         events.reverse()
     first, size = int(self._get_param("nextToken") or 0), int(self._get_param("maxResults") or 100)
     more = {"nextToken": str(first + size)} if first + size < len(events) else {}
     page = {"events": events[first : first + size], **more}
     return 200, {"Content-Type": "application/x-amz-json-1.0"}, json.dumps(page, default=datetime.timestamp)
+
+
+def _without_data(event: dict[str, Any]) -> dict[str, Any]:
+    hidden = ("input", "output", "parameters")
+    return {
+        key: {name: item for name, item in value.items() if name not in hidden} if isinstance(value, dict) else value
+        for key, value in event.items()
+    }
 
 
 @around(StepFunctionResponse, "describe_execution")
@@ -213,7 +223,7 @@ def send_status_event(original: Any, self: Any) -> None:
 def _send_status_event(execution: Any) -> None:
     """Send the event once: the last task of a stopped execution ends later and would send it again."""
     ending = (execution.status, getattr(execution, "redrive_count", 0))
-    if getattr(execution, "announced", None) in (ending, _NEVER):
+    if getattr(execution, "announced", None) in (ending, NEVER):
         return
     execution.announced = ending
     event = {
@@ -248,7 +258,7 @@ def _send_status_event(execution: Any) -> None:
 def stop_every_execution() -> None:
     """Stop running executions, so that none continues in the next cloud."""
     for execution in _executions():
-        execution.announced = _NEVER
+        execution.announced = NEVER
         if execution.status == "RUNNING" and execution.exec_worker.env:
             execution.stop(datetime.now(UTC), None, None)
 

@@ -78,7 +78,8 @@ def count(name: str, dimensions: dict[str, str]) -> None:
 
 
 def measure(name: str, unit: MetricUnit, value: float, dimensions: dict[str, str]) -> None:
-    """Publish a value with a combination of dimensions."""
+    """Publish a value with a combination of dimensions, and no others."""
     with single_metric(name=name, unit=unit, value=value) as metric:
+        metric.service = ""  # otherwise POWERTOOLS_SERVICE_NAME becomes a dimension
         for dimension, text in dimensions.items():
             metric.add_dimension(name=dimension, value=text)

@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from email.header import Header
 from typing import Any
 
@@ -14,8 +15,9 @@ from PIL import Image
 from skimage import data as photographs
 
 from core.segmentation.registry import BUNDLED, MODELS
-from tests.conftest import disc, file_of
-from tests.integration.deployment import Deployed
+from functions.metrics.catalog import METRICS
+from tests.conftest import client, disc, file_of
+from tests.integration.deployment import Deployed, until
 
 STAGES = ["Validate", "LookUpCache", "CacheHit?", "ClaimWork", "ChooseSegmenter"]
 REST = ["Refine", "NeedsEscalation?", "Encode", "SaveCache", "PublishMetrics", "Outcome?", "Done"]
@@ -264,3 +266,31 @@ def test_a_cached_copy_that_expired_before_its_item_is_processed_again(stack: De
     assert after.status == "SUCCEEDED", after.cause
     assert after.states[3:5] == ["ServeCached", "TakeOverClaim"]
     assert stack.process("expired/3.png", data).output["cache"]["hit"] is True
+
+
+def test_cloudwatch_has_the_metrics_of_uploads(stack: Deployed) -> None:
+    for key, data in (("metrics/a.png", disc(seed=31)), ("metrics/b.png", disc(seed=31)), ("metrics/c.png", b"none")):
+        stack.process(key, data)
+    cloudwatch = client("cloudwatch", stack.cloud.endpoint_url, stack.cloud.region)
+    catalogue = {metric.name: set(metric.dimensions) for metric in METRICS}
+
+    def listed() -> dict[str, set[str]]:
+        metrics = cloudwatch.list_metrics(Namespace="PrecisionBackgroundRemover")["Metrics"]
+        return {metric["MetricName"]: {item["Name"] for item in metric["Dimensions"]} for metric in metrics}
+
+    expected = {"Processed", "CacheHit", "Failed", "Review", "QualityScore", "ProcessingTime"}
+    until(lambda: expected <= listed().keys(), timeout_s=5)
+    for name, dimension_names in listed().items():
+        assert dimension_names == catalogue[name]
+    now = datetime.now(UTC)
+    metric = {"Namespace": "PrecisionBackgroundRemover", "MetricName": "ProcessingTime"}
+    dimensions = [{"Name": "Stage", "Value": "refine"}, {"Name": "ImageSize", "Value": "<=1MP"}]
+    [point] = cloudwatch.get_metric_statistics(
+        **metric,
+        Dimensions=dimensions,
+        StartTime=now - timedelta(hours=1),
+        EndTime=now + timedelta(minutes=1),
+        Period=7200,
+        Statistics=["Average"],
+    )["Datapoints"]
+    assert 1 < point["Average"] < 60_000 and point["Unit"] == "Milliseconds"

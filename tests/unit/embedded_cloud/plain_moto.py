@@ -33,6 +33,7 @@ from moto.applicationautoscaling.responses import ApplicationAutoScalingResponse
 from moto.awslambda.models import LambdaFunction  # noqa: E402
 from moto.cloudformation import parsing  # noqa: E402
 from moto.cloudformation.models import Stack, cloudformation_backends  # noqa: E402
+from moto.cloudwatch.models import CloudWatchBackend, MetricDatum  # noqa: E402
 from moto.core import routing, utils  # noqa: E402
 from moto.dynamodb.models import DynamoDBBackend  # noqa: E402
 from moto.dynamodb.responses import DynamoHandler  # noqa: E402
@@ -171,6 +172,12 @@ def _() -> None:
     assert function.logs_group_name != "g"
 
 
+@reproduces("awslambda.invoke_as_requested")
+def _() -> None:
+    source = inspect.getsource(LambdaFunction.invoke)
+    assert "_invoke_lambda" in source and "DryRun" not in source and "Thread" not in source
+
+
 @reproduces("dynamodb.one_request_at_a_time")
 def _() -> None:
     assert "lock" not in inspect.getsource(DynamoHandler.call_action).lower()
@@ -205,6 +212,13 @@ def _() -> None:
     )
     with raises(NotImplementedError):
         Rule.send_to_targets(rule, {"detail": {}}, transform_input=False)
+
+
+@reproduces("events.match_the_pattern")
+def _() -> None:
+    event = dict.fromkeys(("id", "account", "source", "region", "detail-type"), "a")
+    text = json.dumps({**event, "time": "2026-01-01T00:00:00Z", "resources": [], "detail": {}})
+    assert "Result" not in client("events").test_event_pattern(EventPattern='{"source": ["a"]}', Event=text)
 
 
 @reproduces("s3.send_the_whole_event")
@@ -294,6 +308,19 @@ def _times_in_two_threads(owner: Any, name: str, work: Callable[[], Any]) -> int
     return len(calls)
 
 
+@reproduces("server.forget_deleted_objects")
+def _() -> None:
+    before = len(MetricDatum.instances_tracked)
+    put_metric({"Value": 1})
+    assert len(MetricDatum.instances_tracked) == before + 1
+
+
+@reproduces("server.reject_missing_calls")
+def _() -> None:
+    with raises(NotImplementedError):
+        client("cloudwatch").describe_alarm_history()
+
+
 @reproduces("server.load_a_model_once")
 def _() -> None:
     assert _times_in_two_threads(utils, "_load_service_model", lambda: routing.get_service_router("xray")) == 2
@@ -303,6 +330,99 @@ def _() -> None:
 def _() -> None:
     router = routing.get_service_router("lambda")
     assert _times_in_two_threads(routing, "get_router_class", lambda: router._get_router("rest-json")) == 2
+
+
+# ---- CloudWatch
+
+
+def put_metric(*data: dict[str, Any]) -> None:
+    """Put data of the metric ``m`` in the namespace ``n``."""
+    client("cloudwatch").put_metric_data(Namespace="n", MetricData=[{"MetricName": "m", **datum} for datum in data])
+
+
+def dimensions(**named: str) -> list[dict[str, str]]:
+    return [{"Name": name, "Value": value} for name, value in named.items()]
+
+
+def metric_values(namespace: str = "n", stat: str = "Sum", **named: str) -> list[float]:
+    metric = {"Namespace": namespace, "MetricName": "m", "Dimensions": dimensions(**named)}
+    query = {"Id": "q", "MetricStat": {"Metric": metric, "Period": 3600, "Stat": stat}}
+    start = time.time() - 60
+    response = client("cloudwatch").get_metric_data(MetricDataQueries=[query], StartTime=start, EndTime=start + 120)
+    return list(response["MetricDataResults"][0]["Values"])
+
+
+@reproduces("cloudwatch.extract_metrics")
+def _() -> None:
+    directive = {"Namespace": "n", "Dimensions": [[]], "Metrics": [{"Name": "m"}]}
+    metadata = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}
+    write_log("s", json.dumps({"_aws": metadata, "m": 1}))
+    assert client("cloudwatch").list_metrics()["Metrics"] == []
+
+
+@reproduces("cloudwatch.keep_recent_data", "cloudwatch.copy_all_metrics")
+def _() -> None:
+    assert isinstance(CloudWatchBackend(REGION, "123456789012").metric_data, list)
+
+
+@reproduces("cloudwatch.list_each_metric_once")
+def _() -> None:
+    put_metric({"Value": 1}, {"Value": 2})
+    assert len(client("cloudwatch").list_metrics()["Metrics"]) == 2
+
+
+@reproduces("cloudwatch.match_all_dimensions")
+def _() -> None:
+    put_metric({"Value": 1, "Dimensions": dimensions(a="1")}, {"Value": 2, "Dimensions": dimensions(b="1")})
+    assert metric_values() == [3]
+    assert metric_values("another", a="1") == [1]
+
+
+@reproduces("cloudwatch.compute_percentiles")
+def _() -> None:
+    put_metric({"Value": 1}, {"Value": 2})
+    start = time.time() - 60
+    [point] = client("cloudwatch").get_metric_statistics(
+        Namespace="n", MetricName="m", StartTime=start, EndTime=start + 120, Period=60, ExtendedStatistics=["p50"]
+    )["Datapoints"]
+    assert "ExtendedStatistics" not in point
+
+
+# ---- CloudWatch Logs
+
+
+def write_log(stream: str, *messages: str, age_ms: int = 0) -> None:
+    """Write events to a stream of the log group ``g``."""
+    logs, timestamp = client("logs"), int(time.time() * 1000) - age_ms
+    with contextlib.suppress(ClientError):
+        logs.create_log_group(logGroupName="g")
+    logs.create_log_stream(logGroupName="g", logStreamName=stream)
+    events = [{"timestamp": timestamp, "message": message} for message in messages]
+    logs.put_log_events(logGroupName="g", logStreamName=stream, logEvents=events)
+
+
+@reproduces("logs.EventMessageFilter")
+def _() -> None:
+    write_log("s", '{"level": "INFO"}')
+    found = client("logs").filter_log_events(logGroupName="g", filterPattern='{ $.level = "ERROR" }')
+    assert len(found["events"]) == 1
+
+
+@reproduces("logs.search_the_streams")
+def _() -> None:
+    write_log("later", "2")
+    write_log("earlier", "1", age_ms=1000)
+    found = client("logs").filter_log_events(logGroupName="g", logStreamNamePrefix="earlier")
+    assert [event["message"] for event in found["events"]] == ["2", "1"]
+
+
+@reproduces("logs.run_simple_queries")
+def _() -> None:
+    write_log("s", "a")
+    now, query = int(time.time()), 'filter @message like "b" | fields @timestamp'
+    started = client("logs").start_query(logGroupName="g", startTime=now - 9, endTime=now + 9, queryString=query)
+    [row] = client("logs").get_query_results(queryId=started["queryId"])["results"]
+    assert row[-1]["value"].isdecimal()
 
 
 # ---- CloudFormation
@@ -318,6 +438,7 @@ def _lacks(resource_type: str) -> Case:
 CASES["cloudformation.support_every_type"] = _lacks("AWS::WAFv2::WebACL")
 for _type in (
     "AWS::ApiGatewayV2::Api",
+    "AWS::ApiGatewayV2::Stage",
     "AWS::CloudWatch::Alarm",
     "AWS::Lambda::EventInvokeConfig",
     "AWS::Logs::MetricFilter",
@@ -607,6 +728,38 @@ def _() -> None:
 @reproduces("stepfunctions.redrive_execution")
 def _() -> None:
     assert not hasattr(StepFunctionResponse, "redrive_execution")
+
+
+@reproduces(
+    "state_machines.start_sync_execution",
+    "state_machines.test_state",
+    "state_machines.validate_state_machine_definition",
+)
+def _() -> None:
+    for call in ("start_sync_execution", "test_state", "validate_state_machine_definition"):
+        assert not hasattr(StepFunctionResponse, call)
+
+
+@reproduces("state_machines.name_a_choice_without_match")
+def _() -> None:
+    rule = {"Variable": "$.a", "IsPresent": True, "Next": "Pass"}
+    ended = run({"Choose": {"Type": "Choice", "Choices": [rule]}, **PASS})
+    assert ended["error"] != "States.NoChoiceMatched"
+
+
+@reproduces("state_machines.AWSError.TYPE")
+def _() -> None:
+    try:
+        create_machine({"Loop": {"Type": "Loop"}})
+    except ClientError as error:
+        assert error.response["Error"]["Code"] == ""
+    else:
+        raise AssertionError("no error was raised")
+
+
+@reproduces("state_machines.reject_missing_states")
+def _() -> None:
+    create_machine({"Pass": {"Type": "Pass", "Next": "Missing"}})
 
 
 # ---- Step Functions: tasks

@@ -15,6 +15,7 @@ PATCHES = ROOT / "embedded_cloud" / "moto_patches"
 OTHER_PATCHES = {  # assigned instead of decorated
     "applicationautoscaling.describe_scaling_activities",
     "cloudformation.existing_resources",
+    "logs.EventMessageFilter",
     "nested_stacks.outputs",
     "nested_stacks.parameters_as_text",
     "nested_stacks.root_stack",
@@ -24,6 +25,10 @@ OTHER_PATCHES = {  # assigned instead of decorated
     "sagemaker.use_raw_body",
     "server.get_backend_for_host",
     "server.list_of_moto_modules",
+    "state_machines.AWSError.TYPE",
+    "state_machines.start_sync_execution",
+    "state_machines.test_state",
+    "state_machines.validate_state_machine_definition",
     "stepfunctions.redrive_execution",
     "stepfunctions.stepfunctions_backends",
     "tasks.client_of_the_cloud",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from embedded_cloud.cloud import EmbeddedCloud
+from tests.integration.embedded_cloud.services.testbed import client
 
 pytestmark = pytest.mark.slow  # the state machine's tests run on these services
 
@@ -39,3 +40,22 @@ def test_a_signed_route_passes_the_access_key_to_the_function(cloud: EmbeddedClo
 
 def test_a_failing_function_returns_internal_server_error(cloud: EmbeddedCloud) -> None:
     assert ask(cloud, "/fail") == (500, {"message": "Internal Server Error"})
+
+
+def test_the_api_is_listed_with_its_url_and_routes(cloud: EmbeddedCloud) -> None:
+    gateway = client(cloud, "apigatewayv2")
+    [api] = gateway.get_apis()["Items"]
+    assert (api["ApiEndpoint"], api["ProtocolType"]) == (cloud.outputs["ApiUrl"], "HTTP")
+    routes = {
+        route["RouteKey"]: route["AuthorizationType"] for route in gateway.get_routes(ApiId=api["ApiId"])["Items"]
+    }
+    assert routes["GET /signed/{id}"] == "AWS_IAM" and routes["GET /fail"] == "NONE"
+    integrations = gateway.get_integrations(ApiId=api["ApiId"])["Items"]
+    functions = {item["IntegrationUri"].rsplit(":", 1)[1] for item in integrations}
+    assert functions == {cloud.outputs["Echo"], cloud.outputs["Raise"]}
+    [stage] = gateway.get_stages(ApiId=api["ApiId"])["Items"]
+    assert stage["StageName"] == "$default"
+    resources = client(cloud, "cloudformation").describe_stack_resources(StackName=cloud.stack_name)["StackResources"]
+    described = {resource["LogicalResourceId"]: resource for resource in resources}
+    assert described["Api"]["PhysicalResourceId"] == api["ApiId"]
+    assert described["Api"]["ResourceType"] == "AWS::ApiGatewayV2::Api"

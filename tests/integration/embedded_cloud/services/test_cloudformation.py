@@ -1,6 +1,10 @@
 """Resources of a template get the configuration that AWS would give them."""
 
+import json
+from typing import Any
+
 import pytest
+from botocore.exceptions import ClientError
 
 from embedded_cloud.cloud import EmbeddedCloud
 from tests.integration.embedded_cloud.services.testbed import Machines, client
@@ -61,3 +65,25 @@ def test_state_machines_keep_substitutions_and_configuration(cloud: EmbeddedClou
     assert machine["type"] == "STANDARD"
     assert machine["loggingConfiguration"]["level"] == "ALL"
     assert machine["tracingConfiguration"] == {"enabled": True}
+
+
+@pytest.mark.parametrize(
+    ("service", "call", "arguments"),
+    [
+        ("cloudformation", "detect_stack_drift", {"StackName": "a"}),
+        ("stepfunctions", "list_state_machine_versions", {"stateMachineArn": "arn:a"}),
+        ("logs", "test_metric_filter", {"filterPattern": "a", "logEventMessages": ["a"]}),
+        ("cloudwatch", "describe_alarm_history", {}),
+    ],
+)
+def test_a_call_that_moto_lacks_is_an_error(cloud: EmbeddedCloud, service: str, call: str, arguments: Any) -> None:
+    with pytest.raises(ClientError, match=f"NotImplemented.*does not implement .* of {service}"):
+        getattr(client(cloud, service), call)(**arguments)
+
+
+def test_event_patterns_can_be_tested(cloud: EmbeddedCloud) -> None:
+    event = dict.fromkeys(("id", "account", "source", "region", "detail-type"), "a")
+    text = json.dumps({**event, "time": "2026-01-01T00:00:00Z", "resources": [], "detail": {}})
+    matches = client(cloud, "events").test_event_pattern
+    assert matches(EventPattern='{"source": ["a"]}', Event=text)["Result"] is True
+    assert matches(EventPattern='{"source": ["b"]}', Event=text)["Result"] is False

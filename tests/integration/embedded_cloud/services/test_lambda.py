@@ -85,3 +85,20 @@ def test_output_is_written_to_the_log_group(cloud: EmbeddedCloud) -> None:
         return {event["message"].split()[0] for event in events}
 
     until(lambda: {"START", "echo", "END", "REPORT"} <= lines())
+
+
+def test_an_event_is_invoked_after_the_response_and_a_dry_run_not_at_all(cloud: EmbeddedCloud) -> None:
+    functions, logs = client(cloud, "lambda"), client(cloud, "logs")
+
+    def calls() -> int:
+        return len(
+            logs.filter_log_events(logGroupName=cloud.outputs["Logs"], filterPattern='"echo was called"')["events"]
+        )
+
+    before = calls()
+    dry = functions.invoke(FunctionName=cloud.outputs["Echo"], InvocationType="DryRun")
+    assert (dry["StatusCode"], "FunctionError" in dry) == (204, False)
+    assert calls() == before
+    accepted = functions.invoke(FunctionName=cloud.outputs["Echo"], InvocationType="Event", Payload="{}")
+    assert (accepted["StatusCode"], accepted["Payload"].read()) == (202, b"")
+    until(lambda: calls() == before + 1)

@@ -163,3 +163,11 @@ def test_an_inline_map_handles_700_items(machines: Machines) -> None:
         "Map": {"Type": "Map", "MaxConcurrency": 1, "ItemProcessor": processor, "ItemsPath": "$.items", "End": True}
     }
     assert machines.output(states, {"items": list(range(700))}) == list(range(700))
+
+
+def test_a_history_can_leave_out_the_data(machines: Machines) -> None:
+    execution = machines.start(machines.create({"Pass": {"Type": "Pass", "End": True}}), {"a": 1})
+    machines.end(execution)
+    events = machines.api.get_execution_history(executionArn=execution, includeExecutionData=False)["events"]
+    assert events[0]["type"] == "ExecutionStarted"
+    assert not any(name in str(event) for event in events for name in ("'input'", "'output'"))

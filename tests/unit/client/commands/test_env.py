@@ -20,6 +20,7 @@ CLOUD = RunningCloud(
     "/code/pbr",
     "http://localhost:8080",
     outputs={**OUTPUTS, "QueueUrl": "http://localhost:5555/a queue's; true", "ApiUrl": "http://localhost:8080"},
+    environment={"AWS_ENDPOINT_URL": "http://localhost:5555", "AWS_REGION": "eu-west-1"},
 )
 
 

@@ -24,7 +24,10 @@ def named(blocks: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     return [block for block in blocks if name in block]
 
 
-def test_a_finished_job_publishes_the_time_of_each_stage_by_picture_size(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_job_publishes_the_time_of_each_stage_by_picture_size(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "metrics")  # as in the template
     blocks = published(EVENT, capsys)
     times = named(blocks, "ProcessingTime")
     assert {block["Stage"] for block in times} == {"validate", "segment", "refine", "encode"}
@@ -32,6 +35,7 @@ def test_a_finished_job_publishes_the_time_of_each_stage_by_picture_size(capsys:
     metrics = times[0]["_aws"]["CloudWatchMetrics"][0]
     assert metrics["Namespace"] == "PrecisionBackgroundRemover"
     assert metrics["Metrics"] == [{"Name": "ProcessingTime", "Unit": "Milliseconds"}]
+    assert metrics["Dimensions"] == [["Stage", "ImageSize"]]
     assert named(blocks, "QualityScore")[0]["QualityScore"] == [0.9]
     assert len(named(blocks, "Processed")) == 1
 
