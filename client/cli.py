@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from client.errors import UsageError
+from client.errors import UsageError, sdk_errors
 from core.errors import BackgroundRemoverError, InvalidOptionsError
 
 _COMMANDS: Final = {
@@ -98,14 +98,8 @@ class _Commands(TyperGroup):
             raise _exit(error, 2) from None
         except (BackgroundRemoverError, OSError) as error:
             raise _exit(error, 1) from None
-        except _sdk_errors() as error:
+        except sdk_errors() as error:
             raise _exit(error, 1) from None
-
-
-def _sdk_errors() -> tuple[type[Exception], ...]:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    return BotoCoreError, ClientError
 
 
 def _exit(error: Exception, status: int) -> typer.Exit:

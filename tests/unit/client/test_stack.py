@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -64,6 +65,19 @@ def test_a_stack_has_outputs_parameters_and_clients() -> None:
     assert stack.outputs == OUTPUTS
     assert stack.parameters == {"DefaultModel": "classical"}
     assert (stack.s3, stack.stepfunctions, stack.sqs) == ("s3", "stepfunctions", "sqs")  # type: ignore[comparison-overlap]
+
+
+def test_each_client_is_made_at_its_first_use_and_once() -> None:
+    made: list[str] = []
+
+    def client(service: str) -> Any:
+        made.append(service)
+        return CloudFormation(OUTPUTS) if service == "cloudformation" else object()
+
+    stack = Stack.connect("pbr", region="eu-west-1", client=client)
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(lambda _: stack.s3, range(8)))) == 1
+    assert made == ["cloudformation", "s3"]
 
 
 def test_an_embedded_cloud_is_polled_more_often_than_aws() -> None:

@@ -53,3 +53,10 @@ def test_completion_of_a_command_name_imports_no_command() -> None:
     )
     assert done.stdout.split() == ["history"]
     assert "client.commands.history" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["process", "history", "status", "redrive", "replay-dlq", "keys list", "down"])
+def test_help_of_a_command_imports_no_sdk_and_no_cloud(command: str) -> None:
+    assert (
+        imported_by(*command.split(), "--help") & {"PIL", "boto3", "botocore", "cv2", "moto", "samtranslator"} == set()
+    )
