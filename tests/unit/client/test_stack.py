@@ -85,7 +85,14 @@ def test_an_embedded_cloud_is_polled_more_often_than_aws() -> None:
         connect(CloudFormation(OUTPUTS)),
         connect(CloudFormation(OUTPUTS), endpoint_url="http://localhost:5"),
     )
-    assert 0.3 <= embedded.poll_s < 1 <= aws.poll_s
+    for waited_s in (0, 1, 60):
+        assert embedded.pause_s(waited_s) < aws.pause_s(waited_s)
+
+
+def test_polls_are_frequent_at_first_only() -> None:
+    embedded = connect(CloudFormation(OUTPUTS), endpoint_url="http://localhost:5")
+    assert embedded.pause_s(0) <= 0.1
+    assert [embedded.pause_s(waited_s) for waited_s in (1, 60)] == [0.2, embedded.poll_s]
 
 
 def test_error_for_a_missing_stack_has_its_name() -> None:
