@@ -9,9 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final, Protocol
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from client.errors import ExecutionRunningError, JobFailedError
+from client.errors import ExecutionRunningError, JobFailedError, sdk_errors
 from client.history import ExecutionSummary, StageEvent
 from client.jobs import JobClient, Result
 from client.outputs import Destination, ImageFile, SavedResult, labels, printable, write
@@ -179,7 +177,7 @@ def _recorded(outcome: Outcome, listener: ProgressListener) -> Iterator[None]:
     started_at = time.monotonic()
     try:
         yield
-    except (BackgroundRemoverError, BotoCoreError, ClientError, OSError) as error:
+    except (BackgroundRemoverError, *sdk_errors(), OSError) as error:
         outcome.error = error
     outcome.seconds = time.monotonic() - started_at
     listener.ended(outcome)

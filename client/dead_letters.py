@@ -8,10 +8,10 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel, Field, ValidationError
 
 from client import history, uploads
+from client.errors import sdk_errors
 from client.redrive import RateLimiter, start_once
 from client.stack import Stack
 from functions.contracts.failure_report import explain, json_object, source_of
@@ -203,7 +203,7 @@ def _act(stack: Stack, letter: DeadLetter, limiter: RateLimiter, *, purge: bool)
     limiter.wait()
     try:
         return _deliver(stack, letter)
-    except (ClientError, BotoCoreError) as error:
+    except sdk_errors() as error:
         return replace(letter, status="rejected", reason=str(error))
 
 

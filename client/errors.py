@@ -71,3 +71,10 @@ class JobFailedError(BackgroundRemoverError):
     def __init__(self, report: JobFailure) -> None:
         self.report = report
         super().__init__(report.message, field=report.field or report.stage, value=report.value, remedy=report.remedy)
+
+
+def sdk_errors() -> tuple[type[Exception], type[Exception]]:
+    """Return the bases of boto3's errors, for an ``except`` clause: Python calls this once something has failed."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return BotoCoreError, ClientError

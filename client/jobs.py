@@ -96,16 +96,16 @@ class JobClient:
         Raises:
             JobTimeoutError: if no execution starts in time.
         """
-        deadline = time.monotonic() + timeout_s
+        started = time.monotonic()
         while (arn := self._find_execution(upload)) is None:
-            if time.monotonic() > deadline:
+            if (waited_s := time.monotonic() - started) > timeout_s:
                 raise JobTimeoutError(
                     f"The upload did not start an execution within {timeout_s:.0f} s",
                     field="source.key",
                     value=upload.key,
                     remedy="Check the EventBridge rule of the stack, and run pbr replay-dlq uploads --dry-run.",
                 )
-            time.sleep(self._stack.poll_s)
+            time.sleep(self._stack.pause_s(waited_s))
         return arn
 
     def follow(self, execution_arn: str, *, timeout_s: float = LONGEST_S) -> Iterator[StageEvent]:
@@ -114,13 +114,13 @@ class JobClient:
         Raises:
             JobTimeoutError: if the execution does not end in time; it continues to run.
         """
-        deadline = time.monotonic() + timeout_s
+        started = time.monotonic()
         reader = StageReader()
         while True:
             yield from reader.read(events_of(self._stack, execution_arn, with_data=False))
             if reader.ended:
                 return
-            if time.monotonic() > deadline:
+            if (waited_s := time.monotonic() - started) > timeout_s:
                 raise JobTimeoutError(
                     f"The execution did not end within {timeout_s:.0f} s and is still running",
                     field="execution",
@@ -128,7 +128,7 @@ class JobClient:
                     remedy=f"Get its result with pbr fetch {execution_arn.rpartition(':')[2]} --wait, or use a longer "
                     "--timeout.",
                 )
-            time.sleep(self._stack.poll_s)
+            time.sleep(self._stack.pause_s(waited_s))
 
     def result(self, execution_arn: str) -> Result:
         """Return the result of an execution that has ended.

@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from client import history, uploads
+from client.errors import sdk_errors
 from client.stack import Stack
 from client.uploads import UploadedObject
 from core import errors
@@ -272,7 +271,7 @@ def _execute(stack: Stack, retry: Retry, retry_arn: str) -> Retry:
             return replace(retry, action="skipped", reason="another process has just retried it", retry_arn=None)
     except stack.stepfunctions.exceptions.ExecutionNotRedrivable:
         return replace(retry, action="skipped", reason="another process has just redriven it", retry_arn=None)
-    except (ClientError, BotoCoreError) as error:
+    except sdk_errors() as error:
         return replace(retry, action="rejected", reason=str(error), retry_arn=None)
     return retry
 

@@ -1,14 +1,16 @@
-"""A deployed stack: its outputs and parameters, and the boto3 clients for its services."""
+"""A deployed stack: its outputs and parameters, and the boto3 clients for its services.
+
+boto3 is imported where it is used: that takes longer than ``pbr process --help``, which needs none of it.
+"""
 
 import json
-from collections.abc import Callable, Mapping
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 from urllib.parse import urlsplit
-
-import boto3
-from botocore.config import Config
-from botocore.exceptions import ClientError, EndpointConnectionError
 
 from client.errors import StackUnavailableError, UsageError
 from functions.contracts.errors import StorageDeniedError
@@ -35,16 +37,19 @@ _ABSENT: Final = ("NoSuchKey", "404", "KeyTooLongError")  # no stage writes a ke
 _LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
 _NEEDED: Final = ("UploadsBucket", "ResultsBucket", "WorkBucket", "StateMachineArn", "QueueUrl")
 
+# Packages that botocore imports if they are installed, for TLS and signatures of AWS: 0.15 s that a cloud on this
+# machine can save.
+_ONLY_FOR_AWS: Final = ("awscrt", "OpenSSL")
+
 _EMBEDDED_POLL_S: Final = 0.3
 _AWS_POLL_S: Final = 1.5  # GetExecutionHistory refills at 20 calls a second for a whole account
 
-# boto3 retries throttling and connection errors with backoff and jitter.
-_SDK: Final = Config(
-    retries={"mode": "standard", "total_max_attempts": 8},
-    connect_timeout=5,
-    read_timeout=60,
-    max_pool_connections=16,
-)
+_SDK: Final[dict[str, Any]] = {
+    "retries": {"mode": "standard", "total_max_attempts": 8},  # throttling and connection errors, with backoff
+    "connect_timeout": 5,
+    "read_timeout": 60,
+    "max_pool_connections": 16,
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,8 @@ class Stack:
         endpoint_url: endpoint of an embedded cloud; None for AWS.
         outputs: outputs of the stack by name.
         parameters: parameters of the stack by name, defaults included.
-        poll_s: polling interval, seconds.
+        client: returns the client of a service, by the service's name.
+        poll_s: longest polling interval, seconds.
     """
 
     name: str
@@ -65,12 +71,7 @@ class Stack:
     endpoint_url: str | None
     outputs: Mapping[str, str]
     parameters: Mapping[str, str]
-    s3: "S3Client"
-    stepfunctions: "SFNClient"
-    sqs: "SQSClient"
-    functions: "LambdaClient"
-    dynamodb: "DynamoDBClient"
-    secrets: "SecretsManagerClient"
+    client: Callable[[str], Any]
     poll_s: float = _AWS_POLL_S
 
     @classmethod
@@ -94,6 +95,10 @@ class Stack:
             UsageError: if no region is configured.
             StackUnavailableError: if the stack does not exist, belongs to another project, or does not respond.
         """
+        with _hidden(*_ONLY_FOR_AWS if is_local(endpoint_url) else ()):
+            import boto3
+            from botocore.config import Config
+
         # Never send the user's credentials to an embedded cloud, nor an embedded cloud's credentials to AWS.
         key = _EMBEDDED_KEY if is_local(endpoint_url) else None
         session = boto3.session.Session(key, key, region_name=region)
@@ -106,9 +111,10 @@ class Stack:
             )
 
         def boto3_client(service: str) -> Any:
-            return session.client(service, endpoint_url=endpoint_url, config=_SDK)  # type: ignore[call-overload]
+            return session.client(service, endpoint_url=endpoint_url, config=config)  # type: ignore[call-overload]
 
-        client = client or boto3_client
+        config = Config(**_SDK)
+        client = _each_once(client or boto3_client)
         outputs, parameters = _describe(client("cloudformation"), name, endpoint_url or session.region_name)
         return cls(
             name=name,
@@ -116,14 +122,47 @@ class Stack:
             endpoint_url=endpoint_url,
             outputs=outputs,
             parameters=parameters,
-            s3=client("s3"),
-            stepfunctions=client("stepfunctions"),
-            sqs=client("sqs"),
-            functions=client("lambda"),
-            dynamodb=client("dynamodb"),
-            secrets=client("secretsmanager"),
+            client=client,
             poll_s=_EMBEDDED_POLL_S if is_local(endpoint_url) else _AWS_POLL_S,
         )
+
+    def pause_s(self, waited_s: float) -> float:
+        """Return the time until the next poll, seconds: short at first, as cached results take a fraction of a second.
+
+        Args:
+            waited_s: time since the first poll, seconds.
+        """
+        return min(max(waited_s / 5, self.poll_s / 3), self.poll_s)
+
+    @property
+    def s3(self) -> "S3Client":
+        """Client of S3."""
+        return cast("S3Client", self.client("s3"))
+
+    @property
+    def stepfunctions(self) -> "SFNClient":
+        """Client of Step Functions."""
+        return cast("SFNClient", self.client("stepfunctions"))
+
+    @property
+    def sqs(self) -> "SQSClient":
+        """Client of SQS."""
+        return cast("SQSClient", self.client("sqs"))
+
+    @property
+    def functions(self) -> "LambdaClient":
+        """Client of Lambda."""
+        return cast("LambdaClient", self.client("lambda"))
+
+    @property
+    def dynamodb(self) -> "DynamoDBClient":
+        """Client of DynamoDB."""
+        return cast("DynamoDBClient", self.client("dynamodb"))
+
+    @property
+    def secrets(self) -> "SecretsManagerClient":
+        """Client of Secrets Manager."""
+        return cast("SecretsManagerClient", self.client("secretsmanager"))
 
     def output(self, name: str) -> str:
         """Return an output that stacks of an earlier template do not have.
@@ -162,6 +201,8 @@ class Stack:
         Raises:
             StorageDeniedError: if access is denied and required.
         """
+        from botocore.exceptions import ClientError
+
         bucket = self.outputs["ResultsBucket"]
         try:
             body = self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
@@ -186,7 +227,34 @@ def is_local(endpoint_url: str | None) -> bool:
     return endpoint_url is not None and urlsplit(endpoint_url).hostname in _LOOPBACK
 
 
+@contextmanager
+def _hidden(*packages: str) -> Iterator[None]:
+    """Make imports of packages fail, except of those that are imported already."""
+    hidden = [package for package in packages if package not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None marks a module that cannot be imported
+    try:
+        yield
+    finally:
+        for package in hidden:
+            del sys.modules[package]
+
+
+def _each_once(client: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return a function that makes the client of a service once, for all threads: boto3's sessions allow only one."""
+    lock, made = threading.Lock(), dict[str, Any]()
+
+    def get(service: str) -> Any:
+        with lock:
+            if service not in made:
+                made[service] = client(service)
+            return made[service]
+
+    return get
+
+
 def _describe(cloudformation: Any, name: str, where: str) -> tuple[dict[str, str], dict[str, str]]:
+    from botocore.exceptions import ClientError, EndpointConnectionError
+
     try:
         [stack] = cloudformation.describe_stacks(StackName=name)["Stacks"]
     except EndpointConnectionError:

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from botocore.exceptions import ClientError
-
 from client.stack import Stack
 from functions.contracts.failure_report import source_of
 from functions.contracts.object_keys import sidecar_keys
@@ -55,6 +53,8 @@ def look_up(stack: Stack, execution_input: Any) -> UploadedObject | None:
 
 
 def _newest_version(stack: Stack, key: str) -> str | None:
+    from botocore.exceptions import ClientError
+
     try:
         return stack.s3.head_object(Bucket=stack.outputs["UploadsBucket"], Key=key).get("VersionId")
     except ClientError as error:

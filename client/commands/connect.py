@@ -9,7 +9,6 @@ from client.commands.console import ERR, print_warning
 from client.commands.models import weights
 from client.commands.options import parse_idle_limit
 from client.commands.progress import TransferProgress
-from client.commands.up import choose_model
 from client.errors import StackUnavailableError
 from client.fingerprint import WEIGHTS, summary
 from client.local_cloud import CloudOptions, DefaultModel, RunningCloud
@@ -85,6 +84,8 @@ def ensure_weights(model: str | None, stack: Stack | None) -> None:
 
 def start_local_cloud() -> Stack:
     """Start an embedded cloud in the background and return its stack."""
+    from client.commands.up import choose_model  # and with it what starts a cloud
+
     return _connect(start_in_background(background_options(), choose_model(None)))
 
 

@@ -20,7 +20,7 @@ import client.errors
 import core.errors
 import functions.contracts.errors
 import functions.runtime.safe_http
-from client.cli import app
+from client.cli import LazyCommand, app
 from core.errors import BackgroundRemoverError, PermanentError, TransientError
 from core.limits import MAX_PIXELS
 from core.options import Options, OutputFormat
@@ -96,7 +96,8 @@ def _commands(path: str, command: Any) -> Iterator[str]:
         yield _plain(command.epilog)
     for name, subcommand in sorted(subcommands.items()):
         if not subcommand.hidden:
-            yield from _commands(f"{path} {name}", subcommand)
+            loaded = subcommand.load() if isinstance(subcommand, LazyCommand) else subcommand
+            yield from _commands(f"{path} {name}", loaded)
 
 
 def _command(path: str, command: Any) -> str:

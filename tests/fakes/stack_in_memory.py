@@ -170,18 +170,21 @@ def stack(
     dynamodb: Any = None,
     secrets: Any = None,
 ) -> Stack:
+    clients = {
+        "s3": buckets or Buckets(),
+        "stepfunctions": executions or Executions(),
+        "sqs": sqs,
+        "lambda": functions,
+        "dynamodb": dynamodb,
+        "secretsmanager": secrets,
+    }
     return Stack(
         name="pbr",
         region="eu-west-1",
         endpoint_url=None,
         outputs={**OUTPUTS, **RECOVERY_OUTPUTS},
         parameters={},
-        s3=buckets or Buckets(),
-        stepfunctions=executions or Executions(),
-        sqs=sqs,
-        functions=functions,
-        dynamodb=dynamodb,
-        secrets=secrets,
+        client=clients.__getitem__,
         poll_s=0.001,
     )
 

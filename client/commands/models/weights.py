@@ -6,12 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-import boto3
-from boto3.exceptions import Boto3Error
-from botocore.exceptions import BotoCoreError, ClientError
-
 from client import local_models
-from client.errors import UsageError
+from client.errors import UsageError, sdk_errors
 from client.stack import Stack, is_local
 from core.errors import BackgroundRemoverError, WeightsHashMismatchError, WeightsUnavailableError
 from core.segmentation.registry import CLASSICAL, MODELS, Model, check_name, with_custom
@@ -153,11 +149,13 @@ def fetch(
     Returns:
         Whether all weights are available.
     """
+    from boto3.exceptions import Boto3Error
+
     complete = True
     for model in models:
         try:
             listener.done(model.name, _fetch(model, source, listener, bucket))
-        except (BackgroundRemoverError, Boto3Error, BotoCoreError, ClientError, OSError) as error:
+        except (BackgroundRemoverError, Boto3Error, *sdk_errors(), OSError) as error:
             listener.failed(model.name, error)
             complete = False
     return complete
@@ -219,6 +217,9 @@ def _fetch(model: Model, source: ModelSource, listener: TransferListener, bucket
 
 def _upload(path: Path, url: str, model: Model, moved: Callable[[int], None]) -> bool:
     """Upload a verified file; return False if the bucket already has it."""
+    import boto3
+    from botocore.exceptions import ClientError
+
     s3: Any = boto3.client("s3")
     bucket, key = bucket_and_key(url)
     metadata = {"sha256": model.sha256}

@@ -204,7 +204,7 @@ def test_a_key_that_is_revoked_while_it_is_rotated_stays_revoked(stack: Stack) -
     key_id = issued.key.key_id
     overtaken: Any = Overtaken(stack.dynamodb, lambda: api_keys.revoke(stack, key_id, NOW))
     with pytest.raises(KeyConflictError):
-        api_keys.rotate(replace(stack, dynamodb=overtaken), key_id, DAY, NOW)
+        api_keys.rotate(replace(stack, client=lambda _service: overtaken), key_id, DAY, NOW)
     assert not is_accepted(stack, issued.key)
 
 
@@ -212,7 +212,7 @@ def test_one_of_two_concurrent_rotations_fails(stack: Stack) -> None:
     key_id, issued = make(stack).key.key_id, []
     overtaken: Any = Overtaken(stack.dynamodb, lambda: issued.append(api_keys.rotate(stack, key_id, DAY, NOW)))
     with pytest.raises(KeyConflictError):
-        api_keys.rotate(replace(stack, dynamodb=overtaken), key_id, DAY, NOW)
+        api_keys.rotate(replace(stack, client=lambda _service: overtaken), key_id, DAY, NOW)
     assert is_accepted(stack, issued[0].key)
 
 

@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -66,12 +67,32 @@ def test_a_stack_has_outputs_parameters_and_clients() -> None:
     assert (stack.s3, stack.stepfunctions, stack.sqs) == ("s3", "stepfunctions", "sqs")  # type: ignore[comparison-overlap]
 
 
+def test_each_client_is_made_at_its_first_use_and_once() -> None:
+    made: list[str] = []
+
+    def client(service: str) -> Any:
+        made.append(service)
+        return CloudFormation(OUTPUTS) if service == "cloudformation" else object()
+
+    stack = Stack.connect("pbr", region="eu-west-1", client=client)
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(lambda _: stack.s3, range(8)))) == 1
+    assert made == ["cloudformation", "s3"]
+
+
 def test_an_embedded_cloud_is_polled_more_often_than_aws() -> None:
     aws, embedded = (
         connect(CloudFormation(OUTPUTS)),
         connect(CloudFormation(OUTPUTS), endpoint_url="http://localhost:5"),
     )
-    assert 0.3 <= embedded.poll_s < 1 <= aws.poll_s
+    for waited_s in (0, 1, 60):
+        assert embedded.pause_s(waited_s) < aws.pause_s(waited_s)
+
+
+def test_polls_are_frequent_at_first_only() -> None:
+    embedded = connect(CloudFormation(OUTPUTS), endpoint_url="http://localhost:5")
+    assert embedded.pause_s(0) <= 0.1
+    assert [embedded.pause_s(waited_s) for waited_s in (1, 60)] == [0.2, embedded.poll_s]
 
 
 def test_error_for_a_missing_stack_has_its_name() -> None:

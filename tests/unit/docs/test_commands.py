@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import typer
 
-from client.cli import app
+from client.cli import LazyCommand, app
 from tests.conftest import ROOT
 
 PAGES = [
@@ -33,6 +33,7 @@ def unknown_option(words: list[str]) -> str | None:
         if words[0] not in command.commands:
             return words[0] if re.fullmatch(r"[a-z-]+", words[0]) else None
         command = command.commands[words.pop(0)]
+        command = command.load() if isinstance(command, LazyCommand) else command
     known = {flag for one in command.params for flag in (*one.opts, *one.secondary_opts)} | {"-h", "--help"}
     flags = [word.partition("=")[0] for word in words if re.fullmatch(r"--?[a-z][a-z-]*(=.*)?", word)]
     return next((flag for flag in flags if flag not in known), None)
