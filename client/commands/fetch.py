@@ -37,8 +37,8 @@ def fetch_results(
 ) -> None:
     """Download the results of executions.
 
-    It does not matter how they were started: with pbr process, by an upload to S3, or through the HTTP API. Result and
-    sidecar get the name of the image, as with pbr process. If an execution has failed, its failure report is printed.
+    They can come from pbr process, from uploads to S3, or from the HTTP API. Result and sidecar get the name of the
+    image, as with pbr process. If an execution has failed, its failure report is printed.
 
     For example:
 

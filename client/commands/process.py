@@ -33,7 +33,7 @@ def process_files(
     ],
     options: dict[str, Any],
     out: Annotated[
-        str | None, out_option(" The extension of the file sets the format. - is standard output, for one image.")
+        str | None, out_option(" Its extension sets the format. - is standard output, for one image.")
     ] = None,
     as_json: JsonLines = False,
     compare: Annotated[
@@ -49,7 +49,8 @@ def process_files(
     """Remove the background of images.
 
     For photo.jpg, it writes the result out/photo.jpg.png and its sidecar out/photo.jpg.png.json. Starts an embedded
-    cloud in the background if no stack is given and none is running.
+    cloud in the background if no stack is given and none is running. It stops after 15 idle minutes; PBR_STOP_AFTER
+    sets another time, e.g. 2h, or never.
 
     For example:
 
