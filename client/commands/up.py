@@ -245,7 +245,7 @@ def _print_introduction(cloud: EmbeddedCloud, model: DefaultModel, *, verbose: b
         'aws s3api wait object-exists --bucket "$PBR_RESULTS" --key results/photos/photo.jpg.png\n'
         'aws s3 cp "s3://$PBR_RESULTS/results/photos/photo.jpg.png" .\n'
         f"KEY=$({pbr} keys create laptop)\n"
-        'curl -H "X-API-Key: $KEY" -F image=@photo.jpg "$PBR_API_URL/process"'
+        'curl -f -H "X-API-Key: $KEY" -F file=@photo.jpg -o cutout.png "$PBR_API_URL/api/remove"'
     )
 
 
