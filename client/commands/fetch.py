@@ -27,7 +27,7 @@ def fetch_results(
     ],
     out: Annotated[str | None, out_option()] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for executions that are still running.")] = False,
-    timeout: Annotated[float, typer.Option(help="Time limit of --wait for each execution, in seconds.")] = 900,
+    timeout: Annotated[float, typer.Option(min=1, help="Time limit of --wait for each execution, in seconds.")] = 900,
     as_json: JsonLines = False,
     open_: Open = False,
     verbose: Verbose = False,

@@ -42,7 +42,7 @@ def process_files(
     open_: Open = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
-    timeout: Annotated[float, typer.Option(help="Time limit for each image, in seconds.")] = 900,
+    timeout: Annotated[float, typer.Option(min=1, help="Time limit for each image, in seconds.")] = 900,
     stack: StackName = None,
     region: Region = None,
 ) -> None:
