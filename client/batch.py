@@ -143,7 +143,7 @@ def fetch_all(
 
     Args:
         jobs: client of the stack.
-        executions: the executions, whoever started them.
+        executions: the executions, however they were started.
         destination: where the results are written.
         listener: receives the stage events of running executions, and the outcomes.
         wait_s: time limit for each running execution, seconds; None to report it as an error.

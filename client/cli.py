@@ -124,7 +124,7 @@ app = typer.Typer(
     help="Remove the background of images, on AWS or on an embedded cloud on this machine.",
     epilog=(
         "Stack: --stack or PBR_STACK selects a stack on AWS. Otherwise pbr uses AWS_ENDPOINT_URL, or else the embedded "
-        "cloud of this project directory, that is, of the checkout that pbr is installed from.\n\n"
+        "cloud of the project directory, which is the clone that pbr is installed from.\n\n"
         "Exit codes: 0 success; 1 failure, even of one image among many; 2 invalid usage, nothing was done."
     ),
 )

@@ -209,12 +209,11 @@ def find(stack: Stack, execution: str) -> str:
     exact = [arn for arn in arns if _name(arn) == execution]
     if len(exact or arns) == 1:
         return (exact or arns)[0]
-    raise ExecutionNotFoundError(
-        f"{len(arns)} executions match this prefix" if arns else "No execution matches this prefix",
-        field="EXECUTION",
-        value=execution,
-        remedy="List the executions with pbr history, and pass a longer prefix.",
-    )
+    if arns:
+        message, remedy = f"{len(arns)} executions match this prefix", "Pass a longer prefix."
+    else:
+        message, remedy = "No execution matches this prefix", "List the executions with pbr history."
+    raise ExecutionNotFoundError(message, field="EXECUTION", value=execution, remedy=remedy)
 
 
 def _newest(stack: Stack, limit: int) -> list[str]:

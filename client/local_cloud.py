@@ -255,11 +255,8 @@ def start(directory: Path, arguments: Sequence[str], region: str | None = None) 
     """
     template()
     directory.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + _STOP_S
-    while _is_locked(directory) and time.monotonic() < deadline:  # another process starts or stops a cloud
-        if cloud := running(directory):
-            return cloud
-        time.sleep(_POLL_S)
+    if cloud := _settled(directory):
+        return cloud
     path = directory / "cloud.log"
     with path.open("wb") as log:
         process = subprocess.Popen(  # noqa: S603  the user's own options
@@ -271,12 +268,20 @@ def start(directory: Path, arguments: Sequence[str], region: str | None = None) 
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    try:
+        return _wait_until_ready(directory, process, path)
+    except BaseException:  # Ctrl-C, too: no cloud is left that the user was not told about
+        process.terminate()
+        raise
+
+
+def _wait_until_ready(directory: Path, process: "subprocess.Popen[bytes]", path: Path) -> RunningCloud:
+    """Wait for the cloud that a process starts, and return it. The process writes its log to ``path``."""
     deadline = time.monotonic() + _START_S
     while (cloud := running(directory)) is None:
         # If another process starts a cloud at the same time, ours exits and the other one is used.
         ended = process.poll() is not None and not _is_locked(directory)
         if ended or time.monotonic() > deadline:
-            process.terminate()
             tail = "\n".join(path.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])
             raise EmbeddedCloudError(
                 "The embedded cloud did not start"
@@ -293,10 +298,12 @@ def start(directory: Path, arguments: Sequence[str], region: str | None = None) 
 def stop(directory: Path) -> RunningCloud | None:
     """Stop the running cloud, wait for its end, and return it; None if no cloud is running.
 
+    A cloud that is still starting is stopped when it is ready.
+
     Raises:
         EmbeddedCloudError: if it does not stop in time.
     """
-    cloud = running(directory)
+    cloud = _settled(directory)
     if cloud is None:
         return None
     os.kill(cloud.pid, signal.SIGTERM)
@@ -313,7 +320,17 @@ def stop(directory: Path) -> RunningCloud | None:
     return cloud
 
 
+def _settled(directory: Path) -> RunningCloud | None:
+    """Wait while a cloud starts or stops. Return the running cloud, or None if no cloud is running."""
+    deadline = time.monotonic() + _STOP_S
+    while (cloud := running(directory)) is None and _is_locked(directory) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    return cloud
+
+
 def _is_locked(directory: Path) -> bool:
+    if not directory.is_dir():
+        return False
     with (directory / "cloud.json").open("a") as file:
         return not _try_lock(file, fcntl.LOCK_SH)
 

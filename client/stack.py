@@ -4,6 +4,7 @@ boto3 is imported where it is used: that takes longer than ``pbr process --help`
 """
 
 import json
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -113,6 +114,8 @@ class Stack:
         def boto3_client(service: str) -> Any:
             return session.client(service, endpoint_url=endpoint_url, config=config)  # type: ignore[call-overload]
 
+        if endpoint_url and client is None and not _accepts_connections(endpoint_url):
+            raise _unreachable(endpoint_url)
         config = Config(**_SDK)
         client = _each_once(client or boto3_client)
         outputs, parameters = _describe(client("cloudformation"), name, endpoint_url or session.region_name)
@@ -252,18 +255,39 @@ def _each_once(client: Callable[[str], Any]) -> Callable[[str], Any]:
     return get
 
 
+def _accepts_connections(endpoint_url: str) -> bool:
+    """Return False if nothing listens on a port of this machine. The SDK would try for seconds to connect."""
+    url = urlsplit(endpoint_url)
+    if not is_local(endpoint_url) or url.hostname is None:
+        return True
+    try:
+        socket.create_connection((url.hostname, url.port or (443 if url.scheme == "https" else 80)), timeout=5).close()
+    except ConnectionRefusedError:
+        return False
+    except OSError:
+        return True  # the SDK reports it
+    return True
+
+
+def _unreachable(where: str) -> StackUnavailableError:
+    """Return the error for an endpoint, or a region of AWS, that does not respond."""
+    return StackUnavailableError(
+        "The endpoint does not respond",
+        field="endpoint",
+        value=where,
+        remedy="Start an embedded cloud with pbr up, or unset AWS_ENDPOINT_URL."
+        if "://" in where
+        else "Check the network, and --region.",
+    )
+
+
 def _describe(cloudformation: Any, name: str, where: str) -> tuple[dict[str, str], dict[str, str]]:
     from botocore.exceptions import ClientError, EndpointConnectionError
 
     try:
         [stack] = cloudformation.describe_stacks(StackName=name)["Stacks"]
     except EndpointConnectionError:
-        raise StackUnavailableError(
-            "The endpoint does not respond",
-            field="endpoint",
-            value=where,
-            remedy="Start an embedded cloud with pbr up, or unset AWS_ENDPOINT_URL.",
-        ) from None
+        raise _unreachable(where) from None
     except ClientError as error:
         if error.response["Error"]["Code"] != "ValidationError":
             raise

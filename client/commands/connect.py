@@ -58,8 +58,8 @@ def find_stack(name: str | None, region: str | None) -> Stack | None:
         return None
     if changed := changes_since_start(cloud):
         print_warning(
-            f"{summary(changed)} changed after the embedded cloud started. It may use the old or the new version. "
-            "Run pbr restart."
+            f"{summary(changed)} changed after the embedded cloud started. The cloud may use the old or the new "
+            "version. Run pbr restart."
         )
     return _connect(cloud)
 

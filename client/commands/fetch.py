@@ -27,7 +27,7 @@ def fetch_results(
     ],
     out: Annotated[str | None, out_option()] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for executions that are still running.")] = False,
-    timeout: Annotated[float, typer.Option(help="Time limit of --wait for each execution, in seconds.")] = 900,
+    timeout: Annotated[float, typer.Option(min=1, help="Time limit of --wait for each execution, in seconds.")] = 900,
     as_json: JsonLines = False,
     open_: Open = False,
     verbose: Verbose = False,
@@ -37,8 +37,8 @@ def fetch_results(
 ) -> None:
     """Download the results of executions.
 
-    It does not matter how they were started: with pbr process, by an upload to S3, or through the HTTP API. Result and
-    sidecar get the name of the image, as with pbr process. If an execution has failed, its failure report is printed.
+    They can come from pbr process, from uploads to S3, or from the HTTP API. Result and sidecar get the name of the
+    image, as with pbr process. If an execution has failed, its failure report is printed.
 
     For example:
 

@@ -17,11 +17,14 @@ Region = Annotated[
     typer.Option("--region", envvar="AWS_REGION", help="AWS region of the stack.", show_default="AWS configuration"),
 ]
 JsonLines = Annotated[
-    bool, typer.Option("--json", help="Print one line of JSON on standard output for each image as soon as it ends.")
+    bool,
+    typer.Option(
+        "--json", help="Print one line of JSON per image on standard output, as soon as it is done or failed."
+    ),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print all stages of each image.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
-Open = Annotated[bool, typer.Option("--open", help="Open the results, up to 5, in the viewer of the system.")]
+Open = Annotated[bool, typer.Option("--open", help="Open up to 5 results in the image viewer of the system.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, without doing it.")]
 
@@ -37,7 +40,7 @@ def out_option(more: str = "") -> Any:
         "--out",
         "-o",
         metavar="PATH",
-        help=f"Directory for the results, or file of the only result, e.g. cutout.png.{more}",
+        help=f"Directory for the results, or, for one image, a file, e.g. cutout.png.{more}",
         show_default=DEFAULT_OUT,
     )
 

@@ -33,7 +33,7 @@ def process_files(
     ],
     options: dict[str, Any],
     out: Annotated[
-        str | None, out_option(" The extension of the file sets the format. - is standard output, for one image.")
+        str | None, out_option(" Its extension sets the format. - is standard output, for one image.")
     ] = None,
     as_json: JsonLines = False,
     compare: Annotated[
@@ -42,14 +42,15 @@ def process_files(
     open_: Open = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
-    timeout: Annotated[float, typer.Option(help="Time limit for each image, in seconds.")] = 900,
+    timeout: Annotated[float, typer.Option(min=1, help="Time limit for each image, in seconds.")] = 900,
     stack: StackName = None,
     region: Region = None,
 ) -> None:
     """Remove the background of images.
 
     For photo.jpg, it writes the result out/photo.jpg.png and its sidecar out/photo.jpg.png.json. Starts an embedded
-    cloud in the background if no stack is given and none is running.
+    cloud in the background if no stack is given and none is running. It stops after 15 idle minutes; PBR_STOP_AFTER
+    sets another time, e.g. 2h, or never.
 
     For example:
 

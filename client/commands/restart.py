@@ -14,8 +14,8 @@ from client.errors import EmbeddedCloudError
 def restart() -> None:
     """Stop the embedded cloud and start it again in the background, with the same options and ports.
 
-    Its buckets and their content are deleted. It then runs the code, weights and environment variables of now. If no
-    cloud is running, one is started.
+    Its buckets and their content are deleted. It then uses the current code, weights and environment
+    variables. If no cloud is running, one is started.
     """
     directory = local_cloud.state_directory()
     cloud = local_cloud.running(directory)

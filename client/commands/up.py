@@ -32,6 +32,8 @@ IMAGE_URI: Final = f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/{APP}:working-
 
 _CHECK_S: Final = 5.0
 
+_SHOWN_OUTPUTS: Final = ("UploadsBucket", "ResultsBucket", "ApiUrl")
+
 # The best model has 224 MB. An unreachable mirror fails within three seconds.
 _MODEL_TIMEOUT_S: Final = 120.0
 
@@ -52,11 +54,17 @@ def up(
     ] = None,
     stop_after: Annotated[
         str,
-        typer.Option(metavar="TIME", help="Stop after this time without a request and a running execution, e.g. 30m."),
+        typer.Option(
+            metavar="TIME", help="Stop if there is no request and no running execution for this time, e.g. 30m."
+        ),
     ] = "never",
     verbose: Annotated[
         bool,
-        typer.Option("--verbose", "-v", help="List template resources and properties that the cloud ignores."),
+        typer.Option(
+            "--verbose",
+            "-v",
+            help="Print all outputs of the stack, and the template resources and properties that the cloud ignores.",
+        ),
     ] = False,
     chosen_model: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -215,29 +223,29 @@ def parse_parameters(pairs: Iterable[str]) -> dict[str, str]:
 
 
 def _print_introduction(cloud: EmbeddedCloud, model: DefaultModel, *, verbose: bool) -> None:
-    """Print the cloud's outputs, its limits, and commands to try."""
-    OUT.print(f"# The embedded cloud is running at {cloud.endpoint_url}. Press Ctrl-C to stop it.")
-    OUT.print(f"# Project: {local_cloud.ROOT}")
-    OUT.print(f"# Default model: {model.name} ({model.reason})")
+    """Print the cloud's addresses, its limits, and commands to try."""
+    OUT.print(f"The embedded cloud of {local_cloud.ROOT} is running at {cloud.endpoint_url}. Press Ctrl-C to stop it.")
+    OUT.print(f"Default model: {model.name} ({model.reason})")
     if model.hint:
-        OUT.print(f"# {model.hint}")
-    for name, value in cloud.outputs.items():
-        OUT.print(f"# {name}: {value}")
+        OUT.print(model.hint)
+    for name in cloud.outputs if verbose else _SHOWN_OUTPUTS:
+        OUT.print(f"{name}: {cloud.outputs[name]}")
     ignored = cloud.skipped_by_reason()
     if verbose:
         for (kind, reason), names in ignored.items():
-            OUT.print(f"# Ignored: {kind} ({', '.join(names)}): {reason}")
+            OUT.print(f"Ignored: {kind} ({', '.join(names)}): {reason}")
     else:
-        OUT.print(f"# Ignored: {', '.join(sorted({kind for kind, _ in ignored}))} (for the reasons, use --verbose)")
+        kinds = len({kind for kind, _ in ignored})
+        OUT.print(f"Ignored: {kinds} resource types and properties of the template. --verbose lists them.")
     pbr = _command()
     OUT.print(
-        "# In another terminal:\n"
+        "\nIn another terminal:\n\n"
         f'eval "$({pbr} env)"\n'
         'aws s3 cp photo.jpg "s3://$PBR_UPLOADS/photos/photo.jpg" --metadata pbr-format=png\n'
         'aws s3api wait object-exists --bucket "$PBR_RESULTS" --key results/photos/photo.jpg.png\n'
         'aws s3 cp "s3://$PBR_RESULTS/results/photos/photo.jpg.png" .\n'
         f"KEY=$({pbr} keys create laptop)\n"
-        'curl -H "X-API-Key: $KEY" -F image=@photo.jpg "$PBR_API_URL/process"'
+        'curl -f -H "X-API-Key: $KEY" -F file=@photo.jpg -o cutout.png "$PBR_API_URL/api/remove"'
     )
 
 

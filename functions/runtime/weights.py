@@ -101,7 +101,8 @@ class ModelSource:
                 f"The weights could not be downloaded: {error}",
                 field="options.model",
                 value=model.name,
-                remedy=f"Put {model.file} at {self.destination(name)}, set a mirror, or use {CLASSICAL}.",
+                remedy=f"Save {model.file} as {self.destination(name)}, set PBR_MODEL_MIRROR (on a stack, the "
+                f"parameter ModelMirror), or use {CLASSICAL}.",
             ) from error
 
 

@@ -134,7 +134,7 @@ def _models_table(models: Sequence[ModelInfo]) -> Table:
 
 def _weights_text(info: ModelInfo) -> Text:
     if info.path is None:
-        return Text(info.model.uri or info.model.file, style="dim")
+        return Text(f"not downloaded: {info.model.uri or info.model.file}", style="dim")
     state, style = {
         None: ("not checked", ""),
         True: ("verified", "green"),

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -20,6 +21,7 @@ from client.local_cloud import (
     directories,
     registered,
     running,
+    start,
     state_directory,
     stop,
 )
@@ -87,10 +89,38 @@ def test_stop_waits_until_the_cloud_is_gone(tmp_path: Path) -> None:
     assert stop(tmp_path) is None
 
 
+def test_a_cloud_that_is_starting_is_stopped_when_it_is_ready(tmp_path: Path) -> None:
+    starting = HOLD.replace("    register(", "    print('locked', flush=True)\n    time.sleep(0.5)\n    register(")
+    process = subprocess.Popen([sys.executable, "-c", starting, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline()
+    assert running(tmp_path) is None
+    stopped = stop(tmp_path)
+    assert stopped is not None and stopped.pid == process.pid
+    assert process.wait(1) == -signal.SIGTERM
+
+
 @pytest.fixture
 def state_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return tmp_path / "state"
+
+
+@pytest.mark.usefixtures("state_home")
+def test_an_interrupted_start_leaves_no_cloud() -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    children = set(psutil.Process().children())
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start(state_directory(), ["--port", "0", "--api-port", "0", "--chosen-model", "classical"])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    _, alive = psutil.wait_procs(set(psutil.Process().children()) - children, timeout=10)
+    assert not alive
 
 
 @pytest.mark.usefixtures("state_home")

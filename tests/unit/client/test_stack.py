@@ -1,11 +1,12 @@
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 
 from client.errors import StackUnavailableError, UsageError
 from client.stack import DEFAULT_NAME, DEFAULT_REGION, Stack
@@ -29,7 +30,7 @@ class CloudFormation:
         return {"Stacks": [{"Outputs": outputs, "Parameters": parameters, "StackStatus": "CREATE_COMPLETE"}]}
 
 
-def connect(cloudformation: CloudFormation, **where: Any) -> Stack:
+def connect(cloudformation: Any, **where: Any) -> Stack:
     def client(service: str) -> Any:
         return cloudformation if service == "cloudformation" else service
 
@@ -115,10 +116,21 @@ def test_a_region_is_required(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) ->
         connect(CloudFormation(OUTPUTS), region=None)
 
 
-@pytest.mark.slow
-def test_an_endpoint_that_does_not_respond() -> None:
-    with pytest.raises(StackUnavailableError, match="does not respond"):
+def test_an_endpoint_on_which_nothing_listens_is_reported_at_once() -> None:
+    started = time.monotonic()
+    with pytest.raises(StackUnavailableError, match=r"does not respond .* AWS_ENDPOINT_URL\.$"):
         Stack.connect("pbr", region="eu-west-1", endpoint_url="http://localhost:9")
+    assert time.monotonic() - started < 2, "the SDK's retries take at least four seconds"
+
+
+class Unreachable:
+    def describe_stacks(self, **_: Any) -> Any:
+        raise EndpointConnectionError(endpoint_url="https://cloudformation.eu-west-1.amazonaws.com/")
+
+
+def test_a_region_that_does_not_respond() -> None:
+    with pytest.raises(StackUnavailableError, match=r"does not respond .*eu-west-1.* Check the network"):
+        connect(Unreachable())
 
 
 def test_aws_credentials_are_never_sent_to_an_embedded_cloud(authorizations: tuple[int, list[str]]) -> None:

@@ -115,7 +115,10 @@ def test_models_are_listed_with_license_and_source() -> None:
     for model in MODELS.values():
         [line] = [line for line in result.stdout.splitlines() if line.split(" ")[0] == model.name]
         assert model.licence in line and (" yes " if model.commercial_use else " no ") in line
-        assert f"{model.input_px} px" in line and ("included" if model.name == BUNDLED else model.file) in line
+        assert (
+            f"{model.input_px} px" in line
+            and ("included" if model.name == BUNDLED else f"not downloaded: {model.file}") in line
+        )
     assert RELEASE in result.stdout and "classical" in result.stdout
     assert f"Included: {BUNDLED}" in result.stdout and "NOTICE" in result.stdout
 
