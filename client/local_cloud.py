@@ -29,7 +29,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 """The project directory: the checkout that this code is imported from."""
 
 _START_S: Final = 90.0
-_STOP_S: Final = 130.0  # a worker may take two minutes to finish its jobs
+_STOP_S: Final = 30.0
 _LOCK_S: Final = 1.0
 _POLL_S: Final = 0.1
 _LOG_TAIL_LINES: Final = 15
