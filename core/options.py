@@ -1,5 +1,7 @@
 """The options of a request, the same in S3 metadata, an API body and on the command line."""
 
+import json
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Final
@@ -7,6 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from core.errors import InvalidOptionsError
+from core.presets import BUILT_IN, Preset, merge
 from core.types import Precision
 
 ORIGINAL: Final = "original"
@@ -40,6 +43,7 @@ _COORDINATE: Final = rf"({_ZERO}|[0-9]{{1,6}}{_DECIMALS}(px|%))"
 _MARGIN: Final = (
     rf"({_ZERO}|(500(\.0{{1,6}})?|[0-4]?[0-9]{{1,2}}{_DECIMALS})px|(50(\.0{{1,6}})?|[0-4]?[0-9]{_DECIMALS})%)"
 )
+_NAME: Final = "[a-z0-9][a-z0-9_-]{0,63}"
 _SIDE: Final = r"(1[6-9]|[2-9][0-9]|[1-9][0-9]{2,3}|10000)"
 _TERM: Final = rf"[1-9][0-9]{{0,3}}{_DECIMALS}"
 _CANVAS: Final = rf"({_SIDE}x{_SIDE}|{_TERM}:{_TERM})"
@@ -97,6 +101,11 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    preset: Annotated[str, Field(pattern=rf"^{_NAME}$")] | None = Field(
+        default=None,
+        description=f"Named set of options: {', '.join(BUILT_IN)}, or a preset of the stack. Other options override "
+        "it.",
+    )
     precision_level: Precision = Field(
         default=Precision.HIGH,
         description="Work put into the edge; higher levels take longer: draft, standard, high or ultra_high.",
@@ -183,12 +192,42 @@ class Options(BaseModel):
     )
 
     @classmethod
-    def parse(cls, raw: Mapping[str, Any]) -> "Options":
-        """Return validated options from raw ones, whose values are strings or JSON types.
+    def parse(cls, raw: Mapping[str, Any], presets: Mapping[str, Preset] = BUILT_IN) -> "Options":
+        """Return validated options from raw ones, whose values are strings or JSON types, and from their preset.
+
+        Args:
+            raw: options by name.
+            presets: the presets by name.
 
         Raises:
-            InvalidOptionsError: an option is unknown, a value is not allowed, or two options contradict each other.
+            InvalidOptionsError: an option or the preset is unknown, a value is not allowed, or two options contradict
+                each other.
         """
+        name = raw.get("preset")
+        if name is None:
+            return cls._validated(raw)
+        if not isinstance(name, str) or name not in presets:
+            raise InvalidOptionsError(
+                "Unknown preset",
+                field="options.preset",
+                value=name,
+                remedy=f"The presets are: {', '.join(presets)}.",
+            )
+        return cls._validated(merge(presets[name], raw))
+
+    @classmethod
+    def parse_explicit(cls, raw: Mapping[str, Any]) -> "Options":
+        """Return validated options from raw ones, without those of their preset.
+
+        For callers that do not know the stack's presets: only Validate can tell whether the preset exists.
+
+        Raises:
+            InvalidOptionsError: see :meth:`parse`.
+        """
+        return cls._validated(raw)
+
+    @classmethod
+    def _validated(cls, raw: Mapping[str, Any]) -> "Options":
         for name, value in raw.items():
             if name not in cls.model_fields:
                 raise InvalidOptionsError(
@@ -290,6 +329,62 @@ class Options(BaseModel):
     def background_opacity(self) -> float:
         """Opacity of the background, 0 to 1; 1 if there is none."""
         return int((self.background_color or "")[7:] or "ff", 16) / 255
+
+
+def read_presets(text: str) -> dict[str, Preset]:
+    """Return the presets of a stack by name: the built-in ones, and its own, which take precedence.
+
+    Args:
+        text: a JSON object of options by name of the preset; empty for none. The option ``preset`` names a built-in
+            preset to start from.
+
+    Raises:
+        InvalidOptionsError: the text is not such an object; names the preset and the option.
+    """
+    presets = dict(BUILT_IN)
+    for name, described in _json_object(text).items():
+        if not re.fullmatch(_NAME, name):
+            raise _bad_presets("This name of a preset is not allowed", name, name)
+        if not isinstance(described, dict):
+            raise _bad_presets(f"The preset {name} is not a JSON object", name, described)
+        try:
+            Options.parse(described)
+        except InvalidOptionsError as error:
+            raise InvalidOptionsError(
+                f"The preset {name} is invalid: {error.message}",
+                field=f"Presets.{name}.{error.field.removeprefix('options.')}",
+                value=error.value,
+                remedy=error.remedy,
+            ) from None
+        base, own = described.get("preset"), {key: value for key, value in described.items() if key != "preset"}
+        presets[name] = merge(BUILT_IN[base], own) if base else own
+    return presets
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        members = dict(pairs)
+        if len(members) < len(pairs):
+            raise ValueError("a name is repeated")
+        return members
+
+    try:
+        value = json.loads(text, object_pairs_hook=unique) if text.strip() else {}
+    except (ValueError, RecursionError) as error:
+        raise _bad_presets(f"The presets are not valid JSON: {error}", "", text) from None
+    if not isinstance(value, dict):
+        raise _bad_presets("The presets are not a JSON object", "", text)
+    return value
+
+
+def _bad_presets(message: str, name: str, value: object) -> InvalidOptionsError:
+    return InvalidOptionsError(
+        message,
+        field=f"Presets.{name}".rstrip("."),
+        value=value,
+        remedy='Use a JSON object such as {"catalog": {"preset": "white-square", "quality": 95}}. Names have up to 64 '
+        "lowercase letters, digits, hyphens and underscores.",
+    )
 
 
 def _explain(error: ValidationError) -> InvalidOptionsError:

@@ -20,7 +20,7 @@ EXTENSIONS: Final = tuple(dict.fromkeys(one.extension for one in OutputFormat))
 
 _SIDECAR: Final = ".json"
 
-_WITHOUT_EFFECT_ON_PIXELS: Final = {"segmentation_host", "background_key"}
+_WITHOUT_EFFECT_ON_PIXELS: Final = {"preset", "segmentation_host", "background_key"}
 
 _ADDED: Final = ("canvas", "outline", "outline_color")
 """Options added since version 3 of the pipeline. They are left out if they have their default, so that cached results
