@@ -14,7 +14,7 @@ from core.layout import main_parts
 
 @dataclass(frozen=True)
 class OutlineShape:
-    """How an outline follows its subject. Chosen by eye on 24 photographs, at 512 and 2,000 px.
+    """How an outline follows its subject. Chosen by eye on 8 photographs with masks of u2netp, at 512 and 1,024 px.
 
     Attributes:
         solid: alpha from which a pixel belongs to the subject: hair is enclosed, haze is not.
