@@ -17,6 +17,9 @@ ORIGINAL: Final = "original"
 
 CENTER: Final = "center"
 
+NEWER: Final = frozenset({"preset", "canvas", "outline", "outline_color"})
+"""Options that version 0.2 does not know."""
+
 AUTO_POSITION: Final = "auto"
 """Value of ``position`` that centers the subject, but leaves a side that the image's border cuts at the border."""
 
@@ -307,6 +310,15 @@ class Options(BaseModel):
                     value=self.outline,
                     remedy=f"Set at most {room_px:g}px, an eighth of the shorter side, or a larger canvas.",
                 )
+
+    def set_or_known(self) -> dict[str, Any]:
+        """Return the options as JSON types, without newer ones that have their default.
+
+        Workers and endpoints of version 0.2 reject options that they do not know; the cache keys of its results must
+        stay valid.
+        """
+        default = {name for name in NEWER if getattr(self, name) == type(self).model_fields[name].default}
+        return self.model_dump(mode="json", exclude=default)
 
     @property
     def canvas_size(self) -> tuple[int, int] | None:

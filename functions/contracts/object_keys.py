@@ -22,10 +22,6 @@ _SIDECAR: Final = ".json"
 
 _WITHOUT_EFFECT_ON_PIXELS: Final = {"preset", "segmentation_host", "background_key"}
 
-_ADDED: Final = ("canvas", "outline", "outline_color")
-"""Options added since version 3 of the pipeline. They are left out if they have their default, so that cached results
-of requests without them are still found."""
-
 
 @dataclass(frozen=True)
 class ResultKeys:
@@ -71,9 +67,8 @@ def cache_key(
 
 def _identity(options: Options) -> dict[str, Any]:
     """Return the options that decide the pixels of a result."""
-    absent = {name for name in _ADDED if getattr(options, name) == Options.model_fields[name].default}
-    without_color = set() if options.has_outline else {"outline", "outline_color"}
-    return options.model_dump(mode="json", exclude=_WITHOUT_EFFECT_ON_PIXELS | absent | without_color)
+    ignored = _WITHOUT_EFFECT_ON_PIXELS | (set() if options.has_outline else {"outline", "outline_color"})
+    return {name: value for name, value in options.set_or_known().items() if name not in ignored}
 
 
 def result_keys(source_key: str, cache_key: str, options: Options) -> ResultKeys:

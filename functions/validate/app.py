@@ -119,7 +119,7 @@ def handler(request: ValidateRequest) -> dict[str, Any]:
             "width": picture.info.width,
             "height": picture.info.height,
         },
-        "options": options.model_dump(mode="json"),
+        "options": options.set_or_known(),
         "content_type": options.format.content_type,
         "host": options.segmentation_host.value,
         "sagemaker_mode": CONFIG.sagemaker_mode,

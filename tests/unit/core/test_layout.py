@@ -41,7 +41,7 @@ canvases = st.one_of(
     st.tuples(st.integers(16, 900), st.integers(16, 900)).map(lambda size: f"{size[0]}x{size[1]}"),
     st.tuples(st.integers(1, 10), st.integers(1, 10)).map(lambda shape: f"{shape[0]}:{shape[1]}"),
 )
-outlines = st.just("0") | number(0, 2).map("{}px".format) | percent(0, 10)
+outlines = st.just("0") | number(0, 100).map("{}px".format) | percent(0, 10)
 fitted = st.tuples(layouts, canvases, outlines).map(
     lambda drawn: drawn[0].model_copy(update={"canvas": drawn[1], "outline": drawn[2]})
 )

@@ -14,7 +14,7 @@ from PIL import Image
 from core.arrays import Alpha, Rgb
 from core.errors import InvalidOptionsError
 from core.image.encode import encode
-from core.options import Options, read_presets
+from core.options import NEWER, Options, read_presets
 from core.presets import BUILT_IN, merge
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {
@@ -89,6 +89,19 @@ def test_explicit_options_are_checked_without_the_preset() -> None:
     for preset in ("Not a name", "", 7):
         with pytest.raises(InvalidOptionsError, match="This value of preset is not allowed"):
             Options.parse_explicit({"preset": preset})
+
+
+@given(options)
+def test_options_that_workers_of_version_0_2_do_not_know_are_passed_on_only_if_they_are_set(
+    explicit: dict[str, Any],
+) -> None:
+    if error_of(explicit) is None:
+        parsed = Options.parse(explicit)
+        state = parsed.set_or_known()
+        assert Options.model_validate(state) == parsed
+        defaults = Options().model_dump(mode="json")
+        assert all(state[name] != defaults[name] for name in state.keys() & NEWER)
+        assert defaults.keys() - state.keys() <= NEWER
 
 
 # ---- A stack's own presets
