@@ -43,6 +43,10 @@ _COMMANDS: Final = {
         "client.commands.models:app",
         "List segmentation models: license, input size, memory, and where their weights are.",
     ),
+    "presets": (
+        "client.commands.presets:list_presets",
+        "List presets, which are named sets of options: the built-in ones, and those of the stack in use.",
+    ),
     "keys": ("client.commands.keys:app", "Manage the API keys of a stack."),
 }
 """Each command: the function or the group of commands, and the first line of its help."""

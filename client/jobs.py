@@ -76,7 +76,7 @@ class JobClient:
             FileTooLargeError: if the file exceeds the limit; nothing is uploaded.
         """
         given = dict(options or {})
-        Options.parse(given)
+        Options.parse_explicit(given)
         check_bytes(len(data))
         moment = datetime.now(UTC)
         return self._put(f"cli/{moment:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}/{name}", name, data, given)

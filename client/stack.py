@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 from urllib.parse import urlsplit
 
 from client.errors import StackUnavailableError, UsageError
+from core.options import read_presets
+from core.presets import Preset
 from functions.contracts.errors import StorageDeniedError
 
 if TYPE_CHECKING:
@@ -74,6 +76,15 @@ class Stack:
     parameters: Mapping[str, str]
     client: Callable[[str], Any]
     poll_s: float = _AWS_POLL_S
+
+    @property
+    def presets(self) -> dict[str, Preset]:
+        """Presets of options by name, built-in ones included.
+
+        Raises:
+            InvalidOptionsError: the parameter Presets of the stack is invalid.
+        """
+        return read_presets(self.parameters.get("Presets", ""))
 
     @classmethod
     def connect(

@@ -1,12 +1,13 @@
 """Geometry of input and result: the region to segment, and the subject's size and position in the result.
 
-The result is a canvas: the whole image, or with ``crop`` a part of it. ``scale`` and ``position`` set the subject's
-size and place on the canvas, without its surroundings. ``max_megapixels`` shrinks the canvas and its content. All of it
-is computed before any pixel is touched, so that pixels are interpolated once.
+The result is a canvas: the whole image, with ``crop`` a part of it, or one of the size or shape that ``canvas`` sets.
+``scale`` and ``position`` set the subject's size and place on the canvas, without its surroundings. ``outline`` takes
+room around the subject. ``max_megapixels`` shrinks the canvas and its content. All of it is computed before any pixel
+is touched, so that pixels are interpolated once.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import cv2
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from core.arrays import Alpha, Rgb
 from core.errors import InvalidOptionsError
 from core.limits import MIN_SIDE_PX
-from core.options import CENTER, ORIGINAL, REGION_EXCEEDS_PICTURE, Options
+from core.options import AUTO_POSITION, CENTER, ORIGINAL, REGION_EXCEEDS_PICTURE, Options
 
 _Number = TypeVar("_Number", np.uint8, np.float32)
 
@@ -25,6 +26,24 @@ _VISIBLE: Final = 0.02
 
 _FAINTEST: Final = np.float32(0.5 / 255)
 """Least alpha that is not rounded to 0."""
+
+_SOLID: Final = 0.3
+"""Alpha from which a pixel belongs to the subject's solid part: hair does, haze does not."""
+
+_LEAST_PART: Final = 0.01
+"""Smallest separate part of a subject, as a share of the largest; smaller ones are specks."""
+
+_COARSE_PX: Final = 1024
+"""Longer side of the copy in which separate parts are found."""
+
+_FRINGE: Final = 0.03
+"""Width of what is shown around the solid subject, as a share of its longer side: hair and soft edges."""
+
+_AT_BORDER: Final = 0.005
+"""Distance from a border of the image, as a share of its side, at which the border cuts the subject."""
+
+_MOST_OUTLINE: Final = 1 / 8
+"""Largest outline, as a share of the canvas's shorter side: the rest is the subject's."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +91,21 @@ class Region:
 
 @dataclass(frozen=True)
 class Layout:
-    """Mapping of ``source``, a part of the image, to ``target``, a part of a result of ``width`` x ``height``."""
+    """Mapping of ``source``, a part of the image, to ``target``, a part of a result of ``width`` x ``height``.
+
+    ``outline_px`` is the width of the outline in the result; 0 for none.
+    """
 
     source: Box
     target: Box
     width: int
     height: int
+    outline_px: float = 0.0
+
+    @property
+    def enlargement(self) -> float:
+        """How many times larger the content is in the result than in the image."""
+        return max(self.target.width / self.source.width, self.target.height / self.source.height)
 
     def arrange(self, rgb: Rgb, alpha: Alpha) -> tuple[Rgb, Alpha]:
         """Return the result's colors and alpha; views, where nothing is scaled or moved.
@@ -136,18 +164,57 @@ def visible(alpha: Alpha) -> Box | None:
     return Box(left, top, width, height) if width else None
 
 
+def solid(alpha: Alpha) -> Box | None:
+    """Return the smallest rectangle around the solid parts of the subject, without haze and specks; None without any.
+
+    :func:`visible` would make a subject with a speck beside it smaller than ``scale`` states.
+    """
+    mask = (alpha >= _SOLID).view(np.uint8)
+    factor = min(1.0, _COARSE_PX / max(mask.shape))
+    size = max(1, round(mask.shape[1] * factor)), max(1, round(mask.shape[0] * factor))
+    coarse = main_parts((np.asarray(cv2.resize(mask * 255, size, interpolation=cv2.INTER_AREA)) > 0).view(np.uint8))
+    mask &= np.asarray(cv2.resize(coarse, mask.shape[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
+    left, top, width, height = cv2.boundingRect(mask)
+    return Box(left, top, width, height) if width else None
+
+
+def main_parts(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a mask of zeros and ones without the parts that are small compared with the largest."""
+    count, labels, statistics, _ = cv2.connectedComponentsWithStats(mask)
+    if count <= 2:  # the background and one part
+        return mask
+    areas = np.asarray(statistics)[:, cv2.CC_STAT_AREA]
+    kept = areas >= _LEAST_PART * areas[1:].max()
+    kept[0] = False
+    return np.asarray(kept[labels], np.uint8)
+
+
+def place(alpha: Alpha, options: Options) -> Layout:
+    """Return the layout of the result of an alpha, H x W float32 in [0, 1]."""
+    height, width = alpha.shape
+    subject = (solid(alpha) if _is_fitted(options) else None) or visible(alpha)
+    return lay_out(subject, width, height, options)
+
+
+def _is_fitted(options: Options) -> bool:
+    return options.canvas != ORIGINAL or options.has_outline
+
+
 def lay_out(subject: Box | None, width: int, height: int, options: Options) -> Layout:
     """Return the layout of a result.
 
     Args:
-        subject: from :func:`visible`. With None, nothing is cropped, scaled or moved.
+        subject: from :func:`visible`, or :func:`solid` with ``canvas`` or ``outline``. With None, nothing is cropped,
+            scaled or moved.
         width: of the image, in pixels.
         height: likewise.
-        options: ``crop``, ``crop_margin``, ``scale``, ``position`` and ``max_megapixels``.
+        options: ``crop``, ``crop_margin``, ``scale``, ``position``, ``canvas``, ``outline`` and ``max_megapixels``.
     """
     frame = Box(0, 0, width, height)
     if options.crop and subject:
         frame = _with_margins(subject, options.crop_margin, width, height)
+    if _is_fitted(options):
+        return _fit(_Fit(subject, frame, width, height, options))
     canvas_width, canvas_height = _at_most(frame.width, frame.height, options.max_megapixels)
     position = options.position or (ORIGINAL if options.scale == ORIGINAL else CENTER)
     if subject is None or options.scale == position == ORIGINAL:
@@ -155,7 +222,7 @@ def lay_out(subject: Box | None, width: int, height: int, options: Options) -> L
     factor = 1.0
     if options.scale != ORIGINAL:
         factor = _share(options.scale) / max(subject.width / frame.width, subject.height / frame.height)
-    across, down = _shares(position)
+    across, down = _shares(position, subject, width, height) or (None, None)
     left, shown_width = _placed(subject.left - frame.left, subject.width, frame.width, canvas_width, factor, across)
     top, shown_height = _placed(subject.top - frame.top, subject.height, frame.height, canvas_height, factor, down)
     return Layout(subject, Box(left, top, shown_width, shown_height), canvas_width, canvas_height)
@@ -170,14 +237,164 @@ def _share(percent: str) -> float:
     return float(percent.removesuffix("%")) / 100
 
 
-def _shares(position: str) -> tuple[float, float] | tuple[None, None]:
-    """Return the shares of the free room to leave left of and above the subject; None to leave it in place."""
+def _shares(position: str, subject: Box, width: int, height: int) -> tuple[float, float] | None:
+    """Return the shares of the free room to leave left of and above the subject; None to leave it in place.
+
+    Args:
+        position: ``options.position``.
+        subject: its box in the image.
+        width: of the image, in pixels.
+        height: likewise.
+    """
     if position == ORIGINAL:
-        return None, None
+        return None
     if position == CENTER:
         return 0.5, 0.5
+    if position == AUTO_POSITION:
+        return _beside_cut(subject.left, subject.width, width), _beside_cut(subject.top, subject.height, height)
     shares = [_share(percent) for percent in position.split()]
     return shares[0], shares[-1]
+
+
+def _beside_cut(start: int, length: int, side: int) -> float:
+    """Return the share of the free room to leave before a subject, so that a side that the image cuts stays outside."""
+    starts_cut, ends_cut = start <= _AT_BORDER * side, start + length >= (1 - _AT_BORDER) * side
+    return 0.5 if starts_cut == ends_cut else float(ends_cut)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """What to fit into a canvas: ``frame``, the whole image or a crop, or with ``scale`` the subject alone."""
+
+    subject: Box | None
+    frame: Box
+    width: int
+    height: int
+    options: Options
+
+    @property
+    def position(self) -> str:
+        return self.options.position or (ORIGINAL if self.options.scale == ORIGINAL else CENTER)
+
+    @property
+    def scale(self) -> float:
+        """Share of the canvas that the content takes."""
+        return 1.0 if self.options.scale == ORIGINAL or self.subject is None else _share(self.options.scale)
+
+    @property
+    def content(self) -> Box:
+        """The part of the image that is fitted into the canvas."""
+        return self.frame if self.options.scale == ORIGINAL or self.subject is None else self.subject
+
+    @property
+    def leaves_room(self) -> bool:
+        """Whether the canvas has room for an outline around the content: not if that is the whole image."""
+        return self.content is not self.frame or self.options.crop
+
+    def outline_px(self, factor: float) -> float:
+        """Return the width of the outline in the result if the content is ``factor`` times as large there."""
+        if self.subject is None or not self.options.has_outline:
+            return 0.0
+        return _pixels(self.options.outline, 0) + self._outline_share * factor
+
+    @property
+    def _outline_share(self) -> float:
+        """Width of the outline in pixels of the image, if it is a share of the subject."""
+        if self.subject is None or not self.options.outline.endswith("%"):
+            return 0.0
+        return _share(self.options.outline) * max(self.subject.width, self.subject.height)
+
+    def canvas(self) -> tuple[int, int]:
+        """Return the size of the canvas, before ``max_megapixels``."""
+        if self.options.canvas_size:
+            return self.options.canvas_size
+        around_px = 2 * self.outline_px(1.0) if self.leaves_room else 0.0
+        if self.options.canvas_shape is None:
+            around_px = 0.0 if self.content is not self.frame else around_px
+            return math.ceil(self.frame.width + around_px), math.ceil(self.frame.height + around_px)
+        wide, high = ((side + around_px) / self.scale for side in (self.content.width, self.content.height))
+        wanted = _shaped(wide, high, self.options.canvas_shape)
+        return min(wanted, _shaped(self.width, self.height, self.options.canvas_shape))
+
+    def factor(self, width: int, height: int) -> float:
+        """Return how many times larger the content is on a canvas of this size than in the image."""
+        fixed_px = 2 * self.outline_px(0.0) if self.leaves_room else 0.0
+        grows_px = 2 * self._outline_share if self.leaves_room else 0.0
+        return min(
+            max(self.scale * canvas - fixed_px, self.scale * canvas * _MOST_OUTLINE) / (side + grows_px)
+            for canvas, side in ((width, self.content.width), (height, self.content.height))
+        )
+
+
+def _fit(fit: _Fit) -> Layout:
+    """Return the layout of a result whose canvas has a size or shape of its own, or room for an outline."""
+    width, height = _at_most(*fit.canvas(), fit.options.max_megapixels)
+    factor = fit.factor(width, height)
+    outline_px = min(fit.outline_px(factor), _MOST_OUTLINE * min(width, height))
+    content, across, down = fit.content, 0.5, 0.5
+    shares = _shares(fit.position, fit.subject, fit.width, fit.height) if fit.subject else None
+    if fit.subject and shares:
+        content, (across, down) = fit.subject, shares
+    elif fit.subject and content is not fit.frame:
+        across = _kept(content.left - fit.frame.left, content.width, fit.frame.width, width, factor)
+        down = _kept(content.top - fit.frame.top, content.height, fit.frame.height, height, factor)
+    around_px = outline_px if fit.leaves_room or content is not fit.frame else 0.0
+    left, shown_width = _set(content.width * factor, width, across, around_px)
+    top, shown_height = _set(content.height * factor, height, down, around_px)
+    placed = Layout(content, Box(left, top, shown_width, shown_height), width, height, outline_px)
+    return placed if content is fit.frame else _with_fringe(placed, fit.width, fit.height)
+
+
+def _with_fringe(layout: Layout, width: int, height: int) -> Layout:
+    """Return a layout that also shows what is just around the solid subject, as far as image and canvas have room."""
+    source, target = layout.source, layout.target
+    most = math.ceil(_FRINGE * max(source.width, source.height))
+    across, down = target.width / source.width, target.height / source.height
+    left = min(most, source.left, int(target.left / across))
+    top = min(most, source.top, int(target.top / down))
+    right = min(most, width - source.left - source.width, int((layout.width - target.left - target.width) / across))
+    bottom = min(most, height - source.top - source.height, int((layout.height - target.top - target.height) / down))
+    grown = Box(source.left - left, source.top - top, source.width + left + right, source.height + top + bottom)
+    x, y = round(target.left - left * across), round(target.top - top * down)
+    end_x = round(target.left + target.width + right * across)
+    end_y = round(target.top + target.height + bottom * down)
+    return replace(layout, source=grown, target=Box(x, y, end_x - x, end_y - y))
+
+
+def largest_canvas(width: int, height: int, options: Options) -> int:
+    """Return the most pixels that the result of an image of ``width`` x ``height`` can have; the subject decides."""
+    if options.canvas_size:
+        canvas = options.canvas_size
+    elif options.canvas_shape:
+        canvas = _shaped(width, height, options.canvas_shape)
+    elif options.crop and options.has_outline:
+        around_px = 2 * math.ceil(_pixels(options.outline, max(width, height)))
+        canvas = width + around_px, height + around_px
+    else:
+        canvas = width, height
+    width, height = _at_most(*canvas, options.max_megapixels)
+    return width * height
+
+
+def _shaped(width: float, height: float, shape: float) -> tuple[int, int]:
+    """Return the smallest size of a shape, width by height, that contains another size."""
+    tall = max(height, width / shape)
+    return max(1, round(tall * shape)), max(1, round(tall))
+
+
+def _kept(start: int, length: int, frame: int, canvas: int, factor: float) -> float:
+    """Return the share of the free room before a subject that keeps the place of its center in the frame."""
+    room = canvas - length * factor
+    center = (start + length / 2) * canvas / frame
+    return min(max((center - length * factor / 2) / room, 0.0), 1.0) if room > 0 else 0.5
+
+
+def _set(length: float, canvas: int, share: float, around_px: float) -> tuple[int, int]:
+    """Return start and length of content on a canvas, with at least ``around_px`` beside it where there is room."""
+    shown = min(max(1, round(length)), canvas)
+    room = max(canvas - shown - 2 * around_px, 0.0)
+    before = min(around_px, (canvas - shown) / 2) + room * share
+    return min(max(round(before), 0), canvas - shown), shown
 
 
 def _with_margins(subject: Box, margin: float | str, width: int, height: int) -> Box:

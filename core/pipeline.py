@@ -142,5 +142,5 @@ def remove_background(data: bytes, options: Options, *, networks: Networks, back
     clock("refine")
     encoded = finish(picture, edge.alpha, options, background)
     clock("encode")
-    warnings = (*picture.warnings, *segmentation.warnings)
+    warnings = (*picture.warnings, *segmentation.warnings, *encoded.warnings)
     return Cutout(encoded=encoded, segmentation=segmentation, edge=edge, timings_s=timings_s, warnings=warnings)

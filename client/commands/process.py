@@ -21,6 +21,7 @@ from client.jobs import JobClient, Result
 from client.outputs import STDIN, Destination, ImageFile, remove_partial_files
 from client.stack import Stack
 from core.options import Options, OutputFormat
+from core.presets import BUILT_IN
 from core.segmentation.registry import with_custom
 
 _INTERRUPTED: Final = 130  # exit code of a process that Ctrl-C ended
@@ -60,6 +61,8 @@ def process_files(
 
     [bold]pbr process *.jpg --format webp --crop --out cutouts/[/bold]
 
+    [bold]pbr process *.jpg --preset white-square[/bold]
+
     [bold]pbr process - < photo.jpg > cutout.png[/bold]
     """
     images = _images(files)
@@ -71,7 +74,7 @@ def process_files(
     if not to_stdout:
         _set_format(options, destination, compare=compare)
         destination.check(len(images), files)
-    Options.parse(options)
+    Options.parse_explicit(options)
     with silenced(quiet=quiet):
         jobs = _connect(images, options, stack, region)
         signal.signal(signal.SIGINT, _exit_at_once)
@@ -100,11 +103,12 @@ def _check_output(options: dict[str, bool], *, to_stdout: bool) -> None:
 
 
 def _connect(images: list[ImageFile], options: dict[str, Any], stack: str | None, region: str | None) -> JobClient:
-    """Return a client of the stack, after a check of model and files. Starts an embedded cloud if necessary."""
+    """Return a client of the stack, after a check of preset, model and files. Starts an embedded cloud if necessary."""
     deployed = find_stack(stack, region)
-    _check_model(options.get("model"), deployed)
+    model = Options.parse(options, deployed.presets if deployed else BUILT_IN).model
+    _check_model(model, deployed)
     _check_files(images, options.get("background_key"))
-    ensure_weights(options.get("model"), deployed)
+    ensure_weights(model, deployed)
     return JobClient(deployed or start_local_cloud())
 
 

@@ -55,9 +55,7 @@ def with_processing_options(command: Callable[..., None]) -> Callable[..., None]
 def _set_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that are set, by field name."""
     flags = {flag: name for name, flag in _FLAGS.items()}
-    options = {
-        flags.get(name, name): value for name, value in values.items() if value is not None and value is not False
-    }
+    options = {flags.get(name, name): value for name, value in values.items() if value is not None}
     if options.pop("mask_only", False):
         options["output"] = Output.MASK
     if image := options.pop("background_image", None):
@@ -83,7 +81,8 @@ def _parameter(field: str, info: FieldInfo) -> tuple[str, Any, Any]:
     flag = f"--{name.replace('_', '-')}"
     if info.annotation is bool:
         purpose = text.partition(":")[0] + "."
-        return name, Annotated[bool, typer.Option(flag, help=purpose, rich_help_panel=_PANEL)], False
+        pair = f"{flag}/--no-{flag.removeprefix('--')}"  # the second one overrides a preset
+        return name, Annotated[bool | None, typer.Option(pair, help=purpose, rich_help_panel=_PANEL)], None
     default = (
         False if info.default is None else f"{info.default:g}" if isinstance(info.default, float) else str(info.default)
     )

@@ -21,7 +21,7 @@ from client.commands.progress import DownloadProgress
 from client.errors import UsageError
 from client.fingerprint import Fingerprint
 from client.local_cloud import APP, CloudOptions, DefaultModel, RunningCloud
-from core.options import Host
+from core.options import Host, read_presets
 from core.segmentation.registry import BUNDLED, CLASSICAL
 from embedded_cloud.cloud import EmbeddedCloud
 from embedded_cloud.deploy import parameter_names
@@ -207,6 +207,7 @@ def parse_parameters(pairs: Iterable[str]) -> dict[str, str]:
 
     Raises:
         UsageError: if a text has no value, or the template has no such parameter.
+        InvalidOptionsError: if the presets are invalid.
     """
     known, values = parameter_names(local_cloud.template()), {}
     for text in pairs:
@@ -219,6 +220,7 @@ def parse_parameters(pairs: Iterable[str]) -> dict[str, str]:
                 remedy=f"Use NAME=VALUE. The parameters are: {', '.join(known)}.",
             )
         values[name] = value
+    read_presets(values.get("Presets", ""))
     return values
 
 

@@ -18,7 +18,7 @@ from PIL.ExifTags import Base
 from core import layout
 from core.arrays import Alpha, Mask, Rgb
 from core.errors import InvalidOptionsError
-from core.image import png
+from core.image import outline, png
 from core.image.exif import JPEG_PREFIX
 from core.matting.tiles import shrink
 from core.options import Options, Output, OutputFormat
@@ -64,7 +64,7 @@ class Encoded:
     """A result file.
 
     ``width`` and ``height`` are the result's, in pixels; ``foreground`` is the box of the visible subject in the source
-    image, None if nothing is visible.
+    image, None if nothing is visible. ``warnings`` has one sentence for each fault that the options cause.
     """
 
     data: bytes
@@ -73,6 +73,11 @@ class Encoded:
     width: int
     height: int
     foreground: layout.Box | None
+    warnings: tuple[str, ...] = ()
+
+
+_ENLARGED: Final = 1.5
+"""Enlargement above which a result looks blurred."""
 
 
 def encode(
@@ -105,7 +110,10 @@ def encode(
         InvalidOptionsError: the format does not allow an image of this size, or this Pillow cannot write it.
     """
     foreground = layout.visible(alpha)
-    rgb, alpha = layout.lay_out(foreground, alpha.shape[1], alpha.shape[0], options).arrange(rgb, alpha)
+    placed = layout.place(alpha, options)
+    rgb, alpha = placed.arrange(rgb, alpha)
+    if placed.outline_px:
+        rgb, alpha = outline.draw(rgb, alpha, placed.outline_px, options.outline_color)
     height, width = alpha.shape
     _check(options.format, max(height, width))
     is_mask = options.output is Output.MASK
@@ -123,7 +131,17 @@ def encode(
             data = _archive({"color.jpg": jpeg, "alpha.png": encode_plane(alpha)})
         case _:
             data = _by_pillow(pixels(0, height), options.format, options.quality, exif)
-    return Encoded(data, options.format.content_type, options.format.value, width, height, foreground)
+    warnings = _warnings(placed, options)
+    return Encoded(data, options.format.content_type, options.format.value, width, height, foreground, warnings)
+
+
+def _warnings(placed: layout.Layout, options: Options) -> tuple[str, ...]:
+    if options.canvas_size is None or placed.enlargement <= _ENLARGED:
+        return ()
+    return (
+        f"The subject is enlarged {placed.enlargement:.1f} times to fill the canvas {options.canvas}, so it looks "
+        "blurred. Upload a larger photo, or set a smaller canvas.",
+    )
 
 
 def _rows(rgb: Rgb, alpha: Alpha, behind: Rgb | None, opacity: float, *, is_mask: bool) -> png.Rows:

@@ -24,6 +24,7 @@ from client.cli import LazyCommand, app
 from core.errors import BackgroundRemoverError, PermanentError, TransientError
 from core.limits import MAX_PIXELS
 from core.options import Options, OutputFormat
+from core.presets import BUILT_IN
 from core.types import ImageInfo, Precision
 from functions.metrics.catalog import METRICS
 from functions.validate.memory import encode_bytes, refine_bytes
@@ -74,6 +75,15 @@ def options() -> str:
     """Return the table of options."""
     rows = [[f"`{name}`", _default(field), field.description or ""] for name, field in Options.model_fields.items()]
     return table(["Option", "Default", "Description"], rows)
+
+
+def presets() -> str:
+    """Return the table of built-in presets."""
+    rows = [
+        [f"`{name}`", ", ".join(f"`{option}={value}`" for option, value in preset.items())]
+        for name, preset in BUILT_IN.items()
+    ]
+    return table(["Preset", "Options"], rows)
 
 
 def _default(field: FieldInfo) -> str:
@@ -308,6 +318,7 @@ def _answer(values: list[ast.expr]) -> tuple[int, str] | None:
 
 PARTS: Final[dict[str, Callable[[], str]]] = {
     "options": options,
+    "presets": presets,
     "cli": cli,
     "template": template,
     "memory": memory,

@@ -27,9 +27,13 @@ def credits_for(precision: Precision, width: int = 1, height: int = 1) -> int:
 
 
 def credits_of_result(sidecar: Mapping[str, Any]) -> int:
-    """Return the price of a result. It is the same if the result comes from the cache."""
+    """Return the price of a result. It is the same if the result comes from the cache.
+
+    A result on a canvas that is larger than the image costs as much as an image of its size.
+    """
     precision = Precision(sidecar["options"].get("precision_level", Precision.HIGH))
-    return credits_for(precision, sidecar["source"]["width"], sidecar["source"]["height"])
+    larger = max((sidecar["source"], sidecar["image"]), key=lambda one: one["width"] * one["height"])
+    return credits_for(precision, larger["width"], larger["height"])
 
 
 def is_free(report: Mapping[str, Any]) -> bool:

@@ -254,8 +254,8 @@ class JobService:
         return location
 
     def _validate(self, request: ProcessRequest | ObjectRequest) -> Options:
-        """Check all that the stage Validate checks, except for the image, and return the options."""
-        options = Options.parse(request.options)
+        """Check all that the stage Validate checks, except for the image and the preset, and return the options."""
+        options = Options.parse_explicit(request.options)
         if options.model != "auto":
             check_name(options.model, self._config.registry)
         if request.webhook_url is not None:

@@ -128,8 +128,8 @@ class JobRepository:
             "credits": {"N": str(price)},
             "meter": {"S": quota_meter(caller.id, datetime.fromtimestamp(now, UTC))},
         }
-        if isinstance(request, ProcessRequest) or "format" in request.options:
-            item["extension"] = {"S": Options.parse(request.options).format.extension}
+        if "format" in request.options or (isinstance(request, ProcessRequest) and "preset" not in request.options):
+            item["extension"] = {"S": Options.parse_explicit(request.options).format.extension}
         existing = self._item(job_id)
         if existing is None:
             problem = self._charge_and_store(caller, item, price)

@@ -7,7 +7,7 @@ that no two sources, and no two extensions of one source, share an object.
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from core.limits import MAX_KEY_BYTES
 from core.options import Options, OutputFormat
@@ -20,7 +20,7 @@ EXTENSIONS: Final = tuple(dict.fromkeys(one.extension for one in OutputFormat))
 
 _SIDECAR: Final = ".json"
 
-_WITHOUT_EFFECT_ON_PIXELS: Final = {"segmentation_host", "background_key"}
+_WITHOUT_EFFECT_ON_PIXELS: Final = {"preset", "segmentation_host", "background_key"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def cache_key(
     """
     identity = {
         "content": content_sha256,
-        "options": options.model_dump(mode="json", exclude=_WITHOUT_EFFECT_ON_PIXELS),
+        "options": _identity(options),
         "weights": model_identity,
         "background": background_sha256,
         "pipeline": PIPELINE_VERSION,
@@ -63,6 +63,12 @@ def cache_key(
         **({"tenant": tenant} if tenant else {}),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _identity(options: Options) -> dict[str, Any]:
+    """Return the options that decide the pixels of a result."""
+    ignored = _WITHOUT_EFFECT_ON_PIXELS | (set() if options.has_outline else {"outline", "outline_color"})
+    return {name: value for name, value in options.set_or_known().items() if name not in ignored}
 
 
 def result_keys(source_key: str, cache_key: str, options: Options) -> ResultKeys:

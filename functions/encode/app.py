@@ -111,6 +111,7 @@ def describe(job: RefinedJob, encoded: Encoded, version_id: str | None, seconds:
             *job.warnings,
             *mask.warnings,
             *alpha.report.get("warnings", []),
+            *encoded.warnings,
             *(
                 f"The second attempt on {job.model} failed in {state}: {caught['Error']}"
                 for state, caught in job.degraded.items()

@@ -2,6 +2,7 @@
 
 import os
 import time
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -9,7 +10,8 @@ from pydantic import BaseModel
 from core import layout
 from core.errors import InvalidOptionsError, InvalidRequestError, PermanentError
 from core.limits import MAX_KEY_BYTES
-from core.options import Host, Options
+from core.options import Host, Options, read_presets
+from core.presets import BUILT_IN, Preset
 from core.segmentation import registry
 from core.types import ImageInfo
 from functions.contracts import object_keys
@@ -39,6 +41,7 @@ class ValidateConfig(CatalogueConfig):
         encode_memory_mb: memory of the encode function, MiB.
         cache_days: lifetime of cache entries in days.
         shared_cache: whether all tenants share cache entries.
+        pbr_presets: presets of the stack; format in docs/how-to/presets.md.
     """
 
     uploads_bucket: str
@@ -52,6 +55,12 @@ class ValidateConfig(CatalogueConfig):
     encode_memory_mb: int
     cache_days: int
     shared_cache: bool = False
+    pbr_presets: str = ""
+
+    @cached_property
+    def presets(self) -> dict[str, Preset]:
+        """Presets by name. Not needed by requests without one, so that an invalid parameter fails no others."""
+        return read_presets(self.pbr_presets)
 
     def functions(self, options: Options) -> FunctionMemory:
         """Return the memory of the functions that process a job with these resolved options."""
@@ -84,7 +93,8 @@ def handler(request: ValidateRequest) -> dict[str, Any]:
     upload = read_upload(request.input)
     check_names(upload, CONFIG.uploads_bucket)
     file = STORE.fetch(upload.bucket, upload.key, version_id=upload.version_id, etag=upload.etag)
-    requested = Options.parse({**options_in(dict(file.metadata)), **upload.options})
+    given = {**options_in(dict(file.metadata)), **upload.options}
+    requested = Options.parse(given, CONFIG.presets if given.get("preset") else BUILT_IN)
     options = resolve(requested, CONFIG)
     second_model = escalation_model(requested, options.segmentation_host, CONFIG)
     background, behind = fetch_background(options)  # before the image, so that only one of them is in memory
@@ -109,7 +119,7 @@ def handler(request: ValidateRequest) -> dict[str, Any]:
             "width": picture.info.width,
             "height": picture.info.height,
         },
-        "options": options.model_dump(mode="json"),
+        "options": options.set_or_known(),
         "content_type": options.format.content_type,
         "host": options.segmentation_host.value,
         "sagemaker_mode": CONFIG.sagemaker_mode,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from core import layout
 from core.errors import TooManyPixelsError
 from core.options import ORIGINAL, Options, Output, OutputFormat
 from core.types import ImageInfo, Precision
@@ -24,6 +25,8 @@ class PeakMemory:
         canvas: per pixel of the result of such an image.
         background: per pixel of a background image.
         covered: per pixel of the result, the background scaled to its size.
+        outline: per pixel of the result, the outline drawn on it.
+        outline_grid: in addition, per pixel of a result of up to 4 MP, the grid of the outline.
     """
 
     process: int = 200_000_000
@@ -34,6 +37,8 @@ class PeakMemory:
     canvas: float = 10.0
     background: float = 3.0
     covered: float = 4.5
+    outline: float = 5.0
+    outline_grid: float = 50.0
 
 
 _PEAK: Final = PeakMemory()
@@ -52,6 +57,8 @@ _DECODED: Final = {"jpeg": 1.0, "heic": 20.0, "webp": 17.0, "avif": 13.0}
 _DECODED_OTHERS: Final = 9.0
 """Bytes per pixel of the image in Segment, which decodes JPEG at reduced scale and other formats in full."""
 
+_OUTLINE_GRID_PIXELS: Final = 4_000_000
+
 _OPAQUE: Final = "jpeg"
 """The only input format without transparency."""
 
@@ -67,13 +74,16 @@ def refine_bytes(image: ImageInfo, precision: Precision) -> float:
 
 
 def encode_bytes(image: ImageInfo, options: Options, background: ImageInfo | None) -> float:
-    """Return the peak memory of Encode; ``crop``, whose effect depends on the subject, is left out."""
+    """Return the peak memory of Encode. ``crop`` is taken to remove nothing: what it removes depends on the subject."""
     pixels = image.width * image.height
-    result = pixels if options.max_megapixels is None else min(pixels, round(options.max_megapixels * 1e6))
+    result = layout.largest_canvas(image.width, image.height, options)
     share = 1 / 3 if options.output is Output.MASK else 1  # one channel
     needed = _PEAK.process + _per_pixel(image) * pixels + share * _RESULT[options.format] * result
-    if result < pixels or options.scale != ORIGINAL or options.position not in (None, ORIGINAL):
+    is_fitted = options.canvas != ORIGINAL or options.has_outline
+    if result < pixels or is_fitted or options.scale != ORIGINAL or options.position not in (None, ORIGINAL):
         needed += _PEAK.moved * pixels + _PEAK.canvas * result
+    if options.has_outline:
+        needed += _PEAK.outline * result + _PEAK.outline_grid * min(result, _OUTLINE_GRID_PIXELS)
     if background and options.output is not Output.MASK:
         needed += _PEAK.background * background.width * background.height + _PEAK.covered * result
     return needed
@@ -115,7 +125,7 @@ def check_image(
     if functions.segment_mb is not None:
         _check("Segment", segment_bytes(image, model_bytes), functions.segment_mb, image, smaller)
     _check("Refine", refine_bytes(image, options.precision_level), functions.refine_mb, image, smaller)
-    smaller += ", set max_megapixels, or set format to png, jpeg or zip"
+    smaller += ", set max_megapixels or a smaller canvas, or set format to png, jpeg or zip"
     _check("Encode", encode_bytes(image, options, background), functions.encode_mb, image, smaller)
 
 

@@ -96,6 +96,35 @@ def test_options_are_read_from_the_metadata_of_the_upload(
         assert all(size[0] < side < size[1] for side in picture.size), "about the disc's diameter"
 
 
+def test_an_upload_with_a_preset_of_the_stack_has_its_options_and_shares_the_cache(stack: Deployed) -> None:
+    data = disc(seed=21)
+    ended = stack.process("presets/a.png", data, {"pbr-preset": "card", "pbr-quality": "80"})
+    assert ended.status == "SUCCEEDED", ended.cause
+    picture = Image.open(io.BytesIO(stack.result("results/presets/a.png.jpg")))
+    assert (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", (300, 300))
+    pixels = np.asarray(picture)
+    assert (pixels[:10] == 255).all() and (pixels[:, :10] == 255).all(), "exactly white"
+    shown = np.flatnonzero((pixels.min(axis=2) < 128).any(axis=0))
+    assert shown[-1] - shown[0] + 1 == pytest.approx(0.85 * 300, abs=4)
+    options = ended.output["options"]
+    assert (options["preset"], options["canvas"], options["scale"]) == ("card", "300x300", "85%")
+    assert (options["format"], options["quality"]) == ("jpeg", 80)
+
+    stated = {name: options[name] for name in ("canvas", "scale", "background_color", "format", "quality")}
+    metadata = {f"pbr-{name.replace('_', '-')}": str(value) for name, value in stated.items()}
+    again = stack.process("presets/b.png", data, metadata)
+    assert again.output["cache"] == {"key": ended.output["cache"]["key"], "hit": True}
+    assert "preset" not in again.output["options"]
+
+
+def test_an_unknown_preset_is_reported_with_those_that_exist(stack: Deployed) -> None:
+    ended = stack.process("presets/unknown.png", disc(seed=22), {"pbr-preset": "amazon"})
+    assert (ended.status, ended.error) == ("FAILED", "InvalidOptionsError")
+    report = json.loads(stack.result("failed/presets/unknown.png.json"))
+    assert (report["field"], report["value"]) == ("options.preset", "amazon")
+    assert "white-square" in report["remedy"] and "card" in report["remedy"]
+
+
 @pytest.mark.slow
 def test_a_zip_of_a_region_holds_the_colors_and_an_alpha_that_is_zero_outside(stack: Deployed) -> None:
     asked = {"pbr-roi": "50% 0px 320px 100%", "pbr-format": "zip", "pbr-precision-level": "draft"}

@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -5,6 +6,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from client.cli import app
+from client.commands.presets import source
+from core.options import read_presets
+from core.presets import BUILT_IN
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +28,7 @@ def pbr(*arguments: str) -> Result:
         (["process", "a.jpg", "--background-color", "red"], "background_color"),
         (["process", "a.jpg", "--quality", "101"], "quality"),
         (["process", "a.jpg", "--crop-margin", "3"], "crop_margin"),
+        (["process", "a.jpg", "--preset", "amazon"], "white-square"),
         (["process", "a.jpg", "--model", "nosuch"], "u2net"),
         (["process", "a.jpg", "--background-color", "#ffffff", "--background-image", "b.jpg"], "not both"),
         (["process", "-", "-"], "Give - once"),
@@ -97,3 +102,22 @@ def test_help_lists_all_commands_and_the_exit_codes() -> None:
     )
     assert all(command in text for command in commands)
     assert "Exit codes" in text
+
+
+def test_presets_lists_the_built_in_ones_where_no_stack_runs() -> None:
+    listed = json.loads(pbr("presets", "--json").stdout)
+    assert listed["sticker"] == {"source": "built in", "options": BUILT_IN["sticker"]}
+    lines = pbr("presets").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["preset", *BUILT_IN]
+    assert "canvas=512x512" in lines[-1]
+
+
+def test_the_source_of_a_preset() -> None:
+    presets = read_presets('{"card": {}, "sticker": {"outline": "3%"}, "portrait": {"preset": "portrait"}}')
+    assert {name: source(name, presets) for name in presets} == {
+        "white-square": "built in",
+        "transparent-square": "built in",
+        "portrait": "built in",
+        "sticker": "stack, replaces a built-in one",
+        "card": "stack",
+    }

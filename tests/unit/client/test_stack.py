@@ -2,6 +2,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -10,9 +11,10 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from client.errors import StackUnavailableError, UsageError
 from client.stack import DEFAULT_NAME, DEFAULT_REGION, Stack
+from core.presets import BUILT_IN
 from embedded_cloud.cloud import DEFAULT_REGION as EMBEDDED_REGION
 from embedded_cloud.cloud import EmbeddedCloud
-from tests.fakes.stack_in_memory import OUTPUTS
+from tests.fakes.stack_in_memory import OUTPUTS, stack
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAMINE", "AWS_SECRET_ACCESS_KEY": "mine"}
 
@@ -149,3 +151,10 @@ def test_embedded_credentials_are_sent_to_loopback_only(authorizations: tuple[in
 
 def test_the_default_stack_is_that_of_an_embedded_cloud() -> None:
     assert (EmbeddedCloud.stack_name, EMBEDDED_REGION) == (DEFAULT_NAME, DEFAULT_REGION)
+
+
+def test_a_stack_has_the_built_in_presets_and_those_of_its_parameter() -> None:
+    plain = stack()
+    assert plain.presets == BUILT_IN
+    own = replace(plain, parameters={"Presets": '{"card": {"preset": "sticker"}}'})
+    assert own.presets == {**BUILT_IN, "card": BUILT_IN["sticker"]}

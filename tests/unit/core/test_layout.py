@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from core.arrays import Alpha, Rgb
 from core.errors import InvalidOptionsError
-from core.layout import Box, Layout, lay_out, region, visible
+from core.layout import Box, Layout, largest_canvas, lay_out, place, region, solid, visible
 from core.options import REGION_EXCEEDS_PICTURE, Options
 
 RED = (220, 30, 40)
@@ -25,7 +25,7 @@ def texts(length: st.SearchStrategy[str], *counts: int) -> st.SearchStrategy[str
 
 
 margins = st.floats(0, 1) | texts(number(0, 500).map("{}px".format) | percent(0, 50), 1, 2, 4)
-positions = st.none() | st.sampled_from(["original", "center"]) | texts(percent(0, 100), 1, 2)
+positions = st.none() | st.sampled_from(["original", "center", "auto"]) | texts(percent(0, 100), 1, 2)
 layouts = st.fixed_dictionaries(
     {
         "crop": st.booleans(),
@@ -35,6 +35,16 @@ layouts = st.fixed_dictionaries(
         "max_megapixels": st.none() | st.floats(1e-7, 1e-2),
     }
 ).map(Options.parse)
+
+canvases = st.one_of(
+    st.just("original"),
+    st.tuples(st.integers(16, 900), st.integers(16, 900)).map(lambda size: f"{size[0]}x{size[1]}"),
+    st.tuples(st.integers(1, 10), st.integers(1, 10)).map(lambda shape: f"{shape[0]}:{shape[1]}"),
+)
+outlines = st.just("0") | number(0, 100).map("{}px".format) | percent(0, 10)
+fitted = st.tuples(layouts, canvases, outlines).map(
+    lambda drawn: drawn[0].model_copy(update={"canvas": drawn[1], "outline": drawn[2]})
+)
 
 
 @st.composite
@@ -262,3 +272,98 @@ def test_a_region_is_decoded_as_large_as_it_is_looked_at() -> None:
     assert part.at_least_px(640) == 2560
     assert min(part.cut(np.zeros((2560, 3413, 3), np.uint8)).shape[:2]) == 640
     assert region(None, 4000, 3000).at_least_px(640) == 640
+
+
+@given(subjects(), fitted)
+def test_a_canvas_has_its_size_or_shape_and_holds_the_subject_with_its_outline(
+    subject: tuple[Box, int, int], options: Options
+) -> None:
+    box, width, height = subject
+    layout = lay_out(box, width, height, options)
+    assert within(layout.source, width, height)
+    assert within(layout.target, layout.width, layout.height)
+    assert layout.width * layout.height <= largest_canvas(width, height, options) * 1.02 + 2 * (width + height)
+    if options.canvas_size and not options.max_megapixels:
+        assert (layout.width, layout.height) == options.canvas_size
+    if options.canvas_shape and not options.max_megapixels:
+        wide, high = layout.width, layout.height
+        assert abs(wide - high * options.canvas_shape) <= max(1, options.canvas_shape)
+
+
+@given(subjects(), canvases.filter(lambda canvas: "x" in canvas), st.integers(10, 100))
+def test_a_scaled_subject_takes_that_share_of_a_canvas_in_its_middle_and_keeps_its_shape(
+    subject: tuple[Box, int, int], canvas: str, scale: int
+) -> None:
+    box, width, height = subject
+    shown = on_canvas(lay_out(box, width, height, Options(canvas=canvas, scale=f"{scale}%")), box)
+    canvas_width, canvas_height = map(int, canvas.split("x"))
+    assert max(shown[2] / canvas_width, shown[3] / canvas_height) == pytest.approx(scale / 100, abs=2 / 16)
+    assert abs(shown[0] * 2 + shown[2] - canvas_width) <= 2 + shown[2] / box.width
+    assert abs(shown[1] * 2 + shown[3] - canvas_height) <= 2 + shown[3] / box.height
+
+
+def on_canvas(layout: Layout, box: Box) -> tuple[float, float, float, float]:
+    """Left, top, width and height of a box of the picture in the result."""
+    across, down = layout.target.width / layout.source.width, layout.target.height / layout.source.height
+    left = layout.target.left + (box.left - layout.source.left) * across
+    top = layout.target.top + (box.top - layout.source.top) * down
+    return left, top, box.width * across, box.height * down
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "shown"),
+    [
+        ({"canvas": "300x300"}, (300, 300), (50, 150, 150, 75)),  # the whole picture, 200 x 150, at 1.5
+        ({"canvas": "300x300", "crop": True}, (300, 300), (0, 75, 300, 150)),
+        ({"canvas": "300x300", "scale": "50%"}, (300, 300), (75, 112, 150, 75)),
+        ({"canvas": "300x300", "scale": "50%", "position": "0% 100%"}, (300, 300), (0, 225, 150, 75)),
+        ({"canvas": "300x300", "position": "100%"}, (300, 300), (150, 225, 150, 75)),
+        ({"canvas": "1:1"}, (200, 200), (33, 100, 100, 50)),
+        ({"canvas": "1:1", "crop": True}, (100, 100), (0, 25, 100, 50)),
+        ({"canvas": "1:2", "scale": "80%"}, (125, 250), (12, 100, 100, 50)),
+        ({"canvas": "1:1", "scale": "10%"}, (200, 200), (90, 95, 20, 10)),  # no larger than the picture in that shape
+        ({"canvas": "300x300", "max_megapixels": 0.01}, (100, 100), (17, 50, 50, 25)),
+        ({"canvas": "300x300", "scale": "100%", "outline": "10px"}, (300, 300), (10, 80, 280, 140)),
+        ({"canvas": "240x240", "scale": "100%", "outline": "10%"}, (240, 240), (20, 70, 200, 100)),
+        ({"crop": True, "outline": "10px"}, (120, 70), (10, 10, 100, 50)),
+        ({"outline": "10px"}, (200, 150), (33, 75, 100, 50)),
+        ({"outline": "10px", "scale": "100%"}, (200, 150), (10, 30, 180, 90)),
+    ],
+    ids=lambda value: " ".join(f"{key}={one}" for key, one in value.items()) if isinstance(value, dict) else "",
+)
+def test_the_subject_has_the_expected_place_on_the_canvas(
+    options: dict[str, object], size: tuple[int, int], shown: tuple[int, int, int, int]
+) -> None:
+    box = Box(33, 75, 100, 50)
+    layout = lay_out(box, 200, 150, Options.parse(options))
+    assert (layout.width, layout.height) == size
+    assert on_canvas(layout, box) == pytest.approx(shown, abs=1.5)
+
+
+@pytest.mark.parametrize(
+    ("box", "left", "top"),
+    [
+        (Box(40, 50, 50, 50), 75, 150),
+        (Box(40, 25, 50, 50), 75, 75),
+        (Box(0, 0, 50, 50), 0, 0),
+        (Box(50, 0, 50, 50), 150, 0),
+        (Box(25, 0, 50, 100), 75, 0),
+    ],
+    ids=["cut below", "not cut", "cut above and left", "cut above and right", "cut above and below"],
+)
+def test_the_position_auto_leaves_a_cut_side_at_the_border(box: Box, left: int, top: int) -> None:
+    shown = on_canvas(lay_out(box, 100, 100, Options(canvas="300x300", scale="50%", position="auto")), box)
+    assert shown[:2] == pytest.approx((left if box.height < 100 else 112.5, top if box.height < 100 else 75), abs=1.5)
+
+
+def test_specks_and_haze_do_not_count_as_the_subject_on_a_canvas() -> None:
+    alpha = np.zeros((3000, 2000), np.float32)
+    alpha[1000:2000, 500:1500] = 1
+    alpha[100:120, 100:120], alpha[2500:, 1800:], alpha[950:1000, 700:800] = 1, 0.1, 0.2
+    assert solid(alpha) == Box(500, 1000, 1000, 1000) and visible(alpha) == Box(100, 100, 1900, 2900)
+    layout = place(alpha, Options(canvas="1000x1000", scale="80%"))
+    assert on_canvas(layout, Box(500, 1000, 1000, 1000)) == pytest.approx((100, 100, 800, 800), abs=1)
+    assert layout.source.top == 1000 - 30 < 1000, "what is just around the subject is shown, too"
+    assert place(np.full((50, 50), 0.1, np.float32), Options(canvas="100x100", scale="50%")).target == Box(
+        25, 25, 50, 50
+    )

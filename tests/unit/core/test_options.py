@@ -167,3 +167,37 @@ def test_a_hostile_option_is_repeated_short_and_as_text(raw: dict[str, object], 
     with pytest.raises(InvalidOptionsError) as caught:
         Options.parse(raw)
     assert (caught.value.field, caught.value.facts()["value"]) == (field, value)
+
+
+@pytest.mark.parametrize(
+    ("option", "texts"),
+    [
+        (
+            "canvas",
+            ["2000", "15x20", "10001x20", "2000 x 2000", "0:1", "4:5:6", "x", "2000X2000", "1:0.5", "11:1"],
+        ),
+        ("outline", ["5", "101px", "11%", "-1px", "px", "5em", "1px 2px"]),
+        ("outline_color", ["white", "#fff", "#ffffff80"]),
+    ],
+)
+def test_what_a_canvas_and_an_outline_cannot_be_is_refused_with_what_they_can_be(option: str, texts: list[str]) -> None:
+    for text in texts:
+        with pytest.raises(InvalidOptionsError) as caught:
+            Options.parse({option: text})
+        assert caught.value.field == f"options.{option}" and caught.value.value == text and caught.value.remedy
+
+
+def test_an_outline_leaves_room_for_the_subject() -> None:
+    with pytest.raises(InvalidOptionsError, match="too little room"):
+        Options.parse({"canvas": "512x80", "outline": "10.5px"})
+    assert Options.parse({"canvas": "512x80", "outline": "10px"}).has_outline
+
+
+def test_a_mask_has_no_outline() -> None:
+    with pytest.raises(InvalidOptionsError, match="A mask has no outline"):
+        Options.parse({"output": "mask", "outline": "2%"})
+    assert Options.parse({"output": "mask", "outline": "0px"}).outline == "0px"
+
+
+def test_a_transparent_background_is_none() -> None:
+    assert Options.parse({"background_color": "transparent"}) == Options()

@@ -38,6 +38,7 @@ def test_only_options_that_are_set_are_passed() -> None:
         ("--background-color #fff", {"background_color": "#fff"}),
         ("--background-image b.jpg", {"background_key": "b.jpg"}),
         ("--crop", {"crop": True}),
+        ("--preset sticker --no-crop", {"preset": "sticker", "crop": False}),
         ("--crop-margin 0.2", {"crop_margin": "0.2"}),
         ("--max-megapixels 2", {"max_megapixels": 2.0}),
     ],

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from client.commands.up import choose_model, stack_parameters, wait_for_end
+from client.commands.up import choose_model, parse_parameters, stack_parameters, wait_for_end
 from client.local_cloud import DefaultModel, template
+from core.errors import InvalidOptionsError
 from core.options import Host
 from core.segmentation.registry import BUNDLED, CLASSICAL, MODELS
 from functions.runtime.weights import ModelSource, open_url
@@ -97,3 +98,11 @@ def test_a_cloud_ends_when_it_is_stopped_or_idle_for_too_long() -> None:
     stop.set()
     assert not wait_for_end(stop, lambda: 0.0, 60)
     assert not wait_for_end(stop, lambda: 0.0, None)
+
+
+def test_the_presets_of_a_cloud_are_checked_before_it_starts() -> None:
+    presets = '{"card": {"scale": "85%"}}'
+    assert parse_parameters([f"Presets={presets}"]) == {"Presets": presets}
+    with pytest.raises(InvalidOptionsError) as caught:
+        parse_parameters(['Presets={"card": {"scale": "5%"}}'])
+    assert caught.value.field == "Presets.card.scale"

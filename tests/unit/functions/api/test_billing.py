@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from core.types import Precision
 from functions.api import repository
-from functions.api.billing import credits_for, is_free
+from functions.api.billing import credits_for, credits_of_result, is_free
 from functions.contracts.api_key import Scope
 from functions.runtime.outcomes import DELETED
 from tests.fakes.api_in_memory import UNKNOWN_FOREGROUND, Api, api_in_memory
@@ -39,6 +39,17 @@ def api() -> Iterator[Api]:
 )
 def test_price_depends_on_size_and_precision(precision: Precision, width: int, height: int, price: int) -> None:
     assert credits_for(precision, width, height) == price
+
+
+def test_a_result_that_is_larger_than_its_image_costs_as_much_as_an_image_of_its_size() -> None:
+    def price(source: tuple[int, int], result: tuple[int, int]) -> int:
+        sizes = {"source": source, "image": result}
+        return credits_of_result(
+            {"options": {}, **{name: {"width": size[0], "height": size[1]} for name, size in sizes.items()}}
+        )
+
+    assert price((640, 480), (10_000, 10_000)) == 4
+    assert price((10_000, 5000), (2000, 2000)) == 2
 
 
 def test_failures_are_free_if_nothing_was_computed_or_the_fault_is_ours() -> None:

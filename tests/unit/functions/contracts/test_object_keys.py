@@ -41,8 +41,11 @@ def test_every_option_that_changes_pixels_changes_the_cache_key() -> None:
         "max_megapixels": 0.25,
         "roi": "0% 0% 50% 100%",
         "metadata": Metadata.ALL,
+        "canvas": "4:5",
+        "outline": "8px",
     }
-    assert Options.model_fields.keys() - changes.keys() == {"segmentation_host", "background_key"}
+    unchanged = {"preset", "segmentation_host", "background_key", "outline_color"}
+    assert Options.model_fields.keys() - changes.keys() == unchanged
     variants = [
         key(base),
         key(base, content="b" * 64),
@@ -51,6 +54,24 @@ def test_every_option_that_changes_pixels_changes_the_cache_key() -> None:
         *(key(base.model_copy(update={option: value})) for option, value in changes.items()),
     ]
     assert len(set(variants)) == len(variants)
+
+
+def test_the_color_of_the_outline_changes_the_cache_key_if_there_is_one() -> None:
+    def colored(outline: str) -> set[str]:
+        return {key(Options(outline=outline, outline_color=color)) for color in ("#ffffff", "#000000")}
+
+    assert len(colored("0")) == 1 and colored("0") == colored("0px") and len(colored("2%")) == 2
+
+
+def test_requests_without_newer_options_keep_the_cache_key_of_the_version_before() -> None:
+    options = Options(model="u2net", scale="80%", background_color="#ffffff")
+    assert key(options, weights="b" * 64) == "0e77ad0b13e28860556b0143dfcf8dbc1a8f4124bd7bacfca5e949b6bdc31b5f"
+
+
+def test_the_name_of_a_preset_does_not_change_the_cache_key_but_its_options_do() -> None:
+    by_preset = Options.parse({"preset": "sticker", "model": "u2net"})
+    by_hand = by_preset.model_copy(update={"preset": None})
+    assert key(by_preset) == key(by_hand) != key(Options(model="u2net"))
 
 
 def test_the_host_and_the_key_of_the_background_do_not_change_the_cache_key() -> None:

@@ -12,7 +12,7 @@ import pytest
 import requests
 from botocore.exceptions import ClientError
 
-from core.errors import FileTooLargeError, PermanentError, TransientError
+from core.errors import FileTooLargeError, InvalidOptionsError, PermanentError, TransientError
 from functions.api.problems import problem_from_error, problem_from_report
 from functions.api.processing import MAX_INLINE_BYTES
 from functions.contracts.api_key import Scope
@@ -57,6 +57,30 @@ def test_process_image_in_json(api: Api) -> None:
     assert api.s3.get_object(Bucket="uploads", Key=request["source"]["key"])["Body"].read() == PNG
     assert document["metrics"]["timings_s"] == {"validate": 0.1}
     assert int(response.headers["X-RateLimit-Remaining"]) < int(response.headers["X-RateLimit-Limit"])
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("/process", {"image": IMAGE}), ("/jobs", {"image_url": "https://a.example/b"})]
+)
+def test_a_preset_decides_the_format_and_so_where_the_result_is(api: Api, path: str, body: dict[str, Any]) -> None:
+    api.web.files["https://a.example/b"] = PNG
+    asked = {"preset": "sticker", "quality": 70}
+    response = api.call("POST", path, json={**body, **(asked if path == "/process" else {"options": asked})})
+    job = response.get_json()["job_id"]
+    assert response.status_code in (200, 202), response.get_json()
+    assert api.stepfunctions.inputs[job]["options"] == asked
+    document = api.call("GET", f"/jobs/{job}").get_json()
+    assert document["status"] == "succeeded" and document["result"]["key"].endswith(".webp")
+
+
+def test_a_preset_that_validate_does_not_know_is_an_invalid_option(api: Api) -> None:
+    remedy = "The presets are: card."
+    error = InvalidOptionsError("Unknown preset", field="options.preset", value="amazon", remedy=remedy)
+    api.stepfunctions.on_start = api.stepfunctions.fail({**error.facts(), "stage": "Validate"})
+    response = api.call("POST", "/process", json={"image": IMAGE, "preset": "amazon"})
+    document = response.get_json()
+    assert (response.status_code, document["code"], document["field"]) == (400, "invalid_option", "preset")
+    assert document["remedy"] == remedy and api.used() == 0
 
 
 def test_process_data_url(api: Api) -> None:
@@ -129,6 +153,8 @@ def test_failed_job_is_reported(api: Api) -> None:
         ({"image": 7}, 400, "invalid_body", "image"),
         ({"image": IMAGE, "format": "gif"}, 400, "invalid_option", "format"),
         ({"image": IMAGE, "colour": "red"}, 400, "invalid_option", "colour"),
+        ({"image": IMAGE, "preset": "No preset!"}, 400, "invalid_option", "preset"),
+        ({"image": IMAGE, "preset": "card", "quality": 0}, 400, "invalid_option", "quality"),
         ({"image": IMAGE, "model": "best"}, 400, "invalid_option", "model"),
         ({"image": IMAGE, "delivery": "post"}, 400, "invalid_request", "delivery"),
         ({"image": IMAGE, "webhook_url": "http://a.example/"}, 400, "url_refused", "webhook_url"),

@@ -27,7 +27,7 @@ def api() -> Iterator[Api]:
         ("crop", "perhaps", "true or false"),
         ("crop_margin", "501px", "0px to 500px"),
         ("scale", "5%", "10% to 100%"),
-        ("position", "left", "0% to 100%, center, or original"),
+        ("position", "left", "0% to 100%, center, original, or auto"),
         ("bg_color", "nocolor", "3, 4, 6 or 8 hexadecimal digits"),
         ("shadow_opacity", "101", "0 to 100"),
         ("image_url", "cup.png", "http or https"),
