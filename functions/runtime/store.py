@@ -60,6 +60,7 @@ class StoredVersion:
     """An object's version and user metadata."""
 
     version_id: str | None
+    etag: str
     metadata: Mapping[str, str]
 
 
@@ -134,14 +135,34 @@ class Store:
             )
             return response.get("VersionId")
 
-    def newest(self, bucket: str, key: str) -> StoredVersion | None:
-        """Return the newest version of an object, or None if it does not exist."""
+    def newest(self, bucket: str, key: str, version_id: str | None = None) -> StoredVersion | None:
+        """Return the newest version of an object, or this one; None if it does not exist."""
+        version: dict[str, Any] = {"VersionId": version_id} if version_id else {}
         try:
-            with _errors_of(bucket, key):
-                head = self._s3.head_object(Bucket=bucket, Key=key)
+            with _errors_of(bucket, key, absent=_NO_VERSION | {"400"} if version_id else _ABSENT):
+                head = self._s3.head_object(Bucket=bucket, Key=key, **version)
         except SourceNotFoundError:
             return None
-        return StoredVersion(head.get("VersionId"), head["Metadata"])
+        return StoredVersion(head.get("VersionId"), head["ETag"].strip('"'), head["Metadata"])
+
+    def copy(
+        self, source: tuple[str, str], bucket: str, key: str, content_type: str, metadata: Mapping[str, str]
+    ) -> str | None:
+        """Copy an object, ``(bucket, key)``, with new metadata, and return the copy's version.
+
+        Raises:
+            SourceNotFoundError: the object does not exist.
+        """
+        with _errors_of(*source):
+            response = self._s3.copy_object(
+                Bucket=bucket,
+                Key=key,
+                CopySource={"Bucket": source[0], "Key": source[1]},
+                MetadataDirective="REPLACE",
+                ContentType=content_type,
+                Metadata=metadata,
+            )
+            return response.get("VersionId")
 
     def delete(self, bucket: str, key: str, version_id: str | None) -> None:
         """Delete a version permanently. The previous version becomes the newest one."""
