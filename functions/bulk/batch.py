@@ -5,18 +5,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import unquote_plus
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from core.errors import BackgroundRemoverError
 from functions.bulk.image import ImageProcessor, Progress
-from functions.contracts.bulk import BatchOutcome, ItemOutcome, ManifestRow
+from functions.bulk.items import BatchInput, named, outcome_of, read_item
+from functions.contracts.bulk import BatchOutcome, ItemOutcome
 from functions.contracts.errors import to_wire
 from functions.contracts.failure_report import FailureReport, explain
 from functions.contracts.job import Execution
 from functions.contracts.outcome import ObjectVersion
-from functions.runtime.handler import count, logger, parse
+from functions.runtime.handler import count, logger
 from functions.validate.upload import Upload
 
 LAST_ATTEMPT: Final = 3
@@ -25,25 +25,6 @@ LAST_ATTEMPT: Final = 3
 LONGEST_ITEM_S: Final = 60.0
 """Time to reserve for an image, until a longer one is met."""
 
-_FOLDERS: Final = ("/", "_$folder$")
-"""Ends of the keys of folders, of the S3 console and of Hadoop."""
-
-
-class BatchInput(BaseModel):
-    """What the items of a run have in common.
-
-    Attributes:
-        run: the execution of the run.
-        options: of all images.
-        bucket: of the images whose item names none.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    run: Execution
-    options: dict[str, Any] = {}
-    bucket: str
-
 
 class Batch(BaseModel):
     """The input of the function: a batch, and the number of earlier attempts at it."""
@@ -51,27 +32,6 @@ class Batch(BaseModel):
     items: list[dict[str, Any]] = Field(alias="Items")
     batch_input: BatchInput = Field(alias="BatchInput")
     attempt: int = 0
-
-
-def read_item(item: dict[str, Any], shared: BatchInput) -> Upload | None:
-    """Return the image of an item: an object of a listing, a row of an inventory, or a row of a manifest.
-
-    Returns:
-        None for folders, and for the delete markers and older versions in an inventory.
-
-    Raises:
-        InvalidRequestError: the item is none of these.
-    """
-    if "Key" not in item:
-        row = parse(ManifestRow, item)
-        options = {**shared.options, **row.requested}
-        return Upload(bucket=row.bucket or shared.bucket, key=row.key, version_id=row.version_id, options=options)
-    # Inventories have URL-encoded keys, listings do not.
-    key = unquote_plus(item["Key"]) if "Bucket" in item else item["Key"]
-    if key.endswith(_FOLDERS) or item.get("IsDeleteMarker") == "true" or item.get("IsLatest") == "false":
-        return None
-    bucket = item.get("Bucket") or shared.bucket
-    return Upload(bucket=bucket, key=key, version_id=item.get("VersionId") or None, options=shared.options)
 
 
 @dataclass(frozen=True)
@@ -104,7 +64,7 @@ class BatchProcessor:
         for upload in reversed(uploads) if batch.attempt % 2 else uploads:
             begun = self.clock()
             if outcomes and begun - started + longest_s > self.budget_s:
-                outcomes.append(_outcome(upload, status="not_done"))
+                outcomes.append(named(upload, status="not_done"))
                 continue
             try:
                 outcomes.append(self._process(upload, batch, begun))
@@ -160,29 +120,10 @@ class BatchProcessor:
             execution=run,
             source=ObjectVersion.model_validate(source),
         )
-        return _outcome(
+        return named(
             upload,
             status="failed",
             seconds=round(seconds, 4),
             **{name: facts[name] for name in ("error", "message", "remedy")},
             report_key=outcomes.write_report(report),
         )
-
-
-def outcome_of(upload: Upload, document: dict[str, Any], run: Execution, *, cached: bool) -> ItemOutcome:
-    """Return the outcome of an image with this sidecar. What this run computed in an earlier attempt is done."""
-    own = document["execution"]["id"] == run.id
-    return _outcome(
-        upload,
-        version_id=document["source"]["version_id"],
-        status="cached" if document["cache"]["hit"] or (cached and not own) else "done",
-        result_key=document["result"]["key"],
-        score=document["quality"]["score"],
-        review=document["quality"]["review"],
-        seconds=round(sum(document["timings_s"].values()), 4) if own else 0.0,
-    )
-
-
-def _outcome(upload: Upload, **facts: Any) -> ItemOutcome:
-    named = {"bucket": upload.bucket, "key": upload.key, "version_id": upload.version_id, "options": upload.options}
-    return ItemOutcome.model_validate({**named, **facts})

@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
-from core.errors import InvalidRequestError
 from core.options import Options
 from core.types import ImageInfo
 from functions.contracts import object_keys
-from functions.runtime.config import Names
 from functions.segment.config import SegmentationConfig
 from functions.validate.job import ValidateConfig
 from functions.validate.memory import check_process
@@ -21,7 +19,6 @@ class BulkConfig(ValidateConfig, SegmentationConfig):
     Attributes:
         results_bucket: bucket of results and failure reports.
         cache_table: table of cache entries.
-        bulk_source_buckets: buckets that images are read from, besides the uploads bucket.
         bulk_memory_mb: memory of this function, MiB.
         bulk_budget_s: seconds after which no image may be in progress.
         sagemaker_endpoint_name: real-time endpoint for segmentation; None for none.
@@ -30,25 +27,17 @@ class BulkConfig(ValidateConfig, SegmentationConfig):
 
     results_bucket: str
     cache_table: str
-    bulk_source_buckets: Names = ()
     bulk_memory_mb: int = Field(gt=0)
+    segment_memory_mb: int = Field(default=0, validation_alias=AliasChoices("bulk_memory_mb", "segment_memory_mb"))
+    refine_memory_mb: int = 0
+    encode_memory_mb: int = 0
     bulk_budget_s: float = 265.0
     sagemaker_endpoint_name: str | None = None
     pbr_numba_cache: Path | None = None
 
-    @property
-    def source_buckets(self) -> tuple[str, ...]:
-        """The buckets that images may be in."""
-        return (self.uploads_bucket, *self.bulk_source_buckets)
-
-    def wrong_bucket(self, bucket: str) -> InvalidRequestError:
-        """Return the error for an image in another bucket."""
-        return InvalidRequestError(
-            "The stack may not read this bucket",
-            field="source.bucket",
-            value=bucket,
-            remedy=f"Use one of {', '.join(self.source_buckets)}, or add the bucket to BulkSourceBuckets.",
-        )
+    def accepts(self, bucket: str) -> bool:
+        """Return whether images may be in a bucket: PrepareBulk has checked it, and the function's role does."""
+        return True
 
     def folder_of(self, bucket: str) -> str:
         """Return the prefix of the names of results of images in a bucket."""

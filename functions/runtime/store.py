@@ -94,7 +94,7 @@ class Store:
             request["VersionId"] = version_id
         elif etag:
             request["IfMatch"] = etag
-        with _errors_of(bucket, key, absent=_NO_VERSION if version_id else _ABSENT):
+        with errors_of(bucket, key, absent=_NO_VERSION if version_id else _ABSENT):
             response = self._s3.get_object(**request)
             with closing(response["Body"]) as body:
                 check_bytes(response["ContentLength"])
@@ -129,7 +129,7 @@ class Store:
         self, bucket: str, key: str, data: bytes, content_type: str, metadata: Mapping[str, str] | None = None
     ) -> str | None:
         """Write an object atomically, and return its version; None in an unversioned bucket."""
-        with _errors_of(bucket, key):
+        with errors_of(bucket, key):
             response = self._s3.put_object(
                 Bucket=bucket, Key=key, Body=data, ContentType=content_type, Metadata=metadata or {}
             )
@@ -139,7 +139,7 @@ class Store:
         """Return the newest version of an object, or this one; None if it does not exist."""
         version: dict[str, Any] = {"VersionId": version_id} if version_id else {}
         try:
-            with _errors_of(bucket, key, absent=_NO_VERSION | {"400"} if version_id else _ABSENT):
+            with errors_of(bucket, key, absent=_NO_VERSION | {"400"} if version_id else _ABSENT):
                 head = self._s3.head_object(Bucket=bucket, Key=key, **version)
         except SourceNotFoundError:
             return None
@@ -153,7 +153,7 @@ class Store:
         Raises:
             SourceNotFoundError: the object does not exist.
         """
-        with _errors_of(*source):
+        with errors_of(*source):
             response = self._s3.copy_object(
                 Bucket=bucket,
                 Key=key,
@@ -167,12 +167,12 @@ class Store:
     def delete(self, bucket: str, key: str, version_id: str | None) -> None:
         """Delete a version permanently. The previous version becomes the newest one."""
         version = {"VersionId": version_id} if version_id else {}
-        with _errors_of(bucket, key):
+        with errors_of(bucket, key):
             self._s3.delete_object(Bucket=bucket, Key=key, **version)  # type: ignore[arg-type]
 
     def delete_all(self, bucket: str, key: str) -> None:
         """Delete all versions of an object permanently."""
-        with _errors_of(bucket, key):
+        with errors_of(bucket, key):
             pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=key)
             for page in pages:
                 for version in (*page.get("Versions", []), *page.get("DeleteMarkers", [])):
@@ -181,7 +181,7 @@ class Store:
 
     def delete_prefix(self, bucket: str, prefix: str) -> None:
         """Delete all objects of an unversioned bucket whose keys start with a prefix."""
-        with _errors_of(bucket, prefix):
+        with errors_of(bucket, prefix):
             for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
                 for found in page.get("Contents", []):
                     self._s3.delete_object(Bucket=bucket, Key=found["Key"])
@@ -222,7 +222,8 @@ class Store:
 
 
 @contextmanager
-def _errors_of(bucket: str, key: str, absent: Set[str] = _ABSENT) -> Iterator[None]:
+def errors_of(bucket: str, key: str, absent: Set[str] = _ABSENT) -> Iterator[None]:
+    """Translate S3's errors in the calls inside into ours."""
     where = f"s3://{bucket}/{key}"
     try:
         yield

@@ -51,19 +51,9 @@ class ValidateConfig(CatalogueConfig):
     cache_days: int
     shared_cache: bool = False
 
-    @property
-    def source_buckets(self) -> tuple[str, ...]:
-        """The buckets that images may be in."""
-        return (self.uploads_bucket,)
-
-    def wrong_bucket(self, bucket: str) -> InvalidRequestError:
-        """Return the error for an image in another bucket."""
-        return InvalidRequestError(
-            "The bucket is not the uploads bucket",
-            field="source.bucket",
-            value=bucket,
-            remedy=f"Copy the image to {self.uploads_bucket}.",
-        )
+    def accepts(self, bucket: str) -> bool:
+        """Return whether images may be in a bucket."""
+        return bucket == self.uploads_bucket
 
     def result_name(self, upload: Upload) -> str:
         """Return the name that the keys of an upload's result derive from."""
@@ -192,8 +182,13 @@ def check_names(upload: Upload, config: ValidateConfig) -> None:
     Raises:
         InvalidRequestError: images may not be in the bucket, or the key is longer than S3 accepts.
     """
-    if upload.bucket not in config.source_buckets:
-        raise config.wrong_bucket(upload.bucket)
+    if not config.accepts(upload.bucket):
+        raise InvalidRequestError(
+            "The bucket is not the uploads bucket",
+            field="source.bucket",
+            value=upload.bucket,
+            remedy=f"Copy the image to {config.uploads_bucket}.",
+        )
     if len(upload.key.encode()) > MAX_KEY_BYTES:
         raise InvalidRequestError(
             "The object key is too long",

@@ -70,6 +70,18 @@ class Objects:
         self.calls["put"] += 1
         return {"VersionId": self.add(request["Bucket"], request["Key"], request["Body"], request["Metadata"])}
 
+    def upload_fileobj(self, file: Any, bucket: str, key: str, **_: Any) -> None:
+        self.calls["put"] += 1
+        self.add(bucket, key, file.read())
+
+    def get_paginator(self, operation: str) -> "Objects":
+        assert operation == "list_objects_v2"
+        return self
+
+    def paginate(self, **request: Any) -> list[dict[str, Any]]:
+        keys = [key for key in self.keys(request["Bucket"]) if key.startswith(request["Prefix"])]
+        return [{"Contents": [{"Key": key}]} for key in keys] or [{}]
+
     def copy_object(self, **request: Any) -> dict[str, Any]:
         self.calls["copy"] += 1
         _, data, _ = self._find(request["CopySource"], "NoSuchKey")

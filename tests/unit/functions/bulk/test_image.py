@@ -59,13 +59,9 @@ def config(**values: Any) -> BulkConfig:
         "default_model": BUNDLED,
         "segmentation_host": "lambda",
         "segmentation_hosts": ("lambda", "sagemaker"),
-        "segment_memory_mb": 3008,
-        "refine_memory_mb": 3008,
-        "encode_memory_mb": 3008,
         "bulk_memory_mb": 3008,
         "cache_days": 1,
         "pbr_model_dir": str(DIRECTORY),
-        "bulk_source_buckets": ("theirs",),
     }
     return BulkConfig(**{**given, **values})
 
@@ -277,16 +273,12 @@ def test_a_transient_error_raises_after_the_other_images_until_the_last_attempt(
 def test_images_in_other_buckets_have_names_of_their_own(account: Account) -> None:
     account.objects.add("theirs", "a b.png", disc())
     account.objects.add("theirs", "bad.png", b"text")
-    inventory = {"Bucket": "theirs", "Key": "a+b.png", "VersionId": "v0", "IsLatest": "true"}
-    done, failed, denied = account.batch(
-        inventory,
-        {**inventory, "IsLatest": "false"},
+    done, failed = account.batch(
+        {"bucket": "theirs", "key": "a b.png", "version_id": "v0"},
         {"bucket": "theirs", "key": "bad.png"},
-        {"bucket": "others", "key": "a.png"},
     ).items
     assert done.result_key == "results/s3/theirs/a b.png.png" and done.version_id == "v0"
     assert failed.report_key == "failed/s3/theirs/bad.png.json"
-    assert denied.error == "InvalidRequestError" and "BulkSourceBuckets" in str(denied.remedy)
 
 
 class FailingEndpoint:
