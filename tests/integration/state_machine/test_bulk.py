@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,13 +49,13 @@ class Run:
         return [json.loads(line) for line in self._stack.result(f"bulk/{self.name}/failed.jsonl").splitlines()]
 
 
-def run(stack: Deployed, source: dict[str, Any], **settings: Any) -> Run:
+def run(stack: Deployed, source: dict[str, Any], *, timeout_s: float = 100, **settings: Any) -> Run:
     started = stack.sfn.start_execution(
         stateMachineArn=stack.outputs["BulkMachineArn"],
         name=uuid.uuid4().hex,
         input=json.dumps({"source": source, "options": DRAFT, **settings}),
     )
-    return Run(stack, started["executionArn"])
+    return Run(stack, started["executionArn"], timeout_s=timeout_s)
 
 
 def listed(stack: Deployed, prefix: str) -> dict[str, Any]:
@@ -240,3 +241,15 @@ def test_the_endpoint_segments_in_express_children(stack: Deployed) -> None:
     assert ended.status == "SUCCEEDED", ended.cause
     sidecar = json.loads(stack.result(f"results/{key}.png.json"))
     assert sidecar["model"]["host"] == "sagemaker" and sidecar["degraded"] is False
+
+
+@pytest.mark.slow
+def test_a_thousand_pictures_of_twenty_contents_are_done_once_per_content(stack: Deployed) -> None:
+    files = [disc(width=64, height=48, seed=2000 + number) for number in range(20)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: stack.upload(f"bulk/thousand/{n:03}.png", files[n // 50]), range(1000)))
+    ended = run(stack, listed(stack, "bulk/thousand/"), batch=50, max_concurrency=4, timeout_s=280)
+    assert ended.status == "SUCCEEDED", ended.cause
+    summary = ended.summary
+    assert (summary.items, summary.done, summary.cached) == (1000, 20, 980)
+    assert stack.result("results/bulk/thousand/049.png.png") == stack.result("results/bulk/thousand/000.png.png")
