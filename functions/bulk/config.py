@@ -1,6 +1,7 @@
 """Configuration of the function that processes batches."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import AliasChoices, Field
 
@@ -34,6 +35,8 @@ class BulkConfig(ValidateConfig, SegmentationConfig):
     bulk_budget_s: float = 265.0
     sagemaker_endpoint_name: str | None = None
     pbr_numba_cache: Path | None = None
+
+    memory_parameter: ClassVar[str] = "BulkMemory"
 
     def accepts(self, bucket: str) -> bool:
         """Return whether images may be in a bucket: PrepareBulk has checked it, and the function's role does."""

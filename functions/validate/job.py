@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from core import layout
 from core.errors import InvalidOptionsError, InvalidRequestError, PermanentError
@@ -50,6 +50,9 @@ class ValidateConfig(CatalogueConfig):
     encode_memory_mb: int
     cache_days: int
     shared_cache: bool = False
+
+    memory_parameter: ClassVar[str] = "SegmentMemory"
+    """Parameter of the stack that sets the memory for segmentation on Lambda."""
 
     def accepts(self, bucket: str) -> bool:
         """Return whether images may be in a bucket."""
@@ -230,7 +233,8 @@ def check_memory(model: str, host: Host, config: ValidateConfig) -> None:
             f"The model needs {needed_bytes / 1e9:g} GB of memory; segmentation has {config.segment_memory_mb} MB",
             field="options.model",
             value=model,
-            remedy="Request a smaller model or another segmentation host, or deploy with a larger SegmentMemory.",
+            remedy="Request a smaller model or another segmentation host, or deploy with a larger "
+            f"{config.memory_parameter}.",
         )
 
 

@@ -253,3 +253,20 @@ def test_a_thousand_pictures_of_twenty_contents_are_done_once_per_content(stack:
     summary = ended.summary
     assert (summary.items, summary.done, summary.cached) == (1000, 20, 980)
     assert stack.result("results/bulk/thousand/049.png.png") == stack.result("results/bulk/thousand/000.png.png")
+
+
+@pytest.mark.slow
+def test_a_bulk_run_gives_the_result_of_an_upload(stack: Deployed) -> None:
+    data, metadata = disc(seed=600), {"pbr-format": "webp", "pbr-crop": "true", "pbr-background-color": "#336699"}
+    single = stack.process("parity.png", data, metadata)
+    key = {"cache_key": {"S": single.output["cache"]["key"]}}
+    stack.dynamodb.delete_item(TableName=stack.outputs["CacheTable"], Key=key)
+    stack.upload("bulk/parity/parity.png", data, metadata)
+    ended = run(stack, listed(stack, "bulk/parity/"), options={})
+    assert ended.statuses == {"bulk/parity/parity.png": "done"}
+    assert stack.result("results/bulk/parity/parity.png.webp") == stack.result("results/parity.png.webp")
+    sidecar = json.loads(stack.result("results/bulk/parity/parity.png.webp.json"))
+    for name in ("options", "image", "model", "quality", "refinement", "cache", "warnings", "degraded", "escalation"):
+        assert sidecar[name] == single.output[name]
+    again = stack.process("parity-again.png", data, metadata)
+    assert again.output["cache"]["hit"] is True, "uploads are served from the entries of bulk runs"

@@ -731,6 +731,12 @@ def test_express_children_segment_on_hosts_that_answer_at_once(
         )
 
 
+@pytest.mark.parametrize(("bulk", "memory"), [("0", "4096"), ("10240", "10240")])
+def test_the_bulk_function_has_the_memory_of_segmentation_unless_it_has_its_own(bulk: str, memory: str) -> None:
+    stack = Stack({"SegmentMemory": "4096", "BulkMemory": bulk})
+    assert stack["BulkFunction"]["MemorySize"] == environment(stack["BulkFunction"])["BULK_MEMORY_MB"] == memory
+
+
 def test_the_configuration_of_the_bulk_function_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     stack = Stack({"BulkSourceBuckets": "photos", "BulkMemory": "8192"})
     for name, value in environment(stack["BulkFunction"]).items():

@@ -347,3 +347,9 @@ def test_a_large_image_is_refused_if_one_process_cannot_hold_it(inspector: Inspe
     account.objects.add("uploads", "a.png", file_of(Image.new("RGB", (5000, 4000)), "PNG"))
     [item] = account.batch({"Key": "a.png"}).items
     assert item.error == "TooManyPixelsError" and "BulkMemory" in str(item.remedy)
+
+
+def test_a_model_that_is_too_large_names_the_parameter_of_the_bulk_function(account: Account) -> None:
+    account.objects.add("uploads", "a.png", disc())
+    [item] = account.batch({"Key": "a.png"}, options={"model": "birefnet-general"}).items
+    assert item.error == "InvalidOptionsError" and "BulkMemory" in str(item.remedy)
