@@ -91,7 +91,7 @@ def test_rows_have_all_fields_and_the_options_of_the_run() -> None:
 def inventory(stack: Stack, **more: Any) -> dict[str, Any]:
     schema = "Bucket, Key, VersionId, IsLatest, IsDeleteMarker, Size"
     lines = [
-        '"theirs","caf%C3%A9/a+b.png","v1","true","false","10"',
+        '"theirs","%C3%A9t%C3%A9/a+b.png","v1","true","false","10"',
         '"theirs","old.png","v2","false","false","10"',
         '"theirs","gone.png","v3","true","true",""',
         '"theirs","folder/","v4","true","false","0"',
@@ -109,7 +109,7 @@ def test_an_inventory_becomes_the_rows_of_its_current_objects() -> None:
     stack = Stack()
     stack.prepare(inventory(stack))
     assert [(row["bucket"], row["key"], row["version_id"]) for row in stack.rows()] == [
-        ("theirs", "café/a b.png", "v1"),
+        ("theirs", "été/a b.png", "v1"),
         ("theirs", "c+d.png", None),
     ]
 
