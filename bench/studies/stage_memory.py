@@ -147,6 +147,7 @@ def _peak(stage: str, case: str, folder: Path, threads: int) -> str:
     os.environ |= {"WORK_BUCKET": "work", "RESULTS_BUCKET": "results", "AWS_DEFAULT_REGION": "eu-west-1"}
     os.environ |= {"POWERTOOLS_SERVICE_NAME": stage, "POWERTOOLS_LOG_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
     from functions.encode import app as encode_app
+    from functions.encode.work import Delivery
     from functions.refine import app as refine_app
     from functions.runtime.outcomes import Outcomes
     from functions.runtime.store import Store
@@ -154,7 +155,7 @@ def _peak(stage: str, case: str, folder: Path, threads: int) -> str:
     cv2.setNumThreads(threads)
     app: Any = {"refine": refine_app, "encode": encode_app}[stage]
     app.STORE = Store(Bucket(folder))  # type: ignore[arg-type]
-    encode_app.OUTCOMES = Outcomes(app.STORE, "results")
+    encode_app.DELIVERY = Delivery(Outcomes(app.STORE, "results"), "work")
     setting = {**_BASE, **CASES[stage][case]}
     job = json.loads((_EVENTS / f"{stage}.json").read_text())
     job["source"]["key"] = setting["source"]

@@ -124,7 +124,7 @@ def decode(data: bytes, *, at_least_px: int | None = None) -> Picture:
             opacity = turn(opacity)
             behind = backdrop.contrasting(rgb, opacity)
             rgb = cv2.copyTo(rgb, opacity, np.full_like(rgb, behind))  # copies where the opacity is not 0
-            alpha = _as_share(opacity)
+            alpha = as_share(opacity)
     info = file.info
     if info.format == "heic":  # a damaged one can hold an image of another size than its header declares
         height, width = rgb.shape[:2]
@@ -152,10 +152,10 @@ def decode_plane(data: bytes) -> Alpha:
             value="damaged" if plane is None else f"{plane.dtype}, {plane.shape}",
             remedy="Start the job again; if it fails again, delete the work object.",
         )
-    return _as_share(plane)
+    return as_share(plane)
 
 
-def _as_share(plane: NDArray[Any]) -> Alpha:
+def as_share(plane: NDArray[Any]) -> Alpha:
     """Scale 0 to 255 to [0, 1] without a temporary array of floats."""
     share: Alpha = np.divide(plane, np.float32(255), dtype=np.float32)
     return share

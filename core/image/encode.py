@@ -19,6 +19,7 @@ from core import layout
 from core.arrays import Alpha, Mask, Rgb
 from core.errors import InvalidOptionsError
 from core.image import outline, png
+from core.image.decode import as_share
 from core.image.exif import JPEG_PREFIX
 from core.matting.tiles import shrink
 from core.options import Options, Output, OutputFormat
@@ -171,6 +172,11 @@ def encode_plane(plane: Alpha | Mask) -> bytes:
     """
     height, width = plane.shape
     return png.write(lambda top, bottom: _to_8_bits(plane[top:bottom]), height, width, channels=1)
+
+
+def as_stored(plane: Alpha | Mask) -> Alpha:
+    """Return a mask or an alpha as ``decode_plane`` reads it after ``encode_plane``: in steps of 1/255."""
+    return as_share(_to_8_bits(plane))
 
 
 def _to_8_bits(plane: Alpha) -> NDArray[np.uint8]:

@@ -37,6 +37,7 @@ def _load() -> None:
         awslambda,
         cloudformation,
         cloudwatch,
+        distributed_map,
         dynamodb,
         ecs,
         events,

@@ -1,4 +1,4 @@
-"""Write the JSON Schemas of the result and the failure report: ``python -m functions.contracts docs/reference``."""
+"""Write the JSON Schemas of the documents that a stack writes: ``python -m functions.contracts docs/reference``."""
 
 import json
 import sys
@@ -8,12 +8,14 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
+from functions.contracts.bulk import BulkSummary
 from functions.contracts.failure_report import FailureReport
 from functions.contracts.result import Result
 
 SCHEMAS: Final[dict[str, type[BaseModel]]] = {
     "result.schema.json": Result,
     "failure-report.schema.json": FailureReport,
+    "bulk-summary.schema.json": BulkSummary,
 }
 
 

@@ -84,6 +84,14 @@ def result_keys(source_key: str, cache_key: str, options: Options) -> ResultKeys
     )
 
 
+def source_folder(bucket: str, uploads_bucket: str) -> str:
+    """Return the prefix of the names of sources in a bucket, e.g. ``s3/photos-2024/``; empty for the uploads bucket.
+
+    Sources in other buckets, which bulk runs can have, share no name with uploads outside ``s3/``.
+    """
+    return "" if bucket == uploads_bucket else f"s3/{bucket}/"
+
+
 def result_key(source_key: str, extension: str) -> str:
     """Return the key of a result, e.g. ``results/photos/a.jpg.png`` for ``photos/a.jpg`` and ``png``."""
     return _derived("results/", source_key, f".{extension}", reserved=len(_SIDECAR))

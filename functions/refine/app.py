@@ -4,10 +4,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from core import pipeline
 from core.matting import compiled
-from core.types import Quality
 from functions.contracts.job import SegmentedJob
+from functions.refine.work import refine
 from functions.runtime.config import Config
 from functions.runtime.handler import stage
 from functions.runtime.store import Store
@@ -36,20 +35,6 @@ def handler(job: SegmentedJob) -> dict[str, Any]:
     started = time.perf_counter()
     picture = STORE.picture(job.source)
     mask = STORE.plane(CONFIG.work_bucket, job.segment.mask.key)
-    judged = job.segment.mask.quality
-    quality = Quality(judged.score, judged.reasons) if judged else None
-    edge = pipeline.refine_edge(
-        picture,
-        mask,
-        job.options.precision_level,
-        job.options.roi,
-        quality,
-        from_alpha=job.segment.mask.from_alpha,
-    )
-    STORE.put_plane(CONFIG.work_bucket, job.alpha_key, edge.alpha)
-    return {
-        "key": job.alpha_key,
-        "report": edge.report,
-        "quality": edge.quality_facts(),
-        "seconds": round(time.perf_counter() - started, 4),
-    }
+    alpha, part = refine(job, picture, mask, started)
+    STORE.put_plane(CONFIG.work_bucket, job.alpha_key, alpha)
+    return part

@@ -9,6 +9,8 @@ from botocore.config import Config as SdkConfig
 from pydantic import BeforeValidator, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from core.options import read_presets
+from core.presets import Preset
 from core.segmentation.registry import Model, with_custom
 
 SDK: Final = SdkConfig(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 4})
@@ -49,3 +51,18 @@ class CatalogueConfig(Config):
     def registry(self) -> dict[str, Model]:
         """Models by name, best first, custom models last."""
         return with_custom(self.pbr_custom_models)
+
+
+class PresetConfig(Config):
+    """Configuration of presets.
+
+    Attributes:
+        pbr_presets: presets of the stack; format in docs/how-to/presets.md.
+    """
+
+    pbr_presets: str = ""
+
+    @cached_property
+    def presets(self) -> dict[str, Preset]:
+        """Presets by name. Not needed by requests without one, so that an invalid parameter fails no others."""
+        return read_presets(self.pbr_presets)

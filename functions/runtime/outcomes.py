@@ -29,14 +29,22 @@ def execution_metadata(execution: Execution) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """The results and failure reports in one results bucket."""
+    """The results and failure reports in one results bucket.
+
+    Attributes:
+        store: S3.
+        bucket: the results bucket.
+        folder: prefix of the source keys from which the names derive; see
+            :func:`functions.contracts.object_keys.source_folder`.
+    """
 
     store: Store
     bucket: str
+    folder: str = ""
 
     def results_of(self, source: ObjectVersion) -> Iterator[OutcomeRecord]:
         """Yield the records in the upload's sidecars, one for each file extension it has a result of."""
-        for key in sidecar_keys(source.key) if source.key else ():
+        for key in sidecar_keys(self.folder + source.key) if source.key else ():
             if (found := self._read(key)) and found[0].source.is_of(source):
                 yield found[0]
 
@@ -53,7 +61,7 @@ class Outcomes:
         Two executions of one upload can end at the same time. Each writes its own outcome before it reads the other's,
         so at least one of them sees both and deletes the report. Outdated reports are deleted too.
         """
-        key = failure_key(report.source.key if is_own else None, report.execution.name)
+        key = failure_key(self._name(report.source) if is_own else None, report.execution.name)
         if not self.has_result(report.source):
             data = json.dumps(report.model_dump(), indent=2).encode()
             self.store.put(self.bucket, key, data, "application/json")
@@ -64,7 +72,7 @@ class Outcomes:
 
     def delete_stale_reports(self, source: ObjectVersion, execution: Execution) -> None:
         """Delete the reports of this and earlier executions of an upload that has a result."""
-        key = failure_key(source.key, execution.name)
+        key = failure_key(self._name(source), execution.name)
         while (found := self._read(key)) and found[0].source.is_of(source):
             self.store.delete(self.bucket, key, found[1])
 
@@ -75,6 +83,9 @@ class Outcomes:
         own_metadata = execution_metadata(execution)
         while (newest := self.store.newest(self.bucket, key)) and newest.metadata.items() >= own_metadata.items():
             self.store.delete(self.bucket, key, newest.version_id)
+
+    def _name(self, source: ObjectVersion) -> str | None:
+        return self.folder + source.key if source.key else None
 
     def _read(self, key: str) -> tuple[OutcomeRecord, str | None] | None:
         """Return the record in a sidecar or report, and its version; None if there is no valid one."""

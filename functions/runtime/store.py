@@ -60,6 +60,7 @@ class StoredVersion:
     """An object's version and user metadata."""
 
     version_id: str | None
+    etag: str
     metadata: Mapping[str, str]
 
 
@@ -93,7 +94,7 @@ class Store:
             request["VersionId"] = version_id
         elif etag:
             request["IfMatch"] = etag
-        with _errors_of(bucket, key, absent=_NO_VERSION if version_id else _ABSENT):
+        with errors_of(bucket, key, absent=_NO_VERSION if version_id else _ABSENT):
             response = self._s3.get_object(**request)
             with closing(response["Body"]) as body:
                 check_bytes(response["ContentLength"])
@@ -128,30 +129,50 @@ class Store:
         self, bucket: str, key: str, data: bytes, content_type: str, metadata: Mapping[str, str] | None = None
     ) -> str | None:
         """Write an object atomically, and return its version; None in an unversioned bucket."""
-        with _errors_of(bucket, key):
+        with errors_of(bucket, key):
             response = self._s3.put_object(
                 Bucket=bucket, Key=key, Body=data, ContentType=content_type, Metadata=metadata or {}
             )
             return response.get("VersionId")
 
-    def newest(self, bucket: str, key: str) -> StoredVersion | None:
-        """Return the newest version of an object, or None if it does not exist."""
+    def newest(self, bucket: str, key: str, version_id: str | None = None) -> StoredVersion | None:
+        """Return the newest version of an object, or this one; None if it does not exist."""
+        version: dict[str, Any] = {"VersionId": version_id} if version_id else {}
         try:
-            with _errors_of(bucket, key):
-                head = self._s3.head_object(Bucket=bucket, Key=key)
+            with errors_of(bucket, key, absent=_NO_VERSION | {"400"} if version_id else _ABSENT):
+                head = self._s3.head_object(Bucket=bucket, Key=key, **version)
         except SourceNotFoundError:
             return None
-        return StoredVersion(head.get("VersionId"), head["Metadata"])
+        return StoredVersion(head.get("VersionId"), head["ETag"].strip('"'), head["Metadata"])
+
+    def copy(
+        self, source: tuple[str, str], bucket: str, key: str, content_type: str, metadata: Mapping[str, str]
+    ) -> str | None:
+        """Copy an object, ``(bucket, key)``, with new metadata, and return the copy's version.
+
+        Raises:
+            SourceNotFoundError: the object does not exist.
+        """
+        with errors_of(*source):
+            response = self._s3.copy_object(
+                Bucket=bucket,
+                Key=key,
+                CopySource={"Bucket": source[0], "Key": source[1]},
+                MetadataDirective="REPLACE",
+                ContentType=content_type,
+                Metadata=metadata,
+            )
+            return response.get("VersionId")
 
     def delete(self, bucket: str, key: str, version_id: str | None) -> None:
         """Delete a version permanently. The previous version becomes the newest one."""
         version = {"VersionId": version_id} if version_id else {}
-        with _errors_of(bucket, key):
+        with errors_of(bucket, key):
             self._s3.delete_object(Bucket=bucket, Key=key, **version)  # type: ignore[arg-type]
 
     def delete_all(self, bucket: str, key: str) -> None:
         """Delete all versions of an object permanently."""
-        with _errors_of(bucket, key):
+        with errors_of(bucket, key):
             pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=key)
             for page in pages:
                 for version in (*page.get("Versions", []), *page.get("DeleteMarkers", [])):
@@ -160,7 +181,7 @@ class Store:
 
     def delete_prefix(self, bucket: str, prefix: str) -> None:
         """Delete all objects of an unversioned bucket whose keys start with a prefix."""
-        with _errors_of(bucket, prefix):
+        with errors_of(bucket, prefix):
             for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
                 for found in page.get("Contents", []):
                     self._s3.delete_object(Bucket=bucket, Key=found["Key"])
@@ -201,7 +222,8 @@ class Store:
 
 
 @contextmanager
-def _errors_of(bucket: str, key: str, absent: Set[str] = _ABSENT) -> Iterator[None]:
+def errors_of(bucket: str, key: str, absent: Set[str] = _ABSENT) -> Iterator[None]:
+    """Translate S3's errors in the calls inside into ours."""
     where = f"s3://{bucket}/{key}"
     try:
         yield

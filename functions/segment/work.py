@@ -1,13 +1,14 @@
 """The steps of segmentation that all hosts share."""
 
 import time
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from core import layout
-from core.arrays import Segmentation
+from core.arrays import Picture, Segmentation
 from core.image.backdrop import composed
 from core.segmentation.looks import Look, complete, first
-from core.segmentation.registry import CLASSICAL
+from core.segmentation.registry import CLASSICAL, Model
 from core.segmentation.segment import predict, sufficient_px
 from core.segmentation.sessions import Networks
 from functions.contracts.job import Job
@@ -31,8 +32,18 @@ def segment_job(job: Job, store: Store, work_bucket: str, networks: Networks, *,
 def load(job: Job, store: Store, networks: Networks) -> Look:
     """Read the job's image, at the size that its model needs, and prepare the first look at its region of interest."""
     registry = networks.source.registry
+    return look_at(store.picture(job.source, at_least_px=needed_px(job, registry)), job, registry)
+
+
+def needed_px(job: Job, registry: Mapping[str, Model]) -> int:
+    """Return the image side that the job's model needs: ``at_least_px`` of ``decode``."""
     region = layout.region(job.options.roi, job.source.width, job.source.height)
-    picture = store.picture(job.source, at_least_px=region.at_least_px(sufficient_px(job.model, registry)))
+    return region.at_least_px(sufficient_px(job.model, registry))
+
+
+def look_at(picture: Picture, job: Job, registry: Mapping[str, Model]) -> Look:
+    """Prepare the first look at the region of interest of the job's image, which has at least ``needed_px``."""
+    region = layout.region(job.options.roi, job.source.width, job.source.height)
     alpha = None if picture.alpha is None else region.cut(picture.alpha)
     return first(region.cut(composed(picture)), job.model, registry, job.options.precision_level, alpha)
 
@@ -42,6 +53,11 @@ def deliver(
 ) -> dict[str, Any]:
     """Store the mask and return its :class:`functions.contracts.job.MaskPart`; ``started``: ``perf_counter``."""
     store.put_plane(work_bucket, job.mask_key, segmentation.mask)
+    return describe(job, segmentation, host=host, seconds=time.perf_counter() - started)
+
+
+def describe(job: Job, segmentation: Segmentation, *, host: HostName, seconds: float) -> dict[str, Any]:
+    """Return the :class:`functions.contracts.job.MaskPart` of a mask."""
     height, width = segmentation.mask.shape
     return {
         "key": job.mask_key,
@@ -50,7 +66,7 @@ def deliver(
         "model": segmentation.model,
         "weights_sha256": segmentation.weights_sha256,
         "host": host,
-        "seconds": round(time.perf_counter() - started, 4),
+        "seconds": round(seconds, 4),
         "quality": segmentation.quality.facts(),
         "looks": list(segmentation.looks),
         "rejected_looks": list(segmentation.rejected_looks),

@@ -129,6 +129,31 @@ def check_image(
     _check("Encode", encode_bytes(image, options, background), functions.encode_mb, image, smaller)
 
 
+def check_process(
+    image: ImageInfo, options: Options, background: ImageInfo | None, model_bytes: int, memory_mb: int
+) -> None:
+    """Check that one process can run all stages for an image; the model stays in memory.
+
+    Raises:
+        TooManyPixelsError: the function has too little memory for the image with these options.
+    """
+    stages = {
+        "Segment": segment_bytes(image, 0) + _PEAK.process,
+        "Refine": refine_bytes(image, options.precision_level),
+        "Encode": encode_bytes(image, options, background),
+    }
+    stage = max(stages, key=lambda name: stages[name])
+    needed = stages[stage] + image.bytes + model_bytes
+    if needed > memory_mb << 20:
+        raise TooManyPixelsError(
+            f"{stage} and the model need {needed / 2**20:,.0f} MB of memory for this image; the bulk function has "
+            f"{memory_mb:,} MB",
+            field="image.pixels",
+            value=f"{image.width} x {image.height}",
+            remedy="Scale it down, set max_megapixels, upload it outside bulk/, or deploy with a larger BulkMemory.",
+        )
+
+
 def _check(stage: str, needed_bytes: float, memory_mb: int, image: ImageInfo, smaller: str) -> None:
     if needed_bytes > memory_mb << 20:
         raise TooManyPixelsError(

@@ -847,6 +847,37 @@ def _() -> None:
     assert not endpoint.setup_heartbeat_endpoint(0).clear_and_wait()
 
 
+# ---- Step Functions: Distributed Map
+
+
+def distributed(**state: Any) -> dict[str, Any]:
+    """Return a Distributed Map state whose children fail if their item is not 1."""
+    choice = {"Variable": "$", "NumericEquals": 1, "Next": "Yes"}
+    states = {
+        "One?": {"Type": "Choice", "Choices": [choice], "Default": "No"},
+        "Yes": {"Type": "Succeed"},
+        "No": {"Type": "Fail", "Error": "NotOne"},
+    }
+    config = {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"}
+    processor = {"ProcessorConfig": config, "StartAt": "One?", "States": states}
+    return {"Type": "Map", "ItemProcessor": processor, "End": True, **state}
+
+
+@reproduces("distributed_map.take_distributed_maps_away")
+def _() -> None:
+    plain = distributed()
+    plain["ItemProcessor"]["ProcessorConfig"]["ExecutionType"] = "EXPRESS"
+    for state in (plain, distributed(ItemBatcher={"MaxItemsPerBatch": 2}), distributed(ToleratedFailurePercentage=50)):
+        with raises(ClientError):
+            create_machine({"Map": state})
+
+
+@reproduces("distributed_map.run_distributed_maps")
+def _() -> None:
+    ended = run({"Map": distributed(ToleratedFailurePercentage=10.0)}, [1, 1, 0])
+    assert ended["status"] == "SUCCEEDED", "a third of the items failed, and a tenth of them may"
+
+
 def main() -> None:
     """Print the result of each case as JSON."""
     results: dict[str, str] = {}

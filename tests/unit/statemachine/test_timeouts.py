@@ -5,6 +5,7 @@ docs/explanation/reliability.md defines the worst case.
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,7 +56,13 @@ def _argument(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
     return loader.construct_scalar(node)
 
 
-RESOURCES = yaml.load((ROOT / "template.yaml").read_text(), _Template)["Resources"]
+def load(path: Path) -> dict[str, Any]:
+    """Return the resources of a template."""
+    resources: dict[str, Any] = yaml.load(path.read_text(), _Template)["Resources"]
+    return resources
+
+
+RESOURCES = load(ROOT / "template.yaml")
 FUNCTION_OF = {
     name: match[1]
     for name, task in TASKS_OF_BOTH.items()

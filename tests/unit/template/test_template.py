@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
@@ -16,6 +17,7 @@ from core.segmentation.registry import BUNDLED, Model
 from core.segmentation.registry import MODELS as MODELS_BY_NAME
 from embedded_cloud.deploy import translate
 from functions.api.config import ApiConfig
+from functions.bulk.config import BulkConfig
 from functions.runtime.safe_http import Policy
 from functions.runtime.url_policy import UrlConfig
 from functions.segment.ecs.worker import WorkerConfig
@@ -614,7 +616,8 @@ def test_workers_and_asynchronous_endpoints_scale_to_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "path"), [("RemoveBackground", "remove_background"), ("DeliverWebhook", "deliver_webhook")]
+    ("name", "path"),
+    [("RemoveBackground", "remove_background"), ("DeliverWebhook", "deliver_webhook"), ("Bulk", "bulk")],
 )
 def test_every_variable_of_a_definition_is_substituted(name: str, path: str) -> None:
     variables = re.findall(r"\$\{(\w+)\}", (ROOT / f"statemachine/{path}.asl.yaml").read_text())
@@ -687,6 +690,63 @@ def test_only_an_asynchronous_endpoint_may_send_task_results() -> None:
     [answers, _] = [str(policy) for policy in Stack(ASYNC)["EndpointRole"]["Policies"]]
     assert "states:SendTaskSuccess" in answers
     assert "states:SendTaskSuccess" not in str(Stack(REALTIME)["EndpointRole"])
+
+
+# ---- Bulk runs
+
+
+def test_bulk_functions_may_only_read_other_buckets() -> None:
+    stack = Stack({"BulkSourceBuckets": "photos,archive.2024"})
+    for name in ("SourceObjectsPolicy", "SourceListingsPolicy"):
+        [statement] = stack[name]["PolicyDocument"]["Statement"]
+        assert set(leaves_of(statement["Action"])) <= {"s3:GetObject", "s3:GetObjectVersion", "s3:ListBucket"}
+        buckets = [arn.removeprefix("arn:aws:s3:::").removesuffix("/*") for arn in statement["Resource"]]
+        assert buckets == ["photos", "archive.2024", "-", "-", "-"]
+        assert all(role.startswith("<") for role in stack[name]["Roles"])
+    assert "<BulkRole>" not in stack["SourceObjectsPolicy"]["Roles"]
+    assert not [name for name in Stack({}).resources if name.startswith("Source")]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "hosts", "default"),
+    [
+        ({}, "lambda", "lambda"),
+        ({**REALTIME, "SegmentationHost": "sagemaker"}, "lambda,sagemaker", "sagemaker"),
+        (REALTIME, "lambda,sagemaker", "lambda"),
+        ({**ASYNC, "SegmentationHost": "sagemaker"}, "lambda", "lambda"),
+        ({**FARGATE, "SegmentationHost": "ecs"}, "lambda", "lambda"),
+    ],
+)
+def test_express_children_segment_on_hosts_that_answer_at_once(
+    parameters: dict[str, str], hosts: str, default: str
+) -> None:
+    stack = Stack(parameters)
+    variables = environment(stack["BulkFunction"])
+    assert (variables["SEGMENTATION_HOSTS"], variables["SEGMENTATION_HOST"]) == (hosts, default)
+    may_invoke = [resource for action, resource in allowed(stack, "BulkFunctionRole") if "sagemaker" in action]
+    assert bool(may_invoke) == bool(variables["SAGEMAKER_ENDPOINT_NAME"]) == ("sagemaker" in hosts)
+    for resource in may_invoke:
+        assert fnmatch(f"arn:aws:sagemaker:{REGION}:123456789012:endpoint/pbr-realtime-c6i-2xlarge", resource), (
+            "also while the endpoint is replaced"
+        )
+
+
+@pytest.mark.parametrize(("bulk", "memory"), [("0", "4096"), ("10240", "10240")])
+def test_the_bulk_function_has_the_memory_of_segmentation_unless_it_has_its_own(bulk: str, memory: str) -> None:
+    stack = Stack({"SegmentMemory": "4096", "BulkMemory": bulk})
+    assert stack["BulkFunction"]["MemorySize"] == environment(stack["BulkFunction"])["BULK_MEMORY_MB"] == memory
+
+
+def test_the_configuration_of_the_bulk_function_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = Stack({"BulkSourceBuckets": "photos", "BulkMemory": "8192"})
+    for name, value in environment(stack["BulkFunction"]).items():
+        monkeypatch.setenv(name, value)
+    config = BulkConfig()
+    assert config.segment_memory_mb == config.bulk_memory_mb == int(stack["BulkFunction"]["MemorySize"]) == 8192
+    assert config.bulk_budget_s < stack["BulkFunction"]["Timeout"]
+    shared = ("PBR_MODEL_DIR", "PBR_MODEL_MIRROR", "PBR_CUSTOM_MODELS")
+    segment = environment(stack["SegmentFunction"])
+    assert {name: os.environ[name] for name in shared} == {name: segment[name] for name in shared}
 
 
 # ---- The HTTP API

@@ -1,11 +1,7 @@
 import json
-import os
 from typing import Any
 
 import pytest
-
-os.environ.setdefault("WORK_BUCKET", "work")
-os.environ.setdefault("RESULTS_BUCKET", "results")
 
 from core import pipeline
 from core.image import decode
@@ -14,7 +10,7 @@ from core.layout import Box
 from core.types import Precision
 from functions.contracts.job import Job, RefinedJob
 from functions.contracts.result import Result
-from functions.encode.app import describe
+from functions.encode.work import describe
 from tests.conftest import ROOT, disc
 from tests.fakes import scenes
 
@@ -33,7 +29,9 @@ def attempt(score: float, *, model: str = "classical", host: str = "lambda", sec
 
 
 def sidecar(**state: Any) -> dict[str, Any]:
-    return describe(RefinedJob.model_validate({**STATE, **state}), ENCODED, None, 0.1).model_dump(mode="json")
+    return describe(RefinedJob.model_validate({**STATE, **state}), ENCODED, "results", None, 0.1).model_dump(
+        mode="json"
+    )
 
 
 def sidecar_of_two(first: dict[str, Any], second: dict[str, Any], **state: Any) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import pytest
 os.environ.setdefault("POWERTOOLS_METRICS_NAMESPACE", "PrecisionBackgroundRemover")
 os.environ.setdefault("RESULTS_BUCKET", "results")
 
-from functions.metrics.app import FinalState, publish
 from functions.metrics.buckets import image_size
+from functions.metrics.publish import FinalState, publish
 from tests.conftest import ROOT
 
 EVENT = json.loads((ROOT / "events/metrics.json").read_text())

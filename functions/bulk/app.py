@@ -1,0 +1,35 @@
+"""Bulk: process a batch of images, each with all stages."""
+
+import os
+from typing import Any
+
+from core.matting import compiled
+from functions.bulk.batch import Batch, BatchProcessor
+from functions.bulk.cache import Cache
+from functions.bulk.config import BulkConfig
+from functions.bulk.endpoint import Endpoint
+from functions.bulk.image import ImageProcessor
+from functions.runtime.handler import stage
+from functions.runtime.inspection import Inspector
+from functions.runtime.store import Store
+
+CONFIG = BulkConfig()
+compiled.use_cache(CONFIG.pbr_numba_cache)
+INSPECTOR = Inspector()
+if "AWS_LAMBDA_RUNTIME_API" in os.environ:  # the init phase is shorter if both processes import at the same time
+    INSPECTOR.start()
+IMAGES = ImageProcessor(
+    CONFIG,
+    Store(),
+    Cache(CONFIG.cache_table),
+    CONFIG.networks(),
+    INSPECTOR,
+    Endpoint(CONFIG.sagemaker_endpoint_name) if CONFIG.sagemaker_endpoint_name else None,
+)
+BATCHES = BatchProcessor(IMAGES, CONFIG.bulk_budget_s)
+
+
+@stage(Batch)
+def handler(batch: Batch) -> dict[str, Any]:
+    """Return the :class:`functions.contracts.bulk.BatchOutcome`."""
+    return BATCHES.process(batch).model_dump(mode="json")

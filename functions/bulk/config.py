@@ -1,0 +1,55 @@
+"""Configuration of the function that processes batches."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import AliasChoices, Field
+
+from core.options import Options
+from core.types import ImageInfo
+from functions.contracts import object_keys
+from functions.segment.config import SegmentationConfig
+from functions.validate.job import ValidateConfig
+from functions.validate.memory import check_process
+from functions.validate.upload import Upload
+
+
+class BulkConfig(ValidateConfig, SegmentationConfig):
+    """Defaults and capabilities of the stack, for a process that runs all stages.
+
+    Attributes:
+        results_bucket: bucket of results and failure reports.
+        cache_table: table of cache entries.
+        bulk_memory_mb: memory of this function, MiB.
+        bulk_budget_s: seconds after which no image may be in progress.
+        sagemaker_endpoint_name: real-time endpoint for segmentation; None for none.
+        pbr_numba_cache: folder of compiled functions, in the container image only.
+    """
+
+    results_bucket: str
+    cache_table: str
+    bulk_memory_mb: int = Field(gt=0)
+    segment_memory_mb: int = Field(default=0, validation_alias=AliasChoices("bulk_memory_mb", "segment_memory_mb"))
+    refine_memory_mb: int = 0
+    encode_memory_mb: int = 0
+    bulk_budget_s: float = 265.0
+    sagemaker_endpoint_name: str | None = None
+    pbr_numba_cache: Path | None = None
+
+    memory_parameter: ClassVar[str] = "BulkMemory"
+
+    def accepts(self, bucket: str) -> bool:
+        """Return whether images may be in a bucket: PrepareBulk has checked it, and the function's role does."""
+        return True
+
+    def folder_of(self, bucket: str) -> str:
+        """Return the prefix of the names of results of images in a bucket."""
+        return object_keys.source_folder(bucket, self.uploads_bucket)
+
+    def result_name(self, upload: Upload) -> str:
+        """Return the name that the keys of an upload's result derive from."""
+        return self.folder_of(upload.bucket) + upload.key
+
+    def check_image(self, image: ImageInfo, options: Options, background: ImageInfo | None, model_bytes: int) -> None:
+        """Check that one process can run all stages; see :func:`functions.validate.memory.check_process`."""
+        check_process(image, options, background, model_bytes, self.bulk_memory_mb)

@@ -1,0 +1,63 @@
+"""Items of a bulk run: what a child gets, and its outcome."""
+
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict
+
+from functions.contracts.bulk import ItemOutcome, ManifestRow
+from functions.contracts.job import Execution
+from functions.runtime.handler import parse
+from functions.validate.upload import Upload
+
+FOLDERS: Final = ("/", "_$folder$")
+"""Ends of the keys of folders, of the S3 console and of Hadoop."""
+
+
+class BatchInput(BaseModel):
+    """What the items of a run have in common.
+
+    Attributes:
+        run: the execution of the run.
+        options: of all images.
+        bucket: of the images whose item names none.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    run: Execution
+    options: dict[str, Any] = {}
+    bucket: str
+
+
+def read_item(item: dict[str, Any], shared: BatchInput) -> Upload | None:
+    """Return the image of an item, which is an object of a listing or a row; None for folders.
+
+    Raises:
+        InvalidRequestError: the item is neither.
+    """
+    if "Key" in item:
+        key = item["Key"]
+        return None if key.endswith(FOLDERS) else Upload(bucket=shared.bucket, key=key, options=shared.options)
+    row = parse(ManifestRow, item)
+    options = {**shared.options, **row.requested}
+    return Upload(bucket=row.bucket or shared.bucket, key=row.key, version_id=row.version_id, options=options)
+
+
+def outcome_of(upload: Upload, document: dict[str, Any], run: Execution, *, cached: bool) -> ItemOutcome:
+    """Return the outcome of an image with this sidecar. What this run computed in an earlier attempt is done."""
+    own = document["execution"]["id"] == run.id
+    return named(
+        upload,
+        version_id=document["source"]["version_id"],
+        status="cached" if document["cache"]["hit"] or (cached and not own) else "done",
+        result_key=document["result"]["key"],
+        score=document["quality"]["score"],
+        review=document["quality"]["review"],
+        seconds=round(sum(document["timings_s"].values()), 4) if own else 0.0,
+    )
+
+
+def named(upload: Upload, **facts: Any) -> ItemOutcome:
+    """Return the outcome of an image with these facts."""
+    identity = {"bucket": upload.bucket, "key": upload.key, "version_id": upload.version_id}
+    return ItemOutcome.model_validate({**identity, "options": upload.options, **facts})

@@ -1,0 +1,156 @@
+"""AWS list prices in US dollars: the one table that estimates use. On-demand, without free tiers and discounts."""
+
+from dataclasses import dataclass
+from typing import Final
+
+AS_OF: Final = "2026-11-30"
+"""When the table was made, from AWS's pricing pages and public price lists of 2024 to 2026. Check it before quoting."""
+
+DEFAULT_REGION: Final = "eu-west-1"
+"""Region whose prices stand in for those of a Region without an entry."""
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Prices of a Region.
+
+    Attributes:
+        lambda_gb_s: Lambda, x86, per GB and second.
+        lambda_request: Lambda, per request.
+        standard_transition: Step Functions Standard, per state transition.
+        express_request: Step Functions Express, per execution.
+        express_gb_s: Step Functions Express, per GB and second, up to 1,000 GB-hours a month; billed in 64 MB.
+        s3_write: S3 Standard, per PUT, COPY or LIST.
+        s3_read: S3 Standard, per GET or HEAD.
+        dynamodb_write: on-demand, per write request unit of 1 KB.
+        dynamodb_read: on-demand, per read request unit of 4 KB.
+        gpu_endpoint_h: a real-time endpoint on ml.g4dn.xlarge, per hour.
+    """
+
+    lambda_gb_s: float = 0.0000166667
+    lambda_request: float = 0.20e-6
+    standard_transition: float = 0.025e-3
+    express_request: float = 1.0e-6
+    express_gb_s: float = 0.00001667
+    s3_write: float = 0.005e-3
+    s3_read: float = 0.0004e-3
+    dynamodb_write: float = 0.625e-6
+    dynamodb_read: float = 0.125e-6
+    gpu_endpoint_h: float = 0.736
+
+
+REGIONS: Final = {
+    "us-east-1": Prices(),
+    "eu-west-1": Prices(dynamodb_write=0.705e-6, dynamodb_read=0.1415e-6, gpu_endpoint_h=0.821),
+}
+"""Prices by Region. Those of DynamoDB in eu-west-1 and of the endpoint are of 2025 and were not confirmed."""
+
+
+def prices_of(region: str) -> tuple[str, Prices]:
+    """Return the prices of a Region, and the Region that they are of: the default one for Regions without an entry."""
+    known = region if region in REGIONS else DEFAULT_REGION
+    return known, REGIONS[known]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a number of images takes.
+
+    Attributes:
+        transitions: Standard state transitions.
+        express_runs: Express executions.
+        express_s: their total duration in seconds.
+        lambda_requests: calls of functions.
+        lambda_gb_s: their memory times their duration, in GB and seconds.
+        s3_writes: PUT, COPY and LIST requests.
+        s3_reads: GET and HEAD requests.
+        dynamodb_writes: write request units.
+        dynamodb_reads: read request units.
+    """
+
+    transitions: float = 0.0
+    express_runs: float = 0.0
+    express_s: float = 0.0
+    lambda_requests: float = 0.0
+    lambda_gb_s: float = 0.0
+    s3_writes: float = 0.0
+    s3_reads: float = 0.0
+    dynamodb_writes: float = 0.0
+    dynamodb_reads: float = 0.0
+
+    def orchestration_usd(self, prices: Prices) -> float:
+        """Return the cost of Step Functions."""
+        express_gb_s = self.express_s * 64 / 1024  # one chunk: a small definition and payloads below 256 KB
+        return (
+            self.transitions * prices.standard_transition
+            + self.express_runs * prices.express_request
+            + express_gb_s * prices.express_gb_s
+        )
+
+    def compute_usd(self, prices: Prices) -> float:
+        """Return the cost of Lambda."""
+        return self.lambda_requests * prices.lambda_request + self.lambda_gb_s * prices.lambda_gb_s
+
+    def requests_usd(self, prices: Prices) -> float:
+        """Return the cost of requests to S3 and DynamoDB."""
+        return (
+            self.s3_writes * prices.s3_write
+            + self.s3_reads * prices.s3_read
+            + self.dynamodb_writes * prices.dynamodb_write
+            + self.dynamodb_reads * prices.dynamodb_read
+        )
+
+
+RUN_TRANSITIONS: Final = 8
+"""State transitions of a run itself."""
+
+CHILD_TRANSITIONS: Final = 1
+"""State transition of the run for each child that it starts."""
+
+STANDARD_TRANSITIONS: Final = 14
+"""State transitions of a Standard child for an image: its own, and 13 of the main state machine."""
+
+_SIDECAR_KB: Final = 3
+
+
+def express_usage(images: int, cached: int, batch: int, seconds: float, memory_mb: int) -> Usage:
+    """Return the usage of images that were processed by Express children.
+
+    Args:
+        images: all of them.
+        cached: those that had their result already: one HEAD and one GET each.
+        batch: images per child.
+        seconds: total processing time.
+        memory_mb: memory of the bulk function.
+    """
+    children, new = -(-images // batch), images - cached
+    return Usage(
+        transitions=RUN_TRANSITIONS + CHILD_TRANSITIONS * children,
+        express_runs=children,
+        express_s=seconds,
+        lambda_requests=children,
+        lambda_gb_s=seconds * memory_mb / 1024,
+        s3_writes=3 * new + images / 1000,  # cached copy, result and sidecar; and listing 1,000 keys at a time
+        s3_reads=2 * images + 2 * new,  # version and sidecar; image, and report of an earlier run
+        dynamodb_writes=_SIDECAR_KB * new,
+        dynamodb_reads=new,
+    )
+
+
+def standard_usage(images: int, seconds: float, memory_mb: int) -> Usage:
+    """Return the usage of images that were processed by executions of the main state machine.
+
+    Args:
+        images: all of them.
+        seconds: total processing time in functions.
+        memory_mb: their memory.
+    """
+    return Usage(
+        transitions=RUN_TRANSITIONS + (CHILD_TRANSITIONS + STANDARD_TRANSITIONS) * images,
+        lambda_requests=5 * images,
+        lambda_gb_s=seconds * memory_mb / 1024,
+        s3_writes=5 * images,  # mask, alpha, cached copy, result and sidecar
+        s3_reads=7 * images,
+        dynamodb_writes=(1 + _SIDECAR_KB) * images,
+        dynamodb_reads=images,
+    )

@@ -1,0 +1,272 @@
+"""Bulk runs on the deployed stack: children, batches, tolerance, result files and summaries."""
+
+import csv
+import io
+import json
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from functions.contracts.bulk import BulkSummary
+from tests.conftest import disc
+from tests.integration.deployment import ENDED, Deployed
+
+DRAFT = {"precision_level": "draft", "model": "classical"}
+
+
+class Run:
+    """A bulk run that has ended: its status, its summary, and the rows of its table."""
+
+    def __init__(self, stack: Deployed, arn: str, *, timeout_s: float = 100) -> None:
+        deadline = time.monotonic() + timeout_s
+        while (described := stack.sfn.describe_execution(executionArn=arn))["status"] not in ENDED:
+            assert time.monotonic() < deadline, "the run has not ended"
+            time.sleep(0.05)
+        self.arn, self.name, self.described = arn, arn.rpartition(":")[2], described
+        self.status, self.error, self.cause = (described.get(name) for name in ("status", "error", "cause"))
+        self._stack = stack
+
+    @property
+    def summary(self) -> BulkSummary:
+        return BulkSummary.model_validate_json(self._stack.result(f"bulk/{self.name}/summary.json"))
+
+    @property
+    def rows(self) -> dict[str, dict[str, str]]:
+        text = self._stack.result(f"bulk/{self.name}/items.csv").decode()
+        return {row["key"]: row for row in csv.DictReader(io.StringIO(text))}
+
+    @property
+    def statuses(self) -> dict[str, str]:
+        return {key: row["status"] for key, row in self.rows.items()}
+
+    @property
+    def failed(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._stack.result(f"bulk/{self.name}/failed.jsonl").splitlines()]
+
+
+def run(stack: Deployed, source: dict[str, Any], *, timeout_s: float = 100, **settings: Any) -> Run:
+    started = stack.sfn.start_execution(
+        stateMachineArn=stack.outputs["BulkMachineArn"],
+        name=uuid.uuid4().hex,
+        input=json.dumps({"source": source, "options": DRAFT, **settings}),
+    )
+    return Run(stack, started["executionArn"], timeout_s=timeout_s)
+
+
+def listed(stack: Deployed, prefix: str) -> dict[str, Any]:
+    return {"bucket": stack.outputs["UploadsBucket"], "prefix": prefix}
+
+
+def manifest(stack: Deployed, name: str, text: str) -> dict[str, Any]:
+    key = f"bulk/{uuid.uuid4().hex}/{name}"
+    stack.upload(key, text.encode())
+    return {"manifest": {"bucket": stack.outputs["UploadsBucket"], "key": key}}
+
+
+def json_lines(*rows: dict[str, Any]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def upload(stack: Deployed, prefix: str, seeds: Sequence[int]) -> list[str]:
+    keys = [f"{prefix}{seed}.png" for seed in seeds]
+    for key, seed in zip(keys, seeds, strict=True):
+        stack.upload(key, disc(width=64, height=48, seed=1000 + seed))
+    return keys
+
+
+@contextmanager
+def no_executions(stack: Deployed) -> Iterator[None]:
+    """Check that no execution of the main state machine starts."""
+    machine = {"stateMachineArn": stack.outputs["StateMachineArn"]}
+    before = len(stack.sfn.list_executions(**machine)["executions"])
+    yield
+    assert len(stack.sfn.list_executions(**machine)["executions"]) == before
+
+
+def test_thirty_pictures_below_a_prefix_get_results_and_a_second_run_does_nothing(stack: Deployed) -> None:
+    with no_executions(stack), stack.listener() as messages:
+        keys = upload(stack, "bulk/thirty/", range(30))
+        stack.upload("bulk/thirty/", b"")
+        first = run(stack, listed(stack, "bulk/thirty/"), batch=8, max_concurrency=2)
+        assert first.status == "SUCCEEDED", first.cause
+        summary = first.summary
+        assert json.loads(first.described["output"]) == summary.model_dump(mode="json")
+        assert (summary.items, summary.done, summary.cached, summary.failed, summary.not_done) == (30, 30, 0, 0, 0)
+        assert summary.files.failed is None and summary.error is None and summary.cost.total_usd > 0
+        assert first.statuses == dict.fromkeys(keys, "done")
+        for key, row in first.rows.items():
+            assert row["result_key"] == f"results/{key}.png" and 0 <= float(row["score"]) <= 1
+            sidecar = json.loads(stack.result(f"results/{key}.png.json"))
+            assert sidecar["execution"]["id"] == first.arn and sidecar["options"]["precision_level"] == "draft"
+            assert sidecar["timings_s"].keys() == {"validate", "segment", "refine", "encode"}
+        [message] = messages()
+        assert json.loads(message["Message"]) == summary.model_dump(mode="json")
+
+        again = run(stack, listed(stack, "bulk/thirty/"), batch=31)
+    assert (again.summary.done, again.summary.cached) == (0, 30)
+    assert again.summary.item_seconds == 0
+
+    [map_run] = stack.sfn.list_map_runs(executionArn=first.arn)["mapRuns"]
+    counts = stack.sfn.describe_map_run(mapRunArn=map_run["mapRunArn"])
+    assert counts["status"] == "SUCCEEDED"
+    assert counts["itemCounts"]["succeeded"] == 31 and counts["executionCounts"]["succeeded"] == 4
+
+
+def test_rows_of_a_manifest_have_options_of_their_own_and_failures_make_the_next_manifest(stack: Deployed) -> None:
+    good, bad = upload(stack, "bulk/rows/", [100]), "bulk/rows/bad.png"
+    version = stack.upload(bad, b"text")
+    rows = [
+        {"key": good[0], "options": {"format": "webp"}},
+        {"key": bad, "version_id": version},
+        {"key": "bulk/no.png"},
+    ]
+    first = run(stack, manifest(stack, "list.jsonl", json_lines(*rows)), batch=2)
+    assert first.status == "SUCCEEDED", first.cause
+    assert first.statuses == {good[0]: "done", bad: "failed", "bulk/no.png": "failed"}
+    assert first.rows[good[0]]["result_key"] == f"results/{good[0]}.webp"
+    assert first.summary.errors == {"UnsupportedFormatError": 1, "SourceNotFoundError": 1}
+    report = json.loads(stack.result(first.rows[bad]["report_key"]))
+    assert report["execution"]["id"] == first.arn and report["source"]["version_id"] == version
+    assert {row["key"]: row["options"] for row in first.failed} == {bad: DRAFT, "bulk/no.png": DRAFT}
+
+    upload(stack, "bulk/", [])
+    stack.upload("bulk/no.png", disc(width=64, height=48, seed=77))
+    failures = {"manifest": {"bucket": stack.outputs["ResultsBucket"], "key": first.summary.files.failed}}
+    second = run(stack, failures, options={})
+    assert second.statuses == {bad: "failed", "bulk/no.png": "done"}
+
+
+def test_a_csv_manifest_is_read(stack: Deployed) -> None:
+    [key] = upload(stack, "bulk/csv, with comma/", [101])
+    text = f'\ufeffkey,options\n"{key}","{{""output"": ""mask""}}"\n'
+    ended = run(stack, manifest(stack, "list.CSV", text))
+    assert ended.status == "SUCCEEDED", ended.cause
+    assert json.loads(stack.result(f"results/{key}.png.json"))["options"]["output"] == "mask"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error", "field"),
+    [
+        ("list.jsonl", json_lines({"key": "a"}) + "{", "InvalidRequestError", "manifest line 2"),
+        ("list.csv", "key,size\na,3\n", "InvalidRequestError", "manifest line 2"),
+        ("list.csv", "name\na\n", "InvalidRequestError", "source.manifest.key"),
+        ("list.txt", "a", "InvalidRequestError", "source.manifest.key"),
+        ("list.jsonl", "", "InvalidRequestError", "source"),
+        ("list.jsonl", json_lines({"key": "a", "options": {"crops": 1}}), "InvalidOptionsError", "options.crops"),
+        ("list.jsonl", json_lines({"key": "a", "bucket": "another"}), "InvalidRequestError", "bucket"),
+    ],
+    ids=["json", "column", "header", "extension", "empty", "option", "bucket"],
+)
+@pytest.mark.slow
+def test_an_invalid_manifest_fails_before_any_image(
+    stack: Deployed, name: str, text: str, error: str, field: str
+) -> None:
+    ended = run(stack, manifest(stack, name, text))
+    assert (ended.status, ended.error) == ("FAILED", error)
+    assert json.loads(json.loads(str(ended.cause))["errorMessage"])["field"] == field
+
+
+def test_a_run_stops_when_too_many_images_fail_and_its_summary_says_what_is_missing(stack: Deployed) -> None:
+    for number in range(6):
+        stack.upload(f"bulk/broken/{number}.png", b"text")
+    ended = run(stack, listed(stack, "bulk/broken/"), batch=1, max_concurrency=1, tolerated_failure_percentage=20)
+    assert (ended.status, ended.error) == ("FAILED", "ToleranceExceededError")
+    summary = ended.summary
+    assert (summary.status, summary.items, summary.failed, summary.not_done) == ("FAILED", 6, 2, 4)
+    assert summary.error and "6 of 6 images" in summary.error.message and summary.files.summary in str(ended.cause)
+    assert len(ended.failed) == 6
+    assert ended.rows["bulk/broken/0.png"]["report_key"] == "failed/bulk/broken/0.png.json"
+
+
+@pytest.mark.slow
+def test_failures_within_the_tolerance_are_in_the_summary_of_a_run_that_succeeds(stack: Deployed) -> None:
+    upload(stack, "bulk/some/", range(200, 203))
+    stack.upload("bulk/some/bad.png", b"text")
+    ended = run(stack, listed(stack, "bulk/some/"), tolerated_failure_count=1)
+    assert ended.status == "SUCCEEDED" and ended.summary.failed == 1
+    ended = run(stack, listed(stack, "bulk/some/"), tolerated_failure_count=0)
+    assert (ended.status, ended.error) == ("FAILED", "ToleranceExceededError")
+    assert (ended.summary.cached, ended.summary.failed) == (3, 1)
+
+
+@pytest.mark.slow
+def test_the_images_of_a_batch_that_crashes_the_function_get_reports(stack: Deployed) -> None:
+    keys = upload(stack, "bulk/crash/", range(300, 305))
+    poison = keys[2]
+    rows = [{"key": key} for key in keys]
+    stack.crashes.of.add(("Bulk", poison))
+    try:
+        ended = run(stack, manifest(stack, "list.jsonl", json_lines(*rows)), batch=3)
+    finally:
+        stack.crashes.of.discard(("Bulk", poison))
+    assert ended.statuses == {**dict.fromkeys(keys[:3], "failed"), **dict.fromkeys(keys[3:], "done")}
+    assert ended.rows[poison]["error"] == "Runtime.ExitError"
+    report = json.loads(stack.result(ended.rows[poison]["report_key"]))
+    assert report["stage"] == "Bulk" and report["execution"]["id"] == ended.arn
+
+
+@pytest.mark.slow
+def test_an_empty_prefix_is_an_error(stack: Deployed) -> None:
+    ended = run(stack, listed(stack, "bulk/nothing-here/"))
+    assert (ended.status, ended.error) == ("FAILED", "NoItemsError")
+    assert "bulk/nothing-here/" in str(ended.cause)
+
+
+@pytest.mark.slow
+def test_standard_children_start_the_main_state_machine(stack: Deployed) -> None:
+    keys = upload(stack, "bulk/standard/", [400, 401])
+    stack.upload("bulk/standard/bad.png", b"text")
+    options = {"precision_level": "draft", "segmentation_host": "ecs"}
+    ended = run(stack, listed(stack, "bulk/standard/"), child="standard", options=options)
+    assert ended.status == "SUCCEEDED", ended.cause
+    assert ended.statuses == {**dict.fromkeys(keys, "done"), "bulk/standard/bad.png": "failed"}
+    assert ended.rows["bulk/standard/bad.png"]["error"] == "UnsupportedFormatError"
+    sidecar = json.loads(stack.result(f"results/{keys[0]}.png.json"))
+    assert sidecar["model"]["host"] == "ecs" and ":execution:" in sidecar["execution"]["id"]
+    rows = [{"key": key, "options": {"output": "mask"}} for key in keys]
+    again = run(stack, manifest(stack, "list.jsonl", json_lines(*rows)), child="standard", options=options)
+    assert again.statuses == dict.fromkeys(keys, "done")
+
+
+@pytest.mark.slow
+def test_the_endpoint_segments_in_express_children(stack: Deployed) -> None:
+    [key] = upload(stack, "bulk/endpoint/", [500])
+    options = {"precision_level": "draft", "segmentation_host": "sagemaker"}
+    ended = run(stack, listed(stack, "bulk/endpoint/"), options=options)
+    assert ended.status == "SUCCEEDED", ended.cause
+    sidecar = json.loads(stack.result(f"results/{key}.png.json"))
+    assert sidecar["model"]["host"] == "sagemaker" and sidecar["degraded"] is False
+
+
+@pytest.mark.slow
+def test_a_thousand_pictures_of_twenty_contents_are_done_once_per_content(stack: Deployed) -> None:
+    files = [disc(width=64, height=48, seed=2000 + number) for number in range(20)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: stack.upload(f"bulk/thousand/{n:03}.png", files[n // 50]), range(1000)))
+    ended = run(stack, listed(stack, "bulk/thousand/"), batch=50, max_concurrency=4, timeout_s=280)
+    assert ended.status == "SUCCEEDED", ended.cause
+    summary = ended.summary
+    assert (summary.items, summary.done, summary.cached) == (1000, 20, 980)
+    assert stack.result("results/bulk/thousand/049.png.png") == stack.result("results/bulk/thousand/000.png.png")
+
+
+@pytest.mark.slow
+def test_a_bulk_run_gives_the_result_of_an_upload(stack: Deployed) -> None:
+    data, metadata = disc(seed=600), {"pbr-format": "webp", "pbr-crop": "true", "pbr-background-color": "#336699"}
+    single = stack.process("parity.png", data, metadata)
+    key = {"cache_key": {"S": single.output["cache"]["key"]}}
+    stack.dynamodb.delete_item(TableName=stack.outputs["CacheTable"], Key=key)
+    stack.upload("bulk/parity/parity.png", data, metadata)
+    ended = run(stack, listed(stack, "bulk/parity/"), options={})
+    assert ended.statuses == {"bulk/parity/parity.png": "done"}
+    assert stack.result("results/bulk/parity/parity.png.webp") == stack.result("results/parity.png.webp")
+    sidecar = json.loads(stack.result("results/bulk/parity/parity.png.webp.json"))
+    for name in ("options", "image", "model", "quality", "refinement", "cache", "warnings", "degraded", "escalation"):
+        assert sidecar[name] == single.output[name]
+    again = stack.process("parity-again.png", data, metadata)
+    assert again.output["cache"]["hit"] is True, "uploads are served from the entries of bulk runs"

@@ -1,0 +1,32 @@
+import yaml
+
+from functions.contracts.prices import STANDARD_TRANSITIONS, express_usage, prices_of, standard_usage
+from tests.conftest import ROOT
+
+_, PRICES = prices_of("eu-west-1")
+STATES = yaml.safe_load((ROOT / "statemachine/remove_background.asl.yaml").read_text())["States"]
+PATH = ["Validate", "LookUpCache", "CacheHit?", "ClaimWork", "ChooseSegmenter", "SegmentOnLambda", "Refine"]
+PATH += ["NeedsEscalation?", "Encode", "SaveCache", "PublishMetrics", "Outcome?", "Done"]
+
+
+def test_the_goals_of_bulk_runs_are_met() -> None:
+    usage = express_usage(1000, 0, 10, 1000 * 3, 3008)
+    assert usage.orchestration_usd(PRICES) < 0.05
+    total = usage.orchestration_usd(PRICES) + usage.compute_usd(PRICES) + usage.requests_usd(PRICES)
+    assert total < 0.30
+
+
+def test_a_standard_child_costs_the_states_of_the_main_machine() -> None:
+    assert set(PATH) <= STATES.keys()
+    assert 1 + len(PATH) == STANDARD_TRANSITIONS
+    assert 0.3 < standard_usage(1000, 0, 3008).orchestration_usd(PRICES) < 0.45
+
+
+def test_a_second_run_of_finished_images_costs_two_requests_each() -> None:
+    usage = express_usage(1000, 1000, 10, 0, 3008)
+    assert (usage.s3_reads, usage.dynamodb_writes, usage.lambda_gb_s) == (2000, 0, 0)
+    assert usage.s3_writes == 1
+
+
+def test_a_region_without_prices_is_estimated_with_another_one_s() -> None:
+    assert prices_of("ap-south-1") == prices_of("eu-west-1")
