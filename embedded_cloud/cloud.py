@@ -189,10 +189,16 @@ class EmbeddedCloud:
         from moto.logs.models import logs_backends
 
         logs = logs_backends[DEFAULT_ACCOUNT_ID][self.region]
-        logs.ensure_log_group(group)
-        logs.create_log_stream(group, stream)
+
+        def create() -> None:
+            logs.ensure_log_group(group)
+            logs.create_log_stream(group, stream)
+
+        create()
 
         def log(line: str) -> None:
+            if group not in logs.groups or stream not in logs.groups[group].streams:  # a user has deleted it
+                create()
             logs.put_log_events(group, stream, [{"timestamp": int(time.time() * 1000), "message": line}])
 
         return log
