@@ -54,7 +54,8 @@ def find_stack(name: str | None, region: str | None) -> Stack | None:
         is_embedded = is_local(endpoint_url) and not os.environ.get("AWS_DEFAULT_REGION")
         region = region or (DEFAULT_REGION if is_embedded else None)
         return Stack.connect(name or DEFAULT_NAME, region=region, endpoint_url=endpoint_url)
-    cloud = local_cloud.running(local_cloud.state_directory())
+    directory = local_cloud.state_directory()
+    cloud = local_cloud.running(directory)
     if cloud is None:
         return None
     if changed := changes_since_start(cloud):
@@ -62,7 +63,12 @@ def find_stack(name: str | None, region: str | None) -> Stack | None:
             f"{summary(changed)} changed after the embedded cloud started. It may use the old or the new version. "
             "Run pbr restart."
         )
-    return _connect(cloud)
+    try:
+        return _connect(cloud)
+    except StackUnavailableError:
+        if local_cloud.running(directory) == cloud:
+            raise
+        return None  # it has stopped in the meantime
 
 
 def _endpoint_url() -> str | None:
