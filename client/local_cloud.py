@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any, Final, Self
@@ -32,7 +32,9 @@ _START_S: Final = 90.0
 _STOP_S: Final = 30.0
 _LOCK_S: Final = 1.0
 _POLL_S: Final = 0.1
+_WRITE_S: Final = 1.0
 _LOG_TAIL_LINES: Final = 15
+_NAME_CHARS: Final = 50  # file names have up to 255 bytes, characters up to four
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def template() -> Path:
 def state_directory(project: Path = ROOT) -> Path:
     """Return the directory of the state file and the log of a project directory's cloud."""
     digest = hashlib.sha256(os.fsencode(project)).hexdigest()
-    return _clouds() / f"{project.name}-{digest[:10]}"
+    return _clouds() / f"{project.name[:_NAME_CHARS]}-{digest[:10]}"
 
 
 def directories() -> list[Path]:
@@ -182,8 +184,7 @@ def check_port(option: str, port: int) -> None:
                 raise
         else:
             return
-    clouds = (running(directory) for directory in directories())
-    other = next((cloud for cloud in clouds if cloud and port in cloud.ports), None)
+    other = next((cloud for cloud in all_running() if port in cloud.ports), None)
     user, remedy = "another program", f"Pass another port with {option}, or 0 for any free port."
     if other:
         user = f"the embedded cloud of {other.project}"
@@ -231,15 +232,41 @@ def registered(directory: Path) -> Iterator[Callable[[RunningCloud | None], None
 
 
 def running(directory: Path) -> RunningCloud | None:
-    """Return the running cloud, or None if there is none or it is not ready."""
-    try:
-        with (directory / "cloud.json").open() as file:
-            if _try_lock(file, fcntl.LOCK_SH):
-                return None
-            text = file.read()
-    except FileNotFoundError:
-        return None
-    return RunningCloud.from_json(text) if text else None
+    """Return the running cloud, or None if there is none or it is not ready.
+
+    Raises:
+        EmbeddedCloudError: if its state file is damaged.
+    """
+    path = directory / "cloud.json"
+    deadline = time.monotonic() + _WRITE_S
+    while True:
+        try:
+            with path.open("rb") as file:
+                if _try_lock(file, fcntl.LOCK_SH):
+                    return None
+                text = file.read()
+        except FileNotFoundError:
+            return None
+        try:
+            return RunningCloud.from_json(text.decode()) if text else None
+        except (ValueError, TypeError, KeyError):  # the cloud may be writing it
+            if time.monotonic() > deadline:
+                raise EmbeddedCloudError(
+                    "The state file of a running embedded cloud is damaged",
+                    field="file",
+                    value=str(path),
+                    remedy="Find the process of the cloud with lsof and this path, and stop it with kill.",
+                ) from None
+        time.sleep(_POLL_S)
+
+
+def all_running() -> list[RunningCloud]:
+    """Return the running clouds of all project directories of this user whose state file can be read."""
+    clouds = []
+    for directory in directories():
+        with suppress(EmbeddedCloudError, OSError):
+            clouds.append(running(directory))
+    return [cloud for cloud in clouds if cloud]
 
 
 def start(directory: Path, arguments: Sequence[str], region: str | None = None) -> RunningCloud:
@@ -306,7 +333,8 @@ def stop(directory: Path) -> RunningCloud | None:
     cloud = _settled(directory)
     if cloud is None:
         return None
-    os.kill(cloud.pid, signal.SIGTERM)
+    with suppress(ProcessLookupError):  # another command has just stopped it
+        os.kill(cloud.pid, signal.SIGTERM)
     deadline = time.monotonic() + _STOP_S
     while _is_locked(directory):
         if time.monotonic() > deadline:
@@ -335,7 +363,7 @@ def _is_locked(directory: Path) -> bool:
         return not _try_lock(file, fcntl.LOCK_SH)
 
 
-def _lock(file: IO[str]) -> bool:
+def _lock(file: IO[Any]) -> bool:
     """Lock the state file. Retries, because readers lock it briefly to test for a running cloud."""
     deadline = time.monotonic() + _LOCK_S
     while not _try_lock(file, fcntl.LOCK_EX):
@@ -345,7 +373,7 @@ def _lock(file: IO[str]) -> bool:
     return True
 
 
-def _try_lock(file: IO[str], kind: int) -> bool:
+def _try_lock(file: IO[Any], kind: int) -> bool:
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:

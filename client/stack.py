@@ -4,6 +4,7 @@ boto3 is imported where it is used: that takes longer than ``pbr process --help`
 """
 
 import json
+import os
 import socket
 import sys
 import threading
@@ -113,7 +114,9 @@ class Stack:
 
         # Never send the user's credentials to an embedded cloud, nor an embedded cloud's credentials to AWS.
         key = _EMBEDDED_KEY if is_local(endpoint_url) else None
-        session = boto3.session.Session(key, key, region_name=region)
+        session = boto3.session.Session(
+            key, key, region_name=region, botocore_session=_without_user_settings() if key else None
+        )
         if not session.region_name:
             raise UsageError(
                 "No AWS region is configured",
@@ -127,7 +130,7 @@ class Stack:
 
         if endpoint_url and client is None and not _accepts_connections(endpoint_url):
             raise _unreachable(endpoint_url)
-        config = Config(**_SDK)
+        config = Config(**_SDK, proxies={} if key else None)  # proxies of the environment cannot reach localhost
         client = _each_once(client or boto3_client)
         outputs, parameters = _describe(client("cloudformation"), name, endpoint_url or session.region_name)
         return cls(
@@ -239,6 +242,14 @@ class Stack:
 def is_local(endpoint_url: str | None) -> bool:
     """Return whether an endpoint is on the loopback interface."""
     return endpoint_url is not None and urlsplit(endpoint_url).hostname in _LOOPBACK
+
+
+def _without_user_settings() -> Any:
+    """Return a session that uses neither AWS_PROFILE nor the files of the user, which may not exist or be invalid."""
+    from botocore.session import Session
+
+    settings = dict.fromkeys(("config_file", "credentials_file"), (None, None, os.devnull, None))
+    return Session(session_vars={"profile": (None, None, None, None), **settings})
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from operator import itemgetter
 from pathlib import Path
 from typing import Self
@@ -13,7 +13,7 @@ from embedded_cloud.activity import OWN_KEY, Activity
 from embedded_cloud.deploy import create_stack, translate
 from embedded_cloud.faults import FaultPlan, with_faults
 from embedded_cloud.lambda_runtime import LambdaRuntime
-from embedded_cloud.processes import Log, base_environment
+from embedded_cloud.processes import NO_USER_FILES, Log, base_environment
 
 DEFAULT_REGION = "eu-west-1"
 LOOPBACK = "127.0.0.1"
@@ -56,7 +56,7 @@ class EmbeddedCloud:
         faults: FaultPlan | None = None,
         api_port: int = 0,
     ) -> None:
-        self.region = os.environ.get("AWS_DEFAULT_REGION", DEFAULT_REGION)
+        self.region = os.environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
         self.endpoint_url = ""
         self.environment: dict[str, str] = {}
         self.outputs: dict[str, str] = {}
@@ -66,6 +66,7 @@ class EmbeddedCloud:
         self._port, self._mock_config, self._address = port, mock_config, address
         self._retry_pace, self._faults = retry_pace, faults
         self._activity = Activity()
+        self._restore_environment: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Self:
         """Start the servers and deploy the template.
@@ -74,6 +75,15 @@ class EmbeddedCloud:
             OSError: a port is in use.
             RuntimeError: another cloud is running in this process.
         """
+        self._restore_environment = _without_user_settings()
+        try:
+            self._start()
+        except BaseException:
+            self._restore_environment()
+            raise
+        return self
+
+    def _start(self) -> None:
         from embedded_cloud import moto_patches
 
         moto_patches.apply()
@@ -125,7 +135,6 @@ class EmbeddedCloud:
             self.close()
             raise
         self._activity.touch()
-        return self
 
     def __exit__(self, *_exception: object) -> None:
         """Close the cloud."""
@@ -179,6 +188,7 @@ class EmbeddedCloud:
         self._server.stop()
         self._server._server.server_close()  # moto keeps the port open
         host.stop()
+        self._restore_environment()
 
     def _deploy(self) -> None:
         template = translate(self._template, self._parameters, self.region)
@@ -189,13 +199,37 @@ class EmbeddedCloud:
         from moto.logs.models import logs_backends
 
         logs = logs_backends[DEFAULT_ACCOUNT_ID][self.region]
-        logs.ensure_log_group(group)
-        logs.create_log_stream(group, stream)
+
+        def create() -> None:
+            logs.ensure_log_group(group)
+            logs.create_log_stream(group, stream)
+
+        create()
 
         def log(line: str) -> None:
+            if group not in logs.groups or stream not in logs.groups[group].streams:  # a user has deleted it
+                create()
             logs.put_log_events(group, stream, [{"timestamp": int(time.time() * 1000), "message": line}])
 
         return log
+
+
+def _without_user_settings() -> Callable[[], None]:
+    """Make AWS SDKs in this process ignore the user's profile and files; return a function that reverts that.
+
+    They may be missing or invalid, and moto and the SAM translator make sessions of their own.
+    """
+    hidden = {name: os.environ.pop(name, None) for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", *NO_USER_FILES)}
+    os.environ.update(NO_USER_FILES)
+
+    def restore() -> None:
+        for name, value in hidden.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    return restore
 
 
 def _free_port(address: str, wanted: int) -> int:

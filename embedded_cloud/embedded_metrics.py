@@ -8,12 +8,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, TypeGuard
 
 MAX_DIMENSIONS = 30
 MAX_METRICS = 100
 MAX_VALUES = 100
 MAX_NAME_CHARACTERS = 1024
+MAX_DATA = 1000  # of a message; without a limit, one of 400 kB could have 3 million
 MAX_AGE_S = 14 * 24 * 3600
 MAX_AHEAD_S = 2 * 3600
 
@@ -46,13 +48,14 @@ def extract(message: str) -> list[Datum]:
     if not isinstance(metadata, dict) or (timestamp := _timestamp(metadata.get("Timestamp"))) is None:
         return []
     directives = metadata.get("CloudWatchMetrics")
-    return [
+    data = (
         Datum(namespace, name, dimensions, values, unit, timestamp)
         for directive in (directives if isinstance(directives, list) else [])
         if isinstance(directive, dict) and _is_text(namespace := directive.get("Namespace"))
         for dimensions in _dimension_sets(root, directive.get("Dimensions"))
         for name, unit, values in _metrics(root, directive.get("Metrics"))
-    ]
+    )
+    return list(islice(data, MAX_DATA))
 
 
 def _reject_constant(name: str) -> float:
@@ -70,7 +73,7 @@ def _dimension_sets(root: dict[str, Any], sets: Any) -> Iterator[tuple[tuple[str
     for names in sets if isinstance(sets, list) else []:
         if not isinstance(names, list) or len(names) > MAX_DIMENSIONS or not all(map(_is_text, names)):
             continue
-        dimensions = {name: value for name in names if _is_text(value := root.get(name))}
+        dimensions = {name: value for name in names if _is_text(value := root.get(name)) and (name + value).isascii()}
         if dimensions.keys() == set(names):
             yield tuple(sorted(dimensions.items()))
 
@@ -88,7 +91,10 @@ def _metrics(root: dict[str, Any], definitions: Any) -> Iterator[tuple[str, str,
 
 
 def _is_text(value: Any) -> TypeGuard[str]:
-    return isinstance(value, str) and 0 < len(value) <= MAX_NAME_CHARACTERS
+    """Return whether the value is a text that a response in XML can contain."""
+    return (
+        isinstance(value, str) and 0 < len(value) <= MAX_NAME_CHARACTERS and value.isprintable() and not value.isspace()
+    )
 
 
 def _is_number(value: Any) -> bool:

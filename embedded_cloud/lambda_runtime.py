@@ -103,9 +103,10 @@ class LambdaRuntime:
                 return Invocation(closed, True, "")
             if first:
                 self._start_early()
-            invocation = sandbox.invoke(payload, fault)
-            self._put_back(sandbox)
-            return invocation
+            try:
+                return sandbox.invoke(payload, fault)
+            finally:
+                self._put_back(sandbox)
 
     def processes(self) -> list[int]:
         """Return the process IDs of the sandboxes."""
@@ -143,6 +144,8 @@ class LambdaRuntime:
         """Return an idle sandbox or a new one; None if the cloud is closed."""
         with self._changed:
             while not self._closed.is_set():
+                for ended in [sandbox for sandbox in self._idle if not sandbox.usable]:  # e.g. killed to free memory
+                    self._end(ended)
                 own = [sandbox for sandbox in self._sandboxes if sandbox.function == function]
                 if idle := next((sandbox for sandbox in reversed(self._idle) if sandbox in own), None):
                     self._idle.remove(idle)

@@ -110,7 +110,7 @@ def _regex(text: str) -> re.Pattern[str]:
         raise FilterPatternError(f"Invalid character(s) in term '{text}'")
     try:
         return re.compile(text[1:-1])
-    except re.error as error:
+    except (re.error, OverflowError) as error:  # OverflowError: a count of repetitions
         raise FilterPatternError(f"Invalid regular expression '{text}': {error}") from None
 
 
@@ -251,11 +251,21 @@ def _equal(kind: str, text: str) -> Predicate:
         expression = _regex(text)
     else:
         wanted = _unquote(text) if kind == "quoted" else text
-        expression = re.compile(".*".join(map(re.escape, re.split(r"\*+", wanted))), re.DOTALL)
+        expression = _wildcards(wanted)
         if kind == "word":  # 4* matches numbers, too
             return lambda found: expression.fullmatch(_text(found)) is not None
         return lambda found: isinstance(found, str) and expression.fullmatch(found) is not None
     return lambda found: expression.search(_text(found)) is not None
+
+
+def _wildcards(text: str) -> re.Pattern[str]:
+    """Return the expression of a text in which ``*`` stands for any characters.
+
+    It takes the first match of each part. Trying the later ones, too, would take years for many parts.
+    """
+    first, *inner = map(re.escape, re.split(r"\*+", text))
+    last = f".*{inner.pop()}" if inner else ""
+    return re.compile(first + "".join(f"(?>.*?{part})" for part in inner) + last, re.DOTALL)
 
 
 def _text(value: Any) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import psutil
 
@@ -22,6 +23,11 @@ Log = Callable[[str], None]
 
 RESTART_DELAY_S = 1.0
 ENDPOINT_START_S = 120.0
+
+NO_USER_FILES: Final = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+"""Variables that make an AWS SDK ignore the user's files, which may be invalid, as there are none on AWS."""
+
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # proxies cannot reach localhost
 
 
 def base_environment(code: Path, sdk: Mapping[str, str]) -> dict[str, str]:
@@ -37,6 +43,7 @@ def base_environment(code: Path, sdk: Mapping[str, str]) -> dict[str, str]:
         "TZ": ":UTC",
         "PYTHONPATH": str(code),
         "PYTHONUNBUFFERED": "1",
+        **NO_USER_FILES,
         **sdk,
     }
 
@@ -266,7 +273,7 @@ class Endpoint:
     ) -> ContainerResponse:
         request = urllib.request.Request(self._url + path, body, dict(headers or {}))  # noqa: S310  always http
         try:
-            with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310
+            with _DIRECT.open(request, timeout=timeout_s) as response:
                 return ContainerResponse(response.status, response.headers.get("Content-Type", ""), response.read())
         except urllib.error.HTTPError as error:
             return ContainerResponse(error.code, error.headers.get("Content-Type", ""), error.read())

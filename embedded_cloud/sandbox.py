@@ -47,13 +47,12 @@ class Sandbox:
 
     Attributes:
         function: the function that it runs.
-        usable: whether it can handle another call.
         used_at: time of its start or of the end of its last call, monotonic seconds.
     """
 
     def __init__(self, function: Function, base: Mapping[str, str], code: Path, log: Log) -> None:
         self.function = function
-        self.usable = True
+        self._broken = False
         self.used_at = time.monotonic()
         self._log, self._lines = log, list[str]()
         self._api = _RuntimeApi(function.arn)
@@ -84,6 +83,11 @@ class Sandbox:
         """Process group of the process and its children."""
         return self._child.group
 
+    @property
+    def usable(self) -> bool:
+        """Whether it can handle another call."""
+        return self._child.alive and not self._broken and not self._api.broken
+
     def wait_until_ready(self) -> None:
         """Wait until the function's init phase has succeeded or failed."""
         self._api.ready.wait(INIT_S + self.function.timeout_s)
@@ -109,16 +113,15 @@ class Sandbox:
             answer, failed = self._killed(fault, left_s) if fault else self._api.outcomes.get(timeout=left_s)
         except queue.Empty:
             message = f"Error: Task timed out after {timeout_s}.00 seconds"
-            answer, failed, self.usable = error_json("Sandbox.Timedout", request_id, message), True, False
+            answer, failed, self._broken = error_json("Sandbox.Timedout", request_id, message), True, True
         if isinstance(answer, int):
             message = f"Error: Runtime exited with error: {exit_reason(answer)}"
-            answer, self.usable = error_json("Runtime.ExitError", request_id, message), False
+            answer, self._broken = error_json("Runtime.ExitError", request_id, message), True
         self._record(f"END RequestId: {request_id}")
         duration_ms = 1000 * (time.monotonic() - started)
         self._record(
             f"REPORT RequestId: {request_id} Duration: {duration_ms:.2f} ms Memory Size: {self.function.memory_mb} MB"
         )
-        self.usable = self.usable and not self._api.broken
         self.used_at = time.monotonic()
         return Invocation(answer, failed, "\n".join(self._lines))
 

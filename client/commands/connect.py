@@ -3,13 +3,14 @@
 import os
 from datetime import timedelta
 from typing import Final
+from urllib.parse import urlsplit
 
 from client import fingerprint, local_cloud, local_models
 from client.commands.console import ERR, print_warning
 from client.commands.models import weights
 from client.commands.options import parse_idle_limit
 from client.commands.progress import TransferProgress
-from client.errors import StackUnavailableError
+from client.errors import StackUnavailableError, UsageError
 from client.fingerprint import WEIGHTS, summary
 from client.local_cloud import CloudOptions, DefaultModel, RunningCloud
 from client.stack import DEFAULT_NAME, DEFAULT_REGION, Stack, is_local
@@ -48,12 +49,13 @@ def find_stack(name: str | None, region: str | None) -> Stack | None:
     Raises:
         StackUnavailableError: if the stack does not exist.
     """
-    endpoint_url = os.environ.get("AWS_ENDPOINT_URL")
+    endpoint_url = _endpoint_url()
     if name or endpoint_url:
-        is_embedded = is_local(endpoint_url) and "AWS_DEFAULT_REGION" not in os.environ
+        is_embedded = is_local(endpoint_url) and not os.environ.get("AWS_DEFAULT_REGION")
         region = region or (DEFAULT_REGION if is_embedded else None)
         return Stack.connect(name or DEFAULT_NAME, region=region, endpoint_url=endpoint_url)
-    cloud = local_cloud.running(local_cloud.state_directory())
+    directory = local_cloud.state_directory()
+    cloud = local_cloud.running(directory)
     if cloud is None:
         return None
     if changed := changes_since_start(cloud):
@@ -61,7 +63,36 @@ def find_stack(name: str | None, region: str | None) -> Stack | None:
             f"{summary(changed)} changed after the embedded cloud started. The cloud may use the old or the new "
             "version. Run pbr restart."
         )
-    return _connect(cloud)
+    try:
+        return _connect(cloud)
+    except StackUnavailableError:
+        if local_cloud.running(directory) == cloud:
+            raise
+        return None  # it has stopped in the meantime
+
+
+def _endpoint_url() -> str | None:
+    """Return AWS_ENDPOINT_URL.
+
+    Raises:
+        UsageError: if it is not an address.
+    """
+    value = os.environ.get("AWS_ENDPOINT_URL")
+    if not value:
+        return None
+    try:
+        parts = urlsplit(value)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # e.g. a port that is not a number
+        valid = False
+    if not valid:
+        raise UsageError(
+            "Invalid endpoint",
+            field="AWS_ENDPOINT_URL",
+            value=value,
+            remedy="Use an address such as http://localhost:5555, or unset it.",
+        )
+    return value
 
 
 def ensure_weights(model: str | None, stack: Stack | None) -> None:

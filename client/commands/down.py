@@ -17,7 +17,7 @@ def down(
     for directory in local_cloud.directories() if every else [local_cloud.state_directory()]:
         try:
             cloud = local_cloud.stop(directory)
-        except EmbeddedCloudError as error:
+        except (EmbeddedCloudError, OSError) as error:
             print_error(error)
             failed = True
             continue
@@ -31,6 +31,6 @@ def down(
 
 
 def _none_here() -> str:
-    others = sum(local_cloud.running(directory) is not None for directory in local_cloud.directories())
+    others = len(local_cloud.all_running())
     more = f" Other project directories: {others} (pbr down --all stops them)." if others else ""
     return f"No embedded cloud is running for {local_cloud.ROOT}.{more}"

@@ -54,6 +54,7 @@ class Host:
             inject_host_prefix=False,
             max_pool_connections=100,
             read_timeout=TASK_S,
+            proxies={},  # of the environment: they cannot reach localhost
             retries={"total_max_attempts": 1},
         )
         client = self._session.client(service, endpoint_url=self.sdk["AWS_ENDPOINT_URL"], config=config)

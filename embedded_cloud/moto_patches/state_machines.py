@@ -147,9 +147,10 @@ def test_state(self: Any) -> ActionResult:
     alone = {key: value for key, value in state.items() if key not in ("Next", "Retry", "Catch")}
     if state.get("Type") not in ("Choice", "Succeed", "Fail"):
         alone["End"] = True
+    handling = {key: state[key] for key in ("Retry", "Catch") if key in state}
     definition = json.dumps(alone)
     try:
-        TestStateStaticAnalyser().analyse(definition)
+        TestStateStaticAnalyser().analyse(json.dumps({**alone, **handling}))
     except Exception as error:
         message = str(error).removeprefix("ASLParserException ")
         raise InvalidDefinition(f"Invalid State Machine Definition: '{message}'") from None

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from client.errors import EmbeddedCloudError
 from client.local_cloud import (
     DefaultModel,
     RunningCloud,
+    all_running,
     check_port,
     directories,
     registered,
@@ -61,6 +63,36 @@ def test_a_registered_cloud_is_found_while_it_runs(tmp_path: Path) -> None:
         register(None)
         assert running(tmp_path / "new") is None, "not while it stops"
     assert running(tmp_path / "new") is None
+
+
+@pytest.mark.parametrize("text", ['{"model": ', "{}", "[]", '{"model": {}}'], ids=["half", "empty", "list", "model"])
+def test_error_for_a_damaged_state_file_has_its_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    directory, other = state_directory(Path("/a")), state_directory(Path("/b"))
+    with registered(directory), registered(other) as register_other:
+        register_other(CLOUD)
+        (directory / "cloud.json").write_text(text)
+        with pytest.raises(EmbeddedCloudError, match="damaged") as caught:
+            running(directory)
+        assert caught.value.value == str(directory / "cloud.json")
+        assert all_running() == [CLOUD], "the clouds of other directories are found"
+
+
+def test_a_state_file_that_is_being_written_is_not_damaged(tmp_path: Path) -> None:
+    with registered(tmp_path) as register, ThreadPoolExecutor() as pool:
+        register(CLOUD)
+        text = (tmp_path / "cloud.json").read_text()
+        (tmp_path / "cloud.json").write_text(text[:-9])
+        found = pool.submit(running, tmp_path)
+        time.sleep(0.2)
+        (tmp_path / "cloud.json").write_text(text)
+        assert found.result() == CLOUD
+
+
+def test_the_name_of_a_state_directory_fits_a_file_system(tmp_path: Path) -> None:
+    (tmp_path / state_directory(Path("/") / ("\U0001f600" * 60)).name).mkdir()
 
 
 def test_there_is_one_cloud_at_a_time(tmp_path: Path) -> None:

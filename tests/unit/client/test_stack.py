@@ -142,6 +142,25 @@ def test_aws_credentials_are_never_sent_to_an_embedded_cloud(authorizations: tup
     assert seen and all("Credential=local/" in header for header in seen)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HTTP_PROXY", "http://127.0.0.1:9"),
+        ("AWS_PROFILE", "missing"),
+        ("AWS_CONFIG_FILE", __file__),
+        ("AWS_SHARED_CREDENTIALS_FILE", __file__),
+    ],
+)
+def test_an_embedded_cloud_is_reached_whatever_the_users_settings_are(
+    authorizations: tuple[int, list[str]], monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    port, seen = authorizations
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ClientError, match="AccessDenied"):
+        Stack.connect("pbr", region="eu-west-1", endpoint_url=f"http://localhost:{port}")
+    assert len(seen) == 1
+
+
 def test_embedded_credentials_are_sent_to_loopback_only(authorizations: tuple[int, list[str]]) -> None:
     port, seen = authorizations
     with pytest.raises(ClientError):  # 0.0.0.0 reaches this server without being a loopback name

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedded_cloud.embedded_metrics import extract
+from embedded_cloud.embedded_metrics import MAX_DATA, extract
 
 JSON: Any = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -92,3 +92,20 @@ def test_no_document_raises(metrics: Any, dimensions: Any, timestamp: Any, membe
     members = {key: value for key, value in members.items() if key not in ("metrics", "dimensions", "timestamp")}
     for datum in extract(document(metrics, dimensions, timestamp, **members)):
         assert datum.name in members or datum.name == "Time"
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "\ud800", "\x1b[31m", " "])
+def test_texts_that_no_response_can_contain_are_ignored(text: str) -> None:
+    assert extract(document(metrics=[{"Name": text}], **{text: 5})) == []
+    assert extract(document(Stage=text)) == []
+
+
+def test_dimensions_are_ascii_and_other_names_are_not() -> None:
+    assert extract(document(Stage="entwürfe")) == []
+    [datum] = extract(document(metrics=[{"Name": "Größe"}], **{"Größe": 5}))
+    assert datum.name == "Größe"
+
+
+def test_a_message_has_a_limited_number_of_metrics() -> None:
+    message = document(metrics=[{"Name": "Time"}] * 100, dimensions=[["Stage"]] * 1000)
+    assert len(extract(message)) == MAX_DATA

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -120,3 +121,32 @@ def test_the_spare_sandbox_ends_first(make: Callable[..., LambdaRuntime]) -> Non
     time.sleep(0.5)
     [last] = runtime.processes()
     assert pid(runtime, FIRST) == last
+
+
+def test_a_sandbox_that_was_killed_while_idle_is_not_used(make: Callable[..., LambdaRuntime]) -> None:
+    runtime = make(memory=LITTLE)
+    first = pid(runtime, FIRST)
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: ended(first))
+    assert pid(runtime, FIRST) != first
+
+
+def test_a_call_that_cannot_be_logged_does_not_block_the_next_one(tmp_path: Path) -> None:
+    (tmp_path / "probe.py").write_text(HANDLER)
+    broken = True
+
+    def log(_line: str) -> None:
+        if broken:
+            raise OSError("no space")
+
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
+    runtime = LambdaRuntime(environment, tmp_path, lambda _group, _stream: log, memory=LITTLE)
+    try:
+        with pytest.raises(OSError, match="no space"):
+            runtime.invoke(FIRST, "{}")
+        broken = False
+        with ThreadPoolExecutor() as pool:
+            first, second = pool.map(lambda _: pid(runtime, FIRST), range(2))
+        assert first == second
+    finally:
+        runtime.close()

@@ -1,6 +1,7 @@
 """Which log messages a filter pattern matches."""
 
 import json
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
@@ -134,6 +135,7 @@ def test_terms_do_not_match(pattern: str, message: str) -> None:
         ('""', "Invalid character"),
         ("%(a)%", "Invalid character"),
         ("%[a%", "Invalid regular expression"),
+        ("%a{99999999999}%", "Invalid regular expression"),
         ("[ip, user]", "space-delimited"),
         ('{ $.level = "ERROR"', "must end with '}'"),
         ("{ }", "unexpected 'end of the pattern'"),
@@ -193,3 +195,14 @@ def test_terms_agree_with_the_message(terms: list[str], message: str) -> None:
     assert compile_pattern(" ".join(f'-"{term}"' for term in terms))(message) == (
         not any(term in message for term in terms)
     )
+
+
+@given(wildcards=st.text("ab*", min_size=1, max_size=8), value=st.text("ab\n", max_size=8))
+def test_an_asterisk_stands_for_any_characters(wildcards: str, value: str) -> None:
+    matches = compile_pattern(f'{{ $.value = "{wildcards}" }}')
+    assert matches(json.dumps({"value": value})) == fnmatchcase(value, wildcards)
+
+
+def test_many_asterisks_take_no_time() -> None:
+    matches = compile_pattern(f'{{ $.value = "{"*a" * 400}b" }}')  # years, if it tried each combination
+    assert not matches(json.dumps({"value": "a" * 2000}))

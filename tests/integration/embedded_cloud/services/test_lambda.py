@@ -102,3 +102,13 @@ def test_an_event_is_invoked_after_the_response_and_a_dry_run_not_at_all(cloud: 
     accepted = functions.invoke(FunctionName=cloud.outputs["Echo"], InvocationType="Event", Payload="{}")
     assert (accepted["StatusCode"], accepted["Payload"].read()) == (202, b"")
     until(lambda: calls() == before + 1)
+
+
+def test_a_deleted_log_group_is_created_again(cloud: EmbeddedCloud) -> None:
+    logs, group = client(cloud, "logs"), f"/aws/lambda/{cloud.outputs['Sleep']}"
+    invoke_directly(cloud, "Sleep", {"seconds": 0})
+    logs.delete_log_group(logGroupName=group)
+    _answer, failed = invoke_directly(cloud, "Sleep", {"seconds": 0})
+    assert not failed
+    [start] = logs.filter_log_events(logGroupName=group, filterPattern="START")["events"]
+    assert start["message"].startswith("START RequestId: ")

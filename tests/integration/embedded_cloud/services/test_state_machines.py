@@ -141,6 +141,8 @@ def test_a_failure_says_how_the_state_would_handle_it(cloud: EmbeddedCloud, mach
         ({"definition": '{"Type": "Loop"}'}, "InvalidDefinition"),
         ({"definition": "[]"}, "InvalidDefinition"),
         ({"definition": '{"Type": "Map", "ItemProcessor": {}, "End": true}'}, "InvalidDefinition"),
+        ({"definition": json.dumps({**invoke("missing"), "Catch": [{}]})}, "InvalidDefinition"),
+        ({"definition": json.dumps({**invoke("missing"), "Retry": 5})}, "InvalidDefinition"),
         ({"definition": definition(END), "stateName": "B"}, "no state with the stateName B"),
         ({"definition": json.dumps(END), "input": "{"}, "InvalidExecutionInput"),
         ({"definition": json.dumps(END), "mock": {"result": "{}"}}, "does not support mock"),

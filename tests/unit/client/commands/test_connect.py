@@ -1,12 +1,15 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from client import local_models
-from client.commands.connect import changes_since_start
+from client.commands.connect import changes_since_start, find_stack
 from client.commands.models.weights import model_source
-from client.local_cloud import CloudOptions, DefaultModel, RunningCloud
+from client.errors import UsageError
+from client.local_cloud import CloudOptions, DefaultModel, RunningCloud, registered, state_directory
 from core.segmentation.registry import BUNDLED, MODELS
 from functions.runtime.weights import candidates
 
@@ -52,3 +55,24 @@ def test_weights_that_are_replaced_or_deleted_are_a_change(cloud: RunningCloud, 
     assert changes_since_start(cloud) == ["the weights of u2net"]
     path.unlink()
     assert changes_since_start(cloud) == ["the weights of u2net"]
+
+
+@pytest.mark.parametrize("value", ["localhost:5555", "http://", "http://localhost:port", "http://[::1", "http://h:0"])
+def test_an_endpoint_must_be_an_address(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", value)
+    with pytest.raises(UsageError, match="Invalid endpoint") as caught:
+        find_stack(None, None)
+    assert (caught.value.field, caught.value.value) == ("AWS_ENDPOINT_URL", value)
+
+
+def test_a_cloud_that_stops_before_the_first_request_is_not_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cloud: RunningCloud
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with registered(state_directory()) as register, ThreadPoolExecutor() as pool:
+        register(cloud)
+        found = pool.submit(find_stack, None, None)
+        time.sleep(1)  # it retries for three seconds
+        register(None)
+        assert found.result() is None
