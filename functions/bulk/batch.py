@@ -86,7 +86,7 @@ class BatchProcessor:
         run, final = batch.batch_input.run, batch.attempt >= LAST_ATTEMPT
         progress = Progress(final=final)
         try:
-            processed = self.images.process(upload, run, progress)
+            processed = self.images.process(upload, run, progress, batch.batch_input.presets)
         except BackgroundRemoverError as error:
             if error.retryable and not final:
                 raise

@@ -6,6 +6,7 @@ JPEG once more at the reduced scale that Segment decodes: masks of the two scale
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +18,7 @@ from core.errors import BackgroundRemoverError, SourceNotFoundError
 from core.image import decode
 from core.image.backdrop import WHITE, composed
 from core.image.encode import as_stored
+from core.presets import BUILT_IN, Preset
 from core.segmentation.looks import complete
 from core.segmentation.segment import predict
 from core.segmentation.sessions import Networks
@@ -113,20 +115,27 @@ class ImageProcessor:
         """Return results and failure reports of the images in a bucket."""
         return Outcomes(self._store, self._config.results_bucket, self._config.folder_of(bucket))
 
-    def process(self, upload: Upload, execution: Execution, progress: Progress) -> Processed:
+    def process(
+        self,
+        upload: Upload,
+        execution: Execution,
+        progress: Progress,
+        presets: Mapping[str, Preset] = BUILT_IN,
+    ) -> Processed:
         """Return the result of an image: the existing one, the cached one, or a new one.
 
         Args:
             upload: the image and its options.
             execution: the bulk run.
             progress: is updated, for the failure report.
+            presets: presets by name.
 
         Raises:
             BackgroundRemoverError: the error of the stage in ``progress``.
         """
-        if document := self.existing(upload):
+        if document := self.existing(upload, presets):
             return Processed(document, cached=True)
-        progress.accepted = accepted = self._validator.accept(upload, execution)
+        progress.accepted = accepted = self._validator.accept(upload, execution, presets)
         progress.stage = "ServeCached"
         job = Job.model_validate(accepted.job)
         if document := self._serve_cached(job, accepted.job):
@@ -137,7 +146,7 @@ class ImageProcessor:
         publish_result(document)
         return Processed(document, cached=False)
 
-    def existing(self, upload: Upload) -> dict[str, Any] | None:
+    def existing(self, upload: Upload, presets: Mapping[str, Preset] = BUILT_IN) -> dict[str, Any] | None:
         """Return the sidecar of the upload's result, if a new one would be the same; it is not rewritten.
 
         Cache keys are equal exactly if the results are. That of a job with a background depends on its content, so
@@ -151,7 +160,7 @@ class ImageProcessor:
         check_names(upload, self._config)
         if (version := self._store.newest(upload.bucket, upload.key, upload.version_id)) is None:
             return None
-        plan = self._validator.plan(upload, version.metadata)
+        plan = self._validator.plan(upload, version.metadata, presets)
         if plan.options.background_key is not None:
             return None
         key = result_keys(self._config.result_name(upload), "", plan.options).sidecar

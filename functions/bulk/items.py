@@ -1,9 +1,12 @@
 """Items of a bulk run: what a child gets, and its outcome."""
 
+from functools import cached_property
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
+from core.options import read_presets
+from core.presets import Preset
 from functions.contracts.bulk import ItemOutcome, ManifestRow
 from functions.contracts.job import Execution
 from functions.runtime.handler import parse
@@ -20,6 +23,7 @@ class BatchInput(BaseModel):
         run: the execution of the run.
         options: of all images.
         bucket: of the images whose item names none.
+        pbr_presets: presets of the stack; its CustomModels leave no room for them in the function's environment.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -27,6 +31,12 @@ class BatchInput(BaseModel):
     run: Execution
     options: dict[str, Any] = {}
     bucket: str
+    pbr_presets: str = ""
+
+    @cached_property
+    def presets(self) -> dict[str, Preset]:
+        """Presets by name."""
+        return read_presets(self.pbr_presets)
 
 
 def read_item(item: dict[str, Any], shared: BatchInput) -> Upload | None:

@@ -4,13 +4,12 @@ import csv
 import gzip
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import IO, Any, Final, Literal
 from urllib.parse import unquote_plus
 
 from core.errors import BackgroundRemoverError, InvalidRequestError, SourceNotFoundError
 from core.options import Options
-from core.presets import BUILT_IN
 from functions.bulk.items import FOLDERS
 from functions.bulk.objects import BulkObjects
 from functions.contracts.bulk import ALL_TOLERATED, BulkRequest, ManifestRow, ObjectAddress, row_of_csv, row_of_json
@@ -73,7 +72,7 @@ class Preparer:
             SourceNotFoundError, StorageDeniedError, StorageUnavailableError: the manifest cannot be read.
         """
         child = self._child(request)
-        self._check_options(request.options)
+        Options.parse(request.options, self._config.presets)
         source = request.source
         if source.bucket is not None:
             self._check_bucket(source.bucket, child, "source.bucket")
@@ -86,6 +85,7 @@ class Preparer:
             "run": execution.model_dump(),
             "reader": "listing" if source.bucket is not None else "rows",
             "child": child,
+            "pbr_presets": self._config.pbr_presets,
             "bucket": source.bucket or self._config.uploads_bucket,
             "prefix": source.prefix or "",
             "rows_key": rows_key,
@@ -129,9 +129,6 @@ class Preparer:
                 remedy=f'Set "child" to "express", or copy the images to {self._config.uploads_bucket}.',
             )
 
-    def _check_options(self, options: Mapping[str, Any]) -> None:
-        Options.parse(options, self._config.presets if options.get("preset") else BUILT_IN)
-
     def _write_rows(self, key: str, rows: Iterator[tuple[int, ManifestRow]], request: BulkRequest, child: str) -> None:
         """Write the checked rows, each with all its fields and with the options of the run."""
         count = 0
@@ -141,7 +138,7 @@ class Preparer:
                 try:
                     self._check_bucket(bucket, child, "bucket")
                     options = {**request.options, **row.requested}
-                    self._check_options(options)
+                    Options.parse(options, self._config.presets)
                 except BackgroundRemoverError as error:
                     raise type(error)(
                         f"Line {number} of the manifest is invalid: {error.message}",

@@ -9,7 +9,7 @@ from core import layout
 from core.errors import InvalidOptionsError, InvalidRequestError, PermanentError
 from core.limits import MAX_KEY_BYTES
 from core.options import Host, Options
-from core.presets import BUILT_IN
+from core.presets import BUILT_IN, Preset
 from core.segmentation import registry
 from core.types import ImageInfo
 from functions.contracts import object_keys
@@ -111,8 +111,13 @@ class Validator:
     store: Store
     inspector: Inspector
 
-    def accept(self, upload: Upload, execution: Execution) -> Accepted:
+    def accept(self, upload: Upload, execution: Execution, presets: Mapping[str, Preset] | None = None) -> Accepted:
         """Fetch an upload's image, check it, and return its job.
+
+        Args:
+            upload: the image and its options.
+            execution: the execution.
+            presets: presets by name; None for those of the configuration.
 
         Raises:
             PermanentError, TransientError: one of the leaf classes of the image, its options or S3.
@@ -120,7 +125,7 @@ class Validator:
         started = time.perf_counter()
         check_names(upload, self.config)
         file = self.store.fetch(upload.bucket, upload.key, version_id=upload.version_id, etag=upload.etag)
-        plan = self.plan(upload, file.metadata)
+        plan = self.plan(upload, file.metadata, presets)
         options = plan.options
         # Before the image, so that only one of them is being decoded.
         backdrop = fetch_background(options, self.config.uploads_bucket, self.store, self.inspector)
@@ -157,14 +162,14 @@ class Validator:
         }
         return Accepted(job, file.data, backdrop.file.data if backdrop else None)
 
-    def plan(self, upload: Upload, metadata: Mapping[str, str]) -> Plan:
-        """Return what is to be made of an upload with this user metadata.
+    def plan(self, upload: Upload, metadata: Mapping[str, str], presets: Mapping[str, Preset] | None = None) -> Plan:
+        """Return what is to be made of an upload with this user metadata; for ``presets`` see :meth:`accept`.
 
         Raises:
             InvalidOptionsError: an option is invalid, or the stack cannot honor it.
         """
         given = {**options_in(dict(metadata)), **upload.options}
-        requested = Options.parse(given, self.config.presets if given.get("preset") else BUILT_IN)
+        requested = Options.parse(given, (presets or self.config.presets) if given.get("preset") else BUILT_IN)
         options = resolve(requested, self.config)
         return Plan(options, escalation_model(requested, options.segmentation_host, self.config))
 
