@@ -1,5 +1,5 @@
-import time
-from concurrent.futures import ThreadPoolExecutor
+import socket
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,9 +70,13 @@ def test_a_cloud_that_stops_before_the_first_request_is_not_found(
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with registered(state_directory()) as register, ThreadPoolExecutor() as pool:
-        register(cloud)
-        found = pool.submit(find_stack, None, None)
-        time.sleep(1)  # it retries for three seconds
-        register(None)
-        assert found.result() is None
+    with registered(state_directory()) as register, socket.create_server(("127.0.0.1", 0)) as server:
+
+        def stop() -> None:
+            server.accept()[0].close()
+            register(None)
+            server.close()
+
+        register(replace(cloud, endpoint_url=f"http://localhost:{server.getsockname()[1]}"))
+        threading.Thread(target=stop).start()
+        assert find_stack(None, None) is None
