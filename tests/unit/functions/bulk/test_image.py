@@ -353,3 +353,13 @@ def test_a_model_that_is_too_large_names_the_parameter_of_the_bulk_function(acco
     account.objects.add("uploads", "a.png", disc())
     [item] = account.batch({"Key": "a.png"}, options={"model": "birefnet-general"}).items
     assert item.error == "InvalidOptionsError" and "BulkMemory" in str(item.remedy)
+
+
+def test_a_batch_knows_the_presets_of_the_stack(account: Account) -> None:
+    account.store.put("uploads", "a.png", disc(), "image/png")
+    [item] = account.batch(
+        {"Key": "a.png"}, options={**DRAFT, "preset": "card"}, pbr_presets='{"card": {"canvas": "64x48"}}'
+    ).items
+    sidecar = json.loads(account.store.fetch("results", f"{item.result_key}.json").data)
+    assert (sidecar["image"]["width"], sidecar["image"]["height"]) == (64, 48)
+    assert sidecar["options"]["preset"] == "card"

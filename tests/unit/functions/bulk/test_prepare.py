@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.errors import InvalidRequestError, SourceNotFoundError
+from core.errors import InvalidOptionsError, InvalidRequestError, SourceNotFoundError
 from functions.bulk.objects import BulkObjects
 from functions.bulk.prepare import MOST_TOLERATED, PrepareConfig, Preparer
 from functions.contracts.bulk import BulkRequest
@@ -15,6 +15,7 @@ from tests.fakes.s3_in_memory import Objects
 
 RUN = Execution(id="arn:run", name="shoes-1", started_at="now")
 LISTED = {"bucket": "uploads", "prefix": "bulk/"}
+CARD = '{"card": {"canvas": "64x48"}}'
 
 
 class Stack:
@@ -46,12 +47,21 @@ def test_a_run_gets_the_defaults_of_the_stack() -> None:
         "prefix": "bulk/",
         "rows_key": "bulk/shoes-1/rows.jsonl",
         "options": {},
+        "pbr_presets": "",
         "max_concurrency": 7,
         "tolerated_failure_percentage": 100.0,
         "tolerated_failure_count": MOST_TOLERATED,
         "batch": 10,
         "results_prefix": "bulk/shoes-1/map",
     }
+
+
+def test_presets_of_the_stack_are_known_and_reach_the_batches() -> None:
+    stack = Stack(pbr_presets=CARD)
+    assert stack.prepare(LISTED, options={"preset": "card"})["pbr_presets"] == CARD
+    with pytest.raises(InvalidOptionsError) as caught:
+        stack.prepare(LISTED, options={"preset": "cart"})
+    assert "card" in caught.value.remedy
 
 
 def test_limits_of_zero_are_kept() -> None:
