@@ -166,7 +166,7 @@ class Destination:
         taken = {path.stem for path in inputs if path.resolve().parent == folder}
         names = []
         for label in images:
-            original = _fitting(label.strip("/").replace("/", "-"))
+            original = fitting(label.strip("/").replace("/", "-"))
             name, number = original, 2
             while name in taken:
                 name, number = f"{Path(original).stem}-{number}{Path(original).suffix}", number + 1
@@ -236,7 +236,7 @@ def _extension(path: Path) -> str:
     return path.suffix[1:].lower()
 
 
-def _fitting(name: str) -> str:
+def fitting(name: str) -> str:
     """Return a name that leaves room for the extensions of result, sidecar and comparison."""
     encoded = name.encode()
     if len(encoded) <= _MAX_NAME_BYTES:
