@@ -106,7 +106,7 @@ def _connect(images: list[ImageFile], options: dict[str, Any], stack: str | None
     """Return a client of the stack, after a check of preset, model and files. Starts an embedded cloud if necessary."""
     deployed = find_stack(stack, region)
     model = Options.parse(options, deployed.presets if deployed else BUILT_IN).model
-    _check_model(model, deployed)
+    check_model(model, deployed)
     _check_files(images, options.get("background_key"))
     ensure_weights(model, deployed)
     return JobClient(deployed or start_local_cloud())
@@ -141,10 +141,12 @@ def _images(files: list[Path]) -> list[ImageFile]:
     """Return the images.
 
     Raises:
-        UsageError: if standard input would have several images.
+        UsageError: if standard input would have several images, or a path is a directory.
     """
     if files.count(STDIN) > 1:
         raise UsageError("Standard input holds one image", field="FILES", value="- -", remedy="Give - once.")
+    if folder := next((path for path in files if path.is_dir()), None):
+        raise UsageError("This is a directory", field="FILES", value=str(folder), remedy=f"Use pbr bulk {folder}.")
     return ImageFile.of(files)
 
 
@@ -180,7 +182,8 @@ def _set_format(options: dict[str, Any], destination: Destination, *, compare: b
         )
 
 
-def _check_model(name: str | None, stack: Stack | None) -> None:
+def check_model(name: str | None, stack: Stack | None) -> None:
+    """Check that a stack has a model; without a stack, that an embedded cloud has it."""
     custom = stack.parameters.get("CustomModels", "") if stack else None
     local_models.check_model(name, local_models.registry() if custom is None else with_custom(custom))
 
