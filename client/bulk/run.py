@@ -26,9 +26,13 @@ from core.options import OutputFormat
 from functions.contracts.failure_report import explain
 from functions.contracts.object_keys import EXTENSIONS, sidecar_key
 
+BATCH: Final = 10
+"""Most images of a child execution."""
+
 _Value = TypeVar("_Value")
 
 _THREADS: Final = 8
+_LEAST_BATCHES: Final = 8
 _LARGE_BYTES: Final = 16 * 1024 * 1024
 _SHARE_OF_LISTING: Final = 4  # listing takes at most a fifth of the time
 _ABSENT: Final = ("NoSuchKey", "NoSuchVersion", "404", "MethodNotAllowed")
@@ -147,6 +151,8 @@ class BulkRun:
             "prefix": f"bulk/{self._name}/",
         }
         request = {"source": source, "options": self._settings["options"], **self._settings["limits"]}
+        if self._is_local:  # small batches, so that few images are processed in parallel, too
+            request["batch"] = max(1, min(BATCH, self._state.counts()["uploaded"] // _LEAST_BATCHES))
         stepfunctions = self._stack.stepfunctions
         with suppress(stepfunctions.exceptions.ExecutionAlreadyExists):  # it was started, and has ended since
             stepfunctions.start_execution(

@@ -10,13 +10,14 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
+from client.bulk.cost import cost_usd
 from client.bulk.report import write_report
 from client.bulk.run import BulkRun
 from client.bulk.sheet import write_sheet
 from client.bulk.source import Source
 from client.bulk.state import RunState
 from client.bulk.walk import walk
-from client.commands.bulk_progress import BulkProgress, duration
+from client.commands.bulk_progress import BulkProgress, dollars, duration
 from client.commands.connect import ensure_weights, find_stack, start_local_cloud
 from client.commands.console import ERR, silenced
 from client.commands.options import DEFAULT_OUT, Quiet, Region, StackName
@@ -138,7 +139,7 @@ def _process(stack: Stack, name: str, state: RunState, settings: dict[str, Any],
         ERR.print(f"Run {name}. Ctrl-C interrupts it; pbr bulk --resume {name} continues it.")
     signal.signal(signal.SIGINT, _exit_at_once(name))
     started_at = time.monotonic()
-    progress = BulkProgress(state)
+    progress = BulkProgress(state, lambda counts: cost_usd(stack, counts, state.seconds()))
     run = BulkRun(stack, name, state, progress)
     try:
         with progress:
@@ -256,7 +257,7 @@ def _print_summary(counts: Counter[str], seconds: float, summary: dict[str, Any]
     parts += [f"{counts['not_done']} not done"] if counts["not_done"] else []
     parts += [duration(seconds)]
     if summary and "cost" in summary:
-        parts.append(f"${summary['cost']['total_usd']:.2f} at list prices of AWS")
+        parts.append(f"{dollars(summary['cost']['total_usd'])} at list prices of AWS")
     ERR.print(", ".join(parts), style="bold")
 
 

@@ -47,7 +47,8 @@ class BulkProgress:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        self._live.stop()
+        if self._live.live.is_started:
+            self._live.stop()
 
     def ended(self, item: Item, data: tuple[bytes, bytes] | None) -> None:
         """Print a failed image, and save the thumbnail of a result."""
@@ -103,8 +104,13 @@ def status_line(counts: Counter[str], ended: int, total: int, rate: float, cost_
         parts.append(f"{60 * rate:.0f} per minute")
         parts.append(f"{duration((total - ended) / rate)} left")
     if cost_usd is not None:
-        parts.append(f"${cost_usd:.4f}" if cost_usd < 1 else f"${cost_usd:.2f}")
+        parts.append(dollars(cost_usd))
     return ", ".join(parts)
+
+
+def dollars(amount: float) -> str:
+    """Return an amount as text, with four decimals if it is small."""
+    return f"${amount:.2f}" if amount >= 1 else f"${amount:.4f}"
 
 
 def duration(seconds: float) -> str:

@@ -1,18 +1,21 @@
 import errno
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from client.bulk.cost import cost_usd
 from client.bulk.report import write_report
 from client.bulk.run import BulkRun
 from client.bulk.state import Item, RunState
 from client.errors import BulkRunError, DiskFullError, UsageError
 from client.outputs import write
 from core.errors import InvalidRequestError
+from functions.contracts.prices import express_usage, prices_of
 from tests.fakes.bulk_in_memory import BulkCloud, Killed
 
 FILES = {
@@ -113,7 +116,27 @@ def test_the_input_of_the_execution_has_prefix_options_and_limits(tmp_path: Path
     cloud = BulkCloud()
     Laptop(tmp_path).start(cloud, options={"format": "webp"}, limits={"max_concurrency": 5})
     source = {"bucket": "uploads", "prefix": "bulk/r/"}
-    assert cloud.runs["r"]["input"] == {"source": source, "options": {"format": "webp"}, "max_concurrency": 5}
+    expected = {"source": source, "options": {"format": "webp"}, "max_concurrency": 5, "batch": 1}
+    assert cloud.runs["r"]["input"] == expected
+
+
+def test_batches_grow_with_the_number_of_images(tmp_path: Path) -> None:
+    for count, batch in ((1, 1), (30, 3), (200, 10)):
+        cloud = BulkCloud(step=100)
+        Laptop(tmp_path / str(count), {f"{number}.jpg": b"a" for number in range(count)}).start(cloud)
+        assert cloud.runs["r"]["input"]["batch"] == batch
+
+
+def test_the_cost_so_far_is_that_of_the_summary_for_the_same_images() -> None:
+    stack = BulkCloud().stack()
+    stack.parameters["BulkMemory"] = "4096"
+    counts = Counter(done=90, cached=10, failed=5, found=1000)
+    _, prices = prices_of(stack.region)
+    usage = express_usage(105, 10, 10, 60.0, 4096)
+    parts = usage.orchestration_usd(prices), usage.compute_usd(prices), usage.requests_usd(prices)
+    assert cost_usd(stack, counts, 60.0) == pytest.approx(sum(parts))
+    stack.parameters["SegmentationHost"] = "ecs"
+    assert cost_usd(stack, counts, 60.0) > 10 * usage.orchestration_usd(prices)
 
 
 def test_a_failed_image_has_the_facts_of_its_report(tmp_path: Path) -> None:
