@@ -1,5 +1,6 @@
 """Where results are written: one file, or a directory. Files are written completely or not at all."""
 
+import errno
 import json
 import mimetypes
 import os
@@ -19,6 +20,9 @@ from core.options import OutputFormat
 from functions.contracts.object_keys import sidecar_key
 
 STDIN: Final = Path("-")
+
+DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a full disk."""
 
 _FORMATS: Final = {
     **{one.extension: one for one in OutputFormat if one is not OutputFormat.WEBP_LOSSLESS},

@@ -2,7 +2,6 @@
 
 import base64
 import csv
-import errno
 import json
 import mimetypes
 import time
@@ -18,7 +17,7 @@ from typing import Any, Final, Protocol, TypeVar
 from client.bulk.state import Item, RunState
 from client.bulk.walk import walk
 from client.errors import BulkRunError, DiskFullError, ResultNotFoundError
-from client.outputs import write
+from client.outputs import DISK_FULL, write
 from client.stack import Stack
 from core.errors import BackgroundRemoverError, SourceChangedError
 from core.limits import check_bytes
@@ -36,7 +35,6 @@ _LEAST_BATCHES: Final = 8
 _LARGE_BYTES: Final = 16 * 1024 * 1024
 _SHARE_OF_LISTING: Final = 4  # listing takes at most a fifth of the time
 _ABSENT: Final = ("NoSuchKey", "NoSuchVersion", "404", "MethodNotAllowed")
-_DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Listener(Protocol):
@@ -347,7 +345,7 @@ class BulkRun:
             try:
                 self._save({Path(sidecar_key(str(path))): document, path: data})
             except OSError as error:
-                if error.errno in _DISK_FULL:
+                if error.errno in DISK_FULL:
                     raise self._disk_full(path) from None
                 self._fail(item, error)
                 return

@@ -61,6 +61,9 @@ def pbr(*arguments: str) -> Result:
         (["bulk", "photos/", "--resume", "nosuch"], "Remove SOURCE"),
         (["bulk", "--resume", "nosuch", "--format", "webp"], "Remove --format"),
         (["bulk", "--resume", "nosuch", "--overwrite"], "Remove --overwrite"),
+        (["watch", "nosuch/"], "The directory does not exist"),
+        (["watch", str(Path(__file__).parent), "-o", str(Path(__file__).parent)], "inside of DIR"),
+        (["watch", str(Path(__file__).parent), "--background-image", "nosuch.jpg"], "--background-image"),
         (["up", "--model", "nosuch"], "birefnet-general"),
         (["up", "--parameter", "Nosuch=1"], "CacheDays"),
         (["up", "--parameter", "CacheDays"], "NAME=VALUE"),
@@ -103,6 +106,7 @@ def test_help_lists_all_commands_and_the_exit_codes() -> None:
     commands = (
         "process",
         "bulk",
+        "watch",
         "fetch",
         "demo",
         "up",
