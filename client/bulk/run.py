@@ -19,7 +19,7 @@ from client.bulk.walk import walk
 from client.errors import BulkRunError, DiskFullError, ResultNotFoundError
 from client.outputs import DISK_FULL, write
 from client.stack import Stack
-from core.errors import BackgroundRemoverError, SourceChangedError
+from core.errors import BackgroundRemoverError
 from core.limits import check_bytes
 from core.options import OutputFormat
 from functions.contracts.failure_report import explain
@@ -343,7 +343,7 @@ class BulkRun:
             path = out / (item.target + Path(found["key"]).suffix)
             document = (json.dumps(sidecar, indent=2) + "\n").encode()
             try:
-                self._save({Path(sidecar_key(str(path))): document, path: data})
+                self._save({path: data, Path(sidecar_key(str(path))): document})
             except OSError as error:
                 if error.errno in DISK_FULL:
                     raise self._disk_full(path) from None
@@ -408,6 +408,8 @@ class BulkRun:
         if summary:
             self._state.add_objects(self._rows(summary["files"]["items"]))
             self._state.save("listed", True)
+            for item in self._state.items("failed"):
+                self._listener.ended(item, None)
             self._fetch_ready()
 
     def _conclude_uploads(self, summary: dict[str, Any] | None) -> None:
@@ -425,7 +427,7 @@ class BulkRun:
         prefix = (self._settings["source"].get("prefix") or "").rpartition("/")[0]
         for row in self._csv(key):
             path = _relative(row["key"].removeprefix(f"{prefix}/" if prefix else ""))
-            if self._settings.get("with_buckets"):
+            if "prefix" not in self._settings["source"] and row["bucket"] != self._stack.outputs["UploadsBucket"]:
                 path = f"{row['bucket']}/{path}"
             stem = path.rpartition(".")[0] or path
             suffix = self._settings["suffix"]
@@ -451,25 +453,35 @@ class BulkRun:
         each(self._fetch_object, self._state.items("ready", "ready_cached"))
 
     def _fetch_object(self, item: Item) -> None:
+        status = "cached" if item.status == "ready_cached" else "done"
         if self._out is None:
-            self._end(item, {"status": "cached" if item.status == "ready_cached" else "done"}, None)
+            result = f"s3://{self._stack.outputs['ResultsBucket']}/{item.result_key}"
+            self._end(item, {"status": status, "result": result}, None)
             return
         try:
-            if not self._settings["overwrite"] and (path := self._existing_object(item)):
-                self._end(item, {"status": "kept", "result": str(path)}, None)
-                return
             sidecar = self._stack.document(sidecar_key(item.result_key or ""))
             if sidecar is None:
-                raise SourceChangedError(
-                    "The result no longer exists", field="key", value=item.key, remedy="Process the image again."
+                raise ResultNotFoundError(
+                    "The result no longer exists: it was deleted or has expired",
+                    field="result.key",
+                    value=item.result_key,
+                    remedy="Process the image again.",
                 )
-            self._save_result(item, sidecar)
-        except (SourceChangedError, ResultNotFoundError) as error:
+            if not self._settings["overwrite"] and (path := self._same_result(item, sidecar)):
+                self._end(item, {"status": "kept", "result": str(path)}, None)
+            else:
+                self._save_result(item, sidecar)
+        except ResultNotFoundError as error:
             self._fail(item, error)
 
-    def _existing_object(self, item: Item) -> Path | None:
+    def _same_result(self, item: Item, sidecar: dict[str, Any]) -> Path | None:
+        """Return the result on this machine that has this sidecar, or None."""
         path = (self._out or Path()) / (item.target + Path(item.result_key or "").suffix)
-        return path if path.exists() and item.status == "ready_cached" else None
+        try:
+            saved = json.loads(Path(sidecar_key(str(path))).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return path if saved == sidecar and path.exists() else None
 
 
 _NOT_DONE: Final = {

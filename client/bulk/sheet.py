@@ -111,7 +111,7 @@ def _failures(state: RunState) -> Iterator[str]:
 
 def _figure(item: Item, sheet: Path, picture: bytes | None) -> str:
     name = f"<bdi>{_text(item.label)}</bdi>"
-    if item.result:
+    if item.result and not item.result.startswith("s3://"):
         relative = os.path.relpath(item.result, sheet.parent)
         name = f'<a href="{html.escape(quote(os.fsencode(relative)))}">{name}</a>'
     image = ""

@@ -205,13 +205,19 @@ class RunState:
     def add_objects(self, rows: Iterable[dict[str, Any]]) -> None:
         """Add the objects of a run whose images are in S3, from the rows of its ``items.csv``.
 
-        Each has the keys of the columns of ``item``, with ``target``.
+        Each has the keys of the columns of ``item``, with ``target``. An object whose result was fetched before, and
+        that is cached now, stays as it is.
         """
         names = (
             *("path", "bucket", "key", "version_id", "target", "fold", "status", "result_key", "score", "review"),
             *("seconds", "error", "message", "remedy"),
         )
-        insert = f"INSERT OR REPLACE INTO item ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608
+        insert = (
+            f"INSERT INTO item ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) ON CONFLICT (path) DO "  # noqa: S608
+            f"UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in names[1:])} WHERE NOT ("
+            "excluded.status = 'ready_cached' AND item.status IN ('done', 'cached', 'kept')"
+            " AND item.version_id IS excluded.version_id)"
+        )
         with self._transaction():
             for row in rows:
                 values = {**row, "path": os.fsencode(row["path"]), "fold": fold(row["target"])}

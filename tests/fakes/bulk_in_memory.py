@@ -166,7 +166,7 @@ class BulkCloud:
 
     def _work(self, name: str, run: dict[str, Any]) -> None:
         for bucket, key in run["waiting"][: self.step]:
-            run["rows"][key] = self._image(name, bucket, key)
+            run["rows"][bucket, key] = self._image(name, bucket, key)
         del run["waiting"][: self.step]
         if not run["waiting"]:
             self._summarize(name, run)

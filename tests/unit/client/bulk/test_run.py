@@ -154,7 +154,7 @@ def test_results_are_written_before_the_run_ends(tmp_path: Path) -> None:
         written.extend((path.name, cloud.runs["r"]["status"]) for path in files)
 
     laptop.start(cloud, save=save)
-    assert written[0] == ("a.jpg.png.json", "RUNNING")
+    assert written[0] == ("a.jpg.png", "RUNNING")
 
 
 def test_a_second_run_keeps_results_that_are_not_older_than_their_images(tmp_path: Path) -> None:
@@ -358,7 +358,28 @@ def test_images_in_a_bucket_stay_there_without_out(tmp_path: Path) -> None:
     laptop, state = stored(cloud, tmp_path, {"bucket": "pictures", "prefix": "shop/"}, out=None)
     assert laptop.out.exists() is False
     [item] = state.items()
-    assert (item.status, item.result_key) == ("done", "results/s3/pictures/shop/a.jpg.png")
+    assert (item.status, item.result) == ("done", "s3://results/results/s3/pictures/shop/a.jpg.png")
+
+
+def test_results_of_a_bucket_that_were_fetched_are_kept(tmp_path: Path) -> None:
+    cloud, source = BulkCloud(), {"bucket": "pictures", "prefix": "shop/"}
+    for name in ("a", "b", "bad"):
+        cloud._put("pictures", f"shop/{name}.jpg", b"cached " + name.encode() if name != "bad" else b"bad")
+    laptop, state = stored(cloud, tmp_path, source)
+    state.close()
+    cloud._put("pictures", "shop/bad.jpg", b"repaired")
+    before = (laptop.out / "a.jpg.png").stat().st_mtime_ns
+    assert statuses(laptop.resume(cloud)) == {"a.jpg": "cached", "b.jpg": "cached", "bad.jpg": "done"}
+    assert (laptop.out / "a.jpg.png").stat().st_mtime_ns == before
+
+
+def test_images_of_several_buckets_are_separate(tmp_path: Path) -> None:
+    cloud = BulkCloud()
+    for bucket in ("uploads", "pictures"):
+        cloud._put(bucket, "a.jpg", bucket.encode())
+    cloud._put("uploads", "list.jsonl", b'{"key": "a.jpg"}\n{"key": "a.jpg", "bucket": "pictures"}')
+    _, state = stored(cloud, tmp_path, {"manifest": {"bucket": "uploads", "key": "list.jsonl"}})
+    assert statuses(state) == {"a.jpg": "done", "pictures/a.jpg": "done"}
 
 
 def test_a_run_of_a_bucket_that_is_killed_at_any_call_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
