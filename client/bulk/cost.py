@@ -7,7 +7,7 @@ from client.bulk.run import BATCH
 from client.stack import Stack
 from functions.contracts.prices import express_usage, prices_of, standard_usage
 
-_STAGE_MEMORY_MB: Final = 3008
+_DEFAULT_MEMORY_MB: Final = 3008
 
 
 def cost_usd(stack: Stack, counts: Counter[str], seconds: float) -> float:
@@ -18,11 +18,13 @@ def cost_usd(stack: Stack, counts: Counter[str], seconds: float) -> float:
         counts: number of images by status.
         seconds: total processing time.
     """
+    parameters = stack.parameters
+    segment_mb = int(parameters.get("SegmentMemory", _DEFAULT_MEMORY_MB))
     images = counts["done"] + counts["cached"] + counts["failed"]
-    if stack.parameters.get("SegmentationHost") == "ecs" or stack.parameters.get("SageMakerMode") == "async":
-        usage = standard_usage(images, seconds, _STAGE_MEMORY_MB)
+    if parameters.get("SegmentationHost") == "ecs" or parameters.get("SageMakerMode") == "async":
+        usage = standard_usage(images, seconds, segment_mb)
     else:
-        memory_mb = int(stack.parameters.get("BulkMemory", _STAGE_MEMORY_MB))
+        memory_mb = int(parameters.get("BulkMemory", 0)) or segment_mb
         usage = express_usage(images, counts["cached"], BATCH, seconds, memory_mb)
     _, prices = prices_of(stack.region)
     return usage.orchestration_usd(prices) + usage.compute_usd(prices) + usage.requests_usd(prices)

@@ -372,7 +372,7 @@ def _locked(path: Path) -> IO[str]:
 
 
 def _remove_old(folder: Path) -> None:
-    """Remove the states of runs that nobody has continued for 30 days."""
+    """Remove the states of runs that have not changed for 30 days."""
     oldest = time.time() - _KEPT_S
     for path in folder.glob("*.sqlite"):
         if max(one.stat().st_mtime for one in folder.glob(f"{path.stem}.sqlite*")) < oldest:

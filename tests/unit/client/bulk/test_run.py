@@ -127,9 +127,10 @@ def test_batches_grow_with_the_number_of_images(tmp_path: Path) -> None:
         assert cloud.runs["r"]["input"]["batch"] == batch
 
 
-def test_the_cost_so_far_is_that_of_the_summary_for_the_same_images() -> None:
+@pytest.mark.parametrize("memory", ["0", "4096"])
+def test_the_cost_so_far_is_that_of_the_summary_for_the_same_images(memory: str) -> None:
     stack = BulkCloud().stack()
-    stack.parameters["BulkMemory"] = "4096"
+    stack.parameters.update({"BulkMemory": memory, "SegmentMemory": "4096"})  # type: ignore[attr-defined]
     counts = Counter(done=90, cached=10, failed=5, found=1000)
     _, prices = prices_of(stack.region)
     usage = express_usage(105, 10, 10, 60.0, 4096)
