@@ -34,6 +34,7 @@ _THREADS: Final = 8
 _LEAST_BATCHES: Final = 8
 _LARGE_BYTES: Final = 16 * 1024 * 1024
 _SHARE_OF_LISTING: Final = 4  # listing takes at most a fifth of the time
+_LONGEST_PAUSE_S: Final = 60.0
 _ABSENT: Final = ("NoSuchKey", "NoSuchVersion", "404", "MethodNotAllowed")
 
 
@@ -76,6 +77,7 @@ class BulkRun:
         self._stack, self._name, self._state, self._listener, self._save = stack, name, state, listener, save
         self._settings: dict[str, Any] = state.load("settings")
         self._large = Lock()  # a large file at a time is in memory
+        self._listing_s = 0.0
         self.map_counts: dict[str, int] = {}
 
     @property
@@ -168,7 +170,7 @@ class BulkRun:
         """
         while True:
             found = self._describe()
-            begun = time.monotonic()
+            self._listing_s = 0.0
             if self._is_local:
                 self._sweep()
             else:
@@ -176,7 +178,7 @@ class BulkRun:
             if found["status"] != "RUNNING":
                 break
             self._listener.progressed()
-            time.sleep(max(self._stack.poll_s, _SHARE_OF_LISTING * (time.monotonic() - begun)))
+            time.sleep(min(max(self._stack.poll_s, _SHARE_OF_LISTING * self._listing_s), _LONGEST_PAUSE_S))
         self._conclude(found)
         return found
 
@@ -297,7 +299,7 @@ class BulkRun:
         pages = self._stack.s3.get_paginator("list_objects_v2").paginate(
             Bucket=self._stack.outputs["ResultsBucket"], Prefix=prefix
         )
-        for page in pages:
+        for page in self._timed(pages):
             for found in page.get("Contents", []):
                 key = found["Key"]
                 if not key.endswith(".json"):
@@ -308,6 +310,14 @@ class BulkRun:
                 item = self._state.find(source)
                 if item and item.status == "uploaded":
                     yield key, item
+
+    def _timed(self, pages: Iterable[_Value]) -> Iterator[_Value]:
+        """Yield pages, and add the time that S3 takes for them to ``_listing_s``; results are fetched meanwhile."""
+        begun = time.monotonic()
+        for page in pages:
+            self._listing_s += time.monotonic() - begun
+            yield page
+            begun = time.monotonic()
 
     def _fetch_named(self, listed: tuple[str, Item]) -> None:
         key, item = listed

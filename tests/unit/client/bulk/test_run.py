@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -156,6 +157,18 @@ def test_results_are_written_before_the_run_ends(tmp_path: Path) -> None:
 
     laptop.start(cloud, save=save)
     assert written[0] == ("a.jpg.png", "RUNNING")
+
+
+def test_the_time_to_fetch_results_does_not_delay_the_next_look(tmp_path: Path) -> None:
+    laptop = Laptop(tmp_path)
+
+    def slow(files: Mapping[Path, bytes]) -> None:
+        time.sleep(0.2)
+        write(files)
+
+    started = time.monotonic()
+    laptop.start(BulkCloud(step=1), save=slow)
+    assert time.monotonic() - started < 0.2 * len(RESULTS) * 2.5
 
 
 def test_a_second_run_keeps_results_that_are_not_older_than_their_images(tmp_path: Path) -> None:
