@@ -5,6 +5,7 @@ import csv
 import json
 import mimetypes
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext, suppress
@@ -78,7 +79,7 @@ class BulkRun:
         self._settings: dict[str, Any] = state.load("settings")
         self._large = Lock()  # a large file at a time is in memory
         self._listing_s = 0.0
-        self.map_counts: dict[str, int] = {}
+        self.map_counts: Mapping[str, int] = {}
 
     @property
     def execution(self) -> str:
@@ -185,6 +186,13 @@ class BulkRun:
     def summary(self) -> dict[str, Any] | None:
         """Return the summary of the execution, or None if it wrote none."""
         return self._stack.document(f"bulk/{self.execution}/summary.json")
+
+    def counts(self) -> Counter[str]:
+        """Return the number of images by status, those of the Map Run while images in S3 are processed."""
+        if self.map_counts and not self._state.load("listed"):
+            ended = {"done": self.map_counts.get("succeeded", 0), "failed": self.map_counts.get("failed", 0)}
+            return Counter({**ended, "uploaded": self.map_counts.get("total", 0) - sum(ended.values())})
+        return self._state.counts()
 
     def original(self, item: Item) -> bytes | None:
         """Return the content of an image, or None if it cannot be read."""

@@ -141,6 +141,7 @@ def _process(stack: Stack, name: str, state: RunState, settings: dict[str, Any],
     started_at = time.monotonic()
     progress = BulkProgress(state, lambda counts: cost_usd(stack, counts, state.seconds()))
     run = BulkRun(stack, name, state, progress)
+    progress.counts = run.counts
     try:
         with progress:
             run.process(resumed=resumed)

@@ -25,6 +25,9 @@ class BulkProgress:
         state: the state of the run.
         cost_usd: returns the cost so far in US dollars; None if it is unknown.
         clock: returns seconds.
+
+    Attributes:
+        counts: returns the number of images by status.
     """
 
     def __init__(
@@ -34,8 +37,9 @@ class BulkProgress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._state, self._cost_usd, self._clock, self._lock = state, cost_usd, clock, Lock()
+        self.counts: Callable[[], Counter[str]] = state.counts
         self._started = self._printed = clock()
-        self._ended = 0  # by this process
+        self._before = _ended(state.counts())  # by earlier processes
         self._failures = 0
         self._thumbnails = state.thumbnails()
         self._live = Progress(BarColumn(bar_width=20), TextColumn("{task.description}"), console=ERR, transient=True)
@@ -56,7 +60,6 @@ class BulkProgress:
             self._state.save_thumbnail(item, small)
             self._thumbnails += 1
         with self._lock:
-            self._ended += 1
             if item.status == "failed":
                 self._failures += 1
                 if self._failures <= _MAX_FAILURES:
@@ -76,15 +79,19 @@ class BulkProgress:
             elif now - self._printed < _PLAIN_S:
                 return
             self._printed = now
-            counts = self._state.counts()
-            ended = sum(counts[status] for status in _ENDED)
+            counts = self.counts()
+            ended = _ended(counts)
             total = ended + counts["found"] + counts["uploaded"] + counts["ready"] + counts["ready_cached"]
-            rate = self._ended / (now - self._started) if now > self._started else 0.0
+            rate = max(0, ended - self._before) / (now - self._started) if now > self._started else 0.0
             line = status_line(counts, ended, total, rate, self._cost_usd(counts))
             if self._live.live.is_started:
                 self._live.update(self._task, description=line, completed=ended, total=total or None)
             else:
                 ERR.print(line)
+
+
+def _ended(counts: Counter[str]) -> int:
+    return sum(counts[status] for status in _ENDED)
 
 
 def status_line(counts: Counter[str], ended: int, total: int, rate: float, cost_usd: float | None) -> str:

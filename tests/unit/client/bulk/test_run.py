@@ -375,6 +375,23 @@ def test_images_in_a_bucket_stay_there_without_out(tmp_path: Path) -> None:
     assert (item.status, item.result) == ("done", "s3://results/results/s3/pictures/shop/a.jpg.png")
 
 
+def test_the_counts_of_a_bucket_are_those_of_the_map_run_until_its_end(tmp_path: Path) -> None:
+    cloud, seen = BulkCloud(step=1), list[Counter[str]]()
+    for name in "abc":
+        cloud._put("pictures", f"shop/{name}.jpg", name.encode())
+    settings = {"source": {"bucket": "pictures", "prefix": "shop/"}, "out": None, "options": {}, "limits": {}}
+    state = RunState.create("r", {**settings, "suffix": None, "overwrite": False, "sheet": False}, tmp_path)
+
+    class Looks(Ends):
+        def progressed(self) -> None:
+            seen.append(run.counts())
+
+    run = BulkRun(cloud.stack(), "r", state, Looks())
+    run.process(resumed=False)
+    assert seen[0] == Counter(done=1, failed=0, uploaded=2)
+    assert run.counts()["done"] == 3
+
+
 def test_results_of_a_bucket_that_were_fetched_are_kept(tmp_path: Path) -> None:
     cloud, source = BulkCloud(), {"bucket": "pictures", "prefix": "shop/"}
     for name in ("a", "b", "bad"):
