@@ -18,17 +18,15 @@ from client.bulk.source import Source
 from client.bulk.state import RunState
 from client.bulk.walk import walk
 from client.commands.bulk_progress import BulkProgress, dollars, duration
-from client.commands.connect import ensure_weights, find_stack, start_local_cloud
 from client.commands.console import ERR, silenced
 from client.commands.options import DEFAULT_OUT, Quiet, Region, StackName
-from client.commands.process import check_model
+from client.commands.process import checked_stack
 from client.commands.processing_options import with_processing_options
 from client.errors import DiskFullError, UsageError, sdk_errors
 from client.jobs import JobClient
 from client.outputs import Destination, remove_partial_files
 from client.stack import Stack
 from core.errors import BackgroundRemoverError
-from core.options import Options
 
 _INTERRUPTED: Final = 130  # exit code of a process that Ctrl-C ended
 _MAX_CONCURRENCY: Final = 10_000
@@ -119,12 +117,14 @@ def process_bulk(
         name, state = found.new_run(), None
     settings["sheet"] = bool(settings["report"] or settings["contact_sheet"])
     with silenced(quiet=quiet):
-        deployed = _connect(settings, stack or settings["stack"], region or settings["region"])
+        image = settings["background_image"]
+        requested = {**settings["options"], **({"background_key": image} if image else {})}
+        deployed = checked_stack(requested, stack or settings["stack"], region or settings["region"])
         if found is not None:
             found.check(deployed)
             if found.folder is None:
                 settings["source"] = found.request(deployed, name)
-        if image := settings["background_image"]:
+        if image:
             key = JobClient(deployed).upload_background(Path(image).name, Path(image).read_bytes())
             settings["options"]["background_key"] = key
         if state is None:
@@ -228,15 +228,6 @@ def _check_folder(settings: dict[str, Any]) -> None:
                 value=folder,
                 remedy="Pass another folder, or the names of the images with --include.",
             )
-
-
-def _connect(settings: dict[str, Any], name: str | None, region: str | None) -> Stack:
-    """Return the stack, after a check of options and model. Starts an embedded cloud if necessary."""
-    deployed = find_stack(name, region)
-    model = Options.parse(settings["options"]).model
-    check_model(model, deployed)
-    ensure_weights(model, deployed)
-    return deployed or start_local_cloud()
 
 
 def _write_files(state: RunState, settings: dict[str, Any], name: str) -> None:

@@ -102,11 +102,20 @@ def _check_output(options: dict[str, bool], *, to_stdout: bool) -> None:
         )
 
 
+def checked_stack(options: dict[str, Any], name: str | None, region: str | None) -> Stack:
+    """Return the stack, after a check of options, preset and model. Starts an embedded cloud if necessary."""
+    deployed = find_stack(name, region)
+    model = Options.parse(options, deployed.presets if deployed else BUILT_IN).model
+    _check_model(model, deployed)
+    ensure_weights(model, deployed)
+    return deployed or start_local_cloud()
+
+
 def _connect(images: list[ImageFile], options: dict[str, Any], stack: str | None, region: str | None) -> JobClient:
     """Return a client of the stack, after a check of preset, model and files. Starts an embedded cloud if necessary."""
     deployed = find_stack(stack, region)
     model = Options.parse(options, deployed.presets if deployed else BUILT_IN).model
-    check_model(model, deployed)
+    _check_model(model, deployed)
     _check_files(images, options.get("background_key"))
     ensure_weights(model, deployed)
     return JobClient(deployed or start_local_cloud())
@@ -182,8 +191,7 @@ def _set_format(options: dict[str, Any], destination: Destination, *, compare: b
         )
 
 
-def check_model(name: str | None, stack: Stack | None) -> None:
-    """Check that a stack has a model; without a stack, that an embedded cloud has it."""
+def _check_model(name: str | None, stack: Stack | None) -> None:
     custom = stack.parameters.get("CustomModels", "") if stack else None
     local_models.check_model(name, local_models.registry() if custom is None else with_custom(custom))
 

@@ -12,10 +12,9 @@ from client.batch import process
 from client.bulk.run import each
 from client.bulk.state import target_of
 from client.bulk.walk import Image
-from client.commands.connect import ensure_weights, find_stack, start_local_cloud
 from client.commands.console import ERR, ERRORS, error_text, print_warning, silenced
 from client.commands.options import DEFAULT_OUT, Quiet, Region, StackName
-from client.commands.process import check_model
+from client.commands.process import checked_stack
 from client.commands.processing_options import with_processing_options
 from client.commands.progress import PlainProgress
 from client.errors import UsageError, sdk_errors
@@ -24,7 +23,6 @@ from client.outputs import Destination, ImageFile, remove_partial_files
 from client.stack import Stack
 from client.watch import Watcher, locked
 from core.errors import BackgroundRemoverError
-from core.options import Options
 
 _INTERRUPTED: Final = 130  # exit code of a process that Ctrl-C ended
 
@@ -66,7 +64,8 @@ def watch(
         remedy = "Pass the path of an image."
         raise UsageError("The file does not exist", field="--background-image", value=background, remedy=remedy)
     with silenced(quiet=quiet), locked(folder):
-        deployed = _connect(options, stack, region)
+        requested = {**options, **({"background_key": background} if background else {})}
+        deployed = checked_stack(requested, stack, region)
         watcher = Watcher(folder, [out], settle_s=settle)
         signal.signal(signal.SIGINT, _exit_at_once)
         ERR.print(f"Watching {folder} until Ctrl-C. Results: {out}")
@@ -89,7 +88,7 @@ def _process_all(
     deployed, stack, region = connection
     try:
         if deployed.endpoint_url:  # an idle embedded cloud has stopped, perhaps
-            deployed = _connect(options, stack, region)
+            deployed = checked_stack(options, stack, region)
         jobs = JobClient(deployed)  # a new one for each round: it remembers all executions since its first upload
         given = dict(options)
         if background:
@@ -116,15 +115,6 @@ def _process_all(
             ERRORS.print(f"{'failed' if moved else 'waiting'}  {image.path}  {error_text(error)}", style="red")
 
     each(one, images)
-
-
-def _connect(options: dict[str, Any], name: str | None, region: str | None) -> Stack:
-    """Return the stack, after a check of options and model. Starts an embedded cloud if necessary."""
-    deployed = find_stack(name, region)
-    model = Options.parse(options).model
-    check_model(model, deployed)
-    ensure_weights(model, deployed)
-    return deployed or start_local_cloud()
 
 
 def _exit_at_once(*_: object) -> NoReturn:
