@@ -14,6 +14,11 @@ from core.errors import BackgroundRemoverError, InvalidOptionsError
 
 _COMMANDS: Final = {
     "process": ("client.commands.process:process_files", "Remove the background of images."),
+    "bulk": (
+        "client.commands.bulk:process_bulk",
+        "Remove the background of all images in a folder, a bucket or a manifest.",
+    ),
+    "watch": ("client.commands.watch:watch", "Process each image that is put into a folder, until Ctrl-C."),
     "fetch": ("client.commands.fetch:fetch_results", "Download the results of executions."),
     "demo": ("client.commands.demo:demo", "Process one photo on a temporary embedded cloud, and show each stage."),
     "up": ("client.commands.up:up", "Run an embedded cloud on this machine, until Ctrl-C."),

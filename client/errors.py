@@ -42,6 +42,14 @@ class KeyConflictError(BackgroundRemoverError):
     """The API key is revoked or expired, or was changed at the same time."""
 
 
+class BulkRunError(BackgroundRemoverError):
+    """A bulk run cannot start or continue, or it failed as a whole."""
+
+
+class DiskFullError(BackgroundRemoverError):
+    """The disk is full. Nothing is half-written; the run can be resumed."""
+
+
 @dataclass(frozen=True)
 class JobFailure:
     """Why an image has no result: its failure report, or the status of its execution if there is none.

@@ -1,5 +1,6 @@
 """Where results are written: one file, or a directory. Files are written completely or not at all."""
 
+import errno
 import json
 import mimetypes
 import os
@@ -19,6 +20,9 @@ from core.options import OutputFormat
 from functions.contracts.object_keys import sidecar_key
 
 STDIN: Final = Path("-")
+
+DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a full disk."""
 
 _FORMATS: Final = {
     **{one.extension: one for one in OutputFormat if one is not OutputFormat.WEBP_LOSSLESS},
@@ -166,7 +170,7 @@ class Destination:
         taken = {path.stem for path in inputs if path.resolve().parent == folder}
         names = []
         for label in images:
-            original = _fitting(label.strip("/").replace("/", "-"))
+            original = fitting(label.strip("/").replace("/", "-"))
             name, number = original, 2
             while name in taken:
                 name, number = f"{Path(original).stem}-{number}{Path(original).suffix}", number + 1
@@ -236,7 +240,7 @@ def _extension(path: Path) -> str:
     return path.suffix[1:].lower()
 
 
-def _fitting(name: str) -> str:
+def fitting(name: str) -> str:
     """Return a name that leaves room for the extensions of result, sidecar and comparison."""
     encoded = name.encode()
     if len(encoded) <= _MAX_NAME_BYTES:

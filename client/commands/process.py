@@ -102,6 +102,15 @@ def _check_output(options: dict[str, bool], *, to_stdout: bool) -> None:
         )
 
 
+def checked_stack(options: dict[str, Any], name: str | None, region: str | None) -> Stack:
+    """Return the stack, after a check of options, preset and model. Starts an embedded cloud if necessary."""
+    deployed = find_stack(name, region)
+    model = Options.parse(options, deployed.presets if deployed else BUILT_IN).model
+    _check_model(model, deployed)
+    ensure_weights(model, deployed)
+    return deployed or start_local_cloud()
+
+
 def _connect(images: list[ImageFile], options: dict[str, Any], stack: str | None, region: str | None) -> JobClient:
     """Return a client of the stack, after a check of preset, model and files. Starts an embedded cloud if necessary."""
     deployed = find_stack(stack, region)
@@ -141,10 +150,12 @@ def _images(files: list[Path]) -> list[ImageFile]:
     """Return the images.
 
     Raises:
-        UsageError: if standard input would have several images.
+        UsageError: if standard input would have several images, or a path is a directory.
     """
     if files.count(STDIN) > 1:
         raise UsageError("Standard input holds one image", field="FILES", value="- -", remedy="Give - once.")
+    if folder := next((path for path in files if path.is_dir()), None):
+        raise UsageError("This is a directory", field="FILES", value=str(folder), remedy=f"Use pbr bulk {folder}.")
     return ImageFile.of(files)
 
 

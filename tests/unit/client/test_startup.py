@@ -60,7 +60,8 @@ def test_completion_of_a_command_name_imports_no_command() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["process", "history", "status", "redrive", "replay-dlq", "keys list", "models", "down"]
+    "command",
+    ["process", "bulk", "watch", "history", "status", "redrive", "replay-dlq", "keys list", "models", "down"],
 )
 def test_help_of_a_command_imports_no_sdk_no_cloud_and_no_pixels(command: str) -> None:
     assert imported_by(*command.split(), "--help") & (SLOW - {"pydantic"}) == set()  # Typer parses with pydantic

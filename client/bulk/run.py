@@ -1,0 +1,535 @@
+"""Upload the images of a folder, start the bulk run, follow it, and write each result as soon as it is available."""
+
+import base64
+import csv
+import json
+import mimetypes
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext, suppress
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final, Protocol, TypeVar
+
+from client.bulk.state import Item, RunState
+from client.bulk.walk import walk
+from client.errors import BulkRunError, DiskFullError, ResultNotFoundError
+from client.outputs import DISK_FULL, write
+from client.stack import Stack
+from core.errors import BackgroundRemoverError
+from core.limits import check_bytes
+from core.options import OutputFormat
+from functions.contracts.failure_report import explain
+from functions.contracts.object_keys import EXTENSIONS, sidecar_key
+
+BATCH: Final = 10
+"""Most images of a child execution."""
+
+_Value = TypeVar("_Value")
+
+_THREADS: Final = 8
+_LEAST_BATCHES: Final = 8
+_LARGE_BYTES: Final = 16 * 1024 * 1024
+_SHARE_OF_LISTING: Final = 4  # listing takes at most a fifth of the time
+_LONGEST_PAUSE_S: Final = 60.0
+_ABSENT: Final = ("NoSuchKey", "NoSuchVersion", "404", "MethodNotAllowed")
+
+
+class Listener(Protocol):
+    """Receives what happens to images, from several threads."""
+
+    def ended(self, item: Item, data: tuple[bytes, bytes] | None) -> None:
+        """Handle the end of an image.
+
+        Args:
+            item: the image, with its new status.
+            data: image and result; None if it has no new result.
+        """
+
+    def progressed(self) -> None:
+        """Handle progress of another kind."""
+
+
+class BulkRun:
+    """A run: its images, and what it does on a stack.
+
+    Each step continues where the last process stopped.
+
+    Args:
+        stack: the stack.
+        name: name of the run.
+        state: the state of the run.
+        listener: receives progress.
+        save: writes files completely or not at all.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        name: str,
+        state: RunState,
+        listener: Listener,
+        save: Callable[[Mapping[Path, bytes]], None] = write,
+    ) -> None:
+        self._stack, self._name, self._state, self._listener, self._save = stack, name, state, listener, save
+        self._settings: dict[str, Any] = state.load("settings")
+        self._large = Lock()  # a large file at a time is in memory
+        self._listing_s = 0.0
+        self.map_counts: Mapping[str, int] = {}
+
+    @property
+    def execution(self) -> str:
+        """Name of the current execution: that of the run, with a number if it is not the first one."""
+        attempt = self._state.load("attempt") or 1
+        return self._name if attempt == 1 else f"{self._name}-{attempt}"
+
+    @property
+    def _is_local(self) -> bool:
+        return "folder" in self._settings
+
+    @property
+    def _out(self) -> Path | None:
+        return Path(self._settings["out"]) if self._settings["out"] else None
+
+    def process(self, *, resumed: bool) -> dict[str, Any]:
+        """Do what is missing, and return the last description of the execution; empty if there was nothing to do.
+
+        Args:
+            resumed: whether an earlier process may have done a part.
+
+        Raises:
+            BulkRunError: the run cannot start, or failed as a whole.
+            DiskFullError: results cannot be written.
+        """
+        if resumed:
+            self._prepare_resumption()
+        found: dict[str, Any] = {}
+        if self._is_local:
+            if not self._state.load("scanned"):
+                self.scan()
+            self.upload(check=resumed)
+            if any(True for _ in self._state.items("uploaded")):
+                self.start()
+                found = self.follow()
+        elif self._state.load("listed"):
+            self._fetch_ready()
+        else:
+            self.start()
+            found = self.follow()
+        self._state.save("ended", True)
+        return found
+
+    def scan(self) -> None:
+        """Find the images of the folder. Those that have a result that is not older than themselves are kept."""
+        settings = self._settings
+        skip = [settings["out"]] if settings["out"] else []
+        found = walk(settings["folder"], settings["include"], settings["exclude"], skip)
+        self._state.add(self._name, found, settings["suffix"])
+        if not settings["overwrite"]:
+            for item in self._state.items("found"):
+                if path := self._existing(item):
+                    self._state.update(item, status="kept", result=str(path))
+        self._state.save("scanned", True)
+        for item in self._state.items("failed"):
+            self._listener.ended(item, None)
+
+    def upload(self, *, check: bool) -> None:
+        """Upload the images that are not uploaded, in parallel.
+
+        Args:
+            check: skip those that an earlier process has uploaded without recording it.
+        """
+        each(lambda item: self._upload(item, check=check), self._state.items("found"))
+
+    def start(self) -> None:
+        """Start the execution of the run, unless it was started."""
+        source = self._settings.get("source") or {
+            "bucket": self._stack.outputs["UploadsBucket"],
+            "prefix": f"bulk/{self._name}/",
+        }
+        request = {"source": source, "options": self._settings["options"], **self._settings["limits"]}
+        if self._is_local:  # small batches, so that few images are processed in parallel, too
+            request["batch"] = max(1, min(BATCH, self._state.counts()["uploaded"] // _LEAST_BATCHES))
+        stepfunctions = self._stack.stepfunctions
+        with suppress(stepfunctions.exceptions.ExecutionAlreadyExists):  # it was started, and has ended since
+            stepfunctions.start_execution(
+                stateMachineArn=self._stack.output("BulkMachineArn"),
+                name=self.execution,
+                input=json.dumps(request, sort_keys=True),
+            )
+        self._state.save("started", True)
+
+    def follow(self) -> dict[str, Any]:
+        """Write results as they become available, until the execution ends; return its description.
+
+        Raises:
+            BulkRunError: the execution failed before it processed an image.
+        """
+        while True:
+            found = self._describe()
+            self._listing_s = 0.0
+            if self._is_local:
+                self._sweep()
+            else:
+                self._count()
+            if found["status"] != "RUNNING":
+                break
+            self._listener.progressed()
+            time.sleep(min(max(self._stack.poll_s, _SHARE_OF_LISTING * self._listing_s), _LONGEST_PAUSE_S))
+        self._conclude(found)
+        return found
+
+    def summary(self) -> dict[str, Any] | None:
+        """Return the summary of the execution, or None if it wrote none."""
+        return self._stack.document(f"bulk/{self.execution}/summary.json")
+
+    def counts(self) -> Counter[str]:
+        """Return the number of images by status, those of the Map Run while images in S3 are processed."""
+        if self.map_counts and not self._state.load("listed"):
+            ended = {"done": self.map_counts.get("succeeded", 0), "failed": self.map_counts.get("failed", 0)}
+            return Counter({**ended, "uploaded": self.map_counts.get("total", 0) - sum(ended.values())})
+        return self._state.counts()
+
+    def original(self, item: Item) -> bytes | None:
+        """Return the content of an image, or None if it cannot be read."""
+        try:
+            if self._is_local:
+                return Path(self._settings["folder"], item.path).read_bytes()
+            version = {"VersionId": item.version_id} if item.version_id else {}
+            response = self._stack.s3.get_object(Bucket=item.bucket or "", Key=item.key, **version)  # type: ignore[arg-type]
+            return response["Body"].read()
+        except OSError:
+            return None
+        except _client_errors():
+            return None
+
+    def _prepare_resumption(self) -> None:
+        """Decide what to do again.
+
+        If the last process reported the end of the run, that is what failed then. If it was interrupted, an execution
+        that has written its summary meanwhile is not repeated, whereas one that was stopped is.
+        """
+        known = self._find() if self._state.load("started") else None
+        is_lost = known is None and self._state.load("started")
+        is_stopped = known is not None and known["status"] not in ("RUNNING", "SUCCEEDED") and self.summary() is None
+        if self._state.load("ended"):
+            self._state.forget_failures()
+            self._state.save("scanned", False)
+        elif is_lost:  # another embedded cloud, or the history of the execution has expired
+            self._state.reset("uploaded")
+        if self._state.load("ended") or is_lost or is_stopped:
+            self._state.save("attempt", (self._state.load("attempt") or 1) + 1)
+            self._state.save("started", False)
+            self._state.save("listed", False)
+        self._state.save("ended", False)
+
+    def _existing(self, item: Item) -> Path | None:
+        """Return the result that the image has, if it is not older than the image."""
+        out = self._out
+        if out is None:
+            return None
+        given = self._settings["options"].get("format")
+        formats = [OutputFormat(given).extension] if given else EXTENSIONS
+        for extension in formats if given or self._settings["options"].get("preset") else ["png"]:
+            path = out / f"{item.target}.{extension}"
+            try:
+                if path.stat().st_mtime_ns >= (item.mtime_ns or 0) and Path(sidecar_key(str(path))).exists():
+                    return path
+            except OSError:
+                continue
+        return None
+
+    def _upload(self, item: Item, *, check: bool) -> None:
+        try:
+            check_bytes(item.size or 0)
+            with self._large if (item.size or 0) > _LARGE_BYTES else nullcontext():
+                data = Path(self._settings["folder"], item.path).read_bytes()
+                check_bytes(len(data))
+                version_id = self._put(item, data, check=check)
+        except (BackgroundRemoverError, OSError) as error:
+            self._fail(item, error)
+            return
+        digest = sha256(data).hexdigest()
+        self._state.update(item, status="uploaded", sha256=digest, version_id=version_id, size=len(data))
+        self._listener.progressed()
+
+    def _put(self, item: Item, data: bytes, *, check: bool) -> str | None:
+        """Upload a file with its checksum, which S3 compares, and return the version."""
+        bucket, checksum = self._stack.outputs["UploadsBucket"], base64.b64encode(sha256(data).digest()).decode()
+        if check:
+            try:
+                head = self._stack.s3.head_object(Bucket=bucket, Key=item.key, ChecksumMode="ENABLED")
+            except _client_errors():
+                pass
+            else:
+                if head.get("ChecksumSHA256") == checksum:
+                    return head.get("VersionId")
+        return self._stack.s3.put_object(
+            Bucket=bucket,
+            Key=item.key,
+            Body=data,
+            ContentType=mimetypes.guess_type(item.key, strict=False)[0] or "application/octet-stream",
+            ChecksumSHA256=checksum,
+        ).get("VersionId")
+
+    def _find(self) -> dict[str, Any] | None:
+        stepfunctions = self._stack.stepfunctions
+        arn = f"{self._stack.output('BulkMachineArn').replace(':stateMachine:', ':execution:')}:{self.execution}"
+        try:
+            return dict(stepfunctions.describe_execution(executionArn=arn))
+        except stepfunctions.exceptions.ExecutionDoesNotExist:
+            return None
+
+    def _describe(self) -> dict[str, Any]:
+        found = self._find()
+        if found is None:
+            raise BulkRunError(
+                "The execution of the run no longer exists",
+                field="execution",
+                value=self.execution,
+                remedy=f"Continue with pbr bulk --resume {self._name}.",
+            )
+        return found
+
+    def _sweep(self) -> None:
+        """Fetch new results and failure reports."""
+        prefix = f"bulk/{self._name}/"
+        each(self._fetch_named, self._listed(f"results/{prefix}", "results/"))
+        if (self._state.load("attempt") or 1) == 1:  # later, reports of earlier attempts are there, too
+            each(self._read_report, self._listed(f"failed/{prefix}", "failed/"))
+
+    def _listed(self, prefix: str, cut: str) -> Iterator[tuple[str, Item]]:
+        """Yield sidecars or failure reports, each with its image, of images without an outcome."""
+        pages = self._stack.s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self._stack.outputs["ResultsBucket"], Prefix=prefix
+        )
+        for page in self._timed(pages):
+            for found in page.get("Contents", []):
+                key = found["Key"]
+                if not key.endswith(".json"):
+                    continue
+                source = key.removeprefix(cut).removesuffix(".json")
+                if cut == "results/":
+                    source = source.rpartition(".")[0]
+                item = self._state.find(source)
+                if item and item.status == "uploaded":
+                    yield key, item
+
+    def _timed(self, pages: Iterable[_Value]) -> Iterator[_Value]:
+        """Yield pages, and add the time that S3 takes for them to ``_listing_s``; results are fetched meanwhile."""
+        begun = time.monotonic()
+        for page in pages:
+            self._listing_s += time.monotonic() - begun
+            yield page
+            begun = time.monotonic()
+
+    def _fetch_named(self, listed: tuple[str, Item]) -> None:
+        key, item = listed
+        sidecar = self._stack.document(key)
+        if sidecar and sidecar["source"]["sha256"] == item.sha256:
+            self._save_result(item, sidecar)
+
+    def _read_report(self, listed: tuple[str, Item]) -> None:
+        key, item = listed
+        if report := self._stack.document(key):
+            self._record_failure(item, report)
+
+    def _save_result(self, item: Item, sidecar: dict[str, Any]) -> None:
+        """Download a result, write it and its sidecar, and record it."""
+        found = sidecar["result"]
+        version = {"VersionId": found["version_id"]} if found["version_id"] else {}
+        try:
+            response = self._stack.s3.get_object(Bucket=found["bucket"], Key=found["key"], **version)
+        except _client_errors() as error:
+            if error.response["Error"]["Code"] not in _ABSENT:  # type: ignore[attr-defined]
+                raise
+            if self._is_local:
+                return  # a retry replaces it; its new sidecar follows
+            raise ResultNotFoundError(
+                "The result no longer exists: it was deleted or has expired",
+                field="result.key",
+                value=found["key"],
+                remedy="Process the image again.",
+            ) from None
+        data, out = response["Body"].read(), self._out
+        path = None
+        if out is not None:
+            path = out / (item.target + Path(found["key"]).suffix)
+            document = (json.dumps(sidecar, indent=2) + "\n").encode()
+            try:
+                self._save({path: data, Path(sidecar_key(str(path))): document})
+            except OSError as error:
+                if error.errno in DISK_FULL:
+                    raise self._disk_full(path) from None
+                self._fail(item, error)
+                return
+        quality = sidecar["quality"]
+        changed = {
+            "status": "cached" if sidecar["cache"]["hit"] or item.status == "ready_cached" else "done",
+            "result": str(path) if path else None,
+            "result_key": found["key"],
+            "score": quality["score"],
+            "review": quality["review"],
+            "reasons": ", ".join(quality["reasons"]),
+            "seconds": round(sum(sidecar["timings_s"].values()), 3),
+        }
+        self._end(item, changed, data)
+
+    def _end(self, item: Item, changed: dict[str, Any], data: bytes | None) -> None:
+        self._state.update(item, **changed)
+        ended = replace(item, **changed)
+        original = self.original(item) if data is not None and self._settings["sheet"] else None
+        self._listener.ended(ended, (original, data) if original is not None and data is not None else None)
+
+    def _fail(self, item: Item, error: Exception) -> None:
+        self._state.fail(item, error)
+        self._listener.ended(self._state.find(item.key) or item, None)
+
+    def _record_failure(self, item: Item, facts: Mapping[str, Any], status: str = "failed") -> None:
+        self._end(item, {"status": status, **{name: facts[name] for name in ("error", "message", "remedy")}}, None)
+
+    def _disk_full(self, path: Path) -> DiskFullError:
+        return DiskFullError(
+            "The disk is full",
+            field="--out",
+            value=str(path.parent),
+            remedy=f"Free space, and continue with pbr bulk --resume {self._name}.",
+        )
+
+    def _count(self) -> None:
+        """Read the counts of the Map Run."""
+        stepfunctions = self._stack.stepfunctions
+        arn = f"{self._stack.output('BulkMachineArn').replace(':stateMachine:', ':execution:')}:{self.execution}"
+        for found in stepfunctions.list_map_runs(executionArn=arn)["mapRuns"][:1]:
+            counts = stepfunctions.describe_map_run(mapRunArn=found["mapRunArn"])["itemCounts"]
+            self.map_counts = {name: int(count) for name, count in counts.items() if isinstance(count, int)}
+
+    def _conclude(self, found: dict[str, Any]) -> None:
+        """Record the outcome of the images that have none yet."""
+        summary = self.summary()
+        if summary is None and found["status"] != "SUCCEEDED" and not self._state.counts()["done"]:
+            self._state.save("ended", True)
+            facts = explain({"Error": found.get("error") or found["status"], "Cause": found.get("cause") or ""})
+            raise BulkRunError(
+                facts["message"],
+                field=facts["field"] or "execution",
+                value=facts["value"] or self.execution,
+                remedy=facts["remedy"],
+            )
+        if self._is_local:
+            self._conclude_uploads(summary)
+            return
+        if summary:
+            self._state.add_objects(self._rows(summary["files"]["items"]))
+            self._state.save("listed", True)
+            for item in self._state.items("failed"):
+                self._listener.ended(item, None)
+            self._fetch_ready()
+
+    def _conclude_uploads(self, summary: dict[str, Any] | None) -> None:
+        if summary and any(True for _ in self._state.items("uploaded")):
+            for row in self._csv(summary["files"]["items"]):
+                item = self._state.find(row["key"])
+                if item and item.status == "uploaded" and row["status"] in ("failed", "not_done"):
+                    facts = row if row["error"] else _NOT_DONE
+                    self._record_failure(item, facts, row["status"])
+        for item in self._state.items("uploaded"):
+            self._record_failure(item, _NOT_DONE, "not_done")
+
+    def _rows(self, key: str) -> Iterator[dict[str, Any]]:
+        """Yield the images of a run in S3 as items."""
+        prefix = (self._settings["source"].get("prefix") or "").rpartition("/")[0]
+        for row in self._csv(key):
+            path = _relative(row["key"].removeprefix(f"{prefix}/" if prefix else ""))
+            if "prefix" not in self._settings["source"] and row["bucket"] != self._stack.outputs["UploadsBucket"]:
+                path = f"{row['bucket']}/{path}"
+            stem = path.rpartition(".")[0] or path
+            suffix = self._settings["suffix"]
+            status = {"done": "ready", "cached": "ready_cached"}.get(row["status"], row["status"])
+            review = {"True": True, "False": False}.get(row["review"])
+            yield {
+                **{name: value or None for name, value in row.items()},
+                "path": path,
+                "target": path if suffix is None else stem + suffix,
+                "status": status,
+                "review": review,
+                "score": float(row["score"]) if row["score"] else None,
+                "seconds": float(row["seconds"] or 0),
+            }
+
+    def _csv(self, key: str) -> Iterator[dict[str, str]]:
+        body = self._stack.s3.get_object(Bucket=self._stack.outputs["ResultsBucket"], Key=key)["Body"]
+        lines = (line.decode() + "\n" for line in body.iter_lines())
+        yield from csv.DictReader(lines)
+
+    def _fetch_ready(self) -> None:
+        """Download the results of images in S3; without ``--out``, only record them."""
+        each(self._fetch_object, self._state.items("ready", "ready_cached"))
+
+    def _fetch_object(self, item: Item) -> None:
+        status = "cached" if item.status == "ready_cached" else "done"
+        if self._out is None:
+            result = f"s3://{self._stack.outputs['ResultsBucket']}/{item.result_key}"
+            self._end(item, {"status": status, "result": result}, None)
+            return
+        try:
+            sidecar = self._stack.document(sidecar_key(item.result_key or ""))
+            if sidecar is None:
+                raise ResultNotFoundError(
+                    "The result no longer exists: it was deleted or has expired",
+                    field="result.key",
+                    value=item.result_key,
+                    remedy="Process the image again.",
+                )
+            if not self._settings["overwrite"] and (path := self._same_result(item, sidecar)):
+                self._end(item, {"status": "kept", "result": str(path)}, None)
+            else:
+                self._save_result(item, sidecar)
+        except ResultNotFoundError as error:
+            self._fail(item, error)
+
+    def _same_result(self, item: Item, sidecar: dict[str, Any]) -> Path | None:
+        """Return the result on this machine that has this sidecar, or None."""
+        path = (self._out or Path()) / (item.target + Path(item.result_key or "").suffix)
+        try:
+            saved = json.loads(Path(sidecar_key(str(path))).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return path if saved == sidecar and path.exists() else None
+
+
+_NOT_DONE: Final = {
+    "error": "NotDoneError",
+    "message": "The run ended before this image",
+    "remedy": "Continue the run with --resume.",
+}
+
+
+def each(function: Callable[[_Value], None], values: Iterable[_Value]) -> None:
+    """Call a function for each value, in threads. At most a few values wait. The first error ends it."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        running: set[Future[None]] = set()
+        for value in values:
+            running.add(pool.submit(function, value))
+            if len(running) >= 2 * _THREADS:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+        for future in running:
+            future.result()
+
+
+def _relative(key: str) -> str:
+    """Return an object key as a relative path that stays below its folder."""
+    parts = [part.replace("\0", "_") for part in key.split("/") if part not in ("", ".", "..")]
+    return "/".join(parts) or "object"
+
+
+def _client_errors() -> tuple[type[Exception], ...]:
+    from botocore.exceptions import ClientError
+
+    return (ClientError,)

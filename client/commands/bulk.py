@@ -1,0 +1,273 @@
+"""``pbr bulk``: process a folder, a bucket or a manifest."""
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn
+
+import typer
+
+from client.bulk.cost import cost_usd
+from client.bulk.report import write_report
+from client.bulk.run import BulkRun
+from client.bulk.sheet import write_sheet
+from client.bulk.source import Source
+from client.bulk.state import RunState
+from client.bulk.walk import walk
+from client.commands.bulk_progress import BulkProgress, dollars, duration
+from client.commands.console import ERR, silenced
+from client.commands.options import DEFAULT_OUT, Quiet, Region, StackName
+from client.commands.process import checked_stack
+from client.commands.processing_options import with_processing_options
+from client.errors import DiskFullError, UsageError, sdk_errors
+from client.jobs import JobClient
+from client.outputs import Destination, remove_partial_files
+from client.stack import Stack
+from core.errors import BackgroundRemoverError
+
+_INTERRUPTED: Final = 130  # exit code of a process that Ctrl-C ended
+_MAX_CONCURRENCY: Final = 10_000
+
+
+@with_processing_options
+def process_bulk(
+    options: dict[str, Any],
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Folder, s3://BUCKET/PREFIX, or a .csv or .jsonl manifest, local or in S3.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Directory for the results, in the folder structure of the images. Results of images in S3 stay there "
+            "without it.",
+            show_default=f"{DEFAULT_OUT} for a folder",
+        ),
+    ] = None,
+    suffix: Annotated[
+        str | None,
+        typer.Option(
+            help="End of the names of results: with -cutout, a.jpg gives a-cutout.png.", show_default="a.jpg.png"
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Process images again that have a result which is not older.")
+    ] = False,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Process only these files, e.g. '*.jpg' or 'shoes/*'. Repeatable."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Skip these files and folders. Repeatable.")
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="CSV with a row per image. A contact sheet is written beside it."),
+    ] = None,
+    contact_sheet: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="HTML file with all results, doubtful ones first.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, max=_MAX_CONCURRENCY, help="Child executions at a time.", show_default="stack")
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Continue a run that was interrupted, or repeat what failed.")
+    ] = None,
+    quiet: Quiet = False,
+    stack: StackName = None,
+    region: Region = None,
+) -> None:
+    """Remove the background of all images in a folder, a bucket or a manifest.
+
+    Results are written as soon as they are available. Ctrl-C leaves a run that --resume continues. Starts an embedded
+    cloud in the background if no stack is given and none is running.
+
+    For example:
+
+    [bold]pbr bulk photos/ --out cutouts/ --report report.csv[/bold]
+
+    [bold]pbr bulk s3://my-photos/2026/ --stack pbr --format webp[/bold]
+
+    [bold]pbr bulk --resume photos-20261130-091500-1f3a[/bold]
+    """
+    files = {"report": _absolute(report), "contact_sheet": _absolute(contact_sheet)}
+    if resume is not None:
+        given = {"out": out, "suffix": suffix, "include": include, "exclude": exclude, "concurrency": concurrency}
+        _check_resumption(source, {**options, **given}, overwrite=overwrite)
+        state = RunState.open(resume)
+        name, found = resume, None
+        settings = {**state.load("settings"), **{key: path for key, path in files.items() if path}}
+    else:
+        found, settings = _new(source, out, options)
+        settings |= {"suffix": suffix, "overwrite": overwrite, "include": include or [], "exclude": exclude or []}
+        settings |= {"limits": {"max_concurrency": concurrency} if concurrency else {}, **files}
+        settings |= {"stack": stack, "region": region}
+        _check_suffix(suffix)
+        _check_folder(settings)
+        name, state = found.new_run(), None
+    settings["sheet"] = bool(settings["report"] or settings["contact_sheet"])
+    with silenced(quiet=quiet):
+        image = settings["background_image"]
+        requested = {**settings["options"], **({"background_key": image} if image else {})}
+        deployed = checked_stack(requested, stack or settings["stack"], region or settings["region"])
+        if found is not None:
+            found.check(deployed)
+            if found.folder is None:
+                settings["source"] = found.request(deployed, name)
+        if image:
+            key = JobClient(deployed).upload_background(Path(image).name, Path(image).read_bytes())
+            settings["options"]["background_key"] = key
+        if state is None:
+            state = RunState.create(name, settings)
+        state.save("settings", settings)
+        _process(deployed, name, state, settings, resumed=resume is not None)
+
+
+def _process(stack: Stack, name: str, state: RunState, settings: dict[str, Any], *, resumed: bool) -> None:
+    """Process a run, and exit with 1 if an image failed."""
+    if not resumed:
+        ERR.print(f"Run {name}. Ctrl-C interrupts it; pbr bulk --resume {name} continues it.")
+    signal.signal(signal.SIGINT, _exit_at_once(name))
+    started_at = time.monotonic()
+    progress = BulkProgress(state, lambda counts: cost_usd(stack, counts, state.seconds()))
+    run = BulkRun(stack, name, state, progress)
+    progress.counts = run.counts
+    try:
+        with progress:
+            run.process(resumed=resumed)
+    except DiskFullError:
+        raise
+    except (BackgroundRemoverError, OSError, *sdk_errors()):
+        ERR.print(f"Continue with pbr bulk --resume {name}.", style="yellow")
+        raise
+    counts = state.counts()
+    _write_files(state, settings, name)
+    _print_summary(counts, time.monotonic() - started_at, run.summary() if state.load("started") else None)
+    if missing := counts["failed"] + counts["not_done"]:
+        them = "it" if missing == 1 else "them"
+        ERR.print(f"Repeat {them} with pbr bulk --resume {name}.")
+        raise typer.Exit(1)
+
+
+def _new(text: str | None, out: str | None, options: dict[str, Any]) -> tuple[Source, dict[str, Any]]:
+    """Return the source of a new run, and the settings that are checked together.
+
+    Raises:
+        UsageError: if the source or --out is invalid.
+    """
+    if text is None:
+        raise UsageError(
+            "There is nothing to process", field="SOURCE", value=None, remedy="Pass a SOURCE, or --resume RUN."
+        )
+    source = Source.parse(text)
+    background = options.pop("background_key", None)
+    if background and not Path(background).is_file():
+        remedy = "Pass the path of an image."
+        raise UsageError("The file does not exist", field="--background-image", value=background, remedy=remedy)
+    settings: dict[str, Any] = {"options": options, "out": None}
+    settings["background_image"] = str(Path(background).absolute()) if background else None
+    if out is None and source.folder:
+        out = DEFAULT_OUT
+    if out == "-":
+        remedy = "Pass a directory."
+        raise UsageError("Results are not written to standard output", field="--out", value=out, remedy=remedy)
+    if out is not None:
+        destination = Destination.parse(out)
+        destination.check(2)  # a directory
+        settings["out"] = str(destination.path.absolute())
+    if source.folder:
+        settings["folder"] = str(source.folder)
+        if settings["out"] and Path(settings["out"]).resolve() == source.folder.resolve():
+            raise UsageError(
+                "Results would be mixed with the images, and processed by the next run",
+                field="--out",
+                value=out,
+                remedy="Use another directory. It may be inside of SOURCE.",
+            )
+    return source, settings
+
+
+def _check_resumption(source: str | None, given: dict[str, Any], *, overwrite: bool) -> None:
+    """Check that nothing is given that the run was started with."""
+    names = [name for name, value in given.items() if value not in (None, [])]
+    if source is not None or names or overwrite:
+        name = "SOURCE" if source is not None else f"--{(names or ['overwrite'])[0].replace('_', '-')}"
+        raise UsageError(
+            "A run continues with the source and the options that it was started with",
+            field=name,
+            value=source,
+            remedy=f"Remove {name}, or start another run without --resume.",
+        )
+
+
+def _check_suffix(suffix: str | None) -> None:
+    if suffix is not None and ("/" in suffix or not suffix.isprintable()):
+        raise UsageError(
+            "The suffix is not part of a file name", field="--suffix", value=suffix, remedy="Use e.g. -cutout."
+        )
+
+
+def _check_folder(settings: dict[str, Any]) -> None:
+    """Check that the folder has something to process, before an embedded cloud starts."""
+    if folder := settings.get("folder"):
+        skip = [settings["out"]] if settings["out"] else []
+        if next(walk(folder, settings["include"], settings["exclude"], skip), None) is None:
+            raise UsageError(
+                "The folder contains no image",
+                field="SOURCE",
+                value=folder,
+                remedy="Pass another folder, or the names of the images with --include.",
+            )
+
+
+def _write_files(state: RunState, settings: dict[str, Any], name: str) -> None:
+    """Write the report and the contact sheet."""
+    report, sheet = settings["report"], settings["contact_sheet"]
+    if report:
+        write_report(state, Path(report))
+        ERR.print(f"Report: {report}")
+        sheet = sheet or str(Path(report).with_suffix(".html"))
+    if sheet:
+        write_sheet(state, Path(sheet), f"Results of {name}")
+        ERR.print(f"Contact sheet: {sheet}")
+
+
+def _print_summary(counts: Counter[str], seconds: float, summary: dict[str, Any] | None) -> None:
+    parts = [f"{counts['done']} done", f"{counts['cached']} cached"]
+    parts += [f"{counts['kept']} kept"] if counts["kept"] else []
+    parts += [f"{counts['review']} to review", f"{counts['failed']} failed"]
+    parts += [f"{counts['not_done']} not done"] if counts["not_done"] else []
+    parts += [duration(seconds)]
+    if summary and "cost" in summary:
+        parts.append(f"{dollars(summary['cost']['total_usd'])} at list prices of AWS")
+    ERR.print(", ".join(parts), style="bold")
+
+
+def _absolute(path: Path | None) -> str | None:
+    return str(path.absolute()) if path else None
+
+
+def _exit_at_once(name: str) -> Callable[..., NoReturn]:
+    """Return a handler that exits on Ctrl-C without waiting for threads, which cannot be interrupted."""
+
+    def handle(*_: object) -> NoReturn:
+        remove_partial_files()
+        ERR.show_cursor()
+        ERR.print(
+            "Interrupted. Images that were uploaded are still processed if the execution has started. Continue with "
+            f"pbr bulk --resume {name}.",
+            style="yellow",
+        )
+        os._exit(_INTERRUPTED)
+
+    return handle

@@ -1,0 +1,128 @@
+"""Progress of a bulk run on the console."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from threading import Lock
+from typing import Final, Self
+
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
+
+from client.bulk.sheet import MAX_IMAGES, thumbnail
+from client.bulk.state import Item, RunState
+from client.commands.console import ERR, ERRORS
+
+_PLAIN_S: Final = 30.0
+_MAX_FAILURES: Final = 20
+_ENDED: Final = ("done", "cached", "failed", "not_done")
+
+
+class BulkProgress:
+    """Shows counts, rate, time left and cost of a run: a live line on a terminal, else a line every 30 s.
+
+    Args:
+        state: the state of the run.
+        cost_usd: returns the cost so far in US dollars; None if it is unknown.
+        clock: returns seconds.
+
+    Attributes:
+        counts: returns the number of images by status.
+    """
+
+    def __init__(
+        self,
+        state: RunState,
+        cost_usd: Callable[[Counter[str]], float | None] = lambda _counts: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._state, self._cost_usd, self._clock, self._lock = state, cost_usd, clock, Lock()
+        self.counts: Callable[[], Counter[str]] = state.counts
+        self._started = self._printed = clock()
+        self._before = _ended(state.counts())  # by earlier processes
+        self._failures = 0
+        self._thumbnails = state.thumbnails()
+        self._live = Progress(BarColumn(bar_width=20), TextColumn("{task.description}"), console=ERR, transient=True)
+        self._task = self._live.add_task("", total=None)
+
+    def __enter__(self) -> Self:
+        if ERR.is_terminal and not ERR.quiet:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._live.live.is_started:
+            self._live.stop()
+
+    def ended(self, item: Item, data: tuple[bytes, bytes] | None) -> None:
+        """Print a failed image, and save the thumbnail of a result."""
+        if data is not None and (item.review or self._thumbnails < MAX_IMAGES) and (small := thumbnail(*data)):
+            self._state.save_thumbnail(item, small)
+            self._thumbnails += 1
+        with self._lock:
+            if item.status == "failed":
+                self._failures += 1
+                if self._failures <= _MAX_FAILURES:
+                    text = " ".join(part for part in (f"{item.message}.", item.remedy) if part)
+                    ERRORS.print(Text.assemble(("failed  ", "red"), f"{item.label}  {text}"))
+                if self._failures == _MAX_FAILURES:
+                    ERRORS.print("Further failures are not printed.")
+        self.progressed()
+
+    def progressed(self) -> None:
+        """Show the counts."""
+        now = self._clock()
+        with self._lock:
+            if self._live.live.is_started:
+                if now - self._printed < 0.2:
+                    return
+            elif now - self._printed < _PLAIN_S:
+                return
+            self._printed = now
+            counts = self.counts()
+            ended = _ended(counts)
+            total = ended + counts["found"] + counts["uploaded"] + counts["ready"] + counts["ready_cached"]
+            rate = max(0, ended - self._before) / (now - self._started) if now > self._started else 0.0
+            line = status_line(counts, ended, total, rate, self._cost_usd(counts))
+            if self._live.live.is_started:
+                self._live.update(self._task, description=line, completed=ended, total=total or None)
+            else:
+                ERR.print(line)
+
+
+def _ended(counts: Counter[str]) -> int:
+    return sum(counts[status] for status in _ENDED)
+
+
+def status_line(counts: Counter[str], ended: int, total: int, rate: float, cost_usd: float | None) -> str:
+    """Return the progress of a run as a line.
+
+    Args:
+        counts: number of images by status.
+        ended: images with an outcome.
+        total: all images.
+        rate: images with an outcome per second, since this process started.
+        cost_usd: cost so far; None if it is unknown.
+    """
+    if counts["found"] and not ended:
+        return f"{counts['uploaded']} of {total} uploaded"
+    parts = [f"{ended} of {total}: {counts['done']} done, {counts['cached']} cached, {counts['failed']} failed"]
+    if rate > 0:
+        parts.append(f"{60 * rate:.0f} per minute")
+        parts.append(f"{duration((total - ended) / rate)} left")
+    if cost_usd is not None:
+        parts.append(dollars(cost_usd))
+    return ", ".join(parts)
+
+
+def dollars(amount: float) -> str:
+    """Return an amount as text, with four decimals if it is small."""
+    return f"${amount:.2f}" if amount >= 1 else f"${amount:.4f}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as a short text, e.g. ``45 s``, ``12 min`` or ``3 h 5 min``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
