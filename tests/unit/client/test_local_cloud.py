@@ -86,8 +86,9 @@ def test_a_state_file_that_is_being_written_is_not_damaged(tmp_path: Path) -> No
         text = (tmp_path / "cloud.json").read_text()
         (tmp_path / "cloud.json").write_text(text[:-9])
         found = pool.submit(running, tmp_path)
-        time.sleep(0.2)
-        (tmp_path / "cloud.json").write_text(text)
+        time.sleep(0.25)
+        with (tmp_path / "cloud.json").open("r+") as file:  # an empty file would mean that none is ready
+            file.write(text)
         assert found.result() == CLOUD
 
 
