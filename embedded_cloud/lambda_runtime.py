@@ -22,7 +22,7 @@ CPUS: Final = os.cpu_count() or 1
 CONCURRENCY: Final = 2 * CPUS  # of a function
 
 NEW_SANDBOX_BYTES: Final = 150_000_000  # of a function that has run none yet: 90 to 130 MB after init
-MEMORY_SHARE: Final = 0.5
+MEMORY_SHARE: Final = 0.25
 """Share of the memory available at the start of a cloud that its sandboxes may use."""
 
 
@@ -52,7 +52,7 @@ class LambdaRuntime:
         code: folder that handlers are imported from.
         open_log: returns a function that writes lines to a log group and stream.
         faults: faults to inject; None injects none.
-        memory: bytes that all sandboxes may use; None for half of what is available now.
+        memory: bytes that all sandboxes may use; None for a quarter of what is available now.
         limits: how long sandboxes stay idle.
     """
 
