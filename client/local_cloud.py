@@ -261,6 +261,11 @@ def running(directory: Path) -> RunningCloud | None:
         time.sleep(_POLL_S)
 
 
+def is_busy(directory: Path) -> bool:
+    """Return whether a cloud is starting or stopping."""
+    return _is_locked(directory) and running(directory) is None
+
+
 def all_running() -> list[RunningCloud]:
     """Return the running clouds of all project directories of this user whose state file can be read."""
     clouds = []

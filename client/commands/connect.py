@@ -26,9 +26,16 @@ def connect(name: str | None, region: str | None) -> Stack:
     """Return the stack to use.
 
     Raises:
-        StackUnavailableError: if the stack does not exist, or no embedded cloud is running.
+        StackUnavailableError: if the stack does not exist, or no embedded cloud is ready.
     """
     found = find_stack(name, region)
+    if found is None and local_cloud.is_busy(local_cloud.state_directory()):
+        raise StackUnavailableError(
+            "The embedded cloud is starting or stopping",
+            field="project",
+            value=str(local_cloud.ROOT),
+            remedy="Try again in a few seconds.",
+        )
     if found is None:
         raise StackUnavailableError(
             "No embedded cloud is running",
