@@ -72,6 +72,7 @@ def pbr(*arguments: str) -> Result:
         (["fetch", "6f3a", "--wait", "--timeout", "-3"], "--timeout"),
         (["up", "--stop-after", "15"], "30m"),
         (["demo", "nosuch.jpg"], "nosuch.jpg"),
+        (["history", "6f3a", "--json"], "Remove --json"),
         (["redrive"], "--failed"),
         (["redrive", "6f3a", "--failed"], "--failed"),
         (["redrive", "--failed", "--since", "1w"], "30m, 1h, 2d"),
