@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from client.errors import UsageError, sdk_errors
-from core.errors import BackgroundRemoverError, InvalidOptionsError
+from core.errors import BackgroundRemoverError, InvalidOptionsError, reason
 
 _COMMANDS: Final = {
     "process": ("client.commands.process:process_files", "Remove the background of images."),
@@ -101,6 +101,9 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = reason(error.message)
+            raise
         except (BrokenPipeError, typer.Exit, typer.Abort, typer.TyperException):  # Typer's own, or a closed output
             raise
         except (UsageError, InvalidOptionsError) as error:
