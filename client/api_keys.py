@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from client.errors import KeyConflictError, KeyNotFoundError, UsageError
 from client.stack import Stack
+from core.errors import reason
 from functions.contracts.api_key import ApiKey, KeyRecord, Scope, SecretHash, principal_id, quota_meter
 from functions.contracts.webhook_signature import signing_secret
 
@@ -116,7 +117,7 @@ def create(
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         raise UsageError(
-            f"The key is invalid: {fault['msg']}",
+            f"The key is invalid: {reason(fault['msg'])}",
             field=str(fault["loc"][0]),
             value=fault["input"],
             remedy="Use a name of 1 to 100 printable characters; pbr keys create --help lists the other limits.",

@@ -1,16 +1,19 @@
 """The command line ``pbr``. The module of a command is imported when the command is used: all of them take seconds."""
 
-import inspect
-import platform
-import re
-from importlib import import_module
-from typing import Annotated, Any, Final
+try:
+    import inspect
+    import platform
+    import re
+    from importlib import import_module
+    from typing import Annotated, Any, Final
 
-import typer
-from typer.core import TyperCommand, TyperGroup
+    import typer
+    from typer.core import TyperCommand, TyperGroup
 
-from client.errors import UsageError, sdk_errors
-from core.errors import BackgroundRemoverError, InvalidOptionsError
+    from client.errors import UsageError, sdk_errors
+    from core.errors import BackgroundRemoverError, InvalidOptionsError, reason
+except KeyboardInterrupt:  # Ctrl-C while it starts; Typer handles it later
+    raise SystemExit(130) from None
 
 _COMMANDS: Final = {
     "process": ("client.commands.process:process_files", "Remove the background of images."),
@@ -101,6 +104,9 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = reason(error.message)
+            raise
         except (BrokenPipeError, typer.Exit, typer.Abort, typer.TyperException):  # Typer's own, or a closed output
             raise
         except (UsageError, InvalidOptionsError) as error:

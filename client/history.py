@@ -137,6 +137,24 @@ class ExecutionSummary:
     cache_hit: bool | None
     error: str | None
 
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON types."""
+        return {
+            "execution": self.name,
+            "arn": self.arn,
+            "status": self.status,
+            "error": self.error,
+            "image": self.source_key,
+            "started": self.started_at.isoformat(),
+            "seconds": self.seconds,
+            "cache": self.cache,
+        }
+
+    @property
+    def cache(self) -> str | None:
+        """Whether the result came from the cache, as text: hit or miss."""
+        return None if self.cache_hit is None else "hit" if self.cache_hit else "miss"
+
 
 def summarize(stack: Stack, execution_arn: str) -> ExecutionSummary:
     """Return the summary of an execution."""

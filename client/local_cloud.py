@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -260,6 +261,11 @@ def running(directory: Path) -> RunningCloud | None:
         time.sleep(_POLL_S)
 
 
+def is_busy(directory: Path) -> bool:
+    """Return whether a cloud is starting or stopping."""
+    return _is_locked(directory) and running(directory) is None
+
+
 def all_running() -> list[RunningCloud]:
     """Return the running clouds of all project directories of this user whose state file can be read."""
     clouds = []
@@ -269,8 +275,11 @@ def all_running() -> list[RunningCloud]:
     return [cloud for cloud in clouds if cloud]
 
 
-def start(directory: Path, arguments: Sequence[str], region: str | None = None) -> RunningCloud:
+def start(directory: Path, arguments: Sequence[str], region: str | None = None) -> tuple[RunningCloud, bool]:
     """Start a cloud in the background and wait until it is ready.
+
+    Returns the cloud, and whether this call started it rather than another command at the same time. The file
+    ``cloud.log`` is the log of the cloud that runs, or of the last one that did not start.
 
     Args:
         directory: of the state file and the log.
@@ -283,8 +292,8 @@ def start(directory: Path, arguments: Sequence[str], region: str | None = None) 
     template()
     directory.mkdir(parents=True, exist_ok=True)
     if cloud := _settled(directory):
-        return cloud
-    path = directory / "cloud.log"
+        return cloud, False
+    path = directory / f"starting-{secrets.token_hex(8)}.log"
     with path.open("wb") as log:
         process = subprocess.Popen(  # noqa: S603  the user's own options
             [sys.executable, "-m", "client.cli", "up", *arguments],
@@ -295,21 +304,35 @@ def start(directory: Path, arguments: Sequence[str], region: str | None = None) 
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    started = False
     try:
-        return _wait_until_ready(directory, process, path)
-    except BaseException:  # Ctrl-C, too: no cloud is left that the user was not told about
-        process.terminate()
-        raise
+        cloud = _wait_until_ready(directory, process, path)
+        started = cloud.pid == process.pid
+        if started:
+            path.replace(_log(directory))
+        return cloud, started
+    finally:
+        path.unlink(missing_ok=True)
+        if not started:  # after Ctrl-C, too: no cloud is left that the user was not told about
+            process.terminate()
+
+
+def _log(directory: Path) -> Path:
+    return directory / "cloud.log"
 
 
 def _wait_until_ready(directory: Path, process: "subprocess.Popen[bytes]", path: Path) -> RunningCloud:
-    """Wait for the cloud that a process starts, and return it. The process writes its log to ``path``."""
+    """Wait for the cloud that a process starts, and return it. The process writes its log to ``path``.
+
+    If it does not start, its log is kept as that of the project directory.
+    """
     deadline = time.monotonic() + _START_S
     while (cloud := running(directory)) is None:
         # If another process starts a cloud at the same time, ours exits and the other one is used.
         ended = process.poll() is not None and not _is_locked(directory)
         if ended or time.monotonic() > deadline:
             tail = "\n".join(path.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])
+            path = path.replace(_log(directory))
             raise EmbeddedCloudError(
                 "The embedded cloud did not start"
                 if ended

@@ -209,7 +209,11 @@ def labels(paths: Sequence[Path]) -> list[str]:
 
 
 def write(files: Mapping[Path, bytes]) -> None:
-    """Write files so that each one has its whole content as soon as it has its name."""
+    """Write files so that each one has its whole content as soon as it has its name.
+
+    Raises:
+        OSError: if a file cannot be written; has its name, for a full disk, too.
+    """
     written = {}
     try:
         for path, data in files.items():
@@ -217,7 +221,11 @@ def write(files: Mapping[Path, bytes]) -> None:
             temporary = path.parent / f".pbr-{secrets.token_hex(8)}"
             _partial.add(temporary)
             written[path] = temporary
-            temporary.write_bytes(data)
+            try:
+                temporary.write_bytes(data)
+            except OSError as error:
+                error.filename = str(path)
+                raise
         for path, temporary in written.items():
             temporary.replace(path)
     finally:

@@ -133,3 +133,8 @@ class WeightsUnavailableError(TransientError):
 
 class GpuUnavailableError(TransientError):
     """A GPU is configured but cannot be used; another host may have one."""
+
+
+def reason(message: str) -> str:
+    """Return a message of pydantic without the prefix that it adds to the text of a ValueError."""
+    return message.removeprefix("Value error, ")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from core.errors import InvalidOptionsError
+from core.errors import InvalidOptionsError, reason
 from core.presets import BUILT_IN, Preset, merge
 from core.types import Precision
 
@@ -406,7 +406,8 @@ def _explain(error: ValidationError) -> InvalidOptionsError:
     name = str(first["loc"][0])
     # pydantic would quote the regular expression; the remedy describes it in words.
     by_pattern = any(one["loc"][0] == name and one["type"] == "string_pattern_mismatch" for one in errors)
-    why = "" if by_pattern else f": {first['msg'][:1].lower()}{first['msg'][1:]}"
+    text = reason(first["msg"])
+    why = "" if by_pattern else f": {text[:1].lower()}{text[1:]}"
     return InvalidOptionsError(
         f"This value of {name} is not allowed{why}",
         field=f"options.{name}",

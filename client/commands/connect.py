@@ -26,9 +26,16 @@ def connect(name: str | None, region: str | None) -> Stack:
     """Return the stack to use.
 
     Raises:
-        StackUnavailableError: if the stack does not exist, or no embedded cloud is running.
+        StackUnavailableError: if the stack does not exist, or no embedded cloud is ready.
     """
     found = find_stack(name, region)
+    if found is None and local_cloud.is_busy(local_cloud.state_directory()):
+        raise StackUnavailableError(
+            "The embedded cloud is starting or stopping",
+            field="project",
+            value=str(local_cloud.ROOT),
+            remedy="Try again in a few seconds.",
+        )
     if found is None:
         raise StackUnavailableError(
             "No embedded cloud is running",
@@ -134,13 +141,21 @@ def background_options() -> CloudOptions:
 def start_in_background(options: CloudOptions, model: DefaultModel, region: str | None = None) -> RunningCloud:
     """Start an embedded cloud in the background, and print where it runs.
 
+    If another command starts one at the same time, that one is used.
+
     Args:
         options: its options.
         model: default model if none is requested.
         region: AWS region; None for that of the environment.
     """
     with ERR.status("Starting an embedded cloud in the background ..."):
-        cloud = local_cloud.start(local_cloud.state_directory(), options.arguments(model.name), region)
+        cloud, started = local_cloud.start(local_cloud.state_directory(), options.arguments(model.name), region)
+    if not started:
+        ERR.print(
+            f"Using the embedded cloud that another command started for {cloud.project} at {cloud.endpoint_url}, with "
+            f"{cloud.model.name}."
+        )
+        return cloud
     ERR.print(f"Started an embedded cloud for {cloud.project} at {cloud.endpoint_url}, with {model.name}.")
     limit = parse_idle_limit(options.stop_after, "--stop-after")
     ERR.print(f"It stops after {_idle_time(limit)}, or with pbr down." if limit else "To stop it, run pbr down.")

@@ -57,8 +57,8 @@ def print_table(table: "Table", out: Console | None = None) -> None:
         out: where it is printed; None for standard output.
     """
     out = out or OUT
-    widths = [max(cell_len(str(cell)) for cell in (one.header, *one.cells)) for one in table.columns]
-    gaps = _GAP * len(widths)
+    widths = _widths(table)
+    gaps = table_width(table) - sum(widths)
     for one in table.columns:
         one.overflow = "fold"
     least = [
@@ -72,6 +72,19 @@ def print_table(table: "Table", out: Console | None = None) -> None:
     else:
         for row, cells in zip(table.rows, zip(*(one.cells for one in table.columns), strict=True), strict=True):
             _print_row(out, table.columns, cells, row.style or "")
+
+
+def table_width(table: "Table") -> int:
+    """Return the width of a table whose lines are not wrapped."""
+    widths = _widths(table)
+    return sum(widths) + _GAP * (len(widths) - 1)
+
+
+def _widths(table: "Table") -> list[int]:
+    return [
+        max(cell_len(line) for cell in (one.header, *one.cells) for line in (str(cell).splitlines() or [""]))
+        for one in table.columns
+    ]
 
 
 def _print_row(out: Console, columns: Sequence["Column"], cells: Sequence[Any], style: StyleType) -> None:

@@ -27,13 +27,14 @@ def env(as_json: AsJson = False) -> None:
 
     For example: [bold]eval "$(pbr env)"[/bold]
     """
-    cloud = local_cloud.running(local_cloud.state_directory())
+    cloud = local_cloud.running(directory := local_cloud.state_directory())
     if cloud is None:
+        busy = local_cloud.is_busy(directory)
         raise StackUnavailableError(
-            "No embedded cloud is running",
+            "The embedded cloud is starting or stopping" if busy else "No embedded cloud is running",
             field="project",
             value=str(local_cloud.ROOT),
-            remedy="Start one with pbr up or pbr restart.",
+            remedy="Try again in a few seconds." if busy else "Start one with pbr up or pbr restart.",
         )
     values = variables(cloud)
     if as_json:

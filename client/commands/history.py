@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Final
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
@@ -12,10 +14,13 @@ from rich.text import Text
 
 from client import history
 from client.commands.connect import connect
-from client.commands.console import OUT, STATUS_STYLES, local_time, print_table
+from client.commands.console import OUT, STATUS_STYLES, local_time, print_table, table_width
 from client.commands.options import Region, StackName
+from client.errors import UsageError
 from client.history import ExecutionSummary
 from functions.contracts.history import Row, rows
+
+_MIN_KEY: Final = 10  # a shorter part of an object key would not identify the image
 
 
 def show_history(
@@ -25,6 +30,7 @@ def show_history(
     ] = None,
     inputs: Annotated[bool, typer.Option("--inputs", help="Print the input and output of each state.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Number of executions to list.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the list of executions as JSON.")] = False,
     stack: StackName = None,
     region: Region = None,
 ) -> None:
@@ -32,9 +38,20 @@ def show_history(
 
     For example: [bold]pbr history 6f3a --inputs[/bold]
     """
+    if as_json and execution is not None:
+        raise UsageError(
+            "--json lists executions, not the events of one",
+            field="EXECUTION",
+            value=execution,
+            remedy="Remove --json, or EXECUTION.",
+        )
     deployed = connect(stack, region)
     if execution is None:
-        print_table(executions_table(history.recent(deployed, limit)))
+        executions = history.recent(deployed, limit)
+        if as_json:
+            OUT.print_json(data=[one.to_json() for one in executions])
+        else:
+            print_table(executions_table(executions, OUT.width if OUT.is_terminal else None))
         return
     events = rows(history.events_of(deployed, history.find(deployed, execution), with_data=inputs))
     print_table(events_table(events))
@@ -42,25 +59,59 @@ def show_history(
         _print_data(OUT, events)
 
 
-def executions_table(executions: Sequence[ExecutionSummary]) -> Table:
-    """Return a table with one execution per row."""
+def executions_table(executions: Sequence[ExecutionSummary], width: int | None = None) -> Table:
+    """Return a table with one execution per row.
+
+    To fit a terminal, object keys are cut on the left. If that is not enough, there is no cache column, times are
+    shorter, and the error is below the name. If that is not enough either, the table is returned whole.
+
+    Args:
+        executions: the executions.
+        width: columns of the terminal; None for no limit.
+    """
+    whole = _table(executions)
+    if width is None or table_width(whole) <= width:
+        return whole
+    for compact in (False, True):
+        room = width - table_width(_table(executions, 0, compact=compact))
+        if room >= _MIN_KEY:
+            return _table(executions, room, compact=compact)
+    return whole
+
+
+def _table(executions: Sequence[ExecutionSummary], key_chars: int | None = None, *, compact: bool = False) -> Table:
+    """Return a table of executions, with at most ``key_chars`` of each object key."""
     table = Table(box=None, pad_edge=False)
     table.add_column("execution", no_wrap=True)
     table.add_column("status")
-    table.add_column("image")
+    table.add_column("image" if key_chars is None else "image"[:key_chars])
     table.add_column("started", no_wrap=True)
-    table.add_column("seconds", justify="right", no_wrap=True)
-    table.add_column("cache", no_wrap=True)
-    for execution in executions:
-        table.add_row(
-            execution.name,
-            Text(f"{execution.status} {execution.error or ''}".rstrip(), style=STATUS_STYLES.get(execution.status, "")),
-            Text(execution.source_key or "-"),
-            local_time(execution.started_at, "%Y-%m-%d %H:%M:%S"),
-            "-" if execution.seconds is None else f"{execution.seconds:.2f}",
-            {None: "-", True: "hit", False: "miss"}[execution.cache_hit],
+    table.add_column("s" if compact else "seconds", justify="right", no_wrap=True)
+    if not compact:
+        table.add_column("cache", no_wrap=True)
+    today = all(one.started_at.astimezone().date() == datetime.now().astimezone().date() for one in executions)
+    time_format = ("%H:%M:%S" if today else "%m-%d %H:%M") if compact else "%Y-%m-%d %H:%M:%S"
+    for one in executions:
+        style, error = STATUS_STYLES.get(one.status, ""), one.error or ""
+        cells = (
+            Text.assemble(one.name, (f"\n  {error}" if compact and error else "", style)),
+            Text(one.status if compact else f"{one.status} {error}".rstrip(), style=style),
+            Text(_end(one.source_key or "-", key_chars)),
+            local_time(one.started_at, time_format),
+            "-" if one.seconds is None else f"{one.seconds:.2f}",
+            one.cache or "-",
         )
+        table.add_row(*cells[: len(table.columns)])
     return table
+
+
+def _end(text: str, limit: int | None) -> str:
+    """Return the end of a text, with an ellipsis before it if it is cut to ``limit`` columns."""
+    if limit is None or cell_len(text) <= limit:
+        return text
+    while text and cell_len(text) >= limit:
+        text = text[1:]
+    return f"…{text}"[:limit]
 
 
 def events_table(events: Sequence[Row]) -> Table:

@@ -63,20 +63,21 @@ def parse_duration(text: str, option: str) -> timedelta:
 
 
 def parse_idle_limit(text: str, option: str) -> timedelta | None:
-    """Parse how long a cloud may be idle; ``0`` and ``never`` are no limit.
+    """Parse how long a cloud may be idle; ``never`` is no limit.
 
     Args:
         text: value of the option.
         option: name of the option, for the error message.
 
     Raises:
-        UsageError: if it is neither a duration nor one of these words.
+        UsageError: if it is neither a duration above zero nor ``never``.
     """
-    if text in ("never", "0"):
+    if text == "never":
         return None
     try:
-        return parse_duration(text, option) or None
+        if limit := parse_duration(text, option):
+            return limit
+        raise UsageError("The duration is zero", field=option, value=text, remedy="Use a longer one, e.g. 30m, 1h, 2d.")
     except UsageError as error:
-        raise UsageError(
-            error.message, field=option, value=text, remedy=f"{error.remedy.removesuffix('.')}; or never."
-        ) from None
+        message, remedy = error.message, f"{error.remedy.removesuffix('.')}; or never."
+        raise UsageError(message, field=option, value=text, remedy=remedy) from None

@@ -55,7 +55,8 @@ def up(
     stop_after: Annotated[
         str,
         typer.Option(
-            metavar="TIME", help="Stop if there is no request and no running execution for this time, e.g. 30m."
+            metavar="TIME",
+            help="Stop if there is no request and no running execution for this time, e.g. 30m; never for no limit.",
         ),
     ] = "never",
     verbose: Annotated[

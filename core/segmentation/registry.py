@@ -14,7 +14,7 @@ from typing import Annotated, Final, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from core.errors import InvalidOptionsError
+from core.errors import InvalidOptionsError, reason
 
 CLASSICAL: Final = "classical"
 """The built-in segmenter, which needs no weights."""
@@ -209,7 +209,7 @@ def with_custom(text: str) -> dict[str, Model]:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where, value = ".".join(map(str, first["loc"])), first["input"]
-        raise _bad_custom(first["msg"], where, value if where else text) from None
+        raise _bad_custom(reason(first["msg"]), where, value if where else text) from None
     registry = dict(MODELS)
     for index, model in enumerate(described):
         if model.name in [*registry, CLASSICAL, "auto"]:

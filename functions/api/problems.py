@@ -11,7 +11,7 @@ from aws_lambda_powertools.event_handler import Response
 from pydantic import BaseModel
 
 from core import errors
-from core.errors import MAX_SHOWN_CHARS, BackgroundRemoverError, TransientError, shown
+from core.errors import MAX_SHOWN_CHARS, BackgroundRemoverError, TransientError, reason, shown
 from functions.contracts import errors as _cloud  # noqa: F401  TransientError has subclasses there
 from functions.runtime import safe_http
 
@@ -154,7 +154,7 @@ def problem_from_validation(
     given = error.get("input")
     value = None if given is None or isinstance(given, (dict, list)) else str(given)[:MAX_SHOWN_CHARS]
     field_name = ".".join(str(part) for part in location) or "body"
-    detail = "This value is not allowed." if error["type"] == "string_pattern_mismatch" else f"{error['msg']}."
+    detail = "This value is not allowed." if error["type"] == "string_pattern_mismatch" else f"{reason(error['msg'])}."
     remedy = accepted(_model_at(model, location[:-1]), str(location[-1])) if model and location else None
     return Problem(400, "invalid_request", detail, field=field_name, value=value, remedy=remedy)
 

@@ -10,7 +10,7 @@ from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 from pydantic import BaseModel
 
-from core.errors import shown
+from core.errors import reason, shown
 from functions.api import openapi
 from functions.api.auth import Authorization, Caller
 from functions.api.jobs import JobState
@@ -126,6 +126,6 @@ def warnings_header(warnings: Iterable[str]) -> dict[str, str]:
 
 def refusal(model: type[BaseModel], name: str, error: Mapping[str, Any]) -> str:
     """Return one of pydantic's errors as a sentence, and one that says which values the parameter accepts."""
-    text = str(shown(error["msg"].removeprefix("Value error, ")))  # truncated: it may repeat the value
+    text = str(shown(reason(error["msg"])))  # truncated: it may repeat the value
     what = f"{text[:1].upper()}{text[1:]}."
     return what if error["type"] in ("value_error", "literal_error") else f"{what} {accepted(model, name)}"

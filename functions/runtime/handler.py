@@ -9,7 +9,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import BaseModel, ValidationError
 
-from core.errors import BackgroundRemoverError, InvalidRequestError
+from core.errors import BackgroundRemoverError, InvalidRequestError, reason
 from functions.contracts.errors import to_wire
 
 logger = Logger()
@@ -65,7 +65,7 @@ def parse(request: type[Request], event: dict[str, Any]) -> Request:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise InvalidRequestError(
-            f"Invalid {request.__name__}: {first['msg']}",
+            f"Invalid {request.__name__}: {reason(first['msg'])}",
             field=".".join(map(str, first["loc"])),
             value=first["input"],
             remedy="Compare the event with the example in events/.",

@@ -156,6 +156,31 @@ def test_an_interrupted_start_leaves_no_cloud() -> None:
     assert not alive
 
 
+def test_commands_that_start_a_cloud_at_the_same_time_use_one_cloud_and_its_log(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho log of $$\nsleep 0.5\nexec {sys.executable} -c '{HOLD}' {tmp_path}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with ThreadPoolExecutor() as pool:
+        answers = list(pool.map(lambda _: start(tmp_path, []), range(3)))
+    cloud = stop(tmp_path)
+    assert cloud is not None and [found for found, _ in answers] == [cloud] * 3
+    assert sum(started for _, started in answers) == 1
+    assert [path.name for path in tmp_path.glob("*.log")] == ["cloud.log"]
+    assert (tmp_path / "cloud.log").read_text() == f"log of {cloud.pid}\n"
+
+
+def test_the_log_of_a_cloud_that_does_not_start_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/ls")
+    with pytest.raises(EmbeddedCloudError, match="did not start") as caught:
+        start(tmp_path, [])
+    assert caught.value.value == str(tmp_path / "cloud.log")
+    assert (tmp_path / "cloud.log").read_text() and str(caught.value.remedy).startswith("The end of its log:")
+    assert [path.name for path in tmp_path.glob("*.log")] == ["cloud.log"]
+
+
 @pytest.mark.usefixtures("state_home")
 def test_each_project_directory_has_a_cloud_of_its_own() -> None:
     one, other = state_directory(Path("/a/pbr")), state_directory(Path("/b/pbr"))

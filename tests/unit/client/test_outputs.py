@@ -1,11 +1,14 @@
+import errno
 import os
+import resource
 from pathlib import Path
 
 import pytest
 
+from client.commands.console import error_text
 from client.errors import UsageError
 from client.jobs import Result
-from client.outputs import STDIN, Destination, ImageFile, labels
+from client.outputs import STDIN, Destination, ImageFile, labels, write
 from core.options import OutputFormat
 
 RESULT = Result(b"data", {"result": {"key": "results/x.png"}})
@@ -136,3 +139,16 @@ def test_a_failed_write_leaves_no_temporary_files(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         destination.save(Result(b"new", RESULT.sidecar), "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.png", "cut.png.json"]
+
+
+def test_error_for_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "cup.jpg.png"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # like a full disk, the error has no name of a file
+    try:
+        with pytest.raises(OSError) as caught:
+            write({path: bytes(200)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert error_text(caught.value) == f"{os.strerror(errno.EFBIG)}: {path}"
+    assert list(tmp_path.iterdir()) == []

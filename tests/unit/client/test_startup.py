@@ -44,6 +44,22 @@ def test_version_has_the_directory_of_the_installation() -> None:
     assert str(ROOT) in done.stdout
 
 
+def test_ctrl_c_during_the_imports_ends_the_command_without_a_traceback() -> None:
+    interrupt = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path, target=None):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+import client.cli
+"""
+    done = subprocess.run([sys.executable, "-c", interrupt], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 def test_completion_of_a_command_name_imports_no_command() -> None:
     words = {"_PBR_COMPLETE": "complete_bash", "COMP_WORDS": "pbr hi", "COMP_CWORD": "1"}
     code = "from client.cli import app; app(prog_name='pbr')"

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from client import local_models
-from client.commands.connect import changes_since_start, find_stack
+from client.commands.connect import changes_since_start, connect, find_stack
 from client.commands.models.weights import model_source
-from client.errors import UsageError
+from client.errors import StackUnavailableError, UsageError
 from client.local_cloud import CloudOptions, DefaultModel, RunningCloud, registered, state_directory
 from core.segmentation.registry import BUNDLED, MODELS
 from functions.runtime.weights import candidates
@@ -63,6 +63,18 @@ def test_an_endpoint_must_be_an_address(monkeypatch: pytest.MonkeyPatch, value: 
     with pytest.raises(UsageError, match="Invalid endpoint") as caught:
         find_stack(None, None)
     assert (caught.value.field, caught.value.value) == ("AWS_ENDPOINT_URL", value)
+
+
+def test_a_cloud_that_is_not_ready_is_not_reported_as_absent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    for name in ("AWS_ENDPOINT_URL", "PBR_STACK"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(StackUnavailableError, match="No embedded cloud is running"):
+        connect(None, None)
+    with registered(state_directory()), pytest.raises(StackUnavailableError, match="starting or stopping"):
+        connect(None, None)
+    with pytest.raises(StackUnavailableError, match="No embedded cloud is running"):
+        connect(None, None)
 
 
 def test_a_cloud_that_stops_before_the_first_request_is_not_found(

@@ -1,7 +1,9 @@
 import io
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -26,11 +28,11 @@ def printed(table: Table, width: int | None) -> list[str]:
     return [line.rstrip() for line in file.getvalue().splitlines()]
 
 
-def executions(name: str) -> Table:
+def executions(name: str, width: int | None = None) -> Table:
     failed = ExecutionSummary(
         ARN + name, name, "FAILED", KEY, datetime(2026, 3, 1, tzinfo=UTC), 1.5, None, "UnsupportedFormatError"
     )
-    return executions_table([failed])
+    return executions_table([failed], width)
 
 
 def retries(name: str) -> Table:
@@ -53,7 +55,7 @@ def test_console_prints_text_unchanged(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize("width", [40, 60, 80, 130, 200, None])
 @pytest.mark.parametrize("name", [EMBEDDED, ON_AWS])
 def test_names_are_whole_at_every_width(name: str, width: int | None) -> None:
-    assert any(line.startswith(name) for line in printed(executions(name), width))
+    assert any(line.startswith(name) for line in printed(executions(name, width), width))
     lines = printed(retries(name), width)
     assert any(line.startswith(name) for line in lines)
     assert any(f"restarted as {name}-retry-1" in line for line in lines)
@@ -67,6 +69,39 @@ def test_narrow_terminals_show_every_cell_with_its_name(width: int) -> None:
     for part in ("status FAILED UnsupportedFormatError", "image photos/2026/a long folder/Größe", "seconds 1.50"):
         assert part in text
     assert "cache" not in text, "a cell without a value is left out"
+
+
+def test_executions_fit_a_terminal_with_the_ends_of_their_keys() -> None:
+    header, row = printed(executions(EMBEDDED, 130), 130)
+    assert header.split()[-1] == "cache" and len(row) <= 130
+    assert row.startswith(f"{EMBEDDED}  FAILED UnsupportedFormatError  …") and "写真 and more.jpg  2026-" in row
+
+
+def test_a_narrow_terminal_has_one_line_per_execution_and_one_per_error() -> None:
+    started = datetime(2026, 3, 1, tzinfo=UTC)
+    done = ExecutionSummary(ARN + EMBEDDED, EMBEDDED, "SUCCEEDED", KEY, started, 12.5, False, None)
+    failed = replace(done, status="FAILED", source_key="cup.jpg", error="UnsupportedFormatError", cache_hit=None)
+    lines = printed(executions_table([done, failed], 80), 80)
+    assert max(map(cell_len, lines)) <= 80
+    assert lines[0].split() == ["execution", "status", "image", "started", "s"]
+    assert lines[1].startswith(f"{EMBEDDED}  SUCCEEDED  …") and "more.jpg  " in lines[1] and "12.50" in lines[1]
+    assert lines[2].startswith(f"{EMBEDDED}  FAILED     cup.jpg  ")
+    assert [line.split() for line in lines[3:]] == [["UnsupportedFormatError"]]
+
+
+def test_json_of_an_execution_has_the_whole_key() -> None:
+    started = datetime(2026, 3, 1, tzinfo=UTC)
+    done = ExecutionSummary(ARN + EMBEDDED, EMBEDDED, "SUCCEEDED", KEY, started, 12.5, False, None)
+    assert done.to_json() == {
+        "execution": EMBEDDED,
+        "arn": ARN + EMBEDDED,
+        "status": "SUCCEEDED",
+        "error": None,
+        "image": KEY,
+        "started": "2026-03-01T00:00:00+00:00",
+        "seconds": 12.5,
+        "cache": "miss",
+    }
 
 
 def test_a_pipe_has_one_line_per_row() -> None:
