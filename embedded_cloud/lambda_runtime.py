@@ -25,6 +25,8 @@ NEW_SANDBOX_BYTES: Final = 150_000_000  # of a function that has run none yet: 9
 MEMORY_SHARE: Final = 0.25
 """Share of the memory available at the start of a cloud that its sandboxes may use."""
 
+_READY_POLL_S: Final = 0.05
+
 
 @dataclass(frozen=True)
 class IdleLimits:
@@ -123,22 +125,23 @@ class LambdaRuntime:
         self._closing.shutdown()
 
     def _start_early(self) -> None:
-        """Start the early functions, one per CPU at a time: the first of them is ready soonest."""
+        """Start the early functions, each when a CPU is idle: calls, and the functions that wait for them, come first."""
 
         def start() -> None:
-            while function := next(waiting, None):
+            for function in self._early:
                 with self._changed:
+                    while self._busy() >= CPUS and not self._closed.is_set():
+                        self._changed.wait(_READY_POLL_S)
                     has_one = any(sandbox.function == function for sandbox in self._sandboxes)
-                    if has_one or self._closed.is_set() or not self._fits(function):
-                        continue
-                    sandbox = self._open(function)
-                    self._idle.append(sandbox)
-                    self._changed.notify_all()
-                sandbox.wait_until_ready()
+                    if not has_one and not self._closed.is_set() and self._fits(function):
+                        self._idle.append(self._open(function))
+                        self._changed.notify_all()
 
-        waiting = iter(self._early)
-        for _ in range(CPUS):
-            threading.Thread(target=start, daemon=True).start()
+        threading.Thread(target=start, daemon=True).start()
+
+    def _busy(self) -> int:
+        """Return the number of sandboxes that handle a call or are not ready for one."""
+        return sum(sandbox not in self._idle or not sandbox.ready for sandbox in self._sandboxes)
 
     def _take(self, function: Function) -> Sandbox | None:
         """Return an idle sandbox or a new one; None if the cloud is closed."""

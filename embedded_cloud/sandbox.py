@@ -88,9 +88,10 @@ class Sandbox:
         """Whether it can handle another call."""
         return self._child.alive and not self._broken and not self._api.broken
 
-    def wait_until_ready(self) -> None:
-        """Wait until the function's init phase has succeeded or failed."""
-        self._api.ready.wait(INIT_S + self.function.timeout_s)
+    @property
+    def ready(self) -> bool:
+        """Whether the function's init phase has succeeded or failed."""
+        return self._api.ready.is_set()
 
     def invoke(self, payload: str, fault: InvocationFault | None) -> Invocation:
         """Call the function and return its result.
@@ -103,7 +104,7 @@ class Sandbox:
         request_id, timeout_s = str(uuid.uuid4()), self.function.timeout_s
         self._api.taken.clear()
         waited_from = time.monotonic()
-        self.wait_until_ready()
+        self._api.ready.wait(INIT_S + timeout_s)
         init_s = time.monotonic() - waited_from
         self._record(f"START RequestId: {request_id} Version: $LATEST")
         started = time.monotonic()
