@@ -125,7 +125,7 @@ class LambdaRuntime:
         self._closing.shutdown()
 
     def _start_early(self) -> None:
-        """Start the early functions, each when a CPU is idle: calls, and the functions that wait for them, come first."""
+        """Start the early functions, each when a CPU is idle, so that they delay no call."""
 
         def start() -> None:
             for function in self._early:
