@@ -82,6 +82,28 @@ def test_a_second_cloud_on_the_same_port_starts_empty() -> None:
                 pass
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"HTTP_PROXY": "http://127.0.0.1:9"},
+        {"AWS_PROFILE": "missing"},
+        {"AWS_CONFIG_FILE": __file__, "AWS_SHARED_CREDENTIALS_FILE": __file__},
+        {"AWS_DEFAULT_REGION": ""},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_the_cloud_runs_whatever_the_users_settings_are(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]
+) -> None:
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    with EmbeddedCloud(TEMPLATE) as cloud:
+        assert cloud.region
+        assert cloud.outputs["Echo"]
+    assert dict(os.environ) == before
+
+
 @pytest.mark.parametrize("argument", ["port", "api_port"])
 def test_a_port_in_use_is_reported(argument: str) -> None:
     with socket.socket() as taken:
@@ -241,25 +263,3 @@ def test_an_unanswered_event_goes_to_the_dead_letter_queue(hasty: EmbeddedCloud,
     client("s3", hasty.environment).put_object(Bucket=hasty.outputs["Bucket"], Key="lost/it.txt", Body=b"it")
     _event, why = dead_letter(hasty)
     assert (why["ERROR_CODE"], why["RETRY_ATTEMPTS"]) == ("SDK_CLIENT_ERROR", "7")
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"HTTP_PROXY": "http://127.0.0.1:9"},
-        {"AWS_PROFILE": "missing"},
-        {"AWS_CONFIG_FILE": __file__, "AWS_SHARED_CREDENTIALS_FILE": __file__},
-        {"AWS_DEFAULT_REGION": ""},
-    ],
-    ids=lambda settings: next(iter(settings)),
-)
-def test_the_cloud_runs_whatever_the_users_settings_are(
-    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]
-) -> None:
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    before = dict(os.environ)
-    with EmbeddedCloud(TEMPLATE) as cloud:
-        assert cloud.region
-        assert cloud.outputs["Echo"]
-    assert dict(os.environ) == before
