@@ -102,6 +102,7 @@ def _process(photo: ImageFile) -> tuple[Result, list[Row], float]:
         OUT.status("Deploying template.yaml on this machine ...") as status,
         EmbeddedCloud(local_cloud.template(), parameters, port=0) as cloud,
     ):
+        cloud.start_functions()
         stages = _Stages(status)
         stages.stage("", StageEvent("Deploy", "finished", time.monotonic() - started))
         stack = Stack.connect(cloud.stack_name, region=cloud.region, endpoint_url=cloud.endpoint_url)
