@@ -6,27 +6,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT, disc
-from tests.e2e.test_pbr import ON_AWS, Pbr
+from tests.e2e.conftest import Pbr
 
 pytestmark = pytest.mark.slow
 
 COUNT = 30
-
-
-@pytest.fixture(scope="module")
-def pbr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pbr]:
-    command = Pbr(tmp_path_factory.mktemp("home"))
-    try:
-        yield command
-    finally:
-        if not ON_AWS:
-            command("down")
 
 
 @pytest.fixture(scope="module")

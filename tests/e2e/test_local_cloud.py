@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.e2e.test_pbr import ON_AWS, Pbr
+from tests.e2e.conftest import ON_AWS, Pbr
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(ON_AWS, reason="about the cloud on this machine")]
 

@@ -2,11 +2,7 @@
 
 import io
 import json
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,41 +10,10 @@ import pytest
 from PIL import Image
 
 from core.segmentation.registry import BUNDLED
-from tests.conftest import ROOT, disc
+from tests.conftest import disc
+from tests.e2e.conftest import ON_AWS, Pbr
 
 pytestmark = pytest.mark.slow  # each command is a process, and pbr starts its own cloud
-
-ON_AWS = "PBR_STACK" in os.environ
-
-
-class Pbr:
-    """Runs pbr as a user with an empty home directory."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.environment = {**os.environ, "HOME": str(home), "COLUMNS": "200", "PBR_MODEL_MIRROR": "http://127.0.0.1:9"}
-        for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
-            self.environment.pop(name, None)
-        if not ON_AWS:
-            self.environment.pop("AWS_ENDPOINT_URL", None)
-
-    def __call__(self, *arguments: str, stdin: bytes = b"", status: int = 0) -> subprocess.CompletedProcess[bytes]:
-        command = [sys.executable, "-m", "client.cli", *arguments]
-        done = subprocess.run(
-            command, cwd=ROOT, env=self.environment, input=stdin, capture_output=True, timeout=240, check=False
-        )
-        assert done.returncode == status, done.stdout.decode() + done.stderr.decode()
-        return done
-
-
-@pytest.fixture(scope="module")
-def pbr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pbr]:
-    command = Pbr(tmp_path_factory.mktemp("home"))
-    try:
-        yield command
-    finally:
-        if not ON_AWS:
-            command("down")
 
 
 @pytest.fixture(scope="module")
