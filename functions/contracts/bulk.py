@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from core.errors import InvalidRequestError
+from core.errors import InvalidRequestError, reason
 from core.limits import MAX_KEY_BYTES
 from functions.contracts.job import Execution
 
@@ -131,8 +131,8 @@ def _row(value: Any, number: int) -> ManifestRow:
         row = ManifestRow.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise _bad_row(number, f"{where}: {first['msg']}" if where else first["msg"], first["input"]) from None
+        where, why = ".".join(map(str, first["loc"])), reason(first["msg"])
+        raise _bad_row(number, f"{where}: {why}" if where else why, first["input"]) from None
     if len(row.key.encode()) > MAX_KEY_BYTES:
         raise _bad_row(number, f"key has more than {MAX_KEY_BYTES} bytes", row.key)
     return row

@@ -49,7 +49,7 @@ class Limits:
     """Limits of one image.
 
     The slowest file that :mod:`core.image.guards` accepts takes 10 s of CPU time on a core of 2020. Validate's function
-    has 120 s, of which a read of S3 without a response takes at most 55.
+    has 120 s. A read of S3 without a response takes at most 55 of them.
 
     Attributes:
         cpu_s: CPU time of all threads, in seconds.
