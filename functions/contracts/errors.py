@@ -14,7 +14,7 @@ class StorageDeniedError(PermanentError):
 
 
 class WorkerCrashedError(PermanentError):
-    """Several workers in a row crashed or were stopped while they processed this job."""
+    """Several workers in a row crashed, or were lost without notice, while they processed this job."""
 
 
 class SecretUnavailableError(TransientError):

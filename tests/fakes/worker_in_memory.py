@@ -54,19 +54,14 @@ class _Recorder:
 
 
 class Queue(_Recorder):
-    """SQS: delivers each message once. Receipt handles are numbers in the order of the bodies."""
+    """SQS: delivers each message once. Receipt handles are numbers in the order of the bodies, then of those sent."""
 
     def __init__(self, *bodies: str, received: int = 1, errors: tuple[Exception, ...] = ()) -> None:
         super().__init__()
-        self.waiting = [
-            {
-                "MessageId": str(number),
-                "ReceiptHandle": str(number),
-                "Body": body,
-                "Attributes": {"ApproximateReceiveCount": str(received)},
-            }
-            for number, body in enumerate(bodies)
-        ]
+        self.waiting: list[dict[str, Any]] = []
+        self._sent = 0
+        for body in bodies:
+            self._send(body, received)
         self.errors = list(errors)
         self.out: set[str] = set()
         self.most_out = 0
@@ -80,13 +75,32 @@ class Queue(_Recorder):
             raise self.errors.pop(0)
         with self._change():
             taken = [self.waiting.pop(0) for _ in range(min(MaxNumberOfMessages, len(self.waiting)))]
-            self.out |= {message["ReceiptHandle"] for message in taken}  # type: ignore[misc]
+            self.out |= {message["ReceiptHandle"] for message in taken}
             self.most_out = max(self.most_out, len(self.out))
             if taken:
                 return {"Messages": taken}
             self.found_empty.set()
             self._changed.wait(0.02)  # a short poll, for fast tests
             return {}
+
+    def _send(self, body: str, received: int) -> None:
+        attributes = {"ApproximateReceiveCount": str(received)}
+        number = str(self._sent)
+        self.waiting.append({"MessageId": number, "ReceiptHandle": number, "Body": body, "Attributes": attributes})
+        self._sent += 1
+
+    def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
+        assert len({entry["Id"] for entry in Entries}) == len(Entries) <= 10
+        with self._change():
+            for entry in Entries:
+                self._send(entry["MessageBody"], 1)
+        return {}
+
+    def delete_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
+        assert len({entry["Id"] for entry in Entries}) == len(Entries) <= 10
+        for entry in Entries:
+            self.delete_message(QueueUrl=QueueUrl, ReceiptHandle=entry["ReceiptHandle"])
+        return {}
 
     def delete_message(self, *, QueueUrl: str, ReceiptHandle: str) -> None:  # noqa: N803
         with self._change():
@@ -100,7 +114,13 @@ class Queue(_Recorder):
         return {}
 
     @property
-    def returned(self) -> list[str]:
+    def tokens(self) -> list[str]:
+        """Tokens of the messages that wait, in the order in which they were sent."""
+        return [json.loads(message["Body"])["token"] for message in self.waiting]
+
+    @property
+    def shown(self) -> list[str]:
+        """Receipt handles of the messages that a worker made visible."""
         return [receipt for receipt, seconds in self.visibility if seconds == 0]
 
 

@@ -1,14 +1,15 @@
 """The worker's queue: receive messages, extend their visibility while in progress, and complete or return them.
 
-A message is deleted only after the state machine accepted the job's output or error, or if the task token has expired.
-In all other cases, including a crash, it becomes visible again and another worker receives it.
+A message is deleted only after the state machine accepted the job's output or error, if the task token has expired, or
+after a stopping worker has sent it again. In all other cases, including a crash, it becomes visible again and another
+worker receives it.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -52,6 +53,7 @@ class Message:
     Attributes:
         job: the job, not validated.
         token: task token.
+        body: the message as it was received.
         receipt: receipt handle.
         received: how often any worker received it, including this time.
         begun: whether a stopping worker finishes the message instead of returning it.
@@ -60,6 +62,7 @@ class Message:
 
     job: Any
     token: str
+    body: str
     receipt: str
     received: int
     begun: bool = False
@@ -103,7 +106,7 @@ class JobQueue:
         self._held: dict[Message, None] = {}  # in the order of arrival
         self._changed = threading.Condition()
         self._closed, self._left = threading.Event(), threading.Event()
-        self._receiving = False
+        self._receiving = self._crashed = False
         failing = retry_if_exception_type((BotoCoreError, ClientError))
         self._until_closed = Retrying(
             retry=failing,
@@ -210,9 +213,15 @@ class JobQueue:
                     self.alive(message)
             logger.thread_safe_clear_keys()
 
-    def close(self) -> None:
-        """Receive no more messages, and return those that have not begun."""
+    def close(self, *, crashed: bool = False) -> None:
+        """Receive no more messages, and return those that have not begun.
+
+        Args:
+            crashed: whether a message may be the cause, so that this receive counts in ``received``. Otherwise the
+                messages are sent again, which starts the count anew.
+        """
         with self._changed:
+            self._crashed = crashed
             self._closed.set()
             waiting = [message for message in self._held if not message.begun]
             self._forget(waiting)
@@ -229,9 +238,25 @@ class JobQueue:
         return drained
 
     def _return(self, messages: Sequence[Message]) -> None:
-        self._hide(messages, 0)
-        if messages:
-            logger.info("jobs returned to the queue", extra={"jobs": [message.job_id for message in messages]})
+        if not messages:
+            return
+        again = [] if self._crashed else self._send_again(messages)
+        self._hide([message for message in messages if message not in again], 0)
+        logger.info("jobs returned to the queue", extra={"jobs": [message.job_id for message in messages]})
+
+    def _send_again(self, messages: Sequence[Message]) -> list[Message]:
+        """Replace messages by copies, and return those for which this succeeded.
+
+        A copy whose original cannot be deleted is a second delivery: the first answer to the task token counts.
+        """
+        sqs = self._sqs
+        sent = self._call(
+            "message could not be sent", sqs.send_message_batch, messages, lambda one: {"MessageBody": one.body}
+        )
+        self._call(
+            "message could not be deleted", sqs.delete_message_batch, sent, lambda one: {"ReceiptHandle": one.receipt}
+        )
+        return sent
 
     def _forget(self, messages: Sequence[Message]) -> None:
         with self._changed:
@@ -245,22 +270,38 @@ class JobQueue:
 
     def _hide(self, messages: Sequence[Message], seconds: int) -> None:
         """Set the visibility timeout of messages. Errors are logged: the messages become visible later."""
+        self._call(
+            "visibility timeout could not be changed",
+            self._sqs.change_message_visibility_batch,
+            messages,
+            lambda message: {"ReceiptHandle": message.receipt, "VisibilityTimeout": seconds},
+        )
+
+    def _call(
+        self,
+        problem: str,
+        call: Callable[..., Any],
+        messages: Sequence[Message],
+        entry: Callable[[Message], dict[str, Any]],
+    ) -> list[Message]:
+        """Make batch calls for messages, and return those for which they succeeded. Errors are logged as a problem."""
+        done: list[Message] = []
         for start in range(0, len(messages), _MAX_PER_CALL):
             part = messages[start : start + _MAX_PER_CALL]
+            entries = [{"Id": str(number), **entry(message)} for number, message in enumerate(part)]
             try:
-                response = self._sqs.change_message_visibility_batch(
-                    QueueUrl=self._queue_url,
-                    Entries=[
-                        {"Id": str(number), "ReceiptHandle": message.receipt, "VisibilityTimeout": seconds}
-                        for number, message in enumerate(part)
-                    ],
-                )
+                failures = {
+                    int(one["Id"]): one for one in call(QueueUrl=self._queue_url, Entries=entries).get("Failed", [])
+                }
             except (BotoCoreError, ClientError):
-                logger.exception("visibility timeout could not be changed")
+                logger.exception(problem)
                 continue
-            for failed in response.get("Failed", []):
-                job_id = part[int(failed["Id"])].job_id
-                logger.warning("visibility timeout could not be changed", extra={"job_id": job_id, "failure": failed})
+            for number, message in enumerate(part):
+                if number in failures:
+                    logger.warning(problem, extra={"job_id": message.job_id, "failure": failures[number]})
+                else:
+                    done.append(message)
+        return done
 
     def _delete(self, message: Message) -> None:
         try:
@@ -277,7 +318,9 @@ def _read(received: MessageTypeDef) -> Message | None:
         logger.error("invalid message", extra={"message_id": received["MessageId"], "errors": errors})
         return None
     count = int(received["Attributes"]["ApproximateReceiveCount"])
-    return Message(job=body.job, token=body.token, receipt=received["ReceiptHandle"], received=count)
+    return Message(
+        job=body.job, token=body.token, body=received["Body"], receipt=received["ReceiptHandle"], received=count
+    )
 
 
 def _log_failure(attempt: RetryCallState) -> None:

@@ -47,9 +47,9 @@ _BATCHES_IN_HAND: Final = 3
 """One is prepared, one is predicted and one is delivered."""
 
 _MOST_RECEIVES: Final = 3
-"""A job received for the fourth time probably crashed three workers. It can also have been returned by stopping workers
-three times, which is unlikely, and then it is not lost: Lambda takes over. The limit is below the queue's five
-receives, after which the state machine would not learn of the failure."""
+"""A job received for the fourth time probably crashed three workers. Those that were stopped do not count, because they
+send the job again; those that were lost without notice do, and then Lambda takes over. The limit is below the queue's
+five receives, after which the state machine would not learn of the failure."""
 
 
 _MOST_FAILURES: Final = 3
@@ -138,7 +138,7 @@ class Worker:
             Thread(target=self._watched, args=(step,), name=step.__name__, daemon=True).start()
         failure = self._ending.get()
         self._batches.close()
-        self._queue.close()
+        self._queue.close(crashed=failure is not None)
         finished = self._queue.drain(0.0 if failure else self._config.pbr_drain_s)
         for pool in (self._loading, self._delivering):
             pool.shutdown(wait=False, cancel_futures=True)
@@ -167,7 +167,7 @@ class Worker:
             job = parse(Job, message.job)
             if message.received > _MOST_RECEIVES:
                 raise WorkerCrashedError(
-                    "All workers that received this job crashed or were stopped",
+                    "All workers that received this job crashed or were lost",
                     field="source.key",
                     value=job.source.key,
                     remedy="Check the last log lines of the workers. The image may need more memory.",

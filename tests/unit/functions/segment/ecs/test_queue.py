@@ -66,7 +66,7 @@ def test_a_failed_report_is_retried_and_the_message_deleted_only_after_it() -> N
     assert queue.deleted == ["0"] and jobs.idle
 
 
-def test_a_message_whose_report_fails_is_not_deleted() -> None:
+def test_a_message_whose_report_fails_is_returned() -> None:
     class DeadMachine(Machine):
         def send_task_success(self, **_: Any) -> None:
             jobs.drain(0)  # otherwise the report is retried for a minute
@@ -76,7 +76,7 @@ def test_a_message_whose_report_fails_is_not_deleted() -> None:
     jobs = job_queue(queue, DeadMachine())
     [received] = jobs.take() or []
     jobs.complete(received, {})
-    assert not queue.deleted and jobs.idle
+    assert queue.tokens == ["token"] and jobs.idle
 
 
 @pytest.mark.parametrize("gone", ["TaskTimedOut", "TaskDoesNotExist", "InvalidToken"])
@@ -95,8 +95,35 @@ def test_a_returned_message_is_not_reported() -> None:
     jobs.close()
     jobs.complete(received, {})
     assert not jobs.begin(received) and not jobs.alive(received)
-    assert queue.returned == ["0"]
-    assert not machine.successes and not machine.heartbeats and not queue.deleted
+    assert queue.tokens == ["token"] and queue.deleted == ["0"]
+    assert not machine.successes and not machine.heartbeats
+
+
+def test_a_message_that_cannot_be_sent_again_becomes_visible() -> None:
+    class Full(Queue):
+        def send_message_batch(self, *, Entries: list[dict[str, Any]], **rest: Any) -> dict[str, Any]:  # noqa: N803
+            super().send_message_batch(Entries=Entries[1:], **rest)
+            return {"Failed": [{"Id": Entries[0]["Id"], "Code": "InternalError", "SenderFault": False}]}
+
+    queue = Full(*map(message, "abc"))
+    jobs = job_queue(queue, Machine())
+    jobs.take()
+    jobs.close()
+    assert queue.shown == ["0"]
+    assert queue.tokens == ["b", "c"] and queue.deleted == ["1", "2"]
+
+
+@pytest.mark.parametrize("error", [refusal("AccessDenied"), UNREACHABLE])
+def test_no_message_is_deleted_before_it_is_sent_again(error: Exception) -> None:
+    class Unreachable(Queue):
+        def send_message_batch(self, **_: Any) -> dict[str, Any]:
+            raise error
+
+    queue = Unreachable(message())
+    jobs = job_queue(queue, Machine())
+    jobs.take()
+    jobs.close()
+    assert queue.shown == ["0"] and not queue.deleted
 
 
 def test_more_messages_than_fit_into_a_call_are_all_extended_and_returned() -> None:
@@ -119,7 +146,8 @@ def test_more_messages_than_fit_into_a_call_are_all_extended_and_returned() -> N
     assert jobs.drain(PATIENCE_S)
     keeping.join(PATIENCE_S)
     assert not keeping.is_alive()
-    assert queue.returned == receipts
+    assert queue.tokens == tokens
+    assert queue.deleted == receipts
 
 
 def test_a_failed_heartbeat_does_not_delay_visibility_extensions() -> None:
