@@ -10,10 +10,12 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
+import uuid
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +24,9 @@ import psutil
 Log = Callable[[str], None]
 
 RESTART_DELAY_S = 1.0
+KEPT_TASKS: Final = 100
+"""Stopped tasks that a service remembers; AWS keeps them for an hour."""
+
 ENDPOINT_START_S = 120.0
 
 NO_USER_FILES: Final = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
@@ -125,77 +130,152 @@ def exit_reason(status: int) -> str:
     return f"signal: {(signal.strsignal(-status) or str(-status)).lower()}" if status < 0 else f"exit status {status}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Container:
-    """A container of a task definition: module and arguments, environment, and seconds to drain after SIGTERM."""
+    """A container of a task definition; all of its containers are essential.
 
+    Attributes:
+        name: of the container.
+        command: module and arguments.
+        environment: in addition to the base environment.
+        stop_timeout_s: time to drain after SIGTERM.
+        open_log: returns the log of the container in a task with this id.
+    """
+
+    name: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
     stop_timeout_s: float
-    log: Log
+    open_log: Callable[[str], Log]
 
 
 @dataclass(eq=False)
-class _Task:
-    wanted: bool = True
-    children: list[ModuleProcess] = field(default_factory=list)
+class Task:
+    """A task of a service, which ends as soon as one of its containers does.
+
+    Attributes:
+        id: last part of its ARN.
+        children: a process for each container.
+        exit_codes: by container, of those that have ended.
+        created_at, stopping_at, stopped_at: times of its life.
+        stop_code, stopped_reason: why it stops, as ECS words it; empty while it runs.
+    """
+
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    children: dict[Container, ModuleProcess] = field(default_factory=dict)
+    exit_codes: dict[str, int] = field(default_factory=dict)
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    stopping_at: datetime | None = None
+    stopped_at: datetime | None = None
+    stop_code: str = ""
+    stopped_reason: str = ""
+
+    @property
+    def desired_status(self) -> str:
+        """``RUNNING`` or ``STOPPED``."""
+        return "STOPPED" if self.stopping_at else "RUNNING"
+
+    @property
+    def last_status(self) -> str:
+        """``RUNNING``, ``STOPPING`` or ``STOPPED``."""
+        return "STOPPED" if self.stopped_at else "STOPPING" if self.stopping_at else "RUNNING"
 
 
 class Service:
-    """An ECS service: keeps the desired number of tasks running and restarts tasks that end."""
+    """An ECS service: keeps the desired number of tasks running, and replaces those that end or are stopped."""
 
     def __init__(self, containers: Sequence[Container], base: Mapping[str, str], code: Path) -> None:
         self._containers, self._base, self._code = containers, base, code
-        self._tasks: list[_Task] = []
+        self._desired = 0
+        self._running: list[Task] = []
+        self._stopped: deque[Task] = deque(maxlen=KEPT_TASKS)  # and those that are stopping
         self._lock = threading.Lock()
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The running tasks, then the latest of the others."""
+        with self._lock:
+            return [*self._running, *self._stopped]
 
     def scale(self, desired: int) -> None:
         """Start or stop tasks until ``desired`` are running. A stopped task gets SIGTERM and its stop timeout."""
         with self._lock:
-            excess, self._tasks = self._tasks[desired:], self._tasks[:desired]
+            self._desired = desired
+            excess = self._running[desired:]
             for task in excess:
-                task.wanted = False
-            for _ in range(desired - len(self._tasks)):
-                task = _Task()
-                task.children = [self._start(task, index) for index in range(len(self._containers))]
-                self._tasks.append(task)
-        stopping = [(child, box) for task in excess for child, box in zip(task.children, self._containers, strict=True)]
-        for child, _ in stopping:
-            child.ask_to_stop()
-        for child, container in stopping:
-            child.stop(container.stop_timeout_s)
+                self._retire(task, "ServiceSchedulerInitiated", "Scaling activity initiated by the service")
+            self._fill()
+        self._drain(excess)
+
+    def stop(self, task: Task, reason: str) -> None:
+        """Replace a task, unless it is stopping. It gets SIGTERM and, in the background, its stop timeout."""
+        with self._lock:
+            if task.stopping_at:
+                return
+            self._retire(task, "UserInitiated", reason)
+            self._fill()
+        threading.Thread(target=self._drain, args=([task],), daemon=True).start()
 
     def kill(self) -> None:
-        """Kill every task, as a lost machine would. Each is restarted."""
+        """Kill every task, as a lost machine would. Each is replaced."""
         with self._lock:
-            children = [child for task in self._tasks for child in task.children]
+            children = [child for task in self._running for child in task.children.values()]
         for child in children:
             child.stop()
 
     def close(self) -> None:
         """Kill every task: what it would save when it drains ends with the cloud."""
         with self._lock:
-            tasks, self._tasks = self._tasks, []
-            for task in tasks:
-                task.wanted = False
+            self._desired = 0
+            tasks = [*self._running, *self._stopped]
+            for task in [*self._running]:
+                self._retire(task, "ServiceSchedulerInitiated", "The cloud stops")
         for task in tasks:
-            for child in task.children:
+            for child in task.children.values():
                 child.stop()
 
-    def _start(self, task: _Task, index: int) -> ModuleProcess:
-        container = self._containers[index]
+    def _fill(self) -> None:
+        """Start the tasks that are missing. The caller holds the lock."""
+        while len(self._running) < self._desired:
+            task = Task()
+            for container in self._containers:
+                task.children[container] = self._start(task, container)
+            self._running.append(task)
 
-        def restart(status: int) -> None:
-            if not task.wanted:
-                return
-            container.log(f"The container ended with {exit_reason(status)} and is restarted")
+    def _start(self, task: Task, container: Container) -> ModuleProcess:
+        log = container.open_log(task.id)
+
+        def ended(status: int) -> None:
+            task.exit_codes[container.name] = 128 - status if status < 0 else status
+            with self._lock:
+                if task.stopping_at:
+                    return
+                log(f"The container ended with {exit_reason(status)}, and the service replaces its task")
+                self._retire(task, "EssentialContainerExited", "Essential container in task exited")
+            self._drain([task])
             time.sleep(RESTART_DELAY_S)
             with self._lock:
-                if task.wanted:
-                    task.children[index] = self._start(task, index)
+                self._fill()
 
         environment = {**self._base, **container.environment}
-        return ModuleProcess(container.command, environment, self._code, container.log, restart)
+        return ModuleProcess(container.command, environment, self._code, log, ended)
+
+    def _retire(self, task: Task, code: str, reason: str) -> None:
+        """Mark a task as stopping. The caller holds the lock."""
+        task.stop_code, task.stopped_reason, task.stopping_at = code, reason, datetime.now(UTC)
+        self._running.remove(task)
+        self._stopped.appendleft(task)
+
+    @staticmethod
+    def _drain(tasks: Sequence[Task]) -> None:
+        """Stop the containers that are still running, and wait for them."""
+        left = [(box, child) for task in tasks for box, child in task.children.items() if child.alive]
+        for _, child in left:
+            child.ask_to_stop()
+        for container, child in left:
+            child.stop(container.stop_timeout_s)
+        for task in tasks:
+            task.stopped_at = datetime.now(UTC)
 
 
 @dataclass(frozen=True)

@@ -204,6 +204,16 @@ def _() -> None:
     assert "subprocess" not in source
 
 
+@reproduces("ecs.list_tasks_of_services", "ecs.describe_tasks_of_services", "ecs.stop_a_task")
+def _() -> None:
+    container = {"name": "a", "image": "a", "memory": 1}
+    ecs = client("ecs")
+    ecs.create_cluster(clusterName="tasks")
+    ecs.register_task_definition(family="tasks", containerDefinitions=[container])
+    ecs.create_service(cluster="tasks", serviceName="s", taskDefinition="tasks", desiredCount=1)
+    assert ecs.list_tasks(cluster="tasks")["taskArns"] == []
+
+
 @reproduces("events.start_machines_and_functions")
 def _() -> None:
     rule = SimpleNamespace(

@@ -1,8 +1,12 @@
 """ECS services run their containers as processes."""
 
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from embedded_cloud.cloud import EmbeddedCloud
 from embedded_cloud.deploy import create_stack
@@ -39,6 +43,56 @@ def test_a_service_without_desired_count_runs_one_task(cloud: EmbeddedCloud) -> 
     assert (described["desiredCount"], described["runningCount"]) == (1, 1)
     until(lambda: client(cloud, "s3").list_objects_v2(Bucket=bucket, Prefix="worker/").get("Contents"))
     ecs.update_service(cluster=cloud.outputs["Cluster"], service=name, desiredCount=0)
+
+
+def tasks_of(cloud: EmbeddedCloud, **status: str) -> list[dict[str, Any]]:
+    ecs, names = client(cloud, "ecs"), {"cluster": cloud.outputs["Cluster"]}
+    arns = ecs.list_tasks(**names, serviceName=cloud.outputs["Service"], **status)["taskArns"]
+    return ecs.describe_tasks(**names, tasks=arns)["tasks"] if arns else []
+
+
+def test_a_stopped_task_drains_while_the_service_starts_another(cloud: EmbeddedCloud) -> None:
+    ecs, names = client(cloud, "ecs"), {"cluster": cloud.outputs["Cluster"]}
+    [former] = tasks_of(cloud)
+    assert (former["lastStatus"], former["desiredStatus"]) == ("RUNNING", "RUNNING")
+    assert former["group"] == f"service:{cloud.outputs['Service']}"
+    (process,) = until(lambda: worker_notes(cloud, "started"))
+
+    stopped = ecs.stop_task(**names, task=former["taskArn"], reason="interrupted")["task"]
+    assert (stopped["taskArn"], stopped["desiredStatus"]) == (former["taskArn"], "STOPPED")
+    [following] = tasks_of(cloud)
+    assert following["taskArn"] != former["taskArn"]
+    until(lambda: worker_notes(cloud, "drained") == {process})
+    ecs.get_waiter("tasks_stopped").wait(**names, tasks=[former["taskArn"]], WaiterConfig={"Delay": 1})
+    [ended] = [task for task in tasks_of(cloud, desiredStatus="STOPPED") if task["taskArn"] == former["taskArn"]]
+    assert (ended["stopCode"], ended["stoppedReason"]) == ("UserInitiated", "interrupted")
+    assert [container["exitCode"] for container in ended["containers"]] == [0]
+
+    until(lambda: len(worker_notes(cloud, "started")) == 2)
+    streams = client(cloud, "logs").describe_log_streams(logGroupName=cloud.outputs["Logs"])["logStreams"]
+    ids = {stream["logStreamName"].rpartition("/")[2] for stream in streams}
+    assert {task["taskArn"].rpartition("/")[2] for task in (former, following)} <= ids, "each task has its own log"
+    s3 = client(cloud, "s3")
+    for note in ("started", "drained"):
+        s3.delete_object(Bucket=cloud.outputs["Bucket"], Key=f"worker/{process}/{note}")
+
+
+def test_a_task_that_ignores_sigterm_is_killed_after_its_stop_timeout(cloud: EmbeddedCloud) -> None:
+    ecs, names = client(cloud, "ecs"), {"cluster": cloud.outputs["Cluster"]}
+    (process,) = until(lambda: worker_notes(cloud, "started"))
+    [task] = tasks_of(cloud)
+    os.kill(int(process), signal.SIGSTOP)  # it can handle no signal then
+    ecs.stop_task(**names, task=task["taskArn"])
+    until(lambda: not Path(f"/proc/{process}").exists())
+    [ended] = ecs.describe_tasks(**names, tasks=[task["taskArn"]])["tasks"]
+    assert [container["exitCode"] for container in ended["containers"]] == [137]
+    assert 5 <= (ended["stoppedAt"] - ended["stoppingAt"]).total_seconds() < 15
+    client(cloud, "s3").delete_object(Bucket=cloud.outputs["Bucket"], Key=f"worker/{process}/started")
+
+
+def test_an_unknown_task_cannot_be_stopped(cloud: EmbeddedCloud) -> None:
+    with pytest.raises(ClientError, match="The referenced task was not found"):
+        client(cloud, "ecs").stop_task(cluster=cloud.outputs["Cluster"], task="unknown")
 
 
 def test_a_service_runs_restarts_and_drains_its_container(cloud: EmbeddedCloud) -> None:
