@@ -32,6 +32,7 @@ WORKERS = [
     {},
     *({"WorkerImageUri": f"{IMAGE}:1", "SegmentationCapacity": name} for name in ("FARGATE", "FARGATE_SPOT", "GPU")),
     *({"WorkerImageUri": f"{IMAGE}:1", "SegmentationCapacity": name, **NETWORK} for name in ("FARGATE", "GPU")),
+    {"WorkerImageUri": f"{IMAGE}:1", "SegmentationCapacity": "GPU_SPOT"},
 ]
 ENDPOINTS = [
     {},
@@ -49,7 +50,7 @@ MODELS = [
     },
 ]
 COMBINATIONS = [{**w, **e, **m} for w, e, m in itertools.product(WORKERS, ENDPOINTS, MODELS)]
-FARGATE, OWN_GPU = WORKERS[1], WORKERS[3]
+FARGATE, OWN_GPU, GPU_SPOT = WORKERS[1], WORKERS[3], WORKERS[-1]
 REALTIME, ASYNC = ENDPOINTS[3:]
 
 NOTHING = object()
@@ -401,7 +402,7 @@ def test_weights_from_a_bucket_are_downloaded_to_a_writable_directory() -> None:
     assert (variables["PBR_MODEL_MIRROR"], variables["PBR_MODEL_DIR"]) == ("s3://weights", "/opt/models:/tmp/models")
 
 
-@pytest.mark.parametrize(("parameters", "batch"), [(FARGATE, 1), (OWN_GPU, 8)])
+@pytest.mark.parametrize(("parameters", "batch"), [(FARGATE, 1), (OWN_GPU, 8), (GPU_SPOT, 8)])
 def test_the_worker_configuration_is_valid(
     parameters: dict[str, str], batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -442,12 +443,41 @@ def test_a_worker_writes_only_to_its_volume_and_has_two_minutes_to_drain(paramet
 @pytest.mark.parametrize("parameters", WORKERS[1:], ids=named)
 def test_a_gpu_is_configured_and_reserved_only_on_instances(parameters: dict[str, str]) -> None:
     stack = Stack(parameters)
-    container, on_instances = worker(stack), parameters["SegmentationCapacity"] == "GPU"
+    container, on_instances = worker(stack), parameters["SegmentationCapacity"].startswith("GPU")
     assert stack["WorkerTaskDefinition"]["RequiresCompatibilities"] == ["EC2" if on_instances else "FARGATE"]
     assert ("ResourceRequirements" in container) is on_instances
     assert environment(container)["PBR_DEVICE"] == ("cuda" if on_instances else "cpu")
     [strategy] = stack["WorkerService"]["CapacityProviderStrategy"]
     assert strategy["CapacityProvider"] in stack["WorkerCapacity"]["CapacityProviders"]
+
+
+def test_spot_instances_are_of_several_types_with_one_gpu() -> None:
+    stack = Stack(GPU_SPOT)
+    group, template = stack["GpuInstances"], stack["GpuLaunchTemplate"]["LaunchTemplateData"]
+    distribution = group["MixedInstancesPolicy"]["InstancesDistribution"]
+    assert distribution["OnDemandBaseCapacity"] == distribution["OnDemandPercentageAboveBaseCapacity"] == 0
+    [override] = group["MixedInstancesPolicy"]["LaunchTemplate"]["Overrides"]
+    required = override["InstanceRequirements"]
+    assert required["AcceleratorCount"] == {"Min": 1, "Max": 1}
+    pattern = translated()["Parameters"]["GpuInstanceType"]["AllowedPattern"]
+    assert all(re.fullmatch(pattern, name.replace("*", "xlarge")) for name in required["AllowedInstanceTypes"])
+    task = stack["WorkerTaskDefinition"]
+    assert required["VCpuCount"]["Min"] * 1024 >= int(task["Cpu"])
+    assert required["MemoryMiB"]["Min"] > int(task["Memory"])
+    assert "InstanceType" not in template and "LaunchTemplate" not in group, "Auto Scaling accepts only one of them"
+    assert template["ImageId"].startswith("{{resolve:ssm:"), (
+        "Auto Scaling rejects a parameter with instance requirements"
+    )
+
+
+@pytest.mark.parametrize("parameters", [OWN_GPU, GPU_SPOT], ids=named)
+def test_a_task_on_an_interrupted_instance_stops_before_its_replacement_runs(parameters: dict[str, str]) -> None:
+    stack = Stack(parameters)
+    spot = "MixedInstancesPolicy" in stack["GpuInstances"]
+    assert (stack["WorkerService"]["DeploymentConfiguration"].get("MinimumHealthyPercent") == 0) is spot
+    assert "ECS_ENABLE_SPOT_INSTANCE_DRAINING=true" in stack["GpuLaunchTemplate"]["LaunchTemplateData"]["UserData"]
+    statements = [s for p in stack["GpuInstanceRole"]["Policies"] for s in p["PolicyDocument"]["Statement"]]
+    assert any("ecs:UpdateContainerInstancesState" in s["Action"] for s in statements), "the agent starts the draining"
 
 
 def test_instances_are_encrypted_and_block_container_access_to_credentials() -> None:
@@ -482,6 +512,13 @@ def allowed(stack: Stack, role: str) -> set[tuple[str, str]]:
         for resource in leaves_of(statement["Resource"])
         if action not in WITHOUT_RESOURCES
     }
+
+
+def test_a_worker_may_call_only_what_it_calls_of_the_queue() -> None:
+    queue = f"arn:aws:sqs:{REGION}:123456789012:<SegmentationQueue>.QueueName"
+    actions = {"ReceiveMessage", "SendMessage", "DeleteMessage", "ChangeMessageVisibility"}
+    granted = {pair for pair in allowed(Stack(FARGATE), "WorkerRole") if pair[0].startswith("sqs:")}
+    assert granted == {(f"sqs:{action}", queue) for action in actions}
 
 
 def test_webhook_delivery_has_minimal_permissions() -> None:
@@ -535,7 +572,8 @@ def services(stack: Stack) -> set[str]:
 def test_the_private_network_has_an_endpoint_for_each_service_of_the_worker() -> None:
     used = {"s3", "sqs", "states", "ecr.api", "ecr.dkr", "logs"}
     assert services(Stack(FARGATE)) == used
-    assert services(Stack(OWN_GPU)) == used | {"ecs", "ecs-agent", "ecs-telemetry"}
+    for gpu in (OWN_GPU, GPU_SPOT):
+        assert services(Stack(gpu)) == used | {"ecs", "ecs-agent", "ecs-telemetry"}
     assert services(Stack(WORKERS[4])) == set()
 
 
