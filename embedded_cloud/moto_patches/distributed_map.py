@@ -83,10 +83,34 @@ def _rewritten(node: Any) -> Any:
 def run_distributed_maps(original: Any, self: Any, env: Any) -> None:
     """AWS runs children with tolerance, batches and result files; moto does not."""
     comment = getattr(self.comment, "comment", None) or ""
-    if comment.startswith(MARK):
-        MapRun(json.loads(base64.b64decode(comment.removeprefix(MARK))), env, self.name).run()
-    else:
+    if not comment.startswith(MARK):
         original(self, env)
+    elif former := _redriven(env, self.name):
+        former.redrive(env)
+    else:
+        MapRun(json.loads(base64.b64decode(comment.removeprefix(MARK))), env, self.name).run()
+
+
+def redrive_map_runs(former: Any, env: Any, state: str) -> None:
+    """Let a redriven execution, which continues at ``state``, keep its Map Runs, and redrive that of the state."""
+    env.map_run_record_pool_manager = former.map_run_record_pool_manager
+    env.map_run_record_pool_manager.redriven_state = state
+
+
+def _redriven(env: Any, state: str) -> "MapRun | None":
+    """Return the Map Run that a redrive has to continue; None if the state starts a new one."""
+    pool = env.map_run_record_pool_manager
+    if getattr(pool, "redriven_state", None) != state:
+        return None
+    pool.redriven_state = None
+    former = [record.map_run for record in pool.get_all() if record.map_run.name == state]
+    return former[-1] if former and former[-1].children else None
+
+
+@around(MapRunRecord, "describe")
+def count_redrives(original: Any, self: Any) -> Any:
+    """AWS counts the redrives of a Map Run; moto does not."""
+    return {**original(self), "redriveCount": self.map_run.redrives if hasattr(self, "map_run") else 0}
 
 
 @dataclass
@@ -111,6 +135,9 @@ class MapRun:
         state: the state's definition.
         env: the execution of the parent.
         name: of the state.
+        children: all of them, also those that have not started.
+        over: whether more items failed than are tolerated.
+        redrives: number of redrives.
     """
 
     state: dict[str, Any]
@@ -118,6 +145,7 @@ class MapRun:
     name: str
     children: list[Child] = field(default_factory=list)
     over: bool = False
+    redrives: int = 0
     _ending: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self) -> None:
@@ -128,13 +156,40 @@ class MapRun:
         except Exception as error:  # AWS names all of them so
             raise self._failure("ItemReaderFailed", f"{type(error).__name__}: {error}") from error
         self._batch(items)
+        self._finish()
+
+    def redrive(self, env: Any) -> None:
+        """Run the children again that did not succeed, and leave the state's result on the parent's stack."""
+        self.env, self.over, self.redrives = env, False, self.redrives + 1
+        self.record.status, self.record.stop_date = MapRunStatus.RUNNING, None
+        left = [child for child in self.children if child.status != ExecutionStatus.SUCCEEDED]
+        for child in left:
+            child.execution = None
+        for counter, pending in (
+            (self.record.item_counter, sum(child.items for child in left)),
+            (self.record.execution_counter, len(left)),
+        ):
+            for name in ("aborted", "failed", "pending", "running", "timed_out", "results_written"):
+                getattr(counter, name).offset(-getattr(counter, name).get())
+            counter.pending.count(pending)
+        details = {"mapRunArn": self.record.map_run_arn, "redriveCount": self.redrives}
+        self._event("MapRunRedriven", mapRunRedrivenEventDetails=details)
+        self._finish()
+
+    def _finish(self) -> None:
+        writer = self.state.get("ResultWriter")
+        place = self._evaluated(writer["Parameters"]) if writer else {}
         self._run_children()
-        written = self._write_results()
+        written = self._write_results(place) if writer else None
+        if not self.env.is_running():
+            self.env.stack.append({})
+            self.record.set_stop(MapRunStatus.ABORTED)
+            return
         if self.over:
-            failed = self.record.item_counter.failed.get()
+            failed, total = self.record.item_counter.failed.get(), self.record.item_counter.total.get()
             raise self._failure(
                 "ExceedToleratedFailureThreshold",
-                f"The specified tolerated failure threshold was exceeded: {failed} of {len(items)} items failed",
+                f"The specified tolerated failure threshold was exceeded: {failed} of {total} items failed",
             )
         outputs = [child.execution.output for child in self.children if child.execution]
         self.env.stack.append({"MapRunArn": self.record.map_run_arn, **written} if written else outputs)
@@ -154,6 +209,7 @@ class MapRun:
             float(self._number("ToleratedFailurePercentage", 0)),
             self.state.get("Label") or self.name.replace(" ", "")[:40],
         )
+        record.map_run = self
         self.env.map_run_record_pool_manager.add(record)
         self._event("MapStateStarted", mapStateStartedEventDetails={"length": 0})
         self._event("MapRunStarted", mapRunStartedEventDetails={"mapRunArn": record.map_run_arn})
@@ -220,7 +276,8 @@ class MapRun:
     def _run_children(self) -> None:
         at_a_time = min(self.record.max_concurrency or CHILDREN_AT_A_TIME, CHILDREN_AT_A_TIME)
         with ThreadPoolExecutor(at_a_time, "map-run") as pool:
-            waiting: set[Future[None]] = {pool.submit(self._run_child, child) for child in self.children}
+            left = [child for child in self.children if child.execution is None]
+            waiting: set[Future[None]] = {pool.submit(self._run_child, child) for child in left}
             while waiting:
                 ended, waiting = wait(waiting, timeout=0.2)
                 for future in ended:
@@ -299,11 +356,9 @@ class MapRun:
             if child.status == ExecutionStatus.RUNNING and child.execution.exec_worker.env:
                 child.execution.stop(datetime.now(UTC), None, None)
 
-    def _write_results(self) -> dict[str, Any] | None:
+    def _write_results(self, place: dict[str, Any]) -> dict[str, Any]:
         """Write the result files and their manifest, and return the state's ``ResultWriterDetails``."""
-        if (writer := self.state.get("ResultWriter")) is None:
-            return None
-        place, s3 = self._evaluated(writer["Parameters"]), running().client("s3")
+        writer, s3 = self.state["ResultWriter"], running().client("s3")
         prefix = "/".join(filter(None, [place.get("Prefix", "").strip("/"), self.record.map_run_arn.rsplit(":", 1)[1]]))
         json_lines = writer.get("WriterConfig", {}).get("OutputType") == "JSONL"
         files: dict[str, list[Any]] = {}

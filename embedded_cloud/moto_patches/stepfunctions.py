@@ -36,6 +36,7 @@ from moto.stepfunctions.parser.models import StepFunctionsParserBackend, stepfun
 from moto.stepfunctions.responses import StepFunctionResponse
 
 from embedded_cloud.moto_patches.around import around
+from embedded_cloud.moto_patches.distributed_map import redrive_map_runs
 from embedded_cloud.moto_patches.host import running
 
 # CloudFormation must create state machines in the backend of the interpreter.
@@ -411,6 +412,7 @@ def redrive_execution(self: Any) -> Any:
     env.event_manager.ended = False
     env.event_history_context.integrate(former.event_history_context)
     env.states.reset(json.loads(entered[-1]["input"]))
+    redrive_map_runs(former, env, entered[-1]["name"])
     # A task of the earlier run that is still running must write no events.
     former.event_history_context.closed = True
     execution.exec_worker._execution_communication.execution = copy.copy(execution)

@@ -40,21 +40,24 @@ class BulkObjects:
             self._s3.upload_fileobj(file, bucket, key, ExtraArgs={"ContentType": content_type})
 
     def records(self, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
-        """Yield the children of a Map Run from the files that its ResultWriter wrote below a prefix.
+        """Yield the children of the newest Map Run from the files that its ResultWriter wrote below a prefix.
+
+        There are several if a redrive had to start a new one, which has all items.
 
         Raises:
             StorageDeniedError, StorageUnavailableError: S3 denies access, or is unavailable.
         """
         with errors_of(bucket, prefix):
             pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-            keys = [found["Key"] for page in pages for found in page.get("Contents", [])]
-        for manifest_key in (key for key in keys if key.endswith("/manifest.json")):
-            with self.open(bucket, manifest_key) as file:
-                files = json.load(file)["ResultFiles"]
-            for status in ("SUCCEEDED", "FAILED", "PENDING"):
-                for one in files.get(status, []):
-                    with self.open(bucket, one["Key"]) as lines:
-                        yield from (json.loads(line) for line in lines if line.strip())
+            found = [one for page in pages for one in page.get("Contents", []) if one["Key"].endswith("/manifest.json")]
+        if not found:
+            return
+        with self.open(bucket, max(found, key=lambda one: one["LastModified"])["Key"]) as file:
+            files = json.load(file)["ResultFiles"]
+        for status in ("SUCCEEDED", "FAILED", "PENDING"):
+            for one in files.get(status, []):
+                with self.open(bucket, one["Key"]) as lines:
+                    yield from (json.loads(line) for line in lines if line.strip())
 
 
 class _Stream(io.RawIOBase):

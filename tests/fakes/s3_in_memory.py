@@ -5,6 +5,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -80,7 +81,10 @@ class Objects:
 
     def paginate(self, **request: Any) -> list[dict[str, Any]]:
         keys = [key for key in self.keys(request["Bucket"]) if key.startswith(request["Prefix"])]
-        return [{"Contents": [{"Key": key}]} for key in keys] or [{}]
+        written = {key: int(self.versions[request["Bucket"], key][-1][0].removeprefix("v")) for key in keys}
+        return [
+            {"Contents": [{"Key": key, "LastModified": datetime.fromtimestamp(written[key], UTC)}]} for key in keys
+        ] or [{}]
 
     def copy_object(self, **request: Any) -> dict[str, Any]:
         self.calls["copy"] += 1

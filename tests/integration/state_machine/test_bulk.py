@@ -14,7 +14,7 @@ import pytest
 
 from functions.contracts.bulk import BulkSummary
 from tests.conftest import disc
-from tests.integration.deployment import ENDED, Deployed
+from tests.integration.deployment import ENDED, Deployed, until
 
 DRAFT = {"precision_level": "draft", "model": "classical"}
 
@@ -253,6 +253,50 @@ def test_a_thousand_pictures_of_twenty_contents_are_done_once_per_content(stack:
     summary = ended.summary
     assert (summary.items, summary.done, summary.cached) == (1000, 20, 980)
     assert stack.result("results/bulk/thousand/049.png.png") == stack.result("results/bulk/thousand/000.png.png")
+
+
+def versions(stack: Deployed, prefix: str) -> dict[str, str]:
+    """Return the versions of the sidecars of the images below a prefix, by key."""
+    found = stack.s3.list_object_versions(Bucket=stack.outputs["ResultsBucket"], Prefix=f"results/{prefix}")
+    return {one["Key"]: one["VersionId"] for one in found.get("Versions", []) if one["Key"].endswith(".json")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("child", "number"), [("express", 12), ("standard", 6)])
+def test_a_redrive_continues_a_stopped_run(stack: Deployed, child: str, number: int) -> None:
+    prefix = f"bulk/redrive-{child}/"
+    keys = upload(stack, prefix, range(700, 700 + number))
+    given = {"source": listed(stack, prefix), "options": DRAFT, "child": child, "batch": 1, "max_concurrency": 1}
+    machine = stack.outputs["BulkMachineArn"]
+    arn = stack.sfn.start_execution(stateMachineArn=machine, input=json.dumps(given))["executionArn"]
+    until(lambda: len(versions(stack, prefix)) >= 3)
+    stack.sfn.stop_execution(executionArn=arn)
+    until(lambda: stack.sfn.list_map_runs(executionArn=arn)["mapRuns"][0].get("stopDate"))
+    before = versions(stack, prefix)
+    assert 3 <= len(before) < number
+
+    stack.sfn.redrive_execution(executionArn=arn)
+    ended = Run(stack, arn)
+    assert ended.status == "SUCCEEDED", ended.cause
+    summary = ended.summary
+    assert (summary.items, summary.done + summary.cached, summary.failed, summary.not_done) == (number, number, 0, 0)
+    assert ended.statuses.keys() == set(keys)
+    assert versions(stack, prefix).items() >= before.items(), "what was done is not processed again"
+    [map_run] = stack.sfn.list_map_runs(executionArn=arn)["mapRuns"]
+    described = stack.sfn.describe_map_run(mapRunArn=map_run["mapRunArn"])
+    assert (described["status"], described["redriveCount"]) == ("SUCCEEDED", 1)
+    assert described["itemCounts"]["succeeded"] == described["itemCounts"]["total"] == number
+
+
+@pytest.mark.slow
+def test_a_redrive_of_a_run_with_too_many_failures_fails_again(stack: Deployed) -> None:
+    stack.upload("bulk/again/0.png", b"text")
+    ended = run(stack, listed(stack, "bulk/again/"), tolerated_failure_count=0)
+    assert (ended.status, ended.error) == ("FAILED", "ToleranceExceededError")
+    stack.sfn.redrive_execution(executionArn=ended.arn)
+    again = Run(stack, ended.arn)
+    assert (again.status, again.error) == ("FAILED", "ToleranceExceededError")
+    assert again.summary == ended.summary
 
 
 @pytest.mark.slow

@@ -46,6 +46,9 @@ from moto.sagemakerruntime.responses import SageMakerRuntimeResponse  # noqa: E4
 from moto.stepfunctions import models as stepfunctions_models  # noqa: E402
 from moto.stepfunctions.models import StateMachine  # noqa: E402
 from moto.stepfunctions.parser.asl.component.common.error_name.custom_error_name import CustomErrorName  # noqa: E402
+from moto.stepfunctions.parser.asl.component.state.exec.state_map.iteration.itemprocessor.map_run_record import (  # noqa: E402
+    MapRunRecord,
+)
 from moto.stepfunctions.parser.asl.component.state.exec.state_task import mock_eval_utils  # noqa: E402
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_aws_sdk import (  # noqa: E402
     StateTaskServiceAwsSdk,
@@ -886,6 +889,12 @@ def _() -> None:
 def _() -> None:
     ended = run({"Map": distributed(ToleratedFailurePercentage=10.0)}, [1, 1, 0])
     assert ended["status"] == "SUCCEEDED", "a third of the items failed, and a tenth of them may"
+
+
+@reproduces("distributed_map.count_redrives")
+def _() -> None:
+    machine = f"arn:aws:states:{REGION}:123456789012:stateMachine:m"
+    assert "redriveCount" not in MapRunRecord(machine, f"{machine}:run", 0, 0, 0.0, "Map").describe()
 
 
 def main() -> None:

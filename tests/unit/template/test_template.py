@@ -745,6 +745,13 @@ def test_bulk_functions_may_only_read_other_buckets() -> None:
     assert not [name for name in Stack({}).resources if name.startswith("Source")]
 
 
+def test_a_redrive_of_a_bulk_run_may_redrive_its_children_only() -> None:
+    [resource] = [arn for action, arn in allowed(Stack({}), "BulkRole") if action == "states:RedriveExecution"]
+    executions = f"arn:aws:states:{REGION}:123456789012:execution:{PSEUDO['AWS::StackName']}"
+    assert fnmatch(f"{executions}-bulk/ForListing:a-child", resource)
+    assert not fnmatch(f"{executions}:an-upload", resource)
+
+
 @pytest.mark.parametrize(
     ("parameters", "hosts", "default"),
     [

@@ -107,6 +107,14 @@ def item(key: str, **facts: Any) -> ItemOutcome:
     return ItemOutcome.model_validate({"bucket": "uploads", "key": key, "status": "done", **facts})
 
 
+def test_only_the_newest_map_run_of_a_run_counts(stack: Stack) -> None:
+    stack.objects.add("work", "bulk/shoes-1/map/z/FAILED_0.jsonl", b"not read")
+    former = {"ResultFiles": {"FAILED": [{"Key": "bulk/shoes-1/map/z/FAILED_0.jsonl"}]}}
+    stack.objects.add("work", "bulk/shoes-1/map/z/manifest.json", json.dumps(former).encode())
+    stack.done(item("a.jpg"))
+    assert stack.summarize().items == 1
+
+
 def test_a_summary_counts_and_publishes(stack: Stack) -> None:
     stack.done(item("a", seconds=2, review=True), item("b", status="cached", review=False))
     stack.done(item('c "d", e', status="failed", error="CorruptImageError", message="No, not\nat all", remedy="Do."))
