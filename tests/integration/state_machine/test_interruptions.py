@@ -140,5 +140,5 @@ def test_a_bulk_run_loses_nothing_when_its_workers_are_interrupted(stack: Deploy
     assert reasons.count("UserInitiated") == 3 and reasons.count("EssentialContainerExited") == 1
     assert workers.logged("jobs returned to the queue")[returned:], "a worker was stopped in the middle of its work"
     again = [entry["received"] for entry in workers.logged("job received")[received:]]
-    assert max(again) == 2, "a worker was killed in the middle of its work"
+    assert max(again) >= 2, "a worker was killed in the middle of its work"
     until(lambda: set(messages(stack).values()) == {0})
