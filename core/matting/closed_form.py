@@ -59,7 +59,7 @@ def solve(
         alpha[unknown] = start[unknown]
     residual = (confidence * (prior - alpha) - laplacian.apply(alpha)) * free
     direction = residual.copy()
-    energy = _dot(residual, residual)
+    energy = _square(residual)
     enough = _TOLERANCE**2 * energy
     iterations = 0
     while energy > enough and iterations < max_iterations:
@@ -69,16 +69,11 @@ def solve(
         step = np.float32(energy / _dot(direction, product))
         alpha += step * direction
         residual -= step * product
-        energy, previous = _dot(residual, residual), energy
+        energy, previous = _square(residual), energy
         direction *= np.float32(energy / previous)
         direction += residual
         iterations += 1
     return alpha.clip(0, 1), iterations
-
-
-def upsampling_model(guide: Guide, alpha: Plane) -> Coefficients:
-    """Return the model that carries an alpha, solved on this guide, over to a finer image; windows as in the energy."""
-    return LocalLinearModel(guide, _RADIUS, _EPSILON).fit_mean(alpha).coefficients
 
 
 class MatrixFreeLaplacian:
@@ -91,16 +86,27 @@ class MatrixFreeLaplacian:
     def __init__(self, guide: Guide) -> None:
         self._guide = guide
         self._model = LocalLinearModel(guide, _RADIUS, _EPSILON)
-        self._inside = np.zeros_like(guide[0])
-        self._inside[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS] = 1
-        self._windows = box_mean(self._inside, _RADIUS, cv2.BORDER_CONSTANT)
+        inside = np.ones_like(guide[0])
+        _clear_border(inside)
+        self._windows = box_mean(inside, _RADIUS, cv2.BORDER_CONSTANT)
 
     def apply(self, plane: Plane) -> Plane:
         """Return its product with a plane, h x w float32."""
-        a0, a1, a2, b = (
-            box_mean(model * self._inside, _RADIUS, cv2.BORDER_CONSTANT) for model in self._model.fit(plane)
-        )
+        models = self._model.fit(plane)
+        for coefficient in models:
+            _clear_border(coefficient)
+        a0, a1, a2, b = (box_mean(coefficient, _RADIUS, cv2.BORDER_CONSTANT) for coefficient in models)
         return self._windows * plane - apply((a0, a1, a2, b), self._guide)
+
+    def upsampling_model(self, alpha: Plane) -> Coefficients:
+        """Return the model that carries an alpha, solved on this guide, over to a finer image."""
+        return self._model.fit_mean(alpha).coefficients
+
+
+def _clear_border(plane: Plane) -> None:
+    """Set to 0 where a window would reach beyond the plane."""
+    plane[:_RADIUS] = plane[-_RADIUS:] = 0
+    plane[:, :_RADIUS] = plane[:, -_RADIUS:] = 0
 
 
 class SparseLaplacian:
@@ -126,3 +132,7 @@ class SparseLaplacian:
 def _dot(left: Plane, right: Plane) -> float:
     # numpy's own sum, not BLAS: its order does not depend on the number of threads.
     return float(np.multiply(left, right, dtype=np.float64).sum())
+
+
+def _square(plane: Plane) -> float:
+    return float(cv2.norm(plane, cv2.NORM_L2SQR))

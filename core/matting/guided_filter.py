@@ -42,6 +42,9 @@ def apply(coefficients: Coefficients, guide: Guide) -> Plane:
 def box_mean(values: NDArray[_Real], radius: int, border: int = cv2.BORDER_REFLECT) -> NDArray[_Real]:
     """Return the mean over the (2 radius + 1)^2 window around every pixel."""
     side = 2 * radius + 1
+    if side == 3:  # faster than running sums
+        third = np.full(side, 1 / side, values.dtype)
+        return np.asarray(cv2.sepFilter2D(values, -1, third, third, borderType=border), values.dtype)
     mean = cv2.boxFilter(values, -1, (side, side), normalize=True, borderType=border)
     return np.asarray(mean, values.dtype)
 
@@ -72,20 +75,25 @@ class LocalLinearModel:
         # In float32 the 3 x 3 determinant cancels visibly on gray edges.
         i = [channel.astype(np.float64) for channel in guide]
         mean = [box_mean(channel, radius) for channel in i]
-        self._mean: list[Plane] = [plane.astype(np.float32) for plane in mean]
+        self._minus_mean: list[Plane] = [(-plane).astype(np.float32) for plane in mean]
 
         def covariance(m: int, n: int) -> NDArray[np.float64]:
             return box_mean(i[m] * i[n], radius) - mean[m] * mean[n] + (epsilon if m == n else 0.0)
 
         c00, c01, c02 = covariance(0, 0), covariance(0, 1), covariance(0, 2)
         c11, c12, c22 = covariance(1, 1), covariance(1, 2), covariance(2, 2)
-        cofactors = (
-            (c11 * c22 - c12 * c12, c02 * c12 - c01 * c22, c01 * c12 - c02 * c11),
-            (c02 * c12 - c01 * c22, c00 * c22 - c02 * c02, c01 * c02 - c00 * c12),
-            (c01 * c12 - c02 * c11, c01 * c02 - c00 * c12, c00 * c11 - c01 * c01),
-        )
-        determinant = c00 * cofactors[0][0] + c01 * cofactors[0][1] + c02 * cofactors[0][2]
-        upper = {(m, n): (cofactors[m][n] / determinant).astype(np.float32) for m in range(3) for n in range(m, 3)}
+        cofactors = {
+            (0, 0): c11 * c22 - c12 * c12,
+            (0, 1): c02 * c12 - c01 * c22,
+            (0, 2): c01 * c12 - c02 * c11,
+            (1, 1): c00 * c22 - c02 * c02,
+            (1, 2): c01 * c02 - c00 * c12,
+            (2, 2): c00 * c11 - c01 * c01,
+        }
+        determinant = c00 * cofactors[0, 0] + c01 * cofactors[0, 1] + c02 * cofactors[0, 2]
+        upper: dict[tuple[int, int], Plane] = {
+            index: (cofactor / determinant).astype(np.float32) for index, cofactor in cofactors.items()
+        }
         self._inverse = [[upper[min(m, n), max(m, n)] for n in range(3)] for m in range(3)]
 
     def fit(self, target: Plane) -> Coefficients:
@@ -120,18 +128,20 @@ class LocalLinearModel:
         return Fit((a0, a1, a2, b), box_mean(variance, self._radius), box_mean(misfit, self._radius))
 
     def _covariances(self, target: Plane, mean: Plane) -> list[Plane]:
-        return [
-            box_mean(channel * target, self._radius) - channel_mean * mean
-            for channel, channel_mean in zip(self._guide, self._mean, strict=True)
-        ]
+        covariances = []
+        for channel, minus_mean in zip(self._guide, self._minus_mean, strict=True):
+            covariance = box_mean(channel * target, self._radius)
+            cv2.accumulateProduct(minus_mean, mean, covariance)
+            covariances.append(covariance)
+        return covariances
 
     def _solve(self, mean: Plane, covariances: list[Plane]) -> Coefficients:
         offset = mean.copy()
         slopes: list[Plane] = []
-        for row, channel_mean in zip(self._inverse, self._mean, strict=True):
+        for row, minus_mean in zip(self._inverse, self._minus_mean, strict=True):
             a = row[0] * covariances[0]
-            a += row[1] * covariances[1]
-            a += row[2] * covariances[2]
-            offset -= a * channel_mean
+            cv2.accumulateProduct(row[1], covariances[1], a)
+            cv2.accumulateProduct(row[2], covariances[2], a)
+            cv2.accumulateProduct(a, minus_mean, offset)
             slopes.append(a)
         return slopes[0], slopes[1], slopes[2], offset

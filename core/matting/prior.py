@@ -145,19 +145,21 @@ def _closed_form(rgb: Rgb, mask: Plane) -> Plane:
     confidence = np.float32(1e-8) + np.square(depth / np.float32(_REACH)) * np.float32(_CONFIDENCE)
     binary = (mask >= 0.5).astype(np.float32)
     alpha = shrink(binary, _LEVELS[0][0])
-    guide = as_guide(shrink(rgb, _LEVELS[0][0]))
+    coarser: closed_form.MatrixFreeLaplacian | None = None
     for cell, iterations in _LEVELS:
-        coarser, guide = guide, as_guide(shrink(rgb, cell))
-        if coarser[0].shape != guide[0].shape:
-            alpha = _upsampled(closed_form.upsampling_model(coarser, alpha), guide)
+        guide = as_guide(shrink(rgb, cell))
+        if coarser:
+            alpha = _upsampled(coarser.upsampling_model(alpha), guide)
+        laplacian = closed_form.MatrixFreeLaplacian(guide)
         alpha, _ = closed_form.solve(
-            closed_form.MatrixFreeLaplacian(guide),
+            laplacian,
             shrink(binary, cell),
             shrink(known, cell) < 0.999,
             confidence=shrink(confidence, cell),
             max_iterations=iterations,
             start=alpha,
         )
+        coarser = laplacian
     return alpha
 
 

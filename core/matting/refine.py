@@ -29,7 +29,7 @@ from core.matting.trimap import CERTAIN_FOREGROUND, Band, find_band, find_edge
 from core.types import Precision
 
 _TILE_PX: Final = 512
-"""Least side of the band's tiles; twice that at reduced scale, where a tile needs less memory."""
+"""Least side of the band's tiles."""
 
 _NATIVE_TILE_PX: Final = 256
 """The same for the closed form at full scale, which takes 600 bytes per pixel."""
@@ -354,7 +354,7 @@ def _weighed(rgb: Rgb, inputs: prior.Inputs) -> tuple[Alpha, Band]:
     uncertain |= np.abs(estimate - (inputs.mask >= 0.5)) > 0.1
     reach = cv2.dilate(uncertain.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     band = Band(reach, prior.cell_px(shape), shape)
-    model = closed_form.upsampling_model(as_guide(inputs.rgb), estimate)
+    model = closed_form.MatrixFreeLaplacian(as_guide(inputs.rgb)).upsampling_model(estimate)
     return _carried(rgb, model, inputs.mask, band), band
 
 
@@ -389,23 +389,23 @@ def _closed_form(rgb: Rgb, alpha: Alpha, band: Band, scale: int) -> dict[str, An
         unknown = band.within(around)
         near = shrink(rgb[around.window], scale)
         free = shrink(unknown * np.float32(1), scale) > 0
-        guide = as_guide(near)
+        reduced = closed_form.MatrixFreeLaplacian(as_guide(near)) if scale > 1 else None
         solved, used = closed_form.solve(
-            closed_form.MatrixFreeLaplacian(guide) if scale > 1 else closed_form.SparseLaplacian(near, free),
+            reduced or closed_form.SparseLaplacian(near, free),
             before[around.cells(scale)],
             free,
             confidence=np.full(free.shape, _CONFIDENCE if scale > 1 else _CONFIDENCE_NATIVE, np.float32),
             max_iterations=_MAX_ITERATIONS,
         )
         inside = tile.inside(around)
-        if scale > 1:
-            solved = _sharp(closed_form.upsampling_model(guide, solved), scale, inside, rgb[tile.window]).clip(0, 1)
+        if reduced:
+            solved = _sharp(reduced.upsampling_model(solved), scale, inside, rgb[tile.window]).clip(0, 1)
         else:
             solved = solved[inside]
         cv2.copyTo(solved, unknown[inside], alpha[tile.window])
         return used
 
-    used = on_each(band.tiles(max(_TILE_PX * 2 if scale > 1 else _NATIVE_TILE_PX, cell_px)), solve)
+    used = on_each(band.tiles(max(_TILE_PX if scale > 1 else _NATIVE_TILE_PX, cell_px)), solve)
     return {"tiles": len(used), "iterations": max(used, default=0)}
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from core.limits import MAX_KEY_BYTES
 from core.options import Options, OutputFormat
 
-PIPELINE_VERSION: Final = 3
+PIPELINE_VERSION: Final = 4
 """Increment it with every change that produces different pixels. It invalidates all cached results."""
 
 EXTENSIONS: Final = tuple(dict.fromkeys(one.extension for one in OutputFormat))

@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from core.arrays import Rgb
-from core.matting.closed_form import Laplacian, MatrixFreeLaplacian, SparseLaplacian, solve, upsampling_model
+from core.matting.closed_form import Laplacian, MatrixFreeLaplacian, SparseLaplacian, solve
 from core.matting.compiled import pymatting
 from core.matting.guided_filter import Plane, apply, as_guide
 from core.matting.tiles import shrink
@@ -143,5 +143,5 @@ def test_pictures_smaller_than_a_window_are_solved(shape: tuple[int, int]) -> No
 def test_the_model_of_a_reduced_alpha_holds_at_full_scale() -> None:
     scene = fur()
     rgb, alpha = shrink(scene.rgb, 2), shrink(scene.alpha, 2)
-    model = upsampling_model(as_guide(rgb), alpha)
+    model = MatrixFreeLaplacian(as_guide(rgb)).upsampling_model(alpha)
     assert np.abs(apply(model, as_guide(rgb)) - alpha).mean() < 0.01
