@@ -179,7 +179,9 @@ class LambdaRuntime:
 
     def _open(self, function: Function) -> Sandbox:
         stream = f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{uuid.uuid4().hex}"
-        sandbox = Sandbox(function, self._base, self._code, self._open_log(function.log_group, stream))
+        alone = all(sandbox.function != function for sandbox in self._sandboxes)
+        log = self._open_log(function.log_group, stream)
+        sandbox = Sandbox(function, self._base, self._code, log, CPUS if alone else 1)
         self._sandboxes.append(sandbox)
         return sandbox
 

@@ -45,12 +45,19 @@ class Invocation:
 class Sandbox:
     """A process of a function with its own Runtime API and temporary folder. Handles one call at a time.
 
+    Args:
+        function: the function that it runs.
+        base: environment, before the function's variables.
+        code: folder that handlers are imported from.
+        log: writes a line to the function's log.
+        cpus: CPUs that it should use, see :func:`functions.runtime.cgroup.cpus`.
+
     Attributes:
         function: the function that it runs.
         used_at: time of its start or of the end of its last call, monotonic seconds.
     """
 
-    def __init__(self, function: Function, base: Mapping[str, str], code: Path, log: Log) -> None:
+    def __init__(self, function: Function, base: Mapping[str, str], code: Path, log: Log, cpus: int) -> None:
         self.function = function
         self._broken = False
         self.used_at = time.monotonic()
@@ -66,6 +73,7 @@ class Sandbox:
             "AWS_LAMBDA_LOG_GROUP_NAME": function.log_group,
             "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
             "LAMBDA_TASK_ROOT": str(code),
+            "PYTHON_CPU_COUNT": str(cpus),
             "_HANDLER": function.handler,
             "TMPDIR": self._tmp,
             **dict(function.environment),

@@ -186,7 +186,12 @@ def stack_parameters(model: DefaultModel, host: Host, *, all_hosts: bool) -> dic
         all_hosts: deploy the ECS worker and the SageMaker endpoint, whatever the default host is.
     """
     directories = os.pathsep.join(str(directory) for directory in local_models.directories())
-    values = {"DefaultModel": model.name, "ModelDirectory": directories, **_MEMORY_MB}
+    values = {
+        "DefaultModel": model.name,
+        "ModelDirectory": directories,
+        "BulkConcurrency": str(os.cpu_count() or 1),
+        **_MEMORY_MB,
+    }
     if mirror := os.environ.get("PBR_MODEL_MIRROR"):
         values["ModelMirror"] = mirror
     if custom := os.environ.get("PBR_CUSTOM_MODELS"):

@@ -11,13 +11,16 @@ _CGROUP: Final = Path("/sys/fs/cgroup")
 def cpus(*, cgroup: Path = _CGROUP) -> int:
     """Return the number of CPUs that this process may use at a time, rounded up.
 
+    As in Python 3.13, the environment variable ``PYTHON_CPU_COUNT`` replaces the CPUs that the process may run on.
+
     Lambda has no cgroup. It shows one CPU per 1,769 MB, rounded up, and one more below 3,538 MB (measured by
     github.com/rwnx/lambda-cpuinfo).
 
     Args:
         cgroup: mount point of the container's cgroup, version 2 or 1.
     """
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = int(os.environ.get("PYTHON_CPU_COUNT", 0))
+    usable = usable or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     quota, period = [*_words(cgroup / "cpu.max"), "max", "max"][:2]
     if quota == "max":
         [quota] = _words(cgroup / "cpu/cpu.cfs_quota_us") or ["-1"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from embedded_cloud.lambda_runtime import NEW_SANDBOX_BYTES, IdleLimits, LambdaRuntime
+from embedded_cloud.lambda_runtime import CPUS, NEW_SANDBOX_BYTES, IdleLimits, LambdaRuntime
 from embedded_cloud.sandbox import Function
 
 AMPLE = 100 * NEW_SANDBOX_BYTES
@@ -21,7 +21,7 @@ import os, time
 
 def handler(event, context):
     time.sleep(event.get("seconds", 0))
-    return os.getpid()
+    return os.environ[event["wanted"]] if "wanted" in event else os.getpid()
 """
 
 
@@ -91,6 +91,14 @@ def test_calls_at_the_same_time_share_a_sandbox_if_memory_is_short(make: Callabl
         with ThreadPoolExecutor(2) as pool:
             pids = set(pool.map(lambda _: pid(runtime, FIRST, 0.5), range(2)))  # noqa: B023  the pool ends here
         assert len(pids) == sandboxes
+
+
+def test_only_the_first_sandbox_of_a_function_gets_all_processors(make: Callable[..., LambdaRuntime]) -> None:
+    runtime = make(memory=AMPLE)
+    call = json.dumps({"seconds": 0.5, "wanted": "PYTHON_CPU_COUNT"})
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda _: runtime.invoke(FIRST, call).payload, range(2)))
+    assert sorted(map(json.loads, answers)) == sorted(["1", str(CPUS)])
 
 
 def test_an_idle_sandbox_of_another_function_makes_room(make: Callable[..., LambdaRuntime]) -> None:

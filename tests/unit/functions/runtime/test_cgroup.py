@@ -55,3 +55,11 @@ def test_a_containers_memory_is_its_limit(tmp_path: Path, file: str) -> None:
 )
 def test_without_a_limit_the_memory_is_the_machines(tmp_path: Path, files: dict[str, str]) -> None:
     assert memory_bytes(cgroup=cgroup(tmp_path, files)) == PHYSICAL
+
+
+def test_a_variable_replaces_the_processors_of_the_host_but_not_the_limit_of_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHON_CPU_COUNT", "7")
+    assert cpus(cgroup=tmp_path) == 7
+    assert cpus(cgroup=cgroup(tmp_path, {"cpu.max": "200000 100000"})) == 2
