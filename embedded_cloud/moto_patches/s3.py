@@ -1,4 +1,4 @@
-"""S3: events sent to EventBridge, checks of forms."""
+"""S3: contents on disk, events sent to EventBridge, checks of forms."""
 
 import base64
 import hashlib
@@ -12,8 +12,10 @@ from typing import Any
 from moto.events.models import events_backends
 from moto.s3 import notifications
 from moto.s3.exceptions import S3ClientError
+from moto.s3.models import FakeKey
 from moto.s3.responses import S3Response
 
+from embedded_cloud.contents import Content
 from embedded_cloud.moto_patches.around import around
 
 REASONS = {
@@ -27,6 +29,27 @@ REASONS = {
 
 _sequence = itertools.count(1)
 _held = threading.local()
+
+
+@around(FakeKey, "__init__")
+def keep_contents_on_disk(original: Any, self: Any, name: str, value: bytes, *args: Any, **kwargs: Any) -> None:
+    """AWS has room for any number of objects; moto keeps those of up to 16 MB in memory."""
+    original(self, name, b"", *args, **kwargs)
+    self._value_buffer.close()
+    self._value_buffer = Content()
+    self.value = value
+
+
+@around(FakeKey, "__getstate__")
+def share_the_content_with_copies(_original: Any, self: Any) -> dict[str, Any]:
+    """Moto copies all keys of a bucket to list its versions; the copies need no contents of their own."""
+    return {name: value for name, value in vars(self).items() if name != "lock"}
+
+
+@around(FakeKey, "__setstate__")
+def take_the_content_of_the_original(_original: Any, self: Any, state: dict[str, Any]) -> None:
+    """See above."""
+    self.__dict__.update(state, lock=threading.Lock())
 
 
 @around(notifications, "_send_event_bridge_message")

@@ -41,6 +41,7 @@ from moto.ecs import models as ecs_models  # noqa: E402
 from moto.events.models import Rule  # noqa: E402
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication  # noqa: E402
 from moto.s3 import notifications  # noqa: E402
+from moto.s3.models import FakeKey  # noqa: E402
 from moto.sagemaker.models import FakeEndpoint, FakeEndpointConfig  # noqa: E402
 from moto.sagemakerruntime.responses import SageMakerRuntimeResponse  # noqa: E402
 from moto.stepfunctions import models as stepfunctions_models  # noqa: E402
@@ -238,6 +239,24 @@ def _() -> None:
 def _() -> None:
     source = inspect.getsource(notifications._send_event_bridge_message)
     assert '"sequencer": "617f08299329d189"' in source and '"eTag"' in source
+
+
+@reproduces("s3.keep_contents_on_disk")
+def _() -> None:
+    assert not FakeKey("key", b"1", "123456789012", REGION)._value_buffer._rolled
+
+
+@reproduces("s3.share_the_content_with_copies")
+def _() -> None:
+    assert FakeKey("key", b"1", "123456789012", REGION).__getstate__()["value"] == b"1"
+
+
+@reproduces("s3.take_the_content_of_the_original")
+def _() -> None:
+    state = FakeKey("key", b"1", "123456789012", REGION).__getstate__()
+    del state["value"]
+    with raises(KeyError):
+        FakeKey("other", b"2", "123456789012", REGION).__setstate__(state)
 
 
 @reproduces("s3.send_events_after_the_response")
