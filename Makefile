@@ -9,7 +9,7 @@ NPM    := $(shell command -v npm 2>/dev/null)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help setup demo test test-slow test-all test-containers coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation load openapi reliability-tables reference lock clean
+.PHONY: FORCE help setup demo test test-slow test-all test-containers coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation bench-bulk load openapi reliability-tables reference lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -115,6 +115,9 @@ bench-encode: setup $(VENV)/.compiled  ## encoders side by side, time and size: 
 
 bench-segmentation: setup $(VENV)/.compiled $(VENV)/peer/.ready  ## our worker against rembg on the same network: make bench-segmentation [PARTS="throughput masks"] [NETWORKS="u2netp u2net"] [DATASET=folder]
 	$(BIN)/python -m bench.segmentation $(if $(PARTS),--parts $(PARTS)) $(if $(NETWORKS),--networks $(NETWORKS)) $(if $(DATASET),--dataset $(DATASET))
+
+bench-bulk: setup $(VENV)/.compiled $(VENV)/peer/.ready  ## pbr bulk against rembg p, and its memory: make bench-bulk [PICTURES=24] [ROUNDS=3] [MANY=10000] [DATASET=folder]
+	$(BIN)/python -m bench.bulk $(if $(PICTURES),--pictures $(PICTURES)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(MANY),--many $(MANY)) $(if $(DATASET),--dataset $(DATASET))
 
 $(VENV)/peer/.ready: requirements/peer.lock $(VENV)/.ready  # rembg's command line and server, compiled once as $(VENV)/.compiled is
 	$(PYTHON) -m venv $(VENV)/peer

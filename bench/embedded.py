@@ -52,7 +52,7 @@ def embedded_process(parameters: Mapping[str, str]) -> Iterator[EmbeddedProcess]
     """
     options = [word for name, value in parameters.items() for word in ("--parameter", f"{name}={value}")]
     process = subprocess.Popen(  # noqa: S603  fixed command of this project
-        [sys.executable, "-m", "local", "--port", "0", *options], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "embedded_cloud", "--port", "0", *options], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None  # noqa: S101  stdout=PIPE guarantees it

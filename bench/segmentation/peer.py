@@ -39,16 +39,26 @@ def command_line(network: Network, folder: Path, pictures: int, *, only_mask: bo
             for number, file in enumerate(islice(cycle(files), count)):
                 shutil.copyfile(file, source / f"{number}{file.suffix}")
             before = _children_cpu_s()
-            arguments = ["p", "-m", _SESSION, "-x", _extras(network), *(["-om"] if only_mask else [])]
-            subprocess.run(  # noqa: S603
-                [COMMAND, *arguments, source, target], check=True, capture_output=True, env=_environment(network)
-            )
-            if (made := len(list(target.iterdir()))) != count:  # rembg prints errors and continues
-                raise ChildProcessError(f"rembg made {made} of {count} files")
+            remove_folder(network, source, target, only_mask=only_mask)
             return _children_cpu_s() - before
 
     run(1)
     return lambda: run(pictures)
+
+
+def remove_folder(network: Network, source: Path, target: Path, *, only_mask: bool = False) -> None:
+    """Run ``rembg p`` on a folder.
+
+    Raises:
+        ChildProcessError: it did not process all files.
+    """
+    arguments = ["p", "-m", _SESSION, "-x", _extras(network), *(["-om"] if only_mask else [])]
+    subprocess.run(  # noqa: S603
+        [COMMAND, *arguments, source, target], check=True, capture_output=True, env=_environment(network)
+    )
+    made, count = len(list(target.iterdir())), len(list(source.iterdir()))
+    if made != count:  # rembg prints errors and continues
+        raise ChildProcessError(f"rembg made {made} of {count} files")
 
 
 def requests(
