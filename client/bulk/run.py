@@ -42,12 +42,12 @@ _ABSENT: Final = ("NoSuchKey", "NoSuchVersion", "404", "MethodNotAllowed")
 class Listener(Protocol):
     """Receives what happens to images, from several threads."""
 
-    def ended(self, item: Item, data: tuple[bytes, bytes] | None) -> None:
+    def ended(self, item: Item, data: tuple[bytes | None, bytes] | None) -> None:
         """Handle the end of an image.
 
         Args:
             item: the image, with its new status.
-            data: image and result; None if it has no new result.
+            data: image, None if it cannot be read, and result; None if no contact sheet shows the item.
         """
 
     def progressed(self) -> None:
@@ -382,8 +382,8 @@ class BulkRun:
     def _end(self, item: Item, changed: dict[str, Any], data: bytes | None) -> None:
         self._state.update(item, **changed)
         ended = replace(item, **changed)
-        original = self.original(item) if data is not None and self._settings["sheet"] else None
-        self._listener.ended(ended, (original, data) if original is not None and data is not None else None)
+        shown = data is not None and self._settings["sheet"]
+        self._listener.ended(ended, (self.original(item), data) if data is not None and shown else None)
 
     def _fail(self, item: Item, error: Exception) -> None:
         self._state.fail(item, error)

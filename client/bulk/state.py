@@ -18,6 +18,7 @@ from typing import IO, Any, Final, Self
 
 import platformdirs
 
+from client.bulk.thumbnails import Thumbnails
 from client.bulk.walk import Image, Problem
 from client.errors import BulkRunError, DiskFullError, UsageError
 from client.outputs import fitting, printable
@@ -27,6 +28,7 @@ _KEPT_S: Final = 30 * 24 * 3600.0
 _PAGE: Final = 1000
 _MAX_PATH_BYTES: Final = 700  # the keys of result, sidecar and report have a prefix and a suffix, too
 _HASH_CHARS: Final = 8
+_WITH_RESULT: Final = "'done', 'cached', 'kept'"
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS item (
@@ -37,7 +39,7 @@ CREATE TABLE IF NOT EXISTS item (
 CREATE UNIQUE INDEX IF NOT EXISTS item_key ON item (bucket, key, version_id);
 CREATE INDEX IF NOT EXISTS item_fold ON item (fold);
 CREATE INDEX IF NOT EXISTS item_status ON item (status);
-CREATE TABLE IF NOT EXISTS thumbnail (item INTEGER PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS thumbnails (item INTEGER PRIMARY KEY, original BLOB, result BLOB);
 """
 _COLUMNS: Final = (
     *("id", "path", "bucket", "key", "version_id", "sha256", "target", "size", "mtime_ns", "status", "result_key"),
@@ -247,7 +249,7 @@ class RunState:
     def by_quality(self) -> Iterator[Item]:
         """Yield the items with a result: those to review first, then by score, the lowest first."""
         order = "ORDER BY coalesce(review, 0) DESC, coalesce(score, 1), path"
-        for (number,) in self._do(f"SELECT id FROM item WHERE status IN ('done', 'cached') {order}"):  # noqa: S608
+        for (number,) in self._do(f"SELECT id FROM item WHERE status IN ({_WITH_RESULT}) {order}"):  # noqa: S608
             yield _item(self._do(f"{_SELECT} WHERE id = ?", number)[0])
 
     def find(self, key: str) -> Item | None:
@@ -281,25 +283,25 @@ class RunState:
     def counts(self) -> Counter[str]:
         """Return the number of items by status; ``review`` is the number of results to review."""
         counts = Counter(dict(self._do("SELECT status, count(*) FROM item GROUP BY status")))
-        counts["review"] = self._do("SELECT count(*) FROM item WHERE review = 1 AND status IN ('done', 'cached')")[0][0]
+        counts["review"] = self._do(f"SELECT count(*) FROM item WHERE review = 1 AND status IN ({_WITH_RESULT})")[0][0]  # noqa: S608
         return counts
 
     def seconds(self) -> float:
         """Return the total processing time of the results that this run computed."""
         return float(self._do("SELECT coalesce(sum(seconds), 0) FROM item WHERE status = 'done'")[0][0])
 
-    def save_thumbnail(self, item: Item, data: bytes) -> None:
-        """Save the thumbnail of an item."""
-        self._do("INSERT OR REPLACE INTO thumbnail VALUES (?, ?)", item.id, data)
+    def save_thumbnails(self, item: Item, found: Thumbnails) -> None:
+        """Save the thumbnails of an item."""
+        self._do("INSERT OR REPLACE INTO thumbnails VALUES (?, ?, ?)", item.id, found.original, found.result)
 
-    def thumbnail(self, item: Item) -> bytes | None:
-        """Return the thumbnail of an item, or None if there is none."""
-        found = self._do("SELECT data FROM thumbnail WHERE item = ?", item.id)
-        return bytes(found[0][0]) if found else None
+    def thumbnails(self, item: Item) -> Thumbnails:
+        """Return the thumbnails of an item."""
+        found = self._do("SELECT original, result FROM thumbnails WHERE item = ?", item.id)
+        return Thumbnails(*found[0]) if found else Thumbnails(None, None)
 
-    def thumbnails(self) -> int:
-        """Return the number of thumbnails."""
-        return int(self._do("SELECT count(*) FROM thumbnail")[0][0])
+    def count_thumbnails(self) -> int:
+        """Return the number of items with thumbnails."""
+        return int(self._do("SELECT count(*) FROM thumbnails")[0][0])
 
     def _do(self, statement: str, *values: Any) -> list[Any]:
         with self._lock, _disk_errors(self._path):

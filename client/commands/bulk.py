@@ -18,7 +18,7 @@ from client.bulk.source import Source
 from client.bulk.state import RunState
 from client.bulk.walk import walk
 from client.commands.bulk_progress import BulkProgress, dollars, duration
-from client.commands.console import ERR, silenced
+from client.commands.console import ERR, print_warning, silenced
 from client.commands.options import DEFAULT_OUT, Quiet, Region, StackName
 from client.commands.process import checked_stack
 from client.commands.processing_options import with_processing_options
@@ -117,6 +117,10 @@ def process_bulk(
         name, state = found.new_run(), None
     settings["sheet"] = bool(settings["report"] or settings["contact_sheet"])
     with silenced(quiet=quiet):
+        if settings["contact_sheet"] and not settings["out"]:
+            print_warning(
+                "The contact sheet will have no pictures, because results stay in S3. Download them with --out."
+            )
         image = settings["background_image"]
         requested = {**settings["options"], **({"background_key": image} if image else {})}
         deployed = checked_stack(requested, stack or settings["stack"], region or settings["region"])

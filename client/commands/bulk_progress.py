@@ -9,8 +9,9 @@ from typing import Final, Self
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from client.bulk.sheet import MAX_IMAGES, thumbnail
+from client.bulk.sheet import MAX_IMAGES
 from client.bulk.state import Item, RunState
+from client.bulk.thumbnails import side_px, thumbnails
 from client.commands.console import ERR, ERRORS
 
 _PLAIN_S: Final = 30.0
@@ -41,7 +42,7 @@ class BulkProgress:
         self._started = self._printed = clock()
         self._before = _ended(state.counts())  # by earlier processes
         self._failures = 0
-        self._thumbnails = state.thumbnails()
+        self._thumbnails = state.count_thumbnails()
         self._live = Progress(BarColumn(bar_width=20), TextColumn("{task.description}"), console=ERR, transient=True)
         self._task = self._live.add_task("", total=None)
 
@@ -54,10 +55,12 @@ class BulkProgress:
         if self._live.live.is_started:
             self._live.stop()
 
-    def ended(self, item: Item, data: tuple[bytes, bytes] | None) -> None:
-        """Print a failed image, and save the thumbnail of a result."""
-        if data is not None and (item.review or self._thumbnails < MAX_IMAGES) and (small := thumbnail(*data)):
-            self._state.save_thumbnail(item, small)
+    def ended(self, item: Item, data: tuple[bytes | None, bytes] | None) -> None:
+        """Print a failed image, and save the thumbnails of a result."""
+        if data is not None and (item.review or self._thumbnails < MAX_IMAGES):
+            counts = self.counts()
+            side = side_px(counts.total() - counts["review"])
+            self._state.save_thumbnails(item, thumbnails(*data, side))
             self._thumbnails += 1
         with self._lock:
             if item.status == "failed":

@@ -61,5 +61,5 @@ def test_thumbnails_of_results_are_saved(tmp_path: Path) -> None:
     state.add("r", [Image("a.jpg", 1, 0)], None)
     [item] = state.items()
     BulkProgress(state).ended(item, (disc(), disc()))
-    thumbnail = state.thumbnail(item)
-    assert thumbnail and thumbnail[8:12] == b"WEBP"
+    found = state.thumbnails(item)
+    assert [data[8:12] for data in (found.original, found.result) if data] == [b"WEBP", b"WEBP"]
