@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final, Protocol, TypeVar
 
+from client.bulk.existing import Existing, existing
 from client.bulk.state import Item, RunState
 from client.bulk.walk import walk
 from client.errors import BulkRunError, DiskFullError, ResultNotFoundError
@@ -22,9 +23,9 @@ from client.outputs import DISK_FULL, write
 from client.stack import Stack
 from core.errors import BackgroundRemoverError
 from core.limits import check_bytes
-from core.options import OutputFormat
+from core.options import Options
 from functions.contracts.failure_report import explain
-from functions.contracts.object_keys import EXTENSIONS, sidecar_key
+from functions.contracts.object_keys import sidecar_key
 
 BATCH: Final = 10
 """Most images of a child execution."""
@@ -52,6 +53,15 @@ class Listener(Protocol):
 
     def progressed(self) -> None:
         """Handle progress of another kind."""
+
+    def scanned(self, kept: int, changed: Counter[str], replaced: int) -> None:
+        """Handle the results that exist before the run.
+
+        Args:
+            kept: number of those that are kept.
+            changed: options that others were not made with, and the number of those.
+            replaced: number of results that were made with other options, which are computed again.
+        """
 
 
 class BulkRun:
@@ -124,18 +134,46 @@ class BulkRun:
         return found
 
     def scan(self) -> None:
-        """Find the images of the folder. Those that have a result that is not older than themselves are kept."""
+        """Find the images of the folder.
+
+        Those are kept that have a result which was made with the same options, and is not older than the image.
+        """
         settings = self._settings
         skip = [settings["out"]] if settings["out"] else []
         found = walk(settings["folder"], settings["include"], settings["exclude"], skip)
         self._state.add(self._name, found, settings["suffix"])
-        if not settings["overwrite"]:
-            for item in self._state.items("found"):
-                if path := self._existing(item):
-                    self._state.update(item, status="kept", result=str(path))
+        if not settings["overwrite"] and self._out is not None:
+            self._keep(self._out)
         self._state.save("scanned", True)
         for item in self._state.items("failed"):
             self._listener.ended(item, None)
+
+    def _keep(self, out: Path) -> None:
+        """Record the images whose results are kept."""
+        options = Options.parse(self._settings["options"], self._stack.presets)
+        default_model, background = self._stack.parameters.get("DefaultModel"), self._settings.get("background_image")
+        background_ns = Path(background).stat().st_mtime_ns if background else 0
+        changed: Counter[str] = Counter()
+        kept = replaced = 0
+
+        def up_to_date() -> Iterator[tuple[Item, Existing]]:
+            nonlocal kept, replaced
+            for item in self._state.items("found"):
+                found = existing(out, item, options, default_model, max(item.mtime_ns or 0, background_ns))
+                if found and not found.changed:
+                    kept += 1
+                    yield item, found
+                elif found:
+                    replaced += 1
+                    changed.update(found.changed)
+
+        each(self._keep_one, up_to_date())
+        self._listener.scanned(kept, changed, replaced)
+
+    def _keep_one(self, found: tuple[Item, Existing]) -> None:
+        item, result = found
+        data = result.path.read_bytes() if self._settings["sheet"] else None
+        self._end(item, {"status": "kept", "result": str(result.path), **_quality(result.sidecar)}, data)
 
     def upload(self, *, check: bool) -> None:
         """Upload the images that are not uploaded, in parallel.
@@ -226,22 +264,6 @@ class BulkRun:
             self._state.save("started", False)
             self._state.save("listed", False)
         self._state.save("ended", False)
-
-    def _existing(self, item: Item) -> Path | None:
-        """Return the result that the image has, if it is not older than the image."""
-        out = self._out
-        if out is None:
-            return None
-        given = self._settings["options"].get("format")
-        formats = [OutputFormat(given).extension] if given else EXTENSIONS
-        for extension in formats if given or self._settings["options"].get("preset") else ["png"]:
-            path = out / f"{item.target}.{extension}"
-            try:
-                if path.stat().st_mtime_ns >= (item.mtime_ns or 0) and Path(sidecar_key(str(path))).exists():
-                    return path
-            except OSError:
-                continue
-        return None
 
     def _upload(self, item: Item, *, check: bool) -> None:
         try:
@@ -367,14 +389,11 @@ class BulkRun:
                     raise self._disk_full(path) from None
                 self._fail(item, error)
                 return
-        quality = sidecar["quality"]
         changed = {
             "status": "cached" if sidecar["cache"]["hit"] or item.status == "ready_cached" else "done",
             "result": str(path) if path else None,
             "result_key": found["key"],
-            "score": quality["score"],
-            "review": quality["review"],
-            "reasons": ", ".join(quality["reasons"]),
+            **_quality(sidecar),
             "seconds": round(sum(sidecar["timings_s"].values()), 3),
         }
         self._end(item, changed, data)
@@ -521,6 +540,11 @@ def each(function: Callable[[_Value], None], values: Iterable[_Value]) -> None:
                     future.result()
         for future in running:
             future.result()
+
+
+def _quality(sidecar: Mapping[str, Any]) -> dict[str, Any]:
+    quality = sidecar["quality"]
+    return {"score": quality["score"], "review": quality["review"], "reasons": ", ".join(quality["reasons"])}
 
 
 def _relative(key: str) -> str:

@@ -19,7 +19,7 @@ from client.bulk.state import RunState
 from client.bulk.walk import walk
 from client.commands.bulk_progress import BulkProgress, dollars, duration
 from client.commands.console import ERR, print_warning, silenced
-from client.commands.options import DEFAULT_OUT, Quiet, Region, StackName
+from client.commands.options import DEFAULT_OUT, JsonLines, Quiet, Region, StackName
 from client.commands.process import checked_stack
 from client.commands.processing_options import with_processing_options
 from client.errors import DiskFullError, UsageError, sdk_errors
@@ -61,7 +61,7 @@ def process_bulk(
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Process images again that have a result which is not older.")
+        bool, typer.Option("--overwrite", help="Process images again that have a result with the same options.")
     ] = False,
     include: Annotated[
         list[str] | None,
@@ -80,6 +80,7 @@ def process_bulk(
     concurrency: Annotated[
         int | None, typer.Option(min=1, max=_MAX_CONCURRENCY, help="Child executions at a time.", show_default="stack")
     ] = None,
+    as_json: JsonLines = False,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Continue a run that was interrupted, or repeat what failed.")
     ] = None,
@@ -134,16 +135,21 @@ def process_bulk(
         if state is None:
             state = RunState.create(name, settings)
         state.save("settings", settings)
-        _process(deployed, name, state, settings, resumed=resume is not None)
+        _process(deployed, name, state, settings, resumed=resume is not None, as_json=as_json)
 
 
-def _process(stack: Stack, name: str, state: RunState, settings: dict[str, Any], *, resumed: bool) -> None:
+def _process(
+    stack: Stack, name: str, state: RunState, settings: dict[str, Any], *, resumed: bool, as_json: bool
+) -> None:
     """Process a run, and exit with 1 if an image failed."""
     if not resumed:
         ERR.print(f"Run {name}. Ctrl-C interrupts it; pbr bulk --resume {name} continues it.")
     signal.signal(signal.SIGINT, _exit_at_once(name))
     started_at = time.monotonic()
-    progress = BulkProgress(state, lambda counts: cost_usd(stack, counts, state.seconds()))
+    folder = settings.get("given_folder")
+    progress = BulkProgress(
+        state, lambda counts: cost_usd(stack, counts, state.seconds()), folder=folder, as_json=as_json
+    )
     run = BulkRun(stack, name, state, progress)
     progress.counts = run.counts
     try:
@@ -190,7 +196,7 @@ def _new(text: str | None, out: str | None, options: dict[str, Any]) -> tuple[So
         destination.check(2)  # a directory
         settings["out"] = str(destination.path.absolute())
     if source.folder:
-        settings["folder"] = str(source.folder)
+        settings |= {"folder": str(source.folder), "given_folder": text}
         if settings["out"] and Path(settings["out"]).resolve() == source.folder.resolve():
             raise UsageError(
                 "Results would be mixed with the images, and processed by the next run",

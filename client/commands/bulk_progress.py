@@ -1,10 +1,12 @@
 """Progress of a bulk run on the console."""
 
+import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
 from threading import Lock
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
@@ -12,10 +14,13 @@ from rich.text import Text
 from client.bulk.sheet import MAX_IMAGES
 from client.bulk.state import Item, RunState
 from client.bulk.thumbnails import side_px, thumbnails
-from client.commands.console import ERR, ERRORS
+from client.commands.console import ERR, ERRORS, OUT
+from client.outputs import printable
+from functions.contracts.object_keys import sidecar_key
 
 _PLAIN_S: Final = 30.0
 _MAX_FAILURES: Final = 20
+_MAX_NAMED: Final = 5
 _ENDED: Final = ("done", "cached", "failed", "not_done")
 
 
@@ -26,6 +31,8 @@ class BulkProgress:
         state: the state of the run.
         cost_usd: returns the cost so far in US dollars; None if it is unknown.
         clock: returns seconds.
+        folder: path of the folder as it was given, for the lines of JSON.
+        as_json: print images as JSON Lines on standard output.
 
     Attributes:
         counts: returns the number of images by status.
@@ -36,7 +43,11 @@ class BulkProgress:
         state: RunState,
         cost_usd: Callable[[Counter[str]], float | None] = lambda _counts: None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        folder: str | None = None,
+        as_json: bool = False,
     ) -> None:
+        self._folder, self._as_json = folder, as_json
         self._state, self._cost_usd, self._clock, self._lock = state, cost_usd, clock, Lock()
         self.counts: Callable[[], Counter[str]] = state.counts
         self._started = self._printed = clock()
@@ -47,7 +58,7 @@ class BulkProgress:
         self._task = self._live.add_task("", total=None)
 
     def __enter__(self) -> Self:
-        if ERR.is_terminal and not ERR.quiet:
+        if ERR.is_terminal and not ERR.quiet and not (self._as_json and OUT.is_terminal):
             self._live.start()
         return self
 
@@ -63,7 +74,9 @@ class BulkProgress:
             self._state.save_thumbnails(item, thumbnails(*data, side))
             self._thumbnails += 1
         with self._lock:
-            if item.status == "failed":
+            if self._as_json:
+                OUT.print(json.dumps(to_json(item, self._folder), ensure_ascii=False))
+            elif item.status == "failed":
                 self._failures += 1
                 if self._failures <= _MAX_FAILURES:
                     text = " ".join(part for part in (f"{item.message}.", item.remedy) if part)
@@ -71,6 +84,15 @@ class BulkProgress:
                 if self._failures == _MAX_FAILURES:
                     ERRORS.print("Further failures are not printed.")
         self.progressed()
+
+    def scanned(self, kept: int, changed: Counter[str], replaced: int) -> None:
+        """Print how many existing results are kept, and why others are computed again."""
+        if kept:
+            ERR.print(f"{_count(kept, 'result exists', 'results exist')} already. --overwrite computes all again.")
+        if replaced:
+            names = ", ".join(name for name, _ in changed.most_common(_MAX_NAMED))
+            made = _count(replaced, "result was", "results were")
+            ERR.print(f"{made} made with other options ({names}) and will be replaced.", style="yellow")
 
     def progressed(self) -> None:
         """Show the counts."""
@@ -91,6 +113,35 @@ class BulkProgress:
                 self._live.update(self._task, description=line, completed=ended, total=total or None)
             else:
                 ERR.print(line)
+
+
+def to_json(item: Item, folder: str | None) -> dict[str, Any]:
+    """Return an image as ``--json`` prints it, with the fields of ``pbr process --json``.
+
+    Args:
+        item: the image.
+        folder: path of the folder as it was given; None for images in S3.
+    """
+    has_result = item.status in ("done", "cached", "kept")
+    local = item.result if item.result and not item.result.startswith("s3://") else None
+    failure = {name: getattr(item, name) for name in ("error", "message", "remedy")}
+    path = printable(os.path.join(folder, item.path)) if folder else f"s3://{item.bucket}/{item.key}"  # noqa: PTH118
+    return {
+        "input": path,
+        "status": "done" if item.status == "cached" else item.status,
+        "result": item.result,
+        "sidecar": sidecar_key(local) if local else None,
+        "seconds": item.seconds,
+        "cached": item.status == "cached" if has_result else None,
+        "quality": item.score,
+        "review": item.review,
+        "reasons": item.reasons.split(", ") if item.reasons else [],
+        "error": failure if item.error else None,
+    }
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def _ended(counts: Counter[str]) -> int:

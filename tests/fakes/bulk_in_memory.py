@@ -14,6 +14,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from client.stack import Stack
+from core.options import Options
 from tests.fakes.stack_in_memory import stack
 
 BULK = "arn:aws:states:eu-west-1:123456789012:stateMachine:bulk"
@@ -50,6 +51,7 @@ class BulkCloud:
     Attributes:
         kill_at: number of the call at which the process ends; None for none.
         calls: number of calls by operation.
+        default_model: model of the stack.
         prepare: returns error and cause if the first state rejects an input, else None.
     """
 
@@ -61,12 +63,14 @@ class BulkCloud:
         self.runs: dict[str, dict[str, Any]] = {}
         self.calls: Counter[str] = Counter()
         self.kill_at: int | None = None
+        self.default_model = "u2netp"
         self.prepare: Callable[[dict[str, Any]], dict[str, str] | None] = lambda _input: None
         self._lock = threading.RLock()
 
     def stack(self) -> Stack:
         made = stack(executions=self, buckets=self)
         made.outputs["BulkMachineArn"] = BULK
+        made.parameters["DefaultModel"] = self.default_model
         return made
 
     def _called(self, name: str) -> None:
@@ -187,10 +191,13 @@ class BulkCloud:
         if quality["review"]:
             quality["reasons"] = ["fragmented"]
         version = self._put("results", result_key, b"cut " + data)
+        options = Options.parse(self.runs[name]["input"]["options"])
         sidecar = {
             "execution": {"id": name},
             "source": {"bucket": bucket, "key": key, "sha256": digest},
+            "options": {**options.model_dump(mode="json"), "model": self.default_model},
             "result": {"bucket": "results", "key": result_key, "version_id": version},
+            "image": {"bytes": len(b"cut " + data)},
             "quality": quality,
             "cache": {"hit": data.startswith(b"cached")},
             "timings_s": {"segment": 0.5, "encode": 0.25},

@@ -34,12 +34,16 @@ FILES = {
 class Ends:
     def __init__(self) -> None:
         self.items: list[Item] = []
+        self.scans: list[tuple[int, dict[str, int], int]] = []
 
     def ended(self, item: Item, data: tuple[bytes, bytes] | None) -> None:
         self.items.append(item)
 
     def progressed(self) -> None:
         pass
+
+    def scanned(self, kept: int, changed: Counter[str], replaced: int) -> None:
+        self.scans.append((kept, dict(changed), replaced))
 
 
 class Laptop:
@@ -179,6 +183,55 @@ def test_a_second_run_keeps_results_that_are_not_older_than_their_images(tmp_pat
     assert cloud.keys("uploads", "bulk/second/") == ["bulk/second/a.jpg", "bulk/second/c.jpg"]
     assert laptop.results() == {**RESULTS, "a.jpg.png": b"cut new"}
     assert state.counts()["kept"] == 5
+
+
+def test_results_that_were_made_with_other_options_are_replaced(tmp_path: Path) -> None:
+    cloud, laptop = BulkCloud(), Laptop(tmp_path, {"a.jpg": b"a", "b.jpg": b"b"})
+    laptop.start(cloud)
+    assert laptop.start(cloud, "same", options={"preset": None}).counts()["kept"] == 2
+    assert laptop.start(cloud, "second", options={"crop": True, "quality": "80"}).counts()["kept"] == 0
+    assert laptop.ends.scans == [(0, {}, 0), (2, {}, 0), (0, {"crop": 2, "quality": 2}, 2)]
+    sidecar = json.loads((laptop.out / "a.jpg.png.json").read_text())
+    assert sidecar["options"]["crop"] is True
+
+
+def test_a_result_that_was_edited_is_kept_with_other_options(tmp_path: Path) -> None:
+    cloud, laptop = BulkCloud(), Laptop(tmp_path, {"a.jpg": b"a"})
+    laptop.start(cloud)
+    (laptop.out / "a.jpg.png").write_bytes(b"retouched by hand")
+    assert laptop.start(cloud, "second", options={"crop": True}).counts()["kept"] == 1
+    assert laptop.results() == {"a.jpg.png": b"retouched by hand"}
+
+
+def test_results_of_another_default_model_are_replaced(tmp_path: Path) -> None:
+    cloud, laptop = BulkCloud(), Laptop(tmp_path, {"a.jpg": b"a"})
+    laptop.start(cloud)
+    cloud.default_model = "birefnet-general"
+    assert laptop.start(cloud, "second").counts()["kept"] == 0
+    assert laptop.start(cloud, "third").counts()["kept"] == 1
+    assert laptop.ends.scans[1:] == [(0, {"model": 1}, 1), (1, {}, 0)]
+
+
+def test_results_are_replaced_if_the_background_is_newer_or_another_one(tmp_path: Path) -> None:
+    cloud, laptop, oak = BulkCloud(), Laptop(tmp_path, {"a.jpg": b"a"}), tmp_path / "oak.jpg"
+    oak.touch()
+
+    def kept(name: str, run: str) -> int:
+        options = {"background_key": f"backgrounds/cli-{run}/{name}"}
+        return laptop.start(cloud, run, options=options, background_image=str(oak)).counts()["kept"]
+
+    assert [kept("oak.jpg", "1"), kept("oak.jpg", "2"), kept("pine.jpg", "3")] == [0, 1, 0]
+    os.utime(oak, (time.time() + 60,) * 2)
+    assert kept("pine.jpg", "4") == 0
+
+
+def test_a_kept_result_is_reported_with_its_quality(tmp_path: Path) -> None:
+    cloud, laptop = BulkCloud(), Laptop(tmp_path, {"b.png": b"doubtful b"})
+    laptop.start(cloud)
+    laptop.start(cloud, "second")
+    done, kept = laptop.ends.items
+    assert (kept.status, kept.result) == ("kept", done.result)
+    assert (kept.score, kept.review, kept.reasons) == (done.score, True, "fragmented")
 
 
 def test_overwrite_processes_all_images_again(tmp_path: Path) -> None:
