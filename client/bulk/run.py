@@ -190,6 +190,8 @@ class BulkRun:
             "prefix": f"bulk/{self._name}/",
         }
         request = {"source": source, "options": self._settings["options"], **self._settings["limits"]}
+        if self._settings["overwrite"] and not self._is_local:  # uploads of a folder have no results yet
+            request["overwrite"] = True
         if self._is_local:  # small batches, so that few images are processed in parallel, too
             request["batch"] = max(1, min(BATCH, self._state.counts()["uploaded"] // _LEAST_BATCHES))
         stepfunctions = self._stack.stepfunctions

@@ -86,7 +86,8 @@ class BatchProcessor:
         run, final = batch.batch_input.run, batch.attempt >= LAST_ATTEMPT
         progress = Progress(final=final)
         try:
-            processed = self.images.process(upload, run, progress, batch.batch_input.presets)
+            shared = batch.batch_input
+            processed = self.images.process(upload, run, progress, shared.presets, overwrite=shared.overwrite)
         except BackgroundRemoverError as error:
             if error.retryable and not final:
                 raise

@@ -121,6 +121,8 @@ class ImageProcessor:
         execution: Execution,
         progress: Progress,
         presets: Mapping[str, Preset] = BUILT_IN,
+        *,
+        overwrite: bool = False,
     ) -> Processed:
         """Return the result of an image: the existing one, the cached one, or a new one.
 
@@ -129,16 +131,18 @@ class ImageProcessor:
             execution: the bulk run.
             progress: is updated, for the failure report.
             presets: presets by name.
+            overwrite: compute the result again unless this run did.
 
         Raises:
             BackgroundRemoverError: the error of the stage in ``progress``.
         """
-        if document := self.existing(upload, presets):
+        document = self.existing(upload, presets)
+        if document and (not overwrite or document["execution"]["id"] == execution.id):
             return Processed(document, cached=True)
         progress.accepted = accepted = self._validator.accept(upload, execution, presets)
         progress.stage = "ServeCached"
         job = Job.model_validate(accepted.job)
-        if document := self._serve_cached(job, accepted.job):
+        if not overwrite and (document := self._serve_cached(job, accepted.job)):
             publish_result(document)
             return Processed(document, cached=True)
         document = self._compute(job, accepted, progress)

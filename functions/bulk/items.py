@@ -23,6 +23,7 @@ class BatchInput(BaseModel):
         run: the execution of the run.
         options: of all images.
         bucket: of the images whose item names none.
+        overwrite: whether results are computed again that exist or are cached.
         pbr_presets: presets of the stack; its CustomModels leave no room for them in the function's environment.
     """
 
@@ -31,6 +32,7 @@ class BatchInput(BaseModel):
     run: Execution
     options: dict[str, Any] = {}
     bucket: str
+    overwrite: bool = False
     pbr_presets: str = ""
 
     @cached_property

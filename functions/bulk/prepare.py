@@ -95,6 +95,7 @@ class Preparer:
             "tolerated_failure_percentage": _given(request.tolerated_failure_percentage, ALL_TOLERATED),
             "tolerated_failure_count": _given(request.tolerated_failure_count, MOST_TOLERATED),
             "batch": request.batch or DEFAULT_BATCH,
+            "overwrite": request.overwrite,
             "results_prefix": f"{prefix_of(execution.name)}map",
         }
 
@@ -110,6 +111,13 @@ class Preparer:
                 field="options.segmentation_host",
                 value=host,
                 remedy='Set "child" to "standard", or leave out the host to segment on Lambda.',
+            )
+        if child == "standard" and request.overwrite:
+            raise InvalidRequestError(
+                "Standard children cannot compute results again that are cached",
+                field="overwrite",
+                value=True,
+                remedy='Leave out "overwrite", or set "child" to "express" if the images can be segmented on Lambda.',
             )
         return child
 

@@ -91,6 +91,7 @@ class Plan(BaseModel):
     batch: int
     tolerated_failure_percentage: float
     tolerated_failure_count: int
+    overwrite: bool = False
     results_prefix: str
 
 
@@ -194,7 +195,8 @@ class Summarizer:
         caught = {"Error": record.get("Error") or f"Execution{record['Status']}", "Cause": record.get("Cause") or ""}
         inner = json_object(caught["Cause"]) if plan.child == "standard" else {}
         owner = inner.get("ExecutionArn", plan.run.id)
-        if result := self._result(folder, upload):
+        result = self._result(folder, upload)
+        if result and (not plan.overwrite or result["execution"]["id"] == plan.run.id):
             return outcome_of(upload, result, plan.run, cached=True)
         if report := self._report(folder, upload, owner):
             report_key: str | None = object_keys.failure_key(folder + upload.key, "")

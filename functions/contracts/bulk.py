@@ -81,6 +81,10 @@ class BulkRequest(_Input):
     batch: Annotated[int, Field(ge=1, le=MAX_BATCH)] | None = Field(
         default=None, description=f"Images of an Express child, 1 to {MAX_BATCH}. Default: 10."
     )
+    overwrite: bool = Field(
+        default=False,
+        description="Compute results again that exist or are cached. Standard children cannot.",
+    )
 
 
 class ManifestRow(_Input):

@@ -419,6 +419,13 @@ def test_images_in_a_bucket_are_processed_and_fetched(tmp_path: Path) -> None:
     assert statuses(state) == {"a.jpg": "done", "x/b.jpg": "done", "c.jpg": "failed"}
 
 
+def test_overwrite_computes_results_of_a_bucket_again(tmp_path: Path) -> None:
+    cloud = BulkCloud()
+    cloud._put("pictures", "shop/a.jpg", b"a")
+    stored(cloud, tmp_path, {"bucket": "pictures", "prefix": "shop/"}, overwrite=True)
+    assert cloud.runs["r"]["input"]["overwrite"] is True
+
+
 def test_images_in_a_bucket_stay_there_without_out(tmp_path: Path) -> None:
     cloud = BulkCloud()
     cloud._put("pictures", "shop/a.jpg", b"a")

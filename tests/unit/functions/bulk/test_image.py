@@ -227,6 +227,17 @@ def test_an_image_with_its_result_is_not_read_again(account: Account) -> None:
     assert [item.status for item in account.batch({"Key": "a.png"}).items] == ["done"], "another version"
 
 
+def test_overwrite_computes_results_again_but_once_per_run(account: Account) -> None:
+    account.objects.add("uploads", "a.png", disc())
+    account.in_bulk(upload_of("a.png"), SINGLE)
+    assert [item.status for item in account.batch({"Key": "a.png"}, overwrite=True).items] == ["done"]
+    document = account.objects.json("results", "results/a.png.png.json")
+    assert document["execution"] == RUN.model_dump() and document["cache"]["hit"] is False
+    version = document["result"]["version_id"]
+    assert [item.status for item in account.batch({"Key": "a.png"}, overwrite=True, attempt=1).items] == ["done"]
+    assert account.objects.json("results", "results/a.png.png.json")["result"]["version_id"] == version
+
+
 def test_a_copy_of_an_image_is_served_from_the_cache(account: Account) -> None:
     for key in ("a.png", "b.png"):
         account.objects.add("uploads", key, disc())

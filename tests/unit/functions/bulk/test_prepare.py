@@ -52,6 +52,7 @@ def test_a_run_gets_the_defaults_of_the_stack() -> None:
         "tolerated_failure_percentage": 100.0,
         "tolerated_failure_count": MOST_TOLERATED,
         "batch": 10,
+        "overwrite": False,
         "results_prefix": "bulk/shoes-1/map",
     }
 
@@ -62,6 +63,13 @@ def test_presets_of_the_stack_are_known_and_reach_the_batches() -> None:
     with pytest.raises(InvalidOptionsError) as caught:
         stack.prepare(LISTED, options={"preset": "cart"})
     assert "card" in caught.value.remedy
+
+
+def test_overwrite_reaches_express_children_and_is_rejected_for_standard_ones() -> None:
+    assert Stack().prepare(LISTED, overwrite=True)["overwrite"] is True
+    with pytest.raises(InvalidRequestError) as caught:
+        Stack(segmentation_host="ecs").prepare(LISTED, overwrite=True)
+    assert caught.value.field == "overwrite" and '"express"' in caught.value.remedy
 
 
 def test_limits_of_zero_are_kept() -> None:

@@ -153,6 +153,14 @@ def test_a_crashed_child_s_images_are_looked_up(stack: Stack) -> None:
     assert (report["stage"], report["error"], report["execution"]) == ("Bulk", "Runtime.ExitError", RUN.model_dump())
 
 
+def test_an_earlier_result_does_not_count_for_a_run_that_overwrites(stack: Stack) -> None:
+    stack.sidecar("own.png", RUN.model_dump())
+    stack.sidecar("earlier.png", OTHER)
+    stack.child("FAILED", ["own.png", "earlier.png"], Error="Runtime.ExitError", Cause="{}")
+    stack.summarize(overwrite=True)
+    assert {key: row["status"] for key, row in stack.rows().items()} == {"own.png": "done", "earlier.png": "failed"}
+
+
 def test_the_report_of_a_batch_in_which_all_images_failed_is_read(stack: Stack) -> None:
     facts = {
         "error": "EmptyImageError",
