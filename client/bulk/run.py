@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
@@ -17,6 +18,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from client.bulk.existing import Existing, existing
 from client.bulk.state import Item, RunState
+from client.bulk.stored import names, result_prefixes
 from client.bulk.walk import walk
 from client.errors import BulkRunError, DiskFullError, ResultNotFoundError
 from client.outputs import DISK_FULL, write
@@ -37,6 +39,7 @@ _LEAST_BATCHES: Final = 8
 _LARGE_BYTES: Final = 16 * 1024 * 1024
 _SHARE_OF_LISTING: Final = 4  # listing takes at most a fifth of the time
 _LONGEST_PAUSE_S: Final = 60.0
+_CLOCKS: Final = timedelta(seconds=30)  # difference between the clocks of S3 and Step Functions
 _ABSENT: Final = ("NoSuchKey", "NoSuchVersion", "404", "MethodNotAllowed")
 
 
@@ -89,6 +92,8 @@ class BulkRun:
         self._settings: dict[str, Any] = state.load("settings")
         self._large = Lock()  # a large file at a time is in memory
         self._listing_s = 0.0
+        self._newest: dict[str, datetime] = {}  # times of the newest sidecars of the last sweep, by prefix
+        self._prefixes: list[str] | None = None
         self.map_counts: Mapping[str, int] = {}
 
     @property
@@ -216,6 +221,7 @@ class BulkRun:
                 self._sweep()
             else:
                 self._count()
+                self._sweep_stored(found["startDate"])
             if found["status"] != "RUNNING":
                 break
             self._listener.progressed()
@@ -343,6 +349,48 @@ class BulkRun:
                 if item and item.status == "uploaded":
                     yield key, item
 
+    def _sweep_stored(self, started: datetime) -> None:
+        """Fetch new results of images in S3. Those that existed before are fetched at the end of the execution.
+
+        Args:
+            started: when the execution started.
+        """
+        if self._out is None:
+            return
+        if self._prefixes is None:
+            self._prefixes = result_prefixes(self._stack, self._settings["source"])
+        for prefix in self._prefixes:
+            each(self._fetch_new, self._new_sidecars(prefix, self._newest.get(prefix, started)))
+
+    def _new_sidecars(self, prefix: str, newest: datetime) -> Iterator[str]:
+        since = newest - _CLOCKS
+        pages = self._stack.s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self._stack.outputs["ResultsBucket"], Prefix=prefix
+        )
+        for page in self._timed(pages):
+            for found in page.get("Contents", []):
+                if found["Key"].endswith(".json") and found["LastModified"] >= since:
+                    newest = max(newest, found["LastModified"])
+                    if not self._state.is_fetched(found["Key"].removesuffix(".json"), self.execution):
+                        yield found["Key"]
+        self._newest[prefix] = newest
+
+    def _fetch_new(self, key: str) -> None:
+        sidecar = self._stack.document(key)
+        if sidecar is None or sidecar["execution"]["name"] != self.execution:
+            return
+        source, result = sidecar["source"], sidecar["result"]["key"]
+        row = {**{name: source[name] for name in ("bucket", "key", "version_id")}, "status": "ready"}
+        self._state.add_objects([{**row, **self._names(row), "result_key": result}], self.execution)
+        item = self._state.find_object(source["bucket"], source["key"])
+        if item and not self._state.is_fetched(result, self.execution):
+            with suppress(ResultNotFoundError):  # reported at the end, unless a newer one is there then
+                self._save_result(item, sidecar)
+
+    def _names(self, row: Mapping[str, Any]) -> dict[str, str]:
+        uploads, suffix = self._stack.outputs["UploadsBucket"], self._settings["suffix"]
+        return names(self._settings["source"], suffix, row["bucket"], row["key"], uploads)
+
     def _timed(self, pages: Iterable[_Value]) -> Iterator[_Value]:
         """Yield pages, and add the time that S3 takes for them to ``_listing_s``; results are fetched meanwhile."""
         begun = time.monotonic()
@@ -395,6 +443,7 @@ class BulkRun:
             "status": "cached" if sidecar["cache"]["hit"] or item.status == "ready_cached" else "done",
             "result": str(path) if path else None,
             "result_key": found["key"],
+            "execution": self.execution,
             **_quality(sidecar),
             "seconds": round(sum(sidecar["timings_s"].values()), 3),
         }
@@ -445,7 +494,7 @@ class BulkRun:
             self._conclude_uploads(summary)
             return
         if summary:
-            self._state.add_objects(self._rows(summary["files"]["items"]))
+            self._state.add_objects(self._rows(summary["files"]["items"]), self.execution)
             self._state.save("listed", True)
             for item in self._state.items("failed"):
                 self._listener.ended(item, None)
@@ -463,19 +512,12 @@ class BulkRun:
 
     def _rows(self, key: str) -> Iterator[dict[str, Any]]:
         """Yield the images of a run in S3 as items."""
-        prefix = (self._settings["source"].get("prefix") or "").rpartition("/")[0]
         for row in self._csv(key):
-            path = _relative(row["key"].removeprefix(f"{prefix}/" if prefix else ""))
-            if "prefix" not in self._settings["source"] and row["bucket"] != self._stack.outputs["UploadsBucket"]:
-                path = f"{row['bucket']}/{path}"
-            stem = path.rpartition(".")[0] or path
-            suffix = self._settings["suffix"]
             status = {"done": "ready", "cached": "ready_cached"}.get(row["status"], row["status"])
             review = {"True": True, "False": False}.get(row["review"])
             yield {
                 **{name: value or None for name, value in row.items()},
-                "path": path,
-                "target": path if suffix is None else stem + suffix,
+                **self._names(row),
                 "status": status,
                 "review": review,
                 "score": float(row["score"]) if row["score"] else None,
@@ -547,12 +589,6 @@ def each(function: Callable[[_Value], None], values: Iterable[_Value]) -> None:
 def _quality(sidecar: Mapping[str, Any]) -> dict[str, Any]:
     quality = sidecar["quality"]
     return {"score": quality["score"], "review": quality["review"], "reasons": ", ".join(quality["reasons"])}
-
-
-def _relative(key: str) -> str:
-    """Return an object key as a relative path that stays below its folder."""
-    parts = [part.replace("\0", "_") for part in key.split("/") if part not in ("", ".", "..")]
-    return "/".join(parts) or "object"
 
 
 def _client_errors() -> tuple[type[Exception], ...]:

@@ -28,22 +28,25 @@ _KEPT_S: Final = 30 * 24 * 3600.0
 _PAGE: Final = 1000
 _MAX_PATH_BYTES: Final = 700  # the keys of result, sidecar and report have a prefix and a suffix, too
 _HASH_CHARS: Final = 8
+_FEW: Final = 100
 _WITH_RESULT: Final = "'done', 'cached', 'kept'"
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS item (
     id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, bucket TEXT, key TEXT, version_id TEXT, sha256 TEXT,
     target TEXT NOT NULL, fold TEXT NOT NULL, size INTEGER, mtime_ns INTEGER, status TEXT NOT NULL, result_key TEXT,
-    result TEXT, score REAL, review INTEGER, reasons TEXT, seconds REAL, error TEXT, message TEXT, remedy TEXT
+    result TEXT, execution TEXT, score REAL, review INTEGER, reasons TEXT, seconds REAL, error TEXT, message TEXT,
+    remedy TEXT
 );
 CREATE UNIQUE INDEX IF NOT EXISTS item_key ON item (bucket, key, version_id);
 CREATE INDEX IF NOT EXISTS item_fold ON item (fold);
 CREATE INDEX IF NOT EXISTS item_status ON item (status);
+CREATE INDEX IF NOT EXISTS item_result ON item (result_key);
 CREATE TABLE IF NOT EXISTS thumbnails (item INTEGER PRIMARY KEY, original BLOB, result BLOB);
 """
 _COLUMNS: Final = (
     *("id", "path", "bucket", "key", "version_id", "sha256", "target", "size", "mtime_ns", "status", "result_key"),
-    *("result", "score", "review", "reasons", "seconds", "error", "message", "remedy"),
+    *("result", "execution", "score", "review", "reasons", "seconds", "error", "message", "remedy"),
 )
 _SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM item"  # noqa: S608
 
@@ -66,6 +69,7 @@ class Item:
             ``done``, ``cached``, ``failed`` or ``not_done``.
         result_key: object key of the result.
         result: path of the result on this machine.
+        execution: name of the execution after which the result was fetched.
         score: quality score.
         review: whether a person should look at the result.
         reasons: reasons for that.
@@ -85,6 +89,7 @@ class Item:
     status: str
     result_key: str | None
     result: str | None
+    execution: str | None
     score: float | None
     review: bool | None
     reasons: str | None
@@ -204,11 +209,14 @@ class RunState:
                     self._database.execute(insert, (*names, None, None, *facts))
             self._separate()
 
-    def add_objects(self, rows: Iterable[dict[str, Any]]) -> None:
+    def add_objects(self, rows: Iterable[dict[str, Any]], execution: str = "") -> None:
         """Add the objects of a run whose images are in S3, from the rows of its ``items.csv``.
 
-        Each has the keys of the columns of ``item``, with ``target``. An object whose result was fetched before, and
-        that is cached now, stays as it is.
+        An object whose result was fetched before, and that is cached now or was done by this execution, stays as it is.
+
+        Args:
+            rows: values of the columns of ``item``, with ``target``.
+            execution: name of the execution.
         """
         names = (
             *("path", "bucket", "key", "version_id", "target", "fold", "status", "result_key", "score", "review"),
@@ -217,26 +225,35 @@ class RunState:
         insert = (
             f"INSERT INTO item ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) ON CONFLICT (path) DO "  # noqa: S608
             f"UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in names[1:])} WHERE NOT ("
-            "excluded.status = 'ready_cached' AND item.status IN ('done', 'cached', 'kept')"
-            " AND item.version_id IS excluded.version_id)"
+            f"item.status IN ({_WITH_RESULT}) AND item.version_id IS excluded.version_id"
+            " AND (excluded.status = 'ready_cached' OR item.execution = ?))"
         )
+        folds: list[str] = []
         with self._transaction():
             for row in rows:
                 values = {**row, "path": os.fsencode(row["path"]), "fold": fold(row["target"])}
-                self._database.execute(insert, [values.get(name) for name in names])
-            self._separate()
+                self._database.execute(insert, [*(values.get(name) for name in names), execution])
+                folds = [*folds, values["fold"]][: _FEW + 1]
+            self._separate(folds if len(folds) <= _FEW else None)
 
-    def _separate(self) -> None:
-        """Give results whose names are equal on some file system a hash of the image's path."""
-        same = "SELECT fold FROM item GROUP BY fold HAVING count(*) > 1"
-        rows = self._database.execute(f"SELECT id, path, target FROM item WHERE fold IN ({same})").fetchall()  # noqa: S608
-        for number, path, target in rows:
+    def _separate(self, folds: list[str] | None = None) -> None:
+        """Give results whose names are equal on some file system a hash of the image's path.
+
+        Args:
+            folds: the names to look at; None for all.
+        """
+        some = "" if folds is None else f"WHERE fold IN ({', '.join('?' * len(folds))})"
+        same = f"SELECT fold FROM item {some} GROUP BY fold HAVING count(*) > 1"  # noqa: S608
+        query = f"SELECT id, path, target, fold FROM item WHERE fold IN ({same})"  # noqa: S608
+        for number, path, target, folded in self._database.execute(query, folds or []).fetchall():
+            if fold(target) != folded:
+                continue  # it has its hash
             folder, slash, name = target.rpartition("/")
             stem, dot, extension = name.rpartition(".")
             digest = sha256(path).hexdigest()[:_HASH_CHARS]
             name = f"{stem}-{digest}{dot}{extension}" if stem else f"{name}-{digest}"
             target = f"{folder}{slash}{name}"
-            self._database.execute("UPDATE item SET target = ?, fold = ? WHERE id = ?", (target, fold(target), number))
+            self._database.execute("UPDATE item SET target = ? WHERE id = ?", (target, number))
 
     def items(self, *statuses: str) -> Iterator[Item]:
         """Yield the items of these statuses, a page at a time, so that they may change meanwhile."""
@@ -256,6 +273,16 @@ class RunState:
         """Return the item with an object key."""
         found = self._do(f"{_SELECT} WHERE key = ? LIMIT 1", key)
         return _item(found[0]) if found else None
+
+    def find_object(self, bucket: str, key: str) -> Item | None:
+        """Return the item of an object."""
+        found = self._do(f"{_SELECT} WHERE bucket = ? AND key = ? LIMIT 1", bucket, key)
+        return _item(found[0]) if found else None
+
+    def is_fetched(self, result_key: str, execution: str) -> bool:
+        """Return whether the result with this key was fetched that an execution wrote."""
+        query = f"SELECT 1 FROM item WHERE result_key = ? AND execution = ? AND status IN ({_WITH_RESULT})"  # noqa: S608
+        return bool(self._do(query, result_key, execution))
 
     def update(self, item: Item, **facts: Any) -> None:
         """Change facts of an item."""

@@ -8,6 +8,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -60,6 +61,7 @@ class BulkCloud:
     def __init__(self, step: int = 3) -> None:
         self.step = step
         self.versions: dict[tuple[str, str], list[bytes]] = {}
+        self.modified: dict[tuple[str, str], datetime] = {}
         self.runs: dict[str, dict[str, Any]] = {}
         self.calls: Counter[str] = Counter()
         self.kill_at: int | None = None
@@ -90,6 +92,7 @@ class BulkCloud:
     def _put(self, bucket: str, key: str, data: bytes) -> str:
         with self._lock:
             self.versions.setdefault((bucket, key), []).append(data)
+            self.modified[bucket, key] = datetime.now(UTC)
             return str(len(self.versions[bucket, key]))
 
     def put_object(self, **request: Any) -> dict[str, Any]:
@@ -123,7 +126,10 @@ class BulkCloud:
         keys = self.keys(request["Bucket"], request["Prefix"])
         for start in range(0, max(len(keys), 1), 5):
             self._called("list")
-            yield {"Contents": [{"Key": key} for key in keys[start : start + 5]]} if keys else {}
+            found = [
+                {"Key": key, "LastModified": self.modified[request["Bucket"], key]} for key in keys[start : start + 5]
+            ]
+            yield {"Contents": found} if found else {}
 
     # Step Functions
 
@@ -134,6 +140,7 @@ class BulkCloud:
             raise _error("ExecutionAlreadyExists", _ExistsError)
         given = json.loads(request["input"])
         run = {"input": given, "status": "RUNNING", "rows": {}, "waiting": self._sources(given["source"])}
+        run["startDate"] = datetime.now(UTC)
         if caught := self.prepare(given):
             run |= {"status": "FAILED", **caught}
         self.runs[request["name"]] = run
@@ -145,7 +152,7 @@ class BulkCloud:
         if name not in self.runs:
             raise _error("ExecutionDoesNotExist", _UnknownError)
         run = self.runs[name]
-        status = {key: run[key] for key in ("status", "error", "cause") if key in run}
+        status = {key: run[key] for key in ("status", "error", "cause", "startDate") if key in run}
         if run["status"] == "RUNNING":
             with self._lock:
                 self._work(name, run)
@@ -187,14 +194,16 @@ class BulkCloud:
             return {**row, "status": "failed", "report_key": report_key, **facts}
         result_key = f"results/{folder}{key}.png"
         digest = hashlib.sha256(data).hexdigest()
+        if (there := self._existing(f"{result_key}.json", row)) and not self.runs[name]["input"].get("overwrite"):
+            return {**row, "status": "cached", "result_key": result_key, **there}
         quality = {"score": int(digest[:2], 16) / 255, "review": data.startswith(b"doubtful"), "reasons": []}
         if quality["review"]:
             quality["reasons"] = ["fragmented"]
         version = self._put("results", result_key, b"cut " + data)
         options = Options.parse(self.runs[name]["input"]["options"])
         sidecar = {
-            "execution": {"id": name},
-            "source": {"bucket": bucket, "key": key, "sha256": digest},
+            "execution": {"id": name, "name": name},
+            "source": {"bucket": bucket, "key": key, "sha256": digest, "version_id": str(row["version_id"])},
             "options": {**options.model_dump(mode="json"), "model": self.default_model},
             "result": {"bucket": "results", "key": result_key, "version_id": version},
             "image": {"bytes": len(b"cut " + data)},
@@ -206,6 +215,14 @@ class BulkCloud:
         status = "cached" if sidecar["cache"]["hit"] else "done"
         found = {"score": quality["score"], "review": quality["review"], "seconds": 0.75}
         return {**row, "status": status, "result_key": result_key, **found}
+
+    def _existing(self, key: str, row: dict[str, Any]) -> dict[str, Any] | None:
+        """Return score and review of a result that was made from the same version."""
+        if ("results", key) not in self.versions:
+            return None
+        sidecar = json.loads(self.data("results", key))
+        same = sidecar["source"]["version_id"] == str(row["version_id"])
+        return {name: sidecar["quality"][name] for name in ("score", "review")} if same else None
 
     def _summarize(self, name: str, run: dict[str, Any]) -> None:
         text = io.StringIO()

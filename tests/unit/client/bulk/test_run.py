@@ -13,6 +13,7 @@ from client.bulk.cost import cost_usd
 from client.bulk.report import write_report
 from client.bulk.run import BulkRun
 from client.bulk.state import Item, RunState
+from client.bulk.stored import result_prefixes
 from client.errors import BulkRunError, DiskFullError, UsageError
 from client.outputs import write
 from core.errors import InvalidRequestError
@@ -417,6 +418,83 @@ def test_images_in_a_bucket_are_processed_and_fetched(tmp_path: Path) -> None:
     laptop, state = stored(cloud, tmp_path, {"bucket": "pictures", "prefix": "shop/"})
     assert laptop.results() == {"a.jpg.png": b"cut a", "x/b.jpg.png": b"cut b"}
     assert statuses(state) == {"a.jpg": "done", "x/b.jpg": "done", "c.jpg": "failed"}
+
+
+@pytest.mark.parametrize(
+    "source", [{"bucket": "pictures", "prefix": "shop/"}, {"manifest": {"bucket": "uploads", "key": "list.jsonl"}}]
+)
+def test_results_of_images_in_s3_are_written_once_and_before_the_run_ends(
+    tmp_path: Path, source: dict[str, Any]
+) -> None:
+    cloud, written = BulkCloud(step=1), list[tuple[str, str]]()
+    keys = [f"shop/{name}.jpg" for name in "abc"]
+    for key in keys:
+        cloud._put("pictures", key, key.encode())
+    rows = [json.dumps({"bucket": "pictures", "key": key}) for key in keys]
+    cloud._put("uploads", "list.jsonl", "\n".join(rows).encode())
+
+    def save(files: Mapping[Path, bytes]) -> None:
+        write(files)
+        written.extend((path.name, cloud.runs["r"]["status"]) for path in files if path.suffix == ".png")
+
+    laptop = Laptop(tmp_path, {})
+    state = laptop.start(cloud, save=save, folder="absent", source=source)
+    assert sorted(name for name, _ in written) == ["a.jpg.png", "b.jpg.png", "c.jpg.png"]
+    assert written[0] == ("a.jpg.png", "RUNNING")
+    assert [item.status for item in state.items()] == ["done"] * 3 and len(laptop.ends.items) == 3
+
+
+def test_an_object_that_changed_during_the_run_is_fetched_again(tmp_path: Path) -> None:
+    cloud, laptop = BulkCloud(step=1), Laptop(tmp_path, {})
+    for name in "ab":
+        cloud._put("pictures", f"shop/{name}.jpg", name.encode())
+
+    class Replaces(Ends):
+        def ended(self, item: Item, data: tuple[bytes | None, bytes] | None) -> None:
+            if item.path == "a.jpg" and item.version_id == "1":
+                cloud._put("pictures", "shop/a.jpg", b"new")
+                cloud.runs["r"]["waiting"].append(("pictures", "shop/a.jpg"))
+
+    laptop.ends = Replaces()
+    laptop.start(cloud, folder="absent", source={"bucket": "pictures", "prefix": "shop/"})
+    assert laptop.results() == {"a.jpg.png": b"cut new", "b.jpg.png": b"cut b"}
+
+
+def test_objects_whose_names_differ_only_in_case_have_separate_results(tmp_path: Path) -> None:
+    cloud, contents = BulkCloud(step=1), {"a.jpg": b"1", "A.jpg": b"2", "b.jpg": b"3", "a.JPG": b"4"}
+    for name, data in contents.items():
+        cloud._put("pictures", name, data)
+    laptop, state = stored(cloud, tmp_path, {"bucket": "pictures", "prefix": ""})
+    names = list(laptop.results())
+    assert len({name.casefold() for name in names}) == 4 and "b.jpg.png" in names
+    for item in state.items():
+        assert Path(item.result or "").read_bytes() == b"cut " + contents[item.path]
+
+
+@pytest.mark.parametrize(
+    ("key", "data", "expected"),
+    [
+        ("l.jsonl", b'{"key": "x/a"}\n\n{"key": "x/b", "bucket": "theirs"}\n{"key": "x/ab"}',
+         ["results/x/a", "results/s3/theirs/x/b"]),
+        ("l.csv", b"\xef\xbb\xbfkey,options\nx/a,\nx/b,", ["results/x/"]),
+        ("l.csv", b"name\na", []),
+        ("l.jsonl", b"{", []),
+        ("absent.csv", b"", []),
+    ],
+)  # fmt: skip
+def test_results_of_a_manifest_are_below_the_common_prefixes_of_its_keys(
+    key: str, data: bytes, expected: list[str]
+) -> None:
+    cloud = BulkCloud()
+    cloud._put("uploads", key.removeprefix("absent"), data)
+    assert result_prefixes(cloud.stack(), {"manifest": {"bucket": "uploads", "key": key}}) == expected
+
+
+def test_results_of_an_inventory_are_below_its_bucket() -> None:
+    cloud = BulkCloud()
+    cloud._put("lists", "manifest.json", b'{"sourceBucket": "theirs"}')
+    source = {"inventory": {"bucket": "lists", "key": "manifest.json"}}
+    assert result_prefixes(cloud.stack(), source) == ["results/s3/theirs/"]
 
 
 def test_overwrite_computes_results_of_a_bucket_again(tmp_path: Path) -> None:
