@@ -1,6 +1,5 @@
 """What a bulk run processes: a folder, a prefix of a bucket, a manifest, or an S3 Inventory."""
 
-import csv
 import re
 import secrets
 from collections.abc import Iterator
@@ -130,28 +129,15 @@ class _named_by_line:  # noqa: N801 - a context manager, used like a function
         self._file.close()
 
     def _rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        from functions.contracts.bulk import row_of_csv, row_of_json
+        from functions.contracts.bulk import rows_of_csv, rows_of_json
 
-        count, last = 0, 1
+        count, read = 0, rows_of_json if self._path.suffix.lower() == ".jsonl" else rows_of_csv
         try:
-            if self._path.suffix.lower() == ".jsonl":
-                for number, line in enumerate(self._file, 1):
-                    if line.strip():
-                        count += 1
-                        yield number, row_of_json(line, number).model_dump()
-            else:
-                reader = csv.DictReader(self._file, strict=True)
-                if "key" not in (reader.fieldnames or []):
-                    raise self._error("The manifest's header has no column named key", "Start it with key,options.")
-                for cells in reader:
-                    count, last = count + 1, reader.line_num
-                    named = {str(name): cell for name, cell in cells.items()}
-                    yield reader.line_num, row_of_csv(named, reader.line_num).model_dump()
+            for number, row in read(self._file):
+                count += 1
+                yield number, row.model_dump()
         except InvalidRequestError as error:
             raise UsageError(error.message, field=error.field, value=error.value, remedy=error.remedy) from None
-        except csv.Error as error:
-            message = f"Line {last + 1} of the manifest is invalid: {error}"
-            raise self._error(message, "Quote cells that contain commas or quotation marks.") from None
         except UnicodeDecodeError as error:
             raise self._error(f"The manifest is not UTF-8: {error}", "Save it as UTF-8.") from None
         if not count:

@@ -12,7 +12,7 @@ from core.errors import BackgroundRemoverError, InvalidRequestError, SourceNotFo
 from core.options import Options
 from functions.bulk.items import FOLDERS
 from functions.bulk.objects import BulkObjects
-from functions.contracts.bulk import ALL_TOLERATED, BulkRequest, ManifestRow, ObjectAddress, row_of_csv, row_of_json
+from functions.contracts.bulk import ALL_TOLERATED, BulkRequest, ManifestRow, ObjectAddress, rows_of_csv, rows_of_json
 from functions.contracts.bulk import run_prefix as prefix_of
 from functions.contracts.job import Execution
 from functions.runtime.config import Names, PresetConfig
@@ -191,23 +191,7 @@ class Preparer:
                 remedy="Name it .csv if it has a header and rows, or .jsonl if each line is a JSON object.",
             )
         lines = _lines(self._open(address, "source.manifest"))
-        if name.endswith(".jsonl"):
-            yield from ((number, row_of_json(line, number)) for number, line in enumerate(lines, 1) if line.strip())
-            return
-        reader = csv.DictReader(lines, strict=True)
-        if "key" not in (reader.fieldnames or []):
-            raise InvalidRequestError(
-                "The manifest's header has no column named key",
-                field="source.manifest.key",
-                value=", ".join(reader.fieldnames or []),
-                remedy="Start the file with a header such as key,version_id,options.",
-            )
-        try:
-            for cells in reader:
-                yield reader.line_num, row_of_csv({str(name): cell for name, cell in cells.items()}, reader.line_num)
-        except csv.Error as error:
-            remedy = "Quote cells that contain commas or quotation marks, and double the quotation marks in them."
-            raise _bad_line(reader.reader.line_num, f"is invalid: {error}", address.key, remedy) from None
+        yield from rows_of_json(lines) if name.endswith(".jsonl") else rows_of_csv(lines)
 
     def _rows_of_inventory(self, address: ObjectAddress) -> Iterator[tuple[int, ManifestRow]]:
         """Yield the current objects in an S3 Inventory. Folders, delete markers and older versions are left out."""

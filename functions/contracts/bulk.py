@@ -1,6 +1,8 @@
 """Bulk runs: the input of the state machine ``Bulk``, the rows of a manifest, and the summary of a run."""
 
+import csv
 import json
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -100,6 +102,59 @@ class ManifestRow(_Input):
     def requested(self) -> dict[str, Any]:
         """The options of the row, with its preset."""
         return {"preset": self.preset, **self.options} if self.preset else dict(self.options)
+
+
+class _Lines(Iterator[str]):
+    """Lines that know where a record begins, which ``csv.reader`` does not: a quoted cell can have several lines."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines, self._number = iter(lines), 0
+        self.start = 0
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self._number += 1
+        if not self.start and line.strip("\r\n"):
+            self.start = self._number
+        return line
+
+
+def rows_of_csv(lines: Iterable[str]) -> Iterator[tuple[int, ManifestRow]]:
+    """Yield the rows of a .csv manifest, each with the number of its first line.
+
+    Raises:
+        InvalidRequestError: a line is not such a row, or the header has no column ``key``; names the line.
+    """
+    numbered = _Lines(lines)
+    reader = csv.DictReader(numbered, strict=True)
+    try:
+        if "key" not in (reader.fieldnames or []):
+            raise InvalidRequestError(
+                "The manifest's header has no column named key",
+                field="manifest line 1",
+                value=", ".join(reader.fieldnames or []),
+                remedy="Start the file with a header such as key,version_id,options.",
+            )
+        numbered.start = 0
+        for cells in reader:
+            yield numbered.start, row_of_csv({str(name): cell for name, cell in cells.items()}, numbered.start)
+            numbered.start = 0
+    except csv.Error as error:
+        raise InvalidRequestError(
+            f"Line {numbered.start} of the manifest is invalid: {error}",
+            field=f"manifest line {numbered.start}",
+            value=None,
+            remedy="Quote cells that contain commas or quotation marks, and double the quotation marks in them.",
+        ) from None
+
+
+def rows_of_json(lines: Iterable[str]) -> Iterator[tuple[int, ManifestRow]]:
+    """Yield the rows of a .jsonl manifest, each with its line number. Empty lines are skipped.
+
+    Raises:
+        InvalidRequestError: a line is not such a row; names the line.
+    """
+    return ((number, row_of_json(line, number)) for number, line in enumerate(lines, 1) if line.strip())
 
 
 def row_of_json(line: str, number: int) -> ManifestRow:

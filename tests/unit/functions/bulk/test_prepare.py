@@ -173,8 +173,16 @@ def test_a_missing_manifest_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("text", "line"),
-    [(b"key\na\n\xff\n", 3), (b'key\n"a"b\n', 2), (b"key,options\na,{\n", 2), (b"key\na,b\n", 2)],
-    ids=["encoding", "quote", "options", "cells"],
+    [
+        (b"key\na\n\xff\n", 3),
+        (b'key\n"a"b\n', 2),
+        (b"key,options\na,{\n", 2),
+        (b"key\na,b\n", 2),
+        (b'key\na\n\n"b\nc\nd\n', 4),
+        (b'key\na\r\n"b\nc"\nd\n"e"\nf,g\n', 7),
+        (b'key,options\na,\nb,"{\n""crop"": yes}"\nc,\n', 3),
+    ],
+    ids=["encoding", "quote", "options", "cells", "open quote", "after several lines", "several lines"],
 )
 def test_a_bad_line_is_named_and_nothing_is_written(text: bytes, line: int) -> None:
     stack = Stack()
