@@ -142,8 +142,13 @@ class RunState:
         if path.exists():
             remedy = f"Use another name, or --resume {run}."
             raise UsageError("The run exists", field="--name", value=run, remedy=remedy)
-        state = cls(path, _locked(path))
-        state.save("settings", settings)
+        try:
+            state = cls(path, _locked(path))
+            state.save("settings", settings)
+        except DiskFullError as error:
+            _remove(path)
+            remedy = "Free space, and start the run again."
+            raise DiskFullError(error.message, field=error.field, value=error.value, remedy=remedy) from None
         return state
 
     @classmethod
@@ -405,8 +410,12 @@ def _remove_old(folder: Path) -> None:
     oldest = time.time() - _KEPT_S
     for path in folder.glob("*.sqlite"):
         if max(one.stat().st_mtime for one in folder.glob(f"{path.stem}.sqlite*")) < oldest:
-            for one in (*folder.glob(f"{path.stem}.sqlite*"), path.with_suffix(".lock")):
-                one.unlink(missing_ok=True)
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    for one in (*path.parent.glob(f"{path.stem}.sqlite*"), path.with_suffix(".lock")):
+        one.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from client.commands.console import ERR, print_warning, silenced
 from client.commands.options import DEFAULT_OUT, JsonLines, Quiet, Region, StackName
 from client.commands.process import checked_stack
 from client.commands.processing_options import with_processing_options
-from client.errors import DiskFullError, UsageError, sdk_errors
+from client.errors import BulkRunError, DiskFullError, UsageError, sdk_errors
 from client.jobs import JobClient
 from client.outputs import Destination, remove_partial_files
 from client.stack import Stack
@@ -241,15 +241,27 @@ def _check_folder(settings: dict[str, Any]) -> None:
 
 
 def _write_files(state: RunState, settings: dict[str, Any], name: str) -> None:
-    """Write the report and the contact sheet."""
+    """Write the report and the contact sheet.
+
+    Raises:
+        BulkRunError: one of them cannot be written.
+    """
     report, sheet = settings["report"], settings["contact_sheet"]
-    if report:
-        write_report(state, Path(report))
-        ERR.print(f"Report: {report}")
-        sheet = sheet or str(Path(report).with_suffix(".html"))
-    if sheet:
-        write_sheet(state, Path(sheet), f"Results of {name}")
-        ERR.print(f"Contact sheet: {sheet}")
+    sheet = sheet or (report and str(Path(report).with_suffix(".html")))
+    try:
+        if report:
+            write_report(state, Path(report))
+            ERR.print(f"Report: {report}")
+        if sheet:
+            write_sheet(state, Path(sheet), f"Results of {name}")
+            ERR.print(f"Contact sheet: {sheet}")
+    except OSError as error:
+        raise BulkRunError(
+            f"The run has ended, but a file cannot be written: {error.strerror}",
+            field="--report" if report else "--contact-sheet",
+            value=error.filename,
+            remedy=f"Write it elsewhere with pbr bulk --resume {name} --report FILE, which also repeats what failed.",
+        ) from None
 
 
 def _print_summary(counts: Counter[str], seconds: float, summary: dict[str, Any] | None) -> None:
