@@ -381,11 +381,23 @@ class BulkRun:
             return
         source, result = sidecar["source"], sidecar["result"]["key"]
         row = {**{name: source[name] for name in ("bucket", "key", "version_id")}, "status": "ready"}
-        self._state.add_objects([{**row, **self._names(row), "result_key": result}], self.execution)
+        self._add([{**row, **self._names(row), "result_key": result}])
         item = self._state.find_object(source["bucket"], source["key"])
         if item and not self._state.is_fetched(result, self.execution):
             with suppress(ResultNotFoundError):  # reported at the end, unless a newer one is there then
                 self._save_result(item, sidecar)
+
+    def _add(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Add objects, and rename results whose names turn out to be equal to others on some file system."""
+        for item in self._state.add_objects(rows, self.execution):
+            old = item.result or ""
+            new = str((self._out or Path()) / (item.target + Path(old).suffix))
+            if old.startswith("s3://"):
+                continue
+            for name, renamed in ((old, new), (sidecar_key(old), sidecar_key(new))):
+                with suppress(FileNotFoundError):
+                    Path(name).replace(renamed)
+            self._state.update(item, result=new)
 
     def _names(self, row: Mapping[str, Any]) -> dict[str, str]:
         uploads, suffix = self._stack.outputs["UploadsBucket"], self._settings["suffix"]
@@ -494,7 +506,7 @@ class BulkRun:
             self._conclude_uploads(summary)
             return
         if summary:
-            self._state.add_objects(self._rows(summary["files"]["items"]), self.execution)
+            self._add(self._rows(summary["files"]["items"]))
             self._state.save("listed", True)
             for item in self._state.items("failed"):
                 self._listener.ended(item, None)

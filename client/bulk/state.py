@@ -214,7 +214,7 @@ class RunState:
                     self._database.execute(insert, (*names, None, None, *facts))
             self._separate()
 
-    def add_objects(self, rows: Iterable[dict[str, Any]], execution: str = "") -> None:
+    def add_objects(self, rows: Iterable[dict[str, Any]], execution: str = "") -> list[Item]:
         """Add the objects of a run whose images are in S3, from the rows of its ``items.csv``.
 
         An object whose result was fetched before, and that is cached now or was done by this execution, stays as it is.
@@ -222,6 +222,9 @@ class RunState:
         Args:
             rows: values of the columns of ``item``, with ``target``.
             execution: name of the execution.
+
+        Returns:
+            The items whose result was written under another name than ``target``, which now has a hash.
         """
         names = (
             *("path", "bucket", "key", "version_id", "target", "fold", "status", "result_key", "score", "review"),
@@ -239,26 +242,33 @@ class RunState:
                 values = {**row, "path": os.fsencode(row["path"]), "fold": fold(row["target"])}
                 self._database.execute(insert, [*(values.get(name) for name in names), execution])
                 folds = [*folds, values["fold"]][: _FEW + 1]
-            self._separate(folds if len(folds) <= _FEW else None)
+            misnamed = self._separate(folds if len(folds) <= _FEW else None)
+        return [_item(self._do(f"{_SELECT} WHERE id = ?", number)[0]) for number in misnamed]
 
-    def _separate(self, folds: list[str] | None = None) -> None:
+    def _separate(self, folds: list[str] | None = None) -> list[int]:
         """Give results whose names are equal on some file system a hash of the image's path.
 
         Args:
             folds: the names to look at; None for all.
+
+        Returns:
+            Numbers of the items whose result was written under another name.
         """
         some = "" if folds is None else f"WHERE fold IN ({', '.join('?' * len(folds))})"
         same = f"SELECT fold FROM item {some} GROUP BY fold HAVING count(*) > 1"  # noqa: S608
-        query = f"SELECT id, path, target, fold FROM item WHERE fold IN ({same})"  # noqa: S608
-        for number, path, target, folded in self._database.execute(query, folds or []).fetchall():
-            if fold(target) != folded:
-                continue  # it has its hash
-            folder, slash, name = target.rpartition("/")
-            stem, dot, extension = name.rpartition(".")
-            digest = sha256(path).hexdigest()[:_HASH_CHARS]
-            name = f"{stem}-{digest}{dot}{extension}" if stem else f"{name}-{digest}"
-            target = f"{folder}{slash}{name}"
-            self._database.execute("UPDATE item SET target = ? WHERE id = ?", (target, number))
+        query = f"SELECT id, path, target, fold, result FROM item WHERE fold IN ({same})"  # noqa: S608
+        misnamed = []
+        for number, path, target, folded, result in self._database.execute(query, folds or []).fetchall():
+            if fold(target) == folded:  # else it has its hash
+                folder, slash, name = target.rpartition("/")
+                stem, dot, extension = name.rpartition(".")
+                digest = sha256(path).hexdigest()[:_HASH_CHARS]
+                name = f"{stem}-{digest}{dot}{extension}" if stem else f"{name}-{digest}"
+                target = f"{folder}{slash}{name}"
+                self._database.execute("UPDATE item SET target = ? WHERE id = ?", (target, number))
+            if result and not result.rpartition(".")[0].endswith(f"/{target}"):
+                misnamed.append(number)
+        return misnamed
 
     def items(self, *statuses: str) -> Iterator[Item]:
         """Yield the items of these statuses, a page at a time, so that they may change meanwhile."""

@@ -141,7 +141,11 @@ def process_bulk(
 def _process(
     stack: Stack, name: str, state: RunState, settings: dict[str, Any], *, resumed: bool, as_json: bool
 ) -> None:
-    """Process a run, and exit with 1 if an image failed."""
+    """Process a run, and exit with 1 if an image failed.
+
+    Raises:
+        BulkRunError: the run failed as a whole, e.g. because there is no image below a prefix.
+    """
     if not resumed:
         ERR.print(f"Run {name}. Ctrl-C interrupts it; pbr bulk --resume {name} continues it.")
     signal.signal(signal.SIGINT, _exit_at_once(name))
@@ -162,10 +166,14 @@ def _process(
         raise
     counts = state.counts()
     _write_files(state, settings, name)
-    _print_summary(counts, time.monotonic() - started_at, run.summary() if state.load("started") else None)
+    summary = run.summary() if state.load("started") else None
+    _print_summary(counts, time.monotonic() - started_at, summary)
     if missing := counts["failed"] + counts["not_done"]:
         them = "it" if missing == 1 else "them"
         ERR.print(f"Repeat {them} with pbr bulk --resume {name}.")
+    if error := (summary or {}).get("error"):
+        raise BulkRunError(error["message"], field="execution", value=run.execution, remedy=error["remedy"])
+    if missing:
         raise typer.Exit(1)
 
 
