@@ -1,6 +1,7 @@
 """``pbr bulk`` and ``pbr watch``, killed in the middle, on the stack PBR_STACK, or else on an embedded cloud."""
 
 import csv
+import json
 import re
 import signal
 import subprocess
@@ -38,7 +39,7 @@ def uninterrupted(pbr: Pbr, photos: Path, tmp_path_factory: pytest.TempPathFacto
     pbr("bulk", str(photos), "-o", str(out / "out"), "--report", str(out / "report.csv"), status=1)
     rows = list(csv.DictReader((out / "report.csv").open()))
     assert [row["file"] for row in rows if row["status"] == "failed"] == ["broken.jpg"]
-    assert len(rows) == COUNT + 1 and (out / "report.html").read_text().count("<img") == COUNT
+    assert len(rows) == COUNT + 1 and (out / "report.html").read_text().count("<img") == 2 * COUNT
     return results(out / "out")
 
 
@@ -88,3 +89,18 @@ def test_a_watched_folder_survives_a_restart(pbr: Pbr, tmp_path: Path) -> None:
     killed(pbr, tmp_path / "log", lambda: not list(inbox.glob("*.png")), signal.SIGINT, *arguments)
     assert sorted(path.name for path in (inbox / "done").iterdir()) == [f"{number}.png" for number in range(6)]
     assert sorted(results(out)) == [f"{number}.png.png" for number in range(6)]
+
+
+def test_images_in_s3_are_downloaded_and_a_prefix_without_images_fails(pbr: Pbr, photos: Path, tmp_path: Path) -> None:
+    pbr("bulk", str(photos), "-o", str(tmp_path / "first"), "--include", "0/*", "--format", "webp")
+    uploads = pbr("env", "--json").stdout
+    bucket = json.loads(uploads)["PBR_UPLOADS"]
+    manifest = tmp_path / "list.csv"
+    keys = sorted(json.loads(path.read_bytes())["source"]["key"] for path in (tmp_path / "first").rglob("*.json"))
+    manifest.write_text("key,options\n" + "".join(f'{key},"{{""quality"": 77}}"\n' for key in keys))
+    done = pbr("bulk", str(manifest), "-o", str(tmp_path / "second"), "--json")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sorted(line["input"] for line in lines) == [f"s3://{bucket}/{key}" for key in keys]
+    assert all(Path(line["result"]).exists() and line["status"] == "done" for line in lines)
+    failed = pbr("bulk", f"s3://{bucket}/bulk/none/", status=1)
+    assert b"There is no image below" in failed.stderr

@@ -11,6 +11,7 @@ from functions.bulk.objects import BulkObjects
 from functions.bulk.prepare import MOST_TOLERATED, PrepareConfig, Preparer
 from functions.contracts.bulk import BulkRequest
 from functions.contracts.job import Execution
+from tests.conftest import ROOT
 from tests.fakes.s3_in_memory import Objects
 
 RUN = Execution(id="arn:run", name="shoes-1", started_at="now")
@@ -55,6 +56,13 @@ def test_a_run_gets_the_defaults_of_the_stack() -> None:
         "overwrite": False,
         "results_prefix": "bulk/shoes-1/map",
     }
+
+
+def test_the_sample_events_of_prepare_and_summarize_are_of_one_run() -> None:
+    event = json.loads((ROOT / "events/bulk_prepare.json").read_text())
+    run = Execution.model_validate(event["execution"])
+    plan = Stack().preparer.prepare(BulkRequest.model_validate(event["input"]), run)
+    assert plan == json.loads((ROOT / "events/bulk_summary.json").read_text())["plan"]
 
 
 def test_presets_of_the_stack_are_known_and_reach_the_batches() -> None:

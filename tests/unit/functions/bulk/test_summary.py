@@ -196,6 +196,12 @@ def test_another_failure_of_the_map_run_fails_the_run(stack: Stack) -> None:
     assert "Access Denied" in summary.error.message
 
 
+def test_the_sample_event_is_summarized(stack: Stack) -> None:
+    event = json.loads((ROOT / "events/bulk_summary.json").read_text())
+    summary = stack.summarizer.summarize(Plan.model_validate(event["plan"]), event["failed"])
+    assert summary.run == "photos-1" and summary.error and summary.error.error == "States.Timeout"
+
+
 def test_a_run_without_images_fails(stack: Stack) -> None:
     summary = stack.summarize()
     assert summary.error and summary.error.error == "NoItemsError" and "s3://uploads/bulk/" in summary.error.message
