@@ -134,6 +134,15 @@ class RunningCloud:
         return {urlsplit(url).port for url in (self.endpoint_url, self.api_url)}
 
 
+def _is_json(text: bytes) -> bool:
+    """Return whether a text is JSON; the beginning of a JSON object is not."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _known(kind: type, state: Mapping[str, Any]) -> dict[str, Any]:
     return {each.name: state[each.name] for each in fields(kind) if each.name in state}
 
@@ -250,8 +259,8 @@ def running(directory: Path) -> RunningCloud | None:
             return None
         try:
             return RunningCloud.from_json(text.decode()) if text else None
-        except (ValueError, TypeError, KeyError):  # the cloud may be writing it
-            if time.monotonic() > deadline:
+        except (ValueError, TypeError, KeyError):
+            if _is_json(text) or time.monotonic() > deadline:  # else the cloud may be writing it
                 raise EmbeddedCloudError(
                     "The state file of a running embedded cloud is damaged",
                     field="file",
