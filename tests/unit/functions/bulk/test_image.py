@@ -120,7 +120,12 @@ class Account:
 
 @pytest.fixture
 def account(inspector: Inspector) -> Account:
-    return Account(inspector)
+    """An account without a network, which would take most of the time."""
+    return Account(inspector, default_model="classical")
+
+
+def small(seed: int = 0) -> bytes:
+    return disc(width=96, height=72, seed=seed)
 
 
 def without_run(document: dict[str, Any]) -> dict[str, Any]:
@@ -141,16 +146,12 @@ def transparent() -> bytes:
 @pytest.mark.parametrize(
     ("data", "options"),
     [
-        (disc(), {}),
+        (disc(), {"model": BUNDLED}),
         (disc(), {"precision_level": "draft", "format": "webp", "crop": "true"}),
-        pytest.param(
-            disc(),
-            {"precision_level": "ultra_high", "model": "classical", "output": "mask"},
-            marks=pytest.mark.slow,
-        ),
+        pytest.param(disc(), {"precision_level": "ultra_high", "output": "mask"}, marks=pytest.mark.slow),
         (disc(), {"background_key": "backgrounds/green.png", "format": "jpeg", **DRAFT}),
         (disc(), {"roi": "10% 0 90% 100%", "format": "zip", "scale": "50%", **DRAFT}),
-        (LARGE, {"precision_level": "standard"}),
+        (LARGE, {"precision_level": "standard", "model": BUNDLED}),
         (transparent(), {"precision_level": "standard"}),
     ],
     ids=["defaults", "webp", "mask", "background", "region", "large jpeg", "transparent"],
@@ -206,16 +207,16 @@ def test_an_image_that_failed_does_not_fail_the_batch_and_its_report_goes_when_i
     account: Account,
 ) -> None:
     account.objects.add("uploads", "bad.png", b"text")
-    account.objects.add("uploads", "good.png", disc())
+    account.objects.add("uploads", "good.png", small())
     outcome = account.batch({"Key": "bad.png", "Size": 4}, {"Key": "good.png", "Size": 9}, {"Key": "folder/"})
     assert [(item.key, item.status) for item in outcome.items] == [("bad.png", "failed"), ("good.png", "done")]
-    account.objects.add("uploads", "bad.png", disc(seed=2))
+    account.objects.add("uploads", "bad.png", small(seed=2))
     assert [item.status for item in account.batch({"Key": "bad.png"}, {"Key": "good.png"}).items] == ["done", "done"]
     assert not [key for key in account.objects.keys("results") if key.startswith("failed/")]
 
 
 def test_an_image_with_its_result_is_not_read_again(account: Account) -> None:
-    account.objects.add("uploads", "a.png", disc())
+    account.objects.add("uploads", "a.png", small())
     document = account.in_bulk(upload_of("a.png"), SINGLE)
     account.table.items.clear()
     account.objects.calls.clear()
@@ -223,12 +224,12 @@ def test_an_image_with_its_result_is_not_read_again(account: Account) -> None:
     assert item.status == "cached" and item.score == document["quality"]["score"]
     assert account.objects.calls == {"head": 1, "get": 1}, "the version and the sidecar"
     assert [item.status for item in account.batch({"key": "a.png", "options": {"quality": 5}}).items] == ["done"]
-    account.objects.add("uploads", "a.png", disc(seed=9))
+    account.objects.add("uploads", "a.png", small(seed=9))
     assert [item.status for item in account.batch({"Key": "a.png"}).items] == ["done"], "another version"
 
 
 def test_overwrite_computes_results_again_but_once_per_run(account: Account) -> None:
-    account.objects.add("uploads", "a.png", disc())
+    account.objects.add("uploads", "a.png", small())
     account.in_bulk(upload_of("a.png"), SINGLE)
     assert [item.status for item in account.batch({"Key": "a.png"}, overwrite=True).items] == ["done"]
     document = account.objects.json("results", "results/a.png.png.json")
@@ -240,7 +241,7 @@ def test_overwrite_computes_results_again_but_once_per_run(account: Account) -> 
 
 def test_a_copy_of_an_image_is_served_from_the_cache(account: Account) -> None:
     for key in ("a.png", "b.png"):
-        account.objects.add("uploads", key, disc())
+        account.objects.add("uploads", key, small())
     statuses = [item.status for item in account.batch({"Key": "a.png"}, {"Key": "b.png"}).items]
     assert statuses == ["done", "cached"]
     first, second = (account.objects.json("results", f"results/{key}.png.json") for key in ("a.png", "b.png"))
@@ -250,7 +251,7 @@ def test_a_copy_of_an_image_is_served_from_the_cache(account: Account) -> None:
 
 
 def test_a_copy_that_expired_before_its_entry_is_made_again(account: Account) -> None:
-    account.objects.add("uploads", "a.png", disc())
+    account.objects.add("uploads", "a.png", small())
     document = account.in_bulk(upload_of("a.png"))
     for where in [("work", f"cache/{document['cache']['key']}.png"), ("results", "results/a.png.png.json")]:
         del account.objects.versions[where]
@@ -259,7 +260,7 @@ def test_a_copy_that_expired_before_its_entry_is_made_again(account: Account) ->
 
 
 def test_the_claim_of_an_upload_stays(account: Account) -> None:
-    account.objects.add("uploads", "a.png", disc())
+    account.objects.add("uploads", "a.png", small())
     key = account.validator.accept(upload_of("a.png"), SINGLE).job["cache_key"]
     claim = {"cache_key": {"S": key}, "status": {"S": "IN_PROGRESS"}, "owner": {"S": SINGLE.id}}
     account.table.items[key] = claim
@@ -269,7 +270,7 @@ def test_the_claim_of_an_upload_stays(account: Account) -> None:
 
 def test_a_transient_error_raises_after_the_other_images_until_the_last_attempt(account: Account) -> None:
     for key in ("a.png", "b.png"):
-        account.objects.add("uploads", key, disc(seed=len(key)))
+        account.objects.add("uploads", key, small(seed=len(key)))
     account.objects.unavailable.add("a.png")
     with pytest.raises(StorageUnavailableError):
         account.batch({"Key": "a.png"}, {"Key": "b.png"})
@@ -282,7 +283,7 @@ def test_a_transient_error_raises_after_the_other_images_until_the_last_attempt(
 
 
 def test_images_in_other_buckets_have_names_of_their_own(account: Account) -> None:
-    account.objects.add("theirs", "a b.png", disc())
+    account.objects.add("theirs", "a b.png", small())
     account.objects.add("theirs", "bad.png", b"text")
     done, failed = account.batch(
         {"bucket": "theirs", "key": "a b.png", "version_id": "v0"},
@@ -300,7 +301,7 @@ class FailingEndpoint:
 
 def test_lambda_replaces_an_endpoint_that_fails_and_the_sidecar_records_it(inspector: Inspector) -> None:
     account = Account(inspector, FailingEndpoint(), segmentation_host="sagemaker")
-    account.objects.add("uploads", "a.png", disc())
+    account.objects.add("uploads", "a.png", small())
     document = account.in_bulk(upload_of("a.png"))
     assert document["degraded"] is True and document["model"]["host"] == "lambda"
     assert document["warnings"] == ["segmented on lambda: SegmentOnSageMaker failed with SageMakerRuntime.ModelError"]
@@ -308,7 +309,7 @@ def test_lambda_replaces_an_endpoint_that_fails_and_the_sidecar_records_it(inspe
 
 def test_the_endpoint_s_mask_is_used(inspector: Inspector) -> None:
     account = Account(inspector, segmentation_host="sagemaker")
-    account.objects.add("uploads", "a.png", disc())
+    account.objects.add("uploads", "a.png", small())
 
     def invoke_endpoint(**request: Any) -> Any:
         job = Job.model_validate_json(request["Body"])
@@ -361,13 +362,13 @@ def test_a_large_image_is_refused_if_one_process_cannot_hold_it(inspector: Inspe
 
 
 def test_a_model_that_is_too_large_names_the_parameter_of_the_bulk_function(account: Account) -> None:
-    account.objects.add("uploads", "a.png", disc())
+    account.objects.add("uploads", "a.png", small())
     [item] = account.batch({"Key": "a.png"}, options={"model": "birefnet-general"}).items
     assert item.error == "InvalidOptionsError" and "BulkMemory" in str(item.remedy)
 
 
 def test_a_batch_knows_the_presets_of_the_stack(account: Account) -> None:
-    account.store.put("uploads", "a.png", disc(), "image/png")
+    account.store.put("uploads", "a.png", small(), "image/png")
     [item] = account.batch(
         {"Key": "a.png"}, options={**DRAFT, "preset": "card"}, pbr_presets='{"card": {"canvas": "64x48"}}'
     ).items
