@@ -2,8 +2,10 @@
 
 import base64
 import csv
+import itertools
 import json
 import mimetypes
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,7 +15,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Any, Final, Protocol, TypeVar
 
 from client.bulk.existing import Existing, existing
@@ -36,6 +38,7 @@ _Value = TypeVar("_Value")
 
 _THREADS: Final = 8
 _LEAST_BATCHES: Final = 8
+_FIRST_S: Final = 20.0
 _LARGE_BYTES: Final = 16 * 1024 * 1024
 _SHARE_OF_LISTING: Final = 4  # listing takes at most a fifth of the time
 _LONGEST_PAUSE_S: Final = 60.0
@@ -78,6 +81,10 @@ class BulkRun:
         state: the state of the run.
         listener: receives progress.
         save: writes files completely or not at all.
+        first_s: seconds after which an execution processes what is uploaded, if uploads take longer.
+
+    Attributes:
+        error: of the first execution that failed as a whole, with ``message`` and ``remedy``; None without one.
     """
 
     def __init__(
@@ -87,7 +94,11 @@ class BulkRun:
         state: RunState,
         listener: Listener,
         save: Callable[[Mapping[Path, bytes]], None] = write,
+        first_s: float = _FIRST_S,
     ) -> None:
+        self._first_s = first_s
+        self._stopped = Event()  # ends the uploads
+        self.error: dict[str, Any] | None = None
         self._stack, self._name, self._state, self._listener, self._save = stack, name, state, listener, save
         self._settings: dict[str, Any] = state.load("settings")
         self._large = Lock()  # a large file at a time is in memory
@@ -124,12 +135,7 @@ class BulkRun:
             self._prepare_resumption()
         found: dict[str, Any] = {}
         if self._is_local:
-            if not self._state.load("scanned"):
-                self.scan()
-            self.upload(check=resumed)
-            if any(True for _ in self._state.items("uploaded")):
-                self.start()
-                found = self.follow()
+            found = self._process_folder(resumed=resumed)
         elif self._state.load("listed"):
             self._fetch_ready()
         else:
@@ -137,6 +143,49 @@ class BulkRun:
             found = self.follow()
         self._state.save("ended", True)
         return found
+
+    def _process_folder(self, *, resumed: bool) -> dict[str, Any]:
+        """Upload the images, and process them in one execution, or in several ones if uploads take long.
+
+        One execution runs at a time, and the next one processes what was uploaded meanwhile.
+        """
+        if not self._state.load("scanned"):
+            self.scan()
+        found: dict[str, Any] = {}
+        with ThreadPoolExecutor(1) as pool:
+            first, uploading = time.monotonic() + self._first_s, pool.submit(self.upload, check=resumed)
+            try:
+                while self._wait_for_uploads(uploading, first):
+                    self.start(complete=uploading.done())
+                    found = self.follow()
+                    if uploading.done() and not self._state.counts()["uploaded"]:
+                        break
+                    self._begin_next_execution()
+                uploading.result()  # raises its error
+            finally:
+                self._stopped.set()
+        return found
+
+    def _wait_for_uploads(self, uploading: "Future[None]", first: float) -> bool:
+        """Wait until an execution can start; return whether there is something for it to do.
+
+        Args:
+            uploading: the uploads.
+            first: when the first execution may start before the uploads have ended.
+        """
+        while not uploading.done() and not self._state.load("started"):
+            counts = self._state.counts()
+            processed = counts["done"] + counts["cached"]
+            if time.monotonic() >= first and counts["uploaded"] > processed:
+                break  # at least twice as many each time, so that there are few executions
+            wait([uploading], timeout=self._stack.poll_s)
+        if uploading.done():
+            uploading.result()
+        return bool(self._state.load("started") or self._state.counts()["uploaded"])
+
+    def _begin_next_execution(self) -> None:
+        self._state.save("attempt", (self._state.load("attempt") or 1) + 1)
+        self._state.save("started", False)
 
     def scan(self) -> None:
         """Find the images of the folder.
@@ -186,19 +235,27 @@ class BulkRun:
         Args:
             check: skip those that an earlier process has uploaded without recording it.
         """
-        each(lambda item: self._upload(item, check=check), self._state.items("found"))
+        waiting = itertools.takewhile(lambda _: not self._stopped.is_set(), self._state.items("found"))
+        each(lambda item: self._upload(item, check=check), waiting)
 
-    def start(self) -> None:
-        """Start the execution of the run, unless it was started."""
-        source = self._settings.get("source") or {
-            "bucket": self._stack.outputs["UploadsBucket"],
-            "prefix": f"bulk/{self._name}/",
-        }
+    def start(self, *, complete: bool = True) -> None:
+        """Start the execution of the run, unless it was started.
+
+        Args:
+            complete: whether all images are uploaded.
+        """
+        if self._state.load("started"):
+            return
+        if self._is_local:
+            self._state.assign(self.execution)
+            source = self._source_of_uploads(complete=complete)
+        else:
+            source = self._settings["source"]
         request = {"source": source, "options": self._settings["options"], **self._settings["limits"]}
         if self._settings["overwrite"] and not self._is_local:  # uploads of a folder have no results yet
             request["overwrite"] = True
         if self._is_local:  # small batches, so that few images are processed in parallel, too
-            request["batch"] = max(1, min(BATCH, self._state.counts()["uploaded"] // _LEAST_BATCHES))
+            request["batch"] = max(1, min(BATCH, self._state.count_assigned(self.execution) // _LEAST_BATCHES))
         stepfunctions = self._stack.stepfunctions
         with suppress(stepfunctions.exceptions.ExecutionAlreadyExists):  # it was started, and has ended since
             stepfunctions.start_execution(
@@ -207,6 +264,23 @@ class BulkRun:
                 input=json.dumps(request, sort_keys=True),
             )
         self._state.save("started", True)
+
+    def _source_of_uploads(self, *, complete: bool) -> dict[str, Any]:
+        """Return the source of an execution: the prefix of the run, or a manifest if that has other images, too."""
+        bucket = self._stack.outputs["UploadsBucket"]
+        if complete and self.execution == self._name:
+            return {"bucket": bucket, "prefix": f"bulk/{self._name}/"}
+        key = f"bulk/{self.execution}.jsonl"  # not below the prefix
+        with tempfile.TemporaryFile() as file:
+            for item in self._assigned():
+                file.write(json.dumps({"key": item.key, "version_id": item.version_id}).encode() + b"\n")
+            file.seek(0)
+            self._stack.s3.put_object(Bucket=bucket, Key=key, Body=file)
+        return {"manifest": {"bucket": bucket, "key": key}}
+
+    def _assigned(self) -> Iterator[Item]:
+        """Yield the images of the current execution that have no outcome yet."""
+        return (item for item in self._state.items("uploaded") if item.execution == self.execution)
 
     def follow(self) -> dict[str, Any]:
         """Write results as they become available, until the execution ends; return its description.
@@ -268,8 +342,7 @@ class BulkRun:
         elif is_lost:  # another embedded cloud, or the history of the execution has expired
             self._state.reset("uploaded")
         if self._state.load("ended") or is_lost or is_stopped:
-            self._state.save("attempt", (self._state.load("attempt") or 1) + 1)
-            self._state.save("started", False)
+            self._begin_next_execution()
             self._state.save("listed", False)
         self._state.save("ended", False)
 
@@ -329,8 +402,7 @@ class BulkRun:
         """Fetch new results and failure reports."""
         prefix = f"bulk/{self._name}/"
         each(self._fetch_named, self._listed(f"results/{prefix}", "results/"))
-        if (self._state.load("attempt") or 1) == 1:  # later, reports of earlier attempts are there, too
-            each(self._read_report, self._listed(f"failed/{prefix}", "failed/"))
+        each(self._read_report, self._listed(f"failed/{prefix}", "failed/"))
 
     def _listed(self, prefix: str, cut: str) -> Iterator[tuple[str, Item]]:
         """Yield sidecars or failure reports, each with its image, of images without an outcome."""
@@ -346,7 +418,7 @@ class BulkRun:
                 if cut == "results/":
                     source = source.rpartition(".")[0]
                 item = self._state.find(source)
-                if item and item.status == "uploaded":
+                if item and item.status == "uploaded" and item.execution == self.execution:
                     yield key, item
 
     def _sweep_stored(self, started: datetime) -> None:
@@ -419,7 +491,8 @@ class BulkRun:
 
     def _read_report(self, listed: tuple[str, Item]) -> None:
         key, item = listed
-        if report := self._stack.document(key):
+        report = self._stack.document(key)
+        if report and report["execution"]["name"] == self.execution:
             self._record_failure(item, report)
 
     def _save_result(self, item: Item, sidecar: dict[str, Any]) -> None:
@@ -493,6 +566,10 @@ class BulkRun:
     def _conclude(self, found: dict[str, Any]) -> None:
         """Record the outcome of the images that have none yet."""
         summary = self.summary()
+        if summary:
+            self.error = self.error or summary.get("error")
+            costs = self._state.load("costs") or {}
+            self._state.save("costs", {**costs, self.execution: summary["cost"]["total_usd"]})
         if summary is None and found["status"] != "SUCCEEDED" and not self._state.counts()["done"]:
             self._state.save("ended", True)
             facts = explain({"Error": found.get("error") or found["status"], "Cause": found.get("cause") or ""})
@@ -513,13 +590,14 @@ class BulkRun:
             self._fetch_ready()
 
     def _conclude_uploads(self, summary: dict[str, Any] | None) -> None:
-        if summary and any(True for _ in self._state.items("uploaded")):
+        if summary and any(True for _ in self._assigned()):
             for row in self._csv(summary["files"]["items"]):
                 item = self._state.find(row["key"])
-                if item and item.status == "uploaded" and row["status"] in ("failed", "not_done"):
+                is_missing = item and item.status == "uploaded" and item.execution == self.execution
+                if item and is_missing and row["status"] in ("failed", "not_done"):
                     facts = row if row["error"] else _NOT_DONE
                     self._record_failure(item, facts, row["status"])
-        for item in self._state.items("uploaded"):
+        for item in self._assigned():
             self._record_failure(item, _NOT_DONE, "not_done")
 
     def _rows(self, key: str) -> Iterator[dict[str, Any]]:

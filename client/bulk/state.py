@@ -69,7 +69,7 @@ class Item:
             ``done``, ``cached``, ``failed`` or ``not_done``.
         result_key: object key of the result.
         result: path of the result on this machine.
-        execution: name of the execution after which the result was fetched.
+        execution: name of the execution that processes the image, or whose result was fetched.
         score: quality score.
         review: whether a person should look at the result.
         reasons: reasons for that.
@@ -308,6 +308,16 @@ class RunState:
         """Record that an item failed."""
         name, message, remedy = _facts(error)
         self.update(item, status="failed", error=name, message=message, remedy=remedy)
+
+    def assign(self, execution: str) -> None:
+        """Assign all uploaded items to an execution, unless it has some: a process that was killed assigned those."""
+        if not self.count_assigned(execution):
+            self._do("UPDATE item SET execution = ? WHERE status = 'uploaded'", execution)
+
+    def count_assigned(self, execution: str) -> int:
+        """Return the number of items that an execution has to process."""
+        query = "SELECT count(*) FROM item WHERE status = 'uploaded' AND execution = ?"
+        return int(self._do(query, execution)[0][0])
 
     def reset(self, *statuses: str) -> None:
         """Mark all items of these statuses as found, so that they are uploaded again."""

@@ -166,13 +166,12 @@ def _process(
         raise
     counts = state.counts()
     _write_files(state, settings, name)
-    summary = run.summary() if state.load("started") else None
-    _print_summary(counts, time.monotonic() - started_at, summary)
+    _print_summary(counts, time.monotonic() - started_at, state.load("costs"))
     if missing := counts["failed"] + counts["not_done"]:
         them = "it" if missing == 1 else "them"
         ERR.print(f"Repeat {them} with pbr bulk --resume {name}.")
-    if error := (summary or {}).get("error"):
-        raise BulkRunError(error["message"], field="execution", value=run.execution, remedy=error["remedy"])
+    if run.error:
+        raise BulkRunError(run.error["message"], field="execution", value=run.execution, remedy=run.error["remedy"])
     if missing:
         raise typer.Exit(1)
 
@@ -272,14 +271,14 @@ def _write_files(state: RunState, settings: dict[str, Any], name: str) -> None:
         ) from None
 
 
-def _print_summary(counts: Counter[str], seconds: float, summary: dict[str, Any] | None) -> None:
+def _print_summary(counts: Counter[str], seconds: float, costs: dict[str, float] | None) -> None:
     parts = [f"{counts['done']} done", f"{counts['cached']} cached"]
     parts += [f"{counts['kept']} kept"] if counts["kept"] else []
     parts += [f"{counts['review']} to review", f"{counts['failed']} failed"]
     parts += [f"{counts['not_done']} not done"] if counts["not_done"] else []
     parts += [duration(seconds)]
-    if summary and "cost" in summary:
-        parts.append(f"{dollars(summary['cost']['total_usd'])} at list prices of AWS")
+    if costs:
+        parts.append(f"{dollars(sum(costs.values()))} at list prices of AWS")
     ERR.print(", ".join(parts), style="bold")
 
 

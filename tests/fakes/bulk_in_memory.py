@@ -190,7 +190,7 @@ class BulkCloud:
         if data.startswith(b"bad"):
             facts = {"error": "CorruptImageError", "message": "It is damaged", "remedy": "Save it again."}
             report_key = f"failed/{folder}{key}.json"
-            self._put("results", report_key, json.dumps(facts).encode())
+            self._put("results", report_key, json.dumps({**facts, "execution": {"name": name}}).encode())
             return {**row, "status": "failed", "report_key": report_key, **facts}
         result_key = f"results/{folder}{key}.png"
         digest = hashlib.sha256(data).hexdigest()

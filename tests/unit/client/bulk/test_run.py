@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from client.bulk.cost import cost_usd
 from client.bulk.report import write_report
@@ -59,7 +60,9 @@ class Laptop:
             (self.photos / name).write_bytes(data)
         self.ends = Ends()
 
-    def start(self, cloud: BulkCloud, name: str = "r", save: Any = write, **settings: Any) -> RunState:
+    def start(
+        self, cloud: BulkCloud, name: str = "r", save: Any = write, first_s: float = 20.0, **settings: Any
+    ) -> RunState:
         given = {
             "folder": str(self.photos),
             "out": str(self.out),
@@ -74,14 +77,16 @@ class Laptop:
         }
         given = {key: value for key, value in given.items() if value != "absent"}
         state = RunState.create(name, given, self.home / "state")
-        return self._process(cloud, name, state, save, resumed=False)
+        return self._process(cloud, name, state, save, first_s, resumed=False)
 
-    def resume(self, cloud: BulkCloud, name: str = "r") -> RunState:
-        return self._process(cloud, name, RunState.open(name, self.home / "state"), write, resumed=True)
+    def resume(self, cloud: BulkCloud, name: str = "r", first_s: float = 20.0) -> RunState:
+        return self._process(cloud, name, RunState.open(name, self.home / "state"), write, first_s, resumed=True)
 
-    def _process(self, cloud: BulkCloud, name: str, state: RunState, save: Any, *, resumed: bool) -> RunState:
+    def _process(
+        self, cloud: BulkCloud, name: str, state: RunState, save: Any, first_s: float, *, resumed: bool
+    ) -> RunState:
         try:
-            BulkRun(cloud.stack(), name, state, self.ends, save).process(resumed=resumed)
+            BulkRun(cloud.stack(), name, state, self.ends, save, first_s).process(resumed=resumed)
         except BaseException:
             state.close()
             raise
@@ -305,6 +310,69 @@ def test_a_run_that_is_killed_while_it_writes_leaves_nothing_half_written(tmp_pa
         assert laptop.results().items() <= RESULTS.items()
         laptop.resume(cloud).close()
         assert laptop.results() == RESULTS
+
+
+class SlowCloud(BulkCloud):
+    """A cloud to which some uploads take until an execution has ended, or longer."""
+
+    def __init__(self, step: int = 3, *, ends_first: int = 1) -> None:
+        super().__init__(step)
+        self.ends_first, self.failing = ends_first, False
+
+    def put_object(self, **request: Any) -> dict[str, Any]:
+        if request["Key"].startswith("bulk/r/x/"):
+            deadline = time.monotonic() + 5
+            while self._ended() < self.ends_first and not self._is_killed() and time.monotonic() < deadline:
+                time.sleep(0.002)
+            if self.failing:
+                raise EndpointConnectionError(endpoint_url="https://s3")
+        return super().put_object(**request)
+
+    def _is_killed(self) -> bool:
+        return self.kill_at is not None and self.calls.total() >= self.kill_at
+
+    def _ended(self) -> int:
+        return sum(run["status"] != "RUNNING" for run in list(self.runs.values()))
+
+
+def test_what_is_uploaded_is_processed_before_long_uploads_end(tmp_path: Path) -> None:
+    cloud, laptop = SlowCloud(), Laptop(tmp_path)
+    state = laptop.start(cloud, first_s=0)
+    assert laptop.results() == RESULTS and statuses(state) == DONE
+    assert len(cloud.runs) >= 2
+    keys = [key for run in cloud.runs.values() for _, key in run["rows"]]
+    assert sorted(keys) == sorted(f"bulk/r/{name}" for name in DONE), "each image is processed once"
+    assert all("manifest" in run["input"]["source"] for run in cloud.runs.values())
+    assert state.load("costs") == dict.fromkeys(cloud.runs, 0.01)
+    assert {item.path: item.message for item in state.items("failed")} == {"c.jpg": "It is damaged"}
+
+
+def test_an_upload_that_fails_while_an_execution_runs_ends_the_process(tmp_path: Path) -> None:
+    cloud, laptop = SlowCloud(step=1), Laptop(tmp_path)
+    cloud.failing = True
+    with pytest.raises(EndpointConnectionError):
+        laptop.start(cloud, first_s=0)
+    assert laptop.results().items() <= RESULTS.items() and laptop.results()
+    cloud.failing = False
+    assert statuses(laptop.resume(cloud)) == DONE and laptop.results() == RESULTS
+
+
+def test_a_run_of_several_executions_that_is_killed_at_any_call_is_continued(tmp_path: Path) -> None:
+    call, killed = 0, True
+    while killed:
+        call += 3
+        laptop, cloud = Laptop(tmp_path / str(call)), SlowCloud(step=2)
+        cloud.kill_at = call
+        try:
+            laptop.start(cloud, first_s=0)
+        except Killed:
+            cloud.kill_at, cloud.ends_first = None, 0
+            laptop.resume(cloud, first_s=0).close()
+        else:
+            killed = False
+        assert laptop.results() == RESULTS, call
+        assert len(laptop.files()) == 2 * len(RESULTS), call
+    assert call > 30
 
 
 def test_uploads_that_are_there_are_not_repeated(tmp_path: Path) -> None:
