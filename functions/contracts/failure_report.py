@@ -19,6 +19,11 @@ _AWS_ERRORS: Final = {
         "The state machine could not process the output of a stage",
         "Check the execution's last events, and report the problem.",
     ),
+    "States.ItemReaderFailed": (
+        "The images of the run cannot be listed",
+        "Check that the bucket exists, and that it allows the role of the bulk state machine to list it; a bucket of "
+        "another account needs a bucket policy.",
+    ),
     "ExecutionTimedOut": ("The execution timed out", "Restart it with pbr redrive."),
     "ExecutionAborted": ("The execution was stopped", "If that was a mistake, restart it with pbr redrive."),
     "Lambda.TooManyRequestsException": ("Lambda throttled the stage", "Try again, or raise the concurrency limit."),

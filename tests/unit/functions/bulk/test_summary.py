@@ -196,6 +196,13 @@ def test_another_failure_of_the_map_run_fails_the_run(stack: Stack) -> None:
     assert "Access Denied" in summary.error.message
 
 
+def test_a_bucket_that_cannot_be_listed_is_named_with_a_remedy(stack: Stack) -> None:
+    denied = {"Error": "States.ItemReaderFailed", "Cause": "AccessDenied: ListObjectsV2"}
+    error = stack.summarize(denied).error
+    assert error and error.message == "The images of the run cannot be listed: AccessDenied: ListObjectsV2"
+    assert "bucket policy" in error.remedy
+
+
 def test_the_sample_event_is_summarized(stack: Stack) -> None:
     event = json.loads((ROOT / "events/bulk_summary.json").read_text())
     summary = stack.summarizer.summarize(Plan.model_validate(event["plan"]), event["failed"])
