@@ -18,6 +18,7 @@ def stack() -> Iterator[Deployed]:
         "WorkerSubnets": "subnet-0a1b2c3d",
         "WorkerSecurityGroups": "sg-0a1b2c3d",
         "SageMakerImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/background-remover:1",
+        "BulkSourceBuckets": "theirs,absent",
         "Presets": '{"card": {"preset": "white-square", "canvas": "300x300"}}',
     }
     crashes = Crashes()

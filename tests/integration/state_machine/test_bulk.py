@@ -211,6 +211,25 @@ def test_the_images_of_a_batch_that_crashes_the_function_get_reports(stack: Depl
 
 
 @pytest.mark.slow
+def test_images_in_another_bucket_get_results_of_their_own(stack: Deployed) -> None:
+    stack.s3.create_bucket(Bucket="theirs", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    key = "shop/Zoë #1 100%.png"
+    stack.s3.put_object(Bucket="theirs", Key=key, Body=disc(width=64, height=48))
+    ended = run(stack, {"bucket": "theirs", "prefix": "shop/"})
+    assert ended.status == "SUCCEEDED" and ended.statuses == {key: "done"}
+    assert ended.rows[key]["result_key"] == f"results/s3/theirs/{key}.png"
+    again = run(stack, {"bucket": "theirs", "prefix": "shop/"}, overwrite=True)
+    assert again.statuses == {key: "done"}, "it is not cached"
+
+
+@pytest.mark.slow
+def test_a_bucket_that_cannot_be_listed_is_an_error_with_a_remedy(stack: Deployed) -> None:
+    ended = run(stack, {"bucket": "absent", "prefix": ""})
+    assert (ended.status, ended.error) == ("FAILED", "States.ItemReaderFailed")
+    assert "cannot be listed: NoSuchBucket" in str(ended.cause) and "bucket policy" in str(ended.cause)
+
+
+@pytest.mark.slow
 def test_an_empty_prefix_is_an_error(stack: Deployed) -> None:
     ended = run(stack, listed(stack, "bulk/nothing-here/"))
     assert (ended.status, ended.error) == ("FAILED", "NoItemsError")
