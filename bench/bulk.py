@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Final
 
 import cv2
+import numpy as np
 import psutil
 
 from bench import platform_info
@@ -161,8 +162,8 @@ def _folder(target: Path, pictures: int, seed: int, dataset: Path | None) -> Pat
     photographs = [rgb for _, rgb in islice(photographs_of(dataset), pictures)]
     for number, megapixels in enumerate(islice(cycle(_MEGAPIXELS), pictures)):
         picture = enlarged(photographs[number % len(photographs)], megapixels)
-        picture[0, :8] = [seed % 256, number % 256, number // 256]  # a block of a JPEG file
-        picture[1:8, :8] = picture[0, :8]
+        noise = np.random.default_rng([seed, number]).integers(-2, 3, picture.shape)
+        picture = (picture + noise).clip(0, 255).astype(np.uint8)
         (target / f"{number:03}.jpg").write_bytes(jpeg(picture))
     return target
 

@@ -40,6 +40,7 @@ _THREADS: Final = 8
 _LEAST_BATCHES: Final = 8
 _FIRST_S: Final = 20.0
 _LARGE_BYTES: Final = 16 * 1024 * 1024
+_PAUSE_IN_POLLS: Final = 4  # listing new results takes more than asking for a status
 _SHARE_OF_LISTING: Final = 4  # listing takes at most a fifth of the time
 _LONGEST_PAUSE_S: Final = 60.0
 _CLOCKS: Final = timedelta(seconds=30)  # difference between the clocks of S3 and Step Functions
@@ -299,7 +300,9 @@ class BulkRun:
             if found["status"] != "RUNNING":
                 break
             self._listener.progressed()
-            time.sleep(min(max(self._stack.poll_s, _SHARE_OF_LISTING * self._listing_s), _LONGEST_PAUSE_S))
+            time.sleep(
+                min(max(_PAUSE_IN_POLLS * self._stack.poll_s, _SHARE_OF_LISTING * self._listing_s), _LONGEST_PAUSE_S)
+            )
         self._conclude(found)
         return found
 

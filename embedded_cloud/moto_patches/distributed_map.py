@@ -297,6 +297,8 @@ class MapRun:
         self._count(child, outcome.get(execution.status, "failed"), 1)
         if execution.status == "TIMED_OUT":
             self._count(child, "failed", 1)
+        if execution.sm_type == "EXPRESS":  # AWS keeps no history of it, either
+            execution.exec_worker = None
         with self._ending:
             if not self.over and self._exceeds_tolerance():
                 self.over = True
