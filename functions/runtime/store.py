@@ -119,11 +119,11 @@ class Store:
 
         return decode.decode_plane(self.fetch(bucket, key).data)
 
-    def put_plane(self, bucket: str, key: str, plane: Alpha | Mask) -> None:
+    def put_plane(self, bucket: str, key: str, plane: Alpha | Mask, metadata: Mapping[str, str] | None = None) -> None:
         """Write a mask or an alpha as an 8-bit PNG."""
         from core.image import encode
 
-        self.put(bucket, key, encode.encode_plane(plane), "image/png")
+        self.put(bucket, key, encode.encode_plane(plane), "image/png", metadata)
 
     def put(
         self, bucket: str, key: str, data: bytes, content_type: str, metadata: Mapping[str, str] | None = None

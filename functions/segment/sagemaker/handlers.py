@@ -1,8 +1,8 @@
 """Segmentation on SageMaker: the four functions that its inference toolkits and ``server`` call.
 
-A request contains a job, a job and its task token, or an image. Images and masks of jobs are in S3, so that the payload
-limit of an endpoint does not apply. The response to an image is its mask; Batch Transform sends images and needs no
-other resource of the stack.
+A request contains a job, a job and its task token, a request for a mask of a bulk run, or an image. Images and masks of
+the first three are in S3, so that the payload limit of an endpoint does not apply. The response to an image is its
+mask; Batch Transform can send images, too, and then needs no other resource of the stack.
 """
 
 import json
@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import cv2
 import numpy as np
@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from core.arrays import Mask
-from core.errors import BackgroundRemoverError, InvalidRequestError, UnsupportedFormatError
+from core.errors import (
+    BackgroundRemoverError,
+    InvalidOptionsError,
+    InvalidRequestError,
+    TransientError,
+    UnsupportedFormatError,
+)
 from core.image import decode, png
 from core.image.backdrop import composed
 from core.segmentation import looks
@@ -27,16 +33,18 @@ from core.segmentation.segment import Prepared, predict, sufficient_px
 from core.segmentation.sessions import Networks
 from core.types import Precision
 from functions.contracts.job import Job
+from functions.contracts.masks import MASK_FACTS, MaskRequest, mask_key
 from functions.runtime.handler import logger, parse
 from functions.runtime.inspection import Inspector
 from functions.runtime.store import Store
 from functions.segment.config import SegmentationConfig
 from functions.segment.task_tokens import TaskTokens
-from functions.segment.work import deliver, load
+from functions.segment.work import deliver, describe, load, look_at, needed_px
 
 _JSON: Final = "application/json"
 _PNG: Final = "image/png"
 _IMAGES: Final = ("image/", "application/x-image", "application/octet-stream")
+_MASK_ATTEMPTS: Final = 3
 
 INSPECTOR: Final = Inspector()
 
@@ -71,6 +79,10 @@ class AsyncRequest(BaseModel):
     job: dict[str, Any]
 
 
+Request: TypeAlias = Job | AsyncRequest | MaskRequest | bytes
+"""A request; bytes are an image."""
+
+
 @dataclass(frozen=True)
 class JobContext:
     """Resources for jobs, which requests with images do not need.
@@ -99,11 +111,13 @@ class Segmenter:
         networks: the segmentation networks.
         model: name of the model for images.
         job_context: resources for jobs; None if the endpoint accepts images only.
+        pause_s: half of the pause before the second attempt at the mask of a bulk run, in seconds.
     """
 
     networks: Networks
     model: str
     job_context: JobContext | None = None
+    pause_s: float = 1.0
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
     def mask(self, data: bytes) -> GrayImage:
@@ -151,6 +165,59 @@ class Segmenter:
             else:
                 context.task_tokens.success(request.token, part)
 
+    def answer_batch(self, request: MaskRequest) -> dict[str, Any]:
+        """Make a mask for a bulk run, and return its facts, or those of the error.
+
+        An error is no error of the request, because that would fail the transform job: the bulk run segments the image
+        again, and reports it.
+        """
+        identity = {"source": request.mask_of.model_dump()}
+        for attempt in range(1, _MASK_ATTEMPTS + 1):
+            try:
+                return {**identity, **self.make_mask(request)}
+            except TransientError as error:
+                failure = error.facts()
+                if attempt < _MASK_ATTEMPTS:
+                    time.sleep(2**attempt * self.pause_s)
+            except BackgroundRemoverError as error:
+                failure = error.facts()
+                break
+            except Exception as error:
+                logger.exception("segmentation failed", extra=identity)
+                failure = {"error": type(error).__name__, "message": str(error)}
+                break
+        logger.warning("no mask", extra={**identity, "failure": failure})
+        return {**identity, **failure}
+
+    def make_mask(self, request: MaskRequest) -> dict[str, Any]:
+        """Write the mask of an image with its facts, unless there is one, and return the facts.
+
+        Raises:
+            BackgroundRemoverError: see :meth:`segment` and :meth:`functions.runtime.inspection.Inspector.inspect`.
+        """
+        started, context, registry = time.perf_counter(), self._require_job_context(), self.networks.source.registry
+        model, image = request.options.model, request.mask_of
+        known = registry[model].identity if model in registry else None
+        if known != request.model_identity:
+            raise InvalidOptionsError(
+                "The container has other weights of the model than the stack",
+                field="options.model",
+                value=model,
+                remedy="Build the container from the version of the stack, and deploy both with the same CustomModels.",
+            )
+        file = context.store.fetch(image.bucket, image.key, version_id=image.version_id, etag=image.etag)
+        key = mask_key(file.sha256, request.options, known)
+        if context.store.newest(context.work_bucket, key):
+            return {"mask_key": key}
+        info = INSPECTOR.inspect(file.data).info  # Validate has not
+        job = request.job(key, file.sha256, info)
+        look = look_at(decode.decode(file.data, at_least_px=needed_px(job, registry)), job, registry)
+        segmentation = looks.complete(look, self._predict)
+        part = describe(job, segmentation, host="sagemaker", seconds=time.perf_counter() - started)
+        facts = json.dumps(part, separators=(",", ":"))
+        context.store.put_plane(context.work_bucket, key, segmentation.mask, {MASK_FACTS: facts})
+        return {"mask_key": key, **part}
+
     def _predict(self, prepared: Prepared) -> Mask:
         with self._turn:
             [prediction] = predict([prepared], self.networks)
@@ -186,7 +253,7 @@ def model_fn(model_dir: str) -> Segmenter:
     return Segmenter(networks, config.default_model, context)
 
 
-def input_fn(body: bytes | str, content_type: str | None) -> Job | AsyncRequest | bytes:
+def input_fn(body: bytes | str, content_type: str | None) -> Request:
     """Parse a request. An image is returned undecoded, because the decoded size depends on the model.
 
     Args:
@@ -210,7 +277,7 @@ def input_fn(body: bytes | str, content_type: str | None) -> Job | AsyncRequest 
     )
 
 
-def _parse(body: bytes | str) -> Job | AsyncRequest:
+def _parse(body: bytes | str) -> Job | AsyncRequest | MaskRequest:
     try:
         event = json.loads(body)
     except ValueError as error:
@@ -220,15 +287,17 @@ def _parse(body: bytes | str) -> Job | AsyncRequest:
             value=body[:80],
             remedy="Send a job in the format of events/segment.json.",
         ) from None
+    if isinstance(event, dict) and "mask_of" in event:
+        return parse(MaskRequest, event)
     return parse(AsyncRequest, event) if isinstance(event, dict) and "token" in event else parse(Job, event)
 
 
-def predict_fn(data: Job | AsyncRequest | bytes, model: Segmenter) -> dict[str, Any] | GrayImage:
+def predict_fn(data: Request, model: Segmenter) -> dict[str, Any] | GrayImage:
     """Process a request.
 
     Returns:
         The mask of an image, at the image's size; the :class:`functions.contracts.job.MaskPart` of a job; an empty
-        object for a job with a task token.
+        object for a job with a task token; what :meth:`Segmenter.answer_batch` returns for a mask of a bulk run.
 
     Raises:
         BackgroundRemoverError: see :class:`Segmenter`.
@@ -237,6 +306,8 @@ def predict_fn(data: Job | AsyncRequest | bytes, model: Segmenter) -> dict[str, 
         return model.mask(data)
     if isinstance(data, Job):
         return model.segment(data)
+    if isinstance(data, MaskRequest):
+        return model.answer_batch(data)
     model.complete(data)
     return {}
 

@@ -24,11 +24,15 @@ from core.errors import (
     UnsupportedFormatError,
 )
 from core.image import decode
+from core.options import Options
 from core.segmentation.registry import BUNDLED, CLASSICAL, MODELS
 from core.segmentation.segment import segment
 from core.segmentation.sessions import Networks
 from functions.contracts.job import Job, StoredObject
+from functions.contracts.masks import MASK_FACTS, mask_key, read_facts
+from functions.runtime.bundled import DIRECTORY
 from functions.runtime.inspection import Inspector, Limits
+from functions.runtime.store import Store
 from functions.runtime.weights import ModelSource
 from functions.segment.sagemaker import handlers
 from functions.segment.sagemaker.handlers import (
@@ -44,6 +48,7 @@ from functions.segment.sagemaker.handlers import (
 from functions.segment.task_tokens import TaskTokens
 from tests.conftest import ROOT, file_of
 from tests.fakes import tiny_networks
+from tests.fakes.s3_in_memory import Objects
 
 JOB = json.loads((ROOT / "events/segment.json").read_text())
 JSON, PNG = "application/json", "image/png"
@@ -368,3 +373,79 @@ def test_a_missing_gpu_is_an_error_at_the_start(environment: pytest.MonkeyPatch,
     environment.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(GpuUnavailableError):
         model_fn(str(tmp_path))
+
+
+def mask_request(**changes: Any) -> dict[str, Any]:
+    options = Options(model=BUNDLED, precision_level="draft").set_or_known()
+    source = {"bucket": "uploads", "key": "a.png"}
+    return {"mask_of": source, "options": options, "model_identity": MODELS[BUNDLED].identity, **changes}
+
+
+def uploaded(data: bytes | None) -> Objects:
+    objects = Objects()
+    if data is not None:
+        objects.add("uploads", "a.png", data)
+    return objects
+
+
+def batch_segmenter(objects: Any) -> Segmenter:
+    networks = Networks(ModelSource((DIRECTORY,)), threads=1)
+    return Segmenter(networks, BUNDLED, JobContext("work", Store(objects), TaskTokens(Machine())), pause_s=0.0)
+
+
+def answer(model: Segmenter, request: dict[str, Any]) -> dict[str, Any]:
+    body, media_type = transform(model, json.dumps(request).encode() + b"\n", JSON, JSON)
+    assert media_type == JSON
+    return json.loads(body)
+
+
+def test_a_mask_of_a_bulk_run_is_that_of_a_job_with_its_facts(disc_png: bytes) -> None:
+    objects = uploaded(disc_png)
+    model = batch_segmenter(objects)
+    options = Options.parse(mask_request()["options"])
+    given = answer(model, mask_request())
+    key = mask_key(hashlib.sha256(disc_png).hexdigest(), options, MODELS[BUNDLED].identity)
+    assert given["mask_key"] == given["key"] == key
+    source = {**JOB["source"], "bucket": "uploads", "key": "a.png", "version_id": None, "etag": None}
+    transform(model, json.dumps({**JOB, "source": source, "options": options.set_or_known()}).encode(), JSON)
+    assert objects.data("work", key) == objects.data("work", JOB["keys"]["mask"])
+    part = read_facts(objects.versions["work", key][-1][2][MASK_FACTS])
+    assert part is not None
+    assert (part.host, part.model, part.weights_sha256) == ("sagemaker", BUNDLED, MODELS[BUNDLED].sha256)
+
+
+def test_a_mask_of_a_bulk_run_is_made_once(disc_png: bytes) -> None:
+    objects = uploaded(disc_png)
+    model = batch_segmenter(objects)
+    first = answer(model, mask_request())
+    assert answer(model, mask_request()) == {"source": first["source"], "mask_key": first["key"]}
+    assert len(objects.versions["work", first["key"]]) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "changes", "error"),
+    [
+        (b"no image", {}, "UnsupportedFormatError"),
+        (None, {}, "SourceNotFoundError"),
+        (b"", {"model_identity": "0" * 64}, "InvalidOptionsError"),
+    ],
+)
+def test_an_image_of_a_bulk_run_that_fails_does_not_fail_the_request(
+    data: bytes | None, changes: dict[str, Any], error: str
+) -> None:
+    objects = uploaded(data)
+    given = answer(batch_segmenter(objects), mask_request(**changes))
+    assert (given["error"], given["source"]["key"]) == (error, "a.png")
+    assert not objects.keys("work")
+
+
+@pytest.mark.parametrize(("failures", "outcome"), [(2, "key"), (3, "error")])
+def test_a_passing_error_of_an_image_of_a_bulk_run_is_tried_again(disc_png: bytes, failures: int, outcome: str) -> None:
+    class Throttled(Objects):
+        def get_object(self, **request: Any) -> dict[str, Any]:
+            self.unavailable = {"a.png"} if self.calls["get"] < failures else set()
+            return super().get_object(**request)
+
+    objects = Throttled()
+    objects.add("uploads", "a.png", disc_png)
+    assert outcome in answer(batch_segmenter(objects), mask_request())
