@@ -1,4 +1,4 @@
-"""Local processes: Lambda sandboxes, ECS tasks and SageMaker endpoints."""
+"""Local processes: Lambda sandboxes, ECS tasks, and containers of SageMaker endpoints and transform jobs."""
 
 import contextlib
 import os
@@ -293,7 +293,9 @@ class ContainerResponse:
 
 
 class Endpoint:
-    """A SageMaker endpoint. Its container (GET /ping, POST /invocations) starts at the first call.
+    """A SageMaker endpoint, or the instance of a transform job.
+
+    Its container (GET /ping, POST /invocations) starts at the first call.
 
     Args:
         command: module and arguments.
@@ -321,10 +323,18 @@ class Endpoint:
             headers: request headers, Content-Type and Accept.
             timeout_s: seconds to wait for the response.
         """
+        self._ensure_started()
+        return self._request("/invocations", timeout_s, body, headers)
+
+    def get(self, path: str, timeout_s: float = 2.0) -> ContainerResponse:
+        """Send a GET request to the container and return its response, also for error statuses."""
+        self._ensure_started()
+        return self._request(path, timeout_s)
+
+    def _ensure_started(self) -> None:
         with self._lock:
             if not self._closed and (self._child is None or not self._child.alive):
                 self._start()
-        return self._request("/invocations", timeout_s, body, headers)
 
     def enqueue(self, work: Callable[[], None]) -> None:
         """Run ``work`` when a slot of the queue is free."""

@@ -49,4 +49,5 @@ def _load() -> None:
         state_machines,
         stepfunctions,
         tasks,
+        transform,
     )

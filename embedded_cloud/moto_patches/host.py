@@ -15,6 +15,7 @@ from embedded_cloud.activity import Activity
 from embedded_cloud.gateway import Gateway, Server
 from embedded_cloud.lambda_runtime import LambdaRuntime
 from embedded_cloud.processes import Endpoint, Log, Service
+from embedded_cloud.transform import Transform
 
 TASK_S = 1000.0  # above the 900 s limit of a Lambda function
 
@@ -37,6 +38,7 @@ class Host:
     apis: list[tuple[Gateway, Server]] = field(default_factory=list)
     services: dict[str, Service] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    transforms: dict[str, Transform] = field(default_factory=dict)
     _clients: dict[str, Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closed: threading.Event = field(default_factory=threading.Event)
@@ -86,6 +88,8 @@ class Host:
             api.close()
         for service in self.services.values():
             service.close()
+        for transform in self.transforms.values():
+            transform.stop()
         for endpoint in self.endpoints.values():
             endpoint.close()
         self.functions.close()

@@ -43,6 +43,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication  # noqa: E
 from moto.s3 import notifications  # noqa: E402
 from moto.s3.models import FakeKey  # noqa: E402
 from moto.sagemaker.models import FakeEndpoint, FakeEndpointConfig  # noqa: E402
+from moto.sagemaker.responses import SageMakerResponse  # noqa: E402
 from moto.sagemakerruntime.responses import SageMakerRuntimeResponse  # noqa: E402
 from moto.stepfunctions import models as stepfunctions_models  # noqa: E402
 from moto.stepfunctions.models import StateMachine  # noqa: E402
@@ -316,6 +317,30 @@ def _() -> None:
 @reproduces("sagemaker.use_raw_body")
 def _() -> None:
     assert not getattr(SageMakerRuntimeResponse, "use_raw_body", False)
+
+
+@reproduces("transform.run_the_transform_job")
+def _() -> None:
+    location = {"DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://none/"}}}
+    sagemaker = client("sagemaker")
+    sagemaker.create_transform_job(
+        TransformJobName="job",
+        ModelName="missing",
+        TransformInput=location,
+        TransformOutput={"S3OutputPath": "s3://none/"},
+        TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1},
+    )
+    assert sagemaker.describe_transform_job(TransformJobName="job")["TransformJobStatus"] == "Completed"
+
+
+@reproduces("transform.stop_transform_job")
+def _() -> None:
+    assert not hasattr(SageMakerResponse, "stop_transform_job")
+
+
+@reproduces("transform.know_sagemaker")
+def _() -> None:
+    assert run({"Transform": task("sagemaker:createTransformJob.sync", {})})["status"] == "FAILED"
 
 
 @reproduces("server.list_of_moto_modules", "server.get_backend_for_host")

@@ -32,6 +32,7 @@ OTHER_PATCHES = {  # assigned instead of decorated
     "stepfunctions.redrive_execution",
     "stepfunctions.stepfunctions_backends",
     "tasks.client_of_the_cloud",
+    "transform.stop_transform_job",
 }
 
 
