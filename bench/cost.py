@@ -2,6 +2,8 @@
 
     python -m bench.cost [--region eu-west-1] [--seconds 3] [--memory 3008] [--gpu-seconds 0.15]
 
+A transform job pays for its instances only, but also for the start of each.
+
 The defaults are assumptions for photographs of 2 MP at ``high``, not measurements on AWS.
 """
 
@@ -10,11 +12,14 @@ from collections.abc import Iterator
 from typing import Final
 
 from bench.markdown import table
-from functions.contracts.prices import AS_OF, Prices, Usage, express_usage, prices_of, standard_usage
+from functions.contracts.prices import AS_OF, Prices, Usage, express_usage, mask_usage, prices_of, standard_usage
 
 IMAGES: Final = 1000
 _BATCHES: Final = (1, 10, 100)
 _USE_OF_GPU: Final = 0.8
+_START_S: Final = 300.0
+"""Start of an instance of a transform job: container image, weights. Assumed."""
+_JOBS: Final = (1000, 100_000)
 
 
 def rows(prices: Prices, seconds: float, memory_mb: int, gpu_seconds: float) -> Iterator[list[str]]:
@@ -32,6 +37,10 @@ def rows(prices: Prices, seconds: float, memory_mb: int, gpu_seconds: float) -> 
         yield _row(f"express, batches of {batch}, Lambda", usage, prices, 0.0)
     usage = express_usage(IMAGES, 0, 10, IMAGES * seconds * 2 / 3, memory_mb)
     yield _row("express, batches of 10, GPU endpoint at 80 %", usage, prices, gpu)
+    for images in _JOBS:
+        job = (images * gpu_seconds + _START_S) / 3600 * prices.gpu_endpoint_h * IMAGES / images
+        name = f"express, batches of 10, Batch Transform of {images:,} images on a GPU"
+        yield _row(name, usage + mask_usage(IMAGES, IMAGES), prices, job)
     yield _row("express, batches of 10, all done before", express_usage(IMAGES, IMAGES, 10, 0, memory_mb), prices, 0)
     yield _row("standard, Lambda", standard_usage(IMAGES, IMAGES * seconds * 1.2, memory_mb), prices, 0)
 
@@ -44,7 +53,7 @@ def _row(name: str, usage: Usage, prices: Prices, endpoint_usd: float) -> list[s
 def report(region: str, seconds: float, memory_mb: int, gpu_seconds: float) -> str:
     """Return the table, with a line that says what it assumes."""
     known, prices = prices_of(region)
-    heads = ["Children", "Step Functions", "Lambda", "S3 and DynamoDB", "Endpoint", "Total"]
+    heads = ["Children", "Step Functions", "Lambda", "S3 and DynamoDB", "SageMaker", "Total"]
     title = (
         f"US dollars per 1,000 images in {known}, list prices of {AS_OF}, {seconds:g} s per image at {memory_mb:,} MB"
     )

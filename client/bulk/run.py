@@ -4,6 +4,7 @@ import base64
 import csv
 import itertools
 import json
+import math
 import mimetypes
 import tempfile
 import time
@@ -22,7 +23,7 @@ from client.bulk.existing import Existing, existing
 from client.bulk.state import Item, RunState
 from client.bulk.stored import names, result_prefixes
 from client.bulk.walk import walk
-from client.errors import BulkRunError, DiskFullError, ResultNotFoundError
+from client.errors import BulkRunError, DiskFullError, ResultNotFoundError, UsageError
 from client.outputs import DISK_FULL, write
 from client.stack import Stack
 from core.errors import BackgroundRemoverError
@@ -33,6 +34,9 @@ from functions.contracts.object_keys import sidecar_key
 
 BATCH: Final = 10
 """Most images of a child execution."""
+
+BATCH_TRANSFORM: Final = "batch-transform"
+"""Engine that segments all images of an execution in one transform job."""
 
 _Value = TypeVar("_Value")
 
@@ -86,6 +90,7 @@ class BulkRun:
 
     Attributes:
         error: of the first execution that failed as a whole, with ``message`` and ``remedy``; None without one.
+        warnings: what executions could not honor.
     """
 
     def __init__(
@@ -100,6 +105,7 @@ class BulkRun:
         self._first_s = first_s
         self._stopped = Event()  # ends the uploads
         self.error: dict[str, Any] | None = None
+        self.warnings: list[str] = []
         self._stack, self._name, self._state, self._listener, self._save = stack, name, state, listener, save
         self._settings: dict[str, Any] = state.load("settings")
         self._large = Lock()  # a large file at a time is in memory
@@ -153,8 +159,10 @@ class BulkRun:
         if not self._state.load("scanned"):
             self.scan()
         found: dict[str, Any] = {}
+        # A transform job takes minutes to start: one for all images.
+        first_s = math.inf if self._settings["limits"].get("engine") == BATCH_TRANSFORM else self._first_s
         with ThreadPoolExecutor(1) as pool:
-            first, uploading = time.monotonic() + self._first_s, pool.submit(self.upload, check=resumed)
+            first, uploading = time.monotonic() + first_s, pool.submit(self.upload, check=resumed)
             try:
                 while self._wait_for_uploads(uploading, first):
                     self.start(complete=uploading.done())
@@ -562,7 +570,8 @@ class BulkRun:
         """Read the counts of the Map Run."""
         stepfunctions = self._stack.stepfunctions
         arn = f"{self._stack.output('BulkMachineArn').replace(':stateMachine:', ':execution:')}:{self.execution}"
-        for found in stepfunctions.list_map_runs(executionArn=arn)["mapRuns"][:1]:
+        runs = stepfunctions.list_map_runs(executionArn=arn)["mapRuns"]
+        for found in [run for run in runs if "/Masks:" not in run["mapRunArn"]][:1]:  # that only requests masks
             counts = stepfunctions.describe_map_run(mapRunArn=found["mapRunArn"])["itemCounts"]
             self.map_counts = {name: int(count) for name, count in counts.items() if isinstance(count, int)}
 
@@ -571,6 +580,7 @@ class BulkRun:
         summary = self.summary()
         if summary:
             self.error = self.error or summary.get("error")
+            self.warnings += _warnings(summary)
             costs = self._state.load("costs") or {}
             self._state.save("costs", {**costs, self.execution: summary["cost"]["total_usd"]})
         if summary is None and found["status"] != "SUCCEEDED" and not self._state.counts()["done"]:
@@ -663,6 +673,31 @@ _NOT_DONE: Final = {
     "message": "The run ended before this image",
     "remedy": "Continue the run with --resume.",
 }
+
+
+def _warnings(summary: dict[str, Any]) -> Iterator[str]:
+    """Yield what an execution could not honor."""
+    transform = summary.get("transform")
+    if transform and transform["status"] != "Completed":
+        reason = f": {transform['reason']}" if transform["reason"] else ""
+        yield f"Transform job {transform['job']} {transform['status'].lower()}{reason}"
+    if degraded := summary.get("degraded"):
+        yield f"{degraded} segmented on Lambda because the requested host failed"
+
+
+def check_engine(engine: str | None, stack: Stack) -> None:
+    """Check that the stack can segment with an engine, before images are uploaded.
+
+    Raises:
+        UsageError: if it has no SageMaker model for Batch Transform.
+    """
+    if engine == BATCH_TRANSFORM and "SageMakerModelName" not in stack.outputs:
+        raise UsageError(
+            "The stack has no SageMaker model, which Batch Transform needs",
+            field="--engine",
+            value=engine,
+            remedy="Deploy it with SageMakerImageUri, and with SageMakerMode=transform if it needs no endpoint.",
+        )
 
 
 def each(function: Callable[[_Value], None], values: Iterable[_Value]) -> None:

@@ -5,6 +5,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
@@ -12,7 +13,7 @@ import typer
 
 from client.bulk.cost import cost_usd
 from client.bulk.report import write_report
-from client.bulk.run import BulkRun
+from client.bulk.run import BulkRun, check_engine
 from client.bulk.sheet import write_sheet
 from client.bulk.source import Source
 from client.bulk.state import RunState
@@ -27,6 +28,15 @@ from client.jobs import JobClient
 from client.outputs import Destination, remove_partial_files
 from client.stack import Stack
 from core.errors import BackgroundRemoverError
+from functions.contracts.bulk import MAX_INSTANCES
+
+
+class Engine(StrEnum):
+    """What segments the images of a run."""
+
+    HOST = "host"
+    BATCH_TRANSFORM = "batch-transform"
+
 
 _INTERRUPTED: Final = 130  # exit code of a process that Ctrl-C ended
 _MAX_CONCURRENCY: Final = 10_000
@@ -81,6 +91,22 @@ def process_bulk(
         int | None, typer.Option(min=1, max=_MAX_CONCURRENCY, help="Child executions at a time.", show_default="stack")
     ] = None,
     as_json: JsonLines = False,
+    engine: Annotated[
+        Engine | None,
+        typer.Option(
+            help="What segments the images: their host, or a SageMaker Batch Transform job for all of them.",
+            show_default=Engine.HOST.value,
+        ),
+    ] = None,
+    instances: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MAX_INSTANCES,
+            help="Instances of the transform job, at most one for each 500 images.",
+            show_default="stack",
+        ),
+    ] = None,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Continue a run that was interrupted, or repeat what failed.")
     ] = None,
@@ -104,6 +130,7 @@ def process_bulk(
     files = {"report": _absolute(report), "contact_sheet": _absolute(contact_sheet)}
     if resume is not None:
         given = {"out": out, "suffix": suffix, "include": include, "exclude": exclude, "concurrency": concurrency}
+        given |= {"engine": engine, "instances": instances}
         _check_resumption(source, {**options, **given}, overwrite=overwrite)
         state = RunState.open(resume)
         name, found = resume, None
@@ -111,7 +138,7 @@ def process_bulk(
     else:
         found, settings = _new(source, out, options)
         settings |= {"suffix": suffix, "overwrite": overwrite, "include": include or [], "exclude": exclude or []}
-        settings |= {"limits": {"max_concurrency": concurrency} if concurrency else {}, **files}
+        settings |= {"limits": _limits(concurrency, engine, instances), **files}
         settings |= {"stack": stack, "region": region}
         _check_suffix(suffix)
         _check_folder(settings)
@@ -127,6 +154,7 @@ def process_bulk(
         deployed = checked_stack(requested, stack or settings["stack"], region or settings["region"])
         if found is not None:
             found.check(deployed)
+            check_engine(settings["limits"].get("engine"), deployed)
             if found.folder is None:
                 settings["source"] = found.request(deployed, name)
         if image:
@@ -167,6 +195,8 @@ def _process(
     counts = state.counts()
     _write_files(state, settings, name)
     _print_summary(counts, time.monotonic() - started_at, state.load("costs"))
+    for warning in run.warnings:
+        ERR.print(warning, style="yellow")
     if missing := counts["failed"] + counts["not_done"]:
         them = "it" if missing == 1 else "them"
         ERR.print(f"Repeat {them} with pbr bulk --resume {name}.")
@@ -225,6 +255,23 @@ def _check_resumption(source: str | None, given: dict[str, Any], *, overwrite: b
             value=source,
             remedy=f"Remove {name}, or start another run without --resume.",
         )
+
+
+def _limits(concurrency: int | None, engine: Engine | None, instances: int | None) -> dict[str, Any]:
+    """Return the fields of the run's input that are set.
+
+    Raises:
+        UsageError: if there is a number of instances, but no transform job.
+    """
+    if instances and engine is not Engine.BATCH_TRANSFORM:
+        raise UsageError(
+            "Only a transform job has instances",
+            field="--instances",
+            value=instances,
+            remedy="Add --engine batch-transform, or set --concurrency.",
+        )
+    given = {"max_concurrency": concurrency, "engine": engine.value if engine else None, "instances": instances}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _check_suffix(suffix: str | None) -> None:

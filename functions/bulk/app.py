@@ -9,6 +9,8 @@ from functions.bulk.cache import Cache
 from functions.bulk.config import BulkConfig
 from functions.bulk.endpoint import Endpoint
 from functions.bulk.image import ImageProcessor
+from functions.bulk.masks import MaskPlanner
+from functions.bulk.objects import BulkObjects
 from functions.runtime.handler import stage
 from functions.runtime.inspection import Inspector
 from functions.runtime.store import Store
@@ -27,9 +29,18 @@ IMAGES = ImageProcessor(
     Endpoint(CONFIG.sagemaker_endpoint_name) if CONFIG.sagemaker_endpoint_name else None,
 )
 BATCHES = BatchProcessor(IMAGES, CONFIG.bulk_budget_s)
+MASKS = MaskPlanner(IMAGES, BulkObjects(), CONFIG.work_bucket)
 
 
-@stage(Batch)
-def handler(batch: Batch) -> dict[str, Any]:
-    """Return the :class:`functions.contracts.bulk.BatchOutcome`."""
+class BatchRequest(Batch):
+    """A batch to process, or to write the requests for its masks."""
+
+    plan_masks: bool = False
+
+
+@stage(BatchRequest)
+def handler(batch: BatchRequest) -> dict[str, Any]:
+    """Return the :class:`functions.contracts.bulk.BatchOutcome`, or the number of requests for masks."""
+    if batch.plan_masks:
+        return MASKS.plan(batch.items, batch.batch_input)
     return BATCHES.process(batch).model_dump(mode="json")

@@ -87,7 +87,9 @@ class BatchProcessor:
         progress = Progress(final=final)
         try:
             shared = batch.batch_input
-            processed = self.images.process(upload, run, progress, shared.presets, overwrite=shared.overwrite)
+            processed = self.images.process(
+                upload, run, progress, shared.presets, overwrite=shared.overwrite, engine=shared.engine
+            )
         except BackgroundRemoverError as error:
             if error.retryable and not final:
                 raise
@@ -99,7 +101,7 @@ class BatchProcessor:
             return self._failed(
                 upload, run, progress, {"Error": type(error).__name__, "Cause": cause}, self.clock() - begun
             )
-        return outcome_of(upload, processed.document, run, cached=processed.cached)
+        return outcome_of(upload, processed.document, run, cached=processed.cached, engine=batch.batch_input.engine)
 
     def _failed(
         self, upload: Upload, run: Execution, progress: Progress, caught: dict[str, str], seconds: float

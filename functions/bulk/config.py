@@ -1,11 +1,11 @@
 """Configuration of the function that processes batches."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pydantic import AliasChoices, Field
 
-from core.options import Options
+from core.options import Host, Options
 from core.types import ImageInfo
 from functions.contracts import object_keys
 from functions.segment.config import SegmentationConfig
@@ -22,6 +22,7 @@ class BulkConfig(ValidateConfig, SegmentationConfig):
         cache_table: table of cache entries.
         bulk_memory_mb: memory of this function, MiB.
         bulk_budget_s: seconds after which no image may be in progress.
+        model_elsewhere: whether a transform job has made the masks, so that no model is loaded.
         sagemaker_endpoint_name: real-time endpoint for segmentation; None for none.
         pbr_numba_cache: folder of compiled functions, in the container image only.
     """
@@ -33,6 +34,7 @@ class BulkConfig(ValidateConfig, SegmentationConfig):
     refine_memory_mb: int = 0
     encode_memory_mb: int = 0
     bulk_budget_s: float = 265.0
+    model_elsewhere: bool = False
     sagemaker_endpoint_name: str | None = None
     pbr_numba_cache: Path | None = None
 
@@ -52,4 +54,11 @@ class BulkConfig(ValidateConfig, SegmentationConfig):
 
     def check_image(self, image: ImageInfo, options: Options, background: ImageInfo | None, model_bytes: int) -> None:
         """Check that one process can run all stages; see :func:`functions.validate.memory.check_process`."""
-        check_process(image, options, background, model_bytes, self.bulk_memory_mb)
+        loads_none = self.model_elsewhere and options.segmentation_host is Host.SAGEMAKER and not self.escalation_model
+        check_process(image, options, background, 0 if loads_none else model_bytes, self.bulk_memory_mb)
+
+    def after_transform(self) -> Self:
+        """Return the configuration for images whose masks a transform job has made: it is the host for ``auto``."""
+        hosts = tuple(dict.fromkeys((*self.segmentation_hosts, "sagemaker")))
+        changed = {"segmentation_host": "sagemaker", "segmentation_hosts": hosts, "model_elsewhere": True}
+        return self.model_copy(update=changed)

@@ -14,19 +14,23 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from core.arrays import Alpha, Mask, Picture
-from core.errors import BackgroundRemoverError, SourceNotFoundError
+from core.errors import BackgroundRemoverError, PermanentError, SourceNotFoundError
 from core.image import decode
 from core.image.backdrop import WHITE, composed
 from core.image.encode import as_stored
+from core.options import Host
 from core.presets import BUILT_IN, Preset
 from core.segmentation.looks import complete
 from core.segmentation.segment import predict
 from core.segmentation.sessions import Networks
+from core.types import ImageInfo
 from functions.bulk.cache import Cache
 from functions.bulk.config import BulkConfig
 from functions.bulk.endpoint import Endpoint, EndpointError
+from functions.contracts.bulk import Engine
 from functions.contracts.errors import to_wire
 from functions.contracts.job import Execution, Job, MaskPart, RefinedJob, SegmentedJob
+from functions.contracts.masks import MASK_FACTS, MaskRequest, MaskSource, mask_key, read_facts
 from functions.contracts.object_keys import result_keys
 from functions.contracts.outcome import ObjectVersion
 from functions.contracts.result import Result
@@ -36,9 +40,9 @@ from functions.refine.work import refine
 from functions.runtime.handler import count, logger
 from functions.runtime.inspection import Inspector
 from functions.runtime.outcomes import Outcomes, execution_metadata
-from functions.runtime.store import Store
+from functions.runtime.store import Store, StoredVersion
 from functions.segment.work import describe, look_at, needed_px
-from functions.validate.job import Accepted, Validator, check_names
+from functions.validate.job import Accepted, Plan, Validator, check_memory, check_names, identity_of, memory_of
 from functions.validate.upload import Upload
 
 
@@ -109,7 +113,10 @@ class ImageProcessor:
     ) -> None:
         self._config, self._store, self._cache, self._networks = config, store, cache, networks
         self._endpoint = endpoint
-        self._validator = Validator(config, store, inspector)
+        self._validators: dict[Engine, Validator] = {
+            "host": Validator(config, store, inspector),
+            "batch-transform": Validator(config.after_transform(), store, inspector),
+        }
 
     def outcomes(self, bucket: str) -> Outcomes:
         """Return results and failure reports of the images in a bucket."""
@@ -123,6 +130,7 @@ class ImageProcessor:
         presets: Mapping[str, Preset] = BUILT_IN,
         *,
         overwrite: bool = False,
+        engine: Engine = "host",
     ) -> Processed:
         """Return the result of an image: the existing one, the cached one, or a new one.
 
@@ -132,25 +140,28 @@ class ImageProcessor:
             progress: is updated, for the failure report.
             presets: presets by name.
             overwrite: compute the result again unless this run did.
+            engine: what segments the image; the masks of a transform job have been made.
 
         Raises:
             BackgroundRemoverError: the error of the stage in ``progress``.
         """
-        document = self.existing(upload, presets)
+        document = self.existing(upload, presets, engine)
         if document and (not overwrite or document["execution"]["id"] == execution.id):
             return Processed(document, cached=True)
-        progress.accepted = accepted = self._validator.accept(upload, execution, presets)
+        progress.accepted = accepted = self._validators[engine].accept(upload, execution, presets)
         progress.stage = "ServeCached"
         job = Job.model_validate(accepted.job)
         if not overwrite and (document := self._serve_cached(job, accepted.job)):
             publish_result(document)
             return Processed(document, cached=True)
-        document = self._compute(job, accepted, progress)
+        document = self._compute(job, accepted, progress, engine)
         self._save(job, document)
         publish_result(document)
         return Processed(document, cached=False)
 
-    def existing(self, upload: Upload, presets: Mapping[str, Preset] = BUILT_IN) -> dict[str, Any] | None:
+    def existing(
+        self, upload: Upload, presets: Mapping[str, Preset] = BUILT_IN, engine: Engine = "host"
+    ) -> dict[str, Any] | None:
         """Return the sidecar of the upload's result, if a new one would be the same; it is not rewritten.
 
         Cache keys are equal exactly if the results are. That of a job with a background depends on its content, so
@@ -161,10 +172,44 @@ class ImageProcessor:
             InvalidOptionsError: an option is invalid, or the stack cannot honor it.
             TransientError, StorageDeniedError: S3 is unavailable or denies access.
         """
+        planned = self._planned(upload, presets, engine)
+        return self._sidecar(upload, *planned) if planned else None
+
+    def mask_request(
+        self, upload: Upload, presets: Mapping[str, Preset] = BUILT_IN, *, overwrite: bool = False
+    ) -> MaskRequest | None:
+        """Return the request for the mask that a transform job is to make.
+
+        None if the image has its result, unless with ``overwrite``; and if it asks for another host, does not exist or is
+        refused, which is reported when it is processed.
+
+        Raises:
+            TransientError: S3 is unavailable.
+        """
+        try:
+            planned = self._planned(upload, presets, "batch-transform")
+            if planned is None or (not overwrite and self._sidecar(upload, *planned)):
+                return None
+        except PermanentError:
+            return None
+        version, plan = planned
+        if plan.options.segmentation_host is not Host.SAGEMAKER:
+            return None
+        source = MaskSource(bucket=upload.bucket, key=upload.key, version_id=version.version_id, etag=version.etag)
+        identity = identity_of(plan.options.model, self._config)
+        return MaskRequest(mask_of=source, options=plan.options, model_identity=identity)
+
+    def _planned(
+        self, upload: Upload, presets: Mapping[str, Preset], engine: Engine
+    ) -> tuple[StoredVersion, Plan] | None:
+        """Return the version of an image, and what is to be made of it; None if it does not exist."""
         check_names(upload, self._config)
         if (version := self._store.newest(upload.bucket, upload.key, upload.version_id)) is None:
             return None
-        plan = self._validator.plan(upload, version.metadata, presets)
+        return version, self._validators[engine].plan(upload, version.metadata, presets)
+
+    def _sidecar(self, upload: Upload, version: StoredVersion, plan: Plan) -> dict[str, Any] | None:
+        """Return the sidecar of a result that was made of this version as planned."""
         if plan.options.background_key is not None:
             return None
         key = result_keys(self._config.result_name(upload), "", plan.options).sidecar
@@ -177,7 +222,7 @@ class ImageProcessor:
         same = (source.bucket, source.key, source.etag) == (upload.bucket, upload.key, version.etag)
         if not same or source.version_id != version.version_id:
             return None
-        expected = self._validator.cache_key(plan, source.sha256, None, upload.tenant)
+        expected = self._validators["host"].cache_key(plan, source.sha256, None, upload.tenant)
         return document if result.cache.key == expected else None
 
     def _serve_cached(self, job: Job, state: dict[str, Any]) -> dict[str, Any] | None:
@@ -220,14 +265,14 @@ class ImageProcessor:
             logger.error("degraded", extra={"state": "SaveCache", "caught": str(error)})
             count("Degraded", {"Stage": "SaveCache"})
 
-    def _compute(self, job: Job, accepted: Accepted, progress: Progress) -> dict[str, Any]:
+    def _compute(self, job: Job, accepted: Accepted, progress: Progress, engine: Engine) -> dict[str, Any]:
         pixels, state = Pixels(accepted.data), dict(accepted.job)
-        parts, alpha = self._attempt(state, pixels, progress)
+        parts, alpha = self._attempt(state, pixels, progress, engine)
         alphas = {"first": alpha}
         if job.escalation and parts["refine"]["alpha"]["quality"]["review"]:
             state["first"] = parts
             try:
-                parts, alphas["second"] = self._attempt(state, pixels, progress)
+                parts, alphas["second"] = self._attempt(state, pixels, progress, "host")
             except BackgroundRemoverError as error:
                 if error.retryable and not progress.final:
                     raise
@@ -238,16 +283,54 @@ class ImageProcessor:
         delivery = Delivery(self.outcomes(job.source.bucket), self._config.work_bucket)
         return delivery.deliver(refined, pixels.full, alphas[refined.kept], background, started)
 
-    def _attempt(self, state: dict[str, Any], pixels: Pixels, progress: Progress) -> tuple[dict[str, Any], Alpha]:
+    def _attempt(
+        self, state: dict[str, Any], pixels: Pixels, progress: Progress, engine: Engine
+    ) -> tuple[dict[str, Any], Alpha]:
         """Segment and refine; return ``segment`` and ``refine`` of the workflow state, and the alpha.
 
-        A failure of the endpoint is recorded in the state's ``fallback``.
+        A failure of the endpoint or of the transform job is recorded in the state's ``fallback``.
         """
-        mask, part = self._segment(state, pixels, progress)
+        mask, part = (self._mask_of_transform(state, progress) if engine == "batch-transform" else None) or (
+            self._segment(state, pixels, progress)
+        )
         progress.stage, started = "Refine", time.perf_counter()
         segmented = SegmentedJob.model_validate({**state, "segment": {"mask": part}})
         alpha, refined = refine(segmented, pixels.full, mask, started)
         return {"segment": {"mask": part}, "refine": {"alpha": refined}}, as_stored(alpha)
+
+    def _mask_of_transform(self, state: dict[str, Any], progress: Progress) -> tuple[Mask, dict[str, Any]] | None:
+        """Return the mask that the transform job made, and its facts; None if Lambda is to segment.
+
+        Raises:
+            PermanentError: there is no mask, and Lambda has not the memory that the model needs.
+        """
+        job = Job.model_validate(state)
+        if job.host != "sagemaker":
+            return None
+        progress.stage = "SegmentOnBatchTransform"
+        key = mask_key(job.source.sha256, job.options, identity_of(job.model, self._config))
+        try:
+            file = self._store.fetch(self._config.work_bucket, key)
+        except SourceNotFoundError:
+            pass
+        else:
+            if part := read_facts(file.metadata.get(MASK_FACTS)):
+                return decode.decode_plane(file.data), part.model_dump(mode="json")
+        cause = "The transform job made no mask of this image"
+        state["fallback"] = {progress.stage: {"Error": "MaskNotFoundError", "Cause": cause}}
+        try:
+            self._check_lambda(job)
+        except PermanentError as error:
+            message = f"{cause}, and Lambda cannot segment it: {error.message}"
+            raise type(error)(message, field=error.field, value=error.value, remedy=error.remedy) from None
+        return None
+
+    def _check_lambda(self, job: Job) -> None:
+        """Check that this function has the memory to segment an image."""
+        check_memory(job.model, Host.LAMBDA, self._config)
+        source = job.source
+        info = ImageInfo(width=source.width, height=source.height, format=source.format, bytes=source.bytes)
+        self._config.check_image(info, job.options, None, memory_of(job.model, self._config))
 
     def _segment(self, state: dict[str, Any], pixels: Pixels, progress: Progress) -> tuple[Mask, dict[str, Any]]:
         job = Job.model_validate(state)

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from core.options import read_presets
 from core.presets import Preset
-from functions.contracts.bulk import ItemOutcome, ManifestRow
+from functions.contracts.bulk import Engine, ItemOutcome, ManifestRow
 from functions.contracts.job import Execution
 from functions.runtime.handler import parse
 from functions.validate.upload import Upload
@@ -24,6 +24,7 @@ class BatchInput(BaseModel):
         options: of all images.
         bucket: of the images whose item names none.
         overwrite: whether results are computed again that exist or are cached.
+        engine: what segments the images.
         pbr_presets: presets of the stack; its CustomModels leave no room for them in the function's environment.
     """
 
@@ -33,6 +34,7 @@ class BatchInput(BaseModel):
     options: dict[str, Any] = {}
     bucket: str
     overwrite: bool = False
+    engine: Engine = "host"
     pbr_presets: str = ""
 
     @cached_property
@@ -55,9 +57,15 @@ def read_item(item: dict[str, Any], shared: BatchInput) -> Upload | None:
     return Upload(bucket=row.bucket or shared.bucket, key=row.key, version_id=row.version_id, options=options)
 
 
-def outcome_of(upload: Upload, document: dict[str, Any], run: Execution, *, cached: bool) -> ItemOutcome:
-    """Return the outcome of an image with this sidecar. What this run computed in an earlier attempt is done."""
+def outcome_of(
+    upload: Upload, document: dict[str, Any], run: Execution, *, cached: bool, engine: Engine = "host"
+) -> ItemOutcome:
+    """Return the outcome of an image with this sidecar. What this run computed in an earlier attempt is done.
+
+    Its seconds are those of functions, which are billed by them: without the time on the instances of a transform job.
+    """
     own = document["execution"]["id"] == run.id
+    elsewhere = {"segment"} if engine == "batch-transform" and document["model"]["host"] == "sagemaker" else set()
     return named(
         upload,
         version_id=document["source"]["version_id"],
@@ -65,7 +73,10 @@ def outcome_of(upload: Upload, document: dict[str, Any], run: Execution, *, cach
         result_key=document["result"]["key"],
         score=document["quality"]["score"],
         review=document["quality"]["review"],
-        seconds=round(sum(document["timings_s"].values()), 4) if own else 0.0,
+        seconds=round(sum(s for stage, s in document["timings_s"].items() if stage not in elsewhere), 4)
+        if own
+        else 0.0,
+        degraded=own and document["degraded"],
     )
 
 

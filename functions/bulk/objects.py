@@ -39,6 +39,16 @@ class BulkObjects:
         with errors_of(bucket, key):
             self._s3.upload_fileobj(file, bucket, key, ExtraArgs={"ContentType": content_type})
 
+    def keys(self, bucket: str, prefix: str) -> Iterator[str]:
+        """Yield the keys below a prefix.
+
+        Raises:
+            StorageDeniedError, StorageUnavailableError: S3 denies access, or is unavailable.
+        """
+        with errors_of(bucket, prefix):
+            for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+                yield from (found["Key"] for found in page.get("Contents", []))
+
     def records(self, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
         """Yield the children of the newest Map Run from the files that its ResultWriter wrote below a prefix.
 

@@ -5,6 +5,7 @@ import gzip
 import json
 import tempfile
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import IO, Any, Final, Literal
 from urllib.parse import unquote_plus
 
@@ -12,7 +13,15 @@ from core.errors import BackgroundRemoverError, InvalidRequestError, SourceNotFo
 from core.options import Options
 from functions.bulk.items import FOLDERS
 from functions.bulk.objects import BulkObjects
-from functions.contracts.bulk import ALL_TOLERATED, BulkRequest, ManifestRow, ObjectAddress, rows_of_csv, rows_of_json
+from functions.contracts.bulk import (
+    ALL_TOLERATED,
+    BulkRequest,
+    ManifestRow,
+    ObjectAddress,
+    requests_prefix,
+    rows_of_csv,
+    rows_of_json,
+)
 from functions.contracts.bulk import run_prefix as prefix_of
 from functions.contracts.job import Execution
 from functions.runtime.config import Names, PresetConfig
@@ -23,6 +32,9 @@ MOST_TOLERATED: Final = 10_000_000
 """Largest ToleratedFailureCount of a Distributed Map."""
 
 _MAX_LINE_BYTES: Final = 1 << 20
+
+_GPU_AMI: Final = "al2-ami-sagemaker-batch-gpu-535"
+"""NVIDIA driver 535. The default on some instance types is 470, but CUDA in the image needs 525."""
 
 
 class PrepareConfig(PresetConfig):
@@ -35,7 +47,10 @@ class PrepareConfig(PresetConfig):
         bulk_source_buckets: buckets that images and manifests may be in, besides.
         bulk_concurrency: default of ``max_concurrency``.
         segmentation_host: default host, which decides about the kind of children.
-        sagemaker_mode: how the endpoint is invoked.
+        sagemaker_mode: how the endpoint is invoked; ``transform`` if there is only a model.
+        transform_model_name: SageMaker model for transform jobs; None for none.
+        transform_instance_type: of transform jobs.
+        transform_instances: default of ``instances``.
     """
 
     uploads_bucket: str
@@ -44,7 +59,10 @@ class PrepareConfig(PresetConfig):
     bulk_source_buckets: Names = ()
     bulk_concurrency: int
     segmentation_host: str
-    sagemaker_mode: Literal["realtime", "async"] = "realtime"
+    sagemaker_mode: Literal["realtime", "async", "transform"] = "realtime"
+    transform_model_name: str | None = None
+    transform_instance_type: str = ""
+    transform_instances: int = 1
 
     @property
     def source_buckets(self) -> tuple[str, ...]:
@@ -72,6 +90,7 @@ class Preparer:
             SourceNotFoundError, StorageDeniedError, StorageUnavailableError: the manifest cannot be read.
         """
         child = self._child(request)
+        transforms = request.engine == "batch-transform"
         Options.parse(request.options, self._config.presets)
         source = request.source
         if source.bucket is not None:
@@ -81,16 +100,21 @@ class Preparer:
             self._write_rows(rows_key, self._rows_of_manifest(source.manifest), request, child)
         elif source.inventory:
             self._write_rows(rows_key, self._rows_of_inventory(source.inventory), request, child)
+        elif transforms:  # each row is read twice: to request its mask, and to refine it
+            self._write_rows(rows_key, self._rows_of_prefix(str(source.bucket), source.prefix or ""), request, child)
+        reader = "listing" if source.bucket is not None and not transforms else "rows"
         return {
             "run": execution.model_dump(),
-            "reader": "listing" if source.bucket is not None else "rows",
+            "reader": reader,
             "child": child,
+            "engine": request.engine,
+            **({"transform": self._transform(request, execution)} if transforms else {}),
             "pbr_presets": self._config.pbr_presets,
             "bucket": source.bucket or self._config.uploads_bucket,
             "prefix": source.prefix or "",
             "rows_key": rows_key,
             # Those of rows are in the rows.
-            "options": request.options if source.bucket is not None else {},
+            "options": request.options if reader == "listing" else {},
             "max_concurrency": request.max_concurrency or self._config.bulk_concurrency,
             "tolerated_failure_percentage": _given(request.tolerated_failure_percentage, ALL_TOLERATED),
             "tolerated_failure_count": _given(request.tolerated_failure_count, MOST_TOLERATED),
@@ -101,6 +125,9 @@ class Preparer:
 
     def _child(self, request: BulkRequest) -> Literal["express", "standard"]:
         """Return the kind of children, which must be able to serve the host that the options name."""
+        if request.engine == "batch-transform":
+            self._check_engine(request)
+            return "express"
         waiting = {"ecs", *(["sagemaker"] if self._config.sagemaker_mode == "async" else [])}
         default: Literal["express", "standard"] = "standard" if self._config.segmentation_host in waiting else "express"
         child = request.child or default
@@ -120,6 +147,38 @@ class Preparer:
                 remedy='Leave out "overwrite", or set "child" to "express" if the images can be segmented on Lambda.',
             )
         return child
+
+    def _check_engine(self, request: BulkRequest) -> None:
+        """Check that the stack can run a transform job, and that nothing else in the request contradicts it."""
+        field, value, remedy = "engine", "batch-transform", ""
+        host = request.options.get("segmentation_host", "auto")
+        if self._config.transform_model_name is None:
+            message = "The stack has no SageMaker model, which Batch Transform needs"
+            remedy = "Deploy it with SageMakerImageUri, and with SageMakerMode=transform if it needs no endpoint."
+        elif request.child == "standard":
+            message, field, value = "Standard children cannot take masks of Batch Transform", "child", "standard"
+            remedy = 'Leave out "child" or "engine".'
+        elif host not in ("auto", "sagemaker"):
+            message, field, value = "The engine decides where images are segmented", "options.segmentation_host", host
+            remedy = 'Leave out the host or "engine".'
+        if remedy:
+            raise InvalidRequestError(message, field=field, value=value, remedy=remedy)
+
+    def _transform(self, request: BulkRequest, execution: Execution) -> dict[str, Any]:
+        """Return what the state machine needs for the transform job."""
+        folder, prefix = f"s3://{self._config.work_bucket}/", requests_prefix(execution.name)
+        kind = self._config.transform_instance_type
+        has_gpu = kind.startswith("ml.g")
+        return {
+            "job_name": f"pbr-bulk-{sha256(execution.id.encode()).hexdigest()[:16]}",
+            "model_name": self._config.transform_model_name,
+            "requests_prefix": prefix,
+            "requests_uri": f"{folder}{prefix}",
+            "responses_uri": f"{folder}{prefix_of(execution.name)}transform/responses/",
+            "instances": request.instances or self._config.transform_instances,
+            "resources": {"InstanceType": kind, **({"TransformAmiVersion": _GPU_AMI} if has_gpu else {})},
+            "environment": {"PBR_DEVICE": "cuda" if has_gpu else "cpu"},
+        }
 
     def _check_bucket(self, bucket: str, child: str, field: str) -> None:
         if bucket not in self._config.source_buckets:
@@ -158,11 +217,12 @@ class Preparer:
                 file.write(json.dumps(item, ensure_ascii=False).encode() + b"\n")
                 count += 1
             if not count:
+                listed = request.source.bucket is not None
                 raise InvalidRequestError(
-                    "The manifest names no image",
+                    "There is no image below the prefix" if listed else "The manifest names no image",
                     field="source",
                     value=request.source.model_dump(exclude_none=True),
-                    remedy="Add rows to it, or use another one.",
+                    remedy="Check bucket and prefix." if listed else "Add rows to it, or use another one.",
                 )
             file.seek(0)
             self._objects.upload(self._config.work_bucket, key, file)
@@ -192,6 +252,11 @@ class Preparer:
             )
         lines = _lines(self._open(address, "source.manifest"))
         yield from rows_of_json(lines) if name.endswith(".jsonl") else rows_of_csv(lines)
+
+    def _rows_of_prefix(self, bucket: str, prefix: str) -> Iterator[tuple[int, ManifestRow]]:
+        for number, key in enumerate(self._objects.keys(bucket, prefix), 1):
+            if not key.endswith(FOLDERS):
+                yield number, ManifestRow(bucket=bucket, key=key)
 
     def _rows_of_inventory(self, address: ObjectAddress) -> Iterator[tuple[int, ManifestRow]]:
         """Yield the current objects in an S3 Inventory. Folders, delete markers and older versions are left out."""

@@ -27,16 +27,18 @@ from functions.contracts.bulk import (
     BulkSummary,
     Child,
     CostEstimate,
+    Engine,
     ItemOutcome,
     ManifestRow,
     SummaryFiles,
+    TransformReport,
     over_tolerance,
     run_prefix,
 )
 from functions.contracts.failure_report import FailureReport, explain, json_object
 from functions.contracts.job import Execution
 from functions.contracts.outcome import ObjectVersion
-from functions.contracts.prices import AS_OF, express_usage, prices_of, standard_usage
+from functions.contracts.prices import AS_OF, express_usage, mask_usage, prices_of, standard_usage
 from functions.contracts.result import Result
 from functions.runtime.config import SDK, Config
 from functions.runtime.outcomes import Outcomes
@@ -55,6 +57,7 @@ _COLUMNS: Final = (
 )
 _UNATTEMPTED: Final = {"PENDING", "ABORTED"}
 _MAX_SUBJECT_CHARS: Final = 100
+_MILLISECONDS: Final = 1e11  # later as milliseconds than any run, and as seconds earlier
 
 
 class SummaryConfig(Config):
@@ -93,6 +96,8 @@ class Plan(BaseModel):
     tolerated_failure_count: int
     overwrite: bool = False
     results_prefix: str
+    engine: Engine = "host"
+    transform: dict[str, Any] = {}
 
 
 @dataclass
@@ -102,12 +107,14 @@ class Tally:
     statuses: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     review: int = 0
+    degraded: int = 0
     item_seconds: float = 0.0
 
     def add(self, outcome: ItemOutcome) -> None:
         """Count an image."""
         self.statuses[outcome.status] += 1
         self.review += bool(outcome.review)
+        self.degraded += outcome.degraded
         self.item_seconds += outcome.seconds
         if outcome.status == "failed":
             self.errors[outcome.error or "Unknown"] += 1
@@ -197,7 +204,7 @@ class Summarizer:
         owner = inner.get("ExecutionArn", plan.run.id)
         result = self._result(folder, upload)
         if result and (not plan.overwrite or result["execution"]["id"] == plan.run.id):
-            return outcome_of(upload, result, plan.run, cached=True)
+            return outcome_of(upload, result, plan.run, cached=True, engine=plan.engine)
         if report := self._report(folder, upload, owner):
             report_key: str | None = object_keys.failure_key(folder + upload.key, "")
             facts: dict[str, Any] = report.model_dump(include={"error", "message", "remedy"})
@@ -264,7 +271,7 @@ class Summarizer:
 
     def _compose(self, plan: Plan, tally: Tally, files: SummaryFiles, failed: dict[str, str] | None) -> BulkSummary:
         error = self._error(plan, tally, failed)
-        started = datetime.fromisoformat(plan.run.started_at)
+        started, transform = datetime.fromisoformat(plan.run.started_at), transform_report(plan.transform)
         return BulkSummary(
             run=plan.run.name,
             execution=plan.run,
@@ -276,10 +283,13 @@ class Summarizer:
             failed=tally.statuses["failed"],
             not_done=tally.statuses["not_done"],
             review=tally.review,
+            degraded=tally.degraded,
+            engine=plan.engine,
+            transform=transform,
             errors=dict(tally.errors.most_common()),
             seconds=round(max(0.0, time.time() - started.astimezone(UTC).timestamp()), 1),
             item_seconds=round(tally.item_seconds, 1),
-            cost=self._cost(plan, tally),
+            cost=self._cost(plan, tally, transform),
             files=files,
             error=error,
         )
@@ -304,7 +314,7 @@ class Summarizer:
             )
         return None
 
-    def _cost(self, plan: Plan, tally: Tally) -> CostEstimate:
+    def _cost(self, plan: Plan, tally: Tally, transform: TransformReport | None) -> CostEstimate:
         region, prices = prices_of(self._config.aws_region)
         if plan.child == "express":
             usage = express_usage(
@@ -312,15 +322,49 @@ class Summarizer:
             )
         else:
             usage = standard_usage(tally.items, tally.item_seconds, self._config.stage_memory_mb)
+        if plan.engine == "batch-transform":
+            usage += mask_usage(tally.items, tally.items - tally.statuses["cached"])
         parts = [round(part(prices), 4) for part in (usage.orchestration_usd, usage.compute_usd, usage.requests_usd)]
+        hours = transform.instances * transform.seconds / 3600 if transform else 0.0
+        parts.append(round(hours * prices.instance_h.get(transform.instance_type, 0.0), 4) if transform else 0.0)
         return CostEstimate(
             region=region,
             prices_as_of=AS_OF,
             orchestration_usd=parts[0],
             compute_usd=parts[1],
             requests_usd=parts[2],
+            transform_usd=parts[3],
             total_usd=round(sum(parts), 4),
         )
+
+
+def transform_report(state: dict[str, Any]) -> TransformReport | None:
+    """Return the report of a transform job; None if there was none.
+
+    Args:
+        state: ``transform`` in the state of the run, with ``job``, a description of the job, or ``failed``.
+    """
+    failed = state.get("failed")
+    job = state.get("job") or json_object((failed or {}).get("Cause", ""))
+    if not job and not failed:
+        return None
+    status = job.get("TransformJobStatus") or "TimedOut"
+    began, ended = (_seconds(job.get(name)) for name in ("TransformStartTime", "TransformEndTime"))
+    return TransformReport(
+        job=job.get("TransformJobName") or state["job_name"],
+        status=status,
+        reason=None if status == "Completed" else job.get("FailureReason") or None,
+        instance_type=state["resources"]["InstanceType"],
+        instances=state["found"]["InstanceCount"],
+        seconds=round(max(0.0, ended - began), 1) if began and ended else 0.0,
+    )
+
+
+def _seconds(value: Any) -> float:
+    """Return a time as Step Functions writes it, milliseconds, seconds or ISO 8601, in seconds; 0 without one."""
+    if isinstance(value, str):
+        return datetime.fromisoformat(value).timestamp()
+    return float(value or 0) / (1000 if (value or 0) > _MILLISECONDS else 1)
 
 
 def headline(summary: BulkSummary) -> str:

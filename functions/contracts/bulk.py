@@ -20,12 +20,16 @@ MAX_CONCURRENCY: Final = 10_000
 MAX_BATCH: Final = 100
 """Most items of an Express child, which ends after five minutes."""
 
+MAX_INSTANCES: Final = 100
+"""Most instances of a transform job."""
+
 ALL_TOLERATED: Final = 100.0
 
 Text: TypeAlias = Annotated[str, Field(min_length=1)]
 """Text without lone surrogates. JSON can contain them, and pydantic accepts them in a ``str`` without constraints."""
 
 Child: TypeAlias = Literal["express", "standard"]
+Engine: TypeAlias = Literal["host", "batch-transform"]
 Status: TypeAlias = Literal["done", "cached", "failed", "not_done"]
 
 
@@ -70,6 +74,16 @@ class BulkRequest(_Input):
         description="Kind of the child executions: express processes batches in one function; standard starts an "
         "execution of the main state machine for each image, as ECS workers and asynchronous endpoints need. The "
         "default depends on SegmentationHost.",
+    )
+    engine: Engine = Field(
+        default="host",
+        description="What segments the images: host, their segmentation host; or batch-transform, a SageMaker Batch "
+        "Transform job for all of them, whose masks Express children refine.",
+    )
+    instances: Annotated[int, Field(ge=1, le=MAX_INSTANCES)] | None = Field(
+        default=None,
+        description=f"Most instances of the transform job, 1 to {MAX_INSTANCES}; one for each 500 images is enough. "
+        "Default: BulkTransformInstanceCount.",
     )
     max_concurrency: Annotated[int, Field(ge=1, le=MAX_CONCURRENCY)] | None = Field(
         default=None, description=f"Most child executions at a time, 1 to {MAX_CONCURRENCY}. Default: BulkConcurrency."
@@ -212,6 +226,7 @@ class ItemOutcome(BaseModel):
     Attributes:
         options: those of the run and of the row, so that the row can be repeated.
         report_key: the failure report, if there is one.
+        degraded: whether the image was segmented on Lambda because the requested host failed.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -229,6 +244,7 @@ class ItemOutcome(BaseModel):
     message: str | None = None
     remedy: str | None = None
     report_key: str | None = None
+    degraded: bool = False
 
 
 class BatchOutcome(BaseModel):
@@ -251,7 +267,21 @@ class CostEstimate(_Document):
     orchestration_usd: float = Field(description="Step Functions.")
     compute_usd: float = Field(description="Lambda. An endpoint or workers are billed by the hour and not included.")
     requests_usd: float = Field(description="Requests to S3 and DynamoDB.")
+    transform_usd: float = Field(
+        default=0.0, description="Instances of the transform job; 0 for instance types without a price in the table."
+    )
     total_usd: float = Field(description="Sum of the above.")
+
+
+class TransformReport(_Document):
+    """The transform job of a run."""
+
+    job: str = Field(description="Name of the job.")
+    status: str = Field(description="Completed, Stopped, Failed or TimedOut.")
+    reason: str | None = Field(description="Why it failed; null if it did not.")
+    instance_type: str = Field(description="Type of its instances.")
+    instances: int = Field(description="Number of its instances.")
+    seconds: float = Field(description="Billed time of an instance, without its start.")
 
 
 class SummaryFiles(_Document):
@@ -283,6 +313,11 @@ class BulkSummary(_Document):
     failed: int = Field(description="Images that failed.")
     not_done: int = Field(description="Images that were not attempted because the time or the tolerance was used up.")
     review: int = Field(description="Results that a person should look at.")
+    degraded: int = Field(default=0, description="Results segmented on Lambda because the requested host failed.")
+    engine: Engine = Field(default="host", description="What segmented the images.")
+    transform: TransformReport | None = Field(
+        default=None, description="Transform job; null if there was none, or if no mask was missing."
+    )
     errors: dict[str, int] = Field(description="Number of failed images by name of the error.")
     seconds: float = Field(description="Duration of the run until its summary.")
     item_seconds: float = Field(description="Sum of the processing times of all images.")
@@ -294,6 +329,11 @@ class BulkSummary(_Document):
 def run_prefix(run: str) -> str:
     """Return the prefix of a run's files, in the results bucket and in the work bucket."""
     return f"{UPLOADS_PREFIX}{run}/"
+
+
+def requests_prefix(run: str) -> str:
+    """Return the prefix of the input of a run's transform job, in the work bucket."""
+    return f"{run_prefix(run)}transform/requests/"
 
 
 def over_tolerance(failed: int, total: int, percentage: float, count: int | None) -> bool:

@@ -1,5 +1,6 @@
 """Masks that a Batch Transform job makes for a bulk run: a request is a line of the job's input."""
 
+import json
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -38,6 +39,10 @@ class MaskRequest(BaseModel):
     mask_of: MaskSource
     options: Options
     model_identity: str | None = None
+
+    def line(self) -> str:
+        """Return the request as JSON without line breaks."""
+        return json.dumps({**self.model_dump(), "options": self.options.set_or_known()})
 
     def job(self, key: str, content_sha256: str, info: ImageInfo) -> Job:
         """Return the job that segmentation expects, which ends with its mask.

@@ -1,6 +1,7 @@
 """AWS list prices in US dollars: the one table that estimates use. On-demand, without free tiers and discounts."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Final
 
 AS_OF: Final = "2026-11-30"
@@ -8,6 +9,10 @@ AS_OF: Final = "2026-11-30"
 
 DEFAULT_REGION: Final = "eu-west-1"
 """Region whose prices stand in for those of a Region without an entry."""
+
+
+GPU: Final = "ml.g4dn.xlarge"
+"""Smallest GPU instance of SageMaker: NVIDIA T4."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class Prices:
         s3_read: S3 Standard, per GET or HEAD.
         dynamodb_write: on-demand, per write request unit of 1 KB.
         dynamodb_read: on-demand, per read request unit of 4 KB.
-        gpu_endpoint_h: a real-time endpoint on ml.g4dn.xlarge, per hour.
+        instance_h: instances of SageMaker by type, endpoint or transform job, per hour.
     """
 
     lambda_gb_s: float = 0.0000166667
@@ -36,14 +41,25 @@ class Prices:
     s3_read: float = 0.0004e-3
     dynamodb_write: float = 0.625e-6
     dynamodb_read: float = 0.125e-6
-    gpu_endpoint_h: float = 0.736
+    instance_h: Mapping[str, float] = field(
+        default_factory=lambda: {GPU: 0.736, "ml.g5.xlarge": 1.408, "ml.c6i.2xlarge": 0.408}
+    )
+
+    @property
+    def gpu_endpoint_h(self) -> float:
+        """A real-time endpoint on the smallest GPU instance, per hour."""
+        return self.instance_h[GPU]
 
 
 REGIONS: Final = {
     "us-east-1": Prices(),
-    "eu-west-1": Prices(dynamodb_write=0.705e-6, dynamodb_read=0.1415e-6, gpu_endpoint_h=0.821),
+    "eu-west-1": Prices(
+        dynamodb_write=0.705e-6,
+        dynamodb_read=0.1415e-6,
+        instance_h={GPU: 0.821, "ml.g5.xlarge": 1.572, "ml.c6i.2xlarge": 0.456},
+    ),
 }
-"""Prices by Region. Those of DynamoDB in eu-west-1 and of the endpoint are of 2025 and were not confirmed."""
+"""Prices by Region. Those of DynamoDB in eu-west-1 and of SageMaker are of 2025 and were not confirmed."""
 
 
 def prices_of(region: str) -> tuple[str, Prices]:
@@ -78,6 +94,10 @@ class Usage:
     dynamodb_writes: float = 0.0
     dynamodb_reads: float = 0.0
 
+    def __add__(self, other: "Usage") -> "Usage":
+        """Return the sum of both."""
+        return Usage(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+
     def orchestration_usd(self, prices: Prices) -> float:
         """Return the cost of Step Functions."""
         express_gb_s = self.express_s * 64 / 1024  # one chunk: a small definition and payloads below 256 KB
@@ -107,6 +127,18 @@ RUN_TRANSITIONS: Final = 8
 CHILD_TRANSITIONS: Final = 1
 """State transition of the run for each child that it starts."""
 
+TRANSFORM_TRANSITIONS: Final = 4
+"""State transitions of a run for its transform job."""
+
+REQUEST_BATCH: Final = 500
+"""Images of a child that requests masks."""
+
+REQUEST_S: Final = 0.01
+"""Seconds that an image takes in such a child. Assumed: two requests to S3, in ten threads."""
+
+REQUEST_GB: Final = 3008 / 1024
+"""Memory of its function."""
+
 STANDARD_TRANSITIONS: Final = 14
 """State transitions of a Standard child for an image: its own, and 13 of the main state machine."""
 
@@ -134,6 +166,25 @@ def express_usage(images: int, cached: int, batch: int, seconds: float, memory_m
         s3_reads=2 * images + 2 * new,  # version and sidecar; image, and report of an earlier run
         dynamodb_writes=_SIDECAR_KB * new,
         dynamodb_reads=new,
+    )
+
+
+def mask_usage(images: int, new: int) -> Usage:
+    """Return what a transform job takes besides its instances, and besides :func:`express_usage`.
+
+    Args:
+        images: of the run.
+        new: those that have no result yet.
+    """
+    children = -(-images // REQUEST_BATCH)
+    return Usage(
+        transitions=TRANSFORM_TRANSITIONS + CHILD_TRANSITIONS * children,
+        express_runs=children,
+        express_s=REQUEST_S * images,
+        lambda_requests=children,
+        lambda_gb_s=REQUEST_S * images * REQUEST_GB,
+        s3_writes=new + children,  # a mask each, and the files with the requests
+        s3_reads=2 * images + 3 * new,  # version and sidecar; image, whether there is a mask, and the mask
     )
 
 

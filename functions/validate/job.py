@@ -32,7 +32,7 @@ class ValidateConfig(CatalogueConfig, PresetConfig):
         escalation_model: model for a second attempt if the mask of the default model is doubtful; None for none.
         segmentation_host: host for ``auto``.
         segmentation_hosts: deployed hosts.
-        sagemaker_mode: how the endpoint is invoked.
+        sagemaker_mode: how the endpoint is invoked; ``transform`` if there is only a model.
         segment_memory_mb: memory of the segment function, MiB.
         refine_memory_mb: memory of the refine function, MiB.
         encode_memory_mb: memory of the encode function, MiB.
@@ -45,7 +45,7 @@ class ValidateConfig(CatalogueConfig, PresetConfig):
     escalation_model: str | None = None
     segmentation_host: str
     segmentation_hosts: Names
-    sagemaker_mode: Literal["realtime", "async"] = "realtime"
+    sagemaker_mode: Literal["realtime", "async", "transform"] = "realtime"
     segment_memory_mb: int
     refine_memory_mb: int
     encode_memory_mb: int

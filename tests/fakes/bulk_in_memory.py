@@ -159,9 +159,11 @@ class BulkCloud:
         return status
 
     def list_map_runs(self, **_request: Any) -> dict[str, Any]:
-        return {"mapRuns": [{"mapRunArn": "map"}]}
+        return {"mapRuns": [{"mapRunArn": f"arn:mapRun:bulk/{label}:1"} for label in ("Masks", "Rows")]}
 
-    def describe_map_run(self, **_request: Any) -> dict[str, Any]:
+    def describe_map_run(self, **request: Any) -> dict[str, Any]:
+        if "/Masks:" in request["mapRunArn"]:
+            return {"itemCounts": {"total": 3, "succeeded": 3, "failed": 0}}
         return {"itemCounts": {"total": 3, "succeeded": 1, "failed": 0}}
 
     def stop(self, name: str) -> None:

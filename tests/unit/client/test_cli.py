@@ -56,6 +56,8 @@ def pbr(*arguments: str) -> Result:
         (["bulk", str(Path(__file__).parent), "-o", "-"], "standard output"),
         (["bulk", str(Path(__file__).parent), "-o", str(Path(__file__).parent)], "mixed with the images"),
         (["bulk", str(Path(__file__).parent), "--suffix", "x/y"], "-cutout"),
+        (["bulk", str(Path(__file__).parent), "--instances", "2"], "--engine batch-transform"),
+        (["bulk", "--resume", "a", "--engine", "batch-transform"], "Remove --engine"),
         (["bulk", str(Path(__file__).parent), "--background-image", "nosuch.jpg"], "--background-image"),
         (["bulk", "--resume", "nosuch"], "The run does not exist"),
         (["bulk", "photos/", "--resume", "nosuch"], "Remove SOURCE"),

@@ -9,7 +9,9 @@ from core.errors import PermanentError, TransientError
 from functions.bulk.batch import LAST_ATTEMPT, LONGEST_ITEM_S
 from functions.bulk.config import BulkConfig
 from functions.bulk.prepare import MOST_TOLERATED
-from functions.contracts.prices import RUN_TRANSITIONS
+from functions.contracts.failure_report import ErrorFacts
+from functions.contracts.prices import REQUEST_BATCH, RUN_TRANSITIONS, TRANSFORM_TRANSITIONS
+from functions.segment.sagemaker.server import _MAX_REQUESTS
 from tests.conftest import ROOT
 from tests.state_machine import OF_A_DELIVERY, leaves
 from tests.unit.statemachine.test_timeouts import LAMBDA_START_S, RESOURCES, call_s, load
@@ -78,7 +80,7 @@ def test_a_standard_child_waits_for_the_longest_execution() -> None:
         assert TASKS[name]["TimeoutSeconds"] > longest_s
 
 
-@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("name", MAPS.keys() - {"RequestMasks"})
 def test_every_map_run_has_the_limits_of_the_run_and_leads_to_a_summary(name: str) -> None:
     state = MAPS[name]
     limits = {key: path for key, path in state.items() if key.endswith("Path") and key != "ResultPath"}
@@ -105,10 +107,29 @@ def test_both_readers_have_the_same_children(one: str, other: str) -> None:
             assert state.get(key) == same.get(key)
 
 
+def test_a_job_that_starts_leads_to_the_images_and_one_that_does_not_fails_the_run() -> None:
+    states = BULK["States"]
+    assert states["RequestMasks"]["ToleratedFailurePercentage"] == 100
+    assert states["MakeMasks"]["Next"] == "ProcessRows"
+    assert [clause["Next"] for clause in states["MakeMasks"]["Catch"]] == ["JobStarted?"]
+    [choice] = states["JobStarted?"]["Choices"]
+    assert {rule["StringEquals"] for rule in choice["Or"]} == {"States.TaskFailed", "States.Timeout"}
+    assert (choice["Next"], states["JobStarted?"]["Default"]) == ("ProcessRows", "DescribeRejection")
+    facts = states["DescribeRejection"]["Parameters"]
+    assert {name.removesuffix(".$") for name in facts} == ErrorFacts.model_fields.keys()
+
+
+def test_a_transform_job_sends_no_more_requests_than_the_container_accepts() -> None:
+    assert BULK["States"]["MakeMasks"]["Parameters"]["MaxConcurrentTransforms"] < _MAX_REQUESTS
+    assert BULK["States"]["RequestMasks"]["ItemBatcher"]["MaxItemsPerBatch"] == REQUEST_BATCH
+
+
 def test_the_estimate_of_costs_counts_the_transitions_of_a_run() -> None:
     path = ["Prepare", "ChooseReader", "ProcessListing", "Summarize", "WithinTolerance?", "Done"]
     assert set(path) <= BULK["States"].keys()
     assert len(path) <= RUN_TRANSITIONS
+    transform = ["RequestMasks", "CountFiles", "MasksMissing?", "MakeMasks"]
+    assert set(transform) <= BULK["States"].keys() and len(transform) == TRANSFORM_TRANSITIONS
 
 
 def test_the_machine_s_functions_are_not_those_of_uploads() -> None:

@@ -37,7 +37,7 @@ WORKERS = [
 ENDPOINTS = [
     {},
     *({"SageMakerEndpointName": "theirs", "SageMakerMode": mode} for mode in ("realtime", "async")),
-    *({"SageMakerImageUri": f"{IMAGE}@sha256:1", "SageMakerMode": mode} for mode in ("realtime", "async")),
+    *({"SageMakerImageUri": f"{IMAGE}@sha256:1", "SageMakerMode": mode} for mode in ("realtime", "async", "transform")),
 ]
 MODELS = [
     {},
@@ -51,7 +51,7 @@ MODELS = [
 ]
 COMBINATIONS = [{**w, **e, **m} for w, e, m in itertools.product(WORKERS, ENDPOINTS, MODELS)]
 FARGATE, OWN_GPU, GPU_SPOT = WORKERS[1], WORKERS[3], WORKERS[-1]
-REALTIME, ASYNC = ENDPOINTS[3:]
+REALTIME, ASYNC, TRANSFORM = ENDPOINTS[3:]
 
 NOTHING = object()
 PSEUDO = {
@@ -301,6 +301,8 @@ def test_no_role_has_wildcard_permissions(stack: Stack) -> None:
         ({**FARGATE, "WorkerSubnets": "subnet-1"}, "WorkerSubnets requires"),
         ({**FARGATE, "WorkerSecurityGroups": "sg-1"}, "WorkerSecurityGroups requires"),
         ({"SageMakerEndpointName": "theirs", "SageMakerImageUri": IMAGE}, "mutually exclusive"),
+        ({**TRANSFORM, "SegmentationHost": "sagemaker"}, "SegmentationHost cannot be sagemaker"),
+        ({"SageMakerEndpointName": "theirs", "SageMakerMode": "transform"}, "not for an existing endpoint"),
         ({"DefaultModel": "birefnet-general-lite"}, "require SegmentMemory"),
         ({"EscalateOnReview": "true", "SegmentMemory": "6144"}, "require SegmentMemory"),
     ],
@@ -672,7 +674,7 @@ def test_no_arn_names_a_partition(path: str) -> None:
 # ---- The endpoint
 
 
-@pytest.mark.parametrize("parameters", ENDPOINTS[1:], ids=named)
+@pytest.mark.parametrize("parameters", ENDPOINTS[1:5], ids=named)
 def test_the_state_machine_invokes_the_endpoint_in_its_mode(parameters: dict[str, str]) -> None:
     stack = Stack(parameters)
     is_own = "SageMakerImageUri" in parameters
@@ -792,6 +794,37 @@ def test_the_configuration_of_the_bulk_function_is_valid(monkeypatch: pytest.Mon
     shared = ("PBR_MODEL_DIR", "PBR_MODEL_MIRROR", "PBR_CUSTOM_MODELS")
     segment = environment(stack["SegmentFunction"])
     assert {name: os.environ[name] for name in shared} == {name: segment[name] for name in shared}
+
+
+def test_a_stack_for_batch_transform_has_a_model_and_no_endpoint() -> None:
+    stack = Stack(TRANSFORM)
+    assert "SegmentationModel" in stack.resources
+    assert not stack.of_type("AWS::SageMaker::Endpoint") and "EndpointLogs" not in stack.resources
+    assert not stack.of_type("AWS::ApplicationAutoScaling::ScalableTarget")
+    assert environment(stack["ValidateFunction"])["SEGMENTATION_HOSTS"] == "lambda"
+    assert environment(stack["PrepareBulkFunction"])["TRANSFORM_MODEL_NAME"] == "<SegmentationModel>.ModelName"
+
+
+@pytest.mark.parametrize("parameters", [REALTIME, ASYNC, TRANSFORM], ids=named)
+def test_bulk_runs_may_transform_with_the_model_of_the_stack_only(parameters: dict[str, str]) -> None:
+    stack = Stack({**parameters, "BulkSourceBuckets": "photos", "BulkTransformInstanceType": "ml.g5.xlarge"})
+    jobs = {action: resource for action, resource in allowed(stack, "BulkRole") if "Transform" in action}
+    assert jobs.keys() == {f"sagemaker:{verb}TransformJob" for verb in ("Create", "Describe", "Stop")}
+    assert {
+        fnmatch(f"arn:aws:sagemaker:{REGION}:123456789012:transform-job/pbr-bulk-1f-0", one) for one in jobs.values()
+    }
+    assert environment(stack["PrepareBulkFunction"])["TRANSFORM_INSTANCE_TYPE"] == "ml.g5.xlarge"
+    read = {resource for action, resource in allowed(stack, "EndpointRole") if action == "s3:GetObject"}
+    assert any(resource.endswith("<WorkBucket>/masks/*") for resource in read)
+    [policy] = [one for one in stack.of_type("AWS::IAM::Policy") if one["Roles"] == ["<EndpointRole>"]]
+    assert "arn:aws:s3:::photos/*" in leaves_of(policy["PolicyDocument"]["Statement"][0]["Resource"])
+
+
+def test_a_stack_without_a_model_has_no_permission_to_transform() -> None:
+    stack = Stack({})
+    assert not [action for action, _ in allowed(stack, "BulkRole") if "sagemaker" in action]
+    assert environment(stack["PrepareBulkFunction"])["TRANSFORM_MODEL_NAME"] == ""
+    assert not [one for _, one in allowed(stack, "BulkFunctionRole") if one.endswith(("masks/*", "requests/*"))]
 
 
 # ---- The HTTP API

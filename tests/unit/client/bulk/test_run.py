@@ -13,7 +13,7 @@ from botocore.exceptions import EndpointConnectionError
 
 from client.bulk.cost import cost_usd
 from client.bulk.report import write_report
-from client.bulk.run import BulkRun
+from client.bulk.run import BulkRun, check_engine
 from client.bulk.state import Item, RunState
 from client.bulk.stored import result_prefixes
 from client.errors import BulkRunError, DiskFullError, UsageError
@@ -653,3 +653,62 @@ def test_the_report_has_a_row_for_each_image(tmp_path: Path) -> None:
     assert rows[2].startswith(f"b.png,done,{laptop.out}/b.png.png,") and ",True,fragmented,0.75," in rows[2]
     assert rows[3] == "c.jpg,failed,,,,,,CorruptImageError,It is damaged,Save it again."
     assert len(rows) == 1 + len(DONE)
+
+
+def test_requests_for_masks_are_not_counted_as_images(tmp_path: Path) -> None:
+    cloud = BulkCloud(step=0)
+    cloud.put_object(Bucket="uploads", Key="shop/a.jpg", Body=b"a")
+    source = {"bucket": "uploads", "prefix": "shop/"}
+    settings = {"source": source, "limits": {"engine": "batch-transform"}}
+    counts: list[Counter[str]] = []
+
+    class Looks(Ends):
+        def progressed(self) -> None:
+            counts.append(run.counts())
+            cloud.step = 1
+
+    given = {"out": None, "options": {}, "suffix": None, "overwrite": False, "sheet": False, **settings}
+    state = RunState.create("r", given, tmp_path / "state")
+    run = BulkRun(cloud.stack(), "r", state, Looks())
+    run.process(resumed=False)
+    state.close()
+    assert cloud.runs["r"]["input"]["engine"] == "batch-transform"
+    assert counts[0] == Counter(done=1, failed=0, uploaded=2)
+
+
+def test_a_transform_job_waits_for_all_uploads_and_its_failure_is_a_warning(tmp_path: Path) -> None:
+    class Transforms(BulkCloud):
+        def put_object(self, **request: Any) -> dict[str, Any]:
+            time.sleep(0.02)
+            return super().put_object(**request)
+
+        def _summarize(self, name: str, run: dict[str, Any]) -> None:
+            super()._summarize(name, run)
+            summary = json.loads(self.data("results", f"bulk/{name}/summary.json"))
+            transform = {"job": "pbr-bulk-1f", "status": "Failed", "reason": "CapacityError"}
+            summary |= {"degraded": 3, "transform": transform}
+            self._put("results", f"bulk/{name}/summary.json", json.dumps(summary).encode())
+
+    cloud, laptop = Transforms(), Laptop(tmp_path)
+    settings = {"folder": str(laptop.photos), "out": str(laptop.out), "limits": {"engine": "batch-transform"}}
+    given: dict[str, Any] = {"options": {}, "suffix": None, "overwrite": False, "sheet": False}
+    given |= {"include": [], "exclude": []}
+    state = RunState.create("r", {**given, **settings}, tmp_path / "state")
+    run = BulkRun(cloud.stack(), "r", state, laptop.ends, first_s=0)
+    run.process(resumed=False)
+    state.close()
+    assert list(cloud.runs) == ["r"] and "prefix" in cloud.runs["r"]["input"]["source"]
+    assert run.warnings == [
+        "Transform job pbr-bulk-1f failed: CapacityError",
+        "3 segmented on Lambda because the requested host failed",
+    ]
+
+
+def test_an_engine_without_a_model_is_refused_before_the_upload() -> None:
+    stack = BulkCloud().stack()
+    check_engine(None, stack)
+    with pytest.raises(UsageError) as caught:
+        check_engine("batch-transform", stack)
+    assert (caught.value.field, "SageMakerMode=transform" in caught.value.remedy) == ("--engine", True)
+    stack.outputs["SageMakerModelName"] = "model"
+    check_engine("batch-transform", stack)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from typing import Any
 
 import pytest
@@ -44,6 +45,7 @@ def test_a_run_gets_the_defaults_of_the_stack() -> None:
         "run": RUN.model_dump(),
         "reader": "listing",
         "child": "express",
+        "engine": "host",
         "bucket": "uploads",
         "prefix": "bulk/",
         "rows_key": "bulk/shoes-1/rows.jsonl",
@@ -198,3 +200,56 @@ def test_a_bad_line_is_named_and_nothing_is_written(text: bytes, line: int) -> N
     with pytest.raises(InvalidRequestError, match=rf"^Line {line} of the manifest"):
         stack.prepare({"manifest": {"bucket": "uploads", "key": "list.csv"}})
     assert stack.objects.keys("work") == []
+
+
+TRANSFORM = {"transform_model_name": "model", "transform_instance_type": "ml.c6i.2xlarge", "transform_instances": 2}
+ENGINE = {"engine": "batch-transform"}
+
+
+def test_a_transform_job_gets_the_rows_of_a_prefix_and_its_settings() -> None:
+    stack = Stack(**TRANSFORM, segmentation_host="ecs")
+    for key in ("bulk/a.jpg", "bulk/folder/", "bulk/folder/b.jpg", "other/c.jpg"):
+        stack.objects.add("uploads", key, b"image")
+    plan = stack.prepare(LISTED, **ENGINE, options={"format": "webp"})
+    assert (plan["reader"], plan["child"], plan["engine"], plan["options"]) == ("rows", "express", ENGINE["engine"], {})
+    assert [(row["key"], row["options"]) for row in stack.rows()] == [
+        ("bulk/a.jpg", {"format": "webp"}),
+        ("bulk/folder/b.jpg", {"format": "webp"}),
+    ]
+    transform = plan["transform"]
+    assert re.fullmatch(r"pbr-bulk-[0-9a-f]{16}", transform["job_name"])
+    assert (transform["model_name"], transform["instances"]) == ("model", 2)
+    assert transform["requests_uri"] == "s3://work/" + transform["requests_prefix"]
+    assert transform["requests_prefix"] == "bulk/shoes-1/transform/requests/"
+    assert transform["responses_uri"] == "s3://work/bulk/shoes-1/transform/responses/"
+    assert transform["resources"] == {"InstanceType": "ml.c6i.2xlarge"}
+    assert transform["environment"] == {"PBR_DEVICE": "cpu"}
+
+
+def test_a_transform_job_on_a_gpu_gets_the_driver_that_the_image_needs() -> None:
+    stack = Stack(**{**TRANSFORM, "transform_instance_type": "ml.g4dn.xlarge"})
+    stack.objects.add("uploads", "bulk/a.jpg", b"image")
+    transform = stack.prepare(LISTED, **ENGINE, instances=3)["transform"]
+    assert transform["resources"] == {
+        "InstanceType": "ml.g4dn.xlarge",
+        "TransformAmiVersion": "al2-ami-sagemaker-batch-gpu-535",
+    }
+    assert (transform["environment"], transform["instances"]) == ({"PBR_DEVICE": "cuda"}, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "settings", "field"),
+    [
+        ({}, {}, "engine"),
+        (TRANSFORM, {"child": "standard"}, "child"),
+        (TRANSFORM, {"options": {"segmentation_host": "lambda"}}, "options.segmentation_host"),
+        (TRANSFORM, {"options": {"segmentation_host": "ecs"}}, "options.segmentation_host"),
+        (TRANSFORM, {}, "source"),
+    ],
+)
+def test_a_transform_that_is_impossible_is_refused(
+    values: dict[str, Any], settings: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        Stack(**values).prepare(LISTED, **ENGINE, **settings)
+    assert caught.value.field == field

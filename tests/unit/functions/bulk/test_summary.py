@@ -219,3 +219,50 @@ def test_a_subject_is_printable_and_short(stack: Stack) -> None:
     stack.summarize(run={**RUN.model_dump(), "name": "é" + "x" * 90})
     [message] = stack.topic.published
     assert len(message["Subject"]) <= 100 and message["Subject"].isascii()
+
+
+JOB_NAME = "pbr-bulk-1f-0"
+STATE = {"job_name": JOB_NAME, "resources": {"InstanceType": "ml.g4dn.xlarge"}, "found": {"InstanceCount": 2}}
+STARTED = {"TransformJobName": JOB_NAME, "TransformStartTime": "2026-11-30T10:05:00+00:00"}
+
+
+@pytest.mark.parametrize("ended", ["2026-11-30T11:05:00.500000+00:00", 1796036700500, 1796036700.5])
+def test_the_time_of_a_transform_job_is_billed_for_each_instance(stack: Stack, ended: Any) -> None:
+    stack.done(item("a.jpg", seconds=1.0), item("b.jpg", degraded=True))
+    job = {**STARTED, "TransformJobStatus": "Completed", "FailureReason": "", "TransformEndTime": ended}
+    summary = stack.summarize(engine="batch-transform", transform={**STATE, "job": job})
+    assert summary.transform is not None
+    assert (summary.transform.job, summary.transform.status, summary.transform.reason) == (JOB_NAME, "Completed", None)
+    assert summary.transform.seconds == 3600.5
+    assert summary.cost.transform_usd == pytest.approx(2 * 0.821 * 3600.5 / 3600, abs=1e-4)
+    assert summary.cost.total_usd > summary.cost.transform_usd
+    assert (summary.degraded, summary.engine) == (1, "batch-transform")
+
+
+@pytest.mark.parametrize(
+    ("failed", "status", "reason"),
+    [
+        (
+            {
+                "Error": "States.TaskFailed",
+                "Cause": json.dumps({**STARTED, "TransformJobStatus": "Failed", "FailureReason": "CapacityError"}),
+            },
+            "Failed",
+            "CapacityError",
+        ),
+        ({"Error": "States.Timeout"}, "TimedOut", None),
+    ],
+)
+def test_a_failed_transform_job_is_reported(
+    stack: Stack, failed: dict[str, str], status: str, reason: str | None
+) -> None:
+    stack.done(item("a.jpg", degraded=True))
+    summary = stack.summarize(engine="batch-transform", transform={**STATE, "failed": failed})
+    assert summary.status == "SUCCEEDED" and summary.transform is not None
+    assert (summary.transform.status, summary.transform.reason, summary.transform.seconds) == (status, reason, 0.0)
+
+
+def test_a_run_whose_masks_exist_has_no_transform_job(stack: Stack) -> None:
+    stack.done(item("a.jpg", status="cached"))
+    state = {**STATE, "found": {"InstanceCount": 0}}
+    assert stack.summarize(engine="batch-transform", transform=state).transform is None

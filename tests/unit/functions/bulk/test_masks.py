@@ -1,0 +1,129 @@
+"""Masks of a transform job: what is requested, what the bulk function makes of them, and what it does without them."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from core.errors import InvalidOptionsError
+from functions.bulk.batch import Batch, BatchProcessor
+from functions.bulk.image import Progress
+from functions.bulk.items import BatchInput
+from functions.bulk.masks import MaskPlanner
+from functions.bulk.objects import BulkObjects
+from functions.runtime.inspection import Inspector
+from functions.segment.sagemaker.handlers import JobContext, Segmenter, input_fn, predict_fn
+from functions.segment.task_tokens import TaskTokens
+from functions.validate.upload import Upload
+from tests.conftest import disc
+from tests.unit.functions.bulk.test_image import DRAFT, RUN, Account, without_run
+
+ENGINE = "batch-transform"
+
+
+@pytest.fixture(scope="module")
+def inspector() -> Iterator[Inspector]:
+    inspector = Inspector()
+    yield inspector
+    inspector.close()
+
+
+@pytest.fixture
+def account(inspector: Inspector) -> Account:
+    account = Account(inspector, segmentation_hosts=("lambda",))
+    account.objects.add("uploads", "a.png", disc())
+    return account
+
+
+def upload(key: str = "a.png", **options: Any) -> Upload:
+    return Upload(bucket="uploads", key=key, options={**DRAFT, **options})
+
+
+def requests(account: Account, *items: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
+    """Return the requests that a batch writes."""
+    shared = BatchInput(run=RUN, bucket="uploads", options={**DRAFT, **options})
+    MaskPlanner(account.images, BulkObjects(account.objects), "work").plan(list(items), shared)
+    files = [key for key in account.objects.keys("work") if key.startswith("bulk/run/transform/requests/")]
+    return [json.loads(line) for key in files for line in account.objects.data("work", key).splitlines()]
+
+
+def transform(account: Account, *items: dict[str, Any], **options: Any) -> None:
+    """Do what the container of a transform job does with each line."""
+    context = JobContext("work", account.store, TaskTokens(object()))
+    container = Segmenter(account.networks, "u2netp", context)
+    for request in requests(account, *items, **options):
+        assert "mask_key" in predict_fn(input_fn(json.dumps(request), "application/json"), container)
+
+
+def process(account: Account, given: Upload, engine: Any = ENGINE) -> dict[str, Any]:
+    return account.images.process(given, RUN, Progress(), engine=engine).document
+
+
+def test_a_mask_of_a_transform_job_gives_the_result_of_a_run_without_it(inspector: Inspector, account: Account) -> None:
+    transform(account, {"Key": "a.png"})
+    document = process(account, upload())
+    other = Account(inspector)
+    other.objects.add("uploads", "a.png", disc())
+    expected = process(other, upload(), "host")
+    assert account.objects.data("results", "results/a.png.png") == other.objects.data("results", "results/a.png.png")
+    assert (document["model"]["host"], document["degraded"], document["warnings"]) == ("sagemaker", False, [])
+    same = {"model": expected["model"] | {"host": "sagemaker"}}
+    same["options"] = {**expected["options"], "segmentation_host": "sagemaker"}
+    assert without_run(document) == without_run({**expected, **same})
+
+
+@pytest.mark.parametrize(
+    "changed", [{"model": "classical"}, {"roi": "0 0 90% 90%"}, {"precision_level": "standard"}, {"content": 5}]
+)
+def test_a_mask_of_other_options_or_of_another_version_is_not_used(account: Account, changed: dict[str, Any]) -> None:
+    transform(account, {"Key": "a.png"})
+    if seed := changed.pop("content", None):
+        account.objects.add("uploads", "a.png", disc(seed=seed))
+    document = process(account, upload(**changed))
+    assert (document["model"]["host"], document["degraded"]) == ("lambda", True)
+    assert "segmented on lambda: SegmentOnBatchTransform failed with MaskNotFoundError" in document["warnings"]
+
+
+def test_a_mask_without_valid_facts_is_not_used(account: Account) -> None:
+    transform(account, {"Key": "a.png"})
+    [key] = [key for key in account.objects.keys("work") if key.startswith("masks/")]
+    account.objects.add("work", key, account.objects.data("work", key), {"pbr-mask": "{}"})
+    assert process(account, upload())["degraded"]
+
+
+def test_only_images_without_their_result_are_requested(account: Account) -> None:
+    account.objects.add("uploads", "b.png", disc(seed=2))
+    account.objects.add("uploads", "lambda.png", disc(seed=3), {"pbr-segmentation-host": "lambda"})
+    process(account, upload(), "host")
+    keys = ("a.png", "b.png", "lambda.png", "missing.png", "folder/")
+    [request] = requests(account, *({"Key": key} for key in keys))
+    assert (request["mask_of"]["key"], request["options"]["model"]) == ("b.png", "u2netp")
+    assert request["mask_of"]["version_id"] == account.objects.versions["uploads", "b.png"][-1][0]
+
+
+def test_no_file_is_written_without_requests(account: Account) -> None:
+    assert requests(account, {"Key": "missing.png"}) == []
+    assert account.objects.keys("work") == []
+
+
+def test_an_image_that_asks_for_lambda_is_segmented_there_and_not_degraded(account: Account) -> None:
+    document = process(account, upload(segmentation_host="lambda"))
+    assert (document["model"]["host"], document["degraded"]) == ("lambda", False)
+
+
+def test_a_model_that_does_not_fit_lambda_needs_its_mask(account: Account) -> None:
+    with pytest.raises(InvalidOptionsError) as caught:
+        process(account, upload(model="birefnet-general"))
+    assert caught.value.message.startswith("The transform job made no mask of this image, and Lambda cannot segment it")
+    assert "BulkMemory" in caught.value.remedy
+
+
+def test_the_seconds_of_an_image_are_those_of_functions(account: Account) -> None:
+    transform(account, {"Key": "a.png"})
+    event = {"Items": [{"Key": "a.png"}], "BatchInput": {"run": RUN, "bucket": "uploads", "options": DRAFT}}
+    event["BatchInput"]["engine"] = ENGINE
+    [item] = BatchProcessor(account.images, 265).process(Batch.model_validate(event)).items
+    timings = account.objects.json("results", "results/a.png.png.json")["timings_s"]
+    assert item.seconds == pytest.approx(sum(timings.values()) - timings["segment"], abs=1e-3)
+    assert timings["segment"] > 0 and not item.degraded
