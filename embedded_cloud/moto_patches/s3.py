@@ -1,4 +1,4 @@
-"""S3: contents on disk, events sent to EventBridge, checks of forms."""
+"""S3: contents on disk, events sent to EventBridge, checks of forms and checksums."""
 
 import base64
 import hashlib
@@ -112,10 +112,25 @@ def check_the_form(original: Any, self: Any, request: Any, bucket_name: str) -> 
                     raise S3ClientError("AccessDenied", f"Invalid according to Policy: {name}")
             elif condition[0] == "content-length-range" and not condition[1] <= len(self.body) <= condition[2]:
                 raise S3ClientError("EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")
-        checksum = form.get("x-amz-checksum-sha256")
-        if checksum and base64.b64encode(hashlib.sha256(self.body).digest()).decode() != checksum:
-            raise S3ClientError("BadDigest", "The SHA256 you specified did not match the calculated checksum.")
+        if checksum := form.get("x-amz-checksum-sha256"):
+            _compare(self.body, checksum)
     return original(self, request, bucket_name)
+
+
+@around(S3Response, "_get_checksum")
+def keep_the_checksum(original: Any, self: Any, response_headers: dict[str, Any]) -> Any:
+    """AWS compares a SHA-256 with the content and keeps it; moto only if another header names the algorithm."""
+    checksum = self.headers.get("x-amz-checksum-sha256")
+    if not checksum or "x-amz-sdk-checksum-algorithm" in self.headers:
+        return original(self, response_headers)
+    _compare(self.body or b"", checksum)
+    response_headers["x-amz-checksum-sha256"] = checksum
+    return "SHA256", checksum
+
+
+def _compare(content: bytes, checksum: str) -> None:
+    if base64.b64encode(hashlib.sha256(content).digest()).decode() != checksum:
+        raise S3ClientError("BadDigest", "The SHA256 you specified did not match the calculated checksum.")
 
 
 around(S3Response, "key_response")(send_events_after_the_response)

@@ -285,6 +285,14 @@ def _() -> None:
     assert answer.ok
 
 
+@reproduces("s3.keep_the_checksum")
+def _() -> None:
+    s3 = client("s3")
+    s3.create_bucket(Bucket="checked", CreateBucketConfiguration={"LocationConstraint": REGION})
+    s3.put_object(Bucket="checked", Key="k", Body=b"1", ChecksumSHA256="a4ayc/80/OGda4BO/1o/V0etpOqiLx1JwB5S3beHW0s=")
+    assert "ChecksumSHA256" not in s3.head_object(Bucket="checked", Key="k", ChecksumMode="ENABLED")
+
+
 @reproduces("sagemaker.name_as_the_template_says")
 def _() -> None:
     assert FakeEndpoint.cloudformation_name_type() != "EndpointName"

@@ -1,10 +1,13 @@
 """Uploads send EventBridge events, which start state machines."""
 
+import base64
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from embedded_cloud.cloud import EmbeddedCloud
 from tests.integration.embedded_cloud.services.testbed import ROLE, Machines, client, task, until
@@ -94,3 +97,13 @@ def test_each_of_many_concurrent_uploads_starts_an_execution(cloud: EmbeddedClou
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: s3.put_object(Bucket=bucket, Key=f"in/many-{number}", Body=b""), range(24)))
     assert len(executions_with(cloud, machines, "in/many-", count=24)) == 24
+
+
+def test_the_checksum_of_an_upload_is_compared_and_kept(cloud: EmbeddedCloud) -> None:
+    s3, checksum = client(cloud, "s3"), base64.b64encode(hashlib.sha256(b"abc").digest()).decode()
+    where = {"Bucket": cloud.outputs["PlainBucket"], "Key": "checked"}
+    with pytest.raises(ClientError, match="BadDigest"):
+        s3.put_object(**where, Body=b"abd", ChecksumSHA256=checksum)
+    s3.put_object(**where, Body=b"abc", ChecksumSHA256=checksum)
+    assert s3.head_object(**where, ChecksumMode="ENABLED")["ChecksumSHA256"] == checksum
+    assert "ChecksumSHA256" not in s3.head_object(**where)
