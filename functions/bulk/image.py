@@ -180,14 +180,15 @@ class ImageProcessor:
     ) -> MaskRequest | None:
         """Return the request for the mask that a transform job is to make.
 
-        None if the image has its result, unless with ``overwrite``; and if it asks for another host, does not exist or is
-        refused, which is reported when it is processed.
+        None if the image has its mask, or its result or a cache entry, unless those are to be overwritten; and if it asks
+        for another host, does not exist or is refused, which is reported when it is processed. Masks and cache entries
+        of an image are known if it was uploaded with its SHA-256; otherwise the container looks for its mask.
 
         Raises:
-            TransientError: S3 is unavailable.
+            TransientError: S3 or DynamoDB is unavailable.
         """
         try:
-            planned = self._planned(upload, presets, "batch-transform")
+            planned = self._planned(upload, presets, "batch-transform", checksum=True)
             if planned is None or (not overwrite and self._sidecar(upload, *planned)):
                 return None
         except PermanentError:
@@ -195,16 +196,28 @@ class ImageProcessor:
         version, plan = planned
         if plan.options.segmentation_host is not Host.SAGEMAKER:
             return None
+        if version.sha256 and self._is_segmented(version.sha256, plan, upload.tenant, cached=not overwrite):
+            return None
         source = MaskSource(bucket=upload.bucket, key=upload.key, version_id=version.version_id, etag=version.etag)
         identity = identity_of(plan.options.model, self._config)
         return MaskRequest(mask_of=source, options=plan.options, model_identity=identity)
 
+    def _is_segmented(self, content_sha256: str, plan: Plan, tenant: str | None, *, cached: bool) -> bool:
+        """Return whether there is a mask of an image or, with ``cached``, a cache entry."""
+        if cached and plan.options.background_key is None:
+            key = self._validators["host"].cache_key(plan, content_sha256, None, tenant)
+            if self._cache.find(key):
+                return True
+        key = mask_key(content_sha256, plan.options, identity_of(plan.options.model, self._config))
+        return self._store.newest(self._config.work_bucket, key) is not None
+
     def _planned(
-        self, upload: Upload, presets: Mapping[str, Preset], engine: Engine
+        self, upload: Upload, presets: Mapping[str, Preset], engine: Engine, *, checksum: bool = False
     ) -> tuple[StoredVersion, Plan] | None:
         """Return the version of an image, and what is to be made of it; None if it does not exist."""
         check_names(upload, self._config)
-        if (version := self._store.newest(upload.bucket, upload.key, upload.version_id)) is None:
+        version = self._store.newest(upload.bucket, upload.key, upload.version_id, checksum=checksum)
+        if version is None:
             return None
         return version, self._validators[engine].plan(upload, version.metadata, presets)
 

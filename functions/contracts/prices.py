@@ -184,7 +184,8 @@ def mask_usage(images: int, new: int) -> Usage:
         lambda_requests=children,
         lambda_gb_s=REQUEST_S * images * REQUEST_GB,
         s3_writes=new + children,  # a mask each, and the files with the requests
-        s3_reads=2 * images + 3 * new,  # version and sidecar; image, whether there is a mask, and the mask
+        s3_reads=2 * images + 4 * new,  # version and sidecar; whether there is a mask, twice, image, and mask
+        dynamodb_reads=new,
     )
 
 

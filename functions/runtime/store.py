@@ -57,11 +57,12 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class StoredVersion:
-    """An object's version and user metadata."""
+    """An object's version and user metadata, and the SHA-256 that it was uploaded with, if it is known."""
 
     version_id: str | None
     etag: str
     metadata: Mapping[str, str]
+    sha256: str | None = None
 
 
 class Store:
@@ -135,15 +136,26 @@ class Store:
             )
             return response.get("VersionId")
 
-    def newest(self, bucket: str, key: str, version_id: str | None = None) -> StoredVersion | None:
-        """Return the newest version of an object, or this one; None if it does not exist."""
+    def newest(
+        self, bucket: str, key: str, version_id: str | None = None, *, checksum: bool = False
+    ) -> StoredVersion | None:
+        """Return the newest version of an object, or this one; None if it does not exist.
+
+        Args:
+            bucket: bucket.
+            key: object key.
+            version_id: version.
+            checksum: read the SHA-256, which S3 has if the object was uploaded with it.
+        """
         version: dict[str, Any] = {"VersionId": version_id} if version_id else {}
+        if checksum:
+            version["ChecksumMode"] = "ENABLED"
         try:
             with errors_of(bucket, key, absent=_NO_VERSION | {"400"} if version_id else _ABSENT):
                 head = self._s3.head_object(Bucket=bucket, Key=key, **version)
         except SourceNotFoundError:
             return None
-        return StoredVersion(head.get("VersionId"), head["ETag"].strip('"'), head["Metadata"])
+        return StoredVersion(head.get("VersionId"), head["ETag"].strip('"'), head["Metadata"], _sha256(head))
 
     def copy(
         self, source: tuple[str, str], bucket: str, key: str, content_type: str, metadata: Mapping[str, str]
@@ -219,6 +231,13 @@ class Store:
             Conditions=[*({name: value} for name, value in fields.items()), ["content-length-range", 1, max_bytes]],
             ExpiresIn=seconds,
         )
+
+
+def _sha256(head: Mapping[str, Any]) -> str | None:
+    """Return the SHA-256 of the content; that of a multipart upload is one of the parts' checksums."""
+    checksum = head.get("ChecksumSHA256", "")
+    is_whole = checksum and "-" not in checksum and head.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT"
+    return base64.b64decode(checksum).hex() if is_whole else None
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """S3 and DynamoDB in memory, as far as the stages call them."""
 
+import base64
 import hashlib
 import io
 import json
@@ -24,12 +25,16 @@ class Objects:
         versions: by bucket and key, the newest version last: its ID, its content and its metadata.
         calls: number of calls by operation.
         unavailable: keys whose objects cannot be read.
+        checked: keys whose objects were uploaded with their SHA-256.
+        suffix: end of the checksums of multipart uploads.
     """
 
     def __init__(self) -> None:
         self.versions: dict[tuple[str, str], list[Version]] = {}
         self.calls: Counter[str] = Counter()
         self.unavailable: set[str] = set()
+        self.checked: set[str] = set()
+        self.suffix = ""
 
     def add(self, bucket: str, key: str, data: bytes, metadata: Mapping[str, str] | None = None) -> str:
         name = f"v{sum(map(len, self.versions.values()))}"
@@ -65,7 +70,10 @@ class Objects:
     def head_object(self, **request: Any) -> dict[str, Any]:
         self.calls["head"] += 1
         name, data, metadata = self._find(request, "404")
-        return {"VersionId": name, "ETag": f'"{hashlib.md5(data).hexdigest()}"', "Metadata": metadata}
+        checksum = {}
+        if request.get("ChecksumMode") == "ENABLED" and request["Key"] in self.checked:
+            checksum = {"ChecksumSHA256": base64.b64encode(hashlib.sha256(data).digest()).decode() + self.suffix}
+        return {"VersionId": name, "ETag": f'"{hashlib.md5(data).hexdigest()}"', "Metadata": metadata, **checksum}
 
     def put_object(self, **request: Any) -> dict[str, Any]:
         self.calls["put"] += 1

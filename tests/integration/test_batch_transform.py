@@ -1,8 +1,9 @@
 """Bulk runs with the engine batch-transform: a transform job makes the masks, and Express children refine them."""
 
+import base64
+import hashlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,6 +66,13 @@ def test_nothing_is_transformed_if_no_mask_is_missing(stack: Deployed) -> None:
     assert ended.summary.transform is None
     assert "MakeMasks" not in states(stack, ended)
 
+    data, bucket = disc(seed=2003), stack.outputs["UploadsBucket"]
+    checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
+    stack.s3.put_object(Bucket=bucket, Key="bulk/copied/3.png", Body=data, ChecksumSHA256=checksum)
+    copied = run(stack, listed(stack, "bulk/copied/"), **ENGINE)
+    assert copied.statuses == {"bulk/copied/3.png": "cached"}
+    assert "MakeMasks" not in states(stack, copied)
+
 
 def test_results_are_those_of_a_run_without_the_engine(stack: Deployed) -> None:
     [key] = upload(stack, "bulk/same/", 4)
@@ -78,7 +86,7 @@ def test_results_are_those_of_a_run_without_the_engine(stack: Deployed) -> None:
     assert stack.result(f"results/{key}.png") == transformed
 
 
-def test_images_are_segmented_on_lambda_if_the_job_fails(stack: Deployed, tmp_path: Path) -> None:
+def test_images_are_segmented_on_lambda_if_the_job_fails(stack: Deployed) -> None:
     sagemaker = client("sagemaker", stack.cloud.endpoint_url, stack.cloud.region)
     keys = upload(stack, "bulk/failing/", 5)
     name = stack.outputs["SageMakerModelName"]

@@ -102,6 +102,28 @@ def test_only_images_without_their_result_are_requested(account: Account) -> Non
     assert request["mask_of"]["version_id"] == account.objects.versions["uploads", "b.png"][-1][0]
 
 
+@pytest.mark.parametrize("made", ["mask", "result"])
+def test_the_mask_of_a_known_content_is_not_requested_if_it_or_a_cached_result_exists(
+    account: Account, made: str
+) -> None:
+    if made == "mask":
+        transform(account, {"Key": "a.png"})
+        for key in account.objects.keys("work"):
+            if key.startswith("bulk/"):
+                del account.objects.versions["work", key]
+    else:
+        process(account, upload(), "host")
+    account.objects.add("uploads", "copy.png", disc())
+    assert [one["mask_of"]["key"] for one in requests(account, {"Key": "copy.png"})] == ["copy.png"]
+    account.objects.checked, known = {"copy.png", "new.png"}, account.objects.keys("work")
+    account.objects.add("uploads", "new.png", disc(seed=8))
+    requests(account, {"Key": "copy.png"})
+    assert account.objects.keys("work") == known, "nothing is written"
+    assert "new.png" in str(requests(account, {"Key": "copy.png"}, {"Key": "new.png"}))
+    account.objects.suffix = "-2"
+    assert "copy.png" in str(requests(account, {"Key": "copy.png"})), "a checksum of parts is not that of the content"
+
+
 def test_no_file_is_written_without_requests(account: Account) -> None:
     assert requests(account, {"Key": "missing.png"}) == []
     assert account.objects.keys("work") == []

@@ -1,6 +1,14 @@
 import yaml
 
-from functions.contracts.prices import STANDARD_TRANSITIONS, express_usage, prices_of, standard_usage
+from functions.contracts.prices import (
+    GPU,
+    STANDARD_TRANSITIONS,
+    TRANSFORM_TRANSITIONS,
+    express_usage,
+    mask_usage,
+    prices_of,
+    standard_usage,
+)
 from tests.conftest import ROOT
 
 _, PRICES = prices_of("eu-west-1")
@@ -14,6 +22,14 @@ def test_the_goals_of_bulk_runs_are_met() -> None:
     assert usage.orchestration_usd(PRICES) < 0.05
     total = usage.orchestration_usd(PRICES) + usage.compute_usd(PRICES) + usage.requests_usd(PRICES)
     assert total < 0.30
+
+
+def test_a_large_transform_job_keeps_the_goal_of_bulk_runs() -> None:
+    images, seconds = 100_000, 100_000 * 0.15 + 300
+    usage = express_usage(images, 0, 10, images * 2, 3008) + mask_usage(images, images)
+    total = usage.orchestration_usd(PRICES) + usage.compute_usd(PRICES) + usage.requests_usd(PRICES)
+    assert (total + seconds / 3600 * PRICES.instance_h[GPU]) * 1000 / images < 0.30
+    assert usage.transitions - express_usage(images, 0, 10, 0, 3008).transitions == TRANSFORM_TRANSITIONS + 200
 
 
 def test_a_standard_child_costs_the_states_of_the_main_machine() -> None:
