@@ -177,7 +177,9 @@ def _process(
     if not resumed:
         ERR.print(f"Run {name}. Ctrl-C interrupts it; pbr bulk --resume {name} continues it.")
     if settings["limits"].get("engine") == Engine.BATCH_TRANSFORM:
-        ERR.print("A transform job makes the masks first, which takes minutes. Results follow when it has ended.")
+        ERR.print(
+            "A transform job makes the masks that are missing, which takes minutes. Results follow when it has ended."
+        )
     signal.signal(signal.SIGINT, _exit_at_once(name))
     started_at = time.monotonic()
     folder = settings.get("given_folder")

@@ -42,6 +42,9 @@ EXPRESS_S = 300
 CHILDREN_AT_A_TIME = 40
 """Most children that run at a time here; AWS runs up to 10,000."""
 
+MAX_INPUT_BYTES = 256 << 10
+"""Most bytes of a child's input."""
+
 _OF_THE_STATE = {"Type", "Retry", "Catch", "Next", "End", "ResultSelector", "ResultPath", "OutputPath", "InputPath"}
 _SUPPORTED = {
     *("Comment", "ItemProcessor", "ItemReader", "ItemSelector", "ItemBatcher", "ResultWriter", "Label"),
@@ -263,8 +266,8 @@ class MapRun:
             if path := batcher.get("MaxItemsPerBatchPath"):
                 size = self._evaluated({"size.$": path})["size"]
             shared = {"BatchInput": self._evaluated(batcher["BatchInput"])} if "BatchInput" in batcher else {}
-            for start in range(0, len(items), int(size)):
-                batch = items[start : start + int(size)]
+            room = int(batcher.get("MaxInputBytesPerBatch", MAX_INPUT_BYTES)) - len(json.dumps(shared))
+            for batch in _batches(items, int(size), room):
                 self.children.append(Child({**shared, "Items": batch}, len(batch)))
         else:
             self.children = [Child(item, 1) for item in items]
@@ -413,6 +416,21 @@ class MapRun:
         name = StatesErrorName(StatesErrorNameType.from_name(f"States.{error}"))
         event = EventDetails(taskFailedEventDetails=details)
         return FailureEventException(FailureEvent(self.env, name, HistoryEventType.TaskFailed, event))
+
+
+def _batches(items: list[Any], size: int, room: int) -> Iterator[list[Any]]:
+    """Yield batches of at most ``size`` items and ``room`` bytes; an item that is larger is a batch of its own."""
+    batch: list[Any] = []
+    free = room
+    for item in items:
+        needed = len(json.dumps(item)) + 1
+        if batch and (len(batch) == size or needed > free):
+            yield batch
+            batch, free = [], room
+        batch.append(item)
+        free -= needed
+    if batch:
+        yield batch
 
 
 @functools.lru_cache(maxsize=256)

@@ -156,3 +156,13 @@ def test_a_field_that_is_not_supported_is_named(machines: Machines) -> None:
     state = distributed(ends_with="$", ItemsPath="$.items")
     with pytest.raises(ClientError, match="ItemsPath"):
         machines.create({"Map": state})
+
+
+def test_a_batch_ends_before_its_input_is_too_large(machines: Machines, bucket: Any) -> None:
+    state = reading_lines([1] * 5, bucket)
+    state["ItemBatcher"]["MaxInputBytesPerBatch"] = 55  # two items and the shared input
+    arn = machines.start(machines.create({"Map": state}), {"batch": 4, "shared": "s"})
+    assert machines.end(arn)["status"] == "SUCCEEDED"
+    [map_run] = machines.api.list_map_runs(executionArn=arn)["mapRuns"]
+    counts = machines.api.describe_map_run(mapRunArn=map_run["mapRunArn"])
+    assert (counts["itemCounts"]["succeeded"], counts["executionCounts"]["succeeded"]) == (5, 3)
