@@ -180,9 +180,9 @@ class ImageProcessor:
     ) -> MaskRequest | None:
         """Return the request for the mask that a transform job is to make.
 
-        None if the image has its mask, or its result or a cache entry, unless those are to be overwritten; and if it asks
+        None if the image has its mask; if it has its result or a cache entry, unless with ``overwrite``; and if it asks
         for another host, does not exist or is refused, which is reported when it is processed. Masks and cache entries
-        of an image are known if it was uploaded with its SHA-256; otherwise the container looks for its mask.
+        are known of images that were uploaded with their SHA-256; the container looks for the masks of others.
 
         Raises:
             TransientError: S3 or DynamoDB is unavailable.

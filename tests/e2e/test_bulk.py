@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, disc
-from tests.e2e.conftest import Pbr
+from tests.e2e.conftest import ON_AWS, Pbr
 
 pytestmark = pytest.mark.slow
 
@@ -104,3 +104,18 @@ def test_images_in_s3_are_downloaded_and_a_prefix_without_images_fails(pbr: Pbr,
     assert all(Path(line["result"]).exists() and line["status"] == "done" for line in lines)
     failed = pbr("bulk", f"s3://{bucket}/bulk/none/", status=1)
     assert b"There is no image below" in failed.stderr
+
+
+@pytest.mark.skipif(ON_AWS, reason="the stack may have no SageMaker model")
+def test_a_transform_job_makes_the_masks_of_a_folder_once(pbr: Pbr, tmp_path: Path) -> None:
+    folder, first, second = (tmp_path / name for name in ("photos", "first", "second"))
+    folder.mkdir()
+    for number in range(2):
+        (folder / f"{number}.png").write_bytes(disc(width=160, height=120, seed=970 + number))
+    arguments = ("bulk", str(folder), "--engine", "batch-transform", "-o")
+    pbr(*arguments, str(first))
+    sidecars = [json.loads(path.read_bytes()) for path in first.rglob("*.json")]
+    assert [(one["model"]["host"], one["degraded"]) for one in sidecars] == [("sagemaker", False)] * 2
+    again = pbr(*arguments, str(second))
+    assert b"0 done, 2 cached" in again.stderr
+    assert results(second) == results(first)
