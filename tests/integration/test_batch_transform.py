@@ -11,6 +11,7 @@ import pytest
 from embedded_cloud.cloud import EmbeddedCloud
 from tests.conftest import ROOT, client, disc
 from tests.integration.deployment import Deployed
+from tests.integration.embedded_cloud.services.testbed import until
 from tests.integration.state_machine.test_bulk import Run, json_lines, listed, manifest, run
 
 pytestmark = pytest.mark.slow  # a cloud of its own
@@ -84,6 +85,31 @@ def test_results_are_those_of_a_run_without_the_engine(stack: Deployed) -> None:
     assert run(stack, manifest(stack, "a.jsonl", rows), options=ENGINE["options"]).status == "SUCCEEDED"
     assert sidecar(stack, key)["model"]["host"] == "lambda"
     assert stack.result(f"results/{key}.png") == transformed
+
+
+def test_a_run_that_was_stopped_with_its_job_is_redriven_with_another_job(stack: Deployed) -> None:
+    sagemaker = client("sagemaker", stack.cloud.endpoint_url, stack.cloud.region)
+    upload(stack, "bulk/redriven/", *range(10, 30))
+    known = {one["TransformJobName"] for one in sagemaker.list_transform_jobs()["TransformJobSummaries"]}
+    arn = stack.sfn.start_execution(
+        stateMachineArn=stack.outputs["BulkMachineArn"],
+        input=json.dumps({"source": listed(stack, "bulk/redriven/"), **ENGINE}),
+    )["executionArn"]
+
+    def jobs() -> dict[str, str]:
+        found = sagemaker.list_transform_jobs()["TransformJobSummaries"]
+        return {
+            one["TransformJobName"]: one["TransformJobStatus"] for one in found if one["TransformJobName"] not in known
+        }
+
+    until(jobs, 60)
+    stack.sfn.stop_execution(executionArn=arn)
+    until(lambda: set(jobs().values()) == {"Stopped"})
+    stack.sfn.redrive_execution(executionArn=arn)
+    ended = Run(stack, arn)
+    assert ended.status == "SUCCEEDED", ended.cause
+    assert (ended.summary.done, ended.summary.degraded) == (20, 0)
+    assert sorted(jobs().values()) == ["Completed", "Stopped"]
 
 
 def test_images_are_segmented_on_lambda_if_the_job_fails(stack: Deployed) -> None:
