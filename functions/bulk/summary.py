@@ -344,11 +344,11 @@ def transform_report(state: dict[str, Any]) -> TransformReport | None:
     Args:
         state: ``transform`` in the state of the run, with ``job``, a description of the job, or ``failed``.
     """
-    failed = state.get("failed")
-    job = state.get("job") or json_object((failed or {}).get("Cause", ""))
+    failed = state.get("failed", {})
+    job = state.get("job") or json_object(failed.get("Cause", ""))
     if not job and not failed:
         return None
-    status = job.get("TransformJobStatus") or "TimedOut"
+    status = job.get("TransformJobStatus") or ("TimedOut" if failed.get("Error") == "States.Timeout" else "Failed")
     began, ended = (_seconds(job.get(name)) for name in ("TransformStartTime", "TransformEndTime"))
     return TransformReport(
         job=job.get("TransformJobName") or state["job_name"],

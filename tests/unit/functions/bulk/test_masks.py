@@ -17,7 +17,7 @@ from functions.segment.sagemaker.handlers import JobContext, Segmenter, input_fn
 from functions.segment.task_tokens import TaskTokens
 from functions.validate.upload import Upload
 from tests.conftest import disc
-from tests.unit.functions.bulk.test_image import DRAFT, RUN, Account, without_run
+from tests.unit.functions.bulk.test_image import DRAFT, LARGE, RUN, Account, transparent, without_run
 
 ENGINE = "batch-transform"
 
@@ -60,14 +60,23 @@ def process(account: Account, given: Upload, engine: Any = ENGINE) -> dict[str, 
     return account.images.process(given, RUN, Progress(), engine=engine).document
 
 
-def test_a_mask_of_a_transform_job_gives_the_result_of_a_run_without_it(inspector: Inspector, account: Account) -> None:
-    transform(account, {"Key": "a.png"})
-    document = process(account, upload())
-    other = Account(inspector)
-    other.objects.add("uploads", "a.png", disc())
-    expected = process(other, upload(), "host")
-    assert account.objects.data("results", "results/a.png.png") == other.objects.data("results", "results/a.png.png")
-    assert (document["model"]["host"], document["degraded"], document["warnings"]) == ("sagemaker", False, [])
+@pytest.mark.parametrize(
+    ("data", "options"),
+    [(disc(), {}), (LARGE, {"format": "webp", "crop": True}), (transparent(), {"precision_level": "high"})],
+    ids=["small", "large", "transparent"],
+)
+def test_a_mask_of_a_transform_job_gives_the_result_of_a_run_without_it(
+    inspector: Inspector, data: bytes, options: dict[str, Any]
+) -> None:
+    account, other = Account(inspector), Account(inspector)
+    for one in (account, other):
+        one.objects.add("uploads", "a.png", data)
+    transform(account, {"Key": "a.png"}, **options)
+    document = process(account, upload(**options))
+    expected = process(other, upload(**options), "host")
+    key = expected["result"]["key"]
+    assert account.objects.data("results", key) == other.objects.data("results", key)
+    assert (document["model"]["host"], document["degraded"]) == ("sagemaker", False)
     same = {"model": expected["model"] | {"host": "sagemaker"}}
     same["options"] = {**expected["options"], "segmentation_host": "sagemaker"}
     assert without_run(document) == without_run({**expected, **same})

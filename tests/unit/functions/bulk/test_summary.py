@@ -250,6 +250,7 @@ def test_the_time_of_a_transform_job_is_billed_for_each_instance(stack: Stack, e
             "Failed",
             "CapacityError",
         ),
+        ({"Error": "States.TaskFailed", "Cause": "no JSON"}, "Failed", None),
         ({"Error": "States.Timeout"}, "TimedOut", None),
     ],
 )
