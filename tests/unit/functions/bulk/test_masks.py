@@ -20,6 +20,7 @@ from tests.conftest import disc
 from tests.unit.functions.bulk.test_image import DRAFT, LARGE, RUN, Account, transparent, without_run
 
 ENGINE = "batch-transform"
+QUICK = {**DRAFT, "model": "classical"}
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +38,12 @@ def account(inspector: Inspector) -> Account:
 
 
 def upload(key: str = "a.png", **options: Any) -> Upload:
-    return Upload(bucket="uploads", key=key, options={**DRAFT, **options})
+    return Upload(bucket="uploads", key=key, options={**QUICK, **options})
 
 
 def requests(account: Account, *items: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
     """Return the requests that a batch writes."""
-    shared = BatchInput(run=RUN, bucket="uploads", options={**DRAFT, **options})
+    shared = BatchInput(run=RUN, bucket="uploads", options={**QUICK, **options})
     MaskPlanner(account.images, BulkObjects(account.objects), "work").plan(list(items), shared)
     files = [key for key in account.objects.keys("work") if key.startswith("bulk/run/transform/requests/")]
     return [json.loads(line) for key in files for line in account.objects.data("work", key).splitlines()]
@@ -62,8 +63,11 @@ def process(account: Account, given: Upload, engine: Any = ENGINE) -> dict[str, 
 
 @pytest.mark.parametrize(
     ("data", "options"),
-    [(disc(), {}), (LARGE, {"format": "webp", "crop": True}), (transparent(), {"precision_level": "high"})],
-    ids=["small", "large", "transparent"],
+    [
+        pytest.param(disc(), {"model": "u2netp"}, id="network"),
+        pytest.param(LARGE, {"format": "webp", "crop": True}, id="large", marks=pytest.mark.slow),
+        pytest.param(transparent(), {"precision_level": "high"}, id="transparent", marks=pytest.mark.slow),
+    ],
 )
 def test_a_mask_of_a_transform_job_gives_the_result_of_a_run_without_it(
     inspector: Inspector, data: bytes, options: dict[str, Any]
@@ -83,7 +87,7 @@ def test_a_mask_of_a_transform_job_gives_the_result_of_a_run_without_it(
 
 
 @pytest.mark.parametrize(
-    "changed", [{"model": "classical"}, {"roi": "0 0 90% 90%"}, {"precision_level": "standard"}, {"content": 5}]
+    "changed", [{"model": "u2netp"}, {"roi": "0 0 90% 90%"}, {"precision_level": "standard"}, {"content": 5}]
 )
 def test_a_mask_of_other_options_or_of_another_version_is_not_used(account: Account, changed: dict[str, Any]) -> None:
     transform(account, {"Key": "a.png"})
@@ -107,7 +111,7 @@ def test_only_images_without_their_result_are_requested(account: Account) -> Non
     process(account, upload(), "host")
     keys = ("a.png", "b.png", "lambda.png", "missing.png", "folder/")
     [request] = requests(account, *({"Key": key} for key in keys))
-    assert (request["mask_of"]["key"], request["options"]["model"]) == ("b.png", "u2netp")
+    assert (request["mask_of"]["key"], request["options"]["model"]) == ("b.png", "classical")
     assert request["mask_of"]["version_id"] == account.objects.versions["uploads", "b.png"][-1][0]
 
 
@@ -152,7 +156,7 @@ def test_a_model_that_does_not_fit_lambda_needs_its_mask(account: Account) -> No
 
 def test_the_seconds_of_an_image_are_those_of_functions(account: Account) -> None:
     transform(account, {"Key": "a.png"})
-    event = {"Items": [{"Key": "a.png"}], "BatchInput": {"run": RUN, "bucket": "uploads", "options": DRAFT}}
+    event = {"Items": [{"Key": "a.png"}], "BatchInput": {"run": RUN, "bucket": "uploads", "options": QUICK}}
     event["BatchInput"]["engine"] = ENGINE
     [item] = BatchProcessor(account.images, 265).process(Batch.model_validate(event)).items
     timings = account.objects.json("results", "results/a.png.png.json")["timings_s"]
