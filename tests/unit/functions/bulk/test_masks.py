@@ -41,9 +41,9 @@ def upload(key: str = "a.png", **options: Any) -> Upload:
     return Upload(bucket="uploads", key=key, options={**QUICK, **options})
 
 
-def requests(account: Account, *items: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
+def requests(account: Account, *items: dict[str, Any], overwrite: bool = False, **options: Any) -> list[dict[str, Any]]:
     """Return the requests that a batch writes."""
-    shared = BatchInput(run=RUN, bucket="uploads", options={**QUICK, **options})
+    shared = BatchInput(run=RUN, bucket="uploads", overwrite=overwrite, options={**QUICK, **options})
     MaskPlanner(account.images, BulkObjects(account.objects), "work").plan(list(items), shared)
     files = [key for key in account.objects.keys("work") if key.startswith("bulk/run/transform/requests/")]
     return [json.loads(line) for key in files for line in account.objects.data("work", key).splitlines()]
@@ -135,6 +135,14 @@ def test_the_mask_of_a_known_content_is_not_requested_if_it_or_a_cached_result_e
     assert "new.png" in str(requests(account, {"Key": "copy.png"}, {"Key": "new.png"}))
     account.objects.suffix = "-2"
     assert "copy.png" in str(requests(account, {"Key": "copy.png"})), "a checksum of parts is not that of the content"
+
+
+def test_an_image_whose_result_is_overwritten_needs_a_mask(account: Account) -> None:
+    process(account, upload(), "host")
+    account.objects.checked = {"a.png"}
+    assert requests(account, {"Key": "a.png"}) == []
+    [request] = requests(account, {"Key": "a.png"}, overwrite=True)
+    assert request["mask_of"]["key"] == "a.png"
 
 
 def test_no_file_is_written_without_requests(account: Account) -> None:
