@@ -64,21 +64,12 @@ def decontaminate(rgb: Rgb, alpha: Alpha, precision: Precision = Precision.HIGH)
         cv2.copyTo(rgb[tile.window], visible.astype(np.uint8), colours[tile.window])
         soft = (visible & (alpha[tile.window] < 1)).astype(np.uint8)
         if soft.any():
-            part, mask = _part(tile, soft)
+            part = tile.part(soft, 1, _CELL_PX)
             found = _foreground(rgb, alpha, part, coarse, sweeps)
-            cv2.copyTo(cv2.convertScaleAbs(found), mask, colours[part.window])
+            cv2.copyTo(cv2.convertScaleAbs(found), soft[part.inside(tile)], colours[part.window])
 
     on_each(split(alpha.shape, _TILE_PX), paint)
     return colours
-
-
-def _part(tile: Tile, soft: NDArray[np.uint8]) -> tuple[Tile, NDArray[np.uint8]]:
-    """Return the part of a tile, aligned to cells, around all its soft pixels, and the mask within it."""
-    left, top, width, height = cv2.boundingRect(soft)
-    right, bottom = left + width, top + height
-    left, top = left // _CELL_PX * _CELL_PX, top // _CELL_PX * _CELL_PX
-    part = Tile(tile.top + top, tile.top + bottom, tile.left + left, tile.left + right)
-    return part, soft[top:bottom, left:right]
 
 
 def _coarse_layers(rgb: Rgb, alpha: Alpha) -> _Layers:

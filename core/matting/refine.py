@@ -405,7 +405,7 @@ def _closed_form(rgb: Rgb, alpha: Alpha, band: Band, scale: int) -> dict[str, An
         cv2.copyTo(solved, unknown[inside], alpha[tile.window])
         return used
 
-    used = on_each(band.tiles(max(_TILE_PX if scale > 1 else _NATIVE_TILE_PX, cell_px)), solve)
+    used = on_each(band.tiles(max(_TILE_PX if scale > 1 else _NATIVE_TILE_PX, cell_px), scale), solve)
     return {"tiles": len(used), "iterations": max(used, default=0)}
 
 

@@ -55,6 +55,22 @@ class Tile:
             min(shape[1], self.right + margin_px),
         )
 
+    def part(self, marked: NDArray[np.uint8], entry_px: int, cell_px: int) -> "Tile":
+        """Return the smallest part on whole cells with all that is marked, or to the end of this tile.
+
+        Args:
+            marked: not 0 for at least one entry.
+            entry_px: side of an entry of ``marked``.
+            cell_px: side of a cell, a multiple of ``entry_px``; this tile starts on one.
+        """
+        left, top, width, height = (entry_px * side for side in cv2.boundingRect(marked))
+        return Tile(
+            self.top + top // cell_px * cell_px,
+            min(self.bottom, self.top - (-(top + height) // cell_px) * cell_px),
+            self.left + left // cell_px * cell_px,
+            min(self.right, self.left - (-(left + width) // cell_px) * cell_px),
+        )
+
     def inside(self, outer: "Tile") -> tuple[slice, slice]:
         """Index of this rectangle in an array that covers ``outer``."""
         return (

@@ -34,9 +34,17 @@ class Band:
         """Share of the image that is uncertain, 0 to 1."""
         return float(self.cells.mean())
 
-    def tiles(self, tile_px: int) -> Iterator[Tile]:
-        """Yield the squares of ``tile_px``, a multiple of ``cell_px``, with uncertain pixels."""
-        return (tile for tile in split(self.shape, tile_px) if self.cells[tile.cells(self.cell_px)].any())
+    def tiles(self, tile_px: int, aligned_px: int = 1) -> Iterator[Tile]:
+        """Yield the uncertain pixels' parts of the squares of ``tile_px``, a multiple of ``cell_px``.
+
+        Args:
+            tile_px: side of a square.
+            aligned_px: parts start on multiples of it, and of ``cell_px``; both are powers of two.
+        """
+        for tile in split(self.shape, tile_px):
+            cells = self.cells[tile.cells(self.cell_px)]
+            if cells.any():
+                yield tile.part(cells.view(np.uint8), self.cell_px, max(aligned_px, self.cell_px))
 
     def within(self, tile: Tile) -> NDArray[np.uint8]:
         """Return 1 for each uncertain pixel of a tile that starts on a cell, else 0."""
