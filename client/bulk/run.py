@@ -41,7 +41,7 @@ BATCH_TRANSFORM: Final = "batch-transform"
 _Value = TypeVar("_Value")
 
 _THREADS: Final = 8
-_LEAST_BATCHES: Final = 8
+_LEAST_BATCHES: Final = 12
 _FIRST_S: Final = 20.0
 _LARGE_BYTES: Final = 16 * 1024 * 1024
 _PAUSE_IN_POLLS: Final = 4  # listing new results takes more than asking for a status
@@ -308,11 +308,17 @@ class BulkRun:
             if found["status"] != "RUNNING":
                 break
             self._listener.progressed()
-            time.sleep(
-                min(max(_PAUSE_IN_POLLS * self._stack.poll_s, _SHARE_OF_LISTING * self._listing_s), _LONGEST_PAUSE_S)
-            )
+            self._pause()
         self._conclude(found)
         return found
+
+    def _pause(self) -> None:
+        """Wait until new results are worth a listing, or until the execution ends."""
+        poll_s = self._stack.poll_s
+        pause_s = min(max(_PAUSE_IN_POLLS * poll_s, _SHARE_OF_LISTING * self._listing_s), _LONGEST_PAUSE_S)
+        until = time.monotonic() + pause_s
+        while (left_s := until - time.monotonic()) > 0 and self._describe()["status"] == "RUNNING":
+            time.sleep(min(poll_s, left_s))
 
     def summary(self) -> dict[str, Any] | None:
         """Return the summary of the execution, or None if it wrote none."""

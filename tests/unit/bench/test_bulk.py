@@ -24,10 +24,10 @@ def test_no_small_picture_is_repeated(tmp_path: Path) -> None:
     assert len(set(digests(bulk._many(tmp_path / "many", 300, None)))) == 300
 
 
-def test_the_ratio_of_a_round_is_not_that_of_the_medians() -> None:
-    text = bulk._compared([Round(10, 10), Round(30, 20), Round(90, 100)], pictures=30)
-    assert "| median | 30.0 | 20.0 | 1.00 |" in text
-    assert "| images per minute | 60 | 90 |" in text
+def test_the_ratio_is_the_median_of_the_rounds_and_not_that_of_the_medians() -> None:
+    text = bulk._compared([Round(10, 5, 10), Round(30, 10, 20), Round(90, 200, 100)], pictures=30)
+    assert "| pbr bulk, high | 30.0 | 60 | 1.00 (0.90 to 1.50) |" in text
+    assert "| pbr bulk, standard | 10.0 | 180 | 0.50 (0.50 to 2.00) |" in text
 
 
 def test_the_rate_counts_from_the_start_of_the_long_run() -> None:

@@ -133,7 +133,7 @@ def test_the_input_of_the_execution_has_prefix_options_and_limits(tmp_path: Path
 
 
 def test_batches_grow_with_the_number_of_images(tmp_path: Path) -> None:
-    for count, batch in ((1, 1), (30, 3), (200, 10)):
+    for count, batch in ((1, 1), (36, 3), (200, 10)):
         cloud = BulkCloud(step=100)
         Laptop(tmp_path / str(count), {f"{number}.jpg": b"a" for number in range(count)}).start(cloud)
         assert cloud.runs["r"]["input"]["batch"] == batch
