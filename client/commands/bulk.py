@@ -49,7 +49,8 @@ def process_bulk(
         str | None,
         typer.Argument(
             metavar="SOURCE",
-            help="Folder, s3://BUCKET/PREFIX, or a .csv or .jsonl manifest, local or in S3.",
+            help="Folder, s3://BUCKET/PREFIX, a .csv or .jsonl manifest, local or in S3, or the manifest.json of an S3 "
+            "Inventory.",
             show_default=False,
         ),
     ] = None,
@@ -59,19 +60,17 @@ def process_bulk(
             "--out",
             "-o",
             metavar="DIR",
-            help="Directory for the results, in the folder structure of the images. Results of images in S3 stay there "
-            "without it.",
+            help="Directory for the results, in the folder structure of the images. Without it, results of images in "
+            "S3 are not downloaded.",
             show_default=f"{DEFAULT_OUT} for a folder",
         ),
     ] = None,
     suffix: Annotated[
         str | None,
-        typer.Option(
-            help="End of the names of results: with -cutout, a.jpg gives a-cutout.png.", show_default="a.jpg.png"
-        ),
+        typer.Option(help="Ending of the names of results, e.g. -cutout for a-cutout.png.", show_default="a.jpg.png"),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Process images again that have a result with the same options.")
+        bool, typer.Option("--overwrite", help="Process all images, even if they have a result with the same options.")
     ] = False,
     include: Annotated[
         list[str] | None,
@@ -82,19 +81,21 @@ def process_bulk(
     ] = None,
     report: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="CSV with a row per image. A contact sheet is written beside it."),
+        typer.Option(metavar="FILE", help="Write a CSV file with a row per image, and a contact sheet beside it."),
     ] = None,
     contact_sheet: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="HTML file with all results, doubtful ones first.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write an HTML file with up to 10,000 results, those to review first."),
     ] = None,
     concurrency: Annotated[
-        int | None, typer.Option(min=1, max=_MAX_CONCURRENCY, help="Child executions at a time.", show_default="stack")
+        int | None,
+        typer.Option(min=1, max=_MAX_CONCURRENCY, help="Maximum child executions at a time.", show_default="stack"),
     ] = None,
     as_json: JsonLines = False,
     engine: Annotated[
         Engine | None,
         typer.Option(
-            help="What segments the images: their host, or a SageMaker Batch Transform job for all of them.",
+            help="What segments the images: the host of each, or a SageMaker Batch Transform job for all of them.",
             show_default=Engine.HOST.value,
         ),
     ] = None,
@@ -103,12 +104,13 @@ def process_bulk(
         typer.Option(
             min=1,
             max=MAX_INSTANCES,
-            help="Instances of the transform job, at most one for each 500 images.",
+            help="Maximum instances of the transform job; one for each 500 images is enough.",
             show_default="stack",
         ),
     ] = None,
     resume: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Continue a run that was interrupted, or repeat what failed.")
+        str | None,
+        typer.Option(metavar="RUN", help="Continue a run that was interrupted, or process again what failed."),
     ] = None,
     quiet: Quiet = False,
     stack: StackName = None,
@@ -116,7 +118,7 @@ def process_bulk(
 ) -> None:
     """Remove the background of all images in a folder, a bucket or a manifest.
 
-    Results are written as soon as they are available. Ctrl-C leaves a run that --resume continues. Starts an embedded
+    Results are written as soon as they are available. After Ctrl-C, --resume continues the run. Starts an embedded
     cloud in the background if no stack is given and none is running.
 
     For example:

@@ -36,19 +36,19 @@ def watch(
         typer.Option("--out", "-o", metavar="DIR", help="Directory for the results.", show_default=DEFAULT_OUT),
     ] = Path(DEFAULT_OUT),
     settle: Annotated[
-        float, typer.Option(min=0.1, help="Time without a change after which a file is complete, in seconds.")
+        float, typer.Option(min=0.1, help="Time in seconds without a change after which a file is complete.")
     ] = 2.0,
-    interval: Annotated[float, typer.Option(min=0.1, help="Time between two looks at the folder, in seconds.")] = 1.0,
-    timeout: Annotated[float, typer.Option(help="Time limit for each image, in seconds.")] = 900,
+    interval: Annotated[float, typer.Option(min=0.1, help="Time in seconds between two scans of the folder.")] = 1.0,
+    timeout: Annotated[float, typer.Option(help="Time limit for each image in seconds.")] = 900,
     quiet: Quiet = False,
     stack: StackName = None,
     region: Region = None,
 ) -> None:
     """Process each image that is put into a folder, until Ctrl-C.
 
-    Images are processed when they are complete: temporary files of browsers and rsync are ignored. Then they move to
-    DIR/done, or to DIR/failed with the reason in a .json file. After a restart, all images that are still in DIR are
-    processed. Starts an embedded cloud in the background if no stack is given and none is running.
+    Images are processed when they are complete. Temporary files of browsers and rsync are ignored. Processed images
+    move to DIR/done, or to DIR/failed with the reason in a .json file. After a restart, all images that are still in
+    DIR are processed. Starts an embedded cloud in the background if no stack is given and none is running.
 
     For example: [bold]pbr watch inbox/ --out cutouts/[/bold]
     """

@@ -67,7 +67,7 @@ class BulkRequest(_Input):
 
     source: BulkSource = Field(description="What to process.")
     options: dict[str, Any] = Field(
-        default={}, description="Options of all images. They replace the metadata of an object; a row replaces them."
+        default={}, description="Options of all images. They override the object's metadata; a row overrides them."
     )
     child: Child | None = Field(
         default=None,
@@ -77,29 +77,30 @@ class BulkRequest(_Input):
     )
     engine: Engine = Field(
         default="host",
-        description="What segments the images: host, their segmentation host; or batch-transform, a SageMaker Batch "
-        "Transform job for all of them, whose masks Express children refine.",
+        description="What segments the images: host, the segmentation host of each; or batch-transform, a SageMaker "
+        "Batch Transform job for all of them. Express children refine its masks.",
     )
     instances: Annotated[int, Field(ge=1, le=MAX_INSTANCES)] | None = Field(
         default=None,
-        description=f"Most instances of the transform job, 1 to {MAX_INSTANCES}; one for each 500 images is enough. "
+        description=f"Maximum instances of the transform job, 1 to {MAX_INSTANCES}; one for each 500 images is enough. "
         "Default: BulkTransformInstanceCount.",
     )
     max_concurrency: Annotated[int, Field(ge=1, le=MAX_CONCURRENCY)] | None = Field(
-        default=None, description=f"Most child executions at a time, 1 to {MAX_CONCURRENCY}. Default: BulkConcurrency."
+        default=None,
+        description=f"Maximum child executions at a time, 1 to {MAX_CONCURRENCY}. Default: BulkConcurrency.",
     )
     tolerated_failure_percentage: Annotated[float, Field(ge=0, le=100)] | None = Field(
-        default=None, description="Most failed images in percent, 0 to 100. Beyond it, the run stops and fails."
+        default=None, description="Maximum failed images in percent, 0 to 100. With more, the run fails. Default: 100."
     )
     tolerated_failure_count: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="Most failed images. Beyond it, the run stops and fails. Default: no limit."
+        default=None, description="Maximum failed images. With more, the run fails. Default: no limit."
     )
     batch: Annotated[int, Field(ge=1, le=MAX_BATCH)] | None = Field(
         default=None, description=f"Images of an Express child, 1 to {MAX_BATCH}. Default: 10."
     )
     overwrite: bool = Field(
         default=False,
-        description="Compute results again that exist or are cached. Standard children cannot.",
+        description="Compute results again even if they exist or are cached. Express children only.",
     )
 
 
@@ -110,7 +111,7 @@ class ManifestRow(_Input):
     bucket: Text | None = Field(default=None, description="Bucket; null for the uploads bucket.")
     version_id: Text | None = Field(default=None, description="Version; null for the newest.")
     options: dict[str, Any] = Field(default={}, description="Options of this image.")
-    preset: Text | None = Field(default=None, description="Preset of this image; its other options replace it.")
+    preset: Text | None = Field(default=None, description="Preset of this image; explicit options override it.")
 
     @property
     def requested(self) -> dict[str, Any]:
@@ -289,7 +290,9 @@ class SummaryFiles(_Document):
 
     summary: str = Field(description="This document.")
     items: str = Field(description="One row per image, CSV.")
-    failed: str | None = Field(description="Manifest of the images that failed or were not done; null without any.")
+    failed: str | None = Field(
+        description="Manifest of the images that failed or were not done; null if all have a result."
+    )
 
 
 class BulkError(_Document):
@@ -303,15 +306,17 @@ class BulkError(_Document):
 class BulkSummary(_Document):
     """The output of a bulk run, the file ``summary.json``, and the message to the topic."""
 
-    run: str = Field(description="Name of the run: of the execution.")
+    run: str = Field(description="Name of the run, which is that of its execution.")
     execution: Execution = Field(description="Execution of the run.")
     status: Literal["SUCCEEDED", "FAILED"] = Field(description="FAILED if more images failed than are tolerated.")
     child: Child = Field(description="Kind of the child executions.")
-    items: int = Field(description="Images of the run, as far as they were read.")
+    items: int = Field(description="Images of the run that were read from its source.")
     done: int = Field(description="Results that were computed.")
     cached: int = Field(description="Images that had their result, or got it from the cache.")
     failed: int = Field(description="Images that failed.")
-    not_done: int = Field(description="Images that were not attempted because the time or the tolerance was used up.")
+    not_done: int = Field(
+        description="Images that were not attempted, because their batch had no time left or the run stopped early."
+    )
     review: int = Field(description="Results that a person should look at.")
     degraded: int = Field(default=0, description="Results segmented on Lambda because the requested host failed.")
     engine: Engine = Field(default="host", description="What segmented the images.")
@@ -321,7 +326,7 @@ class BulkSummary(_Document):
     errors: dict[str, int] = Field(description="Number of failed images by name of the error.")
     seconds: float = Field(description="Duration of the run until its summary.")
     item_seconds: float = Field(description="Sum of the processing times of all images.")
-    cost: CostEstimate = Field(description="Estimate.")
+    cost: CostEstimate = Field(description="Estimated cost.")
     files: SummaryFiles = Field(description="Files of the run.")
     error: BulkError | None = Field(description="Why the run failed; null if it succeeded.")
 
