@@ -21,7 +21,8 @@ def cost_usd(stack: Stack, counts: Counter[str], seconds: float) -> float:
     parameters = stack.parameters
     segment_mb = int(parameters.get("SegmentMemory", _DEFAULT_MEMORY_MB))
     images = counts["done"] + counts["cached"] + counts["failed"]
-    if parameters.get("SegmentationHost") == "ecs" or parameters.get("SageMakerMode") == "async":
+    host = parameters.get("SegmentationHost")
+    if host == "ecs" or (host == "sagemaker" and parameters.get("SageMakerMode") == "async"):
         usage = standard_usage(images, seconds, segment_mb)
     else:
         memory_mb = int(parameters.get("BulkMemory", 0)) or segment_mb

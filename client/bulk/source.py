@@ -81,7 +81,7 @@ class Source:
             UsageError: if the stack may not, or a row is invalid; the message names its line.
         """
         if self.bucket:
-            self._check_bucket(self.bucket, stack, "SOURCE", self.text)
+            self._check_bucket(self.bucket, stack, "SOURCE", self.text, may_be_results=self.key.startswith("bulk/"))
         if self.manifest:
             with _named_by_line(self.manifest) as rows:
                 for number, row in rows:
@@ -102,9 +102,10 @@ class Source:
         return {"bucket": self.bucket, "prefix": self.key}
 
     @staticmethod
-    def _check_bucket(bucket: str, stack: Stack, field: str, value: str) -> None:
+    def _check_bucket(bucket: str, stack: Stack, field: str, value: str, *, may_be_results: bool = False) -> None:
         others = [name.strip() for name in stack.parameters.get("BulkSourceBuckets", "").split(",") if name.strip()]
-        allowed = [stack.outputs["UploadsBucket"], stack.outputs["ResultsBucket"], *others]
+        results = [stack.outputs["ResultsBucket"]] if may_be_results else []  # failure lists of earlier runs
+        allowed = [stack.outputs["UploadsBucket"], *results, *others]
         if bucket not in allowed:
             raise UsageError(
                 "The stack may not read this bucket",

@@ -140,8 +140,8 @@ class RunState:
         _remove_old(folder)
         path = folder / f"{run}.sqlite"
         if path.exists():
-            remedy = f"Use another name, or --resume {run}."
-            raise UsageError("The run exists", field="--name", value=run, remedy=remedy)
+            remedy = f"Continue it with pbr bulk --resume {run}."
+            raise UsageError("The run exists", field="run", value=run, remedy=remedy)
         try:
             state = cls(path, _locked(path))
             state.save("settings", settings)

@@ -148,8 +148,11 @@ def test_the_cost_so_far_is_that_of_the_summary_for_the_same_images(memory: str)
     usage = express_usage(105, 10, 10, 60.0, 4096)
     parts = usage.orchestration_usd(prices), usage.compute_usd(prices), usage.requests_usd(prices)
     assert cost_usd(stack, counts, 60.0) == pytest.approx(sum(parts))
-    stack.parameters["SegmentationHost"] = "ecs"
-    assert cost_usd(stack, counts, 60.0) > 10 * usage.orchestration_usd(prices)
+    stack.parameters["SageMakerMode"] = "async"  # of an endpoint that is not the default host
+    assert cost_usd(stack, counts, 60.0) == pytest.approx(sum(parts))
+    for host in ("ecs", "sagemaker"):
+        stack.parameters["SegmentationHost"] = host
+        assert cost_usd(stack, counts, 60.0) > 10 * usage.orchestration_usd(prices)
 
 
 def test_a_failed_image_has_the_facts_of_its_report(tmp_path: Path) -> None:

@@ -38,6 +38,12 @@ def test_a_bucket_that_the_stack_may_not_read_is_named_with_the_parameter() -> N
     source.check(deployed(BulkSourceBuckets="ours, theirs"))
 
 
+def test_the_results_bucket_has_failure_lists_but_no_images_of_a_run() -> None:
+    Source.parse("s3://results/bulk/shoes-1/failed.jsonl").check(deployed())
+    with pytest.raises(UsageError, match="may not read this bucket"):
+        Source.parse("s3://results/results/").check(deployed())
+
+
 def test_a_local_manifest_is_uploaded(tmp_path: Path) -> None:
     cloud = BulkCloud()
     (tmp_path / "list.jsonl").write_text('{"key": "a.jpg"}\n\n{"key": "b.jpg"}\n')
