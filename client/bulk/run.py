@@ -589,15 +589,17 @@ class BulkRun:
             self.warnings += _warnings(summary)
             costs = self._state.load("costs") or {}
             self._state.save("costs", {**costs, self.execution: summary["cost"]["total_usd"]})
-        if summary is None and found["status"] != "SUCCEEDED" and not self._state.counts()["done"]:
-            self._state.save("ended", True)
-            facts = explain({"Error": found.get("error") or found["status"], "Cause": found.get("cause") or ""})
-            raise BulkRunError(
-                facts["message"],
-                field=facts["field"] or "execution",
-                value=facts["value"] or self.execution,
-                remedy=facts["remedy"],
-            )
+        if summary is None and found["status"] != "SUCCEEDED":
+            facts = self._failure(found)
+            if not self._state.counts()["done"]:
+                self._state.save("ended", True)
+                raise BulkRunError(
+                    facts["message"],
+                    field=facts["field"] or "execution",
+                    value=facts["value"] or self.execution,
+                    remedy=facts["remedy"],
+                )
+            self.error = self.error or facts  # what is done is reported first
         if self._is_local:
             self._conclude_uploads(summary)
             return
@@ -607,6 +609,13 @@ class BulkRun:
             for item in self._state.items("failed"):
                 self._listener.ended(item, None)
             self._fetch_ready()
+
+    def _failure(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """Return why an execution ended without a summary."""
+        if found["status"] == "ABORTED" and not found.get("error"):
+            message, remedy = "The execution was stopped", f"Continue with pbr bulk --resume {self._name}."
+            return {"error": "ExecutionAborted", "message": message, "field": None, "value": None, "remedy": remedy}
+        return explain({"Error": found.get("error") or found["status"], "Cause": found.get("cause") or ""})
 
     def _conclude_uploads(self, summary: dict[str, Any] | None) -> None:
         if summary and any(True for _ in self._assigned()):

@@ -86,7 +86,8 @@ class Laptop:
         self, cloud: BulkCloud, name: str, state: RunState, save: Any, first_s: float, *, resumed: bool
     ) -> RunState:
         try:
-            BulkRun(cloud.stack(), name, state, self.ends, save, first_s).process(resumed=resumed)
+            self.run = BulkRun(cloud.stack(), name, state, self.ends, save, first_s)
+            self.run.process(resumed=resumed)
         except BaseException:
             state.close()
             raise
@@ -444,6 +445,7 @@ def test_an_execution_that_is_stopped_meanwhile_leaves_images_that_are_not_done(
     laptop.ends = Stops()
     state = laptop.start(cloud)
     assert set(statuses(state).values()) == {"done", "not_done"}
+    assert laptop.run.error is not None and laptop.run.error["error"] == "ExecutionAborted"
     state.close()
     assert statuses(laptop.resume(cloud)) == DONE
 
@@ -606,6 +608,22 @@ def test_the_counts_of_a_bucket_are_those_of_the_map_run_until_its_end(tmp_path:
     run.process(resumed=False)
     assert seen[0] == Counter(done=1, failed=0, uploaded=2)
     assert run.counts()["done"] == 3
+
+
+def test_a_run_of_a_bucket_that_is_stopped_after_its_first_results_fails(tmp_path: Path) -> None:
+    cloud, laptop = BulkCloud(step=1), Laptop(tmp_path, {})
+    for name in "abc":
+        cloud._put("pictures", f"shop/{name}.jpg", name.encode())
+
+    class Stops(Ends):
+        def ended(self, item: Item, data: tuple[bytes | None, bytes] | None) -> None:
+            cloud.stop("r")
+
+    laptop.ends = Stops()
+    source = {"bucket": "pictures", "prefix": "shop/"}
+    laptop.start(cloud, folder="absent", source=source).close()
+    assert laptop.run.error is not None and laptop.run.error["message"] == "The execution was stopped"
+    assert set(statuses(laptop.resume(cloud)).values()) == {"done"} and len(laptop.results()) == 3
 
 
 def test_results_of_a_bucket_that_were_fetched_are_kept(tmp_path: Path) -> None:
