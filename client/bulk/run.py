@@ -471,7 +471,7 @@ class BulkRun:
         source, result = sidecar["source"], sidecar["result"]["key"]
         row = {**{name: source[name] for name in ("bucket", "key", "version_id")}, "status": "ready"}
         self._add([{**row, **self._names(row), "result_key": result}])
-        item = self._state.find_object(source["bucket"], source["key"])
+        item = self._state.find(source["key"], source["bucket"])
         if item and not self._state.is_fetched(result, self.execution):
             with suppress(ResultNotFoundError):  # reported at the end, unless a newer one is there then
                 self._save_result(item, sidecar)
@@ -559,7 +559,7 @@ class BulkRun:
 
     def _fail(self, item: Item, error: Exception) -> None:
         self._state.fail(item, error)
-        self._listener.ended(self._state.find(item.key) or item, None)
+        self._listener.ended(self._state.find(item.key, item.bucket) or item, None)
 
     def _record_failure(self, item: Item, facts: Mapping[str, Any], status: str = "failed") -> None:
         self._end(item, {"status": status, **{name: facts[name] for name in ("error", "message", "remedy")}}, None)

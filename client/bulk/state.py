@@ -284,14 +284,10 @@ class RunState:
         for (number,) in self._do(f"SELECT id FROM item WHERE status IN ({_WITH_RESULT}) {order}"):  # noqa: S608
             yield _item(self._do(f"{_SELECT} WHERE id = ?", number)[0])
 
-    def find(self, key: str) -> Item | None:
-        """Return the item with an object key."""
-        found = self._do(f"{_SELECT} WHERE key = ? LIMIT 1", key)
-        return _item(found[0]) if found else None
-
-    def find_object(self, bucket: str, key: str) -> Item | None:
-        """Return the item of an object."""
-        found = self._do(f"{_SELECT} WHERE bucket = ? AND key = ? LIMIT 1", bucket, key)
+    def find(self, key: str, bucket: str | None = None) -> Item | None:
+        """Return the item with an object key; ``bucket`` is None for those that are uploaded."""
+        # The index starts with the bucket.
+        found = self._do(f"{_SELECT} WHERE bucket IS ? AND key = ? LIMIT 1", bucket, key)
         return _item(found[0]) if found else None
 
     def is_fetched(self, result_key: str, execution: str) -> bool:

@@ -465,6 +465,15 @@ def test_an_input_that_is_rejected_fails_the_run(tmp_path: Path) -> None:
         Laptop(tmp_path).start(cloud)
 
 
+def test_finding_an_image_does_not_read_all(tmp_path: Path) -> None:
+    state = RunState.create("r", {}, tmp_path)
+    statements = list[str]()
+    state._database.set_trace_callback(statements.append)
+    assert state.find("a") is None and state.find("a", "pictures") is None
+    plans = [state._do(f"EXPLAIN QUERY PLAN {one}")[0][-1] for one in statements[:2]]
+    assert plans == ["SEARCH item USING INDEX item_key (bucket=? AND key=?)"] * 2
+
+
 def test_a_run_has_one_process_at_a_time(tmp_path: Path) -> None:
     state = RunState.create("r", {}, tmp_path)
     with pytest.raises(BulkRunError, match="Another process"):
