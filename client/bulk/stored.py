@@ -13,7 +13,7 @@ RESULTS: Final = "results/"
 
 
 def names(source: dict[str, Any], suffix: str | None, bucket: str, key: str, uploads_bucket: str) -> dict[str, str]:
-    """Return ``path`` and ``target`` of the item of an object.
+    """Return ``path``, which no other object has, and ``target`` of the item of an object.
 
     Args:
         source: ``source`` of the run's input.
@@ -23,11 +23,12 @@ def names(source: dict[str, Any], suffix: str | None, bucket: str, key: str, upl
         uploads_bucket: of the stack.
     """
     prefix = (source.get("prefix") or "").rpartition("/")[0]
-    path = _relative(key.removeprefix(f"{prefix}/" if prefix else ""))
+    path = key.removeprefix(f"{prefix}/" if prefix else "")
     if "prefix" not in source and bucket != uploads_bucket:
         path = f"{bucket}/{path}"
-    stem = path.rpartition(".")[0] or path
-    return {"path": path, "target": path if suffix is None else stem + suffix}
+    target = _relative(path)
+    stem = target.rpartition(".")[0] or target
+    return {"path": path, "target": target if suffix is None else stem + suffix}
 
 
 def result_prefixes(stack: Stack, source: dict[str, Any]) -> list[str]:

@@ -500,7 +500,17 @@ def test_images_in_a_bucket_are_processed_and_fetched(tmp_path: Path) -> None:
         cloud._put("pictures", key, data)
     laptop, state = stored(cloud, tmp_path, {"bucket": "pictures", "prefix": "shop/"})
     assert laptop.results() == {"a.jpg.png": b"cut a", "x/b.jpg.png": b"cut b"}
-    assert statuses(state) == {"a.jpg": "done", "x/b.jpg": "done", "c.jpg": "failed"}
+    assert statuses(state) == {"a.jpg": "done", "x/../b.jpg": "done", "c.jpg": "failed"}
+
+
+def test_objects_whose_names_are_equal_as_paths_have_separate_results(tmp_path: Path) -> None:
+    cloud, contents = BulkCloud(), {"a.jpg": b"1", "/a.jpg": b"2", "x/../a.jpg": b"3", "x/a.jpg": b"4"}
+    for name, data in contents.items():
+        cloud._put("pictures", f"shop/{name}", data)
+    laptop, state = stored(cloud, tmp_path, {"bucket": "pictures", "prefix": "shop/"})
+    assert sorted(laptop.results().values()) == [b"cut 1", b"cut 2", b"cut 3", b"cut 4"]
+    for item in state.items():
+        assert Path(item.result or "").read_bytes() == b"cut " + contents[item.path]
 
 
 @pytest.mark.parametrize(
