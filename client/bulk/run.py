@@ -606,7 +606,7 @@ class BulkRun:
         if summary:
             self._add(self._rows(summary["files"]["items"]))
             self._state.save("listed", True)
-            for item in self._state.items("failed"):
+            for item in self._state.items("failed", "not_done"):
                 self._listener.ended(item, None)
             self._fetch_ready()
 
@@ -635,6 +635,7 @@ class BulkRun:
             review = {"True": True, "False": False}.get(row["review"])
             yield {
                 **{name: value or None for name, value in row.items()},
+                **(_NOT_DONE if status == "not_done" else {}),
                 **self._names(row),
                 "status": status,
                 "review": review,

@@ -513,6 +513,19 @@ def test_objects_whose_names_are_equal_as_paths_have_separate_results(tmp_path: 
         assert Path(item.result or "").read_bytes() == b"cut " + contents[item.path]
 
 
+def test_images_of_a_bucket_that_are_not_done_end_as_such(tmp_path: Path) -> None:
+    class Tolerant(BulkCloud):
+        def _image(self, name: str, bucket: str, key: str) -> dict[str, Any]:
+            return {"bucket": bucket, "key": key, "status": "not_done"}
+
+    cloud, ends = Tolerant(), Ends()
+    cloud._put("pictures", "shop/a.jpg", b"a")
+    laptop = Laptop(tmp_path, {})
+    laptop.ends = ends
+    laptop.start(cloud, folder="absent", source={"bucket": "pictures", "prefix": "shop/"})
+    assert [(item.path, item.status, item.error) for item in ends.items] == [("a.jpg", "not_done", "NotDoneError")]
+
+
 @pytest.mark.parametrize(
     "source", [{"bucket": "pictures", "prefix": "shop/"}, {"manifest": {"bucket": "uploads", "key": "list.jsonl"}}]
 )
