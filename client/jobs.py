@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from hashlib import sha256
 from textwrap import shorten
 from typing import Any, Final
 
@@ -84,11 +85,13 @@ class JobClient:
     def upload_background(self, name: str, data: bytes) -> str:
         """Upload a background image and return its key, for the option ``background_key``.
 
+        The key derives from the content, so that options with the same image are equal.
+
         Raises:
             FileTooLargeError: if the file exceeds the limit; nothing is uploaded.
         """
         check_bytes(len(data))
-        return self._put(f"backgrounds/cli-{secrets.token_hex(8)}", name, data, {}).key
+        return self._put(f"backgrounds/cli-{sha256(data).hexdigest()[:32]}", name, data, {}).key
 
     def execution_of(self, upload: Upload, *, timeout_s: float = _START_S) -> str:
         """Wait for the execution that an upload starts, and return its ARN.

@@ -57,6 +57,4 @@ def _changed(made_with: dict[str, Any], options: Options, default_model: str | N
     if options.model == "auto":
         wanted["model"] = default_model or made_with.get("model")
     made = {**Options().model_dump(mode="json"), **made_with}  # an older version knew fewer options
-    for one in (wanted, made):  # an upload of a background has a random key that ends in the file's name
-        one["background_key"] = one["background_key"] and one["background_key"].rpartition("/")[2]
     return tuple(name for name in wanted if name not in _WITHOUT_EFFECT and wanted[name] != made[name])

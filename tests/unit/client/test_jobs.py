@@ -68,8 +68,10 @@ def test_files_that_are_too_large_are_not_uploaded() -> None:
 
 def test_backgrounds_are_uploaded_under_backgrounds() -> None:
     buckets = Buckets()
-    key = JobClient(stack(buckets=buckets)).upload_background("beach.jpg", b"data")
+    jobs = JobClient(stack(buckets=buckets))
+    key = jobs.upload_background("beach.jpg", b"data")
     assert key.startswith("backgrounds/") and buckets.objects["uploads", key] == b"data"
+    assert jobs.upload_background("copy.jpg", b"data") == key != jobs.upload_background("beach.jpg", b"other")
 
 
 def test_execution_of_finds_the_object_version() -> None:

@@ -17,10 +17,12 @@ from client.bulk.run import BulkRun, check_engine
 from client.bulk.state import Item, RunState
 from client.bulk.stored import result_prefixes
 from client.errors import BulkRunError, DiskFullError, UsageError
+from client.jobs import JobClient
 from client.outputs import write
 from core.errors import InvalidRequestError
 from functions.contracts.prices import express_usage, prices_of
 from tests.fakes.bulk_in_memory import BulkCloud, Killed
+from tests.fakes.stack_in_memory import Buckets, stack
 
 FILES = {
     "a.jpg": b"a",
@@ -224,16 +226,16 @@ def test_results_of_another_default_model_are_replaced(tmp_path: Path) -> None:
 
 
 def test_results_are_replaced_if_the_background_is_newer_or_another_one(tmp_path: Path) -> None:
-    cloud, laptop, oak = BulkCloud(), Laptop(tmp_path, {"a.jpg": b"a"}), tmp_path / "oak.jpg"
-    oak.touch()
+    cloud, laptop, image = BulkCloud(), Laptop(tmp_path, {"a.jpg": b"a"}), tmp_path / "background.jpg"
+    image.touch()
 
-    def kept(name: str, run: str) -> int:
-        options = {"background_key": f"backgrounds/cli-{run}/{name}"}
-        return laptop.start(cloud, run, options=options, background_image=str(oak)).counts()["kept"]
+    def kept(content: bytes, run: str) -> int:
+        key = JobClient(stack(buckets=Buckets())).upload_background(image.name, content)
+        return laptop.start(cloud, run, options={"background_key": key}, background_image=str(image)).counts()["kept"]
 
-    assert [kept("oak.jpg", "1"), kept("oak.jpg", "2"), kept("pine.jpg", "3")] == [0, 1, 0]
-    os.utime(oak, (time.time() + 60,) * 2)
-    assert kept("pine.jpg", "4") == 0
+    assert [kept(b"oak", "1"), kept(b"oak", "2"), kept(b"pine", "3")] == [0, 1, 0]
+    os.utime(image, (time.time() + 60,) * 2)
+    assert kept(b"pine", "4") == 0
 
 
 def test_a_kept_result_is_reported_with_its_quality(tmp_path: Path) -> None:
