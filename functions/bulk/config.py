@@ -9,7 +9,7 @@ from core.options import Host, Options
 from core.types import ImageInfo
 from functions.contracts import object_keys
 from functions.segment.config import SegmentationConfig
-from functions.validate.job import ValidateConfig
+from functions.validate.job import Plan, ValidateConfig
 from functions.validate.memory import check_process
 from functions.validate.upload import Upload
 
@@ -22,7 +22,7 @@ class BulkConfig(ValidateConfig, SegmentationConfig):
         cache_table: table of cache entries.
         bulk_memory_mb: memory of this function, MiB.
         bulk_budget_s: seconds after which no image may be in progress.
-        model_elsewhere: whether a transform job has made the masks, so that no model is loaded.
+        model_elsewhere: whether a transform job has made the masks, so that the first attempt loads no model.
         sagemaker_endpoint_name: real-time endpoint for segmentation; None for none.
         pbr_numba_cache: folder of compiled functions, in the container image only.
     """
@@ -54,8 +54,12 @@ class BulkConfig(ValidateConfig, SegmentationConfig):
 
     def check_image(self, image: ImageInfo, options: Options, background: ImageInfo | None, model_bytes: int) -> None:
         """Check that one process can run all stages; see :func:`functions.validate.memory.check_process`."""
-        loads_none = self.model_elsewhere and options.segmentation_host is Host.SAGEMAKER and not self.escalation_model
-        check_process(image, options, background, 0 if loads_none else model_bytes, self.bulk_memory_mb)
+        check_process(image, options, background, model_bytes, self.bulk_memory_mb)
+
+    def models_to_load(self, plan: Plan) -> tuple[str, ...]:
+        """Return the models of the attempts that this process makes; the first one may be that of a transform job."""
+        elsewhere = self.model_elsewhere and plan.options.segmentation_host is Host.SAGEMAKER
+        return super().models_to_load(plan)[1 if elsewhere else 0 :]
 
     def after_transform(self) -> Self:
         """Return the configuration for images whose masks a transform job has made: it is the host for ``auto``."""

@@ -73,6 +73,10 @@ class ValidateConfig(CatalogueConfig, PresetConfig):
         )
         check_image(image, options, background, model_bytes, functions)
 
+    def models_to_load(self, plan: "Plan") -> tuple[str, ...]:
+        """Return the models of both attempts."""
+        return (plan.options.model, plan.second_model) if plan.second_model else (plan.options.model,)
+
 
 @dataclass(frozen=True)
 class Accepted:
@@ -130,12 +134,11 @@ class Validator:
         # Before the image, so that only one of them is being decoded.
         backdrop = fetch_background(options, self.config.uploads_bucket, self.store, self.inspector)
         picture = self.inspector.inspect(file.data)
-        models = [model for model in (options.model, plan.second_model) if model]
         self.config.check_image(
             picture.info,
             options,
             backdrop.info if backdrop else None,
-            max(memory_of(model, self.config) for model in models),
+            max((memory_of(model, self.config) for model in self.config.models_to_load(plan)), default=0),
         )
         layout.region(options.roi, picture.info.width, picture.info.height)  # fails if it exceeds the image
         cache_key = self.cache_key(plan, file.sha256, backdrop.file.sha256 if backdrop else None, upload.tenant)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.errors import InvalidOptionsError
+from core.errors import InvalidOptionsError, TooManyPixelsError
 from functions.bulk.batch import Batch, BatchProcessor
 from functions.bulk.image import Progress
 from functions.bulk.items import BatchInput
@@ -155,11 +155,22 @@ def test_an_image_that_asks_for_lambda_is_segmented_there_and_not_degraded(accou
     assert (document["model"]["host"], document["degraded"]) == ("lambda", False)
 
 
-def test_a_model_that_does_not_fit_lambda_needs_its_mask(account: Account) -> None:
+@pytest.mark.parametrize("escalation_model", [None, "u2netp"])
+def test_a_model_that_does_not_fit_lambda_needs_its_mask(inspector: Inspector, escalation_model: str | None) -> None:
+    account = Account(inspector, segmentation_hosts=("lambda",), escalation_model=escalation_model)
+    account.objects.add("uploads", "a.png", disc())
     with pytest.raises(InvalidOptionsError) as caught:
         process(account, upload(model="birefnet-general"))
     assert caught.value.message.startswith("The transform job made no mask of this image, and Lambda cannot segment it")
     assert "BulkMemory" in caught.value.remedy
+
+
+def test_a_second_attempt_must_fit_lambda_with_its_model(inspector: Inspector) -> None:
+    values = {"default_model": "classical", "escalation_model": "birefnet-general"}
+    account = Account(inspector, segmentation_hosts=("lambda",), **values)
+    account.objects.add("uploads", "a.png", disc())
+    with pytest.raises(TooManyPixelsError):
+        process(account, upload(model="auto"))
 
 
 def test_the_seconds_of_an_image_are_those_of_functions(account: Account) -> None:
