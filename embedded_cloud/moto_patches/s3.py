@@ -38,6 +38,8 @@ def keep_contents_on_disk(original: Any, self: Any, name: str, value: bytes, *ar
     self._value_buffer.close()
     self._value_buffer = Content()
     self.value = value
+    # Moto computes the hash later, when other threads read the content, and both move its position.
+    self._etag = self._etag or hashlib.md5(value, usedforsecurity=False).hexdigest()
 
 
 @around(FakeKey, "__getstate__")

@@ -33,6 +33,13 @@ def test_an_object_keeps_its_content_and_its_hash() -> None:
     assert key.value == b"de" and key.size == 2
 
 
+def test_the_hash_of_a_new_object_needs_no_read_that_others_could_disturb() -> None:
+    key = FakeKey("key", b"abc", ACCOUNT, REGION)
+    key._value_buffer.read = lambda _size: b""
+    assert key.etag == '"900150983cd24fb0d6963f7d28e17f72"'
+    assert FakeKey("key", b"abc", ACCOUNT, REGION, etag="parts-2").etag == '"parts-2"'
+
+
 def test_a_copy_shares_the_content_and_changes_without_the_original() -> None:
     key = FakeKey("key", b"abc", ACCOUNT, REGION)
     other = copy.deepcopy(key)
