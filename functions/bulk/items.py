@@ -69,6 +69,7 @@ def outcome_of(
     return named(
         upload,
         version_id=document["source"]["version_id"],
+        options={},  # nothing repeats it, and the output of a child must not exceed 256 KB
         status="cached" if document["cache"]["hit"] or (cached and not own) else "done",
         result_key=document["result"]["key"],
         score=document["quality"]["score"],

@@ -55,7 +55,6 @@ _COLUMNS: Final = (
     *("bucket", "key", "version_id", "status", "result_key", "score", "review", "seconds", "error", "message"),
     *("remedy", "report_key"),
 )
-_UNATTEMPTED: Final = {"PENDING", "ABORTED"}
 _MAX_SUBJECT_CHARS: Final = 100
 _MILLISECONDS: Final = 1e11  # later as milliseconds than any run, and as seconds earlier
 
@@ -197,6 +196,8 @@ class Summarizer:
     def _reconciled(self, plan: Plan, upload: Upload, record: dict[str, Any]) -> ItemOutcome:
         """Return the outcome of an image of a child without output: its result, its report, or the child's error."""
         named = {"bucket": upload.bucket, "key": upload.key, "version_id": upload.version_id, "options": upload.options}
+        if record["Status"] == "PENDING":  # no need to look: there may be a million of them
+            return ItemOutcome(**named, status="not_done")
         folder = object_keys.source_folder(upload.bucket, self._config.uploads_bucket)
         outcomes = Outcomes(self._store, self._config.results_bucket, folder)
         caught = {"Error": record.get("Error") or f"Execution{record['Status']}", "Cause": record.get("Cause") or ""}
@@ -211,7 +212,7 @@ class Summarizer:
             return ItemOutcome(
                 **named, status="failed", report_key=object_keys.failure_key(folder + upload.key, ""), **facts
             )
-        if record["Status"] in _UNATTEMPTED:
+        if record["Status"] == "ABORTED":
             return ItemOutcome(**named, status="not_done")
         if "Error" in inner:
             caught = {"Error": str(inner["Error"]), "Cause": str(inner.get("Cause", ""))}

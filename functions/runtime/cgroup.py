@@ -19,7 +19,8 @@ def cpus(*, cgroup: Path = _CGROUP) -> int:
     Args:
         cgroup: mount point of the container's cgroup, version 2 or 1.
     """
-    usable = int(os.environ.get("PYTHON_CPU_COUNT", 0))
+    given = os.environ.get("PYTHON_CPU_COUNT", "")  # Python also accepts "default"
+    usable = int(given) if given.isdigit() else 0
     usable = usable or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     quota, period = [*_words(cgroup / "cpu.max"), "max", "max"][:2]
     if quota == "max":

@@ -190,6 +190,14 @@ def test_images_that_were_not_attempted_are_not_done(stack: Stack, status: str) 
     assert stack.failed() == ["b.png", "c.png"]
 
 
+def test_images_of_a_child_that_never_started_are_not_looked_up(stack: Stack) -> None:
+    stack.done(item("a.png"))
+    stack.sidecar("b.png", {**RUN.model_dump(), "id": "earlier"})
+    stack.child("PENDING", ["b.png"])
+    summary = stack.summarize()
+    assert (summary.cached, summary.not_done) == (0, 1)
+
+
 def test_another_failure_of_the_map_run_fails_the_run(stack: Stack) -> None:
     summary = stack.summarize({"Error": "States.ItemReaderFailed", "Cause": "Access Denied"})
     assert summary.error and summary.error.error == "States.ItemReaderFailed"
