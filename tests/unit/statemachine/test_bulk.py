@@ -80,7 +80,7 @@ def test_a_standard_child_waits_for_the_longest_execution() -> None:
         assert TASKS[name]["TimeoutSeconds"] > longest_s
 
 
-@pytest.mark.parametrize("name", MAPS.keys() - {"RequestMasks"})
+@pytest.mark.parametrize("name", sorted(MAPS.keys() - {"RequestMasks"}))
 def test_every_map_run_has_the_limits_of_the_run_and_leads_to_a_summary(name: str) -> None:
     state = MAPS[name]
     limits = {key: path for key, path in state.items() if key.endswith("Path") and key != "ResultPath"}
