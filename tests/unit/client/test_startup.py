@@ -77,7 +77,13 @@ def test_completion_of_a_command_name_imports_no_command() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["process", "bulk", "watch", "history", "status", "redrive", "replay-dlq", "keys list", "models", "down"],
+    [
+        *("process", "bulk"),
+        *(
+            pytest.param(command, marks=pytest.mark.slow)
+            for command in ("watch", "history", "status", "redrive", "replay-dlq", "keys list", "models", "down")
+        ),
+    ],
 )
 def test_help_of_a_command_imports_no_sdk_no_cloud_and_no_pixels(command: str) -> None:
     assert imported_by(*command.split(), "--help") & (SLOW - {"pydantic"}) == set()  # Typer parses with pydantic

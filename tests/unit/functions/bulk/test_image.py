@@ -151,7 +151,7 @@ def transparent() -> bytes:
         pytest.param(disc(), {"precision_level": "ultra_high", "output": "mask"}, marks=pytest.mark.slow),
         (disc(), {"background_key": "backgrounds/green.png", "format": "jpeg", **DRAFT}),
         (disc(), {"roi": "10% 0 90% 100%", "format": "zip", "scale": "50%", **DRAFT}),
-        (LARGE, {"precision_level": "standard", "model": BUNDLED}),
+        pytest.param(LARGE, {"precision_level": "standard", "model": BUNDLED}, marks=pytest.mark.slow),
         (transparent(), {"precision_level": "standard"}),
     ],
     ids=["defaults", "webp", "mask", "background", "region", "large jpeg", "transparent"],
