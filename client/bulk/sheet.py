@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from client.bulk.state import Item, RunState
-from client.bulk.thumbnails import FULL_SIDE_PX, side_px
+from client.bulk.thumbnails import FULL_SIDE_PX, side_px, thumbnails
 from client.outputs import write
 
 MAX_IMAGES: Final = 10_000
@@ -145,8 +145,11 @@ def _failures(state: RunState, sheet: Path, originals: Path | None) -> Iterator[
 
 
 def _figure(item: Item, sheet: Path, originals: Path | None, state: RunState) -> str:
-    found = state.thumbnails(item)
     file = Path(item.result) if item.result and not item.result.startswith("s3://") else None
+    found = state.thumbnails(item)
+    if file and not found.result and state.count_thumbnails() < MAX_IMAGES:  # the run was interrupted before
+        found = thumbnails(_content(_original(item, originals)), _content(file), side_px(state.counts().total()))
+        state.save_thumbnails(item, found)
     pictures = (
         _picture(found.original, "Original", item, _original(item, originals), sheet, ""),
         _picture(found.result, "Result", item, file, sheet, "cut", ' tabindex="-1"'),  # the name has the same link
@@ -177,6 +180,13 @@ def _picture(
 
 def _original(item: Item, originals: Path | None) -> Path | None:
     return originals / item.path if originals else None
+
+
+def _content(file: Path | None) -> bytes | None:
+    try:
+        return file.read_bytes() if file else None
+    except OSError:
+        return None
 
 
 def _link(file: Path, sheet: Path, content: str, attributes: str = "") -> str:

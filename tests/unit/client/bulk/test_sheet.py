@@ -71,6 +71,17 @@ def test_a_figure_shows_original_and_result_with_links_to_the_files(tmp_path: Pa
     assert pictures == [f"original {name}", f"result {name}"]
 
 
+def test_a_run_that_was_interrupted_after_a_result_shows_it(tmp_path: Path) -> None:
+    state = RunState.create("r", {"folder": str(tmp_path), "options": {}}, tmp_path)
+    (tmp_path / "a.jpg").write_bytes(disc())
+    (tmp_path / "a.png").write_bytes(disc())
+    state.add("r", [Image("a.jpg", 1, 0), Image("b.jpg", 1, 0)], None)
+    for item in state.items():
+        state.update(item, status="done", result=str(tmp_path / item.path.replace("jpg", "png")), score=0.9)
+    page = written(state, tmp_path)
+    assert attributes(page, "img", "alt") == ["Original: a.jpg", "Result: a.jpg"]
+
+
 def test_results_that_were_kept_are_shown(tmp_path: Path) -> None:
     state = state_of(tmp_path, a=0.9, b=0.2)
     for item in state.items():
