@@ -154,7 +154,7 @@ def test_a_csv_manifest_is_read(stack: Deployed) -> None:
     [
         ("list.jsonl", json_lines({"key": "a"}) + "{", "InvalidRequestError", "manifest line 2"),
         ("list.csv", "key,size\na,3\n", "InvalidRequestError", "manifest line 2"),
-        ("list.csv", "name\na\n", "InvalidRequestError", "source.manifest.key"),
+        ("list.csv", "name\na\n", "InvalidRequestError", "manifest line 1"),
         ("list.txt", "a", "InvalidRequestError", "source.manifest.key"),
         ("list.jsonl", "", "InvalidRequestError", "source"),
         ("list.jsonl", json_lines({"key": "a", "options": {"crops": 1}}), "InvalidOptionsError", "options.crops"),
