@@ -3,8 +3,8 @@
 Both commands process the same photographs with u2netp on the same machine, in turns. Each round has new pictures,
 because the stack would serve known ones from its cache. ``pbr bulk`` refines at precision ``high``, and at
 ``standard``, which has no second look at doubtful pictures; ``rembg p`` does no matting. The stack is an embedded cloud
-that has processed a few pictures before. Its memory is watched during a run of many small pictures, of which 500 differ
-and the others are served from the cache: what the run costs without segmentation and matting.
+that has processed a few pictures before. Its memory is watched during a run of many small pictures. Only 500 of them
+differ, and the cache serves the others, so that segmentation and matting take little of the time.
 Usage: ``make bench-bulk [PICTURES=24] [ROUNDS=3] [MANY=10000] [DATASET=folder]``. Writes ``out/bench-bulk/``.
 """
 

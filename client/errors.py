@@ -86,3 +86,8 @@ def sdk_errors() -> tuple[type[Exception], type[Exception]]:
     from botocore.exceptions import BotoCoreError, ClientError
 
     return BotoCoreError, ClientError
+
+
+def client_error() -> type[Exception]:
+    """Return the error of a call that AWS rejects, for an ``except`` clause as :func:`sdk_errors`."""
+    return sdk_errors()[1]

@@ -23,7 +23,7 @@ from client.bulk.existing import Existing, existing
 from client.bulk.state import Item, RunState
 from client.bulk.stored import names, result_prefixes
 from client.bulk.walk import walk
-from client.errors import BulkRunError, DiskFullError, ResultNotFoundError, UsageError
+from client.errors import BulkRunError, DiskFullError, ResultNotFoundError, UsageError, client_error
 from client.outputs import DISK_FULL, write
 from client.stack import Stack
 from core.errors import BackgroundRemoverError
@@ -119,6 +119,11 @@ class BulkRun:
         """Name of the current execution: that of the run, with a number if it is not the first one."""
         attempt = self._state.load("attempt") or 1
         return self._name if attempt == 1 else f"{self._name}-{attempt}"
+
+    @property
+    def _execution_arn(self) -> str:
+        machine = self._stack.output("BulkMachineArn")
+        return f"{machine.replace(':stateMachine:', ':execution:')}:{self.execution}"
 
     @property
     def _is_local(self) -> bool:
@@ -341,7 +346,7 @@ class BulkRun:
             return response["Body"].read()
         except OSError:
             return None
-        except _client_errors():
+        except client_error():
             return None
 
     def _prepare_resumption(self) -> None:
@@ -383,7 +388,7 @@ class BulkRun:
         if check:
             try:
                 head = self._stack.s3.head_object(Bucket=bucket, Key=item.key, ChecksumMode="ENABLED")
-            except _client_errors():
+            except client_error():
                 pass
             else:
                 if head.get("ChecksumSHA256") == checksum:
@@ -398,9 +403,8 @@ class BulkRun:
 
     def _find(self) -> dict[str, Any] | None:
         stepfunctions = self._stack.stepfunctions
-        arn = f"{self._stack.output('BulkMachineArn').replace(':stateMachine:', ':execution:')}:{self.execution}"
         try:
-            return dict(stepfunctions.describe_execution(executionArn=arn))
+            return dict(stepfunctions.describe_execution(executionArn=self._execution_arn))
         except stepfunctions.exceptions.ExecutionDoesNotExist:
             return None
 
@@ -518,7 +522,7 @@ class BulkRun:
         version = {"VersionId": found["version_id"]} if found["version_id"] else {}
         try:
             response = self._stack.s3.get_object(Bucket=found["bucket"], Key=found["key"], **version)
-        except _client_errors() as error:
+        except client_error() as error:
             if error.response["Error"]["Code"] not in _ABSENT:  # type: ignore[attr-defined]
                 raise
             if self._is_local:
@@ -575,8 +579,7 @@ class BulkRun:
     def _count(self) -> None:
         """Read the counts of the Map Run."""
         stepfunctions = self._stack.stepfunctions
-        arn = f"{self._stack.output('BulkMachineArn').replace(':stateMachine:', ':execution:')}:{self.execution}"
-        runs = stepfunctions.list_map_runs(executionArn=arn)["mapRuns"]
+        runs = stepfunctions.list_map_runs(executionArn=self._execution_arn)["mapRuns"]
         for found in [run for run in runs if "/Masks:" not in run["mapRunArn"]][:1]:  # that only requests masks
             counts = stepfunctions.describe_map_run(mapRunArn=found["mapRunArn"])["itemCounts"]
             self.map_counts = {name: int(count) for name, count in counts.items() if isinstance(count, int)}
@@ -733,9 +736,3 @@ def each(function: Callable[[_Value], None], values: Iterable[_Value]) -> None:
 def _quality(sidecar: Mapping[str, Any]) -> dict[str, Any]:
     quality = sidecar["quality"]
     return {"score": quality["score"], "review": quality["review"], "reasons": ", ".join(quality["reasons"])}
-
-
-def _client_errors() -> tuple[type[Exception], ...]:
-    from botocore.exceptions import ClientError
-
-    return (ClientError,)

@@ -6,6 +6,7 @@ import os.path
 from collections.abc import Iterator
 from typing import Any, Final
 
+from client.errors import client_error
 from client.stack import Stack
 from functions.contracts.object_keys import source_folder
 
@@ -43,7 +44,7 @@ def result_prefixes(stack: Stack, source: dict[str, Any]) -> list[str]:
     try:
         for bucket, key in _listed(stack, source, uploads):
             starts[bucket] = os.path.commonprefix([starts.get(bucket, key), key])  # noqa: RUF071 - S3 has no folders
-    except (ValueError, KeyError, TypeError, AttributeError, csv.Error, _client_error()):
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error, client_error()):
         return []
     return [f"{RESULTS}{source_folder(bucket, uploads)}{start}" for bucket, start in starts.items()]
 
@@ -65,9 +66,3 @@ def _relative(key: str) -> str:
     """Return an object key as a relative path that stays below its folder."""
     parts = [part.replace("\0", "_") for part in key.split("/") if part not in ("", ".", "..")]
     return "/".join(parts) or "object"
-
-
-def _client_error() -> type[Exception]:
-    from botocore.exceptions import ClientError
-
-    return ClientError

@@ -50,7 +50,7 @@ def share_the_content_with_copies(_original: Any, self: Any) -> dict[str, Any]:
 
 @around(FakeKey, "__setstate__")
 def take_the_content_of_the_original(_original: Any, self: Any, state: dict[str, Any]) -> None:
-    """See above."""
+    """Keep the content in the state, see :func:`share_the_content_with_copies`; moto writes it again."""
     self.__dict__.update(state, lock=threading.Lock())
 
 

@@ -209,9 +209,7 @@ class Summarizer:
         if report := self._report(folder, upload, owner):
             report_key: str | None = object_keys.failure_key(folder + upload.key, "")
             facts: dict[str, Any] = report.model_dump(include={"error", "message", "remedy"})
-            return ItemOutcome(
-                **named, status="failed", report_key=object_keys.failure_key(folder + upload.key, ""), **facts
-            )
+            return ItemOutcome(**named, status="failed", report_key=report_key, **facts)
         if record["Status"] == "ABORTED":
             return ItemOutcome(**named, status="not_done")
         if "Error" in inner:
