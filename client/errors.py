@@ -46,6 +46,14 @@ class BulkRunError(BackgroundRemoverError):
     """A bulk run cannot start or continue, or it failed as a whole."""
 
 
+class NotSignedInError(BackgroundRemoverError):
+    """A request to the web page belongs to no user."""
+
+
+class WebPageError(BackgroundRemoverError):
+    """The web page cannot be started, or it ended by itself."""
+
+
 class DiskFullError(BackgroundRemoverError):
     """The disk is full. Nothing is half-written; the run can be resumed."""
 

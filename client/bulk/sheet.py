@@ -11,8 +11,8 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from client.bulk.state import Item, RunState
-from client.bulk.thumbnails import FULL_SIDE_PX, side_px, thumbnails
 from client.outputs import write
+from client.thumbnails import FULL_SIDE_PX, side_px, thumbnails
 
 MAX_IMAGES: Final = 10_000
 """Most images on a sheet: each takes about 7 kB of the file, with thumbnails of full size 21 kB."""

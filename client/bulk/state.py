@@ -18,10 +18,10 @@ from typing import IO, Any, Final, Self
 
 import platformdirs
 
-from client.bulk.thumbnails import Thumbnails
 from client.bulk.walk import Image, Problem
 from client.errors import BulkRunError, DiskFullError, UsageError
 from client.outputs import fitting, printable
+from client.thumbnails import Thumbnails
 
 _APP: Final = "precision-background-remover"
 _KEPT_S: Final = 30 * 24 * 3600.0

@@ -13,9 +13,9 @@ from rich.text import Text
 
 from client.bulk.sheet import MAX_IMAGES
 from client.bulk.state import Item, RunState
-from client.bulk.thumbnails import side_px, thumbnails
 from client.commands.console import ERR, ERRORS, OUT
 from client.outputs import printable
+from client.thumbnails import side_px, thumbnails
 from functions.contracts.object_keys import sidecar_key
 
 _PLAIN_S: Final = 30.0

@@ -14,8 +14,8 @@ from PIL import Image as Picture
 
 from client.bulk import sheet
 from client.bulk.state import RunState
-from client.bulk.thumbnails import Thumbnails, thumbnails
 from client.bulk.walk import Image
+from client.thumbnails import Thumbnails, thumbnails
 from tests.conftest import disc, file_of
 
 HOSTILE = '<script>alert(1)</script>"onerror="x\u202egpj.jpg'

@@ -1,4 +1,4 @@
-"""Small pictures of originals and results, for the contact sheet."""
+"""Small pictures of originals and results, in a format that browsers show."""
 
 import io
 import threading
@@ -47,28 +47,43 @@ def thumbnails(original: bytes | None, result: bytes | None, side: int = FULL_SI
         result: file of its result.
         side: longer side of the thumbnails in pixels.
     """
-    with _decoders:
-        return Thumbnails(_of_original(original, side), _of_result(result, side))
+    return Thumbnails(of_original(original, side), of_result(result, side))
 
 
-def _of_original(data: bytes | None, side: int) -> bytes | None:
+def of_original(data: bytes | None, side: int, quality: int = _QUALITY) -> bytes | None:
+    """Return an original as WebP; None if there is none or it cannot be decoded.
+
+    Args:
+        data: image file of any accepted format.
+        side: longer side of the WebP in pixels, unless the original is smaller.
+        quality: of the WebP, 1 to 100.
+    """
     from PIL import Image
 
     from core.image.decode import decode
 
-    try:
-        return _webp(Image.fromarray(decode(data, at_least_px=side).rgb), side) if data else None
-    except (BackgroundRemoverError, OSError, ValueError):  # it changed since its upload
-        return None
+    with _decoders:
+        try:
+            return _webp(Image.fromarray(decode(data, at_least_px=side).rgb), side, quality) if data else None
+        except (BackgroundRemoverError, OSError, ValueError):  # it changed since its upload
+            return None
 
 
-def _of_result(data: bytes | None, side: int) -> bytes | None:
+def of_result(data: bytes | None, side: int, quality: int = _QUALITY) -> bytes | None:
+    """Return a result as WebP with its transparency; None if there is none or it cannot be decoded.
+
+    Args:
+        data: file of a result.
+        side: as for :func:`of_original`.
+        quality: as for :func:`of_original`.
+    """
     from PIL import Image
 
-    try:
-        return _webp(_opened(data), side) if data else None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, Image.DecompressionBombError):
-        return None
+    with _decoders:
+        try:
+            return _webp(_opened(data), side, quality) if data else None
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, Image.DecompressionBombError):
+            return None
 
 
 def _opened(data: bytes) -> "Image.Image":
@@ -83,7 +98,7 @@ def _opened(data: bytes) -> "Image.Image":
         return color
 
 
-def _webp(picture: "Image.Image", side: int) -> bytes:
+def _webp(picture: "Image.Image", side: int, quality: int) -> bytes:
     from PIL import Image
 
     picture.draft("RGB", (side, side))
@@ -91,5 +106,5 @@ def _webp(picture: "Image.Image", side: int) -> bytes:
         picture = picture.convert("RGB")
     picture.thumbnail((side, side), Image.Resampling.BOX)
     encoded = io.BytesIO()
-    picture.save(encoded, "WEBP", quality=_QUALITY, alpha_quality=_QUALITY)
+    picture.save(encoded, "WEBP", quality=quality, alpha_quality=quality)
     return encoded.getvalue()

@@ -1,0 +1,1 @@
+"""The web page: a Streamlit app that tries, explains and reviews the work of a stack."""

@@ -1,0 +1,20 @@
+"""The Streamlit script of the web page: its frame, and the page that the address names."""
+
+import streamlit as st
+
+from web import session
+from web.pages import executions, overview, remove, review
+
+st.set_page_config(page_title="Precision Background Remover", page_icon=":material/content_cut:", layout="wide")
+
+page = st.navigation(
+    [
+        st.Page(remove.show, title="Remove", icon=":material/content_cut:", url_path="remove", default=True),
+        st.Page(executions.show, title="Executions", icon=":material/account_tree:", url_path="executions"),
+        st.Page(review.show, title="Review", icon=":material/rate_review:", url_path="review"),
+        st.Page(overview.show, title="Overview", icon=":material/monitoring:", url_path="overview"),
+    ],
+    position="top",
+)
+session.user()  # raises an error if the request belongs to no user
+page.run()

@@ -1,0 +1,46 @@
+"""Show an error: what is wrong, where, and the remedy."""
+
+from typing import Any
+
+import streamlit as st
+
+from client.errors import JobFailedError, sdk_errors
+from core.errors import BackgroundRemoverError
+
+
+def show(error: Exception) -> bool:
+    """Show an expected error on the page.
+
+    Returns:
+        False for an unexpected one, which is not shown: Streamlit logs it, and shows its own message.
+    """
+    if isinstance(error, JobFailedError):
+        report = error.report
+        box(report.error, report.message, report.field, report.value, report.remedy)
+    elif isinstance(error, BackgroundRemoverError):
+        box(type(error).__name__, error.message, error.field, error.value, error.remedy)
+    elif isinstance(error, sdk_errors()):
+        box(type(error).__name__, str(error), None, None, "Try again. If it fails again, check the log of the page.")
+    else:
+        return False
+    return True
+
+
+def box(error: str, message: str, field: str | None, value: Any, remedy: str) -> None:
+    """Show the facts of an error.
+
+    Args:
+        error: class name of the error.
+        message: what is wrong.
+        field: the input at fault; None if there is none.
+        value: value of that input.
+        remedy: what the reader can do.
+    """
+    st.error(f"**{_literal(message)}**\n\n{_literal(remedy)}", icon=":material/error:")
+    where = f"{field}: {value}" if field else ""
+    st.caption(" · ".join(_literal(part) for part in (error, where) if part))
+
+
+def _literal(text: str) -> str:
+    """Return Markdown that shows a text as it is: names and values come from uploads."""
+    return "".join(f"\\{char}" if char in r"\`*_{}[]()#+-!|<>:$~" else char for char in text)

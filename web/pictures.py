@@ -1,0 +1,155 @@
+"""Pictures for the browser: addresses that only their user can open, and the route that answers them from S3.
+
+The browser reads each picture straight from this route, so sessions and caches hold no pixels.
+"""
+
+import html
+import secrets
+import time
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any, Final, Literal
+from urllib.parse import quote
+
+import jwt
+import streamlit as st
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from client import thumbnails
+from client.errors import NotSignedInError, client_error
+from core.errors import BackgroundRemoverError, UnsupportedFormatError
+from core.image.sniff import sniff
+from functions.runtime.inspection import Inspector
+from web import session
+from web.users import User, user_of
+
+PATH: Final = "/pictures"
+
+Kind = Literal["view", "thumbnail", "file"]
+"""``view``: in a format that browsers show; ``thumbnail``: 256 px; ``file``: the object itself, to save."""
+
+_SHOWN: Final = {"jpeg", "png", "webp", "avif", "gif", "bmp"}
+"""Formats that browsers show."""
+
+_KEPT_S: Final = 3600
+_VIEW_SIDE_PX: Final = 2048
+_VIEW_QUALITY: Final = 85
+
+_key: Final = secrets.token_bytes(32)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An object in S3 that is a picture.
+
+    Attributes:
+        bucket: its bucket.
+        key: its key.
+        version_id: its version; None for the newest one.
+    """
+
+    bucket: str
+    key: str
+    version_id: str | None = None
+
+
+def address(picture: Picture, user: User, kind: Kind = "view", name: str = "") -> str:
+    """Return the path of a picture on this server. It is the same for an hour, so that browsers cache the picture.
+
+    Args:
+        picture: the picture.
+        user: the only user who can open it. The caller has checked that this user may see it.
+        kind: what the answer contains.
+        name: file name for ``file``.
+    """
+    expires = (int(time.time()) // _KEPT_S + 2) * _KEPT_S
+    claims = {**asdict(picture), "kind": kind, "user": user.id, "name": name, "exp": expires}
+    return f"{PATH}/{jwt.encode(claims, _key, algorithm='HS256')}"
+
+
+def show(picture: Picture, user: User, alt: str, kind: Kind = "view") -> None:
+    """Show a picture in the width of its column.
+
+    Args:
+        picture: the picture.
+        user: the user of the session.
+        alt: text for those who do not see it.
+        kind: what is shown.
+    """
+    source = address(picture, user, kind)
+    st.html(f'<img src="{source}" alt="{html.escape(alt, quote=True)}" style="max-width:100%;height:auto" />')
+
+
+async def answer(request: Request) -> Response:
+    """Answer a request for a picture."""
+    try:
+        claims = jwt.decode(request.path_params["token"], _key, algorithms=["HS256"])
+        user = user_of(request.headers, request.cookies)
+    except (jwt.InvalidTokenError, NotSignedInError):
+        return PlainTextResponse("This address has expired. Load the page again.", 403)
+    if claims["user"] != user.id:
+        return PlainTextResponse("This picture belongs to another session.", 403)
+    try:
+        return await run_in_threadpool(_response, claims)
+    except BackgroundRemoverError as error:
+        return PlainTextResponse(str(error), 422)
+    except client_error() as error:
+        absent = error.response["Error"]["Code"] in ("NoSuchKey", "NoSuchVersion", "MethodNotAllowed", "404")  # type: ignore[attr-defined]
+        return PlainTextResponse("The picture no longer exists." if absent else "S3 denied access.", 404)
+
+
+def read(picture: Picture) -> bytes:
+    """Return the content of a picture's object."""
+    version = {"VersionId": picture.version_id} if picture.version_id else {}
+    found: bytes = session.stack().s3.get_object(Bucket=picture.bucket, Key=picture.key, **version)["Body"].read()  # type: ignore[arg-type]
+    return found
+
+
+def _response(claims: dict[str, Any]) -> Response:
+    data = read(Picture(claims["bucket"], claims["key"], claims["version_id"]))
+    if claims["kind"] == "file":
+        disposition = f"attachment; filename*=UTF-8''{quote(claims['name'], safe='')}"
+        return _of(data, "application/octet-stream", {"Content-Disposition": disposition})
+    found = "zip" if data.startswith(b"PK") else sniff(data)
+    if claims["kind"] == "view" and found in _SHOWN:
+        return _of(data, f"image/{found}")
+    is_upload = claims["bucket"] not in (session.stack().outputs[name] for name in ("ResultsBucket", "WorkBucket"))
+    side, quality = (_VIEW_SIDE_PX, _VIEW_QUALITY) if claims["kind"] == "view" else (thumbnails.FULL_SIDE_PX, None)
+    return _of(_converted(data, found, side, quality, is_upload=is_upload), "image/webp")
+
+
+def _converted(data: bytes, found: str, side_px: int, quality: int | None, *, is_upload: bool) -> bytes:
+    """Return a picture as WebP. Uploads are decoded in a process with limits first."""
+    chosen = {"quality": quality} if quality else {}
+    if is_upload:
+        _inspector().inspect(data)
+        converted = thumbnails.of_original(data, side_px, **chosen)
+    else:
+        converted = thumbnails.of_result(data, side_px, **chosen)
+    if converted is None:
+        raise UnsupportedFormatError(
+            "The picture cannot be shown", field="image.format", value=found, remedy="Download it instead."
+        )
+    return converted
+
+
+@cache
+def _inspector() -> Inspector:
+    return Inspector()
+
+
+def _of(data: bytes, content_type: str, headers: dict[str, str] | None = None) -> Response:
+    """Return an answer that no browser executes, and that only the user's browser caches."""
+    return Response(
+        data,
+        media_type=content_type,
+        headers={
+            "Cache-Control": f"private, max-age={_KEPT_S}, immutable",
+            "Content-Security-Policy": "default-src 'none'; sandbox",
+            "X-Content-Type-Options": "nosniff",
+            "Cross-Origin-Resource-Policy": "same-origin",
+            **(headers or {}),
+        },
+    )
