@@ -22,12 +22,13 @@ pillow_heif.register_heif_opener()  # makes HEIC files; core then registers pi-h
 
 ROOT = Path(__file__).parent.parent
 SHARE_A_CLOUD = (
+    "tests/browser",
     "tests/integration/state_machine",
     "tests/integration/api",
     "tests/integration/embedded_cloud/services",
 )
 """Folders whose tests share one embedded cloud. In the folders below, the tests of a file do."""
-START_CLOUDS = ("tests/integration", "tests/e2e", "tests/resilience/faults", "tests/resilience/claims")
+START_CLOUDS = ("tests/browser", "tests/integration", "tests/e2e", "tests/resilience/faults", "tests/resilience/claims")
 
 _one_client_at_a_time = threading.Lock()  # creating clients from one session is not thread-safe
 

@@ -1,11 +1,15 @@
 """The Streamlit script of the web page: its frame, and the page that the address names."""
 
+from pathlib import Path
+
 import streamlit as st
 
 from web import session
 from web.pages import executions, overview, remove, review
 
-st.set_page_config(page_title="Precision Background Remover", page_icon=":material/content_cut:", layout="wide")
+st.set_page_config(
+    page_title="Precision Background Remover", page_icon=str(Path(__file__).with_name("icon.png")), layout="wide"
+)
 
 page = st.navigation(
     [

@@ -1,0 +1,147 @@
+"""The web page in headless Chromium, served by ``pbr ui`` for an embedded cloud."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+
+from client.commands.up import best_here, stack_parameters
+from client.stack import Stack
+from core.options import Host
+from core.segmentation.registry import BUNDLED
+from embedded_cloud.cloud import EmbeddedCloud
+from tests.conftest import ROOT
+
+AXE = ROOT / "node_modules/axe-core/axe.min.js"
+SEVERE = {"serious", "critical"}
+DESKTOP, PHONE = 1280, 390
+
+# Tests may fetch images from a server on this machine.
+PARAMETERS = {"UrlSchemes": "http,https", "UrlNetworks": "127.0.0.0/8"}
+
+# Chromium would look up hosts on the internet, which can take seconds to fail.
+QUIET = (
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """These tests are slow, and need Chromium."""
+    here = Path(__file__).parent
+    missing = pytest.mark.skip(reason="no Chromium: install the package chromium, or run .ci/run")
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.slow)
+            if not _chromium():
+                item.add_marker(missing)
+
+
+def _chromium() -> str | None:
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.fixture(scope="package")
+def cloud() -> Iterator[EmbeddedCloud]:
+    parameters = {**stack_parameters(best_here(BUNDLED), Host.AUTO, all_hosts=False), **PARAMETERS}
+    with EmbeddedCloud(ROOT / "template.yaml", parameters) as cloud:
+        cloud.start_functions()
+        yield cloud
+
+
+@pytest.fixture(scope="package")
+def stack(cloud: EmbeddedCloud) -> Stack:
+    return Stack.connect(cloud.stack_name, region=cloud.region, endpoint_url=cloud.endpoint_url)
+
+
+@pytest.fixture(scope="package")
+def url(cloud: EmbeddedCloud) -> Iterator[str]:
+    """The address of the page."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "client.cli", "ui", "--port", str(port), "--no-open"]
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **cloud.environment})
+    try:
+        address = f"http://localhost:{port}"
+        _wait_until_healthy(address, process)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _wait_until_healthy(address: str, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "pbr ui ended"
+        with suppress(OSError), urllib.request.urlopen(f"{address}/_stcore/health", timeout=1):
+            return
+        time.sleep(0.2)
+    raise AssertionError("pbr ui did not start")
+
+
+@pytest.fixture(scope="package")
+def chromium() -> Iterator[Browser]:
+    root = ("--no-sandbox",) if os.geteuid() == 0 else ()  # root cannot use the sandbox
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=_chromium(), args=[*QUIET, *root])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium: Browser, url: str) -> Iterator[Callable[..., Page]]:
+    """Return a function that opens a path of the page: each call as another visitor, with cookies of its own.
+
+    The test fails if the page contacts any other host, or a script of it fails.
+    """
+    contexts: list[BrowserContext] = []
+    problems: list[str] = []
+
+    def open_page(path: str = "/", *, width: int = DESKTOP, scheme: Any = "light", **options: Any) -> Page:
+        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: problems.extend(_elsewhere(request, url)))
+        page.goto(url + path)
+        page.get_by_role("heading", level=1).first.wait_for()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def _elsewhere(request: Request, url: str) -> list[str]:
+    own = (url, url.replace("http", "ws", 1), "data:", "blob:")
+    return [] if request.url.startswith(own) else [f"request to {request.url}"]
+
+
+def violations(page: Page) -> list[str]:
+    """Return the serious and critical violations that axe finds, one line each."""
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("async () => (await axe.run()).violations")
+    return [f"{one['id']}: {node['html'][:200]}" for one in found if one["impact"] in SEVERE for node in one["nodes"]]
+
+
+def overflow_px(page: Page) -> int:
+    """Return by how many pixels the page is wider than its window."""
+    width: int = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    return width
