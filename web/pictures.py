@@ -6,8 +6,10 @@ The browser reads each picture straight from this route, so sessions and caches 
 import html
 import secrets
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import chain
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
@@ -15,17 +17,18 @@ import jwt
 import streamlit as st
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
 
 from client import thumbnails
 from client.errors import NotSignedInError, client_error
+from client.stack import Stack
 from core.errors import BackgroundRemoverError, UnsupportedFormatError
 from core.image.sniff import sniff
 from functions.runtime.inspection import Inspector
-from web import session
 from web.users import User, user_of
 
-PATH: Final = "/pictures"
+_PATH: Final = "/pictures"
 
 Kind = Literal["view", "thumbnail", "file"]
 """``view``: in a format that browsers show; ``thumbnail``: 256 px; ``file``: the object itself, to save."""
@@ -33,9 +36,21 @@ Kind = Literal["view", "thumbnail", "file"]
 _SHOWN: Final = {"jpeg", "png", "webp", "avif", "gif", "bmp"}
 """Formats that browsers show."""
 
+_ABSENT: Final = ("NoSuchKey", "NoSuchVersion", "MethodNotAllowed")  # the last one for a delete marker
 _KEPT_S: Final = 3600
 _VIEW_SIDE_PX: Final = 2048
 _VIEW_QUALITY: Final = 85
+
+_HEAD_BYTES: Final = 4096
+_PART_BYTES: Final = 1 << 18
+
+# No browser executes an answer, and only the user's browser caches it.
+_HEADERS: Final = {
+    "Cache-Control": f"private, max-age={_KEPT_S}, immutable",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 _key: Final = secrets.token_bytes(32)
 
@@ -66,7 +81,7 @@ def address(picture: Picture, user: User, kind: Kind = "view", name: str = "") -
     """
     expires = (int(time.time()) // _KEPT_S + 2) * _KEPT_S
     claims = {**asdict(picture), "kind": kind, "user": user.id, "name": name, "exp": expires}
-    return f"{PATH}/{jwt.encode(claims, _key, algorithm='HS256')}"
+    return f"{_PATH}/{jwt.encode(claims, _key, algorithm='HS256')}"
 
 
 def show(picture: Picture, user: User, alt: str, kind: Kind = "view") -> None:
@@ -82,42 +97,66 @@ def show(picture: Picture, user: User, alt: str, kind: Kind = "view") -> None:
     st.html(f'<img src="{source}" alt="{html.escape(alt, quote=True)}" style="max-width:100%;height:auto" />')
 
 
-async def answer(request: Request) -> Response:
-    """Answer a request for a picture."""
-    try:
-        claims = jwt.decode(request.path_params["token"], _key, algorithms=["HS256"])
-        user = user_of(request.headers, request.cookies)
-    except (jwt.InvalidTokenError, NotSignedInError):
-        return PlainTextResponse("This address has expired. Load the page again.", 403)
-    if claims["user"] != user.id:
-        return PlainTextResponse("This picture belongs to another session.", 403)
-    try:
-        return await run_in_threadpool(_response, claims)
-    except BackgroundRemoverError as error:
-        return PlainTextResponse(str(error), 422)
-    except client_error() as error:
-        absent = error.response["Error"]["Code"] in ("NoSuchKey", "NoSuchVersion", "MethodNotAllowed", "404")  # type: ignore[attr-defined]
-        return PlainTextResponse("The picture no longer exists." if absent else "S3 denied access.", 404)
+def route(stack: Callable[[], Stack]) -> Route:
+    """Return the route that answers the addresses of pictures.
+
+    Args:
+        stack: returns the stack with the pictures.
+    """
+
+    async def answer(request: Request) -> Response:
+        try:
+            claims = jwt.decode(request.path_params["token"], _key, algorithms=["HS256"])
+            user = user_of(request.headers, request.cookies)
+        except (jwt.InvalidTokenError, NotSignedInError):
+            return PlainTextResponse("This address has expired. Load the page again.", 403)
+        if claims["user"] != user.id:
+            return PlainTextResponse("This picture belongs to another user.", 403)
+        try:
+            return await run_in_threadpool(_response, stack(), claims)
+        except BackgroundRemoverError as error:
+            return PlainTextResponse(str(error), 422)
+        except client_error() as error:
+            absent = error.response["Error"]["Code"] in _ABSENT  # type: ignore[attr-defined]
+            return PlainTextResponse("The picture no longer exists." if absent else "S3 denied access.", 404)
+
+    return Route(f"{_PATH}/{{token}}", answer)
 
 
-def read(picture: Picture) -> bytes:
+def read(stack: Stack, picture: Picture) -> bytes:
     """Return the content of a picture's object."""
+    content: bytes = _open(stack, picture)["Body"].read()
+    return content
+
+
+def _open(stack: Stack, picture: Picture) -> Any:
     version = {"VersionId": picture.version_id} if picture.version_id else {}
-    found: bytes = session.stack().s3.get_object(Bucket=picture.bucket, Key=picture.key, **version)["Body"].read()  # type: ignore[arg-type]
-    return found
+    return stack.s3.get_object(Bucket=picture.bucket, Key=picture.key, **version)  # type: ignore[arg-type]
 
 
-def _response(claims: dict[str, Any]) -> Response:
-    data = read(Picture(claims["bucket"], claims["key"], claims["version_id"]))
-    if claims["kind"] == "file":
+def _response(stack: Stack, claims: dict[str, Any]) -> Response:
+    picture = Picture(claims["bucket"], claims["key"], claims["version_id"])
+    found = _open(stack, picture)
+    start, kind = found["Body"].read(_HEAD_BYTES), claims["kind"]
+    if kind == "file":
         disposition = f"attachment; filename*=UTF-8''{quote(claims['name'], safe='')}"
-        return _of(data, "application/octet-stream", {"Content-Disposition": disposition})
-    found = "zip" if data.startswith(b"PK") else sniff(data)
-    if claims["kind"] == "view" and found in _SHOWN:
-        return _of(data, f"image/{found}")
-    is_upload = claims["bucket"] not in (session.stack().outputs[name] for name in ("ResultsBucket", "WorkBucket"))
-    side, quality = (_VIEW_SIDE_PX, _VIEW_QUALITY) if claims["kind"] == "view" else (thumbnails.FULL_SIDE_PX, None)
-    return _of(_converted(data, found, side, quality, is_upload=is_upload), "image/webp")
+        return _streamed(start, found, "application/octet-stream", {"Content-Disposition": disposition})
+    format_name = "zip" if start.startswith(b"PK") else sniff(start)
+    if kind == "view" and format_name in _SHOWN:
+        return _streamed(start, found, f"image/{format_name}")
+    is_upload = picture.bucket not in (stack.outputs[name] for name in ("ResultsBucket", "WorkBucket"))
+    side, quality = (_VIEW_SIDE_PX, _VIEW_QUALITY) if kind == "view" else (thumbnails.FULL_SIDE_PX, None)
+    data = start + found["Body"].read()
+    return Response(
+        _converted(data, format_name, side, quality, is_upload=is_upload), media_type="image/webp", headers=_HEADERS
+    )
+
+
+def _streamed(start: bytes, found: Any, content_type: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an object as it is, with little of it in memory at a time."""
+    length = {"Content-Length": str(found["ContentLength"])}
+    parts = chain([start], found["Body"].iter_chunks(_PART_BYTES))
+    return StreamingResponse(parts, media_type=content_type, headers={**_HEADERS, **length, **(headers or {})})
 
 
 def _converted(data: bytes, found: str, side_px: int, quality: int | None, *, is_upload: bool) -> bytes:
@@ -138,18 +177,3 @@ def _converted(data: bytes, found: str, side_px: int, quality: int | None, *, is
 @cache
 def _inspector() -> Inspector:
     return Inspector()
-
-
-def _of(data: bytes, content_type: str, headers: dict[str, str] | None = None) -> Response:
-    """Return an answer that no browser executes, and that only the user's browser caches."""
-    return Response(
-        data,
-        media_type=content_type,
-        headers={
-            "Cache-Control": f"private, max-age={_KEPT_S}, immutable",
-            "Content-Security-Policy": "default-src 'none'; sandbox",
-            "X-Content-Type-Options": "nosniff",
-            "Cross-Origin-Resource-Policy": "same-origin",
-            **(headers or {}),
-        },
-    )

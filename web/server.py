@@ -7,11 +7,10 @@ import streamlit as st
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection
-from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.limits import MAX_BYTES
-from web import errors, pictures, users
+from web import errors, pictures, session, users
 
 _SCRIPT: Final = Path(__file__).parent / "app.py"
 _LOOPBACK: Final = "127.0.0.1"
@@ -21,7 +20,7 @@ def app() -> st.App:
     """Return the ASGI application."""
     return st.App(
         _SCRIPT,
-        routes=[Route(f"{pictures.PATH}/{{token}}", pictures.answer)],
+        routes=[pictures.route(session.stack)],
         middleware=[Middleware(BrowserCookie)],
         on_script_error=errors.show,
     )

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from botocore.exceptions import ClientError, ParamValidationError
+from botocore.response import StreamingBody
 
 from client.stack import Stack
 
@@ -52,7 +53,8 @@ class Buckets:
             raise ClientError({"Error": {"Code": "AccessDenied", "Message": "Access Denied"}}, "GetObject")
         if place not in self.objects:
             raise ClientError({"Error": {"Code": "NoSuchKey", "Message": "no such key"}}, "GetObject")
-        return {"Body": BytesIO(self.objects[place])}
+        data = self.objects[place]
+        return {"Body": StreamingBody(BytesIO(data), len(data)), "ContentLength": len(data)}
 
     def head_object(self, **request: Any) -> dict[str, Any]:
         if not request["Key"]:
