@@ -40,7 +40,9 @@ def ui(
     local_cloud.check_port("--port", port)
     deployed = find_stack(stack, region) or start_local_cloud()
     process = subprocess.Popen(  # noqa: S603  this project's own module
-        [sys.executable, "-m", "web", "--port", str(port)], env={**os.environ, **_environment(deployed)}
+        [sys.executable, "-m", "web", "--port", str(port)],
+        env={**os.environ, **_environment(deployed)},
+        stdout=subprocess.DEVNULL,  # Streamlit's greeting; its log is on standard error
     )
     try:
         url = f"http://localhost:{port}"

@@ -70,9 +70,7 @@ def stack(cloud: EmbeddedCloud) -> Stack:
 @pytest.fixture(scope="package")
 def url(cloud: EmbeddedCloud) -> Iterator[str]:
     """The address of the page."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "client.cli", "ui", "--port", str(port), "--no-open"]
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **cloud.environment})
     try:
@@ -82,6 +80,14 @@ def url(cloud: EmbeddedCloud) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(20)
+
+
+def free_port() -> int:
+    """Return a free port of this machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _wait_until_healthy(address: str, process: "subprocess.Popen[bytes]") -> None:
