@@ -1,25 +1,18 @@
-"""The web page in headless Chromium, served by ``pbr ui`` for an embedded cloud."""
+"""The web page in headless Chromium, on an embedded cloud."""
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request
 
 from client.commands.up import best_here, stack_parameters
 from client.stack import Stack
 from core.options import Host
 from core.segmentation.registry import BUNDLED
 from embedded_cloud.cloud import EmbeddedCloud
+from tests.browser import served
 from tests.conftest import ROOT
 
 AXE = ROOT / "node_modules/axe-core/axe.min.js"
@@ -29,15 +22,6 @@ DESKTOP, PHONE = 1280, 390
 # Tests may fetch images from a server on this machine.
 PARAMETERS = {"UrlSchemes": "http,https", "UrlNetworks": "127.0.0.0/8"}
 
-# Chromium would look up hosts on the internet, which can take seconds to fail.
-QUIET = (
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """These tests are slow, and need Chromium."""
@@ -46,12 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(here):
             item.add_marker(pytest.mark.slow)
-            if not _chromium():
+            if not served.chromium_path():
                 item.add_marker(missing)
-
-
-def _chromium() -> str | None:
-    return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.fixture(scope="package")
@@ -70,43 +50,14 @@ def stack(cloud: EmbeddedCloud) -> Stack:
 @pytest.fixture(scope="package")
 def url(cloud: EmbeddedCloud) -> Iterator[str]:
     """The address of the page."""
-    port = free_port()
-    command = [sys.executable, "-m", "client.cli", "ui", "--port", str(port), "--no-open"]
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **cloud.environment})
-    try:
-        address = f"http://localhost:{port}"
-        _wait_until_healthy(address, process)
+    with served.served(cloud.environment) as address:
         yield address
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def free_port() -> int:
-    """Return a free port of this machine."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _wait_until_healthy(address: str, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "pbr ui ended"
-        with suppress(OSError), urllib.request.urlopen(f"{address}/_stcore/health", timeout=1):
-            return
-        time.sleep(0.2)
-    raise AssertionError("pbr ui did not start")
 
 
 @pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
-    root = ("--no-sandbox",) if os.geteuid() == 0 else ()  # root cannot use the sandbox
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=_chromium(), args=[*QUIET, *root])
+    with served.chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from tests.browser.conftest import free_port
+from tests.browser.served import free_port
 from tests.conftest import ROOT
 from tests.e2e.conftest import Pbr
 
