@@ -50,6 +50,7 @@ _ENCODE: Final[Mapping[str, dict[str, Any]]] = {
     "avif, scaled, on an image": {"options": {"format": "avif", "scale": "90%"}, "background": True},
     "mask": {"options": {"output": "mask"}},
     "jpeg, on a canvas": {"options": {"format": "jpeg", "canvas": "2000x2000", "scale": "85%"}},
+    "png, on a canvas": {"options": {"canvas": "2000x2000"}},
     "png, on a canvas of 36 MP": {"options": {"canvas": "6000x6000"}},
     "png, outlined, on a canvas": {"options": {"canvas": "2000x2000", "outline": "8px"}},
     "png, outlined": {"options": {"outline": "8px"}},

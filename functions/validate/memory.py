@@ -33,7 +33,7 @@ class PeakMemory:
     ultra_high: int = 350_000_000
     image: float = 12.0
     own_alpha: float = 9.0
-    moved: float = 5.0
+    moved: float = 7.0
     canvas: float = 10.0
     background: float = 3.0
     covered: float = 4.5

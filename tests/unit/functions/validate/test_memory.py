@@ -42,6 +42,7 @@ ENCODE_MB: dict[str, tuple[str, dict[str, Any], bool, dict[int, int]]] = {
     ),
     "mask": ("jpeg", {"output": "mask"}, False, {12: 229, 100: 931}),
     "on a canvas": ("jpeg", {"format": "jpeg", "canvas": "2000x2000", "scale": "85%"}, False, {12: 403, 48: 1005}),
+    "png on a canvas": ("jpeg", {"canvas": "2000x2000"}, False, {48: 1125, 100: 2115}),
     "on a canvas of 36 MP": ("jpeg", {"canvas": "6000x6000"}, False, {12: 861, 48: 1501}),
     "outlined, on a canvas": ("jpeg", {"canvas": "2000x2000", "outline": "8px"}, False, {12: 547, 48: 1126}),
     "outlined": ("jpeg", {"outline": "8px"}, False, {12: 562, 48: 1358}),
