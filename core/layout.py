@@ -93,6 +93,7 @@ class Region:
 class Layout:
     """Mapping of ``source``, a part of the image, to ``target``, a part of a result of ``width`` x ``height``.
 
+    ``frame`` is the whole image or, with ``crop``, the subject with its margin; a blurred background shows it.
     ``outline_px`` is the width of the outline in the result; 0 for none.
     """
 
@@ -100,6 +101,7 @@ class Layout:
     target: Box
     width: int
     height: int
+    frame: Box
     outline_px: float = 0.0
 
     @property
@@ -218,14 +220,14 @@ def lay_out(subject: Box | None, width: int, height: int, options: Options) -> L
     canvas_width, canvas_height = _at_most(frame.width, frame.height, options.max_megapixels)
     position = options.position or (ORIGINAL if options.scale == ORIGINAL else CENTER)
     if subject is None or options.scale == position == ORIGINAL:
-        return Layout(frame, Box(0, 0, canvas_width, canvas_height), canvas_width, canvas_height)
+        return Layout(frame, Box(0, 0, canvas_width, canvas_height), canvas_width, canvas_height, frame)
     factor = 1.0
     if options.scale != ORIGINAL:
         factor = _share(options.scale) / max(subject.width / frame.width, subject.height / frame.height)
     across, down = _shares(position, subject, width, height) or (None, None)
     left, shown_width = _placed(subject.left - frame.left, subject.width, frame.width, canvas_width, factor, across)
     top, shown_height = _placed(subject.top - frame.top, subject.height, frame.height, canvas_height, factor, down)
-    return Layout(subject, Box(left, top, shown_width, shown_height), canvas_width, canvas_height)
+    return Layout(subject, Box(left, top, shown_width, shown_height), canvas_width, canvas_height, frame)
 
 
 def _pixels(length: str, side_px: int) -> float:
@@ -341,7 +343,7 @@ def _fit(fit: _Fit) -> Layout:
     around_px = outline_px if fit.leaves_room or content is not fit.frame else 0.0
     left, shown_width = _set(content.width * factor, width, across, around_px)
     top, shown_height = _set(content.height * factor, height, down, around_px)
-    placed = Layout(content, Box(left, top, shown_width, shown_height), width, height, outline_px)
+    placed = Layout(content, Box(left, top, shown_width, shown_height), width, height, fit.frame, outline_px)
     return placed if content is fit.frame else _with_fringe(placed, fit.width, fit.height)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from core.errors import InvalidOptionsError, reason
-from core.presets import BUILT_IN, Preset, merge
+from core.presets import BACKGROUNDS, BUILT_IN, Preset, merge
 from core.types import Precision
 
 ORIGINAL: Final = "original"
@@ -17,7 +17,7 @@ ORIGINAL: Final = "original"
 
 CENTER: Final = "center"
 
-NEWER: Final = frozenset({"preset", "canvas", "outline", "outline_color"})
+NEWER: Final = frozenset({"preset", "canvas", "outline", "outline_color", "background_blur"})
 """Options that version 0.2 does not know."""
 
 AUTO_POSITION: Final = "auto"
@@ -51,6 +51,7 @@ _SIDE: Final = r"(1[6-9]|[2-9][0-9]|[1-9][0-9]{2,3}|10000)"
 _TERM: Final = rf"[1-9][0-9]{{0,3}}{_DECIMALS}"
 _CANVAS: Final = rf"({_SIDE}x{_SIDE}|{_TERM}:{_TERM})"
 _OUTLINE: Final = rf"({_ZERO}|(100(\.0{{1,6}})?|[0-9]{{1,2}}{_DECIMALS})px|(10(\.0{{1,6}})?|[0-9]{_DECIMALS})%)"
+_BLUR: Final = rf"(20(\.0{{1,6}})?|1?[1-9]{_DECIMALS}|10{_DECIMALS}|0\.[5-9][0-9]{{0,5}})%"
 _COLOR: Final = "#([0-9a-fA-F]{6}|[0-9a-fA-F]{8})"
 
 
@@ -144,6 +145,11 @@ class Options(BaseModel):
     background_key: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(
         default=None,
         description="Image behind the subject: its key in the uploads bucket, preferably under backgrounds/.",
+    )
+    background_blur: Annotated[str, Field(pattern=rf"^{_BLUR}$")] | None = Field(
+        default=None,
+        description="Blur of the photo's own background, which stays behind the sharp subject: 0.5% to 20% of the "
+        "photo's longer side, e.g. 2%; the standard deviation of the blur.",
     )
     crop: bool = Field(default=False, description="Crop the result to the subject: true or false.")
     crop_margin: (
@@ -254,13 +260,14 @@ class Options(BaseModel):
         return options
 
     def _check_agreement(self) -> None:
-        background = self.background_color or self.background_key
-        if self.background_color and self.background_key:
+        backgrounds = {name: value for name in BACKGROUNDS if (value := getattr(self, name))}
+        name, background = next(reversed(backgrounds.items()), (None, None))
+        if len(backgrounds) > 1:
             raise InvalidOptionsError(
                 "A result has only one background",
-                field="options.background_key",
-                value=self.background_key,
-                remedy="Set background_color or background_key, not both.",
+                field=f"options.{name}",
+                value=background,
+                remedy=f"Set only one of {', '.join(BACKGROUNDS)}.",
             )
         if self.output is Output.MASK and background:
             raise InvalidOptionsError(
@@ -336,6 +343,11 @@ class Options(BaseModel):
     def has_outline(self) -> bool:
         """Whether the subject has an outline."""
         return float(self.outline.rstrip("px%")) > 0
+
+    @property
+    def blur_share(self) -> float:
+        """Standard deviation of the background's blur as a share of the photo's longer side; 0 for no blur."""
+        return float((self.background_blur or "0").removesuffix("%")) / 100
 
     @property
     def background_opacity(self) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 
 from core import layout
 from core.arrays import Alpha, Mask, Matte, Picture, Rgb, Segmentation
-from core.image import backdrop, decode, encode, exif
+from core.image import backdrop, blur, decode, encode, exif
 from core.matting import alpha_facts, foreground, refine
 from core.options import Options, Output
 from core.segmentation import looks
@@ -92,7 +92,16 @@ def refine_edge(
 
 
 def finish(picture: Picture, alpha: Alpha, options: Options, background: Rgb | None) -> encode.Encoded:
-    """Remove the old background's colors from the edge and encode the result."""
+    """Remove the old background's colors from the edge and encode the result.
+
+    Args:
+        picture: at full size; with ``background_blur`` it is also the background, in white where it is transparent.
+        alpha: H x W float32 in [0, 1], of the subject.
+        options: of the result.
+        background: h x w x 3 uint8 of any size, for ``background_key``; None without one.
+    """
+    if options.background_blur:
+        background = blur.blurred(backdrop.composed(picture, backdrop.WHITE), alpha, options.blur_share)
     if options.output is Output.MASK:
         rgb = picture.rgb
     else:

@@ -34,7 +34,8 @@ BUILT_IN: Final[Mapping[str, Preset]] = {
 }
 """The presets of every stack. ``sticker`` follows the rules of WhatsApp: a margin of 16 px, a white stroke of 8 px."""
 
-_BACKGROUND: Final = frozenset({"background_color", "background_key"})
+BACKGROUNDS: Final = ("background_color", "background_key", "background_blur")
+"""Options for what is behind the subject, which exclude each other."""
 
 
 def merge(preset: Preset, explicit: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,8 +49,8 @@ def merge(preset: Preset, explicit: Mapping[str, Any]) -> dict[str, Any]:
         {'format': 'jpeg', 'background_key': 'backgrounds/oak.jpg'}
     """
     removed = set(explicit)
-    if removed & _BACKGROUND or explicit.get("output") == "mask" or explicit.get("format") == "zip":
-        removed |= _BACKGROUND
+    if not removed.isdisjoint(BACKGROUNDS) or explicit.get("output") == "mask" or explicit.get("format") == "zip":
+        removed.update(BACKGROUNDS)
     if explicit.get("output") == "mask":
         removed |= {"outline", "outline_color"}
     return {**{name: value for name, value in preset.items() if name not in removed}, **explicit}

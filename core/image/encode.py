@@ -101,7 +101,8 @@ def encode(
         rgb: H x W x 3 uint8 sRGB, the subject's own colors, without the old background.
         alpha: H x W float32 in [0, 1], 1 is opaque.
         options: content, layout and format.
-        background: h x w x 3 uint8 sRGB of any size; scaled to cover the result and cropped to its center.
+        background: h x w x 3 uint8 sRGB of any size; scaled to cover the result and cropped to its center. With
+            ``background_blur`` it is the image's own, H x W x 3, and cropped as the image is before that.
         exif: EXIF data, as :func:`core.image.exif.kept` returns them. PNG and JPEG also get the resolution from it.
 
     Returns:
@@ -118,6 +119,8 @@ def encode(
     height, width = alpha.shape
     _check(options.format, max(height, width))
     is_mask = options.output is Output.MASK
+    if background is not None and options.background_blur:
+        background = background[placed.frame.window]
     behind = None if is_mask else _background(options, background, width, height)
     opacity = options.background_opacity
     pixels = _rows(rgb, alpha, behind, opacity, is_mask=is_mask)
@@ -218,6 +221,8 @@ def _cover(picture: Rgb, width: int, height: int) -> Rgb:
     cut_width, cut_height = (max(1, round(side / scale)) for side in (width, height))
     left, top = (picture.shape[1] - cut_width) // 2, (picture.shape[0] - cut_height) // 2
     cut = picture[top : top + cut_height, left : left + cut_width]
+    if cut.shape[:2] == (height, width):
+        return cut
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(cut, (width, height), interpolation=interpolation), np.uint8)
 

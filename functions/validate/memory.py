@@ -84,6 +84,8 @@ def encode_bytes(image: ImageInfo, options: Options, background: ImageInfo | Non
         needed += _PEAK.moved * pixels + _PEAK.canvas * result
     if options.has_outline:
         needed += _PEAK.outline * result + _PEAK.outline_grid * min(result, _OUTLINE_GRID_PIXELS)
+    if options.background_blur:
+        background = image
     if background and options.output is not Output.MASK:
         needed += _PEAK.background * background.width * background.height + _PEAK.covered * result
     return needed

@@ -71,6 +71,7 @@ def test_an_undecided_mask_is_made_from_three_looks_at_the_highest_level(stack: 
             {"pbr-background-color": "#00ff00"}, "results/o2/a.png.png", "PNG", "RGB", None, marks=pytest.mark.slow
         ),
         pytest.param({"pbr-output": "mask"}, "results/o3/a.png.png", "PNG", "L", None, marks=pytest.mark.slow),
+        pytest.param({"pbr-background-blur": "2%"}, "results/o6/a.png.png", "PNG", "RGB", None, marks=pytest.mark.slow),
         ({"pbr-crop": "true", "pbr-precision-level": "draft"}, "results/o4/a.png.png", "PNG", "RGBA", (140, 170)),
         pytest.param(
             {"pbr-scale": "50%", "pbr-max-megapixels": "0.0192"},
@@ -78,7 +79,7 @@ def test_an_undecided_mask_is_made_from_three_looks_at_the_highest_level(stack: 
             marks=pytest.mark.slow,
         ),
     ],
-    ids=["webp", "jpeg", "colour", "mask", "crop", "scale"],
+    ids=["webp", "jpeg", "colour", "mask", "blur", "crop", "scale"],
 )
 def test_options_are_read_from_the_metadata_of_the_upload(
     stack: Deployed,

@@ -30,7 +30,7 @@ def pbr(*arguments: str) -> Result:
         (["process", "a.jpg", "--crop-margin", "3"], "crop_margin"),
         (["process", "a.jpg", "--preset", "amazon"], "white-square"),
         (["process", "a.jpg", "--model", "nosuch"], "u2net"),
-        (["process", "a.jpg", "--background-color", "#ffffff", "--background-image", "b.jpg"], "not both"),
+        (["process", "a.jpg", "--background-color", "#ffffff", "--background-image", "b.jpg"], "Set only one of"),
         (["process", "-", "-"], "Give - once"),
         (["process", "a.jpg", "b.jpg", "--out", "-"], "one image"),
         (["process", "a.jpg", "--format", "tiff"], "webp_lossless"),

@@ -136,7 +136,7 @@ def test_a_subject_that_is_scaled_in_place_keeps_its_centre_unless_it_would_leav
 )
 def test_margins_are_in_the_order_of_css_and_end_with_the_picture(margin: float | str, source: Box) -> None:
     layout = lay_out(Box(100, 200, 80, 40), 300, 400, Options(crop=True, crop_margin=margin))
-    assert layout == Layout(source, Box(0, 0, source.width, source.height), source.width, source.height)
+    assert layout == Layout(source, Box(0, 0, source.width, source.height), source.width, source.height, source)
 
 
 def test_a_scale_is_relative_to_what_the_crop_leaves() -> None:

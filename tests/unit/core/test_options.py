@@ -1,5 +1,6 @@
 import json
 import math
+from decimal import Decimal
 
 import pytest
 from hypothesis import given, settings
@@ -35,6 +36,8 @@ def test_the_location_is_kept_on_request_only() -> None:
         ({"background_color": "#ffffff8"}, "options.background_color"),
         ({"background_key": ""}, "options.background_key"),
         ({"background_color": "#ffffff", "background_key": "backgrounds/a.jpg"}, "options.background_key"),
+        ({"background_blur": "2%", "background_color": "#ffffff"}, "options.background_blur"),
+        ({"background_blur": "2%", "background_key": "backgrounds/a.jpg"}, "options.background_blur"),
     ],
 )
 def test_a_bad_option_is_named_with_its_value_and_a_remedy(raw: dict[str, str], field: str) -> None:
@@ -55,6 +58,10 @@ def test_a_bad_option_is_named_with_its_value_and_a_remedy(raw: dict[str, str], 
         ("scale", ["9%", "101%", "50", "center", "100.1%", ""]),
         ("position", ["101%", "center center", "10% 20% 30%", "10px", "left", ""]),
         ("max_megapixels", ["0", "-1", "inf", "nan", "4 MP"]),
+        (
+            "background_blur",
+            ["0", "0%", "0.4%", "0.49%", "20.1%", "21%", "30%", "2", "10px", "-2%", "2.%", " 2%", "٢%", ""],
+        ),
         (
             "roi",
             [
@@ -83,6 +90,7 @@ def test_what_a_layout_cannot_be_is_refused_with_what_it_can_be(option: str, tex
         ("crop_margin", ["0px", "500px", "50%", "5% 10px", "0.5% 499.9px 50.0% 1px", "0 10px"]),
         ("scale", ["original", "10%", "99.9%", "100%", "100.0%"]),
         ("position", ["original", "center", "0%", "33.3% 100%", "0 50%", "0"]),
+        ("background_blur", ["0.5%", "0.75%", "1%", "1.25%", "9.9%", "10%", "10.5%", "19.999999%", "20%", "20.0%"]),
         (
             "roi",
             ["0px 0px 500px 300px", "10% 20% 90% 100%", "0% 1.5px 50.25% 900px", "0 0 100% 100%", "0.0 0 20px 50%"],
@@ -102,7 +110,13 @@ def test_a_jpeg_has_no_translucent_background() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [{"output": "mask"}, {"background_color": "#ffffff"}, {"background_key": "backgrounds/a.jpg"}]
+    "other",
+    [
+        {"output": "mask"},
+        {"background_color": "#ffffff"},
+        {"background_key": "backgrounds/a.jpg"},
+        {"background_blur": "2%"},
+    ],
 )
 def test_a_zip_holds_a_subject_without_a_background(other: dict[str, str]) -> None:
     with pytest.raises(InvalidOptionsError) as caught:
@@ -110,7 +124,9 @@ def test_a_zip_holds_a_subject_without_a_background(other: dict[str, str]) -> No
     assert caught.value.field == "options.format"
 
 
-@pytest.mark.parametrize("background", [{"background_color": "#ffffff"}, {"background_key": "backgrounds/a.jpg"}])
+@pytest.mark.parametrize(
+    "background", [{"background_color": "#ffffff"}, {"background_key": "backgrounds/a.jpg"}, {"background_blur": "2%"}]
+)
 def test_a_mask_on_a_background_is_a_contradiction(background: dict[str, str]) -> None:
     with pytest.raises(InvalidOptionsError) as caught:
         Options.parse({"output": "mask", **background})
@@ -197,6 +213,17 @@ def test_a_mask_has_no_outline() -> None:
     with pytest.raises(InvalidOptionsError, match="A mask has no outline"):
         Options.parse({"output": "mask", "outline": "2%"})
     assert Options.parse({"output": "mask", "outline": "0px"}).outline == "0px"
+
+
+@given(st.decimals(0, 100, allow_nan=False, places=4))
+def test_a_blur_from_half_a_percent_to_20_percent_is_allowed(percent: Decimal) -> None:
+    try:
+        share = Options.parse({"background_blur": f"{percent}%"}).blur_share
+    except InvalidOptionsError:
+        assert not Decimal("0.5") <= percent <= 20
+    else:
+        assert Decimal("0.5") <= percent <= 20
+        assert share == pytest.approx(float(percent) / 100)
 
 
 def test_a_transparent_background_is_none() -> None:

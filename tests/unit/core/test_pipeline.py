@@ -65,6 +65,22 @@ def test_a_logo_on_transparency_keeps_its_colors_and_its_alpha(color: tuple[int,
     assert not rgba[rgba[..., 3] == 0].any(), "hidden colors are in no result"
 
 
+def test_on_a_blurred_background_the_subject_stays_sharp_and_leaves_no_color(disc_png: bytes) -> None:
+    blurred = pixels(cut_out(disc_png, background_blur="2%"))
+    rgba = pixels(cut_out(disc_png))
+    photo = np.asarray(Image.open(io.BytesIO(disc_png)).convert("RGB")).astype(int)
+    opaque, hidden = rgba[..., 3] == 255, rgba[..., 3] == 0
+    assert blurred.shape == (240, 320, 3)
+    assert np.abs(blurred - photo)[opaque].max() <= 1
+    assert np.abs(blurred - photo)[hidden].max() < 25, "grain, and nothing of the orange subject"
+
+
+def test_what_is_transparent_is_white_in_a_blurred_background() -> None:
+    rgb = pixels(cut_out(file_of(logo((200, 20, 20)), "PNG"), background_blur="2%", format="jpeg", quality=100))
+    assert rgb[:20].min() > 250, "the hidden pixels are purple"
+    assert np.abs(rgb[120, 160] - (200, 20, 20)).max() < 6
+
+
 class Blind(Networks):
     """Networks that see no subject."""
 

@@ -24,6 +24,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "quality": st.integers(1, 100),
     "background_color": st.sampled_from(["#ffffff", "#00ff0080", "transparent"]),
     "background_key": st.just("backgrounds/oak.jpg"),
+    "background_blur": st.sampled_from(["0.5%", "20%"]),
     "crop": st.booleans(),
     "scale": st.sampled_from(["original", "10%", "85%", "100%"]),
     "position": st.sampled_from(["original", "center", "auto", "0% 100%"]),
@@ -40,7 +41,7 @@ def test_explicit_options_override_those_of_a_preset(preset: dict[str, Any], exp
     assert {name: merged[name] for name in explicit} == explicit
     assert all(merged[name] == preset[name] for name in merged.keys() - explicit.keys())
     gone = preset.keys() - merged.keys()
-    assert gone <= {"background_color", "background_key", "outline", "outline_color"}
+    assert gone <= {"background_color", "background_key", "background_blur", "outline", "outline_color"}
     assert merge(preset, {}) == preset and merge({}, explicit) == explicit
     assert merge(preset, merged) == merged
 

@@ -37,6 +37,7 @@ def test_only_options_that_are_set_are_passed() -> None:
         ("--quality 0", {"quality": 0}),
         ("--background-color #fff", {"background_color": "#fff"}),
         ("--background-image b.jpg", {"background_key": "b.jpg"}),
+        ("--background-blur 2%", {"background_blur": "2%"}),
         ("--crop", {"crop": True}),
         ("--preset sticker --no-crop", {"preset": "sticker", "crop": False}),
         ("--crop-margin 0.2", {"crop_margin": "0.2"}),

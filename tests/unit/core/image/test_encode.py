@@ -239,6 +239,32 @@ def test_a_background_covers_the_result_and_is_not_scaled_with_the_subject():
     assert np.count_nonzero((rgb == RED).all(axis=2)) < np.count_nonzero(disc() == 1)
 
 
+@pytest.mark.parametrize(
+    ("given", "frame"),
+    [
+        ({}, (0, 0, HEIGHT, WIDTH)),
+        ({"scale": "20%"}, (0, 0, HEIGHT, WIDTH)),
+        ({"crop": True, "scale": "20%"}, (10, 20, 30, 60)),
+        ({"crop": True, "crop_margin": "10px"}, (0, 10, 40, 70)),
+        ({"canvas": "60x40", "scale": "30%"}, (0, 0, HEIGHT, WIDTH)),
+        ({"canvas": "40x40", "scale": "20%"}, (0, 20, 80, 100)),
+        ({"canvas": "30x20", "crop": True, "scale": "20%"}, (10, 25, 30, 55)),
+    ],
+    ids=["as it is", "scaled", "cropped and scaled", "cropped", "on a canvas", "on a square", "cropped on a canvas"],
+)
+def test_a_blurred_background_is_cropped_as_the_image_is_and_covers_the_result(given, frame):
+    alpha = np.zeros((HEIGHT, WIDTH), np.float32)
+    alpha[10:30, 20:60] = 1
+    y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.uint8)
+    behind = np.dstack([x, y, np.zeros_like(x)])  # red and green tell where a pixel was
+    rgb = opened(encode(plain((9, 9, 255)), alpha, options(background_blur="2%", **given), background=behind).data)
+    top, left, bottom, right = frame
+    corners = rgb[[0, 0, -1, -1], [0, -1, 0, -1]].astype(int)
+    expected = [(left, top, 0), (right - 1, top, 0), (left, bottom - 1, 0), (right - 1, bottom - 1, 0)]
+    assert np.abs(corners - expected).max() <= (right - left) / rgb.shape[1]
+    assert (rgb == (9, 9, 255)).all(axis=2).any(), "the subject is in front"
+
+
 @pytest.mark.parametrize("format_", LOSSLESS)
 @pytest.mark.parametrize("opacity", [0, 1, 128, 254])
 def test_on_a_translucent_background_what_lies_below_shows_through(format_, opacity):

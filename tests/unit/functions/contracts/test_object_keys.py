@@ -34,6 +34,7 @@ def test_every_option_that_changes_pixels_changes_the_cache_key() -> None:
         "format": OutputFormat.WEBP,
         "quality": 91,
         "background_color": "#ffffff",
+        "background_blur": "2%",
         "crop": True,
         "crop_margin": 0.1,
         "scale": "80%",
