@@ -139,8 +139,17 @@ REQUEST_S: Final = 0.01
 REQUEST_GB: Final = 3008 / 1024
 """Memory of its function."""
 
-STANDARD_TRANSITIONS: Final = 14
-"""State transitions of a Standard child for an image: its own, and 13 of the main state machine."""
+UPLOAD_TRANSITIONS: Final = 13
+"""State transitions of an execution of the main state machine that segments on Lambda."""
+
+HIT_TRANSITIONS: Final = 10
+"""State transitions of an execution whose result comes from the cache."""
+
+FAILURE_TRANSITIONS: Final = 7
+"""State transitions of an execution that fails in Validate. One that fails later has a few more."""
+
+STANDARD_TRANSITIONS: Final = 1 + UPLOAD_TRANSITIONS
+"""State transitions of a Standard child for an image: its own, and those of the main state machine."""
 
 _SIDECAR_KB: Final = 3
 
@@ -190,19 +199,33 @@ def mask_usage(images: int, new: int) -> Usage:
 
 
 def standard_usage(images: int, seconds: float, memory_mb: int) -> Usage:
-    """Return the usage of images that were processed by executions of the main state machine.
+    """Return the usage of images that a bulk run processed by executions of the main state machine.
 
     Args:
         images: all of them.
         seconds: total processing time in functions.
         memory_mb: their memory.
     """
+    own = STANDARD_TRANSITIONS - UPLOAD_TRANSITIONS
+    transitions = RUN_TRANSITIONS + (CHILD_TRANSITIONS + own) * images
+    return Usage(transitions=transitions) + upload_usage(images, 0, 0, seconds * memory_mb / 1024)
+
+
+def upload_usage(computed: int, cached: int, failed: int, lambda_gb_s: float) -> Usage:
+    """Return the usage of images that were processed by executions of the main state machine.
+
+    Args:
+        computed: images whose result was computed.
+        cached: images whose result came from the cache.
+        failed: images that failed.
+        lambda_gb_s: memory times processing time of the functions, in GB and seconds.
+    """
     return Usage(
-        transitions=RUN_TRANSITIONS + (CHILD_TRANSITIONS + STANDARD_TRANSITIONS) * images,
-        lambda_requests=5 * images,
-        lambda_gb_s=seconds * memory_mb / 1024,
-        s3_writes=5 * images,  # mask, alpha, cached copy, result and sidecar
-        s3_reads=7 * images,
-        dynamodb_writes=(1 + _SIDECAR_KB) * images,
-        dynamodb_reads=images,
+        transitions=UPLOAD_TRANSITIONS * computed + HIT_TRANSITIONS * cached + FAILURE_TRANSITIONS * failed,
+        lambda_requests=5 * computed + 2 * cached + 3 * failed,
+        lambda_gb_s=lambda_gb_s,
+        s3_writes=5 * computed + 2 * cached + failed,  # mask, alpha, cached copy; result and sidecar; failure report
+        s3_reads=7 * computed + 3 * cached + 2 * failed,
+        dynamodb_writes=(1 + _SIDECAR_KB) * computed,
+        dynamodb_reads=computed + cached,
     )

@@ -1,3 +1,6 @@
+from itertools import pairwise
+
+import pytest
 import yaml
 
 from functions.contracts.prices import (
@@ -8,6 +11,7 @@ from functions.contracts.prices import (
     mask_usage,
     prices_of,
     standard_usage,
+    upload_usage,
 )
 from tests.conftest import ROOT
 
@@ -15,6 +19,9 @@ _, PRICES = prices_of("eu-west-1")
 STATES = yaml.safe_load((ROOT / "statemachine/remove_background.asl.yaml").read_text())["States"]
 PATH = ["Validate", "LookUpCache", "CacheHit?", "ClaimWork", "ChooseSegmenter", "SegmentOnLambda", "Refine"]
 PATH += ["NeedsEscalation?", "Encode", "SaveCache", "PublishMetrics", "Outcome?", "Done"]
+HIT_PATH = ["Validate", "LookUpCache", "CacheHit?", "ServeCached", "DescribeHit", "ComposeSidecar", "SaveSidecar"]
+HIT_PATH += ["PublishMetrics", "Outcome?", "Done"]
+FAILURE_PATH = ["Validate", "KeepRawInput", "RecordFailure", "HoldsClaim?", "PublishMetrics", "Outcome?", "Failed"]
 
 
 def test_the_goals_of_bulk_runs_are_met() -> None:
@@ -36,6 +43,26 @@ def test_a_standard_child_costs_the_states_of_the_main_machine() -> None:
     assert set(PATH) <= STATES.keys()
     assert 1 + len(PATH) == STANDARD_TRANSITIONS
     assert 0.3 < standard_usage(1000, 0, 3008).orchestration_usd(PRICES) < 0.45
+
+
+def successors(name: str) -> set[str]:
+    state = STATES[name]
+    branches = [*state.get("Choices", []), *state.get("Catch", []), {"Next": state.get("Next", state.get("Default"))}]
+    return {branch["Next"] for branch in branches}
+
+
+@pytest.mark.parametrize(
+    ("path", "usage"),
+    [
+        (PATH, upload_usage(1, 0, 0, 0)),
+        (HIT_PATH, upload_usage(0, 1, 0, 0)),
+        (FAILURE_PATH, upload_usage(0, 0, 1, 0)),
+    ],
+)
+def test_an_upload_costs_the_states_and_functions_on_its_path(path, usage) -> None:
+    assert all(after in successors(before) for before, after in pairwise(path))
+    assert usage.transitions == len(path)
+    assert usage.lambda_requests == sum("lambda:invoke" in STATES[name].get("Resource", "") for name in path)
 
 
 def test_a_second_run_of_finished_images_costs_two_requests_each() -> None:
