@@ -137,6 +137,15 @@ def replay(stack: Stack, queue: Queue, *, limit: int | None, dry_run: bool, purg
         _make_visible(stack, url, remaining)
 
 
+def replay_command(stack: Stack, queue: Queue) -> str:
+    """Return the shell command that processes the messages of a queue.
+
+    Jobs of the worker cannot be delivered again: the command deletes those that need no action.
+    """
+    place = "" if stack.endpoint_url else f" --stack {stack.name} --region {stack.region}"
+    return f"pbr replay-dlq {queue}{' --purge' if queue is Queue.SEGMENTATION else ''}{place}"
+
+
 def _read_event(queue: Queue, stack: Stack, message: "MessageTypeDef") -> DeadLetter:
     """Read an event that EventBridge or Lambda could not deliver."""
     attributes = {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()}

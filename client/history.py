@@ -211,6 +211,16 @@ def recent(stack: Stack, limit: int) -> list[ExecutionSummary]:
         return list(pool.map(lambda arn: summarize(stack, arn), _newest(stack, limit)))
 
 
+def count(stack: Stack, status: Any, limit: int) -> int:
+    """Return the number of executions with a status, up to a limit."""
+    pages = stack.stepfunctions.get_paginator("list_executions").paginate(
+        stateMachineArn=stack.outputs["StateMachineArn"],
+        statusFilter=status,
+        PaginationConfig={"MaxItems": limit, "PageSize": min(limit, 1000)},
+    )
+    return sum(len(page["executions"]) for page in pages)
+
+
 def find(stack: Stack, execution: str) -> str:
     """Return the ARN of an execution.
 

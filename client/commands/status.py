@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from client import local_cloud
+from client import history, local_cloud
 from client.commands.connect import connect
 from client.commands.console import OUT
 from client.commands.options import Region, StackName
@@ -46,10 +46,5 @@ def _facts(stack: Stack) -> dict[str, str]:
 
 def _count(stack: Stack, status: Any) -> str:
     """Return the number of executions with a status, up to 1,000."""
-    pages = stack.stepfunctions.get_paginator("list_executions").paginate(
-        stateMachineArn=stack.outputs["StateMachineArn"],
-        statusFilter=status,
-        PaginationConfig={"MaxItems": _MAX_COUNT, "PageSize": _MAX_COUNT},
-    )
-    count = sum(len(page["executions"]) for page in pages)
+    count = history.count(stack, status, _MAX_COUNT)
     return f"{count}+" if count == _MAX_COUNT else str(count)

@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.dead_letters import DeadLetter, Queue, replay
+from client.dead_letters import DeadLetter, Queue, replay, replay_command
 from client.errors import StackUnavailableError
 from client.stack import Stack
 from tests.conftest import ROOT
@@ -332,3 +333,10 @@ def test_a_stack_without_the_queue_must_be_deployed_again() -> None:
     bare = Stack(**{**vars(Cloud().stack), "outputs": outputs})
     with pytest.raises(StackUnavailableError, match="UploadsDeadLetterQueueUrl"):
         list(replay(bare, Queue.UPLOADS, limit=None, dry_run=False, purge=False))
+
+
+def test_replay_command_names_the_queue_and_a_stack_on_aws() -> None:
+    deployed = Cloud().stack
+    assert replay_command(deployed, Queue.UPLOADS) == "pbr replay-dlq uploads --stack pbr --region eu-west-1"
+    local = replace(deployed, endpoint_url="http://localhost:4566")
+    assert replay_command(local, Queue.SEGMENTATION) == "pbr replay-dlq segmentation --purge"
