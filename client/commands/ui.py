@@ -1,6 +1,7 @@
 """``pbr ui``: serve the web page on this machine."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -38,6 +39,7 @@ def ui(
     For example: [bold]pbr ui --port 8600 --no-open[/bold]
     """
     local_cloud.check_port("--port", port)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # otherwise the server of the page would go on
     deployed = find_stack(stack, region) or start_local_cloud()
     process = subprocess.Popen(  # noqa: S603  this project's own module
         [sys.executable, "-m", "web", "--port", str(port)],

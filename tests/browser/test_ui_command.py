@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from tests.browser.served import free_port
+from tests.browser.served import free_port, served
 from tests.conftest import ROOT
 from tests.e2e.conftest import Pbr
 
@@ -45,3 +45,10 @@ def test_port_in_use_is_an_error_that_names_the_option(pbr):
         other.listen()
         done = pbr("ui", "--port", str(other.getsockname()[1]), "--no-open", status=1)
     assert b"--port" in done.stderr
+
+
+def test_page_ends_with_a_command_that_is_terminated(cloud):
+    with served(cloud.environment) as address:
+        pass  # its end terminates the command
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(address, timeout=5)
