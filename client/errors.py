@@ -50,6 +50,10 @@ class NotSignedInError(BackgroundRemoverError):
     """A request to the web page belongs to no user."""
 
 
+class SignInKeyError(BackgroundRemoverError):
+    """The public key of the load balancer, which signs users in to the web page, cannot be read."""
+
+
 class WebPageError(BackgroundRemoverError):
     """The web page cannot be started, or it ended by itself."""
 

@@ -1,4 +1,4 @@
-"""The server of the web page: Streamlit's, with a cookie for each browser and a route for pictures."""
+"""The server of the web page: Streamlit's, with users and a route for pictures."""
 
 from pathlib import Path
 from typing import Final
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit.runtime.pages_manager import PagesManager
 
 from core.limits import MAX_BYTES
-from web import errors, pictures, session, users
+from web import errors, identity, pictures, session, users
 
 _SCRIPT: Final = Path(__file__).parent / "app.py"
 _LOOPBACK: Final = "127.0.0.1"
@@ -25,9 +25,15 @@ def app() -> st.App:
     return st.App(
         _SCRIPT,
         routes=[pictures.route(session.stack)],
-        middleware=[Middleware(BrowserCookie)],
+        middleware=[_users()],
         on_script_error=errors.show,
     )
+
+
+def _users() -> Middleware:
+    """Return what identifies users: sign-in behind a load balancer, otherwise a cookie for each browser."""
+    arn = identity.load_balancer()
+    return Middleware(identity.SignIn, identity.Verifier(arn)) if arn else Middleware(BrowserCookie)
 
 
 def serve(address: str, port: int) -> None:

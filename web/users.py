@@ -8,6 +8,7 @@ from http.cookies import Morsel, SimpleCookie
 from typing import Final
 
 from client.errors import NotSignedInError
+from web import identity
 
 COOKIE: Final = "pbr_browser"
 """Cookie with a random text: on a laptop, the pictures of a browser are shown to that browser only."""
@@ -24,7 +25,7 @@ class User:
     """A user of the page.
 
     Attributes:
-        id: 32 hexadecimal digits; derived from the cookie, and not usable in its place.
+        id: 32 hexadecimal digits; derived from the subject or from the cookie, and not usable in its place.
         name: name to show and to record with decisions.
     """
 
@@ -42,12 +43,14 @@ class User:
 
 
 def user_of(headers: Mapping[str, str], cookies: Mapping[str, str]) -> User:
-    """Return the user who sent a request.
+    """Return the user who sent a request: behind a load balancer the signed-in one, otherwise that of the cookie.
 
     Raises:
-        NotSignedInError: the request has no cookie.
+        NotSignedInError: the request has no signed-in user, or no cookie.
     """
-    del headers
+    if identity.load_balancer():
+        signed_in = identity.identity_of(headers.get(identity.USER_HEADER))
+        return User(_id(signed_in.subject), signed_in.name)
     value = cookies.get(COOKIE)
     if not value:
         raise NotSignedInError(
@@ -56,7 +59,7 @@ def user_of(headers: Mapping[str, str], cookies: Mapping[str, str]) -> User:
             value=COOKIE,
             remedy="Allow cookies for this page, and load it again.",
         )
-    return User(hashlib.sha256(value.encode()).hexdigest()[:_ID_CHARS], "local")
+    return User(_id(value), "local")
 
 
 def new_cookie(*, secure: bool) -> str:
@@ -70,3 +73,7 @@ def new_cookie(*, secure: bool) -> str:
     for name, value in attributes.items():
         morsel[name] = value
     return morsel.OutputString()
+
+
+def _id(origin: str) -> str:
+    return hashlib.sha256(origin.encode()).hexdigest()[:_ID_CHARS]
