@@ -1,5 +1,6 @@
 """Properties of the templates that linters do not check: parameter combinations, permissions, and configuration."""
 
+import ast
 import itertools
 import json
 import os
@@ -10,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import grimp
 import pytest
 import yaml
 
@@ -23,6 +25,7 @@ from functions.runtime.url_policy import UrlConfig
 from functions.segment.ecs.worker import WorkerConfig
 from functions.segment.sagemaker.handlers import InferenceConfig
 from tests.conftest import ROOT
+from web.identity import LOAD_BALANCER
 
 TEMPLATE = ROOT / "template.yaml"
 REGION = "eu-west-1"
@@ -49,7 +52,32 @@ MODELS = [
         "AlertEmail": "who@example.com",
     },
 ]
+WEB = {
+    "WebImageUri": f"{IMAGE}:web",
+    "WebDomain": "cutouts.example.com",
+    "WebCertificateArn": "arn:aws:acm:eu-west-1:123456789012:certificate/1",
+    "WebVpc": "vpc-1",
+    "WebSubnets": "subnet-a,subnet-b",
+}
+SIGN_IN = {
+    "WebOidcIssuer": "https://idp.example.com",
+    "WebOidcAuthorizationEndpoint": "https://idp.example.com/authorize",
+    "WebOidcTokenEndpoint": "https://idp.example.com/token",
+    "WebOidcUserInfoEndpoint": "https://idp.example.com/user",
+    "WebOidcClientId": "page",
+    "WebOidcClientSecretArn": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:page-1",
+}
+CLOSED, OPEN = WEB, {**WEB, **SIGN_IN}
+PRIVATE = {
+    **OPEN,
+    "WebScheme": "internal",
+    "WebTaskSubnets": "subnet-c,subnet-d",
+    "WebCidrs": "10.0.0.0/8,192.168.1.0/24",
+    "WebAccessLogsBucket": "access-logs",
+    "UrlSchemes": "http,https",
+}
 COMBINATIONS = [{**w, **e, **m} for w, e, m in itertools.product(WORKERS, ENDPOINTS, MODELS)]
+COMBINATIONS += [CLOSED, OPEN, PRIVATE, {**PRIVATE, **WORKERS[1]}]
 FARGATE, OWN_GPU, GPU_SPOT = WORKERS[1], WORKERS[3], WORKERS[-1]
 REALTIME, ASYNC, TRANSFORM = ENDPOINTS[3:]
 
@@ -245,22 +273,23 @@ def test_the_sam_translation_does_not_depend_on_parameters(parameters: dict[str,
     assert translate(TEMPLATE, parameters, REGION)["Resources"].keys() == translated()["Resources"].keys()
 
 
-def test_no_resource_is_reachable_from_the_internet(stack: Stack) -> None:
+def test_only_the_load_balancer_of_the_web_page_is_reachable_from_the_internet(stack: Stack) -> None:
     types = {resource["Type"] for resource in stack.resources.values()}
     assert not types & {"AWS::EC2::InternetGateway", "AWS::EC2::NatGateway", "AWS::EC2::EIP", "AWS::EC2::Route"}
-    facts = list(leaves(stack.resources))
+    facts = list(leaves({name: one for name, one in stack.resources.items() if name != "WebService"}))
     assert {value for key, value in facts if key == "AssignPublicIp"} <= {"DISABLED"}
     assert {value for key, value in facts if key in {"AssociatePublicIpAddress", "MapPublicIpOnLaunch"}} <= {False}
-    for group in stack.of_type("AWS::EC2::SecurityGroup"):
-        for rule in group.get("SecurityGroupIngress", []):
-            assert (rule["FromPort"], rule["ToPort"], rule["SourceSecurityGroupId"]) == (
-                443,
-                443,
-                "<WorkerSecurityGroup>",
-            )
+    groups = {name for name, one in stack.resources.items() if one["Type"] == "AWS::EC2::SecurityGroup"}
+    for name in groups - {"WebLoadBalancerSecurityGroup"}:
+        for rule in stack[name].get("SecurityGroupIngress", []):
+            sources = {443: "<WorkerSecurityGroup>", 8501: "<WebLoadBalancerSecurityGroup>"}
+            assert rule["SourceSecurityGroupId"] == sources[rule["FromPort"]]
+            assert rule["ToPort"] == rule["FromPort"]
 
 
 WITHOUT_RESOURCES = {  # actions without resource-level permissions
+    "cloudwatch:GetMetricData",
+    "cloudwatch:ListMetrics",
     "cloudwatch:PutMetricData",
     "ecr:GetAuthorizationToken",
     "ecs:DiscoverPollEndpoint",
@@ -305,6 +334,8 @@ def test_no_role_has_wildcard_permissions(stack: Stack) -> None:
         ({"SageMakerEndpointName": "theirs", "SageMakerMode": "transform"}, "not for an existing endpoint"),
         ({"DefaultModel": "birefnet-general-lite"}, "require SegmentMemory"),
         ({"EscalateOnReview": "true", "SegmentMemory": "6144"}, "require SegmentMemory"),
+        *(({**WEB, name: ""}, f"requires {name}") for name in WEB if name != "WebImageUri"),
+        *(({**OPEN, name: ""}, "all parameters WebOidc") for name in SIGN_IN),
     ],
 )
 def test_contradictory_parameters_are_rejected(parameters: dict[str, str], why: str) -> None:
@@ -494,22 +525,24 @@ def test_instances_are_encrypted_and_block_container_access_to_credentials() -> 
 
 
 def test_an_execution_role_can_pull_only_its_own_image() -> None:
-    stack = Stack({**FARGATE, **REALTIME})
-    for role in ("WorkerExecutionRole", "EndpointRole"):
-        statements = [s for policy in stack[role]["Policies"] for s in policy["PolicyDocument"]["Statement"]]
-        [pulled] = [s["Resource"] for s in statements if "ecr:BatchGetImage" in s["Action"]]
+    stack = Stack({**FARGATE, **REALTIME, **OPEN})
+    for role in ("WorkerExecutionRole", "EndpointRole", "WebExecutionRole"):
+        [pulled] = [s["Resource"] for s in statements(stack, role) if "ecr:BatchGetImage" in s["Action"]]
         assert pulled == f"arn:aws:ecr:{REGION}:123456789012:repository/pictures/background-remover"
 
 
 # ---- Webhooks
 
 
+def statements(stack: Stack, role: str) -> list[dict[str, Any]]:
+    return [s for policy in stack[role]["Policies"] for s in policy["PolicyDocument"]["Statement"]]
+
+
 def allowed(stack: Stack, role: str) -> set[tuple[str, str]]:
     """Return the (action, resource) pairs that a role allows, except actions without resource-level permissions."""
-    statements = [s for policy in stack[role]["Policies"] for s in policy["PolicyDocument"]["Statement"]]
     return {
         (action, resource)
-        for statement in statements
+        for statement in statements(stack, role)
         for action in leaves_of(statement["Action"])
         for resource in leaves_of(statement["Resource"])
         if action not in WITHOUT_RESOURCES
@@ -825,6 +858,155 @@ def test_a_stack_without_a_model_has_no_permission_to_transform() -> None:
     assert not [action for action, _ in allowed(stack, "BulkRole") if "sagemaker" in action]
     assert environment(stack["PrepareBulkFunction"])["TRANSFORM_MODEL_NAME"] == ""
     assert not [one for _, one in allowed(stack, "BulkFunctionRole") if one.endswith(("masks/*", "requests/*"))]
+
+
+# ---- The web page
+
+DEFAULT_PORT = 8501
+
+
+def page(stack: Stack) -> dict[str, Any]:
+    [container] = stack["WebTaskDefinition"]["ContainerDefinitions"]
+    return dict(container)
+
+
+def test_the_page_is_closed_without_an_identity_provider() -> None:
+    stack = Stack(CLOSED)
+    [action] = stack["WebListener"]["DefaultActions"]
+    assert (action["Type"], action["FixedResponseConfig"]["StatusCode"]) == ("fixed-response", "403")
+    text = action["FixedResponseConfig"]["MessageBody"]
+    assert stack.outputs["WebCallbackUrl"]["Value"] in text
+    assert [name for name in SIGN_IN if name not in text] == []
+    assert len(text) <= 1024, "the maximum of load balancers"
+    assert "WebService" not in stack.resources
+
+
+@pytest.mark.parametrize("parameters", [OPEN, PRIVATE])
+def test_every_request_to_the_page_passes_the_sign_in(parameters: dict[str, str]) -> None:
+    stack = Stack(parameters)
+    sign_in, forward = stack["WebListener"]["DefaultActions"]
+    assert (sign_in["Type"], sign_in["Order"], forward["Order"]) == ("authenticate-oidc", 1, 2)
+    given = sign_in["AuthenticateOidcConfig"]
+    names = ("Issuer", "AuthorizationEndpoint", "TokenEndpoint", "UserInfoEndpoint", "ClientId")
+    assert {name: given[name] for name in names} == {name: SIGN_IN[f"WebOidc{name}"] for name in names}
+    assert given["ClientSecret"] == f"{{{{resolve:secretsmanager:{SIGN_IN['WebOidcClientSecretArn']}}}}}"
+    assert given["OnUnauthenticatedRequest"] == "authenticate"
+    assert not stack.of_type("AWS::ElasticLoadBalancingV2::ListenerRule"), "it could bypass the sign-in"
+    assert {action["Type"] for action in stack["WebRedirectListener"]["DefaultActions"]} == {"redirect"}
+    assert environment(page(stack))[LOAD_BALANCER] == "<WebLoadBalancer>", "otherwise the page accepts cookies as users"
+
+
+def test_tokens_of_the_load_balancer_can_be_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page reads public keys and image URLs over the internet, and nothing else connects to it."""
+    stack = Stack(PRIVATE)
+    assert [rule["ToPort"] for rule in stack["WebSecurityGroup"]["SecurityGroupEgress"]] == [443, 80]
+    assert [rule["ToPort"] for rule in Stack(OPEN)["WebSecurityGroup"]["SecurityGroupEgress"]] == [443]
+    for name, value in environment(page(stack)).items():
+        monkeypatch.setenv(name, value)
+    assert UrlConfig().url_schemes == ("http", "https")
+    to_page = stack["WebLoadBalancerToTasks"]
+    assert to_page["ToPort"] == stack["WebTargets"]["Port"] == DEFAULT_PORT
+    assert page(stack)["Command"][-1] == str(DEFAULT_PORT)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "subnets", "public"),
+    [
+        (OPEN, ["subnet-a", "subnet-b"], "ENABLED"),
+        ({**OPEN, "WebScheme": "internal"}, ["subnet-a", "subnet-b"], "DISABLED"),
+        (PRIVATE, ["subnet-c", "subnet-d"], "DISABLED"),
+    ],
+)
+def test_tasks_of_the_page_have_public_addresses_only_in_public_subnets(
+    parameters: dict[str, str], subnets: list[str], public: str
+) -> None:
+    network = Stack(parameters)["WebService"]["NetworkConfiguration"]["AwsvpcConfiguration"]
+    assert (network["Subnets"], network["AssignPublicIp"]) == (subnets, public)
+
+
+@pytest.mark.parametrize("count", range(1, 6))
+def test_only_the_given_networks_may_connect_to_the_page(count: int) -> None:
+    networks = [f"10.{number}.0.0/16" for number in range(count)]
+    rules = Stack({**OPEN, "WebCidrs": ",".join(networks)})["WebLoadBalancerSecurityGroup"]["SecurityGroupIngress"]
+    assert sorted((rule["CidrIp"], rule["FromPort"], rule["ToPort"]) for rule in rules) == sorted(
+        (network, port, port) for network in networks for port in (80, 443)
+    )
+
+
+def test_the_page_writes_only_to_its_volume() -> None:
+    container = page(Stack(OPEN))
+    assert container["ReadonlyRootFilesystem"]
+    assert container["User"].split(":")[0] not in {"", "0", "root"}
+    assert [mount["ContainerPath"] for mount in container["MountPoints"]] == ["/tmp"]
+
+
+def test_access_logs_are_kept_if_a_bucket_is_given() -> None:
+    def attributes(parameters: dict[str, str]) -> dict[str, str]:
+        return {one["Key"]: one["Value"] for one in Stack(parameters)["WebLoadBalancer"]["LoadBalancerAttributes"]}
+
+    assert attributes(OPEN)["access_logs.s3.enabled"] == "false"
+    assert attributes(PRIVATE)["access_logs.s3.bucket"] == "access-logs"
+
+
+EXECUTIONS = f"arn:aws:states:{REGION}:123456789012:execution:pbr:*"
+MACHINE = "<RemoveBackground>"
+QUEUES = {"Segmentation", "SegmentationDeadLetter", "UploadsDeadLetter", "ReconcileDeadLetter", "WebhooksDeadLetter"}
+OF_EXECUTIONS = ("DescribeExecution", "DescribeStateMachineForExecution", "GetExecutionHistory", "RedriveExecution")
+ROLE_OF_THE_PAGE = {
+    ("s3:PutObject", "arn:aws:s3:::<UploadsBucket>/web/*"),
+    ("s3:PutObject", "arn:aws:s3:::<UploadsBucket>/backgrounds/*"),
+    *(
+        (action, f"arn:aws:s3:::{objects}")
+        for action in ("s3:GetObject", "s3:GetObjectVersion")
+        for objects in ("<UploadsBucket>/*", "<ResultsBucket>/results/*", "<ResultsBucket>/failed/*")
+    ),
+    ("s3:GetObject", "arn:aws:s3:::<WorkBucket>/work/*"),
+    *(("s3:ListBucket", f"arn:aws:s3:::<{name}Bucket>") for name in ("Uploads", "Results", "Work")),
+    *((f"states:{name}", MACHINE) for name in ("StartExecution", "ListExecutions", "DescribeStateMachine")),
+    *((f"states:{name}", EXECUTIONS) for name in OF_EXECUTIONS),
+    ("cloudformation:DescribeStacks", f"arn:aws:cloudformation:{REGION}:123456789012:stack/pbr/*"),
+    *(("sqs:GetQueueAttributes", f"<{name}Queue>.Arn") for name in QUEUES),
+}
+
+
+def test_the_page_has_minimal_permissions() -> None:
+    assert allowed(Stack(OPEN), "WebRole") == ROLE_OF_THE_PAGE
+
+
+SERVICES = {"stepfunctions": "states"}
+PERMISSIONS = {"s3:HeadObject": {"s3:GetObject"}, "s3:CopyObject": {"s3:GetObject", "s3:PutObject"}}
+"""Permissions of a call if they have other names."""
+
+WITHOUT_CALLS = {"client.dead_letters"}
+"""Modules of which the page uses only what calls nothing."""
+
+
+def calls_of_the_page() -> dict[str, str]:
+    """Return the AWS calls of web/ and of the client modules that it imports, each with its module."""
+    graph = grimp.build_graph("web", "client")
+    pages = {"web", *graph.find_descendants("web")}
+    modules = pages.union(*map(graph.find_upstream_modules, pages))
+    calls = {}
+    for module in sorted(modules - WITHOUT_CALLS):
+        path = ROOT / module.replace(".", "/")
+        source = ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text())
+        for call in (node for node in ast.walk(source) if isinstance(node, ast.Call)):
+            found = re.search(
+                r"\b(s3|stepfunctions|sqs|dynamodb|cloudwatch|cloudformation|logs)\.(\w+)$", ast.unparse(call.func)
+            )
+            if found:
+                name = ast.literal_eval(call.args[0]) if found[2] == "get_paginator" else found[2]
+                verb = name.replace("_", " ").title().replace(" ", "")
+                calls[f"{SERVICES.get(found[1], found[1])}:{verb}"] = module
+    return calls
+
+
+def test_the_page_may_make_every_call_in_its_code() -> None:
+    calls = calls_of_the_page()
+    assert {"s3:PutObject", "states:ListExecutions", "cloudformation:DescribeStacks"} <= calls.keys()
+    granted = {action for statement in statements(Stack(OPEN), "WebRole") for action in leaves_of(statement["Action"])}
+    missing = {call: module for call, module in calls.items() if not PERMISSIONS.get(call, {call}) <= granted}
+    assert missing == {}
 
 
 # ---- The HTTP API
