@@ -14,6 +14,8 @@ from embedded_cloud.moto_patches import apigateway
 from embedded_cloud.moto_patches.around import around
 from embedded_cloud.moto_patches.host import running
 
+NO_LOAD_BALANCER = "services behind a load balancer do not run; pbr ui serves the web page"
+
 # Ignored resource types and properties ("" means the whole type), with the reason.
 IGNORED = {
     "AWS::ApiGatewayV2::Stage": {
@@ -31,6 +33,7 @@ IGNORED = {
     "AWS::EC2::LaunchTemplate": {"": "stored, but tasks run on this machine"},
     "AWS::EC2::RouteTable": {"": "stored, but tasks share this machine's network"},
     "AWS::EC2::SecurityGroup": {"": "stored, but tasks share this machine's network"},
+    "AWS::EC2::SecurityGroupEgress": {"": "tasks share this machine's network"},
     "AWS::EC2::Subnet": {"": "stored, but tasks share this machine's network"},
     "AWS::EC2::VPC": {"": "stored, but tasks share this machine's network"},
     "AWS::EC2::VPCEndpoint": {"": "stored, but tasks share this machine's network"},
@@ -39,6 +42,7 @@ IGNORED = {
     "AWS::ECS::ClusterCapacityProviderAssociations": {"": "tasks run on this machine"},
     "AWS::ECS::Service": {
         "CapacityProviderStrategy": "tasks run on this machine",
+        "LoadBalancers": NO_LOAD_BALANCER,
         "NetworkConfiguration": "tasks share this machine's network",
         "DeploymentConfiguration": "tasks are replaced at once",
     },
@@ -50,6 +54,9 @@ IGNORED = {
         "ContainerDefinitions.ReadonlyRootFilesystem": "tasks run as the current user",
         "ContainerDefinitions.User": "tasks run as the current user",
     },
+    "AWS::ElasticLoadBalancingV2::Listener": {"": NO_LOAD_BALANCER},
+    "AWS::ElasticLoadBalancingV2::LoadBalancer": {"": NO_LOAD_BALANCER},
+    "AWS::ElasticLoadBalancingV2::TargetGroup": {"": NO_LOAD_BALANCER},
     "AWS::Events::Rule": {"Targets.RetryPolicy": "events are retried for two minutes at most"},
     "AWS::IAM::Role": {"": "stored, but no call is ever denied"},
     "AWS::Lambda::Function": {
@@ -174,6 +181,13 @@ ADDED_TYPES: dict[str, tuple[str, Make]] = {
     "AWS::SQS::QueuePolicy": ("sqs", _queue_policy),
 }
 
+# moto creates these only with the subnets, certificates and groups that they refer to, which exist on AWS alone.
+PLACEHOLDERS = (
+    "AWS::ElasticLoadBalancingV2::Listener",
+    "AWS::ElasticLoadBalancingV2::LoadBalancer",
+    "AWS::ElasticLoadBalancingV2::TargetGroup",
+)
+
 
 def _add_model(resource_type: str) -> None:
     service, make = ADDED_TYPES.get(resource_type, ("", None))
@@ -198,7 +212,7 @@ def _add_model(resource_type: str) -> None:
 
 
 _models: list[Any] = []  # moto finds models through weak references of their base class
-for _type in ADDED_TYPES:
+for _type in (*ADDED_TYPES, *PLACEHOLDERS):
     _add_model(_type)
 
 
@@ -211,6 +225,13 @@ def support_every_type(original: Any, resource_type: str) -> Any:
     if resource_type not in parsing.get_model_map() and resource_type.startswith("AWS::"):
         _add_model(resource_type)
     return original(resource_type)
+
+
+@around(parsing, "clean_json")
+def drop_missing_items(original: Any, value: Any, resources: Any) -> Any:
+    """AWS removes items that are AWS::NoValue from lists; moto passes None to the resource."""
+    cleaned = original(value, resources)
+    return [item for item in cleaned if item is not None] if isinstance(value, list) else cleaned
 
 
 @around(parsing, "parse_and_create_resource")

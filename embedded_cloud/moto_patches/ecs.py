@@ -16,9 +16,14 @@ STOP_TIMEOUT_S = 30  # default of ECS
 
 @around(MotoService, "create_from_cloudformation_json")
 def start_with_one(original: Any, cls: Any, name: str, resource: Any, *args: Any, **kwargs: Any) -> Any:
-    """AWS starts one task if the template has no DesiredCount; moto starts none."""
-    resource["Properties"].setdefault("DesiredCount", 1)
-    return original(cls, name, resource, *args, **kwargs)
+    """AWS starts one task if the template has no DesiredCount; moto starts none, and drops load balancers."""
+    properties = resource["Properties"]
+    desired, balancers = int(properties.get("DesiredCount", 1)), properties.get("LoadBalancers", [])
+    properties["DesiredCount"] = 0 if balancers else desired
+    service = original(cls, name, resource, *args, **kwargs)
+    service.desired_count = desired
+    service.load_balancers = [{key[0].lower() + key[1:]: one[key] for key in one} for one in balancers]
+    return service
 
 
 @around(EC2ContainerServiceBackend, "create_service")
@@ -123,6 +128,9 @@ class _Described(dict[str, Any]):
 
 
 def _scale(backend: Any, service: Any) -> Any:
+    if service.load_balancers:  # none runs that could pass requests on
+        service.running_count = service.pending_count = 0
+        return service
     host = running()
     if service.arn not in host.services:
         definition = backend.describe_task_definition(service.task_definition)

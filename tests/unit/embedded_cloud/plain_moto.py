@@ -608,6 +608,12 @@ def _() -> None:
     assert {item["ParameterKey"]: item["ParameterValue"] for item in stack.parameter_list}["Given"] == ["a", "b"]
 
 
+@reproduces("cloudformation.drop_missing_items")
+def _() -> None:
+    conditions = SimpleNamespace(lazy_condition_map={"C": False})
+    assert parsing.clean_json([{"Fn::If": ["C", 1, None]}, 2], conditions) == [None, 2]
+
+
 @reproduces("nested_stacks.join_attribute_names")
 def _() -> None:
     asked: list[str] = []

@@ -9,7 +9,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from embedded_cloud.cloud import EmbeddedCloud
-from embedded_cloud.deploy import create_stack
+from embedded_cloud.deploy import create_stack, translate
+from tests.conftest import ROOT
 from tests.integration.embedded_cloud.services.testbed import client, until
 
 pytestmark = pytest.mark.slow  # the state machine's tests run on these services
@@ -43,6 +44,52 @@ def test_a_service_without_desired_count_runs_one_task(cloud: EmbeddedCloud) -> 
     assert (described["desiredCount"], described["runningCount"]) == (1, 1)
     until(lambda: client(cloud, "s3").list_objects_v2(Bucket=bucket, Prefix="worker/").get("Contents"))
     ecs.update_service(cluster=cloud.outputs["Cluster"], service=name, desiredCount=0)
+
+
+WEB_PAGE = {
+    "MainStackName": "pbr",
+    "ImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/page:1",
+    "Domain": "cutouts.example.com",
+    "CertificateArn": "arn:aws:acm:eu-west-1:123456789012:certificate/1",
+    "Scheme": "internet-facing",
+    "Cidrs": "10.0.0.0/8,192.168.1.0/24",
+    "VpcId": "vpc-1",
+    "Subnets": "subnet-1,subnet-2",
+    "TaskSubnets": "",
+    "DesiredCount": "2",
+    "AccessLogsBucket": "",
+    "OidcIssuer": "https://idp.example.com",
+    "OidcAuthorizationEndpoint": "https://idp.example.com/authorize",
+    "OidcTokenEndpoint": "https://idp.example.com/token",
+    "OidcUserInfoEndpoint": "https://idp.example.com/user",
+    "OidcClientId": "page",
+    "OidcClientSecretArn": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:page-1",
+    "UploadsBucket": "uploads",
+    "ResultsBucket": "results",
+    "WorkBucket": "work",
+    "StateMachineArn": "arn:aws:states:eu-west-1:123456789012:stateMachine:pbr",
+    "QueueArns": "arn:aws:sqs:eu-west-1:123456789012:jobs",
+    "UrlSchemes": "https",
+    "UrlNetworks": "",
+    "LogRetentionDays": "30",
+}
+
+
+def test_a_service_behind_a_load_balancer_is_created_but_does_not_run(cloud: EmbeddedCloud) -> None:
+    template = translate(ROOT / "infrastructure/web.yaml", WEB_PAGE, cloud.region)
+    create_stack(client(cloud, "cloudformation"), "web", template, WEB_PAGE)
+    ecs = client(cloud, "ecs")
+    [cluster] = [arn for arn in ecs.list_clusters()["clusterArns"] if "web-WebCluster" in arn]
+    [service] = ecs.describe_services(cluster=cluster, services=ecs.list_services(cluster=cluster)["serviceArns"])[
+        "services"
+    ]
+    assert (service["desiredCount"], service["runningCount"]) == (2, 0)
+    assert [one["containerPort"] for one in service["loadBalancers"]] == [8501]
+    ecs.update_service(cluster=cluster, service=service["serviceName"], desiredCount=1)
+    assert ecs.list_tasks(cluster=cluster)["taskArns"] == []
+    ignored = {(logical_id, what) for logical_id, what, _ in cloud.skipped}
+    assert ("WebService", "LoadBalancers") in ignored
+    assert ("WebLoadBalancer", "AWS::ElasticLoadBalancingV2::LoadBalancer") in ignored
 
 
 def tasks_of(cloud: EmbeddedCloud, **status: str) -> list[dict[str, Any]]:
