@@ -1,7 +1,8 @@
 # One image for every Lambda function, the ECS worker and the SageMaker endpoint, in two flavours:
-# --target cpu, and --target gpu with CUDA. docs/how-to/containers.md describes how to build and run them.
+# --target cpu, and --target gpu with CUDA; and one for the web page: --target web. docs/how-to/containers.md describes how
+# to build and run them.
 # sam build uses Docker's classic builder: no syntax line, no RUN --mount, no COPY --chmod. It builds every stage above
-# the target, so the stages that only gpu needs come after cpu.
+# the target, so the stages that only web and gpu need come after cpu, and those of gpu last: they take gigabytes.
 
 FROM public.ecr.aws/docker/library/python:3.12-slim-bookworm AS base
 WORKDIR /app
@@ -74,6 +75,27 @@ COPY --from=packages /opt/venv /opt/venv
 COPY --from=compiled /opt/numba /opt/numba
 COPY --from=weights /opt/models /opt/models
 COPY --from=project /app /app
+
+# ---- The web page: no networks, no weights
+FROM base AS packages-web
+COPY requirements/web.lock requirements/
+RUN python -m venv --without-pip /opt/venv \
+    && pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --require-hashes --no-deps \
+        --only-binary :all: -r requirements/web.lock \
+    && /opt/venv/bin/python -m compileall -q -j 0 /opt/venv/lib
+
+FROM project AS project-web
+COPY client client
+COPY web web
+RUN chmod -R a+rX client web && python -m compileall -q client web
+
+FROM base AS web
+# Streamlit looks for configuration in HOME. Load balancers send cookies and tokens of up to 16 KB; WebSockets take 8 KB.
+ENV HOME=/tmp \
+    WEBSOCKETS_MAX_LINE_LENGTH=65536
+COPY --from=packages-web /opt/venv /opt/venv
+COPY --from=project-web /app /app
+CMD ["web"]
 
 # ---- For NVIDIA GPUs: CUDA and cuDNN are installed as packages, the driver comes from the host.
 FROM base AS packages-gpu

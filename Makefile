@@ -143,6 +143,7 @@ lock: setup  ## resolve the pinned dependencies anew from pyproject.toml
 	$(COMPILE) --extra local --extra web --extra dev pyproject.toml --output-file requirements/dev.lock
 	$(COMPILE) --constraint requirements/dev.lock pyproject.toml --output-file requirements/runtime.lock
 	$(COMPILE) --constraint requirements/dev.lock --extra gpu --no-emit-package onnxruntime pyproject.toml --output-file requirements/gpu.lock
+	$(COMPILE) --constraint requirements/dev.lock --group web-image --output-file requirements/web.lock
 	{ echo 'rembg[cpu,cli]'; sed -nE 's/^(($(SHARED))==.*) \\$$/\1/p' requirements/dev.lock; } | $(COMPILE) - --output-file requirements/peer.lock
 
 clean:  ## remove all that was made here

@@ -1,7 +1,8 @@
 #!/bin/sh
-# The first argument is "worker" on ECS, "serve" on SageMaker, and the handler's name on Lambda.
+# The first argument is "worker" or "web" on ECS, "serve" on SageMaker, and the handler's name on Lambda.
 case "$1" in
     worker) set -- python -m functions.segment.ecs.worker ;;
+    web) shift; set -- python -m web --address 0.0.0.0 "$@" ;;
     serve) set -- python -m functions.segment.sagemaker.server ;;
     *) set -- python -m awslambdaric "$@" ;;
 esac

@@ -116,12 +116,12 @@ def sam_environment() -> dict[str, str]:
     return {**kept, "AWS_DEFAULT_REGION": "eu-west-1", "SAM_CLI_TELEMETRY": "0"}
 
 
-def address(container: Container) -> str:
-    """Return the URL under which port 8080 of a container is published."""
+def address(container: Container, port: int = 8080) -> str:
+    """Return the URL under which a port of a container is published."""
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
         container.reload()
-        if bound := container.ports.get("8080/tcp"):
+        if bound := container.ports.get(f"{port}/tcp"):
             return f"http://127.0.0.1:{bound[0]['HostPort']}"
         assert container.status != "exited", container.logs().decode()
         time.sleep(0.01)

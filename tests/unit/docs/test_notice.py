@@ -1,4 +1,4 @@
-"""NOTICE names every shared library that the wheels of the container image bundle."""
+"""NOTICE names every shared library that the wheels of the container images bundle."""
 
 import re
 from importlib.metadata import PackageNotFoundError, files
@@ -11,7 +11,8 @@ from tests.conftest import ROOT
 def bundled_libraries() -> dict[str, set[str]]:
     """Return, by wheel, the names of the libraries in its folder ``*.libs``, as auditwheel writes it on Linux."""
     bundled: dict[str, set[str]] = {}
-    for package in re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements/runtime.lock").read_text(), re.MULTILINE):
+    locked = "".join((ROOT / f"requirements/{lock}.lock").read_text() for lock in ("runtime", "web"))
+    for package in re.findall(r"^([a-z0-9-]+)==", locked, re.MULTILINE):
         try:
             paths = files(package) or []
         except PackageNotFoundError:  # of another platform
@@ -45,5 +46,5 @@ def test_notice_names_the_bundled_libraries() -> None:
 
 
 def test_the_distributed_packages_include_no_gpl_encoder() -> None:
-    for lock in ("runtime", "gpu"):
+    for lock in ("runtime", "gpu", "web"):
         assert not re.search(r"^pillow-heif==", (ROOT / f"requirements/{lock}.lock").read_text(), re.MULTILINE)
