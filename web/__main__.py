@@ -2,6 +2,7 @@
 
 import argparse
 
+from client.errors import UsageError
 from web.server import serve
 
 
@@ -11,7 +12,10 @@ def main() -> None:
     parser.add_argument("--address", default="127.0.0.1", help="address to listen on; 0.0.0.0 in a container")
     parser.add_argument("--port", type=int, default=8501, help="port to listen on")
     arguments = parser.parse_args()
-    serve(arguments.address, arguments.port)
+    try:
+        serve(arguments.address, arguments.port)
+    except UsageError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit.runtime.pages_manager import PagesManager
 
+from client.errors import UsageError
 from core.limits import MAX_BYTES
 from web import errors, identity, pictures, session, users
 
@@ -42,7 +43,17 @@ def serve(address: str, port: int) -> None:
     Args:
         address: to listen on.
         port: to listen on.
+
+    Raises:
+        UsageError: other machines could open the page without signing in.
     """
+    if address != _LOOPBACK and not identity.load_balancer():
+        raise UsageError(
+            "Without a load balancer that signs users in, the page is for this machine only",
+            field="--address",
+            value=address,
+            remedy=f"Use {_LOOPBACK}, or set {identity.LOAD_BALANCER} to the ARN of the load balancer.",
+        )
     local = {"server.allowedHosts": ["localhost", _LOOPBACK]} if address == _LOOPBACK else {}
     app().run(
         config={
