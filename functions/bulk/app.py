@@ -13,6 +13,7 @@ from functions.bulk.masks import MaskPlanner
 from functions.bulk.objects import BulkObjects
 from functions.runtime.handler import stage
 from functions.runtime.inspection import Inspector
+from functions.runtime.reviews import Reviews
 from functions.runtime.store import Store
 
 CONFIG = BulkConfig()
@@ -26,6 +27,7 @@ IMAGES = ImageProcessor(
     Cache(CONFIG.cache_table),
     CONFIG.networks(),
     INSPECTOR,
+    Reviews(CONFIG.reviews_table),
     Endpoint(CONFIG.sagemaker_endpoint_name) if CONFIG.sagemaker_endpoint_name else None,
 )
 BATCHES = BatchProcessor(IMAGES, CONFIG.bulk_budget_s)

@@ -40,6 +40,7 @@ from functions.refine.work import refine
 from functions.runtime.handler import count, logger
 from functions.runtime.inspection import Inspector
 from functions.runtime.outcomes import Outcomes, execution_metadata
+from functions.runtime.reviews import Reviews
 from functions.runtime.store import Store, StoredVersion
 from functions.segment.work import describe, look_at, needed_px
 from functions.validate.job import Accepted, Plan, Validator, check_memory, check_names, identity_of, memory_of
@@ -99,6 +100,7 @@ class ImageProcessor:
         cache: the result cache.
         networks: segmentation in this process.
         inspector: decodes untrusted images.
+        reviews: the table of reviews.
         endpoint: segmentation of jobs for SageMaker; None without one.
     """
 
@@ -109,9 +111,11 @@ class ImageProcessor:
         cache: Cache,
         networks: Networks,
         inspector: Inspector,
+        reviews: Reviews,
         endpoint: Endpoint | None = None,
     ) -> None:
         self._config, self._store, self._cache, self._networks = config, store, cache, networks
+        self._reviews = reviews
         self._endpoint = endpoint
         self._validators: dict[Engine, Validator] = {
             "host": Validator(config, store, inspector),
@@ -152,11 +156,11 @@ class ImageProcessor:
         progress.stage = "ServeCached"
         job = Job.model_validate(accepted.job)
         if not overwrite and (document := self._serve_cached(job, accepted.job)):
-            publish_result(document)
+            self._publish(document)
             return Processed(document, cached=True)
         document = self._compute(job, accepted, progress, engine)
         self._save(job, document)
-        publish_result(document)
+        self._publish(document)
         return Processed(document, cached=False)
 
     def existing(
@@ -277,6 +281,11 @@ class ImageProcessor:
         except (BackgroundRemoverError, ClientError) as error:
             logger.error("degraded", extra={"state": "SaveCache", "caught": str(error)})
             count("Degraded", {"Stage": "SaveCache"})
+
+    def _publish(self, document: dict[str, Any]) -> None:
+        """Publish the metrics of a new result, and open its review if it is doubtful."""
+        publish_result(document)
+        self._reviews.open(document)
 
     def _compute(self, job: Job, accepted: Accepted, progress: Progress, engine: Engine) -> dict[str, Any]:
         pixels, state = Pixels(accepted.data), dict(accepted.job)

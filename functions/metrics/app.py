@@ -1,4 +1,4 @@
-"""PublishMetrics: publish a job's metrics."""
+"""PublishMetrics: publish a job's metrics, and open the review of a doubtful result."""
 
 from typing import Any
 
@@ -10,13 +10,20 @@ from functions.metrics.publish import FinalState, publish
 from functions.runtime.config import Config
 from functions.runtime.handler import stage
 from functions.runtime.outcomes import Outcomes
+from functions.runtime.reviews import Reviews
 from functions.runtime.store import Store
 
 
 class MetricsConfig(Config):
-    """Buckets of PublishMetrics."""
+    """Bucket and table of PublishMetrics.
+
+    Attributes:
+        results_bucket: bucket of failure reports.
+        reviews_table: table of reviews.
+    """
 
     results_bucket: str
+    reviews_table: str
 
 
 class MetricsRequest(BaseModel):
@@ -28,16 +35,19 @@ class MetricsRequest(BaseModel):
 
 CONFIG = MetricsConfig()
 OUTCOMES = Outcomes(Store(), CONFIG.results_bucket)
+REVIEWS = Reviews(CONFIG.reviews_table)
 
 
 @stage(MetricsRequest)
 def handler(request: MetricsRequest) -> dict[str, Any]:
-    """Publish the metrics, and return an empty part of the state.
+    """Publish the metrics, open the review of a doubtful result, and return an empty part of the state.
 
     On a cache hit, delete failure reports of earlier executions of the upload. Encode does so for new results.
     """
     publish(request.state)
     document = request.state.done and request.state.done["document"]
-    if document and document["cache"]["hit"] and not request.state.failure:
-        OUTCOMES.delete_stale_reports(ObjectVersion(**document["source"]), request.execution)
+    if document and not request.state.failure:
+        REVIEWS.open(document)
+        if document["cache"]["hit"]:
+            OUTCOMES.delete_stale_reports(ObjectVersion(**document["source"]), request.execution)
     return {}

@@ -27,7 +27,8 @@ METRICS: Final = (
         "Degraded",
         "Count",
         ("Stage",),
-        "States that failed without failing the job: a host that Lambda replaced, a second attempt, a cache write.",
+        "States that failed without failing the job: a host that Lambda replaced, a second attempt, a cache write, or "
+        "the entry of a review.",
     ),
     Metric("Escalated", "Count", ("Kept",), "Second attempts on a heavier model, by the attempt that was kept."),
     Metric("Review", "Count", ("Model", "ImageSize"), "1 if a person should look at the result, else 0."),

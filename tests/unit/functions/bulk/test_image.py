@@ -32,11 +32,13 @@ from functions.refine.work import refine
 from functions.runtime.bundled import DIRECTORY
 from functions.runtime.inspection import Inspector
 from functions.runtime.outcomes import Outcomes
+from functions.runtime.reviews import Reviews
 from functions.runtime.store import Store
 from functions.segment.work import segment_job
 from functions.validate.job import Validator
 from functions.validate.upload import Upload
 from tests.conftest import disc, file_of
+from tests.fakes.reviews_in_memory import Requests
 from tests.fakes.s3_in_memory import Objects, Table, refusal
 
 RUN = Execution(id="arn:aws:states:eu-west-1:123456789012:execution:bulk:run", name="run", started_at="now")
@@ -56,6 +58,7 @@ def config(**values: Any) -> BulkConfig:
         "results_bucket": "results",
         "work_bucket": "work",
         "cache_table": "cache",
+        "reviews_table": "reviews",
         "default_model": BUNDLED,
         "segmentation_host": "lambda",
         "segmentation_hosts": ("lambda", "sagemaker"),
@@ -81,8 +84,15 @@ class Account:
         self.store, self.networks = Store(self.objects), self.config.networks()
         self.validator = Validator(self.config, self.store, inspector)
         cache = Cache("cache", self.table)
+        self.reviews = Requests()
         self.images = ImageProcessor(
-            self.config, self.store, cache, self.networks, inspector, Endpoint("e", endpoint) if endpoint else None
+            self.config,
+            self.store,
+            cache,
+            self.networks,
+            inspector,
+            Reviews("reviews", self.reviews),
+            Endpoint("e", endpoint) if endpoint else None,
         )
 
     def in_bulk(self, upload: Upload, execution: Execution = RUN) -> dict[str, Any]:
@@ -244,6 +254,7 @@ def test_a_copy_of_an_image_is_served_from_the_cache(account: Account) -> None:
         account.objects.add("uploads", key, small())
     statuses = [item.status for item in account.batch({"Key": "a.png"}, {"Key": "b.png"}).items]
     assert statuses == ["done", "cached"]
+    assert account.reviews.updates == []
     first, second = (account.objects.json("results", f"results/{key}.png.json") for key in ("a.png", "b.png"))
     assert account.objects.data("results", "results/b.png.png") == account.objects.data("results", "results/a.png.png")
     assert second["cache"] == {"key": first["cache"]["key"], "hit": True}
@@ -328,6 +339,20 @@ def test_a_doubtful_mask_gets_a_second_attempt(inspector: Inspector) -> None:
     assert document["escalation"]["model"] == BUNDLED
     assert set(document["escalation"]["score"]) == {"first", "second"} or document["escalation"]["error"]
     assert document["escalation"]["kept"] in ("first", "second")
+
+
+def test_a_doubtful_result_opens_a_review_and_again_when_it_comes_from_the_cache(inspector: Inspector) -> None:
+    account = Account(inspector, default_model="classical")
+    coins = file_of(Image.fromarray(photographs.coins()).convert("RGB"), "PNG")
+    for key in ("a.png", "b.png"):
+        account.objects.add("uploads", key, coins)
+        account.in_bulk(upload_of(key))
+    account.in_bulk(upload_of("b.png"))  # it has its result
+    assert [update["ExpressionAttributeValues"][":source_key"]["S"] for update in account.reviews.updates] == [
+        "a.png",
+        "b.png",
+    ]
+    assert len({update["Key"]["review_id"]["S"] for update in account.reviews.updates}) == 1
 
 
 def test_images_for_which_the_time_does_not_suffice_are_not_done(account: Account) -> None:
