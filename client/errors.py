@@ -46,6 +46,10 @@ class BulkRunError(BackgroundRemoverError):
     """A bulk run cannot start or continue, or it failed as a whole."""
 
 
+class ReviewConflictError(BackgroundRemoverError):
+    """The review of a cut-out was changed at the same time, or its retry has started."""
+
+
 class NotSignedInError(BackgroundRemoverError):
     """A request to the web page belongs to no user."""
 
