@@ -1,6 +1,7 @@
 """A person's way through open reviews: the current one, the next ones, and what can be undone."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from client.errors import ReviewConflictError, UsageError
@@ -34,6 +35,7 @@ class ReviewSession:
 
     def look_again(self) -> None:
         """Read the open reviews anew, e.g. when the last one is decided."""
+        self._reviews.settle()  # retries of sessions that ended before them
         retrying = [review for review in self._list if review.state == "retrying"]
         # The index may still have reviews in the state before their last change.
         changed = {review.id: review.revision for review in self._list}
@@ -123,8 +125,9 @@ class ReviewSession:
         ended = self._reviews.settle(self.retrying) if self.retrying else []
         for before, now in ended:
             position = next(index for index, review in enumerate(self._list) if review.id == before.id)
-            self._list[position] = now
-            if now.state != "open":
+            is_listed = any(review.id == now.id and review is not before for review in self._list)
+            self._list[position] = replace(before, state="decided") if is_listed else now
+            if self._list[position].state != "open":
                 self.left -= 1
         if ended and self.current is None:
             self._leave()

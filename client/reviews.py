@@ -315,7 +315,7 @@ class Reviews:
             if document["cache"]["key"] == review.facts["cache"]["key"]:
                 return self._reopen(review, "The retry made the same cut-out")
             return self._replace(review, document)
-        except ReviewConflictError:  # another session has settled it
+        except ReviewConflictError:  # another session has opened it again
             return self.get(review.id)
 
     def _replace(self, review: Review, document: dict[str, Any]) -> Review | None:
@@ -324,7 +324,8 @@ class Reviews:
         # The condition fails if its review has the most sources that it can have.
         with suppress(self._stack.dynamodb.exceptions.ConditionalCheckFailedException):
             self._stack.dynamodb.update_item(TableName=self._table, **opening)
-        self._update(review, {"queue": {"S": queue("decided", review.folder)}})
+        with suppress(ReviewConflictError):  # another session has ended the retry
+            self._update(review, {"queue": {"S": queue("decided", review.folder)}})
         return self.get(opening["Key"]["review_id"]["S"])
 
     def _retry_options(self, review: Review, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -363,7 +364,7 @@ class Reviews:
         return self._update(review, {name: {"S": value} for name, value in values.items()}, removed)
 
     def _update(self, review: Review, values: Mapping[str, Any], removed: Iterable[str] = ()) -> Review:
-        """Change a review that nobody has changed since it was read."""
+        """Change a review unless another person has changed it since it was read."""
         removed = list(removed)
         expression = "SET " + ", ".join(f"#{name} = :{name}" for name in values) + ", #revision = :next"
         expression += f" REMOVE {', '.join(f'#{name}' for name in removed)}" if removed else ""

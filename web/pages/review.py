@@ -35,10 +35,12 @@ def show() -> None:
         st.title("Review", width="content", anchor=False)
         view, filters = _choice()
     if used := [text for text in (filters.model, filters.reason and _sentence(filters.reason), filters.prefix) if text]:
-        st.caption("Filter: " + " · ".join(errors.literal(text) for text in used))
+        _small("Filter: " + " · ".join(errors.literal(text) for text in used))
     if view == "Decisions":
         _decisions(reviews, filters)
         return
+    if notice := st.session_state.pop("review_notice", None):
+        st.toast(notice, icon=":material/refresh:")
     reviewing = _session(reviews, user, filters)
     _open(reviewing, user)
     if reviewing.retrying:
@@ -102,7 +104,7 @@ def _actions(reviewing: ReviewSession) -> None:
     review = reviewing.current
     nothing = review is None
     with st.container(horizontal=True, gap="small", key="review_actions"):
-        _button("Accept", "A", "check", lambda: reviewing.decide("accept"), disabled=nothing, primary=True)
+        _button("Accept", "A", "check", lambda: reviewing.decide("accept"), disabled=nothing)
         _button("Reject", "X", "close", lambda: reviewing.decide("reject"), disabled=nothing)
         _button("Retry", "T", "refresh", lambda: reviewing.retry(_changes(review)), disabled=nothing)
         _button("Undo", "U", "undo", reviewing.undo, disabled=not reviewing.can_undo)
@@ -118,19 +120,16 @@ def _options() -> None:
             st.selectbox("Model", [_SAME, *_models()], format_func=_named_model, key="review_retry_model")
             levels = [_SAME, *(level.value for level in Precision)]
             st.selectbox("Precision", levels, index=len(levels) - 1, format_func=_named_level, key="review_retry_level")
-            st.caption("T makes the cut-out again with these. It replaces the result, and comes back for a decision.")
+            _small("T makes the cut-out again with these. It replaces the result, and comes back for a decision.")
 
 
-def _button(
-    label: str, shortcut: str, icon: str, action: Callable[[], Any], *, disabled: bool = False, primary: bool = False
-) -> None:
+def _button(label: str, shortcut: str, icon: str, action: Callable[[], Any], *, disabled: bool = False) -> None:
     st.button(
         label,
         icon=f":material/{icon}:",
         shortcut=shortcut,
         on_click=lambda: st.session_state.update(review_action=action),
         disabled=disabled,
-        type="primary" if primary else "secondary",
         key=f"review_do_{label.lower()}",
     )
 
@@ -171,7 +170,7 @@ def _facts(review: Review) -> None:
         f"{source['width']} x {source['height']}",
         *([f"and {others} other upload{'s' if others > 1 else ''} with the same cut-out"] if others else []),
     ]
-    st.caption(" · ".join(parts))
+    _small(" · ".join(parts))
     if review.problem:
         st.warning(errors.literal(review.problem), icon=":material/warning:")
 
@@ -255,8 +254,6 @@ def _watch(reviewing: ReviewSession) -> None:
         else:
             st.session_state["review_notice"] = f"{name}: {errors.literal(now.problem)}"
         st.rerun()
-    if notice := st.session_state.pop("review_notice", None):
-        st.toast(notice)
 
 
 # ---- Decisions
@@ -279,7 +276,7 @@ def _decisions(reviews: Reviews, filters: Filter) -> None:
         key="review_decisions",
     )
     if page.after:
-        st.caption(f"The newest {_ROWS} decisions. The exports have all of them.")
+        _small(f"The newest {_ROWS} decisions. The exports have all of them.")
     if rows := chosen["selection"]["rows"]:
         _decided(reviews, page.reviews[rows[0]])
     _exports(reviews, filters)
@@ -346,12 +343,17 @@ def _exports(reviews: Reviews, filters: Filter) -> None:
             icon=":material/download:",
             on_click="ignore",
         )
-    st.caption("Run it with `pbr bulk rejected.jsonl`. Options of its command line apply to what is not chosen here.")
+    _small("Run it with `pbr bulk rejected.jsonl`. Options of its command line apply to what is not chosen here.")
 
 
 def _rejected(reviews: Reviews, filters: Filter) -> list[Review]:
     decided = reviews.all("decided", filters)
     return [review for review in decided if review.decision and review.decision.verdict == "reject"]
+
+
+def _small(text: str) -> None:
+    """Show Markdown in small type. Captions of Streamlit have too little contrast."""
+    st.markdown(f":small[{text}]")
 
 
 def _sentence(reason: str) -> str:

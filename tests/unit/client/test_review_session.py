@@ -105,6 +105,23 @@ def test_a_retry_comes_back_in_its_place(account: Account) -> None:
     assert current(reviewing) == "new"
 
 
+def test_a_retry_whose_cut_out_is_listed_already_is_shown_once(account: Account) -> None:
+    reviewing = session(account)
+    reviewing.retry({"model": "u2net"})
+    account.pipeline.open(result("new", 0.9))
+    reviewing.look_again()
+    account.executions.end(account.executions.calls[0][1], "SUCCEEDED", output=json.dumps(result("new", 0.9)))
+    reviewing.settle()
+    assert [current(reviewing), *(review.id for review in reviewing.upcoming(9))] == ["c1", "c2", "c3", "new"]
+    assert reviewing.left == 4
+
+
+def test_a_new_session_shows_the_cut_out_of_an_old_retry(account: Account) -> None:
+    session(account, model="classical").retry({"model": "u2net"})
+    account.executions.end(account.executions.calls[0][1], "SUCCEEDED", output=json.dumps(result("new", 0.05)))
+    assert current(session(account)) == "new"
+
+
 def test_the_last_review_waits_for_its_retry(account: Account) -> None:
     reviewing = session(account, model="classical")
     reviewing.retry({"model": "u2net"})

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -207,6 +208,27 @@ def test_the_cut_out_of_a_retry_is_reviewed_even_if_it_is_not_doubtful(account: 
     assert closed.decision and (closed.id, closed.decision.verdict) == ("c1", "retry")
     assert closed.decision.options == {"model": "u2net"}
     assert account.reviews.settle() == []
+
+
+def test_two_sessions_settle_a_retry_alike(account: Account) -> None:
+    review, name = retried(account)
+    account.executions.end(name, "SUCCEEDED", output=json.dumps(result(cut_out="c2")))
+    account.pipeline.open(result(cut_out="c2"))  # the pipeline opens a doubtful one itself
+    first, second = account.reviews.settle([review]), account.reviews.settle([review])
+    assert [now.id for _, now in (*first, *second)] == ["c2", "c2"]
+    assert account.reviews.count("open") == 1 and account.reviews.count("retrying") == 0
+    [opened] = account.reviews.page("open").reviews
+    assert opened.is_retry
+
+
+def test_a_retry_whose_execution_never_started_is_opened_again(account: Account) -> None:
+    review, _ = retried(account)
+    account.executions.known.clear()
+    assert account.reviews.settle([review]) == []  # it may start yet
+    assert review.decision
+    late = replace(review, decision=replace(review.decision, at="2026-01-05T10:00:00.000+00:00"))
+    [(_, after)] = account.reviews.settle([late])
+    assert (after.state, after.problem) == ("open", "The execution of the retry does not exist")
 
 
 def test_a_failed_retry_opens_the_review_again_with_the_reason(account: Account) -> None:
