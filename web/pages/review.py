@@ -292,7 +292,7 @@ def _row(review: Review) -> dict[str, Any]:
         "Score": review.score,
         "Model": review.model,
         "Precision": review.precision,
-        "Reasons": ", ".join(_sentence(reason) for reason in review.reasons),
+        "Reasons": "; ".join(_sentence(reason) for reason in review.reasons),
     }
 
 
@@ -328,12 +328,10 @@ def _exports(reviews: Reviews, filters: Filter) -> None:
     )
     st.markdown("Process the rejected ones again with other options:")
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        model = st.selectbox("Model", [_SAME, *_models()], format_func=_named_model, key="review_export_model")
-        levels = [_SAME, *(level.value for level in Precision)]
-        level = st.selectbox("Precision", levels, format_func=_named_level, key="review_export_precision")
-        changes = {
-            name: value for name, value in (("model", model), ("precision_level", level)) if value and value != _SAME
-        }
+        model = st.selectbox("Model", _models(), index=None, placeholder="Of the run", key="review_export_model")
+        levels = [level.value for level in Precision]
+        level = st.selectbox("Precision", levels, index=None, placeholder="Of the run", key="review_export_level")
+        changes = {name: value for name, value in (("model", model), ("precision_level", level)) if value}
         uploads = session.stack().outputs["UploadsBucket"]
         st.download_button(
             "Rejected as manifest",
