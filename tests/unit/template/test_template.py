@@ -950,6 +950,7 @@ def test_access_logs_are_kept_if_a_bucket_is_given() -> None:
 
 EXECUTIONS = f"arn:aws:states:{REGION}:123456789012:execution:pbr:*"
 MACHINE = "<RemoveBackground>"
+REVIEWS = f"arn:aws:dynamodb:{REGION}:123456789012:table/<ReviewsTable>"
 QUEUES = {"Segmentation", "SegmentationDeadLetter", "UploadsDeadLetter", "ReconcileDeadLetter", "WebhooksDeadLetter"}
 OF_EXECUTIONS = ("DescribeExecution", "DescribeStateMachineForExecution", "GetExecutionHistory", "RedriveExecution")
 ROLE_OF_THE_PAGE = {
@@ -966,6 +967,8 @@ ROLE_OF_THE_PAGE = {
     *((f"states:{name}", EXECUTIONS) for name in OF_EXECUTIONS),
     ("cloudformation:DescribeStacks", f"arn:aws:cloudformation:{REGION}:123456789012:stack/pbr/*"),
     *(("sqs:GetQueueAttributes", f"<{name}Queue>.Arn") for name in QUEUES),
+    *((f"dynamodb:{name}", REVIEWS) for name in ("GetItem", "UpdateItem")),
+    ("dynamodb:Query", f"{REVIEWS}/index/by_queue"),
 }
 
 
