@@ -29,10 +29,14 @@ FAILED: Final = ("FAILED", "TIMED_OUT", "ABORTED")
 Quality = Literal["review", "degraded", "cached"]
 """``review``: needs review; ``degraded``: not made as requested; ``cached``: copied from the cache."""
 
-_DESCRIBED: Final = 200  # AWS allows 300 in a burst, and the state machine itself needs some
+DESCRIBED: Final = 200
+"""Executions that a search describes before it stops: AWS allows 300 in a burst, and the state machine needs some."""
+
 _PAGES: Final = 20
 _THREADS: Final = 8
-_CHUNK: Final = 40
+CHUNK: Final = 40
+"""Executions that are described at the same time."""
+
 _KEPT: Final = 5000  # 1 kB each
 _NAME: Final = re.compile(r"[\w.+-]{1,80}")
 
@@ -162,11 +166,16 @@ class Search:
         """Number of executions found so far."""
         return len(self._found)
 
-    def find(self, count: int) -> None:
-        """Search until this many executions are found in all, or so many were looked at that it takes long."""
+    def find(self, count: int, most: int = DESCRIBED) -> None:
+        """Search until this many executions are found in all, or so many were looked at that it takes long.
+
+        Args:
+            count: executions to find.
+            most: executions to describe at most.
+        """
         pages, described = self._pages, 0
-        while self.found < count and not self.complete and self._pages - pages < _PAGES and described < _DESCRIBED:
-            size = _CHUNK if self._wanted.needs_details else count - self.found
+        while self.found < count and not self.complete and self._pages - pages < _PAGES and described < most:
+            size = CHUNK if self._wanted.needs_details else count - self.found
             chunk = [one for one in self._take(size, pages) if one["executionArn"] not in self._first]
             if self._wanted.needs_details:
                 described += len(chunk)

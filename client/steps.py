@@ -203,7 +203,7 @@ def failure_of(described: Mapping[str, Any], steps: Sequence[Step]) -> JobFailur
     """
     if described["status"] in ("RUNNING", "SUCCEEDED"):
         return None
-    recorded = next((step.input["failure"] for step in reversed(steps) if _has_failure(step.input)), {})
+    recorded: dict[str, Any] = next((step.input["failure"] for step in reversed(steps) if _has_failure(step.input)), {})
     facts = recorded.get("facts")
     if facts is None:
         name = {"TIMED_OUT": "ExecutionTimedOut", "ABORTED": "ExecutionAborted"}.get(described["status"], "Unknown")
