@@ -35,14 +35,17 @@ class Visits:
 
     Attributes:
         steps: its visits of the state, in the order of their starts.
+        blamed: whether its error made the execution fail.
     """
 
     steps: Sequence[Step]
+    blamed: bool = False
 
     @property
     def outcome(self) -> Outcome:
         """How the last visit ended."""
-        return self.steps[-1].outcome
+        outcome = self.steps[-1].outcome
+        return "failed" if self.blamed and outcome == "caught" else outcome
 
     @property
     def retries(self) -> int:
@@ -70,15 +73,16 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def dot(definition: Mapping[str, Any], steps: Sequence[Step], *, every_state: bool) -> str:
+def dot(definition: Mapping[str, Any], steps: Sequence[Step], *, every_state: bool, blamed: str | None = None) -> str:
     """Return the graph of a state machine.
 
     Args:
         definition: its definition, as parsed JSON.
         steps: what the execution did.
         every_state: draw the states that the execution did not enter, too, in gray.
+        blamed: the state whose error made the execution fail, although a Catch handled it; None if there is none.
     """
-    visits = visits_of(steps)
+    visits = visits_of(steps, blamed)
     taken = set(_moves(steps))
     lines = [
         "digraph {",
@@ -91,17 +95,17 @@ def dot(definition: Mapping[str, Any], steps: Sequence[Step], *, every_state: bo
     return "\n".join(lines)
 
 
-def visits_of(steps: Sequence[Step]) -> dict[str, Visits]:
-    """Return the visits of each state that was entered."""
+def visits_of(steps: Sequence[Step], blamed: str | None = None) -> dict[str, Visits]:
+    """Return the visits of each state that was entered; ``blamed`` as for :func:`dot`."""
     by_name: dict[str, list[Step]] = {}
     for step in steps:
         by_name.setdefault(step.name, []).append(step)
-    return {name: Visits(found) for name, found in by_name.items()}
+    return {name: Visits(found, name == blamed) for name, found in by_name.items()}
 
 
-def summary(steps: Sequence[Step]) -> str:
+def summary(steps: Sequence[Step], blamed: str | None = None) -> str:
     """Return the states that were entered as text, for those who do not see the graph."""
-    parts = [f"{name} ({visits.text})" if visits.text else name for name, visits in visits_of(steps).items()]
+    parts = [f"{name} ({visits.text})" if visits.text else name for name, visits in visits_of(steps, blamed).items()]
     return f"States in the order in which they were entered: {', '.join(parts)}."
 
 

@@ -64,7 +64,7 @@ def pictures_of(
     pictures = []
     if origin["bucket"] and origin["key"]:
         found = state.get("source", {})
-        facts = f"{found['format']}, {found['bytes'] / 1000:,.0f} kB" if found else ""
+        facts = f"{found['format']}, {found['bytes'] / 1000:,.0f} kB" if found else _size_of_event(given)
         pictures.append(
             StagePicture(
                 "source",
@@ -85,6 +85,14 @@ def pictures_of(
             StagePicture("result", result["bucket"], result["key"], result.get("version_id"), *size, facts=facts)
         )
     return pictures
+
+
+def _size_of_event(given: Any) -> str:
+    """Return the size of an upload from the event of S3; empty if the input is another one."""
+    try:
+        return f"{given['detail']['object']['size'] / 1000:,.0f} kB"
+    except (KeyError, TypeError):
+        return ""
 
 
 def missing(stack: Stack, pictures: Sequence[StagePicture]) -> set[StagePicture]:

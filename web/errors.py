@@ -36,11 +36,11 @@ def box(error: str, message: str, field: str | None, value: Any, remedy: str) ->
         value: value of that input.
         remedy: what the reader can do.
     """
-    st.error(f"**{_literal(message)}**\n\n{_literal(remedy)}", icon=":material/error:")
+    st.error(f"**{literal(message)}**\n\n{literal(remedy)}", icon=":material/error:")
     where = f"{field}: {value}" if field else ""
-    st.caption(" · ".join(_literal(part) for part in (error, where) if part))
+    st.markdown(f":small[{' · '.join(literal(part) for part in (error, where) if part)}]")  # a caption is too faint
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Return Markdown that shows a text as it is: names and values come from uploads."""
     return "".join(f"\\{char}" if char in r"\`*_{}[]()#+-!|<>:$~" else char for char in text)

@@ -42,6 +42,12 @@ def test_a_state_shows_outcome_duration_and_retries() -> None:
     assert 'label="HoldsClaim?"' in drawn["HoldsClaim?"], "a Choice takes no time"
 
 
+def test_the_state_that_made_the_execution_fail_has_failed() -> None:
+    drawn = nodes(graph.dot(DEFINITION, failed_upload(), every_state=False, blamed="Validate"))
+    assert r"Validate\nfailed, 1.00 s, 1 retry" in drawn["Validate"]
+    assert "#b3261e" in drawn["Validate"] and "#b3261e" not in drawn["RecordFailure"]
+
+
 def test_states_that_were_not_entered_are_gray() -> None:
     drawn = graph.dot(DEFINITION, failed_upload(), every_state=True)
     inside = {"AwaitMask", "FindRequest", "InvokeEndpoint"}

@@ -43,6 +43,13 @@ def test_an_upload_that_validation_rejected_has_its_source() -> None:
     assert pictures_of(stack(), "nonsense", {}, None) == []
 
 
+def test_an_upload_that_validation_rejected_has_the_size_of_the_event() -> None:
+    event = uploaded("a.jpg", "v1")
+    event["detail"]["object"]["size"] = 20_400
+    [source] = pictures_of(stack(), event, {}, None)
+    assert source.facts == "20 kB"
+
+
 def test_a_running_execution_has_the_pictures_so_far() -> None:
     assert listed({"source": SOURCE, "segment": {"mask": MASK}}) == [
         ("source", "a.jpg", None),
