@@ -3,13 +3,13 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal
 
 from client.errors import ExecutionNotFoundError
 from client.stack import Stack
-from functions.contracts.failure_report import source_of
+from functions.contracts.failure_report import json_object, source_of
 from functions.contracts.history import error_of
 
 # Choice and Pass states take no time, so they are not stages. A Parallel state is one stage, its branches included.
@@ -126,6 +126,9 @@ class ExecutionSummary:
         seconds: duration; None while it is running.
         cache_hit: whether the result came from the cache; None if the execution has no output.
         error: class name of the error if it failed.
+        score: quality score of its result, 0 to 1; None without result.
+        review: whether a person should look at its result; None without result.
+        degraded: whether segmentation fell back to Lambda, or the second attempt failed; None without result.
     """
 
     arn: str
@@ -136,6 +139,9 @@ class ExecutionSummary:
     seconds: float | None
     cache_hit: bool | None
     error: str | None
+    score: float | None = None
+    review: bool | None = None
+    degraded: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON types."""
@@ -148,6 +154,9 @@ class ExecutionSummary:
             "started": self.started_at.isoformat(),
             "seconds": self.seconds,
             "cache": self.cache,
+            "quality": self.score,
+            "review": self.review,
+            "degraded": self.degraded,
         }
 
     @property
@@ -155,21 +164,46 @@ class ExecutionSummary:
         """Whether the result came from the cache, as text: hit or miss."""
         return None if self.cache_hit is None else "hit" if self.cache_hit else "miss"
 
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What is special about the result: review, degraded, cached."""
+        facts = {"review": self.review, "degraded": self.degraded, "cached": self.cache_hit}
+        return tuple(name for name, holds in facts.items() if holds)
+
 
 def summarize(stack: Stack, execution_arn: str) -> ExecutionSummary:
     """Return the summary of an execution."""
-    found = stack.stepfunctions.describe_execution(executionArn=execution_arn)
-    stopped = found.get("stopDate")
-    output = json.loads(found.get("output") or "{}")
-    return ExecutionSummary(
-        arn=execution_arn,
-        name=found["name"],
-        status=found["status"],
-        source_key=source_of(json.loads(found["input"]))["key"],
-        started_at=found["startDate"],
-        seconds=(stopped - found["startDate"]).total_seconds() if stopped else None,
+    return of_described(stack.stepfunctions.describe_execution(executionArn=execution_arn))
+
+
+def of_described(found: Mapping[str, Any]) -> ExecutionSummary:
+    """Return the summary of an execution from the answer of DescribeExecution."""
+    output = json_object(found.get("output") or "")
+    quality = output.get("quality", {})
+    failed_attempt = (output.get("escalation") or {}).get("error")
+    return replace(
+        of_listed(found),
+        source_key=source_of(json.loads(found.get("input") or "{}"))["key"],
         cache_hit=output.get("cache", {}).get("hit"),
         error=found.get("error"),
+        score=quality.get("score"),
+        review=quality.get("review"),
+        degraded=output["degraded"] or failed_attempt is not None if "degraded" in output else None,
+    )
+
+
+def of_listed(found: Mapping[str, Any]) -> ExecutionSummary:
+    """Return what ListExecutions says about an execution."""
+    stopped = found.get("stopDate")
+    return ExecutionSummary(
+        arn=found["executionArn"],
+        name=found["name"],
+        status=found["status"],
+        source_key=None,
+        started_at=found["startDate"],
+        seconds=(stopped - found["startDate"]).total_seconds() if stopped else None,
+        cache_hit=None,
+        error=None,
     )
 
 
@@ -203,12 +237,6 @@ def describe(stack: Stack, execution_arn: str) -> Mapping[str, Any] | None:
         return stack.stepfunctions.describe_execution(executionArn=execution_arn)
     except stack.stepfunctions.exceptions.ExecutionDoesNotExist:
         return None
-
-
-def recent(stack: Stack, limit: int) -> list[ExecutionSummary]:
-    """Return the latest executions, newest first."""
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(lambda arn: summarize(stack, arn), _newest(stack, limit)))
 
 
 def count(stack: Stack, status: Any, limit: int) -> int:

@@ -38,7 +38,7 @@ def box(error: str, message: str, field: str | None, value: Any, remedy: str) ->
     """
     st.error(f"**{literal(message)}**\n\n{literal(remedy)}", icon=":material/error:")
     where = f"{field}: {value}" if field else ""
-    st.caption(" · ".join(literal(part) for part in (error, where) if part))
+    st.markdown(f":small[{' · '.join(literal(part) for part in (error, where) if part)}]")  # a caption is too faint
 
 
 def literal(text: str) -> str:

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from client import thumbnails
+from client import difference, thumbnails
 from client.errors import NotSignedInError, client_error
 from client.stack import Stack
 from core.errors import BackgroundRemoverError, UnsupportedFormatError
@@ -30,10 +30,11 @@ from web.users import User, user_of
 
 _PATH: Final = "/pictures"
 
-Kind = Literal["view", "thumbnail", "file"]
-"""``view``: in a format that browsers show; ``thumbnail``: 256 px; ``file``: the object itself, to save."""
+Kind = Literal["view", "thumbnail", "file", "difference"]
+"""``view``: in a format that browsers show; ``thumbnail``: 256 px; ``file``: the object itself, to save;
+``difference``: what refinement changed between a mask and its alpha."""
 
-_SHOWN: Final = {"jpeg", "png", "webp", "avif", "gif", "bmp"}
+SHOWN: Final = {"jpeg", "png", "webp", "avif", "gif", "bmp"}
 """Formats that browsers show."""
 
 _ABSENT: Final = ("NoSuchKey", "NoSuchVersion", "MethodNotAllowed")  # the last one for a delete marker
@@ -70,7 +71,7 @@ class Picture:
     version_id: str | None = None
 
 
-def address(picture: Picture, user: User, kind: Kind = "view", name: str = "") -> str:
+def address(picture: Picture, user: User, kind: Kind = "view", name: str = "", mask_key: str = "") -> str:
     """Return the path of a picture on this server. It is the same for an hour, so that browsers cache the picture.
 
     Args:
@@ -78,9 +79,10 @@ def address(picture: Picture, user: User, kind: Kind = "view", name: str = "") -
         user: the only user who can open it. The caller has checked that this user may see it.
         kind: what the answer contains.
         name: file name for ``file``.
+        mask_key: for ``difference`` of an alpha: its mask, in the same bucket.
     """
     expires = (int(time.time()) // _KEPT_S + 2) * _KEPT_S
-    claims = {**asdict(picture), "kind": kind, "user": user.id, "name": name, "exp": expires}
+    claims = {**asdict(picture), "kind": kind, "user": user.id, "name": name, "mask": mask_key, "exp": expires}
     return f"{_PATH}/{jwt.encode(claims, _key, algorithm='HS256')}"
 
 
@@ -141,8 +143,12 @@ def _response(stack: Stack, claims: dict[str, Any]) -> Response:
     if kind == "file":
         disposition = f"attachment; filename*=UTF-8''{quote(claims['name'], safe='')}"
         return _streamed(start, found, "application/octet-stream", {"Content-Disposition": disposition})
+    if kind == "difference":
+        mask, alpha = read(stack, Picture(picture.bucket, claims["mask"])), start + found["Body"].read()
+        drawn = difference.picture(mask, alpha, _VIEW_SIDE_PX)
+        return Response(drawn, media_type="image/webp", headers=_HEADERS)
     format_name = "zip" if start.startswith(b"PK") else sniff(start)
-    if kind == "view" and format_name in _SHOWN:
+    if kind == "view" and format_name in SHOWN:
         return _streamed(start, found, f"image/{format_name}")
     is_upload = picture.bucket not in (stack.outputs[name] for name in ("ResultsBucket", "WorkBucket"))
     side, quality = (_VIEW_SIDE_PX, _VIEW_QUALITY) if kind == "view" else (thumbnails.FULL_SIDE_PX, None)

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Annotated, Final
 
 import typer
@@ -15,12 +16,29 @@ from rich.text import Text
 from client import history
 from client.commands.connect import connect
 from client.commands.console import OUT, STATUS_STYLES, local_time, print_table, table_width
-from client.commands.options import Region, StackName
+from client.commands.options import Region, StackName, parse_duration
 from client.errors import UsageError
+from client.executions import FAILED, STATUSES, Descriptions, Filter, Search
 from client.history import ExecutionSummary
 from functions.contracts.history import Row, rows
 
 _MIN_KEY: Final = 10  # a shorter part of an object key would not identify the image
+
+
+class Status(StrEnum):
+    """Values of ``--status``; ``failed`` includes executions that timed out or were aborted."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class Quality(StrEnum):
+    """Values of ``--quality``."""
+
+    REVIEW = "review"
+    DEGRADED = "degraded"
+    CACHED = "cached"
 
 
 def show_history(
@@ -30,24 +48,56 @@ def show_history(
     ] = None,
     inputs: Annotated[bool, typer.Option("--inputs", help="Print the input and output of each state.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Number of executions to list.")] = 20,
+    status: Annotated[
+        Status | None, typer.Option(help="List executions with this status only. failed: also timed out and aborted.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(help="List executions only that started in this period, e.g. 30m, 1h or 2d.")
+    ] = None,
+    match: Annotated[
+        str,
+        typer.Option(help="List executions only whose image's key, or name, contains this text.", show_default=False),
+    ] = "",
+    error: Annotated[
+        str, typer.Option(help="List executions only whose error contains this text, e.g. Corrupt.", show_default=False)
+    ] = "",
+    quality: Annotated[
+        Quality | None,
+        typer.Option(
+            help="List executions only whose result needs review, was not made as requested, or came from the cache."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the list of executions as JSON.")] = False,
     stack: StackName = None,
     region: Region = None,
 ) -> None:
     """List the latest executions, or the events of one execution.
 
-    For example: [bold]pbr history 6f3a --inputs[/bold]
+    For example:
+
+    [bold]pbr history 6f3a --inputs[/bold]
+
+    [bold]pbr history --status failed --since 2h --error Timeout[/bold]
     """
-    if as_json and execution is not None:
+    given = {"--json": as_json, "--status": status, "--since": since, "--match": match, "--error": error}
+    of_list = [name for name, value in {**given, "--quality": quality}.items() if value]
+    if of_list and execution is not None:
         raise UsageError(
-            "--json lists executions, not the events of one",
+            f"{of_list[0]} lists executions, not the events of one",
             field="EXECUTION",
             value=execution,
-            remedy="Remove --json, or EXECUTION.",
+            remedy=f"Remove {of_list[0]}, or EXECUTION.",
         )
+    wanted = Filter(
+        statuses=STATUSES if status is None else FAILED if status is Status.FAILED else (status.upper(),),
+        since=datetime.now(UTC) - parse_duration(since, "--since") if since else None,
+        text=match,
+        error=error,
+        quality=None if quality is None else quality.value,
+    )
     deployed = connect(stack, region)
     if execution is None:
-        executions = history.recent(deployed, limit)
+        executions = _found(Search(deployed, wanted, Descriptions(deployed)), limit)
         if as_json:
             OUT.print_json(data=[one.to_json() for one in executions])
         else:
@@ -57,6 +107,13 @@ def show_history(
     print_table(events_table(events))
     if inputs:
         _print_data(OUT, events)
+
+
+def _found(search: Search, limit: int) -> list[ExecutionSummary]:
+    """Return the newest executions that a search finds."""
+    while search.found < limit and not search.complete:
+        search.find(limit)
+    return search.page(1, limit)
 
 
 def executions_table(executions: Sequence[ExecutionSummary], width: int | None = None) -> Table:

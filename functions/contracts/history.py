@@ -3,9 +3,29 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from functions.contracts.failure_report import json_object
+
+REDACTED: Final = "(redacted)"
+"""In place of a task token: with one, anybody who may report to Step Functions can end a task."""
+
+_SECRETS: Final = ("token", "tasktoken")
+
+
+def redact(value: Any) -> Any:
+    """Return JSON data of an execution without task tokens.
+
+    Args:
+        value: parameters, input or output of a state.
+    """
+    if isinstance(value, dict):
+        return {name: REDACTED if _is_secret(name) else redact(item) for name, item in value.items()}
+    return [redact(item) for item in value] if isinstance(value, list) else value
+
+
+def _is_secret(name: str) -> bool:
+    return name.casefold().replace("_", "") in _SECRETS
 
 
 @dataclass(frozen=True)
@@ -37,7 +57,7 @@ def rows(events: Sequence[Mapping[str, Any]]) -> list[Row]:
                 type=event["type"],
                 state=states[event["id"]],
                 detail=error_of(event) or _resource(event),
-                data=json.loads(text) if text else None,
+                data=redact(json.loads(text)) if text else None,
             )
         )
         # Events after a state's exit do not belong to it.

@@ -155,8 +155,10 @@ class _Pages:
             status = request.get("statusFilter")
             known = [found for found in self._executions.known.values() if status in (None, found["status"])]
             newest_first = sorted(known, key=lambda found: found["startDate"], reverse=True)
-            for execution in newest_first[: request["PaginationConfig"].get("MaxItems")]:
-                yield {"executions": [execution]}
+            size = request["PaginationConfig"]["PageSize"]
+            listed = newest_first[: request["PaginationConfig"].get("MaxItems")]
+            for start in range(0, len(listed), size):
+                yield {"executions": listed[start : start + size]}
 
 
 def uploaded(key: str, version: str, bucket: str = "uploads") -> dict[str, Any]:

@@ -1,14 +1,13 @@
 import json
-from datetime import timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.errors import ExecutionNotFoundError
-from client.history import LONGEST_S, StageReader, find, named, recent
+from client.history import LONGEST_S, StageReader, find, named
 from functions.contracts.history import rows
-from tests.fakes.stack_in_memory import MACHINE, NOW, Executions, History, stack, uploaded
+from tests.fakes.stack_in_memory import MACHINE, Executions, History, stack, uploaded
 from tests.state_machine import DEFINITION
 
 
@@ -127,26 +126,6 @@ def test_event_rows_have_time_type_and_state() -> None:
         (45, "ExecutionSucceeded", ""),
     ]
     assert (table[1].data, table[5].data, table[2].detail) == ({"a": 1}, {"b": 2}, "lambda:invoke")
-
-
-def test_recent_executions_are_summarized() -> None:
-    executions = Executions()
-    executions.add("running", uploaded("a.jpg", "1"))
-    executions.add(
-        "done",
-        uploaded("b.jpg", "1"),
-        after_s=1,
-        status="SUCCEEDED",
-        stopDate=NOW + timedelta(seconds=3.5),
-        output=json.dumps({"cache": {"hit": True}}),
-    )
-    executions.add(
-        "refused", {"source": "s3://uploads/c.jpg"}, after_s=-1, status="FAILED", error="InvalidRequestError"
-    )
-    done, running, refused = recent(stack(executions), 10)
-    assert (done.name, done.source_key, done.seconds, done.cache_hit) == ("done", "b.jpg", 2.5, True)
-    assert (running.status, running.seconds, running.cache_hit) == ("RUNNING", None, None)
-    assert (refused.source_key, refused.error) == (None, "InvalidRequestError")
 
 
 def test_a_unique_prefix_finds_an_execution() -> None:

@@ -79,7 +79,7 @@ def test_executions_fit_a_terminal_with_the_ends_of_their_keys() -> None:
 
 def test_a_narrow_terminal_has_one_line_per_execution_and_one_per_error() -> None:
     started = datetime(2026, 3, 1, tzinfo=UTC)
-    done = ExecutionSummary(ARN + EMBEDDED, EMBEDDED, "SUCCEEDED", KEY, started, 12.5, False, None)
+    done = ExecutionSummary(ARN + EMBEDDED, EMBEDDED, "SUCCEEDED", KEY, started, 12.5, False, None, 0.9, False, False)
     failed = replace(done, status="FAILED", source_key="cup.jpg", error="UnsupportedFormatError", cache_hit=None)
     lines = printed(executions_table([done, failed], 80), 80)
     assert max(map(cell_len, lines)) <= 80
@@ -91,7 +91,7 @@ def test_a_narrow_terminal_has_one_line_per_execution_and_one_per_error() -> Non
 
 def test_json_of_an_execution_has_the_whole_key() -> None:
     started = datetime(2026, 3, 1, tzinfo=UTC)
-    done = ExecutionSummary(ARN + EMBEDDED, EMBEDDED, "SUCCEEDED", KEY, started, 12.5, False, None)
+    done = ExecutionSummary(ARN + EMBEDDED, EMBEDDED, "SUCCEEDED", KEY, started, 12.5, False, None, 0.9, False, False)
     assert done.to_json() == {
         "execution": EMBEDDED,
         "arn": ARN + EMBEDDED,
@@ -101,6 +101,9 @@ def test_json_of_an_execution_has_the_whole_key() -> None:
         "started": "2026-03-01T00:00:00+00:00",
         "seconds": 12.5,
         "cache": "miss",
+        "quality": 0.9,
+        "review": False,
+        "degraded": False,
     }
 
 

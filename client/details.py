@@ -1,0 +1,109 @@
+"""All that is known about one execution: status, error, steps, pictures, cost."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from client import history
+from client.costs import Cost, cost_of
+from client.errors import ExecutionNotFoundError, JobFailure
+from client.executions import arn_of
+from client.history import ExecutionSummary, events_of, of_described
+from client.stack import Stack
+from client.stage_pictures import StagePicture, computed_by, missing, pictures_of
+from client.steps import Degradation, Step, degradations_of, failure_of, newest_state, steps_of
+from functions.contracts.failure_report import json_object
+from functions.contracts.history import Row, rows
+
+
+@dataclass(frozen=True)
+class Details:
+    """An execution.
+
+    Attributes:
+        summary: its status, image, times and quality.
+        redrives: how often it was redriven.
+        definition: definition of the state machine when it started.
+        steps: what its states did.
+        events: its history as a table.
+        output: its output, the sidecar; None if it has not succeeded.
+        failure: why it failed; None if it has not.
+        degradations: stages that failed without failing it.
+        pictures: pictures of its stages.
+        missing: those of the pictures that do not exist any more.
+        computed_by: ARN of the execution whose result was copied from the cache; None if none was.
+        cost: what it has cost so far.
+    """
+
+    summary: ExecutionSummary
+    redrives: int
+    definition: Mapping[str, Any]
+    steps: Sequence[Step]
+    events: Sequence[Row]
+    output: Mapping[str, Any] | None
+    failure: JobFailure | None
+    degradations: Sequence[Degradation]
+    pictures: Sequence[StagePicture]
+    missing: set[StagePicture]
+    computed_by: str | None
+    cost: Cost
+
+    @property
+    def current(self) -> Step | None:
+        """The state that is running; None if the execution has ended."""
+        running = [step for step in self.steps if step.ended is None and step.parent is None]
+        return running[-1] if running else None
+
+
+def describe(stack: Stack, execution: str) -> Mapping[str, Any]:
+    """Return the answer of DescribeExecution.
+
+    Args:
+        stack: the stack that ran it.
+        execution: its name or ARN.
+
+    Raises:
+        ExecutionNotFoundError: the stack has no such execution, or it was deleted after 90 days.
+    """
+    prefix = arn_of(stack, "")
+    arn = execution if execution.startswith("arn:") else prefix + execution
+    found = history.describe(stack, arn) if arn.startswith(prefix) else None
+    if found is None:
+        raise ExecutionNotFoundError(
+            "The stack has no execution with this name",
+            field="execution",
+            value=execution,
+            remedy="Search for it in the list. Step Functions deletes executions 90 days after their end.",
+        )
+    return found
+
+
+def load(stack: Stack, described: Mapping[str, Any]) -> Details:
+    """Return all that is known about an execution.
+
+    Args:
+        stack: the stack that ran it.
+        described: answer of DescribeExecution.
+    """
+    arn = described["executionArn"]
+    events = events_of(stack, arn, with_data=True)
+    machine = stack.stepfunctions.describe_state_machine_for_execution(executionArn=arn)
+    steps = steps_of(events)
+    state = newest_state(steps)
+    output = json_object(described.get("output") or "") or None
+    pictures = pictures_of(stack, json.loads(described.get("input") or "{}"), state, output)
+    return Details(
+        summary=of_described(described),
+        redrives=described.get("redriveCount", 0),
+        definition=json.loads(machine["definition"]),
+        steps=steps,
+        events=rows(events),
+        output=output,
+        failure=failure_of(described, steps),
+        degradations=degradations_of(state),
+        pictures=pictures,
+        missing=missing(stack, pictures),
+        computed_by=computed_by(state),
+        cost=cost_of(stack, steps),
+    )

@@ -1,0 +1,84 @@
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from client.costs import MEMORY_MB, cost_of
+from client.steps import Step, steps_of
+from functions.contracts.prices import AS_OF, CHILD_TRANSITIONS, RUN_TRANSITIONS, Usage, standard_usage
+from tests.conftest import ROOT
+from tests.fakes.stack_in_memory import History, stack
+from tests.state_machine import DEFINITION
+
+MEMORY = {"SegmentMemory": "4096", "RefineMemory": "2048", "EncodeMemory": "1024"}
+STACK = replace(stack(), parameters=MEMORY)
+PATH = (
+    "Validate LookUpCache CacheHit? ClaimWork ChooseSegmenter SegmentOnLambda Refine NeedsEscalation? Encode SaveCache "
+    "PublishMetrics Outcome? Done"
+)
+
+
+def run(path: str, history: History | None = None) -> list[Step]:
+    """Return the steps of an execution through these states, whose calls take a second each."""
+    history = history or History()
+    for name in path.split():
+        state = DEFINITION["States"][name]
+        history.enter(name, state["Type"])
+        if state["Type"] == "Task":
+            kind, resource = state["Resource"].split(":::")[1].split(":", 1)
+            history.add("TaskScheduled", taskScheduledEventDetails={"resourceType": kind, "resource": resource})
+            history.add("TaskStarted").add("TaskSucceeded", ms=1000)
+        history.exit(name, state["Type"])
+    return steps_of(history.events)
+
+
+def test_usage_of_an_upload_is_that_of_a_standard_child() -> None:
+    child = Usage(transitions=RUN_TRANSITIONS + CHILD_TRANSITIONS + 1)  # of the run, and of the child's own machine
+    own = cost_of(STACK, run(PATH)).usage
+    assert replace(own + child, lambda_gb_s=0) == standard_usage(1, 0, 0)
+
+
+def test_compute_is_duration_times_memory() -> None:
+    cost = cost_of(STACK, run("Validate SegmentOnLambda Refine Encode"))
+    assert cost.usage.lambda_gb_s == pytest.approx(2 + 4 + 2 + 1)
+    assert cost.compute == pytest.approx(9 * 0.0000166667 + 4 * 0.2e-6)
+    assert cost.total == cost.orchestration + cost.compute + cost.requests and cost.as_of == AS_OF
+
+
+def test_retries_are_paid_too() -> None:
+    history = History().enter("Refine").attempt().fail("E", "c", ms=500).attempt().add("TaskSucceeded", ms=500)
+    usage = cost_of(STACK, steps_of(history.exit("Refine").events)).usage
+    assert (usage.transitions, usage.lambda_requests, usage.s3_writes) == (2, 2, 2)
+    assert usage.lambda_gb_s == pytest.approx(2)
+
+
+def test_a_cache_hit_costs_a_tenth() -> None:
+    hit = (
+        "Validate LookUpCache CacheHit? ServeCached DescribeHit ComposeSidecar SaveSidecar PublishMetrics Outcome? Done"
+    )
+    assert cost_of(STACK, run(hit)).usage.s3_writes == 2
+    assert cost_of(STACK, run(hit)).compute < cost_of(STACK, run(PATH)).compute / 3
+
+
+@pytest.mark.parametrize(("host", "left_out"), [("SegmentOnEcs", "ECS"), ("SegmentOnSageMaker", "SageMaker")])
+def test_other_hosts_are_left_out(host: str, left_out: str) -> None:
+    assert left_out in cost_of(STACK, run(host)).left_out[0]
+    assert not any(left_out in one for one in cost_of(STACK, run(PATH)).left_out)
+
+
+def test_prices_of_another_region_are_named() -> None:
+    assert cost_of(replace(STACK, region="ap-south-1"), []).region == "eu-west-1"
+
+
+def test_memory_is_that_of_the_template() -> None:
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_multi_constructor("!", lambda loader, suffix, node: node.value if node.id == "scalar" else suffix)
+    resources = yaml.load((ROOT / "template.yaml").read_text(), Loader)["Resources"]
+    functions = {
+        name: resources[state["Parameters"]["FunctionName"][2:-4]]["Properties"]["MemorySize"]
+        for name, state in DEFINITION["States"].items()
+        if str(state.get("Resource", "")).endswith("lambda:invoke")
+    }
+    assert functions == MEMORY_MB
