@@ -1,6 +1,6 @@
 """The result document: the sidecar of a result, and the output of a successful execution."""
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
@@ -12,6 +12,25 @@ Number: TypeAlias = Annotated[int | float, WithJsonSchema({"type": "number"})]
 """A JSON number, kept as it was written: 1 does not become 1.0."""
 
 AttemptName: TypeAlias = Literal["first", "second"]
+
+REASONS: Final = {
+    "mostly_uncertain": "the model is unsure about large parts of the image",
+    "similar_colors": "subject and background have similar colors",
+    "mask_and_picture_disagree": "the mask does not follow the edges in the image",
+    "looks_differ": "repeated looks at the image gave different subjects",
+    "fragmented": "the subject has many separate parts",
+    "tiny_subject": "the subject is very small",
+    "fills_picture": "the subject fills almost the whole image",
+    "cut_by_border": "the border of the image cuts the subject off",
+}
+"""Why a person should look at a result, in words, by the code in ``quality.reasons``."""
+
+_CODES: Final = list(REASONS)
+
+
+def reason_text(code: str) -> str:
+    """Return a reason for review in words; a code that only newer stacks know becomes text as it is."""
+    return REASONS.get(code, code.replace("_", " "))
 
 
 class _Document(BaseModel):
@@ -84,10 +103,7 @@ class QualityReport(_Document):
 
     score: Number = Field(description="Probability that the cutout is usable, 0 to 1.")
     review: bool = Field(description="Whether a person should look at the result.")
-    reasons: list[str] = Field(
-        description="Why: mostly_uncertain, similar_colors, mask_and_picture_disagree, looks_differ, fragmented, "
-        "tiny_subject, fills_picture or cut_by_border; the worst first."
-    )
+    reasons: list[str] = Field(description=f"Why: {', '.join(_CODES[:-1])} or {_CODES[-1]}; the worst first.")
     uncertain_share: Number = Field(description="Share of the image with 0.02 < alpha < 0.98.")
     foreground_share: Number = Field(description="Mean of alpha over the image.")
     regions: int = Field(description="Number of separate foreground regions.")

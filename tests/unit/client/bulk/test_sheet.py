@@ -56,7 +56,7 @@ def attributes(page: str, tag: str, name: str) -> list[str]:
 def test_doubtful_results_come_first(tmp_path: Path) -> None:
     page = written(state_of(tmp_path, good=0.99, middle=0.7, bad=0.1, doubtful=0.4), tmp_path)
     assert re.findall(r"<bdi>(.*?)</bdi>", page) == ["bad", "doubtful", "middle", "good"]
-    assert page.count("To review: tiny subject") == 2
+    assert page.count("To review: the subject is very small") == 2
 
 
 @pytest.mark.parametrize(
