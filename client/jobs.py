@@ -14,9 +14,10 @@ from hashlib import sha256
 from textwrap import shorten
 from typing import Any, Final
 
-from client.errors import JobFailedError, JobFailure, JobTimeoutError, ResultNotFoundError
+from client.errors import JobFailedError, JobFailure, JobTimeoutError, ResultNotFoundError, client_error
 from client.history import LONGEST_S, StageEvent, StageReader, events_of
 from client.stack import Stack
+from core.errors import SourceNotFoundError
 from core.limits import check_bytes
 from core.options import Options
 from functions.contracts.failure_report import source_of
@@ -64,13 +65,16 @@ class JobClient:
         self._oldest: datetime | None = None
         self._scanned = -stack.poll_s
 
-    def upload(self, name: str, data: bytes, options: Mapping[str, Any] | None = None) -> Upload:
+    def upload(
+        self, name: str, data: bytes, options: Mapping[str, Any] | None = None, *, folder: str = "cli/"
+    ) -> Upload:
         """Upload an image under a unique key.
 
         Args:
             name: file name; it becomes the last part of the key and of the result's key.
             data: content of the file.
             options: fields of :class:`core.options.Options`; the others have their defaults.
+            folder: prefix of the key.
 
         Raises:
             InvalidOptionsError: if an option is invalid; nothing is uploaded.
@@ -79,8 +83,42 @@ class JobClient:
         given = dict(options or {})
         Options.parse_explicit(given)
         check_bytes(len(data))
-        moment = datetime.now(UTC)
-        return self._put(f"cli/{moment:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}/{name}", name, data, given)
+        return self._put(_unique_key(folder, name), name, data, given)
+
+    def upload_again(self, upload: Upload, options: Mapping[str, Any] | None = None) -> Upload:
+        """Copy an upload to a new key beside it, with other options. S3 copies the content.
+
+        Args:
+            upload: the earlier upload.
+            options: fields of :class:`core.options.Options`; the others have their defaults.
+
+        Raises:
+            InvalidOptionsError: if an option is invalid; nothing is copied.
+            SourceNotFoundError: if the upload no longer exists.
+        """
+        given = dict(options or {})
+        Options.parse_explicit(given)
+        parent, _, name = upload.key.rpartition("/")
+        bucket, key = self._stack.outputs["UploadsBucket"], _unique_key(f"{parent.rpartition('/')[0]}/", name)
+        version = {"VersionId": upload.version_id} if upload.version_id else {}
+        try:
+            response = self._stack.s3.copy_object(
+                Bucket=bucket,
+                Key=key,
+                CopySource={"Bucket": bucket, "Key": upload.key, **version},  # type: ignore[typeddict-item]
+                MetadataDirective="REPLACE",
+                **_described(name, given),  # type: ignore[arg-type]
+            )
+        except client_error() as error:
+            if error.response["Error"]["Code"] not in _ABSENT:  # type: ignore[attr-defined]
+                raise
+            raise SourceNotFoundError(
+                "The upload no longer exists: it was deleted or has expired",
+                field="source.key",
+                value=upload.key,
+                remedy="Upload the image again.",
+            ) from None
+        return _uploaded(key, response)
 
     def upload_background(self, name: str, data: bytes) -> str:
         """Upload a background image and return its key, for the option ``background_key``.
@@ -133,6 +171,18 @@ class JobClient:
                 )
             time.sleep(self._stack.pause_s(waited_s))
 
+    def sidecar(self, execution_arn: str) -> dict[str, Any]:
+        """Return the sidecar of the result of an execution that has ended.
+
+        Raises:
+            JobFailedError: if it has no result; ``report`` has the reason.
+        """
+        found = self._describe_ended(execution_arn)
+        if found["status"] != "SUCCEEDED":
+            raise JobFailedError(self._report(found))
+        sidecar: dict[str, Any] = json.loads(found["output"])
+        return sidecar
+
     def result(self, execution_arn: str) -> Result:
         """Return the result of an execution that has ended.
 
@@ -140,18 +190,24 @@ class JobClient:
             JobFailedError: if it has no result; ``report`` has the reason.
             ResultNotFoundError: if the result no longer exists.
         """
-        found = self._describe_ended(execution_arn)
-        if found["status"] != "SUCCEEDED":
-            raise JobFailedError(self._report(found))
-        from botocore.exceptions import ClientError
+        sidecar = self.sidecar(execution_arn)
+        return Result(self.content(sidecar), sidecar)
 
-        sidecar = json.loads(found["output"])
+    def content(self, sidecar: Mapping[str, Any]) -> bytes:
+        """Return the file of a result.
+
+        Args:
+            sidecar: sidecar of the result.
+
+        Raises:
+            ResultNotFoundError: if the result no longer exists.
+        """
         target = sidecar["result"]
         version = {"VersionId": target["version_id"]} if target["version_id"] else {}
         try:
             body = self._stack.s3.get_object(Bucket=target["bucket"], Key=target["key"], **version)["Body"]
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in _ABSENT:
+        except client_error() as error:
+            if error.response["Error"]["Code"] not in _ABSENT:  # type: ignore[attr-defined]
                 raise
             raise ResultNotFoundError(
                 "The result no longer exists: it was deleted or has expired",
@@ -159,7 +215,8 @@ class JobClient:
                 value=target["key"],
                 remedy="Process the image again.",
             ) from None
-        return Result(body.read(), sidecar)
+        data: bytes = body.read()
+        return data
 
     def _describe_ended(self, execution_arn: str) -> dict[str, Any]:
         """Describe an execution that has ended. DescribeExecution may lag behind the history."""
@@ -175,11 +232,9 @@ class JobClient:
             Bucket=self._stack.outputs["UploadsBucket"],
             Key=key,
             Body=data,
-            ContentType=mimetypes.guess_type(name, strict=False)[0] or "application/octet-stream",
-            Metadata={f"pbr-{option.replace('_', '-')}": _text(value) for option, value in options.items()},
+            **_described(name, options),  # type: ignore[arg-type]
         )
-        at = parsedate_to_datetime(response["ResponseMetadata"]["HTTPHeaders"]["date"])
-        return Upload(key, response.get("VersionId"), at)
+        return _uploaded(key, response)
 
     def _find_execution(self, upload: Upload) -> str | None:
         """Return the upload's execution if it has started. Scans at most once per ``poll_s`` for all threads."""
@@ -223,6 +278,23 @@ class JobClient:
             remedy=f"Run pbr history {found['name']}.",
             key=None,
         )
+
+
+def _unique_key(folder: str, name: str) -> str:
+    return f"{folder}{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}/{name}"
+
+
+def _described(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content type and the metadata of an object, as arguments of S3's API."""
+    return {
+        "ContentType": mimetypes.guess_type(name, strict=False)[0] or "application/octet-stream",
+        "Metadata": {f"pbr-{option.replace('_', '-')}": _text(value) for option, value in options.items()},
+    }
+
+
+def _uploaded(key: str, response: Mapping[str, Any]) -> Upload:
+    at = parsedate_to_datetime(response["ResponseMetadata"]["HTTPHeaders"]["date"])
+    return Upload(key, response.get("VersionId"), at)
 
 
 def _text(value: Any) -> str:
