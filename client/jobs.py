@@ -62,7 +62,7 @@ class JobClient:
         self._lock = threading.Lock()
         self._described: set[str] = set()
         self._started: dict[tuple[str | None, str | None], str] = {}
-        self._oldest: datetime | None = None
+        self._awaited: dict[tuple[str | None, str | None], datetime] = {}
         self._scanned = -stack.poll_s
 
     def upload(
@@ -105,9 +105,9 @@ class JobClient:
             response = self._stack.s3.copy_object(
                 Bucket=bucket,
                 Key=key,
-                CopySource={"Bucket": bucket, "Key": upload.key, **version},  # type: ignore[typeddict-item]
+                CopySource={"Bucket": bucket, "Key": upload.key, **version},  # type: ignore[arg-type]
                 MetadataDirective="REPLACE",
-                **_described(name, given),  # type: ignore[arg-type]
+                **_attributes(name, given),
             )
         except client_error() as error:
             if error.response["Error"]["Code"] not in _ABSENT:  # type: ignore[attr-defined]
@@ -138,16 +138,23 @@ class JobClient:
             JobTimeoutError: if no execution starts in time.
         """
         started = time.monotonic()
-        while (arn := self._find_execution(upload)) is None:
-            if (waited_s := time.monotonic() - started) > timeout_s:
-                raise JobTimeoutError(
-                    f"The upload did not start an execution within {timeout_s:.0f} s",
-                    field="source.key",
-                    value=upload.key,
-                    remedy="Check the EventBridge rule of the stack, and run pbr replay-dlq uploads --dry-run.",
-                )
-            time.sleep(self._stack.pause_s(waited_s))
-        return arn
+        identity = upload.key, upload.version_id
+        with self._lock:
+            self._awaited[identity] = upload.at
+        try:
+            while (arn := self._find_execution(upload)) is None:
+                if (waited_s := time.monotonic() - started) > timeout_s:
+                    raise JobTimeoutError(
+                        f"The upload did not start an execution within {timeout_s:.0f} s",
+                        field="source.key",
+                        value=upload.key,
+                        remedy="Check the EventBridge rule of the stack, and run pbr replay-dlq uploads --dry-run.",
+                    )
+                time.sleep(self._stack.pause_s(waited_s))
+            return arn
+        finally:
+            with self._lock:
+                del self._awaited[identity]
 
     def follow(self, execution_arn: str, *, timeout_s: float = LONGEST_S) -> Iterator[StageEvent]:
         """Yield the stage events of an execution, from its start to its end.
@@ -232,7 +239,7 @@ class JobClient:
             Bucket=self._stack.outputs["UploadsBucket"],
             Key=key,
             Body=data,
-            **_described(name, options),  # type: ignore[arg-type]
+            **_attributes(name, options),
         )
         return _uploaded(key, response)
 
@@ -241,8 +248,7 @@ class JobClient:
         identity = upload.key, upload.version_id
         with self._lock:
             if identity not in self._started and time.monotonic() - self._scanned >= self._stack.poll_s:
-                self._oldest = min(upload.at, self._oldest or upload.at)
-                self._scan(self._oldest - _CLOCK_SKEW)
+                self._scan(min(upload.at, *self._awaited.values()) - _CLOCK_SKEW)
                 self._scanned = time.monotonic()
             return self._started.get(identity)
 
@@ -284,7 +290,7 @@ def _unique_key(folder: str, name: str) -> str:
     return f"{folder}{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}/{name}"
 
 
-def _described(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def _attributes(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content type and the metadata of an object, as arguments of S3's API."""
     return {
         "ContentType": mimetypes.guess_type(name, strict=False)[0] or "application/octet-stream",

@@ -4,8 +4,7 @@ from typing import Any
 
 import streamlit as st
 
-from client.errors import JobFailedError, sdk_errors
-from core.errors import BackgroundRemoverError
+from client.errors import failure_of
 
 
 def show(error: Exception) -> bool:
@@ -14,15 +13,10 @@ def show(error: Exception) -> bool:
     Returns:
         False for an unexpected one, which is not shown: Streamlit logs it, and shows its own message.
     """
-    if isinstance(error, JobFailedError):
-        report = error.report
-        box(report.error, report.message, report.field, report.value, report.remedy)
-    elif isinstance(error, BackgroundRemoverError):
-        box(type(error).__name__, error.message, error.field, error.value, error.remedy)
-    elif isinstance(error, sdk_errors()):
-        box(type(error).__name__, str(error), None, None, "Try again. If it fails again, check the log of the page.")
-    else:
+    known = failure_of(error)
+    if known is None:
         return False
+    box(known.error, known.message, known.field, known.value, known.remedy)
     return True
 
 
@@ -36,11 +30,11 @@ def box(error: str, message: str, field: str | None, value: Any, remedy: str) ->
         value: value of that input.
         remedy: what the reader can do.
     """
-    st.error(f"**{_literal(message)}**\n\n{_literal(remedy)}", icon=":material/error:")
+    st.error(f"**{literal(message)}**\n\n{literal(remedy)}", icon=":material/error:")
     where = f"{field}: {value}" if field else ""
-    st.caption(" · ".join(_literal(part) for part in (error, where) if part))
+    st.caption(" · ".join(literal(part) for part in (error, where) if part))
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Return Markdown that shows a text as it is: names and values come from uploads."""
     return "".join(f"\\{char}" if char in r"\`*_{}[]()#+-!|<>:$~" else char for char in text)
