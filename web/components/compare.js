@@ -34,16 +34,13 @@ class Compare {
     this.alpha = element("img", { draggable: false });
     this.slider = element("input", { type: "range", min: 0, max: 100, step: 1, value: 50 });
     this.slider.setAttribute("aria-label", "Share of the original that is shown");
-    this.beforeLayer = element("div", { className: "layer before" }, [this.before]);
-    this.afterLayer = element("div", { className: "layer after" }, [this.after]);
+    this.tags = ["Original", "Result"].map((text) => element("span", { className: "tag", textContent: text }));
+    this.beforeLayer = element("div", { className: "layer before" }, [this.before, this.tags[0]]);
+    this.afterLayer = element("div", { className: "layer after" }, [this.after, this.tags[1]]);
     this.alphaLayer = element("div", { className: "layer alpha" }, [this.alpha]);
-    this.tags = [
-      element("span", { className: "tag", textContent: "Original" }),
-      element("span", { className: "tag", textContent: "Result" }),
-    ];
     this.message = element("p", { className: "message", role: "status" });
     this.stage = element("div", { className: "stage" }, [
-      this.afterLayer, this.beforeLayer, this.alphaLayer, ...this.tags,
+      this.afterLayer, this.beforeLayer, this.alphaLayer,
       element("div", { className: "line" }), this.slider, this.message,
     ]);
     this.bar = this.controls();
@@ -172,7 +169,7 @@ class Compare {
     if (this.apart || !this.shown.naturalWidth) return this.release();
     const { naturalWidth: width, naturalHeight: height } = this.shown;
     const room = this.root.clientWidth;
-    const most = Math.max(260, Math.min(window.innerHeight * 0.68, 760));
+    const most = Math.max(260, Math.min(window.innerHeight * 0.6, 760));
     const fit = Math.min(room / width, most / height, Math.max(1, Math.min(2, 320 / width)));
     const scale = this.zoom === "full" ? Math.max(1, fit > 0.95 ? 2 : 1) : fit;
     this.bar.querySelector(".option.full span").textContent = fit > 0.95 ? "200 %" : "100 %";

@@ -1,6 +1,5 @@
 """The page Remove: drop images, watch their stages, compare the results, and save them."""
 
-import html
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +14,7 @@ from client.errors import JobFailure
 from core.options import Options, OutputFormat
 from functions.contracts.object_keys import result_keys, second_attempt_keys
 from functions.contracts.result import reason_text
-from web import archives, errors, pictures, removals, session, settings
+from web import archives, errors, pictures, removals, session, settings, stages
 from web.components import compare, downloads, gallery, paste
 from web.components.compare import Comparison
 from web.components.downloads import Download
@@ -33,51 +32,25 @@ _OPTIONS: Final = "remove.options"
 _SELECTED: Final = "remove.selected"
 _DROPPED: Final = "remove.dropped"
 
-_STAGES: Final = {
-    "Validate": "Check the image",
-    "LookUpCache": "Look for a known result",
-    "ServeCached": "Copy the known result",
-    "ClaimWork": "Reserve the work",
-    "SegmentOnLambda": "Find the subject",
-    "SegmentOnEcs": "Find the subject",
-    "SegmentOnSageMaker": "Find the subject",
-    "SegmentOnSageMakerAsync": "Find the subject",
-    "Refine": "Refine the edge",
-    "Escalate": "Try a larger model",
-    "Encode": "Write the result",
-    "SaveCache": "Remember the result",
-    "PublishMetrics": "Record the figures",
-    "RecordFailure": "Report the failure",
-}
-_MAIN_STAGES: Final = tuple(_STAGES[name] for name in ("Validate", "SegmentOnLambda", "Refine", "Encode"))
-
-_STYLE: Final = """<style>
+_STYLE: Final = """
 .stMainBlockContainer { padding-top: 4.5rem; }
 .st-key-remove-first [data-testid="stFileUploaderDropzone"] {
   flex-direction: column; justify-content: center; align-items: center; gap: 0.75rem; min-height: 17rem;
   border: 2px dashed color-mix(in srgb, currentColor 30%, transparent); border-radius: 1rem;
 }
-.st-key-remove-more [data-testid="stFileUploaderDropzone"] { padding: 0.375rem 0.5rem; min-height: 0; }
-.pbr-stages p, .pbr-stages li { display: flex; justify-content: space-between; gap: 0.75rem; margin: 0; }
-.pbr-stages p { padding-bottom: 0.5rem; overflow-wrap: anywhere; }
-.pbr-stages ol { list-style: none; margin: 0; padding: 0; font-size: 0.9375rem; }
-.pbr-stages li { padding: 0.1875rem 0; }
-.pbr-stages li::before { content: "\\2713"; width: 1rem; flex: none; text-align: center; }
-.pbr-stages li span:first-of-type { flex: 1; }
-.pbr-stages span:last-of-type { font-variant-numeric: tabular-nums; white-space: nowrap; }
-.pbr-stages li.current { font-weight: 600; }
-.pbr-stages li.current::before { content: ""; width: 0.75rem; height: 0.75rem; margin: 0.375rem 0.125rem;
-  box-sizing: border-box; border-radius: 50%; border: 2px solid color-mix(in srgb, currentColor 25%, transparent);
-  border-top-color: currentColor; animation: pbr-turn 0.9s linear infinite; }
-.pbr-stages li.next { opacity: 0.7; }
-.pbr-stages li.next::before { content: ""; }
-@keyframes pbr-turn { to { transform: rotate(1turn); } }
-</style>"""
+.st-key-remove-first [data-testid="stFileUploaderDropzone"] > * { flex: none; width: auto; align-self: center; }
+.st-key-remove-first [data-testid="stFileUploaderDropzone"]::before {
+  content: "Drop images here"; font-size: 1.25rem; font-weight: 600;
+}
+.st-key-remove-more [data-testid="stFileUploaderDropzone"] {
+  flex-direction: row; align-items: center; padding: 0.375rem 0.5rem; min-height: 0;
+}
+"""
 
 
 def show() -> None:
     """Show the page."""
-    st.html(_STYLE)
+    st.html(f"<style>{_STYLE}{stages.STYLE}</style>")
     st.title("Remove backgrounds")
     images = _images()
     work, controls = st.columns([3.2, 1.3], gap="large")
@@ -85,7 +58,8 @@ def show() -> None:
         st.session_state[_OPTIONS] = settings.show(session.stack(), session.jobs().upload_background)
     with work:
         _intake(images)
-        st.fragment(_work, run_every=_POLL_S if images.running else None)(images)
+        is_timed = images.running
+        st.fragment(_work, run_every=_POLL_S if is_timed else None)(images, is_timed=is_timed)
 
 
 def _images() -> Removals:
@@ -182,7 +156,7 @@ def _add_url(url: str) -> None:
 
 def _select(added: list[Removal]) -> None:
     if added:
-        st.session_state[_SELECTED] = added[0].id
+        st.session_state[_SELECTED] = next((one for one in added if not one.failure), added[0]).id
 
 
 def _options() -> dict[str, Any]:
@@ -196,9 +170,13 @@ def _example() -> Path | None:
     return photo if photo and photo.is_file() else None
 
 
-def _work(images: Removals) -> None:
-    """Show the images. Runs again and again while some are in progress."""
-    was_running = images.running
+def _work(images: Removals, *, is_timed: bool) -> None:
+    """Show the images. As a fragment it runs again and again while some are in progress.
+
+    Args:
+        images: the images of the session.
+        is_timed: whether the fragment has a timer.
+    """
     if not images.images:
         return
     user = session.user()
@@ -206,8 +184,9 @@ def _work(images: Removals) -> None:
     if len(images.images) > 1:
         selected = _strip(images, selected, user)
     _one(images, selected, user)
-    if was_running and not images.running:
-        st.rerun()  # without the timer
+    _failures(images, selected)
+    if images.running != is_timed:
+        st.rerun()  # with another timer: buttons of a fragment run only the fragment
 
 
 def _strip(images: Removals, selected: Removal, user: User) -> Removal:
@@ -224,8 +203,7 @@ def _strip(images: Removals, selected: Removal, user: User) -> Removal:
             entries = [(_result(image), name) for image, name in zip(done, names, strict=True)]
             token = archives.token(entries, user)
             downloads.show([Download("Download all as ZIP", archives.PATH, token, primary=False)], key="all")
-        st.button("Remove all", type="tertiary", icon=":material/delete:", on_click=_clear)
-    _failures(images)
+        _remove_button("Remove all")
     return selected
 
 
@@ -253,9 +231,10 @@ def _counted(images: Removals) -> str:
     return f"**{len(states)} images**: {shown}"
 
 
-def _failures(images: Removals) -> None:
+def _failures(images: Removals, selected: Removal) -> None:
+    """List the failed images of a batch."""
     failed = [image for image in images.images if image.failure]
-    if failed:
+    if failed and failed != [selected]:
         with st.expander(f"{len(failed)} failed", icon=":material/error:"):
             for image in failed:
                 st.markdown(f"**{errors.literal(image.name)}**")
@@ -267,9 +246,11 @@ def _failure(failure: JobFailure | None) -> None:
         errors.box(failure.error, failure.message, failure.field, failure.value, failure.remedy)
 
 
-def _clear() -> None:
-    _images().clear()
-    st.session_state.pop(_SELECTED, None)
+def _remove_button(label: str) -> None:
+    if st.button(label, type="tertiary", icon=":material/delete:"):
+        _images().clear()
+        st.session_state.pop(_SELECTED, None)
+        st.rerun()  # the whole page: this button belongs to a fragment
 
 
 def _one(images: Removals, image: Removal, user: User) -> None:
@@ -295,30 +276,7 @@ def _progress(image: Removal, user: User) -> None:
             else:
                 st.skeleton(height=240)
         with right:
-            st.html(_stage_list(image))
-
-
-def _stage_list(image: Removal) -> str:
-    """Return the steps of an image as an HTML list, with the seconds that each one took."""
-    waiting = {State.WAITING: "Wait for a free place", State.UPLOADING: "Upload"}.get(image.state)
-    steps: list[tuple[str, float | None, str]] = [(waiting, None, "current") if waiting else ("Upload", None, "past")]
-    if image.state is State.RUNNING and not image.stages:
-        steps.append(("Start", None, "current"))
-    for event in image.stages:
-        ended = event.kind in ("finished", "failed")
-        suffix = {"retried": " (retry)", "failed": " (failed)"}.get(event.kind, "")
-        name = _STAGES.get(event.stage, event.stage) + suffix
-        steps.append((name, event.seconds if ended else None, "past" if ended else "current"))
-    if not image.state.ended:
-        known = {name for name, _, _ in steps}
-        steps += [(name, None, "next") for name in _MAIN_STAGES if name not in known]
-    rows = "".join(
-        f'<li class="{state}"><span>{html.escape(name)}</span>'
-        f"<span>{f'{seconds:.1f} s' if seconds is not None else ''}</span></li>"
-        for name, seconds, state in steps
-    )
-    title = f"<p><strong>{html.escape(image.name)}</strong><span>{image.elapsed_s():.1f} s</span></p>"
-    return f'<div class="pbr-stages">{title}<ol aria-label="Stages">{rows}</ol></div>'
+            st.html(stages.listed(image))
 
 
 def _done(images: Removals, image: Removal, sidecar: Mapping[str, Any], user: User) -> None:
@@ -339,12 +297,12 @@ def _done(images: Removals, image: Removal, sidecar: Mapping[str, Any], user: Us
         downloads.show([Download(label, pictures.address(result, user, "file", image.result_name))], key="one")
         _links(image)
         if len(images.images) == 1:
-            st.button("Remove", type="tertiary", icon=":material/delete:", on_click=_clear)
+            _remove_button("Remove")
     _verdict(sidecar)
     _again(images, image)
     st.caption(" · ".join(errors.literal(fact) for fact in described(image, sidecar)))
-    with st.expander("Stages", icon=":material/timeline:"):
-        st.html(_stage_list(image))
+    with st.expander("Stages and times", icon=":material/timeline:"):
+        st.html(stages.listed(image))
 
 
 def _verdict(sidecar: Mapping[str, Any]) -> None:
@@ -356,7 +314,7 @@ def _verdict(sidecar: Mapping[str, Any]) -> None:
             f"**Look at this result before you use it:** {errors.literal(reasons)}.", icon=":material/visibility:"
         )
     else:
-        st.success(f"No faults found. Quality {quality['score']:.2f} of 1.", icon=":material/check_circle:")
+        st.success(f"No review needed. Quality: {quality['score']:.2f} of 1.", icon=":material/check_circle:")
     if sidecar["degraded"]:
         st.info("The requested host of the model failed. Lambda made this result.", icon=":material/info:")
     for warning in sidecar["warnings"]:
