@@ -43,7 +43,7 @@ STYLE: Final = """
 .pbr-stages li.current { font-weight: 600; }
 .pbr-stages li.current::before { content: ""; width: 0.75rem; height: 0.75rem; margin: 0.375rem 0.125rem;
   box-sizing: border-box; border-radius: 50%; border: 2px solid color-mix(in srgb, currentColor 25%, transparent);
-  border-top-color: currentColor; animation: pbr-turn 0.9s linear infinite; }
+  border-top-color: currentColor; animation: pbr-turn 0.9s steps(8) infinite; }
 .pbr-stages li.next { opacity: 0.7; }
 .pbr-stages li.next::before { content: ""; }
 @keyframes pbr-turn { to { transform: rotate(1turn); } }
