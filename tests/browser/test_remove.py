@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,13 +39,13 @@ def downloaded(page: Page, role: str, name: str) -> tuple[str, bytes]:
     return download.value.suggested_filename, download.value.path().read_bytes()
 
 
-def sidecars(stack: Stack, name: str) -> list[dict]:
+def sidecars(stack: Stack, name: str) -> list[dict[str, Any]]:
     """Return the sidecars of results of uploads with this name."""
     listed = stack.s3.list_objects_v2(Bucket=stack.outputs["ResultsBucket"], Prefix="results/web/")
     keys = [
         one["Key"] for one in listed.get("Contents", []) if one["Key"].endswith(".json") and f"/{name}." in one["Key"]
     ]
-    return [stack.document(key) for key in keys]
+    return [stack.document(key) or {} for key in keys]
 
 
 def stored(stack: Stack, name: str) -> bytes:

@@ -95,7 +95,7 @@ def test_an_image_is_uploaded_followed_and_known_by_its_sidecar(jobs: Jobs) -> N
     assert [(event.stage, event.kind) for event in image.stages] == [("Validate", "finished"), ("Refine", "started")]
     jobs.go.set()
     until(lambda: not images.running)
-    assert image.state is State.DONE and image.sidecar
+    assert [one.state for one in images.images] == [State.DONE]
     assert jobs.uploads == [("web/me/", "cup.jpg", PNG, {"crop": True})]
     assert image.execution and image.execution.endswith(":cup.jpg")
     assert image.result_name == "cup.webp"
