@@ -109,9 +109,10 @@ def show(stack: Stack, upload_background: Callable[[str, bytes], str]) -> dict[s
         upload_background: uploads an image, and returns its key.
 
     Returns:
-        Valid options by name. An error is shown beside the controls for invalid ones, and the last valid ones are kept.
+        Valid options by name. An error is shown above the controls for invalid ones, and the last valid ones are kept.
     """
     presets = stack.presets
+    problem = st.container()
     preset = st.selectbox(
         "Preset",
         list(presets),
@@ -141,7 +142,8 @@ def show(stack: Stack, upload_background: Callable[[str, bytes], str]) -> dict[s
         model = _model(stack)
         more |= _engineering(format_ or presets.get(preset or "", {}).get("format"))
     choices = Choices(preset, precision, background, value, format_, crop, margin, model, more)
-    return _valid(choices.options(), presets)
+    with problem:
+        return _valid(choices.options(), presets)
 
 
 def _valid(options: dict[str, Any], presets: Mapping[str, Preset]) -> dict[str, Any]:
@@ -169,6 +171,7 @@ def _background(preset: Preset, upload: Callable[[str, bytes], str]) -> tuple[st
         format_func=kinds.__getitem__,
         required=True,
         width="stretch",
+        wrap=True,
         key=f"{_PREFIX}background.{'preset' in kinds}",
     )
     match kind:
