@@ -107,3 +107,14 @@ def sdk_errors() -> tuple[type[Exception], type[Exception]]:
 def client_error() -> type[Exception]:
     """Return the error of a call that AWS rejects, for an ``except`` clause as :func:`sdk_errors`."""
     return sdk_errors()[1]
+
+
+def failure_of(error: Exception) -> JobFailure | None:
+    """Return the facts of an error of this project or of boto3; None for any other one."""
+    if isinstance(error, JobFailedError):
+        return error.report
+    if isinstance(error, BackgroundRemoverError):
+        return JobFailure(stage="", key=None, **error.facts())
+    if isinstance(error, sdk_errors()):
+        return JobFailure("", type(error).__name__, str(error), None, None, "Try again later.", None)
+    return None

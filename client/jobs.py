@@ -14,9 +14,10 @@ from hashlib import sha256
 from textwrap import shorten
 from typing import Any, Final
 
-from client.errors import JobFailedError, JobFailure, JobTimeoutError, ResultNotFoundError
+from client.errors import JobFailedError, JobFailure, JobTimeoutError, ResultNotFoundError, client_error
 from client.history import LONGEST_S, StageEvent, StageReader, events_of
 from client.stack import Stack
+from core.errors import SourceNotFoundError
 from core.limits import check_bytes
 from core.options import Options
 from functions.contracts.failure_report import source_of
@@ -61,16 +62,19 @@ class JobClient:
         self._lock = threading.Lock()
         self._described: set[str] = set()
         self._started: dict[tuple[str | None, str | None], str] = {}
-        self._oldest: datetime | None = None
+        self._awaited: dict[tuple[str | None, str | None], datetime] = {}
         self._scanned = -stack.poll_s
 
-    def upload(self, name: str, data: bytes, options: Mapping[str, Any] | None = None) -> Upload:
+    def upload(
+        self, name: str, data: bytes, options: Mapping[str, Any] | None = None, *, folder: str = "cli/"
+    ) -> Upload:
         """Upload an image under a unique key.
 
         Args:
             name: file name; it becomes the last part of the key and of the result's key.
             data: content of the file.
             options: fields of :class:`core.options.Options`; the others have their defaults.
+            folder: prefix of the key.
 
         Raises:
             InvalidOptionsError: if an option is invalid; nothing is uploaded.
@@ -79,8 +83,42 @@ class JobClient:
         given = dict(options or {})
         Options.parse_explicit(given)
         check_bytes(len(data))
-        moment = datetime.now(UTC)
-        return self._put(f"cli/{moment:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}/{name}", name, data, given)
+        return self._put(_unique_key(folder, name), name, data, given)
+
+    def upload_again(self, upload: Upload, options: Mapping[str, Any] | None = None) -> Upload:
+        """Copy an upload to a new key beside it, with other options. S3 copies the content.
+
+        Args:
+            upload: the earlier upload.
+            options: fields of :class:`core.options.Options`; the others have their defaults.
+
+        Raises:
+            InvalidOptionsError: if an option is invalid; nothing is copied.
+            SourceNotFoundError: if the upload no longer exists.
+        """
+        given = dict(options or {})
+        Options.parse_explicit(given)
+        parent, _, name = upload.key.rpartition("/")
+        bucket, key = self._stack.outputs["UploadsBucket"], _unique_key(f"{parent.rpartition('/')[0]}/", name)
+        version = {"VersionId": upload.version_id} if upload.version_id else {}
+        try:
+            response = self._stack.s3.copy_object(
+                Bucket=bucket,
+                Key=key,
+                CopySource={"Bucket": bucket, "Key": upload.key, **version},  # type: ignore[arg-type]
+                MetadataDirective="REPLACE",
+                **_attributes(name, given),
+            )
+        except client_error() as error:
+            if error.response["Error"]["Code"] not in _ABSENT:  # type: ignore[attr-defined]
+                raise
+            raise SourceNotFoundError(
+                "The upload no longer exists: it was deleted or has expired",
+                field="source.key",
+                value=upload.key,
+                remedy="Upload the image again.",
+            ) from None
+        return _uploaded(key, response)
 
     def upload_background(self, name: str, data: bytes) -> str:
         """Upload a background image and return its key, for the option ``background_key``.
@@ -100,16 +138,23 @@ class JobClient:
             JobTimeoutError: if no execution starts in time.
         """
         started = time.monotonic()
-        while (arn := self._find_execution(upload)) is None:
-            if (waited_s := time.monotonic() - started) > timeout_s:
-                raise JobTimeoutError(
-                    f"The upload did not start an execution within {timeout_s:.0f} s",
-                    field="source.key",
-                    value=upload.key,
-                    remedy="Check the EventBridge rule of the stack, and run pbr replay-dlq uploads --dry-run.",
-                )
-            time.sleep(self._stack.pause_s(waited_s))
-        return arn
+        identity = upload.key, upload.version_id
+        with self._lock:
+            self._awaited[identity] = upload.at
+        try:
+            while (arn := self._find_execution(upload)) is None:
+                if (waited_s := time.monotonic() - started) > timeout_s:
+                    raise JobTimeoutError(
+                        f"The upload did not start an execution within {timeout_s:.0f} s",
+                        field="source.key",
+                        value=upload.key,
+                        remedy="Check the EventBridge rule of the stack, and run pbr replay-dlq uploads --dry-run.",
+                    )
+                time.sleep(self._stack.pause_s(waited_s))
+            return arn
+        finally:
+            with self._lock:
+                del self._awaited[identity]
 
     def follow(self, execution_arn: str, *, timeout_s: float = LONGEST_S) -> Iterator[StageEvent]:
         """Yield the stage events of an execution, from its start to its end.
@@ -133,6 +178,18 @@ class JobClient:
                 )
             time.sleep(self._stack.pause_s(waited_s))
 
+    def sidecar(self, execution_arn: str) -> dict[str, Any]:
+        """Return the sidecar of the result of an execution that has ended.
+
+        Raises:
+            JobFailedError: if it has no result; ``report`` has the reason.
+        """
+        found = self._describe_ended(execution_arn)
+        if found["status"] != "SUCCEEDED":
+            raise JobFailedError(self._report(found))
+        sidecar: dict[str, Any] = json.loads(found["output"])
+        return sidecar
+
     def result(self, execution_arn: str) -> Result:
         """Return the result of an execution that has ended.
 
@@ -140,18 +197,24 @@ class JobClient:
             JobFailedError: if it has no result; ``report`` has the reason.
             ResultNotFoundError: if the result no longer exists.
         """
-        found = self._describe_ended(execution_arn)
-        if found["status"] != "SUCCEEDED":
-            raise JobFailedError(self._report(found))
-        from botocore.exceptions import ClientError
+        sidecar = self.sidecar(execution_arn)
+        return Result(self.content(sidecar), sidecar)
 
-        sidecar = json.loads(found["output"])
+    def content(self, sidecar: Mapping[str, Any]) -> bytes:
+        """Return the file of a result.
+
+        Args:
+            sidecar: sidecar of the result.
+
+        Raises:
+            ResultNotFoundError: if the result no longer exists.
+        """
         target = sidecar["result"]
         version = {"VersionId": target["version_id"]} if target["version_id"] else {}
         try:
             body = self._stack.s3.get_object(Bucket=target["bucket"], Key=target["key"], **version)["Body"]
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in _ABSENT:
+        except client_error() as error:
+            if error.response["Error"]["Code"] not in _ABSENT:  # type: ignore[attr-defined]
                 raise
             raise ResultNotFoundError(
                 "The result no longer exists: it was deleted or has expired",
@@ -159,7 +222,8 @@ class JobClient:
                 value=target["key"],
                 remedy="Process the image again.",
             ) from None
-        return Result(body.read(), sidecar)
+        data: bytes = body.read()
+        return data
 
     def _describe_ended(self, execution_arn: str) -> dict[str, Any]:
         """Describe an execution that has ended. DescribeExecution may lag behind the history."""
@@ -175,19 +239,16 @@ class JobClient:
             Bucket=self._stack.outputs["UploadsBucket"],
             Key=key,
             Body=data,
-            ContentType=mimetypes.guess_type(name, strict=False)[0] or "application/octet-stream",
-            Metadata={f"pbr-{option.replace('_', '-')}": _text(value) for option, value in options.items()},
+            **_attributes(name, options),
         )
-        at = parsedate_to_datetime(response["ResponseMetadata"]["HTTPHeaders"]["date"])
-        return Upload(key, response.get("VersionId"), at)
+        return _uploaded(key, response)
 
     def _find_execution(self, upload: Upload) -> str | None:
         """Return the upload's execution if it has started. Scans at most once per ``poll_s`` for all threads."""
         identity = upload.key, upload.version_id
         with self._lock:
             if identity not in self._started and time.monotonic() - self._scanned >= self._stack.poll_s:
-                self._oldest = min(upload.at, self._oldest or upload.at)
-                self._scan(self._oldest - _CLOCK_SKEW)
+                self._scan(min(upload.at, *self._awaited.values()) - _CLOCK_SKEW)
                 self._scanned = time.monotonic()
             return self._started.get(identity)
 
@@ -223,6 +284,23 @@ class JobClient:
             remedy=f"Run pbr history {found['name']}.",
             key=None,
         )
+
+
+def _unique_key(folder: str, name: str) -> str:
+    return f"{folder}{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}/{name}"
+
+
+def _attributes(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content type and the metadata of an object, as arguments of S3's API."""
+    return {
+        "ContentType": mimetypes.guess_type(name, strict=False)[0] or "application/octet-stream",
+        "Metadata": {f"pbr-{option.replace('_', '-')}": _text(value) for option, value in options.items()},
+    }
+
+
+def _uploaded(key: str, response: Mapping[str, Any]) -> Upload:
+    at = parsedate_to_datetime(response["ResponseMetadata"]["HTTPHeaders"]["date"])
+    return Upload(key, response.get("VersionId"), at)
 
 
 def _text(value: Any) -> str:

@@ -4,8 +4,7 @@ from typing import Any
 
 import streamlit as st
 
-from client.errors import JobFailedError, sdk_errors
-from core.errors import BackgroundRemoverError
+from client.errors import failure_of
 
 
 def show(error: Exception) -> bool:
@@ -14,15 +13,10 @@ def show(error: Exception) -> bool:
     Returns:
         False for an unexpected one, which is not shown: Streamlit logs it, and shows its own message.
     """
-    if isinstance(error, JobFailedError):
-        report = error.report
-        box(report.error, report.message, report.field, report.value, report.remedy)
-    elif isinstance(error, BackgroundRemoverError):
-        box(type(error).__name__, error.message, error.field, error.value, error.remedy)
-    elif isinstance(error, sdk_errors()):
-        box(type(error).__name__, str(error), None, None, "Try again. If it fails again, check the log of the page.")
-    else:
+    known = failure_of(error)
+    if known is None:
         return False
+    box(known.error, known.message, known.field, known.value, known.remedy)
     return True
 
 

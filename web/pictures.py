@@ -81,9 +81,25 @@ def address(picture: Picture, user: User, kind: Kind = "view", name: str = "", m
         name: file name for ``file``.
         mask_key: for ``difference`` of an alpha: its mask, in the same bucket.
     """
+    return f"{_PATH}/{signed({**asdict(picture), 'kind': kind, 'name': name, 'mask': mask_key}, user, _PATH)}"
+
+
+def signed(claims: Mapping[str, Any], user: User, path: str) -> str:
+    """Return a token that :func:`verified` accepts from this user and for this path only, the same one for an hour."""
     expires = (int(time.time()) // _KEPT_S + 2) * _KEPT_S
-    claims = {**asdict(picture), "kind": kind, "user": user.id, "name": name, "mask": mask_key, "exp": expires}
-    return f"{_PATH}/{jwt.encode(claims, _key, algorithm='HS256')}"
+    return jwt.encode({**claims, "user": user.id, "aud": path, "exp": expires}, _key, algorithm="HS256")
+
+
+def verified(token: str, request: Request, path: str) -> dict[str, Any] | Response:
+    """Return the claims of a token, or the response to a request with an invalid one."""
+    try:
+        claims: dict[str, Any] = jwt.decode(token, _key, algorithms=["HS256"], audience=path)
+        user = user_of(request.headers, request.cookies)
+    except (jwt.InvalidTokenError, NotSignedInError):
+        return PlainTextResponse("This address has expired. Load the page again.", 403)
+    if claims["user"] != user.id:
+        return PlainTextResponse("This picture belongs to another user.", 403)
+    return claims
 
 
 def show(picture: Picture, user: User, alt: str, kind: Kind = "view") -> None:
@@ -107,13 +123,9 @@ def route(stack: Callable[[], Stack]) -> Route:
     """
 
     async def answer(request: Request) -> Response:
-        try:
-            claims = jwt.decode(request.path_params["token"], _key, algorithms=["HS256"])
-            user = user_of(request.headers, request.cookies)
-        except (jwt.InvalidTokenError, NotSignedInError):
-            return PlainTextResponse("This address has expired. Load the page again.", 403)
-        if claims["user"] != user.id:
-            return PlainTextResponse("This picture belongs to another user.", 403)
+        claims = verified(request.path_params["token"], request, _PATH)
+        if isinstance(claims, Response):
+            return claims
         try:
             return await run_in_threadpool(_response, stack(), claims)
         except BackgroundRemoverError as error:

@@ -12,7 +12,7 @@ from streamlit.runtime.pages_manager import PagesManager
 
 from client.errors import UsageError
 from core.limits import MAX_BYTES
-from web import errors, identity, pictures, session, users
+from web import archives, errors, identity, pictures, session, users
 
 _SCRIPT: Final = Path(__file__).parent / "app.py"
 _LOOPBACK: Final = "127.0.0.1"
@@ -25,7 +25,7 @@ def app() -> st.App:
     PagesManager.uses_pages_directory = False
     return st.App(
         _SCRIPT,
-        routes=[pictures.route(session.stack)],
+        routes=[pictures.route(session.stack), archives.route(session.stack)],
         middleware=[_users()],
         on_script_error=errors.show,
     )
@@ -60,6 +60,7 @@ def serve(address: str, port: int) -> None:
             "server.address": address,
             "server.port": port,
             "server.maxUploadSize": MAX_BYTES // 2**20,
+            "server.fileWatcherType": "none",  # config.toml has it, too, but is read too late
             **local,  # a page of another site cannot reach the server under a name of its own
         }
     )

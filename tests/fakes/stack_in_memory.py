@@ -47,6 +47,13 @@ class Buckets:
         date = format_datetime(NOW, usegmt=True)
         return {"VersionId": f"v{len(self.puts)}", "ResponseMetadata": {"HTTPHeaders": {"date": date}}}
 
+    def copy_object(self, **request: Any) -> dict[str, Any]:
+        source = request["CopySource"]
+        if (place := (source["Bucket"], source["Key"])) not in self.objects:
+            raise ClientError({"Error": {"Code": "NoSuchKey", "Message": "no such key"}}, "CopyObject")
+        kept = {name: request[name] for name in ("Bucket", "Key", "ContentType", "Metadata")}
+        return self.put_object(**kept, Body=self.objects[place])
+
     def get_object(self, **request: Any) -> dict[str, Any]:
         place = tuple(request[name] for name in ("Bucket", "Key", "VersionId") if name in request)
         if self.denied:

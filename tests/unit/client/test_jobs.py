@@ -5,7 +5,7 @@ import pytest
 
 from client.errors import JobFailedError, JobTimeoutError, ResultNotFoundError
 from client.jobs import JobClient, Upload
-from core.errors import FileTooLargeError, InvalidOptionsError
+from core.errors import FileTooLargeError, InvalidOptionsError, SourceNotFoundError
 from core.limits import MAX_BYTES
 from core.options import Options, OutputFormat
 from functions.validate.upload import options_in
@@ -49,6 +49,33 @@ def test_uploads_have_unique_keys_that_end_with_the_name() -> None:
     jobs = JobClient(stack())
     keys = {jobs.upload("photo.jpg", b"").key for _ in range(10)}
     assert len(keys) == 10 and all(key.startswith("cli/") and key.endswith("/photo.jpg") for key in keys)
+
+
+def test_an_upload_has_a_key_in_the_given_folder() -> None:
+    assert JobClient(stack()).upload("a.jpg", b"", folder="web/abc/").key.startswith("web/abc/2")
+
+
+def test_an_upload_is_copied_with_other_options() -> None:
+    buckets = Buckets()
+    jobs = JobClient(stack(buckets=buckets))
+    first = jobs.upload("grün.jpg", b"data", {"crop": True}, folder="web/abc/")
+    second = jobs.upload_again(first, {"format": "webp"})
+    assert second.key != first.key
+    assert [key.split("/")[0::3] for key in (first.key, second.key)] == [["web", "grün.jpg"]] * 2
+    assert second.key.startswith("web/abc/")
+    put = buckets.puts[-1]
+    assert (put["Key"], put["Body"], put["ContentType"], put["Metadata"]) == (
+        second.key,
+        b"data",
+        "image/jpeg",
+        {"pbr-format": "webp"},
+    )
+
+
+def test_an_upload_that_was_deleted_cannot_be_copied() -> None:
+    with pytest.raises(SourceNotFoundError) as failure:
+        JobClient(stack()).upload_again(Upload("web/abc/1/a.jpg", "v1", NOW))
+    assert failure.value.value == "web/abc/1/a.jpg"
 
 
 @pytest.mark.parametrize("options", [{"format": "tiff"}, {"crop_margin": 2}, {"colour": "red"}])

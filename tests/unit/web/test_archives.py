@@ -1,0 +1,81 @@
+"""The ZIP file of results: what is in it, and who can get it."""
+
+import asyncio
+import io
+import zipfile
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from tests.fakes import stack_in_memory
+from tests.fakes.stack_in_memory import Buckets
+from web import archives, pictures, users
+from web.pictures import Picture
+
+ANNA, BEN = {users.COOKIE: "anna"}, {users.COOKIE: "ben"}
+FIRST, SECOND = Picture("results", "results/web/a/cup.jpg.png", "v1"), Picture("results", "results/web/b/cup.jpg.png")
+
+
+def token(*entries: tuple[Picture, str]) -> str:
+    return archives.token(entries, users.user_of({}, ANNA))
+
+
+def post(buckets: Buckets, text: str, cookies: dict[str, str]) -> httpx.Response:
+    stack = stack_in_memory.stack(buckets=buckets)
+    server = httpx.ASGITransport(Starlette(routes=[archives.route(lambda: stack)]))
+
+    async def send() -> httpx.Response:
+        async with httpx.AsyncClient(transport=server, base_url="http://page", cookies=cookies) as client:
+            return await client.post(archives.PATH, data={"token": text})
+
+    return asyncio.run(send())
+
+
+@pytest.fixture
+def buckets() -> Buckets:
+    made = Buckets()
+    made.objects["results", FIRST.key, "v1"] = bytes(range(256)) * 20_000
+    made.objects["results", SECOND.key] = b"second"
+    return made
+
+
+def test_archive_has_the_exact_bytes_under_the_given_names(buckets: Buckets) -> None:
+    answer = post(buckets, token((FIRST, "cup.png"), (SECOND, "größe.png")), ANNA)
+    assert answer.status_code == 200 and "attachment" in answer.headers["content-disposition"]
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert archive.testzip() is None
+        assert {name: archive.read(name) for name in archive.namelist()} == {
+            "cup.png": buckets.objects["results", FIRST.key, "v1"],
+            "größe.png": b"second",
+        }
+
+
+def test_archive_comes_in_small_pieces(buckets: Buckets) -> None:
+    pieces = list(archives.stream(buckets, [(FIRST, "cup.png")]))
+    assert max(len(piece) for piece in pieces) < 1.1 * 2**20 < 5_120_000 < sum(len(piece) for piece in pieces)
+
+
+def test_archive_lists_results_that_no_longer_exist(buckets: Buckets) -> None:
+    del buckets.objects["results", FIRST.key, "v1"]
+    answer = post(buckets, token((FIRST, "cup.png"), (SECOND, "b.png")), ANNA)
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == {
+            "b.png": b"second",
+            "missing.txt": b"cup.png",
+        }
+
+
+def test_only_its_user_gets_an_archive(buckets: Buckets) -> None:
+    text = token((FIRST, "cup.png"))
+    assert [post(buckets, text, cookies).status_code for cookies in (BEN, {})] == [403, 403]
+    assert post(buckets, "", ANNA).status_code == post(buckets, text[:-4] + "AAAA", ANNA).status_code == 403
+
+
+def test_the_token_of_a_picture_gets_no_archive(buckets: Buckets) -> None:
+    address = pictures.address(FIRST, users.user_of({}, ANNA))
+    assert post(buckets, address.rpartition("/")[2], ANNA).status_code == 403
+
+
+def test_long_bodies_are_rejected(buckets: Buckets) -> None:
+    assert post(buckets, "a" * 2**20, ANNA).status_code == 413
