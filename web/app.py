@@ -5,7 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from web import session
-from web.pages import executions, overview, remove, review
+from web.views import executions, overview, remove, review
 
 st.set_page_config(
     page_title="Precision Background Remover", page_icon=str(Path(__file__).with_name("icon.png")), layout="wide"

@@ -20,8 +20,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from client import difference, thumbnails
+from client import thumbnails
 from client.errors import NotSignedInError, client_error
+from client.executions import difference
 from client.stack import Stack
 from core.errors import BackgroundRemoverError, UnsupportedFormatError
 from core.image.sniff import sniff

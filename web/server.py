@@ -8,7 +8,6 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from streamlit.runtime.pages_manager import PagesManager
 
 from client.errors import UsageError
 from core.limits import MAX_BYTES
@@ -20,9 +19,6 @@ _LOOPBACK: Final = "127.0.0.1"
 
 def app() -> st.App:
     """Return the ASGI application."""
-    # Until a session has run st.navigation, Streamlit takes the modules in a folder "pages" beside the script for
-    # pages: the first sessions would see nothing at an address such as /overview. There is no setting for that.
-    PagesManager.uses_pages_directory = False
     return st.App(
         _SCRIPT,
         routes=[pictures.route(session.stack), archives.route(session.stack)],

@@ -133,14 +133,14 @@ def show(stack: Stack, upload_background: Callable[[str, bytes], str]) -> dict[s
         width="stretch",
         key=f"{_PREFIX}precision",
     )
+    model = _model(stack)
     crop = st.toggle("Crop to the subject", help=_help("crop"), key=f"{_PREFIX}crop")
     margin = _text("crop_margin", "Margin", f"e.g. {_KEEP_MARGIN} or 20px") if crop else ""
     format_ = _format(presets.get(preset or "", {}))
     with st.expander("Layout", icon=":material/aspect_ratio:"):
         more: dict[str, Any] = {name: _text(name, *_TEXTS[name]) for name in ("canvas", "scale", "position")}
-    with st.expander("For engineers", icon=":material/tune:"):
-        model = _model(stack)
-        more |= _engineering(format_ or presets.get(preset or "", {}).get("format"))
+    with st.expander("More options", icon=":material/tune:"):
+        more |= _further(format_ or presets.get(preset or "", {}).get("format"))
     choices = Choices(preset, precision, background, value, format_, crop, margin, model, more)
     with problem:
         return _valid(choices.options(), presets)
@@ -234,8 +234,8 @@ def label(name: str, models: Mapping[str, Model]) -> str:
     return f"{name} (non-commercial)" if model and not model.commercial_use else name
 
 
-def _engineering(format_: str | None) -> dict[str, Any]:
-    """Show the options that only engineers need, and return those that are set."""
+def _further(format_: str | None) -> dict[str, Any]:
+    """Show the other options, and return those that are set."""
     more: dict[str, Any] = {
         "output": _choice("output", "Result", list(Output), {"cutout": "Cut-out", "mask": "Alpha as a grayscale image"})
     }

@@ -18,7 +18,7 @@ from client.commands.connect import connect
 from client.commands.console import OUT, STATUS_STYLES, local_time, print_table, table_width
 from client.commands.options import Region, StackName, parse_duration
 from client.errors import UsageError
-from client.executions import FAILED, STATUSES, Descriptions, Filter, Search
+from client.executions.search import FAILED, STATUSES, Descriptions, Filter, Search
 from client.history import ExecutionSummary
 from functions.contracts.history import Row, rows
 

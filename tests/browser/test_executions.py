@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from client.executions import arn_of
+from client.executions.search import arn_of
 from client.jobs import JobClient, Upload
 from client.stack import Stack
 from tests.browser.conftest import DESKTOP, PHONE, overflow_px, violations

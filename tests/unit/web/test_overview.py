@@ -5,11 +5,11 @@ from streamlit.testing.v1 import AppTest
 
 from client.overview import Range
 from tests.fakes.metrics_in_memory import Cloud
-from web.pages.overview import describe_outcomes, describe_stages, in_words, outcome_chart, usd
+from web.views.overview import describe_outcomes, describe_stages, in_words, outcome_chart, usd
 
 
 def page(stack, span, past, now):  # Streamlit runs its source, without the imports of this module
-    from web.pages.overview import draw
+    from web.views.overview import draw
 
     draw(stack, span, past, now)
 

@@ -6,8 +6,8 @@ from core.options import Metadata, Options, OutputFormat
 from core.presets import BUILT_IN
 from core.segmentation.registry import MODELS
 from core.types import Precision
-from web.pages.remove import has_alpha, is_aligned
 from web.settings import Choices, label
+from web.views.remove import has_alpha, is_aligned
 
 
 def test_controls_that_nobody_touched_set_nothing() -> None:

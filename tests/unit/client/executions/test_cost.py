@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from client.costs import MEMORY_MB, cost_of
-from client.steps import Step, steps_of
+from client.executions.cost import MEMORY_MB, cost_of
+from client.executions.steps import Step, steps_of
 from functions.contracts.prices import AS_OF, CHILD_TRANSITIONS, RUN_TRANSITIONS, Usage, standard_usage
 from tests.conftest import ROOT
 from tests.fakes.stack_in_memory import History, stack

@@ -8,15 +8,17 @@ from typing import Any, Final
 
 import streamlit as st
 
-from client import details, executions, graph, redrive
-from client.details import Details
+from client import redrive
 from client.errors import ExecutionNotFoundError, client_error
+from client.executions import details, graph, search
+from client.executions.details import Details
+from client.executions.pictures import MASKS_KEPT_DAYS, StagePicture
+from client.executions.steps import Step
 from client.redrive import Retry
-from client.stage_pictures import MASKS_KEPT_DAYS, StagePicture
-from client.steps import Step
 from core.errors import BackgroundRemoverError, UnsupportedFormatError
 from core.image.sniff import sniff
 from functions.contracts.prices import AS_OF
+from functions.contracts.result import reason_text
 from web import errors, pictures, session
 from web.pictures import Picture
 from web.times import local_time
@@ -57,7 +59,7 @@ def show(name: str, link: Callable[..., None]) -> None:
 
     Args:
         name: its name or ARN.
-        link: shows a link to the page Executions, see :func:`web.pages.executions.show`.
+        link: shows a link to the page Executions, see :func:`web.views.executions.show`.
     """
     link("All executions", {"page": st.query_params.get("page", "1")}, icon=":material/arrow_back:")
     try:
@@ -169,8 +171,8 @@ def _outcome(output: Any) -> None:
     )
     st.markdown(" · ".join(facts))
     if quality["review"]:
-        reasons = "; ".join(reason.replace("_", " ") for reason in quality["reasons"])
-        st.warning(f"**A person should look at the result.** {reasons.capitalize()}.", icon=":material/rate_review:")
+        reasons = "; ".join(reason_text(reason) for reason in quality["reasons"])
+        st.warning(f"**Look at this result before you use it:** {reasons}.", icon=":material/rate_review:")
     if second := output.get("escalation"):
         scores = ", ".join(f"{name} {score:.2f}" for name, score in second["score"].items())
         st.markdown(f"Second attempt with {second['model']}: the {second['kept']} one was kept ({scores}).")
@@ -181,9 +183,9 @@ def _outcome(output: Any) -> None:
 def _actions(found: Details) -> None:
     stack, failure = session.stack(), found.failure
     with st.container(horizontal=True):
-        if failure and st.button("Redrive", icon=":material/replay:", type="primary"):
+        if failure and st.button("Redrive", icon=":material/replay:"):
             _confirm(found.summary.arn)
-        if url := executions.console_url(stack, found.summary.arn):
+        if url := search.console_url(stack, found.summary.arn):
             st.link_button("AWS console", url, icon=":material/open_in_new:")
         if failure and failure.key:
             with st.popover("Failure report", icon=":material/description:"):
@@ -212,7 +214,7 @@ def _confirm(arn: str) -> None:
         st.markdown("It continues at the state that failed, with the output of the earlier states.")
     else:
         st.markdown(f"A new execution with the same input starts, `{new}`: {errors.literal(retry.reason)}.")
-    if st.button("Redrive", type="primary", icon=":material/replay:", key="confirm-redrive"):
+    if st.button("Redrive", icon=":material/replay:", key="confirm-redrive"):
         [done] = redrive.execute(stack, [retry])
         if done.retry_arn is None:
             st.error(f"It was not retried: {errors.literal(done.reason)}.", icon=":material/error:")

@@ -1,6 +1,6 @@
 from typing import Any
 
-from client.stage_pictures import MASKS_KEPT_DAYS, StagePicture, computed_by, missing, pictures_of
+from client.executions.pictures import MASKS_KEPT_DAYS, StagePicture, computed_by, missing, pictures_of
 from functions.contracts.object_keys import second_attempt_keys
 from tests.conftest import ROOT
 from tests.fakes.stack_in_memory import Buckets, stack, uploaded

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from client.steps import Outcome, Step
+from client.executions.steps import Outcome, Step
 
 # Dark text on light boxes, and gray lines, can be read on a light and on a dark page. The words in the boxes say what
 # the colors say.

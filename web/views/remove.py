@@ -19,10 +19,10 @@ from web.components import compare, downloads, gallery, paste
 from web.components.compare import Comparison
 from web.components.downloads import Download
 from web.components.gallery import Thumbnail
-from web.pages import executions
 from web.pictures import Picture
 from web.removals import Removal, Removals, State
 from web.users import User
+from web.views import executions
 
 _POLL_S: Final = 0.4
 _KEPT_S: Final = 24 * 3600
@@ -338,7 +338,7 @@ def _again(images: Removals, image: Removal) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown("The settings have changed.", width="content")
-        st.button("Apply to this image", on_click=_process_again, args=([image],), type="primary")
+        st.button("Apply to this image", on_click=_process_again, args=([image],))
         if len(changed) > 1:
             st.button(f"Apply to all {len(changed)}", on_click=_process_again, args=(changed,))
 

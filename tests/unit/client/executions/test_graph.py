@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from client import graph
-from client.steps import Step, steps_of
+from client.executions import graph
+from client.executions.steps import Step, steps_of
 from tests.fakes.stack_in_memory import History
 from tests.state_machine import DEFINITION
 

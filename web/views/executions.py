@@ -6,14 +6,15 @@ from typing import Any, Final
 import streamlit as st
 
 from client.errors import UsageError
-from client.executions import CHUNK, DESCRIBED, FAILED, STATUSES, Descriptions, Filter, Search
-from client.graph import duration
+from client.executions.graph import duration
+from client.executions.search import CHUNK, DESCRIBED, FAILED, STATUSES, Descriptions, Filter, Search
 from client.history import ExecutionSummary
 from web import errors, session
-from web.pages import execution
 from web.times import local_time
+from web.views import execution
 
 _PAGE_SIZE: Final = 25
+_FOLDER_CHARS: Final = 48
 _REFRESH_S: Final = 5.0
 
 _STATUS: Final = {"all": STATUSES, "running": ("RUNNING",), "succeeded": ("SUCCEEDED",), "failed": FAILED}
@@ -155,7 +156,7 @@ def _row(one: ExecutionSummary) -> None:
         left, right = st.columns([1, 1], vertical_alignment="center", gap="xxsmall")
         with left:
             key = one.source_key or one.name
-            _link(f"{_ICONS.get(one.status, '')} {errors.literal(_shortened(key))}", {"execution": one.name}, help=key)
+            _link(f"{_ICONS.get(one.status, '')} {errors.literal(_name(key))}", {"execution": one.name}, help=key)
         right.markdown(" · ".join(_facts(one)))
 
 
@@ -213,6 +214,11 @@ def _link(label: str, query: dict[str, str], *, icon: str = "", help: str | None
         st.rerun()  # a click in a fragment runs only that
 
 
-def _shortened(key: str, most: int = 64) -> str:
-    """Return a key with its end, which tells it apart."""
-    return key if len(key) <= most else f"…{key[1 - most :]}"
+def _name(key: str) -> str:
+    """Return a key with the file name first, which a narrow window shows, too."""
+    folder, _, name = key.rpartition("/")
+    return f"{name or key} · {_shortened(folder, _FOLDER_CHARS)}" if folder else key
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"…{text[1 - most :]}"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from client.executions import FAILED, Descriptions, Filter, Search, console_url
+from client.executions.search import FAILED, Descriptions, Filter, Search, console_url
 from client.history import ExecutionSummary, of_described
 from client.stack import Stack
 from tests.fakes.stack_in_memory import MACHINE, NOW, Buckets, Executions, stack, uploaded

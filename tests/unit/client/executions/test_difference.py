@@ -3,7 +3,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from client.difference import picture
+from client.executions.difference import picture
 
 
 def png(plane: np.ndarray) -> bytes:

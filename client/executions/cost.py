@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from client.executions.steps import Step
 from client.stack import Stack
-from client.steps import Step
 from functions.contracts.prices import AS_OF, Usage, prices_of
 
 MEMORY_MB: Final[Mapping[str, int | str]] = {

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from client.steps import Step, degradations_of, failure_of, newest_state, steps_of
+from client.executions.steps import Step, degradations_of, failure_of, newest_state, steps_of
 from functions.contracts.history import REDACTED, redact, rows
 from tests.fakes.stack_in_memory import History
 from tests.state_machine import STATES

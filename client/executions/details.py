@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from client import history
-from client.costs import Cost, cost_of
 from client.errors import ExecutionNotFoundError, JobFailure
-from client.executions import arn_of
+from client.executions.cost import Cost, cost_of
+from client.executions.pictures import StagePicture, computed_by, missing, pictures_of
+from client.executions.search import arn_of
+from client.executions.steps import Degradation, Step, degradations_of, failure_of, newest_state, steps_of
 from client.history import ExecutionSummary, events_of, of_described
 from client.stack import Stack
-from client.stage_pictures import StagePicture, computed_by, missing, pictures_of
-from client.steps import Degradation, Step, degradations_of, failure_of, newest_state, steps_of
 from functions.contracts.failure_report import json_object
 from functions.contracts.history import Row, rows
 

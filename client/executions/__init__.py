@@ -1,0 +1,1 @@
+"""One execution or many: find them, and tell what each stage did, saw and cost."""
