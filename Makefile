@@ -9,7 +9,7 @@ NPM    := $(shell command -v npm 2>/dev/null)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help setup demo test test-slow test-all test-containers coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation bench-bulk load openapi reliability-tables reference lock clean
+.PHONY: FORCE help setup demo test test-slow test-all test-containers coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation bench-bulk load openapi reliability-tables reference screenshots lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -138,6 +138,9 @@ reliability-tables: setup  ## regenerate the fault matrix in docs/explanation/re
 reference: setup openapi reliability-tables  ## regenerate every generated page and table in docs/
 	@$(BIN)/python -m functions.contracts docs/reference
 	@$(BIN)/python -m docs.reference.generate
+
+screenshots: setup $(VENV)/.compiled  ## make the pictures of the web page in docs/images; needs Debian's package chromium
+	@$(BIN)/python -m tests.browser.screenshots
 
 lock: setup  ## resolve the pinned dependencies anew from pyproject.toml
 	$(COMPILE) --extra local --extra web --extra dev pyproject.toml --output-file requirements/dev.lock

@@ -7,10 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request
 
-from client.commands.up import best_here, stack_parameters
 from client.stack import Stack
-from core.options import Host
-from core.segmentation.registry import BUNDLED
 from embedded_cloud.cloud import EmbeddedCloud
 from tests.browser import served
 from tests.conftest import ROOT
@@ -36,9 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="package")
 def cloud() -> Iterator[EmbeddedCloud]:
-    parameters = {**stack_parameters(best_here(BUNDLED), Host.AUTO, all_hosts=False), **PARAMETERS}
-    with EmbeddedCloud(ROOT / "template.yaml", parameters) as cloud:
-        cloud.start_functions()
+    with served.embedded_cloud(PARAMETERS) as cloud:
         yield cloud
 
 

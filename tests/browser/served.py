@@ -12,6 +12,10 @@ from contextlib import contextmanager, suppress
 
 from playwright.sync_api import Browser, sync_playwright
 
+from client.commands.up import best_here, stack_parameters
+from core.options import Host
+from core.segmentation.registry import BUNDLED
+from embedded_cloud.cloud import EmbeddedCloud
 from tests.conftest import ROOT
 
 # Chromium would look up hosts on the internet, which can take seconds to fail.
@@ -37,6 +41,15 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=[*_QUIET, *root])
         yield browser
         browser.close()
+
+
+@contextmanager
+def embedded_cloud(parameters: Mapping[str, str]) -> Iterator[EmbeddedCloud]:
+    """Run an embedded cloud as ``pbr up`` does, with these parameters."""
+    all_parameters = {**stack_parameters(best_here(BUNDLED), Host.AUTO, all_hosts=False), **parameters}
+    with EmbeddedCloud(ROOT / "template.yaml", all_parameters) as cloud:
+        cloud.start_functions()
+        yield cloud
 
 
 @contextmanager

@@ -33,7 +33,6 @@ _SELECTED: Final = "remove.selected"
 _DROPPED: Final = "remove.dropped"
 
 _STYLE: Final = """
-.stMainBlockContainer { padding-top: 4.5rem; }
 .st-key-remove-first [data-testid="stFileUploaderDropzone"] {
   flex-direction: column; justify-content: center; align-items: center; gap: 0.75rem; min-height: 17rem;
   border: 2px dashed color-mix(in srgb, currentColor 30%, transparent); border-radius: 1rem;
