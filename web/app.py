@@ -20,5 +20,8 @@ page = st.navigation(
     ],
     position="top",
 )
-session.user()  # raises an error if the request belongs to no user
+user = session.user()
+if st.session_state.setdefault("user", user.id) != user.id:  # a browser can come back as another user
+    st.session_state.clear()
+    st.session_state["user"] = user.id
 page.run()

@@ -18,6 +18,10 @@ def pbr(tmp_path):
     return Pbr(tmp_path)
 
 
+def _with_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs, and their children, ignore it
+
+
 def test_starts_a_cloud_and_serves_the_page_until_ctrl_c(pbr):
     port = free_port()
     process = subprocess.Popen(
@@ -27,6 +31,7 @@ def test_starts_a_cloud_and_serves_the_page_until_ctrl_c(pbr):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=_with_ctrl_c,
     )
     assert process.stdout is not None
     assert f"http://localhost:{port}" in process.stdout.readline()
