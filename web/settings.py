@@ -31,7 +31,7 @@ _FORMATS: Final = {
     OutputFormat.WEBP_LOSSLESS: "WebP, lossless",
     OutputFormat.AVIF: "AVIF",
     OutputFormat.JPEG: "JPEG",
-    OutputFormat.ZIP: "ZIP of colors and alpha",
+    OutputFormat.ZIP: "ZIP (color.jpg and alpha.png)",
 }
 _BACKGROUNDS: Final = {"transparent": "None", "color": "Color", "image": "Image", "blur": "Blur"}
 _BACKGROUND_OPTIONS: Final = ("background_color", "background_key", "background_blur")
@@ -237,7 +237,7 @@ def label(name: str, models: Mapping[str, Model]) -> str:
 def _further(format_: str | None) -> dict[str, Any]:
     """Show the other options, and return those that are set."""
     more: dict[str, Any] = {
-        "output": _choice("output", "Result", list(Output), {"cutout": "Cut-out", "mask": "Alpha as a grayscale image"})
+        "output": _choice("output", "Output", list(Output), {"cutout": "Cut-out", "mask": "Alpha as a grayscale image"})
     }
     if format_ in _LOSSY:
         quality = Options.model_fields["quality"].default
@@ -249,7 +249,7 @@ def _further(format_: str | None) -> dict[str, Any]:
         )
     more["roi"] = _text("roi", *_TEXTS["roi"])
     more["max_megapixels"] = st.number_input(
-        "Megapixels at most",
+        "Maximum megapixels",
         min_value=0.01,
         value=None,
         placeholder="No limit",

@@ -7,8 +7,8 @@ from web.removals import Removal, State
 
 NAMES: Final = {
     "Validate": "Check the image",
-    "LookUpCache": "Look for a known result",
-    "ServeCached": "Copy the known result",
+    "LookUpCache": "Check the cache",
+    "ServeCached": "Copy the result from the cache",
     "SaveSidecar": "Describe the result",
     "CheckOwner": "Look for the same work in progress",
     "WaitForOwner": "Wait for the same work",
@@ -20,17 +20,18 @@ NAMES: Final = {
     "SegmentOnSageMakerAsync": "Find the subject on SageMaker",
     "Refine": "Refine the edge",
     "Encode": "Write the result",
-    "SaveCache": "Remember the result",
+    "SaveCache": "Save to the cache",
     "RecordFailure": "Report the failure",
     "ReleaseClaim": "Release the work",
-    "PublishMetrics": "Record the figures",
+    "PublishMetrics": "Publish metrics",
     "StartWebhook": "Call the webhook",
     "DeadLetterNotice": "Keep the webhook call",
 }
 """What a state does, by the name of the state."""
 
 _AHEAD: Final = (("Validate",), ("SegmentOnLambda", "SegmentOnEcs", "SegmentOnSageMaker"), ("Refine",), ("Encode",))
-_KNOWN_RESULT: Final = "ServeCached"
+_LAST: Final = {"ServeCached", "RecordFailure"}
+"""After these, no main stage starts."""
 
 STYLE: Final = """
 .pbr-stages p, .pbr-stages li { display: flex; justify-content: space-between; gap: 0.75rem; margin: 0; }
@@ -38,6 +39,7 @@ STYLE: Final = """
 .pbr-stages ol { list-style: none; margin: 0; padding: 0; font-size: 0.9375rem; }
 .pbr-stages li { padding: 0.1875rem 0; }
 .pbr-stages li::before { content: "\\2713"; width: 1rem; flex: none; text-align: center; }
+.pbr-stages li.failed::before { content: "\\2717"; }
 .pbr-stages li span:first-of-type { flex: 1; }
 .pbr-stages span:last-of-type { font-variant-numeric: tabular-nums; white-space: nowrap; }
 .pbr-stages li.current { font-weight: 600; }
@@ -53,7 +55,7 @@ STYLE: Final = """
 
 def listed(image: Removal) -> str:
     """Return the stages of an image as an HTML list, with the seconds that each one took, and what is ahead."""
-    waiting = {State.WAITING: "Wait for a free place", State.UPLOADING: "Upload"}.get(image.state)
+    waiting = {State.WAITING: "Waiting for other images", State.UPLOADING: "Upload"}.get(image.state)
     steps: list[tuple[str, float | None, str]] = [(waiting, None, "current") if waiting else ("Upload", None, "past")]
     if image.state is State.RUNNING and not image.stages:
         steps.append(("Start", None, "current"))
@@ -61,7 +63,8 @@ def listed(image: Removal) -> str:
         ended = event.kind in ("finished", "failed")
         suffix = {"retried": " (retry)", "failed": " (failed)"}.get(event.kind, "")
         name = NAMES.get(event.stage, event.stage) + suffix
-        steps.append((name, event.seconds if ended else None, "past" if ended else "current"))
+        style = "failed" if event.kind == "failed" else "past" if ended else "current"
+        steps.append((name, event.seconds if ended else None, style))
     steps += [(name, None, "next") for name in _ahead(image)]
     rows = "".join(
         f'<li class="{state}"><span>{html.escape(name)}</span>'
@@ -75,6 +78,6 @@ def listed(image: Removal) -> str:
 def _ahead(image: Removal) -> list[str]:
     """Return the main stages that have not started."""
     begun = {event.stage for event in image.stages}
-    if image.state.ended or _KNOWN_RESULT in begun:
+    if image.state.ended or begun & _LAST:
         return []
     return [NAMES[states[0]] for states in _AHEAD if not begun & set(states)]

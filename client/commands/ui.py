@@ -33,8 +33,8 @@ def ui(
 ) -> None:
     """Serve the web page on this machine, until Ctrl-C.
 
-    It shows the stack in use. If that is an embedded cloud and none is running, one is started in the background. It
-    does not stop as long as the page is served.
+    It shows the stack in use. If that is an embedded cloud and none is running, one is started in the background. The
+    embedded cloud keeps running while the page is served.
 
     For example: [bold]pbr ui --port 8600 --no-open[/bold]
     """

@@ -17,7 +17,7 @@ REASONS: Final = {
     "mostly_uncertain": "the model is unsure about large parts of the image",
     "similar_colors": "subject and background have similar colors",
     "mask_and_picture_disagree": "the mask does not follow the edges in the image",
-    "looks_differ": "repeated looks at the image gave different subjects",
+    "looks_differ": "repeated predictions gave different subjects",
     "fragmented": "the subject has many separate parts",
     "tiny_subject": "the subject is very small",
     "fills_picture": "the subject fills almost the whole image",

@@ -74,7 +74,7 @@ def test_image_is_processed_compared_and_downloaded(visit, stack):
     expect(page.get_by_role("list", name="Stages")).to_contain_text("Find the subject")
     show_result(page)
 
-    slider = page.get_by_role("slider", name="Share of the original that is shown")
+    slider = page.get_by_role("slider", name="Position of the divider")
     slider.focus()
     page.keyboard.press("End")
     page.keyboard.press("ArrowLeft")
@@ -157,7 +157,7 @@ def test_changed_settings_apply_to_an_uploaded_image(visit, stack):
     page.get_by_text("Crop to the subject").click()
     page.get_by_role("button", name="Apply to this image").click()
     expect(page.locator(RESULT)).to_have_attribute("data-pair", "")
-    assert page.get_by_role("slider", name="Share of the original that is shown").count() == 0
+    assert page.get_by_role("slider", name="Position of the divider").count() == 0
     cropped = [sidecar for sidecar in sidecars(stack, "again.png") if sidecar["options"]["crop"]]
     assert len(cropped) == 1 and cropped[0]["image"]["width"] < 320
 

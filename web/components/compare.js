@@ -33,7 +33,7 @@ class Compare {
     this.after = element("img", { draggable: false });
     this.alpha = element("img", { draggable: false });
     this.slider = element("input", { type: "range", min: 0, max: 100, step: 1, value: 50 });
-    this.slider.setAttribute("aria-label", "Share of the original that is shown");
+    this.slider.setAttribute("aria-label", "Position of the divider");
     this.tags = ["Original", "Result"].map((text) => element("span", { className: "tag", textContent: text }));
     this.beforeLayer = element("div", { className: "layer before" }, [this.before, this.tags[0]]);
     this.afterLayer = element("div", { className: "layer after" }, [this.after, this.tags[1]]);

@@ -39,7 +39,7 @@ export default function ({ parentElement, setTriggerValue }) {
   button._stop?.();
   button._stop = () => document.removeEventListener("paste", onPaste);
   button.onclick = () => read().then(([files, text]) => take(files, text), () =>
-    say("The browser does not allow it. Press Ctrl+V instead."));
+    say("The browser blocked access to the clipboard. Press Ctrl+V instead."));
 
   return () => {
     button._stop();

@@ -316,9 +316,8 @@ def _cost(stack: Stack, cost: Cost) -> None:
     times = "the times of this machine, not of Lambda" if stack.endpoint_url else "the times that the stages report"
     st.caption(
         f"Estimate at list prices of {cost.prices_as_of} in {cost.region}, with {times}, and without starts of "
-        f"functions, storage, transfer and logs.{missing} Each image counts as an upload of its own; a bulk run costs "
-        "less, and its summary has its own estimate. Failed images are part of the cost, except for the time that they "
-        "took."
+        f"functions, storage, transfer and logs.{missing} Images of bulk runs are priced as single uploads; the "
+        "summary of a bulk run has its own estimate. Failed images are included, but not their processing time."
     )
 
 

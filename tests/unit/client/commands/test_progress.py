@@ -73,8 +73,8 @@ def test_one_line_per_image(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_request_for_review_and_warnings_follow_their_image(capsys: pytest.CaptureFixture[str]) -> None:
     progress()[1].ended(done(quality=REVIEW, warnings=["The ECS worker failed"]))
     assert capsys.readouterr().err.splitlines()[1:] == [
-        "        warning: manual review recommended: subject and background have similar colors; repeated looks at the "
-        "image gave different subjects",
+        "        warning: manual review recommended: subject and background have similar colors; repeated predictions "
+        "gave different subjects",
         "        warning: The ECS worker failed",
     ]
 
