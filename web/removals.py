@@ -5,6 +5,7 @@ Nothing here uses Streamlit, and nothing keeps pixels: images that wait are in t
 
 import logging
 import secrets
+import shutil
 import tempfile
 import time
 import unicodedata
@@ -14,11 +15,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from pathlib import PurePosixPath, PureWindowsPath
-from threading import Semaphore
+from threading import BoundedSemaphore
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from client.errors import JobFailure, failure_of
+from client.errors import DiskFullError, JobFailure, failure_of
 from client.history import StageEvent
 from client.jobs import JobClient, Upload
 from client.stack import Stack
@@ -32,11 +33,17 @@ MOST: Final = 500
 """Most images of a session."""
 
 _LOCAL_AT_ONCE: Final = 4
+_UPLOADS_AT_ONCE: Final = 4
+_FREE_DISK_BYTES: Final = 1 << 28
 _FETCH_TIMEOUT_S: Final = 20.0
 _MAX_NAME_CHARS: Final = 120
 _FORBIDDEN: Final = ':*?"<>|'
 
 _log: Final = logging.getLogger(__name__)
+
+# They limit the memory of all sessions together: 100 MB for each image. Slow hosts delay no uploads of files.
+_files: Final = BoundedSemaphore(_UPLOADS_AT_ONCE)
+_urls: Final = BoundedSemaphore(_UPLOADS_AT_ONCE)
 
 
 class State(StrEnum):
@@ -115,7 +122,7 @@ class Removals:
         *,
         folder: str,
         policy: safe_http.Policy,
-        slots: Semaphore,
+        slots: BoundedSemaphore,
         threads: int,
     ) -> None:
         self._jobs, self._folder, self._policy, self._slots = jobs, folder, policy, slots
@@ -139,28 +146,20 @@ class Removals:
     def add_file(self, name: str, data: bytes, options: Mapping[str, Any]) -> Removal:
         """Add an image file. A file that the stack would reject fails at once, with the error that the API returns."""
         image = Removal(file_name(name), dict(options))
-        self.images.append(image)
         try:
             _check(data)
+            read = _kept(data)
         except Exception as error:
             _fail(image, error)
+            self.images.append(image)
             return image
-        waiting = tempfile.TemporaryFile()  # noqa: SIM115  closed by the thread that reads it
-        waiting.write(data)
-
-        def read() -> bytes:
-            with waiting:
-                waiting.seek(0)
-                return waiting.read()
-
-        self._start(image, read)
+        self._start(image, read, _files)
         return image
 
     def add_url(self, url: str, options: Mapping[str, Any]) -> Removal:
         """Add the image at a URL."""
         image = Removal(file_name(unquote(_path_of(url)) or "image"), dict(options))
-        self.images.append(image)
-        self._start(image, partial(self._fetched, url))
+        self._start(image, partial(self._fetched, url), _urls)
         return image
 
     def again(self, image: Removal, options: Mapping[str, Any]) -> Removal:
@@ -181,12 +180,14 @@ class Removals:
             image.abandoned = True
         self.images = []
 
-    def _start(self, image: Removal, read: Callable[[], bytes]) -> None:
+    def _start(self, image: Removal, read: Callable[[], bytes], gate: BoundedSemaphore) -> None:
         jobs = self._jobs()
 
         def upload() -> Upload:
-            return jobs.upload(image.name, read(), image.options, folder=self._folder)
+            with gate:
+                return jobs.upload(image.name, read(), image.options, folder=self._folder)
 
+        self.images.append(image)
         self._pool.submit(self._process, jobs, image, upload)
 
     def _fetched(self, url: str) -> bytes:
@@ -209,7 +210,7 @@ class Removals:
                 _fail(image, error)
 
 
-def of(jobs: Callable[[], JobClient], stack: Stack, folder: str, slots: Semaphore) -> Removals:
+def of(jobs: Callable[[], JobClient], stack: Stack, folder: str, slots: BoundedSemaphore) -> Removals:
     """Return the images of a new session, with the limits of a stack."""
     return Removals(jobs, folder=folder, policy=policy(stack), slots=slots, threads=at_once(stack))
 
@@ -273,6 +274,27 @@ def _follow(jobs: JobClient, image: Removal, upload: Callable[[], Upload]) -> No
     image.sidecar = jobs.sidecar(image.execution)
     image.seconds = image.elapsed_s()
     image.state = State.DONE
+
+
+def _kept(data: bytes) -> Callable[[], bytes]:
+    """Keep a file on disk, and return what reads it once."""
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if free < _FREE_DISK_BYTES + len(data):
+        raise DiskFullError(
+            "The disk of the page is full of images that wait",
+            field="free bytes",
+            value=free,
+            remedy="Add the file again when others are done.",
+        )
+    waiting = tempfile.TemporaryFile()  # noqa: SIM115  closed by the thread that reads it
+    waiting.write(data)
+
+    def read() -> bytes:
+        with waiting:
+            waiting.seek(0)
+            return waiting.read()
+
+    return read
 
 
 def _check(data: bytes) -> None:

@@ -14,7 +14,7 @@ from client.errors import JobFailure
 from core.options import Options, OutputFormat
 from functions.contracts.object_keys import result_keys, second_attempt_keys
 from functions.contracts.result import reason_text
-from web import archives, errors, pictures, removals, session, settings, stages
+from web import archives, errors, pictures, removals, session, settings, stages, uploads
 from web.components import compare, downloads, gallery, paste
 from web.components.compare import Comparison
 from web.components.downloads import Download
@@ -127,13 +127,18 @@ def _take_files() -> None:
     dropped = st.session_state.get(key) or []
     st.session_state[_DROPPED] += 1
     images = _images()
-    added = [images.add_file(file.name, file.getvalue(), _options()) for file in dropped[: images.room]]
+    try:
+        added = [images.add_file(file.name, file.getvalue(), _options()) for file in dropped[: images.room]]
+    finally:
+        context = get_script_run_ctx()
+        if context and isinstance(context.uploaded_file_mgr, MemoryUploadedFileManager):
+            for file in dropped:
+                context.uploaded_file_mgr.remove_file(context.session_id, file.file_id)
     if len(added) < len(dropped):
         st.toast(f"Only {removals.MOST} images fit. Remove the finished ones, and add the others.")
-    context = get_script_run_ctx()
-    if context and isinstance(context.uploaded_file_mgr, MemoryUploadedFileManager):
-        for file in dropped:
-            context.uploaded_file_mgr.remove_file(context.session_id, file.file_id)
+    if context and (count := uploads.rejected(context.session_id)):
+        most_mb = uploads.MOST_BYTES >> 20
+        st.toast(f"{count} of the files were not added: at most {most_mb} MB at a time. Add them again.")
     _select(added)
 
 

@@ -1,7 +1,9 @@
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,13 +24,17 @@ REPORT = JobFailure(
 
 
 class Jobs:
-    """Fake of JobClient. An execution runs until ``go`` is set, and fails if its name is in ``failing``."""
+    """Fake of JobClient. An execution runs until ``go`` is set, and fails if its name is in ``failing``.
+
+    Uploads wait until ``may_upload`` is set, which it is at first.
+    """
 
     def __init__(self) -> None:
         self.uploads: list[tuple[str, str, bytes, dict[str, Any]]] = []
         self.copies: list[tuple[Upload, dict[str, Any]]] = []
         self.failing: dict[str, Exception] = {}
-        self.go = threading.Event()
+        self.go, self.may_upload = threading.Event(), threading.Event()
+        self.may_upload.set()
         self.in_flight = self.most_in_flight = 0
         self._lock = threading.Lock()
 
@@ -36,6 +42,7 @@ class Jobs:
         if options.get("format") == "tiff":
             raise InvalidOptionsError("No", field="options.format", value="tiff", remedy="Use png.")
         self.uploads.append((folder, name, data, options))
+        assert self.may_upload.wait(10)
         return Upload(f"{folder}{name}", "v1", NOW)
 
     def upload_again(self, upload: Upload, options: dict[str, Any]) -> Upload:
@@ -159,6 +166,26 @@ def test_no_more_are_in_flight_than_a_user_may_have(jobs: Jobs) -> None:
     jobs.go.set()
     until(lambda: not any(images.running for images in sessions))
     assert jobs.most_in_flight == 2 and len(jobs.uploads) == 6
+
+
+def test_few_files_of_all_users_are_in_memory_at_a_time(jobs: Jobs) -> None:
+    jobs.go.set()
+    users = [removals(jobs, threads=20) for _ in range(2)]
+    jobs.may_upload.clear()
+    for number in range(5):
+        for images in users:
+            images.add_file(f"{number}.png", PNG, {})
+    until(lambda: sum(one.state is State.UPLOADING for images in users for one in images.images) == 10)
+    assert len(jobs.uploads) == 4
+    jobs.may_upload.set()
+    until(lambda: not any(images.running for images in users))
+    assert len(jobs.uploads) == 10
+
+
+def test_a_file_that_does_not_fit_on_the_disk_is_a_typed_failure(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**28))
+    image = removals(jobs).add_file("a.png", PNG, {})
+    assert image.state is State.FAILED and image.failure and image.failure.error == "DiskFullError"
 
 
 def test_images_that_were_removed_are_neither_uploaded_nor_followed(jobs: Jobs) -> None:
