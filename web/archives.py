@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any, Final
 from urllib.parse import parse_qs
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -56,7 +57,8 @@ def route(stack: Callable[[], Stack]) -> Route:
         if isinstance(claims, Response):
             return claims
         entries = [(Picture(**picture), name) for picture, name in claims["entries"]]
-        return StreamingResponse(stream(stack().s3, entries), media_type="application/zip", headers=_HEADERS)
+        connected = await run_in_threadpool(stack)
+        return StreamingResponse(stream(connected.s3, entries), media_type="application/zip", headers=_HEADERS)
 
     return Route(PATH, answer, methods=["POST"])
 

@@ -128,7 +128,7 @@ def route(stack: Callable[[], Stack]) -> Route:
         if isinstance(claims, Response):
             return claims
         try:
-            return await run_in_threadpool(_response, stack(), claims)
+            return await run_in_threadpool(lambda: _response(stack(), claims))  # stack() can take seconds, too
         except BackgroundRemoverError as error:
             return PlainTextResponse(str(error), 422)
         except client_error() as error:

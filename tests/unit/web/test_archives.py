@@ -2,12 +2,16 @@
 
 import asyncio
 import io
+import threading
 import zipfile
+from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
 from starlette.applications import Starlette
 
+from client.stack import Stack
 from tests.fakes import stack_in_memory
 from tests.fakes.stack_in_memory import Buckets
 from web import archives, pictures, users
@@ -23,13 +27,17 @@ def token(*entries: tuple[Picture, str]) -> str:
 
 def post(buckets: Buckets, text: str, cookies: dict[str, str]) -> httpx.Response:
     stack = stack_in_memory.stack(buckets=buckets)
-    server = httpx.ASGITransport(Starlette(routes=[archives.route(lambda: stack)]))
+    return send(lambda: stack, {"token": text}, cookies)
 
-    async def send() -> httpx.Response:
+
+def send(stack: Callable[[], Stack], form: dict[str, Any], cookies: dict[str, str]) -> httpx.Response:
+    server = httpx.ASGITransport(Starlette(routes=[archives.route(stack)]))
+
+    async def answer() -> httpx.Response:
         async with httpx.AsyncClient(transport=server, base_url="http://page", cookies=cookies) as client:
-            return await client.post(archives.PATH, data={"token": text})
+            return await client.post(archives.PATH, data=form)
 
-    return asyncio.run(send())
+    return asyncio.run(answer())
 
 
 @pytest.fixture
@@ -79,3 +87,14 @@ def test_the_token_of_a_picture_gets_no_archive(buckets: Buckets) -> None:
 
 def test_long_bodies_are_rejected(buckets: Buckets) -> None:
     assert post(buckets, "a" * 2**20, ANNA).status_code == 413
+
+
+def test_connecting_to_the_stack_does_not_block_the_server(buckets: Buckets) -> None:
+    threads = []
+
+    def stack() -> Stack:
+        threads.append(threading.current_thread())
+        return stack_in_memory.stack(buckets=buckets)
+
+    assert send(stack, {"token": token((SECOND, "b.png"))}, ANNA).status_code == 200
+    assert threads and threading.main_thread() not in threads

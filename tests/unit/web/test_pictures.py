@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import threading
 import time
 import zipfile
 
@@ -24,9 +25,9 @@ RESULT = Picture("results", "results/photo.zip")
 class Browser:
     """A browser with cookies, for the route of the pictures in these buckets."""
 
-    def __init__(self, buckets, cookies):
-        stack = stack_in_memory.stack(buckets=buckets)
-        self._server = httpx.ASGITransport(Starlette(routes=[pictures.route(lambda: stack)]))
+    def __init__(self, buckets, cookies, stack=None):
+        in_memory = stack_in_memory.stack(buckets=buckets)
+        self._server = httpx.ASGITransport(Starlette(routes=[pictures.route(stack or (lambda: in_memory))]))
         self._cookies = cookies
 
     def get(self, path):
@@ -142,3 +143,16 @@ def test_content_that_is_no_picture_is_not_sent(browser, buckets, content):
 def test_deleted_picture_is_reported(browser):
     answer = browser.get(address())
     assert (answer.status_code, answer.text) == (404, "The picture no longer exists.")
+
+
+@pytest.mark.parametrize("kind", ["view", "thumbnail", "file"])
+def test_connecting_to_the_stack_does_not_block_the_server(buckets, kind):
+    buckets.objects["uploads", UPLOAD.key, "v1"] = disc()
+    threads = []
+
+    def stack():
+        threads.append(threading.current_thread())
+        return stack_in_memory.stack(buckets=buckets)
+
+    assert Browser(buckets, ANNA, stack).get(address(kind=kind)).status_code == 200
+    assert threads and threading.main_thread() not in threads
