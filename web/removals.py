@@ -1,4 +1,4 @@
-"""The images of a session: each is uploaded, followed to the end of its execution, and known by its sidecar.
+"""The images of a user: each is uploaded, followed to the end of its execution, and known by its sidecar.
 
 Nothing here uses Streamlit, and nothing keeps pixels: images that wait are in temporary files, results are in S3.
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from pathlib import PurePosixPath, PureWindowsPath
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Lock
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -30,7 +30,10 @@ from core.options import OutputFormat
 from functions.runtime import safe_http
 
 MOST: Final = 500
-"""Most images of a session."""
+"""Most images of a user."""
+
+_MOST_USERS: Final = 64
+_KEPT_S: Final = 12 * 3600.0
 
 _LOCAL_AT_ONCE: Final = 4
 _UPLOADS_AT_ONCE: Final = 4
@@ -63,12 +66,12 @@ class State(StrEnum):
 
 @dataclass
 class Removal:
-    """An image of a session. A thread of :class:`Removals` writes it, the page reads it.
+    """An image of a user. A thread of :class:`Removals` writes it, the page reads it.
 
     Attributes:
         name: file name.
         options: options that it is processed with, by name.
-        id: identifies it in the session.
+        id: identifies it.
         state: what happens to it.
         upload: the object in the uploads bucket; None before the upload.
         execution: ARN of its execution; None before its start.
@@ -106,14 +109,13 @@ class Removal:
 
 
 class Removals:
-    """The images of a session, newest last.
+    """The images of a user in all sessions, newest last.
 
     Args:
         jobs: returns the client of the stack; it is called by the callers of the methods, not in threads.
         folder: prefix of the keys of the uploads.
         policy: image URLs that are allowed.
-        slots: limits the images in flight; shared by the sessions of a user.
-        threads: most images in flight in this session.
+        threads: most images in flight.
     """
 
     def __init__(
@@ -122,10 +124,9 @@ class Removals:
         *,
         folder: str,
         policy: safe_http.Policy,
-        slots: BoundedSemaphore,
         threads: int,
     ) -> None:
-        self._jobs, self._folder, self._policy, self._slots = jobs, folder, policy, slots
+        self._jobs, self._folder, self._policy = jobs, folder, policy
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="removal")
         self.images: list[Removal] = []
 
@@ -180,6 +181,11 @@ class Removals:
             image.abandoned = True
         self.images = []
 
+    def close(self) -> None:
+        """Remove all images, and end the threads. No image can be added."""
+        self.clear()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
     def _start(self, image: Removal, read: Callable[[], bytes], gate: BoundedSemaphore) -> None:
         jobs = self._jobs()
 
@@ -199,20 +205,60 @@ class Removals:
 
     def _process(self, jobs: JobClient, image: Removal, upload: Callable[[], Upload]) -> None:
         """Process an image. Runs in a thread."""
-        with self._slots:
-            if image.abandoned:
-                return
-            image.started_at = time.monotonic()
-            image.state = State.UPLOADING
-            try:
-                _follow(jobs, image, upload)
-            except Exception as error:  # a thread has no caller that could handle it
-                _fail(image, error)
+        if image.abandoned:
+            return
+        image.started_at = time.monotonic()
+        image.state = State.UPLOADING
+        try:
+            _follow(jobs, image, upload)
+        except Exception as error:  # a thread has no caller that could handle it
+            _fail(image, error)
 
 
-def of(jobs: Callable[[], JobClient], stack: Stack, folder: str, slots: BoundedSemaphore) -> Removals:
-    """Return the images of a new session, with the limits of a stack."""
-    return Removals(jobs, folder=folder, policy=policy(stack), slots=slots, threads=at_once(stack))
+class Registry:
+    """Keeps the images of each user in this process, so that a reload of the page finds them again.
+
+    Args:
+        most: most users. Those who opened the page least recently lose their images first.
+        kept_s: how long the images of a user are kept after the page last showed them, seconds.
+        clock: returns the time, seconds.
+    """
+
+    def __init__(
+        self, most: int = _MOST_USERS, kept_s: float = _KEPT_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._most, self._kept_s, self._clock = most, kept_s, clock
+        self._known: dict[str, tuple[Removals, float]] = {}  # the last access is last
+        self._lock = Lock()
+
+    def of(self, user_id: str, new: Callable[[], Removals]) -> Removals:
+        """Return the images of a user; ``new`` returns those of a user without any."""
+        if found := self._used(user_id):
+            return found
+        made = new()  # it may take seconds, in which other users do not wait
+        return self._used(user_id, made) or made
+
+    def _used(self, user_id: str, made: Removals | None = None) -> Removals | None:
+        with self._lock:
+            now = self._clock()
+            for user, (removals, at) in list(self._known.items()):
+                if now - at > self._kept_s:
+                    self._evict(user, removals)
+            found, _ = self._known.pop(user_id, (made, now))
+            if found is not None:
+                self._known[user_id] = found, now
+            for user, (removals, _) in list(self._known.items())[: -self._most]:
+                self._evict(user, removals)
+            return found
+
+    def _evict(self, user: str, removals: Removals) -> None:
+        removals.close()
+        del self._known[user]
+
+
+def of(jobs: Callable[[], JobClient], stack: Stack, folder: str) -> Removals:
+    """Return the images of a new user, with the limits of a stack."""
+    return Removals(jobs, folder=folder, policy=policy(stack), threads=at_once(stack))
 
 
 def at_once(stack: Stack) -> int:

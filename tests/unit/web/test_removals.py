@@ -15,7 +15,7 @@ from core.errors import InvalidOptionsError
 from core.limits import MAX_BYTES
 from functions.runtime.safe_http import Policy
 from tests.fakes.stack_in_memory import NOW, stack
-from web.removals import MOST, Removal, Removals, State, at_once, distinct, file_name, policy
+from web.removals import MOST, Registry, Removal, Removals, State, at_once, distinct, file_name, policy
 
 PNG = b"\x89PNG\r\n\x1a\n and more"
 REPORT = JobFailure(
@@ -56,13 +56,15 @@ class Jobs:
         with self._lock:
             self.in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        yield StageEvent("Validate", "started", 0.0)
-        yield StageEvent("Validate", "finished", 0.1)
-        yield StageEvent("Refine", "started", 0.0)
-        assert self.go.wait(10)
-        yield StageEvent("Refine", "finished", 1.0)
-        with self._lock:
-            self.in_flight -= 1
+        try:
+            yield StageEvent("Validate", "started", 0.0)
+            yield StageEvent("Validate", "finished", 0.1)
+            yield StageEvent("Refine", "started", 0.0)
+            assert self.go.wait(10)
+            yield StageEvent("Refine", "finished", 1.0)
+        finally:
+            with self._lock:
+                self.in_flight -= 1
 
     def sidecar(self, arn: str) -> dict[str, Any]:
         if error := self.failing.get(arn.rpartition(":")[2]):
@@ -77,14 +79,8 @@ def jobs() -> Iterator[Jobs]:
     made.go.set()
 
 
-def removals(jobs: Jobs, *, slots: int = 8, threads: int = 8, allowed: Policy | None = None) -> Removals:
-    return Removals(
-        lambda: jobs,
-        folder="web/me/",
-        policy=allowed or Policy(),
-        slots=threading.BoundedSemaphore(slots),
-        threads=threads,
-    )
+def removals(jobs: Jobs, *, threads: int = 8) -> Removals:
+    return Removals(lambda: jobs, folder="web/me/", policy=Policy(), threads=threads)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -158,13 +154,12 @@ def test_a_url_that_is_not_allowed_is_a_typed_failure(jobs: Jobs) -> None:
 
 
 def test_no_more_are_in_flight_than_a_user_may_have(jobs: Jobs) -> None:
-    slots = threading.BoundedSemaphore(2)
-    sessions = [Removals(lambda: jobs, folder="web/me/", policy=Policy(), slots=slots, threads=8) for _ in range(2)]
-    added = [images.add_file(f"{number}.png", PNG, {}) for number in range(3) for images in sessions]
+    images = removals(jobs, threads=2)
+    added = [images.add_file(f"{number}.png", PNG, {}) for number in range(6)]
     until(lambda: jobs.in_flight == 2)
     assert sum(image.state is State.WAITING for image in added) == 4
     jobs.go.set()
-    until(lambda: not any(images.running for images in sessions))
+    until(lambda: not images.running)
     assert jobs.most_in_flight == 2 and len(jobs.uploads) == 6
 
 
@@ -189,7 +184,7 @@ def test_a_file_that_does_not_fit_on_the_disk_is_a_typed_failure(jobs: Jobs, mon
 
 
 def test_images_that_were_removed_are_neither_uploaded_nor_followed(jobs: Jobs) -> None:
-    images = removals(jobs, slots=1)
+    images = removals(jobs, threads=1)
     first, second = images.add_file("1.png", PNG, {}), images.add_file("2.png", PNG, {})
     until(lambda: len(first.stages) == 2)
     images.clear()
@@ -211,7 +206,46 @@ def test_an_image_is_processed_again_in_its_place(jobs: Jobs) -> None:
     assert jobs.copies == [(first.upload, {"format": "webp"})] and len(jobs.uploads) == 2
 
 
-def test_a_session_has_room_for_a_limited_number_of_images(jobs: Jobs) -> None:
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_user_finds_images_again_and_others_do_not(jobs: Jobs) -> None:
+    registry = Registry()
+    mine = registry.of("me", lambda: removals(jobs))
+    assert registry.of("me", lambda: removals(jobs)) is mine
+    assert registry.of("other", lambda: removals(jobs)) is not mine
+
+
+def test_images_are_kept_for_some_time_after_the_last_access(jobs: Jobs) -> None:
+    clock = Clock()
+    registry = Registry(kept_s=60, clock=clock)
+    mine = registry.of("me", lambda: removals(jobs, threads=1))
+    first, second = mine.add_file("1.png", PNG, {}), mine.add_file("2.png", PNG, {})
+    until(lambda: len(first.stages) == 2)
+    for clock.now in (50.0, 100.0):
+        assert registry.of("me", lambda: removals(jobs)) is mine
+    clock.now = 161.0
+    assert registry.of("me", lambda: removals(jobs)) is not mine
+    jobs.go.set()
+    until(lambda: first.abandoned and jobs.in_flight == 0)
+    assert second.abandoned and [name for _, name, _, _ in jobs.uploads] == ["1.png"]
+
+
+def test_the_least_recent_user_makes_room_for_a_new_one(jobs: Jobs) -> None:
+    registry = Registry(most=2)
+    known = {user: registry.of(user, lambda: removals(jobs)) for user in ("a", "b")}
+    registry.of("a", lambda: removals(jobs))
+    registry.of("c", lambda: removals(jobs))
+    assert registry.of("a", lambda: removals(jobs)) is known["a"]
+    assert registry.of("b", lambda: removals(jobs)) is not known["b"]
+
+
+def test_a_user_has_room_for_a_limited_number_of_images(jobs: Jobs) -> None:
     images = removals(jobs)
     images.images = [Removal("a.png", {}) for _ in range(MOST - 1)]
     assert images.room == 1
