@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from client.errors import DiskFullError, JobFailure, failure_of
 from client.history import StageEvent
-from client.jobs import JobClient, Upload
+from client.jobs import JobClient, StoppedWaitingError, Upload
 from client.stack import Stack
 from core.errors import EmptyImageError
 from core.image.sniff import sniff
@@ -145,7 +145,11 @@ class Removals:
         return next((image for image in self.images if image.id == identity), None)
 
     def add_file(self, name: str, data: bytes, options: Mapping[str, Any]) -> Removal:
-        """Add an image file. A file that the stack would reject fails at once, with the error that the API returns."""
+        """Add an image file. A file that the stack would reject fails at once, with the error that the API returns.
+
+        Raises:
+            StackUnavailableError: the stack does not respond; nothing is added.
+        """
         image = Removal(file_name(name), dict(options))
         try:
             _check(data)
@@ -165,14 +169,13 @@ class Removals:
 
     def again(self, image: Removal, options: Mapping[str, Any]) -> Removal:
         """Process an image that was uploaded with other options, in its place."""
-        new = Removal(image.name, dict(options))
-        self.images[self.images.index(image)] = new
-        image.abandoned = True
         upload = image.upload
         if upload is None:
             raise ValueError("the image was not uploaded")
-        jobs = self._jobs()
+        new, jobs = Removal(image.name, dict(options)), self._jobs()
         self._pool.submit(self._process, jobs, new, lambda: jobs.upload_again(upload, new.options))
+        image.abandoned = True
+        self.images[self.images.index(image)] = new
         return new
 
     def clear(self) -> None:
@@ -193,8 +196,8 @@ class Removals:
             with gate:
                 return jobs.upload(image.name, read(), image.options, folder=self._folder)
 
-        self.images.append(image)
         self._pool.submit(self._process, jobs, image, upload)
+        self.images.append(image)
 
     def _fetched(self, url: str) -> bytes:
         data = safe_http.get(
@@ -211,6 +214,8 @@ class Removals:
         image.state = State.UPLOADING
         try:
             _follow(jobs, image, upload)
+        except StoppedWaitingError:
+            return  # nothing shows the image any more
         except Exception as error:  # a thread has no caller that could handle it
             _fail(image, error)
 
@@ -311,10 +316,8 @@ def _follow(jobs: JobClient, image: Removal, upload: Callable[[], Upload]) -> No
     """Upload an image, and record its stages until it has a result."""
     image.upload = upload()
     image.state = State.RUNNING
-    image.execution = jobs.execution_of(image.upload)
-    for event in jobs.follow(image.execution):
-        if image.abandoned:
-            return
+    image.execution = jobs.execution_of(image.upload, stopped=lambda: image.abandoned)
+    for event in jobs.follow(image.execution, stopped=lambda: image.abandoned):
         kept = tuple(known for known in image.stages if known.stage != event.stage)
         image.stages = (*kept, event)
     image.sidecar = jobs.sidecar(image.execution)

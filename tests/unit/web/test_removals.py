@@ -1,4 +1,6 @@
+import errno
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from client.errors import JobFailedError, JobFailure
+from client.errors import JobFailedError, JobFailure, StackUnavailableError
 from client.history import StageEvent
-from client.jobs import Upload
+from client.jobs import StoppedWaitingError, Upload
 from core.errors import InvalidOptionsError
 from core.limits import MAX_BYTES
 from functions.runtime.safe_http import Policy
@@ -49,10 +51,10 @@ class Jobs:
         self.copies.append((upload, options))
         return Upload(f"{upload.key}-2", "v1", NOW)
 
-    def execution_of(self, upload: Upload) -> str:
+    def execution_of(self, upload: Upload, *, stopped: Callable[[], bool]) -> str:
         return f"arn:aws:states:eu-west-1:1:execution:pbr:{upload.key.rpartition('/')[2]}"
 
-    def follow(self, arn: str) -> Iterator[StageEvent]:
+    def follow(self, arn: str, *, stopped: Callable[[], bool]) -> Iterator[StageEvent]:
         with self._lock:
             self.in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -60,7 +62,9 @@ class Jobs:
             yield StageEvent("Validate", "started", 0.0)
             yield StageEvent("Validate", "finished", 0.1)
             yield StageEvent("Refine", "started", 0.0)
-            assert self.go.wait(10)
+            while not self.go.wait(0.005):
+                if stopped():
+                    raise StoppedWaitingError
             yield StageEvent("Refine", "finished", 1.0)
         finally:
             with self._lock:
@@ -145,6 +149,39 @@ def test_an_unexpected_error_ends_the_image_with_a_message(jobs: Jobs) -> None:
     assert image.failure and image.failure.error == "ZeroDivisionError" and "secret" not in image.failure.message
 
 
+def test_nothing_is_added_or_lost_while_the_stack_does_not_respond(jobs: Jobs) -> None:
+    jobs.go.set()
+    stack_states = [True]
+
+    def connected() -> Jobs:
+        if not stack_states[-1]:
+            raise StackUnavailableError("No", field="stack", value="pbr", remedy="Try again.")
+        return jobs
+
+    images = Removals(connected, folder="web/me/", policy=Policy(), threads=1)
+    done = images.add_file("a.png", PNG, {})
+    until(lambda: done.state is State.DONE)
+    stack_states.append(False)
+    for action in (
+        lambda: images.add_file("b.png", PNG, {}),
+        lambda: images.add_url("https://example.com/c.png", {}),
+        lambda: images.again(done, {"format": "webp"}),
+    ):
+        with pytest.raises(StackUnavailableError):
+            action()
+    assert images.images == [done] and not done.abandoned and not images.running
+
+
+def test_a_file_that_cannot_be_kept_is_a_failure(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    images = removals(jobs)
+    image = images.add_file("a.png", PNG, {})
+    assert images.images == [image] and image.state is State.FAILED and image.failure
+
+
 def test_a_url_that_is_not_allowed_is_a_typed_failure(jobs: Jobs) -> None:
     images = removals(jobs)
     image = images.add_url("https://127.0.0.1/photos/c%C3%BCp.jpg?token=secret", {})
@@ -189,10 +226,15 @@ def test_images_that_were_removed_are_neither_uploaded_nor_followed(jobs: Jobs) 
     until(lambda: len(first.stages) == 2)
     images.clear()
     assert images.images == [] and not images.running
-    jobs.go.set()
     third = images.add_file("3.png", PNG, {})
+    until(lambda: len(third.stages) == 2)  # while the first execution still runs
+    jobs.go.set()
     until(lambda: third.state is State.DONE)
-    assert second.upload is None and [name for _, name, _, _ in jobs.uploads] == ["1.png", "3.png"]
+    assert (
+        first.failure is None
+        and second.upload is None
+        and [name for _, name, _, _ in jobs.uploads] == ["1.png", "3.png"]
+    )
 
 
 def test_an_image_is_processed_again_in_its_place(jobs: Jobs) -> None:
@@ -231,9 +273,8 @@ def test_images_are_kept_for_some_time_after_the_last_access(jobs: Jobs) -> None
         assert registry.of("me", lambda: removals(jobs)) is mine
     clock.now = 161.0
     assert registry.of("me", lambda: removals(jobs)) is not mine
-    jobs.go.set()
-    until(lambda: first.abandoned and jobs.in_flight == 0)
-    assert second.abandoned and [name for _, name, _, _ in jobs.uploads] == ["1.png"]
+    until(lambda: jobs.in_flight == 0)
+    assert first.abandoned and second.abandoned and [name for _, name, _, _ in jobs.uploads] == ["1.png"]
 
 
 def test_the_least_recent_user_makes_room_for_a_new_one(jobs: Jobs) -> None:
