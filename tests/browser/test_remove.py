@@ -154,6 +154,7 @@ def test_a_reload_finds_the_images_again(visit):
     page = visit()
     drop(page, ("first.png", disc(seed=1814)), ("second.png", disc(seed=1815)))
     expect(page.get_by_role("option")).to_have_count(2)
+    expect(page.get_by_role("option").first.locator("img")).to_have_attribute("loading", "lazy")
     page.reload()
     expect(page.get_by_role("option", name="second.png: done")).to_be_visible(timeout=60_000)
 

@@ -156,3 +156,32 @@ def test_connecting_to_the_stack_does_not_block_the_server(buckets, kind):
 
     assert Browser(buckets, ANNA, stack).get(address(kind=kind)).status_code == 200
     assert threads and threading.main_thread() not in threads
+
+
+def test_few_pictures_are_converted_at_a_time_and_others_do_not_wait(buckets):
+    buckets.objects["uploads", UPLOAD.key, "v1"] = disc()
+    lock, go, converting = threading.Lock(), threading.Event(), []
+
+    class Slow(Buckets):
+        def get_object(self, **request):
+            if threading.current_thread().name.startswith("converter"):
+                with lock:
+                    converting.append(request["Key"])
+                assert go.wait(10)
+            return buckets.get_object(**request)
+
+    stack = stack_in_memory.stack(buckets=Slow())
+    browser = Browser(buckets, ANNA, lambda: stack)
+
+    async def all_answers():
+        thumbnails = [asyncio.create_task(browser._get(address(kind="thumbnail"))) for _ in range(50)]
+        while len(converting) < 2:
+            await asyncio.sleep(0.01)
+        view = await asyncio.wait_for(browser._get(address()), 5)
+        at_a_time = len(converting)
+        go.set()
+        return view, at_a_time, await asyncio.gather(*thumbnails)
+
+    view, at_a_time, answers = asyncio.run(all_answers())
+    assert view.content == disc() and at_a_time == 2
+    assert {answer.status_code for answer in answers} == {200}
