@@ -23,7 +23,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from client import thumbnails
-from client.errors import NotSignedInError, client_error
+from client.errors import NotSignedInError, client_error, sdk_errors
 from client.executions import difference
 from client.stack import Stack
 from core.errors import BackgroundRemoverError, UnsupportedFormatError
@@ -145,6 +145,8 @@ def route(stack: Callable[[], Stack]) -> Route:
         except client_error() as error:
             absent = error.response["Error"]["Code"] in _ABSENT  # type: ignore[attr-defined]
             return PlainTextResponse("The picture no longer exists." if absent else "S3 denied access.", 404)
+        except sdk_errors():
+            return PlainTextResponse("S3 does not respond. Try again later.", 503)
 
     return Route(f"{_PATH}/{{token}}", answer)
 

@@ -8,6 +8,7 @@ import zipfile
 
 import httpx
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from PIL import Image
 from starlette.applications import Starlette
 
@@ -185,3 +186,11 @@ def test_few_pictures_are_converted_at_a_time_and_others_do_not_wait(buckets):
     view, at_a_time, answers = asyncio.run(all_answers())
     assert view.content == disc() and at_a_time == 2
     assert {answer.status_code for answer in answers} == {200}
+
+
+def test_s3_that_does_not_respond_is_a_clear_answer(buckets):
+    def stack():
+        raise EndpointConnectionError(endpoint_url="https://s3")
+
+    answer = Browser(buckets, ANNA, stack).get(address())
+    assert (answer.status_code, answer.text) == (503, "S3 does not respond. Try again later.")
