@@ -6,7 +6,7 @@ import mimetypes
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -46,6 +46,14 @@ class Result:
 
     data: bytes
     sidecar: dict[str, Any]
+
+
+class StoppedWaitingError(Exception):
+    """The caller's ``stopped`` returned True. The execution continues."""
+
+
+def _never() -> bool:
+    return False
 
 
 class JobClient:
@@ -131,11 +139,17 @@ class JobClient:
         check_bytes(len(data))
         return self._put(f"backgrounds/cli-{sha256(data).hexdigest()[:32]}", name, data, {}).key
 
-    def execution_of(self, upload: Upload, *, timeout_s: float = _START_S) -> str:
+    def execution_of(self, upload: Upload, *, timeout_s: float = _START_S, stopped: Callable[[], bool] = _never) -> str:
         """Wait for the execution that an upload starts, and return its ARN.
+
+        Args:
+            upload: the upload.
+            timeout_s: longest wait, seconds.
+            stopped: whether to stop waiting; called before each poll.
 
         Raises:
             JobTimeoutError: if no execution starts in time.
+            StoppedWaitingError: if ``stopped`` returned True.
         """
         started = time.monotonic()
         identity = upload.key, upload.version_id
@@ -150,17 +164,25 @@ class JobClient:
                         value=upload.key,
                         remedy="Check the EventBridge rule of the stack, and run pbr replay-dlq uploads --dry-run.",
                     )
-                time.sleep(self._stack.pause_s(waited_s))
+                self._pause(waited_s, stopped)
             return arn
         finally:
             with self._lock:
                 del self._awaited[identity]
 
-    def follow(self, execution_arn: str, *, timeout_s: float = LONGEST_S) -> Iterator[StageEvent]:
+    def follow(
+        self, execution_arn: str, *, timeout_s: float = LONGEST_S, stopped: Callable[[], bool] = _never
+    ) -> Iterator[StageEvent]:
         """Yield the stage events of an execution, from its start to its end.
+
+        Args:
+            execution_arn: the execution.
+            timeout_s: longest wait, seconds.
+            stopped: whether to stop waiting; called before each poll.
 
         Raises:
             JobTimeoutError: if the execution does not end in time; it continues to run.
+            StoppedWaitingError: if ``stopped`` returned True.
         """
         started = time.monotonic()
         reader = StageReader()
@@ -176,7 +198,13 @@ class JobClient:
                     remedy=f"Get its result with pbr fetch {execution_arn.rpartition(':')[2]} --wait, or use a longer "
                     "--timeout.",
                 )
-            time.sleep(self._stack.pause_s(waited_s))
+            self._pause(waited_s, stopped)
+
+    def _pause(self, waited_s: float, stopped: Callable[[], bool]) -> None:
+        """Wait until the next poll."""
+        time.sleep(self._stack.pause_s(waited_s))
+        if stopped():
+            raise StoppedWaitingError
 
     def sidecar(self, execution_arn: str) -> dict[str, Any]:
         """Return the sidecar of the result of an execution that has ended.

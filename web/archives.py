@@ -6,12 +6,14 @@ from dataclasses import asdict
 from typing import Any, Final
 from urllib.parse import parse_qs
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from client.errors import client_error
 from client.stack import Stack
+from core.errors import BackgroundRemoverError
 from web import pictures
 from web.pictures import Picture
 from web.users import User
@@ -19,7 +21,7 @@ from web.users import User
 PATH: Final = "/archives"
 
 _PIECE_BYTES: Final = 1 << 20
-_MAX_BODY_BYTES: Final = 1 << 20
+_MAX_BODY_BYTES: Final = 4 << 20  # 500 results with the longest names take 2 MB
 _DATE: Final = (1980, 1, 1, 0, 0, 0)
 _HEADERS: Final = {
     "Content-Disposition": 'attachment; filename="cutouts.zip"',
@@ -51,12 +53,16 @@ def route(stack: Callable[[], Stack]) -> Route:
             body += piece
             if len(body) > _MAX_BODY_BYTES:
                 return PlainTextResponse("The list of files is too long.", 413)
-        [text] = parse_qs(body.decode("ascii", "replace")).get("token", [""])
+        text = parse_qs(body.decode("ascii", "replace")).get("token", [""])[0]
         claims = pictures.verified(text, request, PATH)
         if isinstance(claims, Response):
             return claims
         entries = [(Picture(**picture), name) for picture, name in claims["entries"]]
-        return StreamingResponse(stream(stack().s3, entries), media_type="application/zip", headers=_HEADERS)
+        try:
+            connected = await run_in_threadpool(stack)
+        except BackgroundRemoverError as error:
+            return PlainTextResponse(str(error), 422)
+        return StreamingResponse(stream(connected.s3, entries), media_type="application/zip", headers=_HEADERS)
 
     return Route(PATH, answer, methods=["POST"])
 

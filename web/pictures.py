@@ -3,10 +3,12 @@
 The browser reads each picture straight from this route, so sessions and caches hold no pixels.
 """
 
+import asyncio
 import html
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import chain
@@ -21,12 +23,12 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from client import thumbnails
-from client.errors import NotSignedInError, client_error
+from client.errors import NotSignedInError, client_error, sdk_errors
 from client.executions import difference
 from client.stack import Stack
 from core.errors import BackgroundRemoverError, UnsupportedFormatError
 from core.image.sniff import sniff
-from functions.runtime.inspection import Inspector
+from functions.runtime.inspection import Inspector, Limits
 from web.users import User, user_of
 
 _PATH: Final = "/pictures"
@@ -53,6 +55,10 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+
+# They limit the memory, which reading and decoding the largest images take. Other pictures do not wait for them.
+_converters: Final = ThreadPoolExecutor(2, thread_name_prefix="converter")
+_INSPECTOR_BYTES: Final = 1 << 30
 
 _key: Final = secrets.token_bytes(32)
 
@@ -128,12 +134,19 @@ def route(stack: Callable[[], Stack]) -> Route:
         if isinstance(claims, Response):
             return claims
         try:
-            return await run_in_threadpool(_response, stack(), claims)
+            # Calling stack() can take seconds, too.
+            found = await run_in_threadpool(lambda: _as_it_is(stack(), claims))
+            if found is None:
+                loop = asyncio.get_running_loop()
+                found = await loop.run_in_executor(_converters, lambda: _converted(stack(), claims))
+            return found
         except BackgroundRemoverError as error:
             return PlainTextResponse(str(error), 422)
         except client_error() as error:
             absent = error.response["Error"]["Code"] in _ABSENT  # type: ignore[attr-defined]
             return PlainTextResponse("The picture no longer exists." if absent else "S3 denied access.", 404)
+        except sdk_errors():
+            return PlainTextResponse("S3 does not respond. Try again later.", 503)
 
     return Route(f"{_PATH}/{{token}}", answer)
 
@@ -149,26 +162,41 @@ def _open(stack: Stack, picture: Picture) -> Any:
     return stack.s3.get_object(Bucket=picture.bucket, Key=picture.key, **version)  # type: ignore[arg-type]
 
 
-def _response(stack: Stack, claims: dict[str, Any]) -> Response:
-    picture = Picture(claims["bucket"], claims["key"], claims["version_id"])
-    found = _open(stack, picture)
-    start, kind = found["Body"].read(_HEAD_BYTES), claims["kind"]
+def _as_it_is(stack: Stack, claims: dict[str, Any]) -> Response | None:
+    """Return the response with the object itself; None if it must be converted."""
+    kind = claims["kind"]
+    if kind not in ("file", "view"):
+        return None
+    found = _open(stack, _picture(claims))
+    start = found["Body"].read(_HEAD_BYTES)
     if kind == "file":
         disposition = f"attachment; filename*=UTF-8''{quote(claims['name'], safe='')}"
         return _streamed(start, found, "application/octet-stream", {"Content-Disposition": disposition})
-    if kind == "difference":
-        mask, alpha = read(stack, Picture(picture.bucket, claims["mask"])), start + found["Body"].read()
-        drawn = difference.picture(mask, alpha, _VIEW_SIDE_PX)
-        return Response(drawn, media_type="image/webp", headers=_HEADERS)
-    format_name = "zip" if start.startswith(b"PK") else sniff(start)
-    if kind == "view" and format_name in SHOWN:
+    if (format_name := _format_of(start)) in SHOWN:
         return _streamed(start, found, f"image/{format_name}")
+    found["Body"].close()
+    return None
+
+
+def _converted(stack: Stack, claims: dict[str, Any]) -> Response:
+    """Return the response with a copy as WebP."""
+    picture, kind = _picture(claims), claims["kind"]
+    data = read(stack, picture)
+    if kind == "difference":
+        drawn = difference.picture(read(stack, Picture(picture.bucket, claims["mask"])), data, _VIEW_SIDE_PX)
+        return Response(drawn, media_type="image/webp", headers=_HEADERS)
     is_upload = picture.bucket not in (stack.outputs[name] for name in ("ResultsBucket", "WorkBucket"))
     side, quality = (_VIEW_SIDE_PX, _VIEW_QUALITY) if kind == "view" else (thumbnails.FULL_SIDE_PX, None)
-    data = start + found["Body"].read()
-    return Response(
-        _converted(data, format_name, side, quality, is_upload=is_upload), media_type="image/webp", headers=_HEADERS
-    )
+    webp = _webp(data, _format_of(data[:_HEAD_BYTES]), side, quality, is_upload=is_upload)
+    return Response(webp, media_type="image/webp", headers=_HEADERS)
+
+
+def _picture(claims: dict[str, Any]) -> Picture:
+    return Picture(claims["bucket"], claims["key"], claims["version_id"])
+
+
+def _format_of(start: bytes) -> str:
+    return "zip" if start.startswith(b"PK") else sniff(start)
 
 
 def _streamed(start: bytes, found: Any, content_type: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -178,7 +206,7 @@ def _streamed(start: bytes, found: Any, content_type: str, headers: Mapping[str,
     return StreamingResponse(parts, media_type=content_type, headers={**_HEADERS, **length, **(headers or {})})
 
 
-def _converted(data: bytes, found: str, side_px: int, quality: int | None, *, is_upload: bool) -> bytes:
+def _webp(data: bytes, found: str, side_px: int, quality: int | None, *, is_upload: bool) -> bytes:
     """Return a picture as WebP. Uploads are decoded in a process with limits first."""
     chosen = {"quality": quality} if quality else {}
     if is_upload:
@@ -195,4 +223,4 @@ def _converted(data: bytes, found: str, side_px: int, quality: int | None, *, is
 
 @cache
 def _inspector() -> Inspector:
-    return Inspector()
+    return Inspector(Limits(memory_bytes=_INSPECTOR_BYTES))

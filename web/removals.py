@@ -1,10 +1,11 @@
-"""The images of a session: each is uploaded, followed to the end of its execution, and known by its sidecar.
+"""The images of a user: each is uploaded, followed to the end of its execution, and known by its sidecar.
 
 Nothing here uses Streamlit, and nothing keeps pixels: images that wait are in temporary files, results are in S3.
 """
 
 import logging
 import secrets
+import shutil
 import tempfile
 import time
 import unicodedata
@@ -14,13 +15,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from pathlib import PurePosixPath, PureWindowsPath
-from threading import Semaphore
+from threading import BoundedSemaphore, Lock
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from client.errors import JobFailure, failure_of
+from client.errors import DiskFullError, JobFailure, failure_of
 from client.history import StageEvent
-from client.jobs import JobClient, Upload
+from client.jobs import JobClient, StoppedWaitingError, Upload
 from client.stack import Stack
 from core.errors import EmptyImageError
 from core.image.sniff import sniff
@@ -29,14 +30,23 @@ from core.options import OutputFormat
 from functions.runtime import safe_http
 
 MOST: Final = 500
-"""Most images of a session."""
+"""Most images of a user."""
+
+_MOST_USERS: Final = 64
+_KEPT_S: Final = 12 * 3600.0
 
 _LOCAL_AT_ONCE: Final = 4
+_UPLOADS_AT_ONCE: Final = 4
+_FREE_DISK_BYTES: Final = 1 << 28
 _FETCH_TIMEOUT_S: Final = 20.0
 _MAX_NAME_CHARS: Final = 120
 _FORBIDDEN: Final = ':*?"<>|'
 
 _log: Final = logging.getLogger(__name__)
+
+# They limit the memory of all sessions together: 100 MB for each image. Slow hosts delay no uploads of files.
+_files: Final = BoundedSemaphore(_UPLOADS_AT_ONCE)
+_urls: Final = BoundedSemaphore(_UPLOADS_AT_ONCE)
 
 
 class State(StrEnum):
@@ -56,12 +66,12 @@ class State(StrEnum):
 
 @dataclass
 class Removal:
-    """An image of a session. A thread of :class:`Removals` writes it, the page reads it.
+    """An image of a user. A thread of :class:`Removals` writes it, the page reads it.
 
     Attributes:
         name: file name.
         options: options that it is processed with, by name.
-        id: identifies it in the session.
+        id: identifies it.
         state: what happens to it.
         upload: the object in the uploads bucket; None before the upload.
         execution: ARN of its execution; None before its start.
@@ -99,14 +109,13 @@ class Removal:
 
 
 class Removals:
-    """The images of a session, newest last.
+    """The images of a user in all sessions, newest last.
 
     Args:
         jobs: returns the client of the stack; it is called by the callers of the methods, not in threads.
         folder: prefix of the keys of the uploads.
         policy: image URLs that are allowed.
-        slots: limits the images in flight; shared by the sessions of a user.
-        threads: most images in flight in this session.
+        threads: most images in flight.
     """
 
     def __init__(
@@ -115,10 +124,9 @@ class Removals:
         *,
         folder: str,
         policy: safe_http.Policy,
-        slots: Semaphore,
         threads: int,
     ) -> None:
-        self._jobs, self._folder, self._policy, self._slots = jobs, folder, policy, slots
+        self._jobs, self._folder, self._policy = jobs, folder, policy
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="removal")
         self.images: list[Removal] = []
 
@@ -137,42 +145,37 @@ class Removals:
         return next((image for image in self.images if image.id == identity), None)
 
     def add_file(self, name: str, data: bytes, options: Mapping[str, Any]) -> Removal:
-        """Add an image file. A file that the stack would reject fails at once, with the error that the API returns."""
+        """Add an image file. A file that the stack would reject fails at once, with the error that the API returns.
+
+        Raises:
+            StackUnavailableError: the stack does not respond; nothing is added.
+        """
         image = Removal(file_name(name), dict(options))
-        self.images.append(image)
         try:
             _check(data)
+            read = _kept(data)
         except Exception as error:
             _fail(image, error)
+            self.images.append(image)
             return image
-        waiting = tempfile.TemporaryFile()  # noqa: SIM115  closed by the thread that reads it
-        waiting.write(data)
-
-        def read() -> bytes:
-            with waiting:
-                waiting.seek(0)
-                return waiting.read()
-
-        self._start(image, read)
+        self._start(image, read, _files)
         return image
 
     def add_url(self, url: str, options: Mapping[str, Any]) -> Removal:
         """Add the image at a URL."""
         image = Removal(file_name(unquote(_path_of(url)) or "image"), dict(options))
-        self.images.append(image)
-        self._start(image, partial(self._fetched, url))
+        self._start(image, partial(self._fetched, url), _urls)
         return image
 
     def again(self, image: Removal, options: Mapping[str, Any]) -> Removal:
         """Process an image that was uploaded with other options, in its place."""
-        new = Removal(image.name, dict(options))
-        self.images[self.images.index(image)] = new
-        image.abandoned = True
         upload = image.upload
         if upload is None:
             raise ValueError("the image was not uploaded")
-        jobs = self._jobs()
+        new, jobs = Removal(image.name, dict(options)), self._jobs()
         self._pool.submit(self._process, jobs, new, lambda: jobs.upload_again(upload, new.options))
+        image.abandoned = True
+        self.images[self.images.index(image)] = new
         return new
 
     def clear(self) -> None:
@@ -181,13 +184,20 @@ class Removals:
             image.abandoned = True
         self.images = []
 
-    def _start(self, image: Removal, read: Callable[[], bytes]) -> None:
+    def close(self) -> None:
+        """Remove all images, and end the threads. No image can be added."""
+        self.clear()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _start(self, image: Removal, read: Callable[[], bytes], gate: BoundedSemaphore) -> None:
         jobs = self._jobs()
 
         def upload() -> Upload:
-            return jobs.upload(image.name, read(), image.options, folder=self._folder)
+            with gate:
+                return jobs.upload(image.name, read(), image.options, folder=self._folder)
 
         self._pool.submit(self._process, jobs, image, upload)
+        self.images.append(image)
 
     def _fetched(self, url: str) -> bytes:
         data = safe_http.get(
@@ -198,20 +208,62 @@ class Removals:
 
     def _process(self, jobs: JobClient, image: Removal, upload: Callable[[], Upload]) -> None:
         """Process an image. Runs in a thread."""
-        with self._slots:
-            if image.abandoned:
-                return
-            image.started_at = time.monotonic()
-            image.state = State.UPLOADING
-            try:
-                _follow(jobs, image, upload)
-            except Exception as error:  # a thread has no caller that could handle it
-                _fail(image, error)
+        if image.abandoned:
+            return
+        image.started_at = time.monotonic()
+        image.state = State.UPLOADING
+        try:
+            _follow(jobs, image, upload)
+        except StoppedWaitingError:
+            return  # nothing shows the image any more
+        except Exception as error:  # a thread has no caller that could handle it
+            _fail(image, error)
 
 
-def of(jobs: Callable[[], JobClient], stack: Stack, folder: str, slots: Semaphore) -> Removals:
-    """Return the images of a new session, with the limits of a stack."""
-    return Removals(jobs, folder=folder, policy=policy(stack), slots=slots, threads=at_once(stack))
+class Registry:
+    """Keeps the images of each user in this process, so that a reload of the page finds them again.
+
+    Args:
+        most: most users. Those who opened the page least recently lose their images first.
+        kept_s: how long the images of a user are kept after the page last showed them, seconds.
+        clock: returns the time, seconds.
+    """
+
+    def __init__(
+        self, most: int = _MOST_USERS, kept_s: float = _KEPT_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._most, self._kept_s, self._clock = most, kept_s, clock
+        self._known: dict[str, tuple[Removals, float]] = {}  # the last access is last
+        self._lock = Lock()
+
+    def of(self, user_id: str, new: Callable[[], Removals]) -> Removals:
+        """Return the images of a user; ``new`` returns those of a user without any."""
+        if found := self._used(user_id):
+            return found
+        made = new()  # it may take seconds, in which other users do not wait
+        return self._used(user_id, made) or made
+
+    def _used(self, user_id: str, made: Removals | None = None) -> Removals | None:
+        with self._lock:
+            now = self._clock()
+            for user, (removals, at) in list(self._known.items()):
+                if now - at > self._kept_s:
+                    self._evict(user, removals)
+            found, _ = self._known.pop(user_id, (made, now))
+            if found is not None:
+                self._known[user_id] = found, now
+            for user, (removals, _) in list(self._known.items())[: -self._most]:
+                self._evict(user, removals)
+            return found
+
+    def _evict(self, user: str, removals: Removals) -> None:
+        removals.close()
+        del self._known[user]
+
+
+def of(jobs: Callable[[], JobClient], stack: Stack, folder: str) -> Removals:
+    """Return the images of a new user, with the limits of a stack."""
+    return Removals(jobs, folder=folder, policy=policy(stack), threads=at_once(stack))
 
 
 def at_once(stack: Stack) -> int:
@@ -264,15 +316,34 @@ def _follow(jobs: JobClient, image: Removal, upload: Callable[[], Upload]) -> No
     """Upload an image, and record its stages until it has a result."""
     image.upload = upload()
     image.state = State.RUNNING
-    image.execution = jobs.execution_of(image.upload)
-    for event in jobs.follow(image.execution):
-        if image.abandoned:
-            return
+    image.execution = jobs.execution_of(image.upload, stopped=lambda: image.abandoned)
+    for event in jobs.follow(image.execution, stopped=lambda: image.abandoned):
         kept = tuple(known for known in image.stages if known.stage != event.stage)
         image.stages = (*kept, event)
     image.sidecar = jobs.sidecar(image.execution)
     image.seconds = image.elapsed_s()
     image.state = State.DONE
+
+
+def _kept(data: bytes) -> Callable[[], bytes]:
+    """Keep a file on disk, and return what reads it once."""
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if free < _FREE_DISK_BYTES + len(data):
+        raise DiskFullError(
+            "The disk of the page is full of images that wait",
+            field="free bytes",
+            value=free,
+            remedy="Add the file again when others are done.",
+        )
+    waiting = tempfile.TemporaryFile()  # noqa: SIM115  closed by the thread that reads it
+    waiting.write(data)
+
+    def read() -> bytes:
+        with waiting:
+            waiting.seek(0)
+            return waiting.read()
+
+    return read
 
 
 def _check(data: bytes) -> None:

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from client.errors import UsageError
 from core.limits import MAX_BYTES
 from web import archives, errors, identity, pictures, session, users
+from web.uploads import UploadLimit
 
 _SCRIPT: Final = Path(__file__).parent / "app.py"
 _LOOPBACK: Final = "127.0.0.1"
@@ -22,7 +23,7 @@ def app() -> st.App:
     return st.App(
         _SCRIPT,
         routes=[pictures.route(session.stack), archives.route(session.stack)],
-        middleware=[_users()],
+        middleware=[_users(), Middleware(UploadLimit)],
         on_script_error=errors.show,
     )
 

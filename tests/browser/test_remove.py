@@ -150,6 +150,15 @@ def test_batch_with_failures_is_a_gallery_and_a_zip(visit, stack):
     expect(page.get_by_text("Drop photos here")).to_be_visible()
 
 
+def test_a_reload_finds_the_images_again(visit):
+    page = visit()
+    drop(page, ("first.png", disc(seed=1814)), ("second.png", disc(seed=1815)))
+    expect(page.get_by_role("option")).to_have_count(2)
+    expect(page.get_by_role("option").first.locator("img")).to_have_attribute("loading", "lazy")
+    page.reload()
+    expect(page.get_by_role("option", name="second.png: done")).to_be_visible(timeout=60_000)
+
+
 def test_changed_settings_apply_to_an_uploaded_image(visit, stack):
     page = visit()
     drop(page, ("again.png", disc(seed=1803)))

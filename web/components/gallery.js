@@ -54,6 +54,7 @@ function added(strip, id) {
   button.setAttribute("role", "option");
   const image = document.createElement("img");
   image.alt = "";
+  image.loading = "lazy";
   const badge = document.createElement("span");
   badge.className = "badge";
   badge.setAttribute("aria-hidden", "true");

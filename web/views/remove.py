@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from threading import BoundedSemaphore
 from typing import Any, Final
 
 import streamlit as st
@@ -14,7 +13,7 @@ from client.errors import JobFailure
 from core.options import Options, OutputFormat
 from functions.contracts.object_keys import result_keys, second_attempt_keys
 from functions.contracts.result import reason_text
-from web import archives, errors, pictures, removals, session, settings, stages
+from web import archives, errors, pictures, removals, session, settings, stages, uploads
 from web.components import compare, downloads, gallery, paste
 from web.components.compare import Comparison
 from web.components.downloads import Download
@@ -25,9 +24,8 @@ from web.users import User
 from web.views import executions
 
 _POLL_S: Final = 0.4
-_KEPT_S: Final = 24 * 3600
+_registry: Final = removals.Registry()
 
-_IMAGES: Final = "remove.images"
 _OPTIONS: Final = "remove.options"
 _SELECTED: Final = "remove.selected"
 _DROPPED: Final = "remove.dropped"
@@ -58,24 +56,13 @@ def show() -> None:
     with work:
         _intake(images)
         is_timed = images.running
-        st.fragment(_work, run_every=_POLL_S if is_timed else None)(images, is_timed=is_timed)
+        st.fragment(_work, run_every=_POLL_S if is_timed else None)(is_timed=is_timed)
 
 
 def _images() -> Removals:
-    """Return the images of the session."""
-    if _IMAGES not in st.session_state:
-        user, stack = session.user(), session.stack()
-        slots = _slots(user.id, removals.at_once(stack))
-        st.session_state[_IMAGES] = removals.of(session.jobs, stack, user.folder, slots)
-    images: Removals = st.session_state[_IMAGES]
-    return images
-
-
-@st.cache_resource(ttl=_KEPT_S, show_spinner=False)
-def _slots(user_id: str, at_once: int) -> BoundedSemaphore:
-    """Return what limits the images of a user in flight, in all sessions together."""
-    del user_id
-    return BoundedSemaphore(at_once)
+    """Return the images of the user."""
+    user = session.user()
+    return _registry.of(user.id, lambda: removals.of(session.jobs, session.stack(), user.folder))
 
 
 def _intake(images: Removals) -> None:
@@ -127,13 +114,18 @@ def _take_files() -> None:
     dropped = st.session_state.get(key) or []
     st.session_state[_DROPPED] += 1
     images = _images()
-    added = [images.add_file(file.name, file.getvalue(), _options()) for file in dropped[: images.room]]
+    try:
+        added = [images.add_file(file.name, file.getvalue(), _options()) for file in dropped[: images.room]]
+    finally:
+        context = get_script_run_ctx()
+        if context and isinstance(context.uploaded_file_mgr, MemoryUploadedFileManager):
+            for file in dropped:
+                context.uploaded_file_mgr.remove_file(context.session_id, file.file_id)
     if len(added) < len(dropped):
         st.toast(f"Only {removals.MOST} images fit. Remove the finished ones, and add the others.")
-    context = get_script_run_ctx()
-    if context and isinstance(context.uploaded_file_mgr, MemoryUploadedFileManager):
-        for file in dropped:
-            context.uploaded_file_mgr.remove_file(context.session_id, file.file_id)
+    if context and (count := uploads.rejected(context.session_id)):
+        most_mb = uploads.MOST_BYTES >> 20
+        st.toast(f"{count} of the files were not added: at most {most_mb} MB at a time. Add them again.")
     _select(added)
 
 
@@ -169,13 +161,13 @@ def _example() -> Path | None:
     return photo if photo and photo.is_file() else None
 
 
-def _work(images: Removals, *, is_timed: bool) -> None:
+def _work(*, is_timed: bool) -> None:
     """Show the images. As a fragment it runs again and again while some are in progress.
 
     Args:
-        images: the images of the session.
         is_timed: whether the fragment has a timer.
     """
+    images = _images()
     if not images.images:
         return
     user = session.user()

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from client.errors import JobFailedError, JobTimeoutError, ResultNotFoundError
-from client.jobs import JobClient, Upload
+from client.jobs import JobClient, StoppedWaitingError, Upload
 from core.errors import FileTooLargeError, InvalidOptionsError, SourceNotFoundError
 from core.limits import MAX_BYTES
 from core.options import Options, OutputFormat
@@ -147,6 +147,17 @@ def test_following_an_execution_times_out() -> None:
     executions.histories[arn] = [History().enter("Validate").events]
     with pytest.raises(JobTimeoutError, match="still running"):
         list(JobClient(stack(executions)).follow(arn, timeout_s=0.01))
+
+
+def test_a_caller_can_stop_waiting() -> None:
+    executions = Executions()
+    arn = executions.add("one", {})
+    executions.histories[arn] = [History().enter("Validate").events]
+    jobs, answers = JobClient(stack(executions)), iter([False, False, True, False, False, True])
+    with pytest.raises(StoppedWaitingError):
+        jobs.execution_of(Upload("a", "1", NOW), timeout_s=5, stopped=lambda: next(answers))
+    with pytest.raises(StoppedWaitingError):
+        list(jobs.follow(arn, timeout_s=5, stopped=lambda: next(answers)))
 
 
 @pytest.mark.parametrize("version_id", [None, "v1"])

@@ -2,16 +2,22 @@
 
 import asyncio
 import io
+import threading
 import zipfile
+from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
 from starlette.applications import Starlette
 
+from client.errors import StackUnavailableError
+from client.stack import Stack
 from tests.fakes import stack_in_memory
 from tests.fakes.stack_in_memory import Buckets
 from web import archives, pictures, users
 from web.pictures import Picture
+from web.removals import MOST, file_name
 
 ANNA, BEN = {users.COOKIE: "anna"}, {users.COOKIE: "ben"}
 FIRST, SECOND = Picture("results", "results/web/a/cup.jpg.png", "v1"), Picture("results", "results/web/b/cup.jpg.png")
@@ -23,13 +29,17 @@ def token(*entries: tuple[Picture, str]) -> str:
 
 def post(buckets: Buckets, text: str, cookies: dict[str, str]) -> httpx.Response:
     stack = stack_in_memory.stack(buckets=buckets)
-    server = httpx.ASGITransport(Starlette(routes=[archives.route(lambda: stack)]))
+    return send(lambda: stack, {"token": text}, cookies)
 
-    async def send() -> httpx.Response:
+
+def send(stack: Callable[[], Stack], form: dict[str, Any], cookies: dict[str, str]) -> httpx.Response:
+    server = httpx.ASGITransport(Starlette(routes=[archives.route(stack)]))
+
+    async def answer() -> httpx.Response:
         async with httpx.AsyncClient(transport=server, base_url="http://page", cookies=cookies) as client:
-            return await client.post(archives.PATH, data={"token": text})
+            return await client.post(archives.PATH, data=form)
 
-    return asyncio.run(send())
+    return asyncio.run(answer())
 
 
 @pytest.fixture
@@ -78,4 +88,39 @@ def test_the_token_of_a_picture_gets_no_archive(buckets: Buckets) -> None:
 
 
 def test_long_bodies_are_rejected(buckets: Buckets) -> None:
-    assert post(buckets, "a" * 2**20, ANNA).status_code == 413
+    assert post(buckets, "a" * 2**22, ANNA).status_code == 413
+
+
+def test_connecting_to_the_stack_does_not_block_the_server(buckets: Buckets) -> None:
+    threads = []
+
+    def stack() -> Stack:
+        threads.append(threading.current_thread())
+        return stack_in_memory.stack(buckets=buckets)
+
+    assert send(stack, {"token": token((SECOND, "b.png"))}, ANNA).status_code == 200
+    assert threads and threading.main_thread() not in threads
+
+
+def test_the_most_results_with_the_longest_names_fit(buckets: Buckets) -> None:
+    name = file_name("\U0001f642" * 200 + ".jpeg")
+    folder = users.user_of({}, ANNA).folder
+    entries = [
+        (Picture("results", f"results/{folder}20260301T120000-{number:08}/{name}.png", "v" * 32), f"{number}{name}")
+        for number in range(MOST)
+    ]
+    with zipfile.ZipFile(io.BytesIO(post(buckets, token(*entries), ANNA).content)) as archive:
+        assert len(archive.read("missing.txt").splitlines()) == MOST
+
+
+def test_a_stack_that_does_not_respond_is_a_clear_answer() -> None:
+    def stack() -> Stack:
+        raise StackUnavailableError("The stack does not respond", field="stack", value="pbr", remedy="Run pbr up.")
+
+    answer = send(stack, {"token": token((SECOND, "b.png"))}, ANNA)
+    assert answer.status_code == 422 and "Run pbr up." in answer.text
+
+
+def test_the_first_of_several_tokens_counts(buckets: Buckets) -> None:
+    text = token((SECOND, "b.png"))
+    assert send(lambda: stack_in_memory.stack(buckets=buckets), {"token": [text, "other"]}, ANNA).status_code == 200

@@ -2,11 +2,13 @@
 
 import asyncio
 import io
+import threading
 import time
 import zipfile
 
 import httpx
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from PIL import Image
 from starlette.applications import Starlette
 
@@ -24,9 +26,9 @@ RESULT = Picture("results", "results/photo.zip")
 class Browser:
     """A browser with cookies, for the route of the pictures in these buckets."""
 
-    def __init__(self, buckets, cookies):
-        stack = stack_in_memory.stack(buckets=buckets)
-        self._server = httpx.ASGITransport(Starlette(routes=[pictures.route(lambda: stack)]))
+    def __init__(self, buckets, cookies, stack=None):
+        in_memory = stack_in_memory.stack(buckets=buckets)
+        self._server = httpx.ASGITransport(Starlette(routes=[pictures.route(stack or (lambda: in_memory))]))
         self._cookies = cookies
 
     def get(self, path):
@@ -142,3 +144,53 @@ def test_content_that_is_no_picture_is_not_sent(browser, buckets, content):
 def test_deleted_picture_is_reported(browser):
     answer = browser.get(address())
     assert (answer.status_code, answer.text) == (404, "The picture no longer exists.")
+
+
+@pytest.mark.parametrize("kind", ["view", "thumbnail", "file"])
+def test_connecting_to_the_stack_does_not_block_the_server(buckets, kind):
+    buckets.objects["uploads", UPLOAD.key, "v1"] = disc()
+    threads = []
+
+    def stack():
+        threads.append(threading.current_thread())
+        return stack_in_memory.stack(buckets=buckets)
+
+    assert Browser(buckets, ANNA, stack).get(address(kind=kind)).status_code == 200
+    assert threads and threading.main_thread() not in threads
+
+
+def test_few_pictures_are_converted_at_a_time_and_others_do_not_wait(buckets):
+    buckets.objects["uploads", UPLOAD.key, "v1"] = disc()
+    lock, go, converting = threading.Lock(), threading.Event(), []
+
+    class Slow(Buckets):
+        def get_object(self, **request):
+            if threading.current_thread().name.startswith("converter"):
+                with lock:
+                    converting.append(request["Key"])
+                assert go.wait(10)
+            return buckets.get_object(**request)
+
+    stack = stack_in_memory.stack(buckets=Slow())
+    browser = Browser(buckets, ANNA, lambda: stack)
+
+    async def all_answers():
+        thumbnails = [asyncio.create_task(browser._get(address(kind="thumbnail"))) for _ in range(50)]
+        while len(converting) < 2:
+            await asyncio.sleep(0.01)
+        view = await asyncio.wait_for(browser._get(address()), 5)
+        at_a_time = len(converting)
+        go.set()
+        return view, at_a_time, await asyncio.gather(*thumbnails)
+
+    view, at_a_time, answers = asyncio.run(all_answers())
+    assert view.content == disc() and at_a_time == 2
+    assert {answer.status_code for answer in answers} == {200}
+
+
+def test_s3_that_does_not_respond_is_a_clear_answer(buckets):
+    def stack():
+        raise EndpointConnectionError(endpoint_url="https://s3")
+
+    answer = Browser(buckets, ANNA, stack).get(address())
+    assert (answer.status_code, answer.text) == (503, "S3 does not respond. Try again later.")

@@ -1,19 +1,23 @@
+import errno
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from client.errors import JobFailedError, JobFailure
+from client.errors import JobFailedError, JobFailure, StackUnavailableError
 from client.history import StageEvent
-from client.jobs import Upload
+from client.jobs import StoppedWaitingError, Upload
 from core.errors import InvalidOptionsError
 from core.limits import MAX_BYTES
 from functions.runtime.safe_http import Policy
 from tests.fakes.stack_in_memory import NOW, stack
-from web.removals import MOST, Removal, Removals, State, at_once, distinct, file_name, policy
+from web.removals import MOST, Registry, Removal, Removals, State, at_once, distinct, file_name, policy
 
 PNG = b"\x89PNG\r\n\x1a\n and more"
 REPORT = JobFailure(
@@ -22,13 +26,17 @@ REPORT = JobFailure(
 
 
 class Jobs:
-    """Fake of JobClient. An execution runs until ``go`` is set, and fails if its name is in ``failing``."""
+    """Fake of JobClient. An execution runs until ``go`` is set, and fails if its name is in ``failing``.
+
+    Uploads wait until ``may_upload`` is set, which it is at first.
+    """
 
     def __init__(self) -> None:
         self.uploads: list[tuple[str, str, bytes, dict[str, Any]]] = []
         self.copies: list[tuple[Upload, dict[str, Any]]] = []
         self.failing: dict[str, Exception] = {}
-        self.go = threading.Event()
+        self.go, self.may_upload = threading.Event(), threading.Event()
+        self.may_upload.set()
         self.in_flight = self.most_in_flight = 0
         self._lock = threading.Lock()
 
@@ -36,26 +44,31 @@ class Jobs:
         if options.get("format") == "tiff":
             raise InvalidOptionsError("No", field="options.format", value="tiff", remedy="Use png.")
         self.uploads.append((folder, name, data, options))
+        assert self.may_upload.wait(10)
         return Upload(f"{folder}{name}", "v1", NOW)
 
     def upload_again(self, upload: Upload, options: dict[str, Any]) -> Upload:
         self.copies.append((upload, options))
         return Upload(f"{upload.key}-2", "v1", NOW)
 
-    def execution_of(self, upload: Upload) -> str:
+    def execution_of(self, upload: Upload, *, stopped: Callable[[], bool]) -> str:
         return f"arn:aws:states:eu-west-1:1:execution:pbr:{upload.key.rpartition('/')[2]}"
 
-    def follow(self, arn: str) -> Iterator[StageEvent]:
+    def follow(self, arn: str, *, stopped: Callable[[], bool]) -> Iterator[StageEvent]:
         with self._lock:
             self.in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        yield StageEvent("Validate", "started", 0.0)
-        yield StageEvent("Validate", "finished", 0.1)
-        yield StageEvent("Refine", "started", 0.0)
-        assert self.go.wait(10)
-        yield StageEvent("Refine", "finished", 1.0)
-        with self._lock:
-            self.in_flight -= 1
+        try:
+            yield StageEvent("Validate", "started", 0.0)
+            yield StageEvent("Validate", "finished", 0.1)
+            yield StageEvent("Refine", "started", 0.0)
+            while not self.go.wait(0.005):
+                if stopped():
+                    raise StoppedWaitingError
+            yield StageEvent("Refine", "finished", 1.0)
+        finally:
+            with self._lock:
+                self.in_flight -= 1
 
     def sidecar(self, arn: str) -> dict[str, Any]:
         if error := self.failing.get(arn.rpartition(":")[2]):
@@ -70,14 +83,8 @@ def jobs() -> Iterator[Jobs]:
     made.go.set()
 
 
-def removals(jobs: Jobs, *, slots: int = 8, threads: int = 8, allowed: Policy | None = None) -> Removals:
-    return Removals(
-        lambda: jobs,
-        folder="web/me/",
-        policy=allowed or Policy(),
-        slots=threading.BoundedSemaphore(slots),
-        threads=threads,
-    )
+def removals(jobs: Jobs, *, threads: int = 8) -> Removals:
+    return Removals(lambda: jobs, folder="web/me/", policy=Policy(), threads=threads)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -142,6 +149,39 @@ def test_an_unexpected_error_ends_the_image_with_a_message(jobs: Jobs) -> None:
     assert image.failure and image.failure.error == "ZeroDivisionError" and "secret" not in image.failure.message
 
 
+def test_nothing_is_added_or_lost_while_the_stack_does_not_respond(jobs: Jobs) -> None:
+    jobs.go.set()
+    stack_states = [True]
+
+    def connected() -> Jobs:
+        if not stack_states[-1]:
+            raise StackUnavailableError("No", field="stack", value="pbr", remedy="Try again.")
+        return jobs
+
+    images = Removals(connected, folder="web/me/", policy=Policy(), threads=1)
+    done = images.add_file("a.png", PNG, {})
+    until(lambda: done.state is State.DONE)
+    stack_states.append(False)
+    for action in (
+        lambda: images.add_file("b.png", PNG, {}),
+        lambda: images.add_url("https://example.com/c.png", {}),
+        lambda: images.again(done, {"format": "webp"}),
+    ):
+        with pytest.raises(StackUnavailableError):
+            action()
+    assert images.images == [done] and not done.abandoned and not images.running
+
+
+def test_a_file_that_cannot_be_kept_is_a_failure(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    images = removals(jobs)
+    image = images.add_file("a.png", PNG, {})
+    assert images.images == [image] and image.state is State.FAILED and image.failure
+
+
 def test_a_url_that_is_not_allowed_is_a_typed_failure(jobs: Jobs) -> None:
     images = removals(jobs)
     image = images.add_url("https://127.0.0.1/photos/c%C3%BCp.jpg?token=secret", {})
@@ -151,26 +191,50 @@ def test_a_url_that_is_not_allowed_is_a_typed_failure(jobs: Jobs) -> None:
 
 
 def test_no_more_are_in_flight_than_a_user_may_have(jobs: Jobs) -> None:
-    slots = threading.BoundedSemaphore(2)
-    sessions = [Removals(lambda: jobs, folder="web/me/", policy=Policy(), slots=slots, threads=8) for _ in range(2)]
-    added = [images.add_file(f"{number}.png", PNG, {}) for number in range(3) for images in sessions]
+    images = removals(jobs, threads=2)
+    added = [images.add_file(f"{number}.png", PNG, {}) for number in range(6)]
     until(lambda: jobs.in_flight == 2)
     assert sum(image.state is State.WAITING for image in added) == 4
     jobs.go.set()
-    until(lambda: not any(images.running for images in sessions))
+    until(lambda: not images.running)
     assert jobs.most_in_flight == 2 and len(jobs.uploads) == 6
 
 
+def test_few_files_of_all_users_are_in_memory_at_a_time(jobs: Jobs) -> None:
+    jobs.go.set()
+    users = [removals(jobs, threads=20) for _ in range(2)]
+    jobs.may_upload.clear()
+    for number in range(5):
+        for images in users:
+            images.add_file(f"{number}.png", PNG, {})
+    until(lambda: sum(one.state is State.UPLOADING for images in users for one in images.images) == 10)
+    assert len(jobs.uploads) == 4
+    jobs.may_upload.set()
+    until(lambda: not any(images.running for images in users))
+    assert len(jobs.uploads) == 10
+
+
+def test_a_file_that_does_not_fit_on_the_disk_is_a_typed_failure(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**28))
+    image = removals(jobs).add_file("a.png", PNG, {})
+    assert image.state is State.FAILED and image.failure and image.failure.error == "DiskFullError"
+
+
 def test_images_that_were_removed_are_neither_uploaded_nor_followed(jobs: Jobs) -> None:
-    images = removals(jobs, slots=1)
+    images = removals(jobs, threads=1)
     first, second = images.add_file("1.png", PNG, {}), images.add_file("2.png", PNG, {})
     until(lambda: len(first.stages) == 2)
     images.clear()
     assert images.images == [] and not images.running
-    jobs.go.set()
     third = images.add_file("3.png", PNG, {})
+    until(lambda: len(third.stages) == 2)  # while the first execution still runs
+    jobs.go.set()
     until(lambda: third.state is State.DONE)
-    assert second.upload is None and [name for _, name, _, _ in jobs.uploads] == ["1.png", "3.png"]
+    assert (
+        first.failure is None
+        and second.upload is None
+        and [name for _, name, _, _ in jobs.uploads] == ["1.png", "3.png"]
+    )
 
 
 def test_an_image_is_processed_again_in_its_place(jobs: Jobs) -> None:
@@ -184,7 +248,45 @@ def test_an_image_is_processed_again_in_its_place(jobs: Jobs) -> None:
     assert jobs.copies == [(first.upload, {"format": "webp"})] and len(jobs.uploads) == 2
 
 
-def test_a_session_has_room_for_a_limited_number_of_images(jobs: Jobs) -> None:
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_user_finds_images_again_and_others_do_not(jobs: Jobs) -> None:
+    registry = Registry()
+    mine = registry.of("me", lambda: removals(jobs))
+    assert registry.of("me", lambda: removals(jobs)) is mine
+    assert registry.of("other", lambda: removals(jobs)) is not mine
+
+
+def test_images_are_kept_for_some_time_after_the_last_access(jobs: Jobs) -> None:
+    clock = Clock()
+    registry = Registry(kept_s=60, clock=clock)
+    mine = registry.of("me", lambda: removals(jobs, threads=1))
+    first, second = mine.add_file("1.png", PNG, {}), mine.add_file("2.png", PNG, {})
+    until(lambda: len(first.stages) == 2)
+    for clock.now in (50.0, 100.0):
+        assert registry.of("me", lambda: removals(jobs)) is mine
+    clock.now = 161.0
+    assert registry.of("me", lambda: removals(jobs)) is not mine
+    until(lambda: jobs.in_flight == 0)
+    assert first.abandoned and second.abandoned and [name for _, name, _, _ in jobs.uploads] == ["1.png"]
+
+
+def test_the_least_recent_user_makes_room_for_a_new_one(jobs: Jobs) -> None:
+    registry = Registry(most=2)
+    known = {user: registry.of(user, lambda: removals(jobs)) for user in ("a", "b")}
+    registry.of("a", lambda: removals(jobs))
+    registry.of("c", lambda: removals(jobs))
+    assert registry.of("a", lambda: removals(jobs)) is known["a"]
+    assert registry.of("b", lambda: removals(jobs)) is not known["b"]
+
+
+def test_a_user_has_room_for_a_limited_number_of_images(jobs: Jobs) -> None:
     images = removals(jobs)
     images.images = [Removal("a.png", {}) for _ in range(MOST - 1)]
     assert images.room == 1
