@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from client import history
@@ -34,6 +34,7 @@ class Details:
         missing: those of the pictures that do not exist any more.
         computed_by: ARN of the execution whose result was copied from the cache; None if none was.
         cost: what it has cost so far.
+        concealed: whether :func:`conceal` removed what only the owner of the image may see.
     """
 
     summary: ExecutionSummary
@@ -48,6 +49,7 @@ class Details:
     missing: set[StagePicture]
     computed_by: str | None
     cost: Cost
+    concealed: bool = False
 
     @property
     def current(self) -> Step | None:
@@ -107,3 +109,36 @@ def load(stack: Stack, described: Mapping[str, Any]) -> Details:
         computed_by=computed_by(state),
         cost=cost_of(stack, steps),
     )
+
+
+def conceal(found: Details) -> Details:
+    """Return an execution without what only the owner of its image may see.
+
+    Status, times, steps with the classes of their errors, events without their details, and cost remain. Object keys,
+    options, data, messages of errors and pictures do not.
+    """
+    message, remedy = "The execution failed", "Only the user who uploaded the image can see the message."
+    return replace(
+        found,
+        summary=replace(found.summary, source_key=None),
+        steps=[_without_data(step) for step in found.steps],
+        events=[replace(row, detail="", data=None) for row in found.events],
+        output=None,
+        failure=found.failure
+        and replace(found.failure, message=message, field=None, value=None, remedy=remedy, key=None),
+        degradations=[replace(one, message=one.error, remedy="") for one in found.degradations],
+        pictures=(),
+        missing=set(),
+        computed_by=None,
+        concealed=True,
+    )
+
+
+def _without_data(step: Step) -> Step:
+    attempts = [replace(attempt, error=_class(attempt.error)) for attempt in step.attempts]
+    return replace(step, attempts=attempts, error=_class(step.error), input=None, parameters=None, output=None)
+
+
+def _class(error: str) -> str:
+    """Return the class name of an error with a cause."""
+    return error.partition(":")[0]

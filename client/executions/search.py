@@ -8,7 +8,7 @@ import heapq
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -52,6 +52,7 @@ class Filter:
         text: part of the object key of the image or of the execution's name, in any case.
         error: part of the class name of the error, in any case.
         quality: what the result must be; None for any, and for executions without result.
+        may_see: whether the reader may see an object key. No text matches a key that the reader may not see.
     """
 
     statuses: tuple[str, ...] = STATUSES
@@ -60,6 +61,7 @@ class Filter:
     text: str = ""
     error: str = ""
     quality: Quality | None = None
+    may_see: Callable[[str], bool] = lambda key: True
 
     @property
     def listed_statuses(self) -> tuple[str, ...]:
@@ -80,11 +82,11 @@ class Filter:
 
     def matches(self, one: ExecutionSummary) -> bool:
         """Return whether an execution is wanted."""
-        text = self.text.casefold()
+        text, key = self.text.casefold(), one.source_key or ""
         return (
             one.status in self.listed_statuses
             and self.in_time(one.started_at)
-            and (text in (one.source_key or "").casefold() or text in one.name.casefold())
+            and (text in one.name.casefold() or (text in key.casefold() and self.may_see(key)))
             and self.error.casefold() in (one.error or "").casefold()
             and (self.quality is None or self.quality in one.marks)
         )

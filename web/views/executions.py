@@ -11,6 +11,7 @@ from client.executions.search import CHUNK, DESCRIBED, FAILED, STATUSES, Descrip
 from client.history import ExecutionSummary
 from web import errors, session
 from web.times import local_time
+from web.users import User
 from web.views import execution
 
 _PAGE_SIZE: Final = 25
@@ -110,6 +111,7 @@ def _search_anew(chosen: dict[str, str]) -> None:
         text=chosen["match"].strip(),
         error=chosen["error"].strip(),
         quality=None if chosen["quality"] == "any" else chosen["quality"],  # type: ignore[arg-type]
+        may_see=session.user().may_see,
     )
     search = Search(session.stack(), wanted, _descriptions())
     st.session_state["executions"] = (_identity(chosen), search)
@@ -129,9 +131,10 @@ def _results(chosen: dict[str, str], watched: bool) -> None:
     search: Search = st.session_state["executions"][1]
     _find(search, number * _PAGE_SIZE + 1)
     found = search.page(number, _PAGE_SIZE)
+    user = session.user()
     with st.container(gap="xxsmall"):
         for one in found:
-            _row(one)
+            _row(one, user)
     if not found and search.complete:
         _nothing(chosen)
     _navigation(search, number)
@@ -150,13 +153,17 @@ def _find(search: Search, count: int) -> None:
             search.find(count, CHUNK)
 
 
-def _row(one: ExecutionSummary) -> None:
+def _row(one: ExecutionSummary, user: User) -> None:
     """Show an execution as a row, which is two lines on a phone."""
     with st.container(key=f"row-{one.name}"):
         left, right = st.columns([1, 1], vertical_alignment="center", gap="xxsmall")
         with left:
-            key = one.source_key or one.name
-            _link(f"{_ICONS.get(one.status, '')} {errors.literal(_name(key))}", {"execution": one.name}, help=key)
+            if user.may_see(one.source_key):
+                key = one.source_key or one.name
+                name, whole = _name(key), errors.literal(key)
+            else:
+                name, whole = execution.OF_ANOTHER_USER, None
+            _link(f"{_ICONS.get(one.status, '')} {errors.literal(name)}", {"execution": one.name}, help=whole)
         right.markdown(" · ".join(_facts(one)))
 
 
@@ -202,7 +209,7 @@ def _link(label: str, query: dict[str, str], *, icon: str = "", help: str | None
         label: text of the button, Markdown.
         query: what the address has besides the filters: ``execution`` or ``page``.
         icon: icon before the text.
-        help: text that appears over the button.
+        help: text that appears over the button, Markdown.
     """
     kept = {name: st.query_params[name] for name in _DEFAULTS if name in st.query_params and query}
     if "execution" not in query:

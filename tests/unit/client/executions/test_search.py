@@ -193,3 +193,18 @@ def test_the_console_is_that_of_the_partition(partition: str, host: str) -> None
 def test_an_embedded_cloud_has_no_console() -> None:
     local: Stack = replace(stack(), endpoint_url="http://localhost:1")
     assert console_url(local, "arn:aws:states:eu-west-1:1:execution:pbr:a") is None
+
+
+def test_no_text_finds_a_key_that_the_reader_may_not_see() -> None:
+    executions = Executions()
+    executions.add("a", uploaded("web/1f3a/cup.jpg", "1"))
+    executions.add("b", uploaded("photos/cup.jpg", "1"))
+
+    def found_by(text: str) -> list[str]:
+        found = search(executions, text=text, may_see=lambda key: not key.startswith("web/"))
+        found.find(10)
+        return names(found.page(1, 10))
+
+    assert found_by("cup") == ["b"]
+    assert found_by("web/1f3a/cup.jpg") == []
+    assert set(found_by("")) == {"a", "b"}
