@@ -151,6 +151,7 @@ class Search:
         self.complete = not wanted.listed_statuses
         self._stack, self._wanted, self._descriptions = stack, wanted, descriptions
         self._pages = 0
+        self._failure: Exception | None = None
         self._found: list[Mapping[str, Any]] = []
         self._first: set[str] = set()
         # Few executions a page are faster, unless many are skipped.
@@ -174,7 +175,12 @@ class Search:
         Args:
             count: executions to find.
             most: executions to describe at most.
+
+        Raises:
+            ClientError: executions could not be listed. The search cannot be continued: start another one.
         """
+        if self._failure:
+            raise self._failure
         pages, described = self._pages, 0
         while self.found < count and not self.complete and self._pages - pages < _PAGES and described < most:
             size = CHUNK if self._wanted.needs_details else count - self.found
@@ -197,7 +203,11 @@ class Search:
     def _take(self, count: int, pages: int) -> Iterator[Mapping[str, Any]]:
         """Yield the next executions of the period, at most ``count``."""
         while count and self._pages - pages < _PAGES:
-            one = next(self._listed, None)
+            try:
+                one = next(self._listed, None)
+            except Exception as error:
+                self._failure = error  # the listing has ended, but is not complete
+                raise
             if one is None or (self._wanted.since and one["startDate"] < self._wanted.since):
                 self.complete = True
                 return

@@ -210,7 +210,7 @@ def test_a_retry_starts_the_shown_upload_first_and_the_others_at_the_same_time(a
         started.append(json.loads(request["input"])["source"]["key"])
         return start(**request)
 
-    account.executions.start_execution = start_execution  # type: ignore[method-assign]
+    account.executions.start_execution = start_execution
     account.reviews.retry(review, {"model": "u2net"}, "jo")
     assert started[0] == review.key
     assert sorted(started[1:]) == sorted(key for _, key in review.sources if key != review.key)

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from client.executions.search import FAILED, Descriptions, Filter, Search, console_url
 from client.history import ExecutionSummary, of_described
@@ -208,3 +209,18 @@ def test_no_text_finds_a_key_that_the_reader_may_not_see() -> None:
     assert found_by("cup") == ["b"]
     assert found_by("web/1f3a/cup.jpg") == []
     assert set(found_by("")) == {"a", "b"}
+
+
+class Throttled(Executions):
+    """Step Functions, which rejects the first call of ListExecutions."""
+
+    def get_paginator(self, operation: str) -> Any:
+        raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, operation)
+
+
+def test_a_search_that_failed_is_not_complete() -> None:
+    found = search(Throttled())
+    for _ in range(2):
+        with pytest.raises(ClientError):
+            found.find(10)
+    assert not found.complete
