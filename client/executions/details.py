@@ -81,16 +81,18 @@ def describe(stack: Stack, execution: str) -> Mapping[str, Any]:
     return found
 
 
-def load(stack: Stack, described: Mapping[str, Any]) -> Details:
+def load(stack: Stack, described: Mapping[str, Any], before: Details | None = None) -> Details:
     """Return all that is known about an execution.
 
     Args:
         stack: the stack that ran it.
         described: answer of DescribeExecution.
+        before: what was known about the same execution a moment ago. Its definition, and its pictures that existed,
+            are not read again.
     """
     arn = described["executionArn"]
     events = events_of(stack, arn, with_data=True)
-    machine = stack.stepfunctions.describe_state_machine_for_execution(executionArn=arn)
+    there = [one for one in before.pictures if one not in before.missing] if before else []
     steps = steps_of(events)
     state = newest_state(steps)
     output = json_object(described.get("output") or "") or None
@@ -98,17 +100,22 @@ def load(stack: Stack, described: Mapping[str, Any]) -> Details:
     return Details(
         summary=of_described(described),
         redrives=described.get("redriveCount", 0),
-        definition=json.loads(machine["definition"]),
+        definition=before.definition if before else _definition(stack, arn),
         steps=steps,
         events=rows(events),
         output=output,
         failure=failure_of(described, steps),
         degradations=degradations_of(state),
         pictures=pictures,
-        missing=missing(stack, pictures),
+        missing=missing(stack, [one for one in pictures if one not in there]),
         computed_by=computed_by(state),
         cost=cost_of(stack, steps),
     )
+
+
+def _definition(stack: Stack, arn: str) -> Any:
+    machine = stack.stepfunctions.describe_state_machine_for_execution(executionArn=arn)
+    return json.loads(machine["definition"])
 
 
 def conceal(found: Details) -> Details:

@@ -111,6 +111,8 @@ def test_a_key_pressed_twice_decides_about_one_cut_out(reviews, visit):
     page.get_by_text("1 of").wait_for()
     page.wait_for_timeout(1000)  # for a second decision
     assert reviews.count("decided") == count + 1
+    page.keyboard.press("u")
+    page.get_by_text("0 of").wait_for()
 
 
 def test_the_second_of_two_people_is_told_of_the_first_decision(reviews, visit):

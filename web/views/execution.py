@@ -101,7 +101,7 @@ def _body(name: str, link: Callable[..., None], was_running: bool) -> None:
         return
     if was_running and not _is_running(described):
         st.rerun()  # ends the updates
-    found = details.load(session.stack(), described) if was_running else _ended(_version(described), described)
+    found = _so_far(described) if was_running else _ended(_version(described), described)
     user = session.user()
     if not user.may_see(found.summary.source_key):
         found = details.conceal(found)
@@ -112,6 +112,22 @@ def _body(name: str, link: Callable[..., None], was_running: bool) -> None:
     _path(found)
     _cost(found)
     _events(found)
+
+
+def _so_far(described: Any) -> Details:
+    """Return the details of an execution that is running."""
+    before = st.session_state.get("followed")
+    if before and before.summary.arn != described["executionArn"]:
+        before = None
+    found = st.session_state["followed"] = _update(described["executionArn"], described, before)
+    return found
+
+
+@st.cache_resource(max_entries=32, ttl=_REFRESH_S, show_spinner=False)
+def _update(arn: str, _described: Any, _before: Details | None) -> Details:
+    """Return the details of an execution. All who watch it at the same time share the answers."""
+    del arn
+    return details.load(session.stack(), _described, _before)
 
 
 def _version(described: Any) -> tuple[str, ...]:

@@ -1,9 +1,10 @@
 import json
 from dataclasses import asdict
 from datetime import timedelta
+from typing import Any
 
 from client.executions.details import conceal, load
-from tests.fakes.stack_in_memory import NOW, Executions, History, stack, uploaded
+from tests.fakes.stack_in_memory import NOW, Buckets, Executions, History, stack, uploaded
 
 KEY = "web/1f3a/secret.png"
 SOURCE = {"bucket": "uploads", "key": KEY, "version_id": "1", "format": "png", "bytes": 9, "width": 3, "height": 2}
@@ -30,3 +31,27 @@ def test_what_only_the_owner_may_see_is_removed() -> None:
     assert concealed.steps[0].errors == ["CorruptImageError"]
     assert [event.type for event in concealed.events] == [event.type for event in found.events]
     assert concealed.cost == found.cost
+
+
+def test_an_update_reads_neither_the_definition_nor_pictures_that_exist_again() -> None:
+    executions, buckets = Executions(), Heads()
+    arn = executions.add("a", uploaded("cup.png", "1"))
+    executions.histories[arn] = [History().enter("Validate").events]
+    buckets.newest["cup.png"] = "1"
+    deployed = stack(executions, buckets)
+    found = load(deployed, executions.known[arn])
+    again = load(deployed, executions.known[arn], found)
+    assert again == found
+    assert (buckets.heads, executions.calls) == (1, [("definition", "a")])
+    del buckets.newest["cup.png"]
+    assert load(deployed, executions.known[arn]).missing == set(found.pictures)
+
+
+class Heads(Buckets):
+    """S3, which counts calls of HeadObject."""
+
+    heads = 0
+
+    def head_object(self, **request: Any) -> dict[str, Any]:
+        self.heads += 1
+        return super().head_object(**request)
