@@ -74,23 +74,32 @@ class ReviewSession:
         later = (review for review in self._list[self._position + 1 :] if review.state != "decided")
         return [review for review, _ in zip(later, range(count), strict=False)]
 
-    def decide(self, verdict: Verdict) -> Review:
+    def decide(self, verdict: Verdict, seen: str | None = None) -> Review | None:
         """Accept or reject the current cut-out, go to the next one, and return the review.
+
+        Args:
+            verdict: the decision.
+            seen: ID of the review that the person saw. If another one is current, nothing changes, and None is
+                returned: a second key press before the next cut-out appears decides nothing. None for no check.
 
         Raises:
             UsageError: no review is open.
             ReviewConflictError: another person decided first. The next one is the current one.
         """
-        return self._change(lambda review: self._reviews.decide(review, verdict, self._by), undoable=True)
+        return self._change(lambda review: self._reviews.decide(review, verdict, self._by), seen, undoable=True)
 
-    def retry(self, changes: Mapping[str, Any]) -> Review:
+    def retry(self, changes: Mapping[str, Any], seen: str | None = None) -> Review | None:
         """Retry the current cut-out with other options, go to the next one, and return the review.
+
+        Args:
+            changes: options that replace those of the cut-out.
+            seen: as of :meth:`decide`.
 
         Raises:
             InvalidOptionsError, UsageError: as :meth:`client.reviews.Reviews.retry`; nothing has changed.
             ReviewConflictError: another person decided first. The next one is the current one.
         """
-        return self._change(lambda review: self._reviews.retry(review, changes, self._by), undoable=False)
+        return self._change(lambda review: self._reviews.retry(review, changes, self._by), seen, undoable=False)
 
     def undo(self) -> Review:
         """Open the review that was decided last, make it the current one, and return it.
@@ -133,8 +142,10 @@ class ReviewSession:
             self._leave()
         return ended
 
-    def _change(self, change: Any, *, undoable: bool) -> Review:
+    def _change(self, change: Any, seen: str | None, *, undoable: bool) -> Review | None:
         review = self.current
+        if seen and (review is None or review.id != seen):
+            return None
         if review is None:
             raise UsageError("No review is open", field="review", value=None, remedy="Look for new ones.")
         try:

@@ -258,10 +258,15 @@ class Reviews:
         changed = self._close(
             review, "retrying", "retry", by, retry_options={"S": json.dumps(dict(changes))}, executions=_texts(arns)
         )
+
+        def start(name: str, source: tuple[str, str]) -> None:
+            given = {"source": {"bucket": source[0], "key": source[1]}, "options": options}
+            start_once(self._stack, machine, name, json.dumps(given))
+
         try:
-            for one, (bucket, key) in zip(names, sources, strict=False):
-                given = {"source": {"bucket": bucket, "key": key}, "options": options}
-                start_once(self._stack, machine, one, json.dumps(given))
+            start(names[0], sources[0])
+            with ThreadPoolExecutor(_THREADS) as pool:
+                list(pool.map(start, names[1:], sources[1:]))
         except sdk_errors():
             self._reopen(changed)
             raise

@@ -36,5 +36,6 @@ def box(error: str, message: str, field: str | None, value: Any, remedy: str) ->
 
 
 def literal(text: str) -> str:
-    """Return Markdown that shows a text as it is: names and values come from uploads."""
-    return "".join(f"\\{char}" if char in r"\`*_{}[]()#+-!|<>:$~" else char for char in text)
+    """Return Markdown that shows a text as it is, in one line: names and values come from uploads."""
+    line = " ".join(text.split())
+    return "".join(f"\\{char}" if char in r"\`*_{}[]()#+-.!|<>:$~&" else char for char in line)

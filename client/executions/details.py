@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from client import history
@@ -34,6 +34,7 @@ class Details:
         missing: those of the pictures that do not exist any more.
         computed_by: ARN of the execution whose result was copied from the cache; None if none was.
         cost: what it has cost so far.
+        concealed: whether :func:`conceal` removed what only the owner of the image may see.
     """
 
     summary: ExecutionSummary
@@ -48,6 +49,7 @@ class Details:
     missing: set[StagePicture]
     computed_by: str | None
     cost: Cost
+    concealed: bool = False
 
     @property
     def current(self) -> Step | None:
@@ -79,16 +81,18 @@ def describe(stack: Stack, execution: str) -> Mapping[str, Any]:
     return found
 
 
-def load(stack: Stack, described: Mapping[str, Any]) -> Details:
+def load(stack: Stack, described: Mapping[str, Any], before: Details | None = None) -> Details:
     """Return all that is known about an execution.
 
     Args:
         stack: the stack that ran it.
         described: answer of DescribeExecution.
+        before: what was known about the same execution a moment ago. Its definition, and its pictures that existed,
+            are not read again.
     """
     arn = described["executionArn"]
     events = events_of(stack, arn, with_data=True)
-    machine = stack.stepfunctions.describe_state_machine_for_execution(executionArn=arn)
+    there = [one for one in before.pictures if one not in before.missing] if before else []
     steps = steps_of(events)
     state = newest_state(steps)
     output = json_object(described.get("output") or "") or None
@@ -96,14 +100,52 @@ def load(stack: Stack, described: Mapping[str, Any]) -> Details:
     return Details(
         summary=of_described(described),
         redrives=described.get("redriveCount", 0),
-        definition=json.loads(machine["definition"]),
+        definition=before.definition if before else _definition(stack, arn),
         steps=steps,
         events=rows(events),
         output=output,
         failure=failure_of(described, steps),
         degradations=degradations_of(state),
         pictures=pictures,
-        missing=missing(stack, pictures),
+        missing=missing(stack, [one for one in pictures if one not in there]),
         computed_by=computed_by(state),
         cost=cost_of(stack, steps),
     )
+
+
+def _definition(stack: Stack, arn: str) -> Any:
+    machine = stack.stepfunctions.describe_state_machine_for_execution(executionArn=arn)
+    return json.loads(machine["definition"])
+
+
+def conceal(found: Details) -> Details:
+    """Return an execution without what only the owner of its image may see.
+
+    Status, times, steps with the classes of their errors, events without their details, and cost remain. Object keys,
+    options, data, messages of errors and pictures do not.
+    """
+    message, remedy = "The execution failed", "Only the user who uploaded the image can see the message."
+    return replace(
+        found,
+        summary=replace(found.summary, source_key=None),
+        steps=[_without_data(step) for step in found.steps],
+        events=[replace(row, detail="", data=None) for row in found.events],
+        output=None,
+        failure=found.failure
+        and replace(found.failure, message=message, field=None, value=None, remedy=remedy, key=None),
+        degradations=[replace(one, message=one.error, remedy="") for one in found.degradations],
+        pictures=(),
+        missing=set(),
+        computed_by=None,
+        concealed=True,
+    )
+
+
+def _without_data(step: Step) -> Step:
+    attempts = [replace(attempt, error=_class(attempt.error)) for attempt in step.attempts]
+    return replace(step, attempts=attempts, error=_class(step.error), input=None, parameters=None, output=None)
+
+
+def _class(error: str) -> str:
+    """Return the class name of an error with a cause."""
+    return error.partition(":")[0]

@@ -8,7 +8,7 @@ import heapq
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -52,6 +52,7 @@ class Filter:
         text: part of the object key of the image or of the execution's name, in any case.
         error: part of the class name of the error, in any case.
         quality: what the result must be; None for any, and for executions without result.
+        may_see: whether the reader may see an object key. No text matches a key that the reader may not see.
     """
 
     statuses: tuple[str, ...] = STATUSES
@@ -60,6 +61,7 @@ class Filter:
     text: str = ""
     error: str = ""
     quality: Quality | None = None
+    may_see: Callable[[str], bool] = lambda key: True
 
     @property
     def listed_statuses(self) -> tuple[str, ...]:
@@ -80,11 +82,11 @@ class Filter:
 
     def matches(self, one: ExecutionSummary) -> bool:
         """Return whether an execution is wanted."""
-        text = self.text.casefold()
+        text, key = self.text.casefold(), one.source_key or ""
         return (
             one.status in self.listed_statuses
             and self.in_time(one.started_at)
-            and (text in (one.source_key or "").casefold() or text in one.name.casefold())
+            and (text in one.name.casefold() or (text in key.casefold() and self.may_see(key)))
             and self.error.casefold() in (one.error or "").casefold()
             and (self.quality is None or self.quality in one.marks)
         )
@@ -149,6 +151,7 @@ class Search:
         self.complete = not wanted.listed_statuses
         self._stack, self._wanted, self._descriptions = stack, wanted, descriptions
         self._pages = 0
+        self._failure: Exception | None = None
         self._found: list[Mapping[str, Any]] = []
         self._first: set[str] = set()
         # Few executions a page are faster, unless many are skipped.
@@ -172,7 +175,12 @@ class Search:
         Args:
             count: executions to find.
             most: executions to describe at most.
+
+        Raises:
+            ClientError: executions could not be listed. The search cannot be continued: start another one.
         """
+        if self._failure:
+            raise self._failure
         pages, described = self._pages, 0
         while self.found < count and not self.complete and self._pages - pages < _PAGES and described < most:
             size = CHUNK if self._wanted.needs_details else count - self.found
@@ -195,7 +203,11 @@ class Search:
     def _take(self, count: int, pages: int) -> Iterator[Mapping[str, Any]]:
         """Yield the next executions of the period, at most ``count``."""
         while count and self._pages - pages < _PAGES:
-            one = next(self._listed, None)
+            try:
+                one = next(self._listed, None)
+            except Exception as error:
+                self._failure = error  # the listing has ended, but is not complete
+                raise
             if one is None or (self._wanted.since and one["startDate"] < self._wanted.since):
                 self.complete = True
                 return

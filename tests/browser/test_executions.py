@@ -91,8 +91,8 @@ def test_a_failed_image_is_found_by_filters_and_explained(visit, names):
     expect(page.get_by_text("Failed in the state Validate.")).to_be_visible()
     page.go_back()
     expect(page.get_by_role("heading", level=1, name="Executions")).to_be_visible()
-    expect(page.get_by_role("button", name="photos/truncated.png")).to_be_visible()
-    expect(page.get_by_role("button", name="photos/text.jpg")).to_be_hidden()
+    expect(page.get_by_role("button", name="truncated.png")).to_be_visible()
+    expect(page.get_by_role("button", name="text.jpg")).to_be_hidden()
     expect(page.get_by_role("textbox", name="Error")).to_have_value("corrupt")
 
 
@@ -140,10 +140,20 @@ def test_a_file_that_is_no_image_is_described_instead_of_shown(visit, names):
     expect(page.locator(".stages img")).to_have_count(0)
 
 
-def test_pictures_of_another_user_are_not_shown(visit, names):
-    page = open_execution(visit, names.other_user)
-    expect(page.get_by_text("Only that user can see its pictures.")).to_be_visible()
+def test_name_pictures_and_data_of_another_users_image_are_not_shown(visit, names):
+    page = visit("/executions")
+    expect(page.get_by_role("button", name="good.png")).to_be_visible()
+    page.get_by_role("button", name="Image of another user").click()
+    expect(page.get_by_role("heading", level=1, name="Image of another user")).to_be_visible()
+    page.locator("svg .node").first.wait_for()
+    page.get_by_text("Events (").click()
+    expect(page.get_by_test_id("stDataFrame")).to_be_visible()
+    expect(page.get_by_text("Only that user can see its name")).to_be_visible()
     expect(page.locator(".stages")).to_have_count(0)
+    expect(page.get_by_test_id("stJson")).to_have_count(0)
+    assert "private" not in page.content() and "0" * 32 not in page.content()
+    page = visit("/executions?match=private.png")
+    expect(page.get_by_text("No execution matches these filters.")).to_be_visible()
 
 
 def test_task_tokens_are_never_shown(visit, stack, cloud):

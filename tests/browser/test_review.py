@@ -100,6 +100,21 @@ def test_cut_outs_are_decided_by_keyboard_and_exported(reviews, visit, stack, tm
     Source.parse(str(manifest)).check(stack)
 
 
+def test_a_key_pressed_twice_decides_about_one_cut_out(reviews, visit):
+    count = reviews.count("decided")
+    page = opened(visit)
+    before = shown(page)
+    page.keyboard.press("a")
+    page.wait_for_timeout(30)
+    page.keyboard.press("a")
+    page.wait_for_function(LOADED, arg=before)
+    page.get_by_text("1 of").wait_for()
+    page.wait_for_timeout(1000)  # for a second decision
+    assert reviews.count("decided") == count + 1
+    page.keyboard.press("u")
+    page.get_by_text("0 of").wait_for()
+
+
 def test_the_second_of_two_people_is_told_of_the_first_decision(reviews, visit):
     one, other = opened(visit), opened(visit)
     key = shown(one)

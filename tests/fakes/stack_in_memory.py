@@ -91,7 +91,7 @@ class Executions:
 
     Attributes:
         histories: events of an execution by ARN, one list per call.
-        calls: ``start`` or ``redrive``, with the name of the execution.
+        calls: ``start``, ``redrive`` or ``definition``, with the name of the execution.
     """
 
     exceptions = SimpleNamespace(**{name: type(refusal) for name, refusal in _ERRORS.items()})
@@ -119,6 +119,10 @@ class Executions:
         if request["executionArn"] not in self.known:
             raise _ERRORS["ExecutionDoesNotExist"]
         return self.known[request["executionArn"]]
+
+    def describe_state_machine_for_execution(self, **request: Any) -> dict[str, Any]:
+        self.calls.append(("definition", self.known[request["executionArn"]]["name"]))
+        return {"definition": "{}"}
 
     def get_execution_history(self, **request: Any) -> dict[str, Any]:
         [events] = self.histories.get(request["executionArn"], [[]])

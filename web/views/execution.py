@@ -38,6 +38,9 @@ _BADGES: Final[dict[str, tuple[str, str, Any]]] = {
 _TITLES: Final = {"source": "Source", "mask": "Mask", "alpha": "Alpha", "result": "Result"}
 _WITHOUT_WORK: Final = ("Choice",)
 
+OF_ANOTHER_USER: Final = "Image of another user"
+"""What the page shows in place of the object key and the file name of an image that another user uploaded."""
+
 _DATA_HELP: Final = "Sent: what the state sent to the function or service, without task tokens."
 
 _CHECKERBOARD: Final = "repeating-conic-gradient(#bfc5c3 0% 25%, #f4f6f5 0% 50%) 0 0 / 20px 20px"
@@ -98,8 +101,10 @@ def _body(name: str, link: Callable[..., None], was_running: bool) -> None:
         return
     if was_running and not _is_running(described):
         st.rerun()  # ends the updates
-    found = details.load(session.stack(), described) if was_running else _ended(_version(described), described)
+    found = _so_far(described) if was_running else _ended(_version(described), described)
     user = session.user()
+    if not user.may_see(found.summary.source_key):
+        found = details.conceal(found)
     _heading(found)
     _answer(found, link)
     _actions(found)
@@ -107,6 +112,22 @@ def _body(name: str, link: Callable[..., None], was_running: bool) -> None:
     _path(found)
     _cost(found)
     _events(found)
+
+
+def _so_far(described: Any) -> Details:
+    """Return the details of an execution that is running."""
+    before = st.session_state.get("followed")
+    if before and before.summary.arn != described["executionArn"]:
+        before = None
+    found = st.session_state["followed"] = _update(described["executionArn"], described, before)
+    return found
+
+
+@st.cache_resource(max_entries=32, ttl=_REFRESH_S, show_spinner=False)
+def _update(arn: str, _described: Any, _before: Details | None) -> Details:
+    """Return the details of an execution. All who watch it at the same time share the answers."""
+    del arn
+    return details.load(session.stack(), _described, _before)
 
 
 def _version(described: Any) -> tuple[str, ...]:
@@ -125,7 +146,7 @@ def _ended(version: tuple[str, ...], _described: Any) -> Details:
 def _heading(found: Details) -> None:
     summary = found.summary
     key = summary.source_key or summary.name
-    st.title(key.rpartition("/")[2] or key)
+    st.title(OF_ANOTHER_USER if found.concealed else errors.literal(key.rpartition("/")[2] or key))
     label, icon, color = _BADGES[summary.status]
     took = "" if summary.seconds is None else f"in {graph.duration(summary.seconds)}"
     redriven = f"redriven {found.redrives} x" if found.redrives else ""
@@ -158,7 +179,7 @@ def _answer(found: Details, link: Callable[..., None]) -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown("The result was copied from the cache.", width="content")
             link("Execution that computed it", {"execution": name}, icon=":material/arrow_forward:")
-    if not (summary.source_key or failure):
+    if not (summary.source_key or failure or found.concealed):
         st.markdown("The input names no image.")
 
 
@@ -233,9 +254,9 @@ def _follow(retry: Retry, name: str) -> None:
 
 def _stages(found: Details, user: User) -> None:
     st.subheader("Pictures")
-    if not user.may_see(found.summary.source_key):
+    if found.concealed:
         st.info(
-            "Another user uploaded this image on the web page. Only that user can see its pictures.",
+            "Another user uploaded this image on the web page. Only that user can see its name, pictures and data.",
             icon=":material/lock:",
         )
         return
@@ -336,6 +357,11 @@ def _step(found: Details, steps: Sequence[Step]) -> None:
         st.markdown("No state has started yet.")
         return
     blamed = found.failure.stage if found.failure else None
+    if found.concealed:
+        for step in steps:
+            for text in step.errors:
+                st.markdown(f"**{errors.literal(step.name)}**: {errors.literal(text)}")
+        return
     index = next((number for number, step in enumerate(steps) if step.name == blamed), len(steps) - 1)
     step = st.selectbox("Step", steps, index=index, format_func=_step_label, key=f"step-{found.summary.name}")
     for text in step.errors:

@@ -1,5 +1,6 @@
 """The page Executions: a list with filters, or one execution. The address has the filters and the execution."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -11,11 +12,13 @@ from client.executions.search import CHUNK, DESCRIBED, FAILED, STATUSES, Descrip
 from client.history import ExecutionSummary
 from web import errors, session
 from web.times import local_time
+from web.users import User
 from web.views import execution
 
 _PAGE_SIZE: Final = 25
 _FOLDER_CHARS: Final = 48
 _REFRESH_S: Final = 5.0
+_PAGE: Final = re.compile(r"[1-9][0-9]{0,5}")
 
 _STATUS: Final = {"all": STATUSES, "running": ("RUNNING",), "succeeded": ("SUCCEEDED",), "failed": FAILED}
 _SINCE: Final = {"1h": "last hour", "24h": "last 24 hours", "7d": "last 7 days", "90d": "last 90 days"}
@@ -41,7 +44,7 @@ def show() -> None:
     chosen = {name: st.query_params.get(name, default) for name, default in _DEFAULTS.items()}
     for name, options in (("status", _STATUS), ("since", _SINCE), ("quality", _QUALITY)):
         _check(name, chosen[name], list(options))
-    if not chosen["page"].isdigit() or int(chosen["page"]) < 1:
+    if not _PAGE.fullmatch(chosen["page"]):
         _check("page", chosen["page"], ["1", "2", "..."])
     with st.container(horizontal=True, vertical_alignment="center"):
         st.title("Executions", width="stretch")
@@ -50,7 +53,7 @@ def show() -> None:
     current = st.session_state.get("executions")
     if current is None or current[0] != _identity(chosen):
         _search_anew(chosen)
-    watched = chosen["page"] == "1" and st.session_state.get("executions_running", False)
+    watched = chosen["page"] == "1" and st.session_state.get("executions_running", False) and not _continued()
     st.fragment(_results, run_every=_REFRESH_S if watched else None)(chosen, watched)
 
 
@@ -110,9 +113,20 @@ def _search_anew(chosen: dict[str, str]) -> None:
         text=chosen["match"].strip(),
         error=chosen["error"].strip(),
         quality=None if chosen["quality"] == "any" else chosen["quality"],  # type: ignore[arg-type]
+        may_see=session.user().may_see,
     )
     search = Search(session.stack(), wanted, _descriptions())
     st.session_state["executions"] = (_identity(chosen), search)
+    st.session_state["executions_continued"] = False
+
+
+def _continue() -> None:
+    """Continue the search. It ends the updates, which start the search anew."""
+    st.session_state["executions_continued"] = True
+
+
+def _continued() -> bool:
+    return bool(st.session_state.get("executions_continued"))
 
 
 @st.cache_resource(show_spinner=False)
@@ -124,14 +138,21 @@ def _descriptions() -> Descriptions:
 def _results(chosen: dict[str, str], watched: bool) -> None:
     """Show a page of the executions, and update it while one of them is running."""
     number = int(chosen["page"])
-    if watched:
+    if watched and _continued():
+        st.rerun()
+    if watched or "executions" not in st.session_state:
         _search_anew(chosen)
     search: Search = st.session_state["executions"][1]
-    _find(search, number * _PAGE_SIZE + 1)
-    found = search.page(number, _PAGE_SIZE)
+    try:
+        _find(search, number * _PAGE_SIZE + 1)
+        found = search.page(number, _PAGE_SIZE)
+    except Exception:
+        del st.session_state["executions"]  # it cannot be continued: it would seem complete
+        raise
+    user = session.user()
     with st.container(gap="xxsmall"):
         for one in found:
-            _row(one)
+            _row(one, user)
     if not found and search.complete:
         _nothing(chosen)
     _navigation(search, number)
@@ -150,13 +171,17 @@ def _find(search: Search, count: int) -> None:
             search.find(count, CHUNK)
 
 
-def _row(one: ExecutionSummary) -> None:
+def _row(one: ExecutionSummary, user: User) -> None:
     """Show an execution as a row, which is two lines on a phone."""
     with st.container(key=f"row-{one.name}"):
         left, right = st.columns([1, 1], vertical_alignment="center", gap="xxsmall")
         with left:
-            key = one.source_key or one.name
-            _link(f"{_ICONS.get(one.status, '')} {errors.literal(_name(key))}", {"execution": one.name}, help=key)
+            if user.may_see(one.source_key):
+                key = one.source_key or one.name
+                name, whole = _name(key), errors.literal(key)
+            else:
+                name, whole = execution.OF_ANOTHER_USER, None
+            _link(f"{_ICONS.get(one.status, '')} {errors.literal(name)}", {"execution": one.name}, help=whole)
         right.markdown(" · ".join(_facts(one)))
 
 
@@ -190,7 +215,7 @@ def _navigation(search: Search, number: int) -> None:
     if not search.complete and search.found <= number * _PAGE_SIZE:
         reached = f", back to {local_time(search.reached)}" if search.reached else ""
         st.markdown(f":small[{search.scanned:,} executions searched{reached}.]")
-        st.button("Search further", icon=":material/manage_search:")
+        st.button("Search further", icon=":material/manage_search:", on_click=_continue)
 
 
 def _link(label: str, query: dict[str, str], *, icon: str = "", help: str | None = None) -> None:
@@ -202,7 +227,7 @@ def _link(label: str, query: dict[str, str], *, icon: str = "", help: str | None
         label: text of the button, Markdown.
         query: what the address has besides the filters: ``execution`` or ``page``.
         icon: icon before the text.
-        help: text that appears over the button.
+        help: text that appears over the button, Markdown.
     """
     kept = {name: st.query_params[name] for name in _DEFAULTS if name in st.query_params and query}
     if "execution" not in query:

@@ -102,11 +102,11 @@ def _act(reviewing: ReviewSession) -> Exception | None:
 
 def _actions(reviewing: ReviewSession) -> None:
     review = reviewing.current
-    nothing = review is None
+    nothing, seen = review is None, review.id if review else ""
     with st.container(horizontal=True, gap="small", key="review_actions"):
-        _button("Accept", "A", "check", lambda: reviewing.decide("accept"), disabled=nothing)
-        _button("Reject", "X", "close", lambda: reviewing.decide("reject"), disabled=nothing)
-        _button("Retry", "T", "refresh", lambda: reviewing.retry(_changes(review)), disabled=nothing)
+        _button("Accept", "A", "check", lambda: reviewing.decide("accept", seen), seen, disabled=nothing)
+        _button("Reject", "X", "close", lambda: reviewing.decide("reject", seen), seen, disabled=nothing)
+        _button("Retry", "T", "refresh", lambda: reviewing.retry(_changes(review), seen), seen, disabled=nothing)
         _button("Undo", "U", "undo", reviewing.undo, disabled=not reviewing.can_undo)
         _button("Previous", "Left", "arrow_back", reviewing.previous, disabled=nothing)
         _button("Next", "Right", "arrow_forward", reviewing.next, disabled=nothing)
@@ -123,14 +123,27 @@ def _options() -> None:
             _small("T makes the cut-out again with these. It replaces the result, and comes back for a decision.")
 
 
-def _button(label: str, shortcut: str, icon: str, action: Callable[[], Any], *, disabled: bool = False) -> None:
+def _button(
+    label: str, shortcut: str, icon: str, action: Callable[[], Any], seen: str = "", *, disabled: bool = False
+) -> None:
+    """Show a button.
+
+    Args:
+        label: text of the button.
+        shortcut: key that presses it.
+        icon: name of the icon.
+        action: what it does.
+        seen: ID of the review that it is about. Buttons of two reviews have different keys: Streamlit would call the
+            action of the new one when the old one is pressed twice.
+        disabled: whether it can be pressed.
+    """
     st.button(
         label,
         icon=f":material/{icon}:",
         shortcut=shortcut,
         on_click=lambda: st.session_state.update(review_action=action),
         disabled=disabled,
-        key=f"review_do_{label.lower()}",
+        key=f"review_do_{label.lower()}_{seen}",
     )
 
 

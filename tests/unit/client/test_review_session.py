@@ -45,6 +45,15 @@ def test_a_decision_goes_on_to_the_next_worst(account: Account) -> None:
     assert verdicts == {"c0": "reject", "c1": "accept"}
 
 
+def test_a_second_press_decides_nothing_about_a_cut_out_that_was_not_seen(account: Account) -> None:
+    reviewing = session(account)
+    reviewing.decide("accept", "c0")
+    assert reviewing.decide("accept", "c0") is None and reviewing.retry({"model": "u2net"}, "c0") is None
+    assert (current(reviewing), reviewing.decided, account.reviews.count("open")) == ("c1", 1, 3)
+    reviewing.decide("accept", "c1")
+    assert current(reviewing) == "c2"
+
+
 def test_what_was_passed_over_comes_again_at_the_end(account: Account) -> None:
     reviewing = session(account)
     reviewing.next()

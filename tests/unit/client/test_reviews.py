@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -193,6 +194,26 @@ def test_a_retry_starts_an_execution_with_the_options_of_the_cut_out_and_the_cha
     options = Options.parse(given["options"])
     assert (options.model, options.precision_level, options.format, options.crop) == ("u2net", "ultra_high", "webp", 1)
     assert account.scores("retrying") == [0.4] and account.scores() == []
+
+
+def test_a_retry_starts_the_shown_upload_first_and_the_others_at_the_same_time(account: Account) -> None:
+    account.open()
+    for copy in "abc":
+        review = account.open(key=f"photos/{copy}.png", hit=True)
+    others = threading.Barrier(3, timeout=10)
+    start = account.executions.start_execution
+    started: list[str] = []
+
+    def start_execution(**request: Any) -> Any:
+        if started:
+            others.wait()  # fails unless three calls wait
+        started.append(json.loads(request["input"])["source"]["key"])
+        return start(**request)
+
+    account.executions.start_execution = start_execution
+    account.reviews.retry(review, {"model": "u2net"}, "jo")
+    assert started[0] == review.key
+    assert sorted(started[1:]) == sorted(key for _, key in review.sources if key != review.key)
 
 
 def test_the_cut_out_of_a_retry_is_reviewed_even_if_it_is_not_doubtful(account: Account) -> None:

@@ -70,7 +70,6 @@ WEB_PAGE = {
     "StateMachineArn": "arn:aws:states:eu-west-1:123456789012:stateMachine:pbr",
     "QueueArns": "arn:aws:sqs:eu-west-1:123456789012:jobs",
     "UrlSchemes": "https",
-    "UrlNetworks": "",
     "LogRetentionDays": "30",
 }
 

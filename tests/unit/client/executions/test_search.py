@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from client.executions.search import FAILED, Descriptions, Filter, Search, console_url
 from client.history import ExecutionSummary, of_described
@@ -193,3 +194,33 @@ def test_the_console_is_that_of_the_partition(partition: str, host: str) -> None
 def test_an_embedded_cloud_has_no_console() -> None:
     local: Stack = replace(stack(), endpoint_url="http://localhost:1")
     assert console_url(local, "arn:aws:states:eu-west-1:1:execution:pbr:a") is None
+
+
+def test_no_text_finds_a_key_that_the_reader_may_not_see() -> None:
+    executions = Executions()
+    executions.add("a", uploaded("web/1f3a/cup.jpg", "1"))
+    executions.add("b", uploaded("photos/cup.jpg", "1"))
+
+    def found_by(text: str) -> list[str]:
+        found = search(executions, text=text, may_see=lambda key: not key.startswith("web/"))
+        found.find(10)
+        return names(found.page(1, 10))
+
+    assert found_by("cup") == ["b"]
+    assert found_by("web/1f3a/cup.jpg") == []
+    assert set(found_by("")) == {"a", "b"}
+
+
+class Throttled(Executions):
+    """Step Functions, which rejects the first call of ListExecutions."""
+
+    def get_paginator(self, operation: str) -> Any:
+        raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, operation)
+
+
+def test_a_search_that_failed_is_not_complete() -> None:
+    found = search(Throttled())
+    for _ in range(2):
+        with pytest.raises(ClientError):
+            found.find(10)
+    assert not found.complete
