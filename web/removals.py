@@ -114,7 +114,7 @@ class Removals:
     Args:
         jobs: returns the client of the stack; it is called by the callers of the methods, not in threads.
         folder: prefix of the keys of the uploads.
-        policy: image URLs that are allowed.
+        policy: returns the image URLs that are allowed; called as ``jobs``.
         threads: most images in flight.
     """
 
@@ -123,7 +123,7 @@ class Removals:
         jobs: Callable[[], JobClient],
         *,
         folder: str,
-        policy: safe_http.Policy,
+        policy: Callable[[], safe_http.Policy],
         threads: int,
     ) -> None:
         self._jobs, self._folder, self._policy = jobs, folder, policy
@@ -164,7 +164,7 @@ class Removals:
     def add_url(self, url: str, options: Mapping[str, Any]) -> Removal:
         """Add the image at a URL."""
         image = Removal(file_name(unquote(_path_of(url)) or "image"), dict(options))
-        self._start(image, partial(self._fetched, url), _urls)
+        self._start(image, partial(_fetched, url, self._policy()), _urls)
         return image
 
     def again(self, image: Removal, options: Mapping[str, Any]) -> Removal:
@@ -198,13 +198,6 @@ class Removals:
 
         self._pool.submit(self._process, jobs, image, upload)
         self.images.append(image)
-
-    def _fetched(self, url: str) -> bytes:
-        data = safe_http.get(
-            url, self._policy, limit_bytes=MAX_BYTES, timeout_s=_FETCH_TIMEOUT_S, field="image URL"
-        ).data
-        _check(data)
-        return data
 
     def _process(self, jobs: JobClient, image: Removal, upload: Callable[[], Upload]) -> None:
         """Process an image. Runs in a thread."""
@@ -261,9 +254,9 @@ class Registry:
         del self._known[user]
 
 
-def of(jobs: Callable[[], JobClient], stack: Stack, folder: str) -> Removals:
+def of(jobs: Callable[[], JobClient], stack: Callable[[], Stack], folder: str) -> Removals:
     """Return the images of a new user, with the limits of a stack."""
-    return Removals(jobs, folder=folder, policy=policy(stack), threads=at_once(stack))
+    return Removals(jobs, folder=folder, policy=lambda: policy(stack()), threads=at_once(stack()))
 
 
 def at_once(stack: Stack) -> int:
@@ -302,6 +295,12 @@ def distinct(names: Iterable[str]) -> list[str]:
         used.add(candidate.casefold())
         chosen.append(candidate)
     return chosen
+
+
+def _fetched(url: str, allowed: safe_http.Policy) -> bytes:
+    data = safe_http.get(url, allowed, limit_bytes=MAX_BYTES, timeout_s=_FETCH_TIMEOUT_S, field="image URL").data
+    _check(data)
+    return data
 
 
 def _path_of(url: str) -> str:

@@ -17,7 +17,7 @@ from core.errors import InvalidOptionsError
 from core.limits import MAX_BYTES
 from functions.runtime.safe_http import Policy
 from tests.fakes.stack_in_memory import NOW, stack
-from web.removals import MOST, Registry, Removal, Removals, State, at_once, distinct, file_name, policy
+from web.removals import MOST, Registry, Removal, Removals, State, at_once, distinct, file_name, of, policy
 
 PNG = b"\x89PNG\r\n\x1a\n and more"
 REPORT = JobFailure(
@@ -84,7 +84,7 @@ def jobs() -> Iterator[Jobs]:
 
 
 def removals(jobs: Jobs, *, threads: int = 8) -> Removals:
-    return Removals(lambda: jobs, folder="web/me/", policy=Policy(), threads=threads)
+    return Removals(lambda: jobs, folder="web/me/", policy=Policy, threads=threads)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -158,7 +158,7 @@ def test_nothing_is_added_or_lost_while_the_stack_does_not_respond(jobs: Jobs) -
             raise StackUnavailableError("No", field="stack", value="pbr", remedy="Try again.")
         return jobs
 
-    images = Removals(connected, folder="web/me/", policy=Policy(), threads=1)
+    images = Removals(connected, folder="web/me/", policy=Policy, threads=1)
     done = images.add_file("a.png", PNG, {})
     until(lambda: done.state is State.DONE)
     stack_states.append(False)
@@ -246,6 +246,17 @@ def test_an_image_is_processed_again_in_its_place(jobs: Jobs) -> None:
     assert images.images == [again, other]
     until(lambda: not images.running)
     assert jobs.copies == [(first.upload, {"format": "webp"})] and len(jobs.uploads) == 2
+
+
+def test_urls_are_those_that_the_stack_allows_now(jobs: Jobs) -> None:
+    deployed = [stack()]
+    images = of(lambda: jobs, lambda: deployed[-1], "web/me/")
+    refused = images.add_url("http://127.0.0.1:1024/a.png", {})
+    deployed.append(replace(stack(), parameters={"UrlSchemes": "http", "UrlNetworks": "127.0.0.0/8"}))
+    allowed = images.add_url("http://127.0.0.1:1024/a.png", {})
+    until(lambda: not images.running)
+    assert refused.failure and refused.failure.error == "UrlRefusedError"
+    assert allowed.failure and allowed.failure.error != "UrlRefusedError"  # nothing listens there
 
 
 class Clock:
