@@ -896,14 +896,11 @@ def test_every_request_to_the_page_passes_the_sign_in(parameters: dict[str, str]
     assert environment(page(stack))[LOAD_BALANCER] == "<WebLoadBalancer>", "otherwise the page accepts cookies as users"
 
 
-def test_tokens_of_the_load_balancer_can_be_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_of_the_load_balancer_can_be_verified() -> None:
     """The page reads public keys and image URLs over the internet, and nothing else connects to it."""
     stack = Stack(PRIVATE)
     assert [rule["ToPort"] for rule in stack["WebSecurityGroup"]["SecurityGroupEgress"]] == [443, 80]
     assert [rule["ToPort"] for rule in Stack(OPEN)["WebSecurityGroup"]["SecurityGroupEgress"]] == [443]
-    for name, value in environment(page(stack)).items():
-        monkeypatch.setenv(name, value)
-    assert UrlConfig().url_schemes == ("http", "https")
     to_page = stack["WebLoadBalancerToTasks"]
     assert to_page["ToPort"] == stack["WebTargets"]["Port"] == DEFAULT_PORT
     assert page(stack)["Command"][-1] == str(DEFAULT_PORT)
@@ -963,7 +960,7 @@ ROLE_OF_THE_PAGE = {
     ),
     ("s3:GetObject", "arn:aws:s3:::<WorkBucket>/work/*"),
     *(("s3:ListBucket", f"arn:aws:s3:::<{name}Bucket>") for name in ("Uploads", "Results", "Work")),
-    *((f"states:{name}", MACHINE) for name in ("StartExecution", "ListExecutions", "DescribeStateMachine")),
+    *((f"states:{name}", MACHINE) for name in ("StartExecution", "ListExecutions")),
     *((f"states:{name}", EXECUTIONS) for name in OF_EXECUTIONS),
     ("cloudformation:DescribeStacks", f"arn:aws:cloudformation:{REGION}:123456789012:stack/pbr/*"),
     *(("sqs:GetQueueAttributes", f"<{name}Queue>.Arn") for name in QUEUES),

@@ -67,6 +67,7 @@ WEB_PAGE = {
     "UploadsBucket": "uploads",
     "ResultsBucket": "results",
     "WorkBucket": "work",
+    "ReviewsTable": "reviews",
     "StateMachineArn": "arn:aws:states:eu-west-1:123456789012:stateMachine:pbr",
     "QueueArns": "arn:aws:sqs:eu-west-1:123456789012:jobs",
     "UrlSchemes": "https",
