@@ -99,7 +99,7 @@ def test_a_failed_image_is_found_by_filters_and_explained(visit, names):
 def test_an_address_without_results_says_so(visit, names):
     page = visit("/executions?status=succeeded&match=text.jpg")
     expect(page.get_by_text("No execution matches these filters.")).to_be_visible()
-    page.get_by_role("button", name="Remove all filters").click()
+    page.get_by_role("button", name="Clear filters").click()
     expect(page.get_by_role("button", name="text.jpg")).to_be_visible()
 
 

@@ -146,7 +146,7 @@ def test_batch_with_failures_is_a_gallery_and_a_zip(visit, stack):
     }
     assert in_zip == in_s3 and len(in_s3) == 2
 
-    page.get_by_role("button", name="Remove all").click()
+    page.get_by_role("button", name="Clear all").click()
     expect(page.get_by_text("Drop photos here")).to_be_visible()
 
 

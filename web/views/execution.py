@@ -97,7 +97,7 @@ def _body(name: str, link: Callable[..., None], was_running: bool) -> None:
     described = _described(name)
     if described is None:
         st.title("Executions")
-        st.info("The execution starts.", icon=":material/progress_activity:")
+        st.info("The execution is starting.", icon=":material/progress_activity:")
         return
     if was_running and not _is_running(described):
         st.rerun()  # ends the updates
@@ -180,7 +180,7 @@ def _answer(found: Details, link: Callable[..., None]) -> None:
             st.markdown("The result was copied from the cache.", width="content")
             link("Execution that computed it", {"execution": name}, icon=":material/arrow_forward:")
     if not (summary.source_key or failure or found.concealed):
-        st.markdown("The input names no image.")
+        st.markdown("The input has no image.")
 
 
 def _outcome(output: Any) -> None:
@@ -261,7 +261,7 @@ def _stages(found: Details, user: User) -> None:
         )
         return
     if not found.pictures:
-        st.markdown("The input names no image.")
+        st.markdown("The input has no image.")
         return
     failed_early = bool(found.failure) and len(found.pictures) == 1
     masks = _masks(found)
@@ -290,7 +290,7 @@ def _figure(one: StagePicture, found: Details, user: User, *, check: bool) -> st
 def _difference(mask: StagePicture, alpha: StagePicture, user: User) -> str:
     source = pictures.address(Picture(alpha.bucket, alpha.key), user, "difference", mask_key=mask.key)
     attempt = f" of the {alpha.attempt} attempt" if alpha.attempt else ""
-    caption = _caption(f"Difference{attempt}", "", "refinement removed orange from the mask and added blue")
+    caption = _caption(f"Difference{attempt}", "", "orange: removed by refinement; blue: added")
     return _with_picture(source, f"What refinement changed between the mask and the alpha{attempt}", caption, "")
 
 

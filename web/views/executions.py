@@ -198,7 +198,7 @@ def _nothing(chosen: dict[str, str]) -> None:
         st.info("No execution yet. Every upload starts one: drop an image on the page Remove.", icon=":material/info:")
     else:
         st.info("No execution matches these filters.", icon=":material/search_off:")
-        _link("Remove all filters", {})
+        _link("Clear filters", {})
 
 
 def _navigation(search: Search, number: int) -> None:

@@ -53,6 +53,7 @@ def show() -> None:
     work, controls = st.columns([3.2, 1.3], gap="large")
     with controls:
         st.session_state[_OPTIONS] = settings.show(session.stack(), session.jobs().upload_background)
+        _again(images)
     with work:
         _intake(images)
         is_timed = images.running
@@ -62,7 +63,7 @@ def show() -> None:
 def _images() -> Removals:
     """Return the images of the user."""
     user = session.user()
-    return _registry.of(user.id, lambda: removals.of(session.jobs, session.stack(), user.folder))
+    return _registry.of(user.id, lambda: removals.of(session.jobs, session.stack, user.folder))
 
 
 def _intake(images: Removals) -> None:
@@ -122,10 +123,12 @@ def _take_files() -> None:
             for file in dropped:
                 context.uploaded_file_mgr.remove_file(context.session_id, file.file_id)
     if len(added) < len(dropped):
-        st.toast(f"Only {removals.MOST} images fit. Remove the finished ones, and add the others.")
+        st.toast(f"The limit is {removals.MOST} images. Clear the finished ones, and add the others.")
     if context and (count := uploads.rejected(context.session_id)):
         most_mb = uploads.MOST_BYTES >> 20
-        st.toast(f"{count} of the files were not added: at most {most_mb} MB at a time. Add them again.")
+        st.toast(
+            f"Files not added: {count}. At most {most_mb} MB fit at a time, less if others upload, too. Add them again."
+        )
     _select(added)
 
 
@@ -194,7 +197,7 @@ def _strip(images: Removals, selected: Removal, user: User) -> Removal:
             entries = [(_result(image), name) for image, name in zip(done, names, strict=True)]
             token = archives.token(entries, user)
             downloads.show([Download("Download all as ZIP", archives.PATH, token, primary=False)], key="all")
-        _remove_button("Remove all")
+        _clear_button("Clear all")
     return selected
 
 
@@ -212,8 +215,7 @@ def _counted(images: Removals) -> str:
     states = [image.state for image in images.images]
     review = sum(bool(image.sidecar and image.sidecar["quality"]["review"]) for image in images.images)
     counts = {
-        "done": states.count(State.DONE),
-        "to review": review,
+        f"done ({review} to review)" if review else "done": states.count(State.DONE),
         "failed": states.count(State.FAILED),
         "in progress": sum(state in (State.UPLOADING, State.RUNNING) for state in states),
         "waiting": states.count(State.WAITING),
@@ -237,7 +239,7 @@ def _failure(failure: JobFailure | None) -> None:
         errors.box(failure.error, failure.message, failure.field, failure.value, failure.remedy)
 
 
-def _remove_button(label: str) -> None:
+def _clear_button(label: str) -> None:
     if st.button(label, type="tertiary", icon=":material/delete:"):
         _images().clear()
         st.session_state.pop(_SELECTED, None)
@@ -251,8 +253,10 @@ def _one(images: Removals, image: Removal, user: User) -> None:
     elif image.state is State.FAILED:
         st.markdown(f"**{errors.literal(image.name)}**")
         _failure(image.failure)
-        _links(image)
-        _again(images, image)
+        with st.container(horizontal=True):
+            _links(image)
+            if len(images.images) == 1:
+                _clear_button("Clear")
     else:
         _progress(image, user)
 
@@ -288,9 +292,8 @@ def _done(images: Removals, image: Removal, sidecar: Mapping[str, Any], user: Us
         downloads.show([Download(label, pictures.address(result, user, "file", image.result_name))], key="one")
         _links(image)
         if len(images.images) == 1:
-            _remove_button("Remove")
+            _clear_button("Clear")
     _verdict(sidecar)
-    _again(images, image)
     st.caption(" · ".join(errors.literal(fact) for fact in described(image, sidecar)))
     with st.expander("Stages and times", icon=":material/timeline:"):
         st.html(stages.listed(image))
@@ -307,7 +310,7 @@ def _verdict(sidecar: Mapping[str, Any]) -> None:
     else:
         st.success(f"No review needed. Quality: {quality['score']:.2f} of 1.", icon=":material/check_circle:")
     if sidecar["degraded"]:
-        st.info("The requested host of the model failed. Lambda made this result.", icon=":material/info:")
+        st.info("Segmentation failed on the requested host, so it ran on Lambda.", icon=":material/info:")
     for warning in sidecar["warnings"]:
         st.info(errors.literal(warning), icon=":material/info:")
 
@@ -322,23 +325,33 @@ def _links(image: Removal) -> None:
         )
 
 
-def _again(images: Removals, image: Removal) -> None:
+def _again(images: Removals) -> None:
     """Offer to process images again if the settings have changed."""
-    changed = [one for one in images.images if one.state.ended and one.upload and dict(one.options) != _options()]
-    if image not in changed:
+    changed = _changed(images)
+    if not changed:
         return
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown("The settings have changed.", width="content")
-        st.button("Apply to this image", on_click=_process_again, args=([image],))
-        if len(changed) > 1:
-            st.button(f"Apply to all {len(changed)}", on_click=_process_again, args=(changed,))
+    st.markdown("The settings have changed.")
+    label = "Apply to this image" if len(images.images) == 1 else "Apply to the selected image"
+    st.button(label, on_click=_process_again, args=(False,), width="stretch")
+    if len(changed) > 1:
+        st.button(f"Apply to all {len(changed)}", on_click=_process_again, args=(True,), width="stretch")
 
 
-def _process_again(chosen: list[Removal]) -> None:
+def _changed(images: Removals) -> list[Removal]:
+    """Return the images that were processed with other settings."""
+    return [one for one in images.images if one.state.ended and one.upload and dict(one.options) != _options()]
+
+
+def _process_again(all_images: bool) -> None:
     images = _images()
-    again = {image.id: images.again(image, _options()) for image in chosen if image in images.images}
-    if new := again.get(st.session_state.get(_SELECTED, "")):
-        st.session_state[_SELECTED] = new.id
+    if not images.images:
+        return
+    selected = images.find(st.session_state.get(_SELECTED)) or images.images[0]
+    for image in _changed(images):
+        if all_images or image is selected:
+            new = images.again(image, _options())
+            if image is selected:
+                st.session_state[_SELECTED] = new.id
 
 
 def described(image: Removal, sidecar: Mapping[str, Any]) -> list[str]:

@@ -75,6 +75,7 @@ def _open(reviewing: ReviewSession, user: User) -> None:
     if total:
         st.progress(reviewing.decided / total, text=f"{reviewing.decided} of {reviewing.total} decided")
     _actions(reviewing)
+    _options()
     if problem:
         errors.show(problem)
     if review is None:
@@ -82,7 +83,6 @@ def _open(reviewing: ReviewSession, user: User) -> None:
         return
     _facts(review)
     _show_pictures(reviewing, review, user)
-    _options()
 
 
 def _act(reviewing: ReviewSession) -> Exception | None:
@@ -120,7 +120,10 @@ def _options() -> None:
             st.selectbox("Model", [_SAME, *_models()], format_func=_named_model, key="review_retry_model")
             levels = [_SAME, *(level.value for level in Precision)]
             st.selectbox("Precision", levels, index=len(levels) - 1, format_func=_named_level, key="review_retry_level")
-            _small("T makes the cut-out again with these. It replaces the result, and comes back for a decision.")
+            _small(
+                "Press T to process the image again with these options. The new result replaces this one and is "
+                "reviewed again."
+            )
 
 
 def _button(
@@ -252,7 +255,7 @@ def _end(reviewing: ReviewSession) -> None:
         st.info(
             "No cut-out needs a review. Cut-outs whose quality is doubtful appear here.", icon=":material/done_all:"
         )
-    if st.button("Look for new ones", icon=":material/sync:"):
+    if st.button("Check for new reviews", icon=":material/sync:"):
         reviewing.look_again()
         st.rerun(scope="fragment")
 
