@@ -22,7 +22,6 @@ pillow_heif.register_heif_opener()  # makes HEIC files; core then registers pi-h
 
 ROOT = Path(__file__).parent.parent
 SHARE_A_CLOUD = (
-    "tests/browser",
     "tests/integration/state_machine",
     "tests/integration/api",
     "tests/integration/embedded_cloud/services",

@@ -6,7 +6,7 @@ from tests.resilience.chaos.run import run
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("uploads", [40, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("uploads", [40, pytest.param(120, marks=pytest.mark.slow)])
 def test_every_upload_has_a_result_or_a_report_in_spite_of_faults(uploads: int) -> None:
     done = run(uploads, 0.15, 7)
     assert done.discrepancies == []
