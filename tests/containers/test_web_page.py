@@ -62,10 +62,13 @@ def test_the_task_answers_the_health_check_and_requires_sign_in(containers: Cont
     assert {process[top["Titles"].index("UID")] for process in top["Processes"]} == {"10001"}
 
 
-def test_the_image_serves_the_page_to_any_user_on_a_read_only_disk(containers: Containers) -> None:
-    with containers.run(["web"], user=UNKNOWN_USER, **PUBLISHED) as container:
-        status, page = http(f"{address(container, PORT)}/")
-    assert (status, b"<title>" in page) == (200, True)
+def test_the_image_serves_any_user_on_a_read_only_disk_but_not_without_sign_in(containers: Containers) -> None:
+    signed_in = {LOAD_BALANCER: ARN, "AWS_DEFAULT_REGION": "eu-west-1"}
+    with containers.run(["web"], user=UNKNOWN_USER, environment=signed_in, **PUBLISHED) as container:
+        assert http(address(container, PORT) + HEALTH_PATH)[0] == 200
+    with containers.run(["web"], user=UNKNOWN_USER, **READ_ONLY) as container:
+        assert container.wait(timeout=120)["StatusCode"] == 2
+        assert LOAD_BALANCER in container.logs().decode()
 
 
 def test_the_image_has_no_networks_and_decodes_pictures(
