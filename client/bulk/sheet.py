@@ -13,7 +13,7 @@ from urllib.parse import quote
 from client.bulk.state import Item, RunState
 from client.outputs import write
 from client.thumbnails import FULL_SIDE_PX, side_px, thumbnails
-from functions.contracts.result import reason_text
+from functions.contracts.result import reasons_text
 
 MAX_IMAGES: Final = 10_000
 """Most images on a sheet: each takes about 7 kB of the file, with thumbnails of full size 21 kB."""
@@ -158,7 +158,7 @@ def _figure(item: Item, sheet: Path, originals: Path | None, state: RunState) ->
     pair = f'<div class="pair">{"".join(pictures)}</div>' if found.original or found.result else ""
     name = f"<bdi>{_text(item.label)}</bdi>"
     score = "" if item.score is None else f"quality {item.score:.2f}"
-    reasons = _text("; ".join(reason_text(code) for code in (item.reasons or "").split(", ") if code))
+    reasons = _text(reasons_text(code for code in (item.reasons or "").split(", ") if code))
     notes = f"<b>To review: {reasons or 'low quality'}</b>" if item.review else ""
     caption = f"<figcaption>{_link(file, sheet, name) if file else name} <small>{score}</small><br>{notes}"
     kind = ' class="review"' if item.review else ""

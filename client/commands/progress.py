@@ -27,7 +27,7 @@ from client.batch import Outcome
 from client.commands.console import ERR, ERRORS, OUT, error_text, print_warning
 from client.errors import UsageError
 from client.history import StageEvent
-from functions.contracts.result import reason_text
+from functions.contracts.result import reasons_text
 
 _MAX_OPENED: Final = 5
 
@@ -252,6 +252,6 @@ def result_summary(sidecar: Mapping[str, Any], *, verbose: bool) -> list[str]:
 def result_warnings(sidecar: Mapping[str, Any]) -> list[str]:
     """Return the warnings of a result, starting with a request for manual review if there is one."""
     quality = sidecar["quality"]
-    reasons = "; ".join(reason_text(code) for code in quality["reasons"])
+    reasons = reasons_text(quality["reasons"])
     review = [f"manual review recommended{f': {reasons}' if reasons else ''}"] if quality["review"] else []
     return [*review, *sidecar["warnings"]]

@@ -1,5 +1,6 @@
 """The result document: the sidecar of a result, and the output of a successful execution."""
 
+from collections.abc import Iterable
 from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
@@ -31,6 +32,11 @@ _CODES: Final = list(REASONS)
 def reason_text(code: str) -> str:
     """Return a reason for review in words; a code that only newer stacks know becomes text as it is."""
     return REASONS.get(code, code.replace("_", " "))
+
+
+def reasons_text(codes: Iterable[str]) -> str:
+    """Return the reasons for review as one text, in the same order."""
+    return "; ".join(reason_text(code) for code in codes)
 
 
 class _Document(BaseModel):

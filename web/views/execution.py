@@ -18,7 +18,7 @@ from client.redrive import Retry
 from core.errors import BackgroundRemoverError, UnsupportedFormatError
 from core.image.sniff import sniff
 from functions.contracts.prices import AS_OF
-from functions.contracts.result import reason_text
+from functions.contracts.result import reasons_text
 from web import errors, pictures, session
 from web.pictures import Picture
 from web.times import local_time
@@ -192,7 +192,7 @@ def _outcome(output: Any) -> None:
     )
     st.markdown(" · ".join(facts))
     if quality["review"]:
-        reasons = "; ".join(reason_text(reason) for reason in quality["reasons"])
+        reasons = reasons_text(quality["reasons"])
         st.warning(f"**Look at this result before you use it:** {reasons}.", icon=":material/rate_review:")
     if second := output.get("escalation"):
         scores = ", ".join(f"{name} {score:.2f}" for name, score in second["score"].items())

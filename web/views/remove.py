@@ -12,7 +12,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from client.errors import JobFailure
 from core.options import Options, OutputFormat
 from functions.contracts.object_keys import result_keys, second_attempt_keys
-from functions.contracts.result import reason_text
+from functions.contracts.result import reasons_text
 from web import archives, errors, pictures, removals, session, settings, stages, uploads
 from web.components import compare, downloads, gallery, paste
 from web.components.compare import Comparison
@@ -303,7 +303,7 @@ def _verdict(sidecar: Mapping[str, Any]) -> None:
     """Say whether the result can be used, and what to look at."""
     quality = sidecar["quality"]
     if quality["review"]:
-        reasons = "; ".join(reason_text(code) for code in quality["reasons"])
+        reasons = reasons_text(quality["reasons"])
         st.warning(
             f"**Look at this result before you use it:** {errors.literal(reasons)}.", icon=":material/visibility:"
         )
