@@ -57,7 +57,7 @@ def serve(address: str, port: int) -> None:
             "server.address": address,
             "server.port": port,
             "server.maxUploadSize": MAX_BYTES // 2**20,
-            "server.fileWatcherType": "none",  # config.toml has it, too, but is read too late
+            "server.fileWatcherType": "none",  # in config.toml, it would be read too late
             **local,  # a page of another site cannot reach the server under a name of its own
         }
     )
