@@ -1,5 +1,4 @@
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -7,14 +6,8 @@ import pytest
 from client.errors import ReviewConflictError, UsageError
 from client.review_session import ReviewSession
 from client.reviews import Filter
-from tests.fakes.reviews_in_memory import ReviewsTable, reviews_table
+from tests.fakes.reviews_in_memory import ReviewsTable
 from tests.unit.client.test_reviews import Account, result
-
-
-@pytest.fixture(scope="module")
-def table() -> Iterator[ReviewsTable]:
-    with reviews_table() as table:
-        yield table
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@ import csv
 import io
 import json
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,7 +17,7 @@ from core.options import Options
 from functions.contracts import review as contract
 from functions.runtime.reviews import Reviews as Pipeline
 from tests.conftest import ROOT
-from tests.fakes.reviews_in_memory import TABLE, ReviewsTable, reviews_table
+from tests.fakes.reviews_in_memory import TABLE, ReviewsTable
 from tests.fakes.stack_in_memory import Executions, stack
 
 STATE = json.loads((ROOT / "events/metrics.json").read_text())["state"]
@@ -60,12 +59,6 @@ class Account:
 
     def scores(self, state: Any = "open", filters: Filter | None = None) -> list[float]:
         return [review.score for review in self.reviews.page(state, filters).reviews]
-
-
-@pytest.fixture(scope="module")
-def table() -> Iterator[ReviewsTable]:
-    with reviews_table() as table:
-        yield table
 
 
 @pytest.fixture
