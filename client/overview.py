@@ -181,7 +181,7 @@ class Cost:
 
     @property
     def per_image_usd(self) -> float | None:
-        """Cost per delivered result; None if there is none."""
+        """Cost per delivered result; None without results."""
         return self.total_usd / self.results if self.results else None
 
 

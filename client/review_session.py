@@ -105,7 +105,7 @@ class ReviewSession:
         """Open the review that was decided last, make it the current one, and return it.
 
         Raises:
-            UsageError: there is none.
+            UsageError: nothing can be undone.
             ReviewConflictError: it was changed since.
         """
         if not self._undoable:
@@ -117,12 +117,12 @@ class ReviewSession:
         return self._list[position]
 
     def next(self) -> None:
-        """Go to the next open review; stay if there is none."""
+        """Go to the next open review; stay at the last one."""
         self._load()
         self._go(range(self._position + 1, len(self._list)))
 
     def previous(self) -> None:
-        """Go to the open review before the current one; stay if there is none."""
+        """Go to the open review before the current one; stay at the first one."""
         self._go(range(self._position - 1, -1, -1))
 
     def go_to(self, review_id: str) -> None:

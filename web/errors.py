@@ -26,7 +26,7 @@ def box(error: str, message: str, field: str | None, value: Any, remedy: str) ->
     Args:
         error: class name of the error.
         message: what is wrong.
-        field: the input at fault; None if there is none.
+        field: the input at fault; None if the error is not about an input.
         value: value of that input.
         remedy: what the reader can do.
     """

@@ -80,7 +80,7 @@ def dot(definition: Mapping[str, Any], steps: Sequence[Step], *, every_state: bo
         definition: its definition, as parsed JSON.
         steps: what the execution did.
         every_state: draw the states that the execution did not enter, too, in gray.
-        blamed: the state whose error made the execution fail, although a Catch handled it; None if there is none.
+        blamed: the state whose error made the execution fail, although a Catch handled it; None without one.
     """
     visits = visits_of(steps, blamed)
     taken = set(_moves(steps))

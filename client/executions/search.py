@@ -170,7 +170,7 @@ class Search:
         return len(self._found)
 
     def find(self, count: int, most: int = DESCRIBED) -> None:
-        """Search until this many executions are found in all, or so many were looked at that it takes long.
+        """Search until the total of found executions reaches ``count``, or ``most`` executions were described.
 
         Args:
             count: executions to find.

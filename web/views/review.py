@@ -357,7 +357,7 @@ def _exports(reviews: Reviews, filters: Filter) -> None:
             icon=":material/download:",
             on_click="ignore",
         )
-    _small("Run it with `pbr bulk rejected.jsonl`. Options of its command line apply to what is not chosen here.")
+    _small("Run it with `pbr bulk rejected.jsonl`. `--model` and `--precision` apply if unchanged here.")
 
 
 def _rejected(reviews: Reviews, filters: Filter) -> list[Review]:
