@@ -2,8 +2,7 @@
 
 The figures of the past come from CloudWatch metrics, see docs/reference/metrics.md. Each combination of dimension
 values is a metric of its own: counts are summed over those that CloudWatch lists. Percentiles cannot be summed, so they
-are per stage and image size. The metrics have no dimension for the stack: stacks in the same account and Region share
-them.
+are per stage and image size.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +18,8 @@ from client.dead_letters import Queue
 from client.stack import Stack
 from functions.contracts.prices import AS_OF, prices_of, upload_usage
 
-NAMESPACE: Final = "PrecisionBackgroundRemover"
+NAMESPACE: Final = "PrecisionBackgroundRemover/{stack}"
+"""Namespace of a stack's metrics, with the stack's name."""
 
 DIMENSIONS: Final = {
     "Processed": ("ImageSize",),
@@ -45,6 +45,7 @@ _MEMORY_PARAMETERS: Final = {
 _SEGMENTATION: Final = ("segment", "escalation")
 
 _TIME_STATISTICS: Final = ("p50", "p95", "SampleCount", "Sum")
+_QUEUES: Final = "AWS/SQS"
 _MAX_QUERIES: Final = 500  # of GetMetricData
 _MAX_RUNNING: Final = 1000
 
@@ -267,12 +268,13 @@ def read(stack: Stack, span: Range, now: datetime) -> Overview:
     CloudWatch lists a new metric up to 15 minutes after its first value, so the first images are counted with a delay.
 
     Args:
-        stack: the stack. Other stacks in its account and Region are included.
+        stack: the stack.
         span: the range.
         now: its end.
     """
     cloudwatch, window = stack.client("cloudwatch"), span.window(now)
-    queries = [*_queries(_listed(cloudwatch), window), *_queue_queries(stack, window)]
+    namespace = NAMESPACE.format(stack=stack.name)
+    queries = [*_queries(cloudwatch, namespace, window), *_queue_queries(stack, window)]
     values = dict(_values(cloudwatch, queries, window))
     counts, stages = _counts(values, window), _stage_times(values)
     return Overview(
@@ -317,7 +319,7 @@ class _Query:
 
     @property
     def is_queue(self) -> bool:
-        return self.namespace != NAMESPACE
+        return self.namespace == _QUEUES
 
     def to_request(self, number: int) -> dict[str, Any]:
         """Return the query as GetMetricData expects it."""
@@ -329,22 +331,22 @@ class _Query:
 _Values = dict[_Query, dict[datetime, float]]
 
 
-def _listed(cloudwatch: Any) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
+def _listed(cloudwatch: Any, namespace: str) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
     """Yield the name and the dimensions of each metric that is read. Others, of earlier versions, are left out."""
-    for page in cloudwatch.get_paginator("list_metrics").paginate(Namespace=NAMESPACE):
+    for page in cloudwatch.get_paginator("list_metrics").paginate(Namespace=namespace):
         for metric in page["Metrics"]:
             dimensions = tuple(sorted((one["Name"], one["Value"]) for one in metric["Dimensions"]))
             if DIMENSIONS.get(metric["MetricName"]) == tuple(name for name, _ in dimensions):
                 yield metric["MetricName"], dimensions
 
 
-def _queries(metrics: Iterable[tuple[str, tuple[tuple[str, str], ...]]], window: Window) -> Iterator[_Query]:
-    for name, dimensions in metrics:
+def _queries(cloudwatch: Any, namespace: str, window: Window) -> Iterator[_Query]:
+    for name, dimensions in _listed(cloudwatch, namespace):
         if name == "ProcessingTime":
             for statistic in _TIME_STATISTICS:
-                yield _Query(NAMESPACE, name, dimensions, statistic, window.whole_s)
+                yield _Query(namespace, name, dimensions, statistic, window.whole_s)
         else:
-            yield _Query(NAMESPACE, name, dimensions, "Sum", int(window.period.total_seconds()))
+            yield _Query(namespace, name, dimensions, "Sum", int(window.period.total_seconds()))
 
 
 def _queue_queries(stack: Stack, window: Window) -> Iterator[_Query]:
@@ -352,7 +354,7 @@ def _queue_queries(stack: Stack, window: Window) -> Iterator[_Query]:
     if stack.endpoint_url is None and has_worker(stack):
         name = stack.outputs["QueueUrl"].rpartition("/")[2]
         metric = "ApproximateNumberOfMessagesVisible"
-        yield _Query("AWS/SQS", metric, (("QueueName", name),), "Maximum", window.whole_s)
+        yield _Query(_QUEUES, metric, (("QueueName", name),), "Maximum", window.whole_s)
 
 
 def _values(

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from client import overview
-from client.overview import Backlog, Overview, Range
+from client.overview import NAMESPACE, Backlog, Overview, Range
 from client.stack import Stack
 from tests.fakes.stack_in_memory import Executions, stack
 
 NOW = datetime(2026, 3, 1, 12, 34, 56, tzinfo=UTC)
+
+_OURS = NAMESPACE.format(stack=stack().name)
 
 Key = tuple[str, str, tuple[tuple[str, str], ...]]
 
@@ -29,9 +31,7 @@ class Metrics:
         self.data: dict[Key, list[tuple[datetime, float]]] = defaultdict(list)
         self.requested: list[int] = []
 
-    def put(
-        self, name: str, value: float, at: datetime, *, namespace: str = "PrecisionBackgroundRemover", **dimensions: str
-    ) -> None:
+    def put(self, name: str, value: float, at: datetime, *, namespace: str = _OURS, **dimensions: str) -> None:
         self.data[namespace, name, tuple(sorted(dimensions.items()))].append((at, value))
 
     def get_paginator(self, operation: str) -> "_Pages":

@@ -326,10 +326,7 @@ def _footnote(stack: Stack, past: Overview) -> None:
     if stack.endpoint_url:
         notes.append("An embedded cloud has no metrics of AWS's own services, so it does not record the queue depth.")
     else:
-        notes.append(
-            f"All stacks in {stack.region} share these metrics. CloudWatch lists a new metric up to 15 minutes after "
-            "its first value."
-        )
+        notes.append("CloudWatch lists a new metric up to 15 minutes after its first value.")
         if past.most_waiting is not None:
             notes.append(f"At most {past.most_waiting:,} images waited for the worker.")
     st.caption(" ".join(notes))

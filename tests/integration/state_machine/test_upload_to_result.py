@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from skimage import data as photographs
 
+from client.overview import NAMESPACE
 from core.segmentation.registry import BUNDLED, MODELS
 from functions.metrics.catalog import METRICS
 from tests.conftest import client, disc, file_of
@@ -302,10 +303,11 @@ def test_cloudwatch_has_the_metrics_of_uploads(stack: Deployed) -> None:
     for key, data in (("metrics/a.png", disc(seed=31)), ("metrics/b.png", disc(seed=31)), ("metrics/c.png", b"none")):
         stack.process(key, data)
     cloudwatch = client("cloudwatch", stack.cloud.endpoint_url, stack.cloud.region)
+    namespace = NAMESPACE.format(stack=stack.cloud.stack_name)
     catalogue = {metric.name: set(metric.dimensions) for metric in METRICS}
 
     def listed() -> dict[str, set[str]]:
-        metrics = cloudwatch.list_metrics(Namespace="PrecisionBackgroundRemover")["Metrics"]
+        metrics = cloudwatch.list_metrics(Namespace=namespace)["Metrics"]
         return {metric["MetricName"]: {item["Name"] for item in metric["Dimensions"]} for metric in metrics}
 
     expected = {"Processed", "CacheHit", "Failed", "Review", "QualityScore", "ProcessingTime"}
@@ -313,7 +315,7 @@ def test_cloudwatch_has_the_metrics_of_uploads(stack: Deployed) -> None:
     for name, dimension_names in listed().items():
         assert dimension_names == catalogue[name]
     now = datetime.now(UTC)
-    metric = {"Namespace": "PrecisionBackgroundRemover", "MetricName": "ProcessingTime"}
+    metric = {"Namespace": namespace, "MetricName": "ProcessingTime"}
     dimensions = [{"Name": "Stage", "Value": "refine"}, {"Name": "ImageSize", "Value": "<=1MP"}]
     [point] = cloudwatch.get_metric_statistics(
         **metric,

@@ -18,8 +18,6 @@ def test_the_metrics_that_are_read_exist() -> None:
     for name, dimensions in overview.DIMENSIONS.items():
         assert sorted(known[name].dimensions) == list(dimensions)
     assert known["ProcessingTime"].unit == "Milliseconds"
-    template = (ROOT / "template.yaml").read_text()
-    assert f"POWERTOOLS_METRICS_NAMESPACE: {overview.NAMESPACE}\n" in template
 
 
 def test_memory_of_functions_is_that_of_the_template() -> None:
@@ -51,6 +49,14 @@ def test_metrics_with_other_dimensions_are_not_counted_twice() -> None:
     cloud.count("Processed", ImageSize="<=1MP")
     cloud.count("Processed", ImageSize="<=1MP", service="encode")  # of an earlier version
     cloud.count("Processed")
+    assert cloud.read().computed == 1
+
+
+def test_metrics_of_other_stacks_are_left_out() -> None:
+    cloud = Cloud()
+    cloud.count("Processed", ImageSize="<=1MP")
+    cloud.count("Processed", ImageSize="<=1MP", namespace="PrecisionBackgroundRemover/pbr-test")
+    cloud.count("Processed", ImageSize="<=1MP", namespace="PrecisionBackgroundRemover")
     assert cloud.read().computed == 1
 
 

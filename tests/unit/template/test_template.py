@@ -15,6 +15,7 @@ import grimp
 import pytest
 import yaml
 
+from client.overview import NAMESPACE
 from core.segmentation.registry import BUNDLED, Model
 from core.segmentation.registry import MODELS as MODELS_BY_NAME
 from embedded_cloud.deploy import translate
@@ -404,6 +405,13 @@ def test_all_hosts_have_the_same_model_configuration(stack: Stack) -> None:
         hosts.append(environment(stack["SegmentationModel"]["PrimaryContainer"]))
     for name in ("WORK_BUCKET", "PBR_MODEL_DIR", "PBR_MODEL_MIRROR", "PBR_CUSTOM_MODELS"):
         assert len({host[name] for host in hosts}) == 1
+
+
+def test_all_metrics_of_a_stack_are_in_its_own_namespace() -> None:
+    stack = Stack({**WORKERS[1], **REALTIME})
+    containers = [worker(stack), stack["SegmentationModel"]["PrimaryContainer"]]
+    variables = [environment(one) for one in (*stack.of_type("AWS::Lambda::Function"), *containers)]
+    assert {one["POWERTOOLS_METRICS_NAMESPACE"] for one in variables} == {NAMESPACE.format(stack="pbr")}
 
 
 LONGEST = {name: "x" * one["MaxLength"] for name, one in translated()["Parameters"].items() if "MaxLength" in one}
