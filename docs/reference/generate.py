@@ -26,7 +26,7 @@ from core.limits import MAX_PIXELS
 from core.options import Options, OutputFormat
 from core.presets import BUILT_IN
 from core.types import ImageInfo, Precision
-from functions.metrics.catalog import METRICS
+from functions.contracts.metrics import METRICS
 from functions.validate.memory import encode_bytes, refine_bytes
 
 _Case = TypeVar("_Case")
@@ -234,10 +234,14 @@ def _allowed(parameter: dict[str, Any]) -> str:
 def metrics() -> str:
     """Return the table of metrics."""
     rows = [
-        [f"`{one.name}`", one.unit, ", ".join(f"`{name}`" for name in one.dimensions), one.description]
-        for one in METRICS
+        [f"`{one.name}`", one.unit, "; ".join(map(_dimensions, one.dimension_sets)), one.description]
+        for one in METRICS.values()
     ]
     return table(["Metric", "Unit", "Dimensions", "Description"], rows)
+
+
+def _dimensions(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "none"
 
 
 def errors() -> str:

@@ -59,7 +59,7 @@ def create_resolver(services: Services) -> APIGatewayHttpResolver:
         problem = to_problem(error)
         if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             logger.exception("request failed")
-            count("ApiError", {"Code": problem.code})
+            count("ApiError", Code=problem.code)
         else:
             logger.info("request rejected", extra={"code": problem.code, "field": problem.field})
         if rate_limit := app.context.get("rate_limit"):

@@ -109,7 +109,7 @@ class BatchProcessor:
         """Write the failure report, as RecordFailure does, and return the outcome."""
         facts = explain(caught, progress.stage)
         logger.warning("image failed", extra={"source": upload.key, "stage": progress.stage, "failure": facts})
-        count("Failed", {"Stage": progress.stage, "Error": facts["error"]})
+        count("Failed", Stage=progress.stage, Error=facts["error"])
         job = progress.accepted.job if progress.accepted else {}
         source = job.get("source", {"bucket": upload.bucket, "key": upload.key, "version_id": upload.version_id})
         outcomes = self.images.outcomes(upload.bucket)

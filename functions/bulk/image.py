@@ -280,7 +280,7 @@ class ImageProcessor:
             self._cache.save(job, document)
         except (BackgroundRemoverError, ClientError) as error:
             logger.error("degraded", extra={"state": "SaveCache", "caught": str(error)})
-            count("Degraded", {"Stage": "SaveCache"})
+            count("Degraded", Stage="SaveCache")
 
     def _publish(self, document: dict[str, Any]) -> None:
         """Publish the metrics of a new result, and open its review if it is doubtful."""

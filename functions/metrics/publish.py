@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from aws_lambda_powertools.metrics import MetricUnit
 from pydantic import BaseModel
 
 from functions.metrics.buckets import image_size
@@ -22,9 +21,9 @@ def publish(final: FinalState) -> None:
     """Publish the outcome of an execution, and the errors that did not fail it."""
     for name, caught in {**final.fallback, **final.degraded}.items():
         logger.error("degraded", extra={"state": name, "caught": caught})
-        count("Degraded", {"Stage": name})
+        count("Degraded", Stage=name)
     if final.failure:
-        count("Failed", {"Stage": final.failure["stage"], "Error": final.failure["error"]})
+        count("Failed", Stage=final.failure["stage"], Error=final.failure["error"])
     elif final.done:
         publish_result(final.done["document"])
 
@@ -34,12 +33,11 @@ def publish_result(document: dict[str, Any]) -> None:
     hit = document["cache"]["hit"]
     size = image_size(document["source"]["width"], document["source"]["height"])
     for stage_name, seconds in document["timings_s"].items():
-        dimensions = {"Stage": stage_name, "ImageSize": size}
-        measure("ProcessingTime", MetricUnit.Milliseconds, seconds * 1000, dimensions)
-    count("CacheHit" if hit else "Processed", {"ImageSize": size})
+        measure("ProcessingTime", seconds * 1000, Stage=stage_name, ImageSize=size)
+    count("CacheHit" if hit else "Processed", ImageSize=size)
     if not hit:
-        dimensions = {"Model": document["model"]["name"], "ImageSize": size}
-        measure("QualityScore", MetricUnit.NoUnit, document["quality"]["score"], dimensions)
-        measure("Review", MetricUnit.Count, float(document["quality"]["review"]), dimensions)
+        model, quality = document["model"]["name"], document["quality"]
+        measure("QualityScore", quality["score"], Model=model, ImageSize=size)
+        measure("Review", float(quality["review"]), Model=model, ImageSize=size)
         if escalation := document["escalation"]:
-            count("Escalated", {"Kept": escalation["kept"]})
+            count("Escalated", Kept=escalation["kept"])

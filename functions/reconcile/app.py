@@ -131,7 +131,7 @@ def report(ended: EndedExecution, end: "HistoryEventTypeDef", stage_name: str, s
     recorded = REPORTER.record(state, execution, stage_name, caught)
     report_key: str | None = recorded["report_key"]
     if report_key and "failure" not in state:  # otherwise PublishMetrics has counted it
-        count("Failed", {"Stage": stage_name, "Error": recorded["error"]})
+        count("Failed", Stage=stage_name, Error=recorded["error"])
     if report_key is None and "done" in state:  # stopped after its work was done
         start_webhook(ended, "succeeded", state["done"]["document"])
     else:

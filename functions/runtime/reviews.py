@@ -45,4 +45,4 @@ class Reviews:
                 logger.warning("review has too many sources", extra={"cut_out": document["cache"]["key"]})
                 return
             logger.error("degraded", extra={"state": "OpenReview", "caught": str(error)})
-            count("Degraded", {"Stage": "OpenReview"})
+            count("Degraded", Stage="OpenReview")

@@ -30,7 +30,6 @@ ENVIRONMENT = {
     "AWS_SECRET_ACCESS_KEY": "local",
     "AWS_DEFAULT_REGION": "eu-west-1",
     "POWERTOOLS_SERVICE_NAME": "api",
-    "POWERTOOLS_METRICS_NAMESPACE": "PrecisionBackgroundRemover",
 }
 TABLES = {"keys": "key_id", "usage": "meter", "jobs": "job_id", "cache": "cache_key"}
 MACHINE_ARN = "arn:aws:states:eu-west-1:123456789012:stateMachine:pbr"

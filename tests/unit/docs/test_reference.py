@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from docs.reference import generate
-from functions.metrics.catalog import METRICS
+from functions.contracts.metrics import METRICS
 from tests.conftest import ROOT
 
 SOURCES = sorted((ROOT / "functions").rglob("*.py"))
@@ -40,29 +40,18 @@ def test_table_escapes_what_would_break_a_row() -> None:
 def test_catalog_has_the_metrics_that_the_code_publishes() -> None:
     published = {one for path in SOURCES for one in published_metrics(ast.parse(path.read_text()))}
 
-    assert published == {(one.name, one.unit, tuple(sorted(one.dimensions))) for one in METRICS}
+    assert published == {(one.name, one.dimensions) for one in METRICS.values()}
 
 
-def published_metrics(tree: ast.Module) -> set[tuple[str, str, tuple[str, ...]]]:
-    """Return name, unit and sorted dimensions of each ``count`` and ``measure`` call."""
-    units = {"Milliseconds": "Milliseconds", "NoUnit": "None", "Count": "Count"}
-    found = set()
-    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
-        dimensions: ast.expr | None = None
-        calls = [node for node in ast.walk(function) if isinstance(node, ast.Call | ast.Assign)]
-        for node in sorted(calls, key=lambda one: one.lineno):
-            if isinstance(node, ast.Assign):
-                if isinstance(node.value, ast.Dict):
-                    dimensions = node.value
-                continue
-            if getattr(node.func, "id", "") not in {"count", "measure"} or isinstance(node.args[0], ast.Name):
-                continue
-            last = node.args[-1] if isinstance(node.args[-1], ast.Dict) else dimensions
-            unit = node.args[1].attr if isinstance(node.args[1], ast.Attribute) else "Count"
-            assert isinstance(last, ast.Dict), f"line {node.lineno}: dimensions are no literal"
-            keys = tuple(sorted(ast.literal_eval(key) for key in last.keys if key))
-            found |= {(name, units[unit], keys) for name in names(node.args[0])}
-    return found
+def published_metrics(tree: ast.Module) -> set[tuple[str, frozenset[str]]]:
+    """Return name and dimensions of each ``count`` and ``measure`` call."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return {
+        (name, frozenset(keyword.arg for keyword in node.keywords if keyword.arg))
+        for node in calls
+        if getattr(node.func, "id", "") in {"count", "measure"} and not isinstance(node.args[0], ast.Name)
+        for name in names(node.args[0])
+    }
 
 
 def names(node: ast.expr) -> list[str]:

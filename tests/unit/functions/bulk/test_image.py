@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage import data as photographs
-
-os.environ.setdefault("POWERTOOLS_METRICS_NAMESPACE", "PrecisionBackgroundRemover")
 
 from core.errors import BackgroundRemoverError
 from core.image.backdrop import WHITE, composed

@@ -5,6 +5,9 @@ import sys
 
 import pytest
 
+from embedded_cloud import embedded_metrics
+from functions.contracts.metrics import METRICS, Metric
+from functions.runtime.handler import count, measure
 from tests.conftest import ROOT
 
 CALL = """
@@ -50,3 +53,35 @@ def test_a_call_is_recorded_without_its_response() -> None:
 @pytest.mark.slow
 def test_the_sdk_is_not_imported_without_a_daemon() -> None:
     assert call().strip() == "False"
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=lambda metric: metric.name)
+def test_a_value_is_published_in_each_dimension_set_with_the_unit(
+    metric: Metric, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "PrecisionBackgroundRemover/pbr")
+    monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "metrics")  # as in the template
+    measure(metric.name, 2.5, **{name: f"some {name}" for name in metric.dimensions})
+    [line] = capsys.readouterr().out.splitlines()
+    found = embedded_metrics.extract(line)
+    assert {(one.namespace, one.name, one.unit, one.values) for one in found} == {
+        ("PrecisionBackgroundRemover/pbr", metric.name, metric.unit, (2.5,))
+    }
+    expected = [sorted((name, f"some {name}") for name in names) for names in metric.dimension_sets]
+    assert [list(one.dimensions) for one in found] == expected
+
+
+def test_a_metric_with_other_dimensions_is_not_published(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match=r"Failed has the dimensions \['Error', 'Stage'\], not \['Stage'\]"):
+        count("Failed", Stage="Refine")
+    assert not capsys.readouterr().out
+
+
+def test_a_container_without_a_stack_has_a_namespace(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("POWERTOOLS_METRICS_NAMESPACE", raising=False)
+    count("Degraded", Stage="OpenReview")
+    assert (
+        json.loads(capsys.readouterr().out)["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "PrecisionBackgroundRemover"
+    )

@@ -1,10 +1,7 @@
-import os
 from typing import Any
 
 import pytest
 from botocore.exceptions import ConnectTimeoutError
-
-os.environ.setdefault("POWERTOOLS_METRICS_NAMESPACE", "PrecisionBackgroundRemover")
 
 from functions.runtime.reviews import Reviews
 from tests.fakes.reviews_in_memory import Requests

@@ -1,0 +1,49 @@
+"""The CloudWatch metrics of this project. The code publishes no others; docs/reference/metrics.md describes them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A CloudWatch metric.
+
+    Attributes:
+        unit: CloudWatch's name of the unit.
+        dimension_sets: each value is published once in each set of dimensions; an empty set is the metric without
+            dimensions. CloudWatch has, and bills, a metric for each combination of values of a set.
+    """
+
+    name: str
+    unit: str
+    dimension_sets: tuple[tuple[str, ...], ...]
+    description: str
+
+    @property
+    def dimensions(self) -> frozenset[str]:
+        """Names in any of the sets."""
+        return frozenset(name for one in self.dimension_sets for name in one)
+
+
+_METRICS: Final = (
+    Metric("Processed", "Count", (("ImageSize",),), "Results that were computed."),
+    Metric("CacheHit", "Count", (("ImageSize",),), "Results that were served from the cache."),
+    Metric("Failed", "Count", (("Stage", "Error"),), "Executions that ended with a failure report."),
+    Metric(
+        "Degraded",
+        "Count",
+        (("Stage",),),
+        "States that failed without failing the job: a host that Lambda replaced, a second attempt, a cache write, or "
+        "the entry of a review.",
+    ),
+    Metric("Escalated", "Count", (("Kept",),), "Second attempts on a heavier model, by the attempt that was kept."),
+    Metric("Review", "Count", (("Model", "ImageSize"),), "1 if a person should look at the result, else 0."),
+    Metric("QualityScore", "None", (("Model", "ImageSize"),), "Quality score of a computed result, 0 to 1."),
+    Metric("ProcessingTime", "Milliseconds", (("Stage", "ImageSize"), ("Stage",)), "Time that a stage took."),
+    Metric("ApiError", "Count", (("Code",),), "Errors that the HTTP API returned, by problem code."),
+)
+
+METRICS: Final[Mapping[str, Metric]] = MappingProxyType({metric.name: metric for metric in _METRICS})
+"""All metrics by name."""
