@@ -21,6 +21,7 @@ class BulkConfig(ValidateConfig, SegmentationConfig):
         results_bucket: bucket of results and failure reports.
         cache_table: table of cache entries.
         reviews_table: table of reviews.
+        aws_region: set by Lambda.
         bulk_memory_mb: memory of this function, MiB.
         bulk_budget_s: seconds after which no image may be in progress.
         model_elsewhere: whether a transform job has made the masks, so that the first attempt loads no model.
@@ -31,6 +32,7 @@ class BulkConfig(ValidateConfig, SegmentationConfig):
     results_bucket: str
     cache_table: str
     reviews_table: str
+    aws_region: str
     bulk_memory_mb: int = Field(gt=0)
     segment_memory_mb: int = Field(default=0, validation_alias=AliasChoices("bulk_memory_mb", "segment_memory_mb"))
     refine_memory_mb: int = 0

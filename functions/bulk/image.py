@@ -33,9 +33,10 @@ from functions.contracts.job import Execution, Job, MaskPart, RefinedJob, Segmen
 from functions.contracts.masks import MASK_FACTS, MaskRequest, MaskSource, mask_key, read_facts
 from functions.contracts.object_keys import result_keys
 from functions.contracts.outcome import ObjectVersion
+from functions.contracts.prices import bulk_image_usd
 from functions.contracts.result import Result
 from functions.encode.work import Delivery
-from functions.metrics.publish import publish_result
+from functions.metrics.publish import lambda_timings_s, publish_result
 from functions.refine.work import refine
 from functions.runtime.handler import count, logger
 from functions.runtime.inspection import Inspector
@@ -156,11 +157,11 @@ class ImageProcessor:
         progress.stage = "ServeCached"
         job = Job.model_validate(accepted.job)
         if not overwrite and (document := self._serve_cached(job, accepted.job)):
-            self._publish(document)
+            self._publish(document, engine)
             return Processed(document, cached=True)
         document = self._compute(job, accepted, progress, engine)
         self._save(job, document)
-        self._publish(document)
+        self._publish(document, engine)
         return Processed(document, cached=False)
 
     def existing(
@@ -282,9 +283,12 @@ class ImageProcessor:
             logger.error("degraded", extra={"state": "SaveCache", "caught": str(error)})
             count("Degraded", Stage="SaveCache")
 
-    def _publish(self, document: dict[str, Any]) -> None:
+    def _publish(self, document: dict[str, Any], engine: Engine) -> None:
         """Publish the metrics of a new result, and open its review if it is doubtful."""
-        publish_result(document)
+        # This process waits for an endpoint, but not for a transform job.
+        timings_s = lambda_timings_s(document) if engine == "batch-transform" else document["timings_s"]
+        memory_mb, region = self._config.bulk_memory_mb, self._config.aws_region
+        publish_result(document, bulk_image_usd(timings_s, memory_mb, region, cached=document["cache"]["hit"]))
         self._reviews.open(document)
 
     def _compute(self, job: Job, accepted: Accepted, progress: Progress, engine: Engine) -> dict[str, Any]:

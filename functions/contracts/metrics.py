@@ -42,6 +42,15 @@ _METRICS: Final = (
     Metric("Review", "Count", (("Model", "ImageSize"),), "1 if a person should look at the result, else 0."),
     Metric("QualityScore", "None", (("Model", "ImageSize"),), "Quality score of a computed result, 0 to 1."),
     Metric("ProcessingTime", "Milliseconds", (("Stage", "ImageSize"), ("Stage",)), "Time that a stage took."),
+    Metric("Segmented", "Count", (("Host",),), "Computed results, by the host that made the delivered mask."),
+    Metric(
+        "EstimatedCost",
+        "None",
+        ((),),
+        "Cost of an execution that delivered a result, in US dollars at list prices: Lambda, by the times of its "
+        "stages; Step Functions; and requests to S3 and DynamoDB. Not included: workers, endpoints and transform jobs, "
+        "starts of functions, storage, transfer and logs. An image of a bulk run has its own part, without the run.",
+    ),
     Metric("ApiError", "Count", (("Code",),), "Errors that the HTTP API returned, by problem code."),
 )
 

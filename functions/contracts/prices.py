@@ -1,7 +1,7 @@
 """AWS list prices in US dollars: the one table that estimates use. On-demand, without free tiers and discounts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
 AS_OF: Final = "2026-11-30"
@@ -229,3 +229,37 @@ def upload_usage(computed: int, cached: int, failed: int, lambda_gb_s: float) ->
         dynamodb_writes=(1 + _SIDECAR_KB) * computed,
         dynamodb_reads=computed + cached,
     )
+
+
+def execution_usd(timings_s: Mapping[str, float], memory_mb: Mapping[str, int], region: str, *, cached: bool) -> float:
+    """Return what an execution of the main state machine cost, in US dollars.
+
+    Args:
+        timings_s: durations of the stages that ran on Lambda, by stage.
+        memory_mb: memory of their functions, by stage.
+        region: Region of the stack; see :func:`prices_of`.
+        cached: whether the result came from the cache.
+    """
+    gb_s = sum(seconds * memory_mb[stage] / 1024 for stage, seconds in timings_s.items())
+    return _usd(upload_usage(int(not cached), int(cached), 0, gb_s), region)
+
+
+def bulk_image_usd(timings_s: Mapping[str, float], memory_mb: int, region: str, *, cached: bool) -> float:
+    """Return what an image of a bulk run cost, in US dollars, without the run and the start of its batch.
+
+    Args:
+        timings_s: durations of the stages that ran on Lambda, by stage.
+        memory_mb: memory of the bulk function.
+        region: Region of the stack; see :func:`prices_of`.
+        cached: whether the result came from the cache.
+    """
+    seconds = sum(timings_s.values())
+    gb_s = seconds * memory_mb / 1024
+    requests = upload_usage(0, 1, 0, 0.0) if cached else express_usage(1, 0, 1, 0.0, memory_mb)
+    usage = replace(requests, transitions=0, express_runs=0, express_s=seconds, lambda_requests=0, lambda_gb_s=gb_s)
+    return _usd(usage, region)
+
+
+def _usd(usage: Usage, region: str) -> float:
+    _, prices = prices_of(region)
+    return usage.orchestration_usd(prices) + usage.compute_usd(prices) + usage.requests_usd(prices)

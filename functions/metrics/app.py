@@ -6,24 +6,12 @@ from pydantic import BaseModel
 
 from functions.contracts.job import Execution
 from functions.contracts.outcome import ObjectVersion
+from functions.metrics.config import MetricsConfig
 from functions.metrics.publish import FinalState, publish
-from functions.runtime.config import Config
 from functions.runtime.handler import stage
 from functions.runtime.outcomes import Outcomes
 from functions.runtime.reviews import Reviews
 from functions.runtime.store import Store
-
-
-class MetricsConfig(Config):
-    """Bucket and table of PublishMetrics.
-
-    Attributes:
-        results_bucket: bucket of failure reports.
-        reviews_table: table of reviews.
-    """
-
-    results_bucket: str
-    reviews_table: str
 
 
 class MetricsRequest(BaseModel):
@@ -44,7 +32,7 @@ def handler(request: MetricsRequest) -> dict[str, Any]:
 
     On a cache hit, delete failure reports of earlier executions of the upload. Encode does so for new results.
     """
-    publish(request.state)
+    publish(request.state, CONFIG.usd_of)
     document = request.state.done and request.state.done["document"]
     if document and not request.state.failure:
         REVIEWS.open(document)

@@ -21,6 +21,8 @@ from core.segmentation.registry import MODELS as MODELS_BY_NAME
 from embedded_cloud.deploy import translate
 from functions.api.config import ApiConfig
 from functions.bulk.config import BulkConfig
+from functions.contracts.prices import execution_usd
+from functions.metrics.config import MetricsConfig
 from functions.runtime.safe_http import Policy
 from functions.runtime.url_policy import UrlConfig
 from functions.segment.ecs.worker import WorkerConfig
@@ -374,6 +376,19 @@ def test_validate_knows_the_memory_of_the_other_functions() -> None:
     variables = environment(stack["ValidateFunction"])
     for name in ("Segment", "Refine", "Encode"):
         assert variables[f"{name.upper()}_MEMORY_MB"] == stack[f"{name}Function"]["MemorySize"]
+
+
+def test_the_metrics_function_prices_each_stage_by_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = Stack({"SegmentMemory": "4096", "RefineMemory": "6144", "EncodeMemory": "8192"})
+    monkeypatch.setenv("AWS_REGION", REGION)
+    for name, value in environment(stack["MetricsFunction"]).items():
+        monkeypatch.setenv(name, value)
+    config = MetricsConfig()
+    for name in ("validate", "segment", "refine", "encode"):
+        memory_mb = int(stack[f"{name.title()}Function"]["MemorySize"])
+        document = {"timings_s": {name: 2.0}, "model": {"host": "lambda"}, "cache": {"hit": False}}
+        expected = execution_usd({name: 2.0}, {name: memory_mb}, REGION, cached=False)
+        assert config.usd_of(document) == expected > execution_usd({}, {}, REGION, cached=False)
 
 
 # ---- The image
@@ -829,6 +844,7 @@ def test_the_configuration_of_the_bulk_function_is_valid(monkeypatch: pytest.Mon
     stack = Stack({"BulkSourceBuckets": "photos", "BulkMemory": "8192"})
     for name, value in environment(stack["BulkFunction"]).items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_REGION", REGION)
     config = BulkConfig()
     assert config.segment_memory_mb == config.bulk_memory_mb == int(stack["BulkFunction"]["MemorySize"]) == 8192
     assert config.bulk_budget_s < stack["BulkFunction"]["Timeout"]

@@ -16,6 +16,7 @@ from skimage import data as photographs
 from core.errors import BackgroundRemoverError
 from core.image.backdrop import WHITE, composed
 from core.segmentation.registry import BUNDLED
+from embedded_cloud import embedded_metrics
 from functions.bulk.batch import Batch, BatchProcessor
 from functions.bulk.cache import Cache
 from functions.bulk.config import BulkConfig
@@ -24,6 +25,7 @@ from functions.bulk.image import ImageProcessor, Progress
 from functions.contracts.bulk import BatchOutcome
 from functions.contracts.errors import StorageUnavailableError
 from functions.contracts.job import Execution, Job, RefinedJob, SegmentedJob
+from functions.contracts.prices import bulk_image_usd
 from functions.encode.work import Delivery
 from functions.refine.work import refine
 from functions.runtime.bundled import DIRECTORY
@@ -59,6 +61,7 @@ def config(**values: Any) -> BulkConfig:
         "default_model": BUNDLED,
         "segmentation_host": "lambda",
         "segmentation_hosts": ("lambda", "sagemaker"),
+        "aws_region": "eu-west-1",
         "bulk_memory_mb": 3008,
         "cache_days": 1,
         "pbr_model_dir": str(DIRECTORY),
@@ -246,7 +249,7 @@ def test_overwrite_computes_results_again_but_once_per_run(account: Account) -> 
     assert account.objects.json("results", "results/a.png.png.json")["result"]["version_id"] == version
 
 
-def test_a_copy_of_an_image_is_served_from_the_cache(account: Account) -> None:
+def test_a_copy_of_an_image_is_served_from_the_cache(account: Account, capsys: pytest.CaptureFixture[str]) -> None:
     for key in ("a.png", "b.png"):
         account.objects.add("uploads", key, small())
     statuses = [item.status for item in account.batch({"Key": "a.png"}, {"Key": "b.png"}).items]
@@ -256,6 +259,12 @@ def test_a_copy_of_an_image_is_served_from_the_cache(account: Account) -> None:
     assert account.objects.data("results", "results/b.png.png") == account.objects.data("results", "results/a.png.png")
     assert second["cache"] == {"key": first["cache"]["key"], "hit": True}
     assert second["source"]["key"] == "b.png" and second["timings_s"].keys() == {"validate"}
+    published = [one for line in capsys.readouterr().out.splitlines() for one in embedded_metrics.extract(line)]
+    costs = [one.values[0] for one in published if one.name == "EstimatedCost"]
+    assert costs == [
+        bulk_image_usd(first["timings_s"], 3008, "eu-west-1", cached=False),
+        bulk_image_usd(second["timings_s"], 3008, "eu-west-1", cached=True),
+    ]
 
 
 def test_a_copy_that_expired_before_its_entry_is_made_again(account: Account) -> None:

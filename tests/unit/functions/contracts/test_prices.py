@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -7,6 +8,8 @@ from functions.contracts.prices import (
     GPU,
     STANDARD_TRANSITIONS,
     TRANSFORM_TRANSITIONS,
+    bulk_image_usd,
+    execution_usd,
     express_usage,
     mask_usage,
     prices_of,
@@ -73,3 +76,21 @@ def test_a_second_run_of_finished_images_costs_two_requests_each() -> None:
 
 def test_a_region_without_prices_is_estimated_with_another_one_s() -> None:
     assert prices_of("ap-south-1") == prices_of("eu-west-1")
+
+
+def usd(usage) -> float:
+    return usage.orchestration_usd(PRICES) + usage.compute_usd(PRICES) + usage.requests_usd(PRICES)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_an_execution_costs_its_path_and_the_memory_of_each_stage(cached) -> None:
+    timings_s, memory_mb = {"validate": 0.5, "refine": 2.0}, {"validate": 2048, "refine": 3072, "encode": 1024}
+    expected = usd(upload_usage(1 - cached, cached, 0, 0.5 * 2 + 2 * 3))
+    assert execution_usd(timings_s, memory_mb, "eu-west-1", cached=cached) == pytest.approx(expected)
+
+
+def test_images_of_a_batch_cost_what_their_child_costs_without_its_start() -> None:
+    image = bulk_image_usd({"validate": 0.5, "segment": 1.5}, 3008, "eu-west-1", cached=False)
+    child = replace(express_usage(10, 0, 10, 10 * 2, 3008), transitions=0, express_runs=0, lambda_requests=0)
+    assert 10 * image == pytest.approx(usd(child))
+    assert bulk_image_usd({"validate": 0.5}, 3008, "eu-west-1", cached=True) < image / 2
