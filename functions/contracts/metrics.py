@@ -51,6 +51,22 @@ _METRICS: Final = (
         "stages; Step Functions; and requests to S3 and DynamoDB. Not included: workers, endpoints and transform jobs, "
         "starts of functions, storage, transfer and logs. An image of a bulk run has its own part, without the run.",
     ),
+    Metric("BatchSize", "Count", ((),), "Images in a prediction of a worker."),
+    Metric(
+        "GpuUtilization",
+        "Percent",
+        ((),),
+        "Share of a second in which a worker's GPU was busy, as nvidia-smi reports it; once a minute per worker.",
+    ),
+    Metric(
+        "GpuMemoryUtilization", "Percent", ((),), "Share of a worker's GPU memory in use; once a minute per worker."
+    ),
+    Metric(
+        "GpuUnavailable",
+        "Count",
+        ((),),
+        "Attempts of a worker or an endpoint to load a model onto its GPU that failed, because it cannot use one.",
+    ),
     Metric("ApiError", "Count", (("Code",),), "Errors that the HTTP API returned, by problem code."),
 )
 

@@ -10,6 +10,7 @@ from core.segmentation.sessions import Device, Networks
 from functions.runtime import cgroup
 from functions.runtime.config import CatalogueConfig
 from functions.runtime.weights import ModelSource, open_url
+from functions.segment.gpu import CountedNetworks
 
 
 class SegmentationConfig(CatalogueConfig):
@@ -40,4 +41,4 @@ class SegmentationConfig(CatalogueConfig):
             registry=self.registry,
             open_url=open_url,
         )
-        return Networks(source, threads=cgroup.cpus(), device=self.pbr_device, most=self.pbr_sessions)
+        return CountedNetworks(source, threads=cgroup.cpus(), device=self.pbr_device, most=self.pbr_sessions)

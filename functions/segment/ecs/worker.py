@@ -27,11 +27,13 @@ from core.errors import BackgroundRemoverError
 from core.segmentation.looks import Look, complete, follow
 from core.segmentation.registry import CLASSICAL
 from core.segmentation.segment import predict
+from core.segmentation.sessions import Device
 from functions.contracts.errors import WorkerCrashedError
 from functions.contracts.job import Job
 from functions.runtime import cgroup
-from functions.runtime.handler import logger, parse
+from functions.runtime.handler import logger, measure, parse
 from functions.runtime.store import Store
+from functions.segment import gpu
 from functions.segment.config import SegmentationConfig
 from functions.segment.ecs.batches import Batches
 from functions.segment.ecs.protection import Protection
@@ -195,6 +197,8 @@ class Worker:
         failures = 0
         while (batch := self._batches.take()) is not None:
             begun = [picture for picture in batch if self._queue.begin(picture.message)]
+            if begun:
+                measure("BatchSize", len(begun))
             for picture, seen in self._look(begun):
                 self._delivering.submit(self._watched, self._deliver, picture, seen)
                 if not isinstance(seen, Exception):
@@ -274,13 +278,16 @@ def main() -> None:
             max_pool_connections=50,
         )
         sqs, sfn = boto3.client("sqs", config=calls), boto3.client("stepfunctions", config=calls)
-        worker = Worker(WorkerConfig(), Store(), sqs, sfn)
+        config = WorkerConfig()
+        worker = Worker(config, Store(), sqs, sfn)
     except Exception as error:
         failure = error.facts() if isinstance(error, BackgroundRemoverError) else type(error).__name__
         logger.error(f"the worker cannot start: {error}", extra={"failure": failure})
         sys.exit(1)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
+    if config.pbr_device is Device.CUDA:
+        gpu.start_publishing()
     logger.info("worker started")
     status = 0
     try:

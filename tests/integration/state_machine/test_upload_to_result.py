@@ -302,6 +302,7 @@ def test_a_cached_copy_that_expired_before_its_item_is_processed_again(stack: De
 def test_cloudwatch_has_the_metrics_of_uploads(stack: Deployed) -> None:
     for key, data in (("metrics/a.png", disc(seed=31)), ("metrics/b.png", disc(seed=31)), ("metrics/c.png", b"none")):
         stack.process(key, data)
+    stack.process("metrics/d.png", disc(seed=32), {"pbr-segmentation-host": "ecs"})
     cloudwatch = client("cloudwatch", stack.cloud.endpoint_url, stack.cloud.region)
     namespace = NAMESPACE.format(stack=stack.cloud.stack_name)
 
@@ -310,7 +311,8 @@ def test_cloudwatch_has_the_metrics_of_uploads(stack: Deployed) -> None:
         return {(one["MetricName"], frozenset(item["Name"] for item in one["Dimensions"])) for one in metrics}
 
     known = {(one.name, frozenset(names)) for one in METRICS.values() for names in one.dimension_sets}
-    expected = {"Processed", "CacheHit", "Failed", "Review", "QualityScore", "ProcessingTime"}
+    expected = {"Processed", "CacheHit", "Failed", "Review", "QualityScore", "ProcessingTime", "Segmented"}
+    expected |= {"EstimatedCost", "BatchSize"}  # the latter is in the worker's log
     until(lambda: {one for one in known if one[0] in expected} <= listed() <= known, timeout_s=5)
     now = datetime.now(UTC)
     metric = {"Namespace": namespace, "MetricName": "ProcessingTime"}

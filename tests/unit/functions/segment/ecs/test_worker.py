@@ -13,6 +13,7 @@ from PIL import Image
 
 from core.errors import GpuUnavailableError
 from core.segmentation.registry import BUNDLED, MODELS
+from embedded_cloud import embedded_metrics
 from functions.segment.ecs.worker import Worker, WorkerConfig
 from tests.conftest import file_of
 from tests.fakes import tiny_networks
@@ -36,6 +37,12 @@ def configured(directory: Path | None = None, *networks: bytes, **settings: Any)
 
 def running(queue: Queue, machine: Machine, store: FakeStore, config: WorkerConfig | None = None) -> Running:
     return Running(Worker(config or configured(), store, queue, machine))
+
+
+def published(name: str, capsys: pytest.CaptureFixture[str]) -> list[float]:
+    """Return the published values of a metric."""
+    data = [datum for line in capsys.readouterr().out.splitlines() for datum in embedded_metrics.extract(line)]
+    return [value for datum in data if datum.name == name for value in datum.values]
 
 
 def work_off(
@@ -69,13 +76,17 @@ def test_a_worker_segments_with_the_bundled_network(disc_png: bytes) -> None:
     assert plane[height // 2, width // 2] > 0.9 and plane[:10].max() < 0.1, "the disc in the center"
 
 
-def test_at_most_three_batches_are_in_progress(disc_png: bytes, tmp_path: Path) -> None:
+def test_at_most_three_batches_are_in_progress(
+    disc_png: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     bodies = [message(f"job-{number}", model="net-0") for number in range(40)]
     queue, machine, store = Queue(*bodies), Machine(), FakeStore(disc_png)
     work_off(queue, machine, store, configured(tmp_path, tiny_networks.network(), pbr_batch=2))
     assert machine.successes.keys() == store.masks.keys() == {f"job-{number}" for number in range(40)}
     assert sorted(queue.deleted, key=int) == [str(number) for number in range(40)]
     assert queue.most_out <= 6
+    sizes = published("BatchSize", capsys)
+    assert sum(sizes) == 40 and set(sizes) <= {1, 2}
 
 
 def test_an_invalid_image_fails_with_its_own_error_field_and_remedy() -> None:
@@ -354,14 +365,27 @@ def test_a_worker_ends_after_several_failed_predictions_in_a_row(tmp_path: Path)
     assert {*queue.deleted, *queue.shown, *untouched} == {"0", "1", "2", "3", "4"}
 
 
-def test_a_worker_without_its_configured_gpu_does_not_start() -> None:
+def skip_if_onnxruntime_has_cuda() -> None:
     import onnxruntime
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this machine may have a GPU")
+
+
+def test_a_worker_without_its_configured_gpu_does_not_start_and_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    skip_if_onnxruntime_has_cuda()
     config = configured(default_model=BUNDLED, pbr_device="cuda")
     with pytest.raises(GpuUnavailableError):
         Worker(config, FakeStore(None), Queue(), Machine())
+    assert published("GpuUnavailable", capsys) == [1]
+
+
+def test_a_model_that_finds_no_gpu_later_is_counted(disc_png: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    skip_if_onnxruntime_has_cuda()
+    queue, machine = Queue(message(model=BUNDLED)), Machine()
+    work_off(queue, machine, FakeStore(disc_png), configured(pbr_device="cuda"))
+    assert machine.failures["token"][0] == "GpuUnavailableError"
+    assert published("GpuUnavailable", capsys) == [1]
 
 
 @pytest.fixture
