@@ -25,7 +25,9 @@ IGNORED = {
     "AWS::ApplicationAutoScaling::ScalableTarget": {"": "the number of processes does not change"},
     "AWS::ApplicationAutoScaling::ScalingPolicy": {"": "the number of processes does not change"},
     "AWS::AutoScaling::AutoScalingGroup": {"": "stored, but tasks run on this machine"},
+    "AWS::Budgets::Budget": {"": "nothing costs money"},
     "AWS::CloudWatch::Alarm": {"": "stored, but it never changes state"},
+    "AWS::CloudWatch::CompositeAlarm": {"": "alarms never change state"},
     "AWS::DynamoDB::Table": {
         "TimeToLiveSpecification": "stored, but expired items are never deleted",
         "SSESpecification": "items are not encrypted",
@@ -59,6 +61,7 @@ IGNORED = {
     "AWS::ElasticLoadBalancingV2::TargetGroup": {"": NO_LOAD_BALANCER},
     "AWS::Events::Rule": {"Targets.RetryPolicy": "events are retried for two minutes at most"},
     "AWS::IAM::Role": {"": "stored, but no call is ever denied"},
+    "AWS::KMS::Key": {"": "stored, but nothing is encrypted with it"},
     "AWS::Lambda::Function": {
         "MemorySize": "not limited",
         "Architectures": "functions run on this machine's architecture",
@@ -91,6 +94,7 @@ IGNORED = {
         "KmsMasterKeyId": "messages are not encrypted",
         "SqsManagedSseEnabled": "messages are not encrypted",
     },
+    "AWS::SNS::TopicPolicy": {"": "no call is ever denied"},
     "AWS::SQS::QueuePolicy": {"": "stored, but no call is ever denied"},
     "AWS::StepFunctions::StateMachine": {
         "LoggingConfiguration": "stored, but nothing is logged. Read the execution history.",
@@ -141,8 +145,14 @@ def _secret(client: Any, name: str, properties: dict[str, Any]) -> _Resource:
     return _Resource(client.create_secret(Name=properties.get("Name", name), SecretString=text)["ARN"])
 
 
-def _alarm(client: Any, name: str, properties: dict[str, Any]) -> None:
-    client.put_metric_alarm(**{"AlarmName": name, **properties})
+def _alarm(client: Any, name: str, properties: dict[str, Any]) -> _Resource:
+    alarm = {"AlarmName": name, **properties}
+    if "Threshold" in alarm:
+        alarm["Threshold"] = float(alarm["Threshold"])  # a parameter's value is a text
+    client.put_metric_alarm(**alarm)
+    name = alarm["AlarmName"]
+    [made] = client.describe_alarms(AlarmNames=[name])["MetricAlarms"]
+    return _Resource(name, {"Arn": made["AlarmArn"]})
 
 
 def _queue_policy(client: Any, _name: str, properties: dict[str, Any]) -> None:

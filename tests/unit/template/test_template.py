@@ -53,6 +53,8 @@ MODELS = [
         "SegmentMemory": "8192",
         "CustomModels": "[]",
         "AlertEmail": "who@example.com",
+        "MonthlyBudget": "500",
+        "BudgetTag": "project$cutouts",
     },
 ]
 WEB = {
@@ -80,7 +82,7 @@ PRIVATE = {
     "UrlSchemes": "http,https",
 }
 COMBINATIONS = [{**w, **e, **m} for w, e, m in itertools.product(WORKERS, ENDPOINTS, MODELS)]
-COMBINATIONS += [CLOSED, OPEN, PRIVATE, {**PRIVATE, **WORKERS[1]}]
+COMBINATIONS += [{"Operations": "false"}, CLOSED, OPEN, PRIVATE, {**PRIVATE, **WORKERS[1]}]
 FARGATE, OWN_GPU, GPU_SPOT = WORKERS[1], WORKERS[3], WORKERS[-1]
 REALTIME, ASYNC, TRANSFORM = ENDPOINTS[3:]
 
@@ -337,6 +339,9 @@ def test_no_role_has_wildcard_permissions(stack: Stack) -> None:
         ({"SageMakerEndpointName": "theirs", "SageMakerMode": "transform"}, "not for an existing endpoint"),
         ({"DefaultModel": "birefnet-general-lite"}, "require SegmentMemory"),
         ({"EscalateOnReview": "true", "SegmentMemory": "6144"}, "require SegmentMemory"),
+        ({"Operations": "false", "AlertEmail": "who@example.com"}, "AlertEmail requires"),
+        ({"Operations": "false", "MonthlyBudget": "500"}, "MonthlyBudget requires"),
+        ({"BudgetTag": "project$cutouts"}, "BudgetTag requires"),
         *(({**WEB, name: ""}, f"requires {name}") for name in WEB if name != "WebImageUri"),
         *(({**OPEN, name: ""}, "all parameters WebOidc") for name in SIGN_IN),
     ],

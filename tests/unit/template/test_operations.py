@@ -1,0 +1,144 @@
+"""Alarms and the topic for alerts: that each alarm reaches somebody, names its remedy, and watches what exists."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.unit.template.test_template import ASYNC, FARGATE, OWN_GPU, Stack
+
+EVERYTHING = {**OWN_GPU, **ASYNC, "AlertEmail": "who@example.com", "MonthlyBudget": "500", "BudgetTag": "a$b"}
+SCALING = {"WorkerWakeUpAlarm", "EndpointWakeUpAlarm"}
+"""Alarms that start workers and instances."""
+
+
+@pytest.fixture(scope="module")
+def stack() -> Stack:
+    return Stack(EVERYTHING)
+
+
+def alarms(stack: Stack) -> dict[str, dict[str, Any]]:
+    """Return the alarms for people by logical ID."""
+    return {
+        name: one["Properties"]
+        for name, one in stack.resources.items()
+        if one["Type"] == "AWS::CloudWatch::Alarm" and name not in SCALING
+    }
+
+
+def names(stack: Stack) -> set[str]:
+    return {alarm["AlarmName"].removeprefix("pbr-") for alarm in alarms(stack).values()}
+
+
+def watched_queues(stack: Stack) -> set[str]:
+    found = {item["Value"] for alarm in alarms(stack).values() for item in alarm.get("Dimensions", ())}
+    return {value.removesuffix(".QueueName") for value in found}
+
+
+def dead_letter_queues(node: Any) -> Iterator[str]:
+    """Yield the target of each redrive policy and dead-letter configuration."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in {"RedrivePolicy", "DeadLetterConfig"}:
+                [arn] = {one for name, one in value.items() if name in {"deadLetterTargetArn", "Arn", "TargetArn"}}
+                yield arn.removesuffix(".Arn")
+            elif key == "Destination" and "Queue" in str(value):
+                yield value.removesuffix(".Arn")
+            else:
+                yield from dead_letter_queues(value)
+    elif isinstance(node, list):
+        for item in node:
+            yield from dead_letter_queues(item)
+
+
+def test_every_dead_letter_queue_has_an_alarm(stack: Stack) -> None:
+    all_queues = {f"<{name}>" for name, one in stack.resources.items() if one["Type"] == "AWS::SQS::Queue"}
+    named = {name for name in all_queues if "DeadLetter" in name}  # a state machine sends to that of webhooks
+    targets = set(dead_letter_queues(stack.resources))
+    assert targets <= all_queues
+    assert targets | named <= watched_queues(stack)
+
+
+@pytest.mark.parametrize("parameters", [{}, FARGATE, EVERYTHING], ids=["defaults", "worker", "everything"])
+def test_every_alarm_reaches_the_topic_once(parameters: dict[str, str]) -> None:
+    stack = Stack(parameters)
+    composites = stack.of_type("AWS::CloudWatch::CompositeAlarm")
+    members = [name for one in composites for name in re.findall(r'ALARM\("<(\w+)>"\)', one["AlarmRule"])]
+    assert sorted(members) == sorted(alarms(stack))
+    for one in composites:
+        assert one["AlarmActions"] == one["OKActions"] == ["<AlertsTopic>"]
+    for alarm in alarms(stack).values():
+        assert "AlarmActions" not in alarm
+
+
+def test_alarms_say_how_severe_they_are_and_where_the_runbook_is(stack: Stack) -> None:
+    rules = {one["AlarmName"]: one["AlarmRule"] for one in stack.of_type("AWS::CloudWatch::CompositeAlarm")}
+    for name, alarm in alarms(stack).items():
+        severity, _, rest = alarm["AlarmDescription"].partition(". ")
+        assert f'"<{name}>"' in rules[f"pbr-{severity.lower()}"]
+        suffix = alarm["AlarmName"].removeprefix("pbr-")
+        assert rest.endswith(f"Runbook: docs/how-to/runbook.md#{suffix}")
+
+
+def test_every_alarm_has_a_section_in_the_runbook(stack: Stack) -> None:
+    sections = re.findall(r"^## (\S+)$", (ROOT / "docs/how-to/runbook.md").read_text(), re.MULTILINE)
+    assert sorted(sections) == sorted({*names(stack), "critical", "warning"})
+
+
+def test_alarms_keep_the_limits_of_cloudwatch() -> None:
+    stack = Stack({**EVERYTHING, "RunbookUrl": "https://example.com/" + "x" * 380})
+    for alarm in alarms(stack).values():
+        metrics = alarm.get("Metrics", [])
+        assert sum("MetricStat" in one for one in metrics) <= 10
+        assert len(alarm["AlarmDescription"]) <= 1024
+        assert alarm["TreatMissingData"] in {"notBreaching", "ignore"}
+        watched = [one["Id"] for one in metrics if one.get("ReturnData", True)]
+        assert watched == (["expected", "cost"] if "ThresholdMetricId" in alarm else watched[:1])
+
+
+def test_alarms_of_absent_hosts_do_not_exist() -> None:
+    without = names(Stack({}))
+    worker = {"oldest-request", "no-scale-out"}
+    assert names(Stack(FARGATE)) - without == worker
+    assert names(Stack(OWN_GPU)) - without == {*worker, "gpu-unavailable"}
+    assert names(Stack(ASYNC)) - without == {"endpoint-no-scale-out"}
+
+
+@pytest.mark.parametrize("worker", [FARGATE, OWN_GPU], ids=["cpu", "gpu"])
+def test_no_scale_out_measures_against_the_target_of_scaling(worker: dict[str, str]) -> None:
+    stack = Stack(worker)
+    target = stack["WorkerBacklog"]["TargetTrackingScalingPolicyConfiguration"]["TargetValue"]
+    [expression] = [one["Expression"] for one in stack["NoScaleOutAlarm"]["Metrics"] if one["Id"] == "factor"]
+    assert f"waiting / ({target} *" in expression
+
+
+def test_thresholds_are_parameters() -> None:
+    changed = Stack({**EVERYTHING, "AlarmFailureRate": "33", "AlarmDeadLetters": "7", "AlarmCostDeviations": "4"})
+    assert changed["FailureRateAlarm"]["Threshold"] == "33"
+    assert changed["UploadsDeadLettersAlarm"]["Threshold"] == "7"
+    assert changed["CostAnomalyAlarm"]["Metrics"][0]["Expression"] == "ANOMALY_DETECTION_BAND(cost, 4)"
+
+
+def test_cloudwatch_and_budgets_can_publish_to_the_topic(stack: Stack) -> None:
+    assert stack["AlertsTopic"]["KmsMasterKeyId"] == "<AlertsKey>.Arn"
+    for document, action in (
+        (stack["AlertsKey"]["KeyPolicy"], "kms:GenerateDataKey*"),
+        (stack["AlertsTopicPolicy"]["PolicyDocument"], "sns:Publish"),
+    ):
+        [publishers] = [one for one in document["Statement"] if one["Sid"] == "Publishers"]
+        assert action in publishers["Action"]
+        assert publishers["Principal"] == {"Service": ["cloudwatch.amazonaws.com", "budgets.amazonaws.com"]}
+        assert publishers["Condition"] == {"StringEquals": {"aws:SourceAccount": "123456789012"}}
+
+
+def test_emails_are_alerts_not_single_failures(stack: Stack) -> None:
+    [subscription] = stack.of_type("AWS::SNS::Subscription")
+    assert subscription == {"TopicArn": "<AlertsTopic>", "Protocol": "email", "Endpoint": "who@example.com"}
+
+
+def test_a_budget_is_that_of_the_tag_or_of_the_account(stack: Stack) -> None:
+    assert stack["StackBudget"]["Budget"]["CostFilters"] == {"TagKeyValue": ["user:a$b"]}
+    assert "CostFilters" not in Stack({"MonthlyBudget": "500"})["StackBudget"]["Budget"]
+    assert "StackBudget" not in Stack({}).resources
