@@ -12,12 +12,11 @@ _PACKAGES: Final = ("numpy", "opencv-python-headless", "pillow", "zlib-ng", "rem
 def describe() -> str:
     """Return the processor, cores, operating system, and package versions in one line."""
     versions = ", ".join(f"{package} {version(package)}" for package in _PACKAGES)
-    return (
-        f"{_processor()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, {versions}"
-    )
+    return f"{processor()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, {versions}"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the model of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))

@@ -14,6 +14,7 @@ from embedded_cloud.deploy import create_stack, translate
 from embedded_cloud.faults import FaultPlan, with_faults
 from embedded_cloud.lambda_runtime import LambdaRuntime
 from embedded_cloud.processes import NO_USER_FILES, Log, base_environment
+from embedded_cloud.sandbox import Function
 
 DEFAULT_REGION = "eu-west-1"
 LOOPBACK = "127.0.0.1"
@@ -162,6 +163,15 @@ class EmbeddedCloud:
         resources = cloudformation.describe_stack_resources(StackName=self.stack_name)["StackResources"]
         names = [found["PhysicalResourceId"] for found in resources if found["ResourceType"] == "AWS::Lambda::Function"]
         self._host.functions.start(configuration(backend.get_function(name)) for name in names)
+
+    def functions(self) -> list[Function]:
+        """Return the configuration of every function, those of nested stacks included."""
+        from moto.awslambda.models import lambda_backends
+        from moto.core import DEFAULT_ACCOUNT_ID
+
+        from embedded_cloud.moto_patches.awslambda import configuration
+
+        return [configuration(found) for found in lambda_backends[DEFAULT_ACCOUNT_ID][self.region].list_functions()]
 
     def idle_s(self) -> float:
         """Return the seconds since the last request of a user; 0 while an execution is running.
