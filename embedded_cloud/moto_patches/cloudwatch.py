@@ -1,9 +1,9 @@
-"""CloudWatch: metrics from logs, exact dimensions, percentiles, and a limit on the data in memory."""
+"""CloudWatch: metrics from logs, exact dimensions, percentiles, metric math, and a limit on the data in memory."""
 
 import math
 import re
-from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,9 +14,12 @@ from moto.core.responses import ActionResult
 from moto.logs.models import LogStream
 
 from embedded_cloud import embedded_metrics
+from embedded_cloud.metric_math import MetricMath, MetricMathError, Series, Window
+from embedded_cloud.metric_search import Metric, compile_search
+from embedded_cloud.metric_store import Dimensions, RecentData
 from embedded_cloud.moto_patches.around import around
 
-KEPT_DATA = 50_000  # up to 70 MB, or 5,000 uploads
+KEPT_DATA = 50_000  # up to 40 MB, or 5,000 uploads; and as many of AWS's own metrics
 STATISTICS = "SampleCount, Average, Sum, Minimum, Maximum and percentiles such as p90"
 _PERCENTILE = re.compile(r"p(\d{1,2}(\.\d+)?|100)")
 
@@ -39,17 +42,24 @@ def extract_metrics(original: Any, self: Any, log_events: list[dict[str, Any]]) 
 def keep_recent_data(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
     """AWS deletes data at a certain age; moto never. This keeps the most recent data."""
     original(self, *args, **kwargs)
-    self.metric_data = deque(maxlen=KEPT_DATA)
+    self.metric_data = RecentData(KEPT_DATA)
+    self.service_data = RecentData(KEPT_DATA)
 
 
 @around(CloudWatchBackend, "get_all_metrics")
 def copy_all_metrics(_original: Any, self: Any) -> list[Any]:
     """Like moto's, for the type of :func:`keep_recent_data`."""
-    return [*self.metric_data, *self.aws_metric_data]
+    return [*self.metric_data, *self.service_data, *self.aws_metric_data]
 
 
-def _dimensions(datum: Any) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((dimension.name, dimension.value) for dimension in datum.dimensions))
+def _metrics(backend: Any) -> dict[tuple[str, str, Dimensions], Any]:
+    """Return a datum of each metric by namespace, name and dimensions."""
+    own = {(datum.namespace, datum.name, _pairs(datum.dimensions)): datum for datum in backend.aws_metric_data}
+    return {**own, **backend.service_data.metrics(), **backend.metric_data.metrics()}
+
+
+def _pairs(dimensions: Iterable[Any]) -> Dimensions:
+    return tuple(sorted((dimension.name, dimension.value) for dimension in dimensions))
 
 
 @around(CloudWatchBackend, "get_filtered_metrics")
@@ -57,12 +67,53 @@ def list_each_metric_once(
     _original: Any, self: Any, metric_name: str, namespace: str, dimensions: list[dict[str, str]]
 ) -> list[Any]:
     """AWS lists a metric once; moto once per datum if the metric has no dimensions, or several."""
-    metrics = {
-        (datum.namespace, datum.name, _dimensions(datum)): datum
-        for datum in self.get_all_metrics()
-        if datum.filter(namespace, metric_name, dimensions)
-    }
-    return list(metrics.values())
+    return [datum for datum in _metrics(self).values() if datum.filter(namespace, metric_name, dimensions)]
+
+
+class StoredMetrics:
+    """The source of metric math: the metrics of a backend."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+
+    def read(self, query: Mapping[str, Any], window: Window) -> Series:
+        """Return the values of a query with a ``MetricStat``."""
+        wanted = query["MetricStat"]
+        metric, stat = wanted["Metric"], wanted["Stat"]
+        dimensions = tuple(sorted((one["Name"], one["Value"]) for one in metric.get("Dimensions", ())))
+        key = metric["Namespace"], metric["MetricName"], dimensions
+        return self._series(
+            f"{metric['MetricName']} {stat}", key, stat, int(wanted["Period"]), window, wanted.get("Unit")
+        )
+
+    def search(self, expression: str, stat: str, period_s: int, window: Window) -> list[Series]:
+        """Return the values of each metric that a search expression finds, without metrics that have no value."""
+        matches = compile_search(expression)
+        keys = sorted(key for key in _metrics(self._backend) if matches(Metric(*key)))
+        found = [
+            self._series(
+                " ".join([*(value for _, value in dimensions), name]),
+                (namespace, name, dimensions),
+                stat,
+                period_s,
+                window,
+            )
+            for namespace, name, dimensions in keys
+        ]
+        return [series for series in found if series.points]
+
+    def _series(
+        self,
+        label: str,
+        key: tuple[str, str, Dimensions],
+        stat: str,
+        period_s: int,
+        window: Window,
+        unit: str | None = None,
+    ) -> Series:
+        periods = _periods(_select(self._backend, *key), window, period_s, unit)
+        values = {begin: _statistic(stat, found) for (begin, _unit), found in periods.items()}
+        return Series(label, period_s, {begin: value for begin, value in values.items() if value is not None})
 
 
 @around(CloudWatchBackend, "get_metric_data")
@@ -76,42 +127,36 @@ def match_all_dimensions(
 ) -> list[dict[str, Any]]:
     """AWS reads the metric with exactly these dimensions; moto mixes namespaces, and all metrics of a name.
 
-    AWS computes percentiles and metric math; moto returns no value, and a wrong one for SELECT. Metric math is rejected
-    here.
+    AWS computes percentiles and metric math; moto returns no value, and wrong ones for most expressions.
     """
     if start_time >= end_time:
         raise ValidationError("The parameter StartTime must be less than the parameter EndTime.")
-    results = {}
-    for query in queries:
-        if "MetricStat" not in query:
-            continue
-        wanted = query["MetricStat"]
-        metric, stat = wanted["Metric"], wanted["Stat"]
-        data = _select(self, metric["Namespace"], metric["MetricName"], metric.get("Dimensions", ()))
-        periods = _periods(data, start_time, end_time, int(wanted["Period"]), wanted.get("Unit"))
-        values = {begin: _statistic(stat, found) for (begin, _unit), found in periods.items()}
-        found = sorted(((begin, value) for begin, value in values.items() if value is not None), reverse=True)
-        label = query.get("Label") or f"{metric['MetricName']} {stat}"
-        results[query["Id"]] = label, found[:: -1 if scan_by == "TimestampAscending" else 1]
-    return [
-        {
-            "id": query["Id"],
-            "label": query.get("Label") or label,
-            "timestamps": [begin for begin, _ in found],
-            "values": [value for _, value in found],
-            "status_code": "Complete",
-        }
-        for query in queries
-        if query.get("ReturnData", True)
-        for label, found in [results.get(query["Id"]) or _referenced(query, results)]
-    ]
+    evaluation = MetricMath(queries, StoredMetrics(self), Window(_minute(start_time), end_time))
+    try:
+        return [
+            _result(query["Id"], series, descending=scan_by != "TimestampAscending")
+            for query in queries
+            if query.get("ReturnData", True)
+            for series in evaluation.result(query["Id"])
+        ]
+    except MetricMathError as error:
+        raise ValidationError(str(error)) from None
 
 
-def _referenced(query: dict[str, Any], results: dict[str, Any]) -> Any:
-    if (expression := query["Expression"].strip()) not in results:
-        message = f"Expression {expression} is not supported by the embedded cloud. Use the Id of another query."
-        raise ValidationError(message)
-    return query["Id"], results[expression][1]
+def _result(query_id: str, series: Series, *, descending: bool) -> dict[str, Any]:
+    points = sorted(series.points.items(), reverse=descending)
+    return {
+        "id": query_id,
+        "label": series.label,
+        "timestamps": [begin for begin, _ in points],
+        "values": [value for _, value in points],
+        "status_code": "Complete",
+    }
+
+
+def _minute(time: datetime) -> datetime:
+    """Return the start of the minute: CloudWatch rounds a start time down."""
+    return time.replace(second=0, microsecond=0)
 
 
 @around(CloudWatchResponse, "get_metric_statistics")
@@ -123,9 +168,10 @@ def compute_percentiles(_original: Any, self: Any) -> ActionResult:
     name, start, end = (self._get_param(key) for key in ("MetricName", "StartTime", "EndTime"))
     if start >= end:
         raise InvalidParameterValue("The parameter StartTime must be less than the parameter EndTime.")
-    data = _select(self.cloudwatch_backend, self._get_param("Namespace"), name, self._get_param("Dimensions", []))
+    dimensions = tuple(sorted((one["Name"], one["Value"]) for one in self._get_param("Dimensions", [])))
+    data = _select(self.cloudwatch_backend, self._get_param("Namespace"), name, dimensions)
     points = []
-    periods = _periods(data, start, end, int(self._get_param("Period")), self._get_param("Unit"))
+    periods = _periods(data, Window(_minute(start), end), int(self._get_param("Period")), self._get_param("Unit"))
     for (begin, unit), found in periods.items():
         values = {stat: value for stat in percentiles if (value := _statistic(stat, found)) is not None}
         extended = {"ExtendedStatistics": values} if percentiles else {}
@@ -134,24 +180,26 @@ def compute_percentiles(_original: Any, self: Any) -> ActionResult:
     return ActionResult({"Label": name, "Datapoints": points})
 
 
-def _select(backend: Any, namespace: str, name: str, dimensions: Iterable[dict[str, str]]) -> list[Any]:
-    wanted = tuple(sorted((dimension["Name"], dimension["Value"]) for dimension in dimensions))
-    return [
-        datum
-        for datum in backend.get_all_metrics()
-        if datum.namespace == namespace and datum.name == name and _dimensions(datum) == wanted
-    ]
+def _select(backend: Any, namespace: str, name: str, dimensions: Dimensions) -> Iterator[Any]:
+    """Yield the data of the metric with exactly these dimensions."""
+    for store in (backend.metric_data, backend.service_data):
+        yield from store.select(namespace, name, dimensions)
+    if namespace == "AWS/S3":  # moto counts objects when asked
+        for datum in backend.aws_metric_data:
+            if datum.name == name and _pairs(datum.dimensions) == dimensions:
+                yield datum
 
 
 def _periods(
-    data: list[Any], start: datetime, end: datetime, period_s: int, unit: str | None
+    data: Iterable[Any], window: Window, period_s: int, unit: str | None
 ) -> dict[tuple[datetime, str | None], list[Any]]:
-    """Return the data by start of the period and unit. CloudWatch rounds the start down to a minute."""
-    start, period = start.replace(second=0, microsecond=0), timedelta(seconds=period_s)
+    """Return the data by start of the period and unit."""
+    period = timedelta(seconds=period_s)
     periods: dict[tuple[datetime, str | None], list[Any]] = defaultdict(list)
     for datum in data:
-        if start <= datum.timestamp < end and unit in (None, datum.unit):
-            periods[start + (datum.timestamp - start) // period * period, datum.unit].append(datum)
+        if window.start <= datum.timestamp < window.end and unit in (None, datum.unit):
+            begin = window.start + (datum.timestamp - window.start) // period * period
+            periods[begin, datum.unit].append(datum)
     return periods
 
 

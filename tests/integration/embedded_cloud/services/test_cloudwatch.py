@@ -89,8 +89,27 @@ def test_unsupported_statistics_and_math_are_rejected(cloud: EmbeddedCloud) -> N
     with pytest.raises(ClientError, match="Statistic tm90 is not supported"):
         read(cloud, namespace, "tm90", Stage="refine")
     query = {"Id": "a", "Expression": "SELECT SUM(Time) FROM Test", "Period": 60}
-    with pytest.raises(ClientError, match="Expression SELECT"):
+    with pytest.raises(ClientError, match="Metrics Insights queries are not supported"):
         client(cloud, "cloudwatch").get_metric_data(MetricDataQueries=[query], **period())
+
+
+def test_queries_compute_with_metrics_and_search_them(cloud: EmbeddedCloud) -> None:
+    namespace = uuid.uuid4().hex
+    write(cloud, namespace, [1, 2], Stage="refine")
+    write(cloud, namespace, [5], Stage="encode")
+    metric = {"Namespace": namespace, "MetricName": "Time", "Dimensions": pairs({"Stage": "refine"})}
+    stat = {"Metric": metric, "Period": 3600, "Stat": "Sum"}
+    queries = [
+        {"Id": "m1", "MetricStat": stat, "ReturnData": False},
+        {"Id": "double", "Expression": "2 * m1", "Label": "Twice"},
+        {"Id": "all", "Expression": f"SEARCH('{{{namespace},Stage}}', 'Sum', 3600)"},
+    ]
+    results = client(cloud, "cloudwatch").get_metric_data(MetricDataQueries=queries, **period())["MetricDataResults"]
+    assert [(found["Id"], found["Label"], found["Values"]) for found in results] == [
+        ("double", "Twice", [6]),
+        ("all", "encode Time", [5]),
+        ("all", "refine Time", [3]),
+    ]
 
 
 def test_a_state_machine_publishes_metrics(cloud: EmbeddedCloud, machines: Machines) -> None:
@@ -106,6 +125,7 @@ def test_the_number_of_data_is_limited(cloud: EmbeddedCloud) -> None:
     for _ in range(2):
         api.put_metric_data(Namespace=namespace, MetricData=[datum])
     assert read(cloud, namespace, "SampleCount") == [KEPT_DATA]
-    dropped = weakref.ref(cloudwatch_backends["123456789012"][cloud.region].metric_data[0])
-    cloudwatch_backends["123456789012"][cloud.region].metric_data.clear()
+    stored = cloudwatch_backends["123456789012"][cloud.region].metric_data
+    dropped = weakref.ref(stored.select(namespace, "Time", ())[0])
+    stored.clear()
     assert dropped() is None
