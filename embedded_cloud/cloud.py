@@ -153,16 +153,13 @@ class EmbeddedCloud:
 
         Otherwise a process starts at the first call.
         """
-        from moto.awslambda.models import lambda_backends
-        from moto.core import DEFAULT_ACCOUNT_ID
-
+        from embedded_cloud.moto_patches import versions
         from embedded_cloud.moto_patches.awslambda import configuration
 
-        backend = lambda_backends[DEFAULT_ACCOUNT_ID][self.region]
         cloudformation = self._host.client("cloudformation")
         resources = cloudformation.describe_stack_resources(StackName=self.stack_name)["StackResources"]
         names = [found["PhysicalResourceId"] for found in resources if found["ResourceType"] == "AWS::Lambda::Function"]
-        self._host.functions.start(configuration(backend.get_function(name)) for name in names)
+        self._host.functions.start(configuration(versions.served(name)) for name in names)
 
     def functions(self) -> list[Function]:
         """Return the configuration of every function, those of nested stacks included."""

@@ -178,7 +178,7 @@ class LambdaRuntime:
         return used + max(largest, NEW_SANDBOX_BYTES) <= self._memory
 
     def _open(self, function: Function) -> Sandbox:
-        stream = f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{uuid.uuid4().hex}"
+        stream = f"{datetime.now(UTC):%Y/%m/%d}/[{function.version}]{uuid.uuid4().hex}"
         alone = all(sandbox.function != function for sandbox in self._sandboxes)
         log = self._open_log(function.log_group, stream)
         sandbox = Sandbox(function, self._base, self._code, log, CPUS if alone else 1)

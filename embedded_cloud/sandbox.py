@@ -22,7 +22,7 @@ INIT_S = 10.0  # Lambda's limit of the init phase; a longer init counts against 
 
 @dataclass(frozen=True)
 class Function:
-    """Configuration of a function."""
+    """Configuration of a function's version; ``$LATEST`` is the unpublished one."""
 
     name: str
     arn: str
@@ -31,6 +31,7 @@ class Function:
     timeout_s: int
     memory_mb: int
     environment: tuple[tuple[str, str], ...]
+    version: str = "$LATEST"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Sandbox:
             **base,
             "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._api.server_port}",
             "AWS_LAMBDA_FUNCTION_NAME": function.name,
-            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_LAMBDA_FUNCTION_VERSION": function.version,
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_mb),
             "AWS_LAMBDA_LOG_GROUP_NAME": function.log_group,
             "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
@@ -114,7 +115,7 @@ class Sandbox:
         waited_from = time.monotonic()
         self._api.ready.wait(INIT_S + timeout_s)
         init_s = time.monotonic() - waited_from
-        self._record(f"START RequestId: {request_id} Version: $LATEST")
+        self._record(f"START RequestId: {request_id} Version: {self.function.version}")
         started = time.monotonic()
         self._api.events.put((request_id, time.time() + timeout_s, payload.encode()))
         left_s = max(0.0, timeout_s - max(0.0, init_s - INIT_S))

@@ -50,4 +50,5 @@ def _load() -> None:
         stepfunctions,
         tasks,
         transform,
+        versions,
     )

@@ -25,6 +25,7 @@ def configuration(function: LambdaFunction) -> Function:
     return Function(
         name=function.function_name,
         arn=function.function_arn,
+        version=str(function.version) if function.function_arn.endswith(f":{function.version}") else "$LATEST",
         handler=function.image_config.cmd[0] if function.package_type == "Image" else function.handler,
         log_group=function.logs_group_name,
         timeout_s=int(function.timeout),

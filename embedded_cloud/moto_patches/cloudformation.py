@@ -10,11 +10,14 @@ from moto.core.common_models import CloudFormationModel
 from moto.dynamodb.models.table import Table
 from moto.s3.models import FakeBucket
 
-from embedded_cloud.moto_patches import apigateway
+from embedded_cloud.moto_patches import apigateway, versions
 from embedded_cloud.moto_patches.around import around
 from embedded_cloud.moto_patches.host import running
 
 NO_LOAD_BALANCER = "services behind a load balancer do not run; pbr ui serves the web page"
+
+DEPLOYED_AT_ONCE = "aliases point to the deployed version at once"
+UNVERSIONED = "the configuration has one version, because a stack update publishes none"
 
 # Ignored resource types and properties ("" means the whole type), with the reason.
 IGNORED = {
@@ -22,12 +25,17 @@ IGNORED = {
         "AccessLogSettings": "requests are not logged",
         "DefaultRouteSettings": "requests are not throttled or measured",
     },
+    "AWS::AppConfig::Application": {"": UNVERSIONED},
+    "AWS::AppConfig::ConfigurationProfile": {"": UNVERSIONED},
+    "AWS::AppConfig::HostedConfigurationVersion": {"": UNVERSIONED},
     "AWS::ApplicationAutoScaling::ScalableTarget": {"": "the number of processes does not change"},
     "AWS::ApplicationAutoScaling::ScalingPolicy": {"": "the number of processes does not change"},
     "AWS::AutoScaling::AutoScalingGroup": {"": "stored, but tasks run on this machine"},
     "AWS::Budgets::Budget": {"": "nothing costs money"},
     "AWS::CloudWatch::Alarm": {"": "stored, but it never changes state"},
     "AWS::CloudWatch::CompositeAlarm": {"": "alarms never change state"},
+    "AWS::CodeDeploy::Application": {"": DEPLOYED_AT_ONCE},
+    "AWS::CodeDeploy::DeploymentGroup": {"": DEPLOYED_AT_ONCE},
     "AWS::DynamoDB::Table": {
         "TimeToLiveSpecification": "stored, but expired items are never deleted",
         "SSESpecification": "items are not encrypted",
@@ -96,6 +104,10 @@ IGNORED = {
     },
     "AWS::SNS::TopicPolicy": {"": "no call is ever denied"},
     "AWS::SQS::QueuePolicy": {"": "stored, but no call is ever denied"},
+    "AWS::StepFunctions::StateMachineAlias": {
+        "DeploymentPreference.Percentage": DEPLOYED_AT_ONCE,
+        "DeploymentPreference.Alarms": DEPLOYED_AT_ONCE,
+    },
     "AWS::StepFunctions::StateMachine": {
         "LoggingConfiguration": "stored, but nothing is logged. Read the execution history.",
         "TracingConfiguration": "stored, but nothing is traced",
@@ -179,16 +191,41 @@ def _subscription(client: Any, _name: str, properties: dict[str, Any]) -> None:
     client.subscribe(TopicArn=properties["TopicArn"], Protocol=properties["Protocol"], Endpoint=properties["Endpoint"])
 
 
+def _function_alias(_client: Any, _name: str, properties: dict[str, Any]) -> _Resource:
+    arn = versions.create_function_alias(properties["FunctionName"], properties["Name"], properties["FunctionVersion"])
+    return _Resource(arn, {"AliasArn": arn})
+
+
+def _machine_version(_client: Any, _name: str, properties: dict[str, Any]) -> _Resource:
+    arn = versions.publish_machine(properties["StateMachineArn"])
+    return _Resource(arn, {"Arn": arn})
+
+
+def _machine_alias(_client: Any, _name: str, properties: dict[str, Any]) -> _Resource:
+    arn = versions.create_machine_alias(
+        properties["Name"], properties["DeploymentPreference"]["StateMachineVersionArn"]
+    )
+    return _Resource(arn, {"Arn": arn})
+
+
+def _configuration_version(_client: Any, name: str, _properties: dict[str, Any]) -> _Resource:
+    return _Resource(name, {"VersionNumber": "1"})
+
+
 Make = Callable[[Any, str, dict[str, Any]], _Resource | None]
-ADDED_TYPES: dict[str, tuple[str, Make]] = {
+ADDED_TYPES: dict[str, tuple[str, Make]] = {  # service of the client, if one is needed
     "AWS::ApiGatewayV2::Api": ("apigatewayv2", _api),
     "AWS::ApiGatewayV2::Stage": ("apigatewayv2", _stage),
+    "AWS::AppConfig::HostedConfigurationVersion": ("", _configuration_version),
     "AWS::CloudWatch::Alarm": ("cloudwatch", _alarm),
+    "AWS::Lambda::Alias": ("", _function_alias),
     "AWS::Lambda::EventInvokeConfig": ("lambda", _event_invoke_config),
     "AWS::Logs::MetricFilter": ("logs", _metric_filter),
     "AWS::SecretsManager::Secret": ("secretsmanager", _secret),
     "AWS::SNS::Subscription": ("sns", _subscription),
     "AWS::SQS::QueuePolicy": ("sqs", _queue_policy),
+    "AWS::StepFunctions::StateMachineAlias": ("", _machine_alias),
+    "AWS::StepFunctions::StateMachineVersion": ("", _machine_version),
 }
 
 # moto creates these only with the subnets, certificates and groups that they refer to, which exist on AWS alone.
@@ -203,7 +240,8 @@ def _add_model(resource_type: str) -> None:
     service, make = ADDED_TYPES.get(resource_type, ("", None))
 
     def create(_cls: Any, name: str, resource: Any, *_args: Any, **_kwargs: Any) -> _Resource:
-        made = make(running().client(service), name, resource["Properties"]) if make else None
+        client = running().client(service) if service else None
+        made = make(client, name, resource["Properties"]) if make else None
         return made or _Resource(name)
 
     model = {

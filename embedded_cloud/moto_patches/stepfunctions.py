@@ -76,18 +76,6 @@ def note_when_a_state_was_entered(original: Any, self: Any, env: Any) -> None:
     original(self, env)
 
 
-@around(StateMachine, "has_cfn_attr")
-def has_arn(original: Any, cls: Any, attribute: str) -> bool:
-    """AWS supports GetAtt Arn of a state machine; moto does not."""
-    return attribute == "Arn" or bool(original(cls, attribute))
-
-
-@around(StateMachine, "get_cfn_attribute")
-def get_arn(original: Any, self: Any, attribute: str) -> Any:
-    """AWS supports GetAtt Arn of a state machine; moto does not."""
-    return self.arn if attribute == "Arn" else original(self, attribute)
-
-
 @around(StepFunctionsParserBackend, "start_execution")
 def start_without_name(original: Any, self: Any, machine_arn: str, name: str | None = None, *args: Any) -> Any:
     """AWS generates a name if none is given; moto rejects the second such execution as a duplicate.
@@ -97,7 +85,7 @@ def start_without_name(original: Any, self: Any, machine_arn: str, name: str | N
     ``stateMachineArn#TestCase`` runs a test case of the mock configuration, as AWS Step Functions Local does.
     """
     machine_arn, _, test_case = machine_arn.partition("#")
-    _starting.test_case = test_case and _load_test_case(machine_arn.rsplit(":", 1)[1], test_case)
+    _starting.test_case = test_case and _load_test_case(machine_arn.split(":")[6], test_case)
     try:
         return original(self, machine_arn, name or str(uuid.uuid4()), *args)
     finally:

@@ -30,7 +30,7 @@ import requests  # noqa: E402
 from botocore.exceptions import ClientError  # noqa: E402
 from moto import backends, mock_aws  # noqa: E402
 from moto.applicationautoscaling.responses import ApplicationAutoScalingResponse  # noqa: E402
-from moto.awslambda.models import LambdaFunction  # noqa: E402
+from moto.awslambda.models import LambdaFunction, LambdaVersion  # noqa: E402
 from moto.cloudformation import parsing  # noqa: E402
 from moto.cloudformation.models import Stack, cloudformation_backends  # noqa: E402
 from moto.cloudwatch.models import CloudWatchBackend, MetricDatum  # noqa: E402
@@ -504,12 +504,16 @@ CASES["cloudformation.support_every_type"] = _lacks("AWS::WAFv2::WebACL")
 for _type in (
     "AWS::ApiGatewayV2::Api",
     "AWS::ApiGatewayV2::Stage",
+    "AWS::AppConfig::HostedConfigurationVersion",
     "AWS::CloudWatch::Alarm",
+    "AWS::Lambda::Alias",
     "AWS::Lambda::EventInvokeConfig",
     "AWS::Logs::MetricFilter",
     "AWS::SecretsManager::Secret",
     "AWS::SNS::Subscription",
     "AWS::SQS::QueuePolicy",
+    "AWS::StepFunctions::StateMachineAlias",
+    "AWS::StepFunctions::StateMachineVersion",
 ):
     CASES[f"cloudformation.ADDED_TYPES {_type}"] = _lacks(_type)
 
@@ -647,11 +651,6 @@ def _() -> None:
     create_machine_by_template()
     [machine] = stepfunctions_models.stepfunctions_backends["123456789012"][REGION].state_machines
     assert "${Name}" in machine.definition
-
-
-@reproduces("stepfunctions.has_arn", "stepfunctions.get_arn")
-def _() -> None:
-    assert not StateMachine.has_cfn_attr("Arn")
 
 
 @reproduces("stepfunctions.note_when_a_state_was_entered", "stepfunctions.start_time_as_text")
@@ -953,6 +952,60 @@ def _() -> None:
 def _() -> None:
     machine = f"arn:aws:states:{REGION}:123456789012:stateMachine:m"
     assert "redriveCount" not in MapRunRecord(machine, f"{machine}:run", 0, 0, 0.0, "Map").describe()
+
+
+# ---- Versions and aliases
+
+
+@reproduces("versions.has_arn_and_revision", "versions.get_arn_or_revision")
+def _() -> None:
+    assert not StateMachine.has_cfn_attr("Arn") or not StateMachine.has_cfn_attr("StateMachineRevisionId")
+
+
+@reproduces("versions.publish_function_version", "versions.function_version_attribute")
+def _() -> None:
+    made = LambdaVersion({"Version": "1"})
+    assert "FunctionArn" not in inspect.getsource(LambdaVersion) and not hasattr(made, "physical_resource_id")
+
+
+@reproduces(
+    "versions.start_a_version",
+    "versions.run_the_version",
+    "versions.describe_the_version",
+    "versions.list_executions_of_a_version",
+)
+def _() -> None:
+    api, definition = client("stepfunctions"), json.dumps({"StartAt": "Pass", "States": PASS})
+    version = api.create_state_machine(name="a", definition=definition, roleArn=ROLE, publish=True)[
+        "stateMachineVersionArn"
+    ]
+    route = [{"stateMachineVersionArn": version, "weight": 100}]
+    alias = api.create_state_machine_alias(name="live", routingConfiguration=route)["stateMachineAliasArn"]
+    for arn in (version, alias):
+        with raises(Exception):
+            api.start_execution(stateMachineArn=arn, name=uuid.uuid4().hex)
+    with raises(ClientError):
+        api.list_executions(stateMachineArn=alias)
+
+
+@reproduces("versions.describe_the_definition_that_runs")
+def _() -> None:
+    execution = start(PASS)
+    end(execution)
+    api, later = client("stepfunctions"), json.dumps({"StartAt": "Later", "States": {"Later": PASS["Pass"]}})
+    machine = api.describe_execution(executionArn=execution)["stateMachineArn"]
+    api.update_state_machine(stateMachineArn=machine, definition=later)
+    assert api.describe_state_machine_for_execution(executionArn=execution)["definition"] == later
+
+
+@reproduces(
+    "versions.publish_state_machine_version",
+    "versions.list_state_machine_versions",
+    "versions.delete_state_machine_version",
+)
+def _() -> None:
+    for call in ("publish_state_machine_version", "list_state_machine_versions", "delete_state_machine_version"):
+        assert not hasattr(StepFunctionResponse, call)
 
 
 def main() -> None:

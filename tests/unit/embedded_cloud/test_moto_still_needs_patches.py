@@ -33,6 +33,10 @@ OTHER_PATCHES = {  # assigned instead of decorated
     "stepfunctions.stepfunctions_backends",
     "tasks.client_of_the_cloud",
     "transform.stop_transform_job",
+    "versions.delete_state_machine_version",
+    "versions.function_version_attribute",
+    "versions.list_state_machine_versions",
+    "versions.publish_state_machine_version",
 }
 
 

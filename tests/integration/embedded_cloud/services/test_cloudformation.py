@@ -71,7 +71,7 @@ def test_state_machines_keep_substitutions_and_configuration(cloud: EmbeddedClou
     ("service", "call", "arguments"),
     [
         ("cloudformation", "detect_stack_drift", {"StackName": "a"}),
-        ("stepfunctions", "list_state_machine_versions", {"stateMachineArn": "arn:a"}),
+        ("stepfunctions", "get_activity_task", {"activityArn": "arn:a"}),
         ("logs", "test_metric_filter", {"filterPattern": "a", "logEventMessages": ["a"]}),
         ("cloudwatch", "describe_alarm_history", {}),
     ],

@@ -31,6 +31,10 @@ def echo(event: Any, context: Any) -> dict[str, Any]:
     }
 
 
+def greet(_event: Any, context: Any) -> dict[str, str]:
+    return {"says": os.environ["GREETING"], "version": context.function_version, "arn": context.invoked_function_arn}
+
+
 def fail(_event: Any, _context: Any) -> None:
     raise NoSubjectError(json.dumps({"field": "source.key"}))
 
