@@ -81,6 +81,7 @@ IGNORED = {
     "AWS::Lambda::EventInvokeConfig": {"": "stored, but asynchronous calls are not retried"},
     "AWS::Logs::LogGroup": {"RetentionInDays": "stored, but log events are never deleted", "KmsKeyId": "not encrypted"},
     "AWS::Logs::MetricFilter": {"": "stored, but it publishes no metric"},
+    "AWS::Logs::QueryDefinition": {"": "saved queries are not stored"},
     "AWS::S3::Bucket": {
         "BucketEncryption": "stored, but objects are not encrypted",
         "CorsConfiguration": "all origins are allowed",
@@ -280,6 +281,15 @@ def drop_missing_items(original: Any, value: Any, resources: Any) -> Any:
     """AWS removes items that are AWS::NoValue from lists; moto passes None to the resource."""
     cleaned = original(value, resources)
     return [item for item in cleaned if item is not None] if isinstance(value, list) else cleaned
+
+
+@around(parsing, "parse_condition")
+def compare_numbers_as_texts(original: Any, condition: Any, resources: Any, conditions: Any) -> bool:
+    """AWS compares the value of a parameter of type Number as a text; to moto it differs from every text."""
+    if isinstance(condition, dict) and "Fn::Equals" in condition:
+        values = [parsing.clean_json(value, resources) for value in condition["Fn::Equals"]]
+        condition = {"Fn::Equals": [str(value) if type(value) in (int, float) else value for value in values]}
+    return bool(original(condition, resources, conditions))
 
 
 @around(parsing, "parse_and_create_resource")

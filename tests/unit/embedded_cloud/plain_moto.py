@@ -526,6 +526,12 @@ def _() -> None:
     assert made.status == "CREATE_COMPLETE" and made.resource_map["A"] is None
 
 
+@reproduces("cloudformation.compare_numbers_as_texts")
+def _() -> None:
+    parameter = {"P": 0}
+    assert not parsing.parse_condition({"Fn::Equals": [{"Ref": "P"}, "0"]}, parameter, {})
+
+
 @reproduces("cloudformation.existing_resources")
 def _() -> None:
     resources = {"A": {"Type": "AWS::SNS::Topic", "Condition": "Never"}, "B": {"Type": "AWS::SNS::Topic"}}
