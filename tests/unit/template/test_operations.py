@@ -1,5 +1,6 @@
-"""Alarms and the topic for alerts: that each alarm reaches somebody, names its remedy, and watches what exists."""
+"""Alarms, the topic for alerts, the dashboard and queries: that they are complete, valid, and refer to what exists."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.unit.template.test_template import ASYNC, FARGATE, OWN_GPU, Stack
+from tests.unit.template.test_template import ASYNC, FARGATE, OWN_GPU, REALTIME, Stack
 
 EVERYTHING = {**OWN_GPU, **ASYNC, "AlertEmail": "who@example.com", "MonthlyBudget": "500", "BudgetTag": "a$b"}
 SCALING = {"WorkerWakeUpAlarm", "EndpointWakeUpAlarm"}
@@ -142,3 +143,84 @@ def test_a_budget_is_that_of_the_tag_or_of_the_account(stack: Stack) -> None:
     assert stack["StackBudget"]["Budget"]["CostFilters"] == {"TagKeyValue": ["user:a$b"]}
     assert "CostFilters" not in Stack({"MonthlyBudget": "500"})["StackBudget"]["Budget"]
     assert "StackBudget" not in Stack({}).resources
+
+
+# ---- Dashboard
+
+
+def widgets(stack: Stack) -> list[dict[str, Any]]:
+    body = json.loads(stack["OperationsDashboard"]["DashboardBody"])
+    return list(body["widgets"])
+
+
+HOSTS = [{}, FARGATE, OWN_GPU, REALTIME, ASYNC, EVERYTHING]
+
+
+@pytest.mark.parametrize("parameters", HOSTS, ids=["lambda", "cpu", "gpu", "realtime", "async", "everything"])
+def test_the_dashboard_is_valid_and_its_rows_are_full(parameters: dict[str, str]) -> None:
+    filled, heights = 0, set()
+    for widget in widgets(Stack(parameters)):
+        assert "x" not in widget  # CloudWatch places it after the one before
+        heights.add(widget["height"])
+        filled += widget["width"]
+        if filled == 24:
+            assert len(heights) == 1
+            filled, heights = 0, set()
+        assert filled < 24
+    assert filled == 0
+
+
+def test_every_widget_has_a_title_and_its_axes_have_labels(stack: Stack) -> None:
+    for widget in widgets(stack):
+        properties = widget["properties"]
+        if widget["type"] == "text":
+            assert properties["markdown"].startswith("#")
+            continue
+        assert properties["title"]
+        if widget["type"] == "metric" and properties["view"] == "timeSeries":
+            assert properties["yAxis"]["left"]["label"]
+    titles = [one["properties"]["title"] for one in widgets(stack) if one["type"] != "text"]
+    assert len(titles) == len(set(titles))
+
+
+def test_the_dashboard_shows_every_alarm_first(stack: Stack) -> None:
+    shown = [one["properties"]["alarms"] for one in widgets(stack)[:7] if one["type"] == "alarm"]
+    composites = {"<CriticalAlarm>.Arn", "<WarningAlarm>.Arn"}
+    assert [sorted(one) for one in shown] == [sorted({*(f"<{name}>.Arn" for name in alarms(stack)), *composites})]
+
+
+def test_rows_of_absent_hosts_are_left_out() -> None:
+    def titles(parameters: dict[str, str]) -> set[str]:
+        return {one["properties"].get("title", "") for one in widgets(Stack(parameters))}
+
+    assert not {"Workers", "GPU and its memory", "Time of the model"} & titles({})
+    assert {"Workers", "GPU and its memory", "Time of the model"} <= titles(EVERYTHING)
+    assert "GPU and its memory" not in titles(FARGATE)
+
+
+def test_the_dashboard_draws_thresholds_as_the_alarms_have_them(stack: Stack) -> None:
+    drawn = {
+        one["properties"]["title"]: one["properties"]["annotations"]["horizontal"][0]["value"]
+        for one in widgets(stack)
+        if "annotations" in one["properties"]
+    }
+    assert drawn["Failed share"] == float(stack["FailureRateAlarm"]["Threshold"])
+    assert drawn["Time of an execution"] == float(stack["SlowAlarm"]["Threshold"])
+    assert drawn["Age of the oldest request"] == float(stack["OldestRequestAlarm"]["Threshold"])
+
+
+# ---- Queries and metric filters
+
+
+def test_queries_and_filters_read_log_groups_of_the_stack(stack: Stack) -> None:
+    existing = {one["LogGroupName"] for one in stack.of_type("AWS::Logs::LogGroup")}
+    for query in stack.of_type("AWS::Logs::QueryDefinition"):
+        assert set(query["LogGroupNames"]) <= existing
+    assert {one["LogGroupName"] for one in stack.of_type("AWS::Logs::MetricFilter")} <= existing
+
+
+def test_metric_filters_feed_the_dashboard(stack: Stack) -> None:
+    filters = stack.of_type("AWS::Logs::MetricFilter")
+    counted = {(one["MetricNamespace"], one["MetricName"]) for f in filters for one in f["MetricTransformations"]}
+    shown = {tuple(map(str, metric[:2])) for one in widgets(stack) for metric in one["properties"].get("metrics", [])}
+    assert counted <= shown
