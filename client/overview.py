@@ -350,8 +350,8 @@ def _queries(cloudwatch: Any, namespace: str, window: Window) -> Iterator[_Query
 
 
 def _queue_queries(stack: Stack, window: Window) -> Iterator[_Query]:
-    """Yield the query for the worker's queue. An embedded cloud has no metrics of AWS's own services."""
-    if stack.endpoint_url is None and has_worker(stack):
+    """Yield the query for the worker's queue."""
+    if has_worker(stack):
         name = stack.outputs["QueueUrl"].rpartition("/")[2]
         metric = "ApproximateNumberOfMessagesVisible"
         yield _Query(_QUEUES, metric, (("QueueName", name),), "Maximum", window.whole_s)

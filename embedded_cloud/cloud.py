@@ -3,8 +3,10 @@
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
 from typing import Self
@@ -18,6 +20,7 @@ from embedded_cloud.sandbox import Function
 
 DEFAULT_REGION = "eu-west-1"
 LOOPBACK = "127.0.0.1"
+ALARM_INTERVAL_S = 10.0
 
 
 class EmbeddedCloud:
@@ -35,6 +38,7 @@ class EmbeddedCloud:
         retry_pace: factor for the delays between retries, 0 or more; 1 keeps the state machine's delays.
         faults: faults to inject; None injects none.
         api_port: port of the HTTP API on localhost; 0 for any free port.
+        alarm_interval_s: time between evaluations of alarms, in seconds; None to evaluate only on request.
 
     Attributes:
         region: AWS_DEFAULT_REGION, or eu-west-1.
@@ -56,6 +60,7 @@ class EmbeddedCloud:
         retry_pace: float = 1.0,
         faults: FaultPlan | None = None,
         api_port: int = 0,
+        alarm_interval_s: float | None = ALARM_INTERVAL_S,
     ) -> None:
         self.region = os.environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
         self.endpoint_url = ""
@@ -66,6 +71,8 @@ class EmbeddedCloud:
         self._api_port = api_port
         self._port, self._mock_config, self._address = port, mock_config, address
         self._retry_pace, self._faults = retry_pace, faults
+        self._alarm_interval_s = alarm_interval_s
+        self._closed = threading.Event()
         self._activity = Activity()
         self._restore_environment: Callable[[], None] = lambda: None
 
@@ -91,8 +98,9 @@ class EmbeddedCloud:
         from moto.moto_api._internal.models import moto_api_backend
         from moto.server import ThreadedMotoServer
 
-        from embedded_cloud.moto_patches import host
+        from embedded_cloud.moto_patches import host, service_metrics
 
+        self._queues = service_metrics.QueueSampler()
         _free_port(self._address, self._api_port)
         port = _free_port(self._address, self._port)
         self.endpoint_url = f"http://localhost:{port}"  # `aws cloudformation deploy` needs a host name
@@ -135,6 +143,8 @@ class EmbeddedCloud:
         except BaseException:
             self.close()
             raise
+        if self._alarm_interval_s is not None:
+            threading.Thread(target=self._watch_alarms, daemon=True).start()
         self._activity.touch()
 
     def __exit__(self, *_exception: object) -> None:
@@ -181,6 +191,18 @@ class EmbeddedCloud:
             self._activity.touch()
         return self._activity.idle_s()
 
+    def evaluate_alarms(self, now: datetime | None = None) -> dict[str, str]:
+        """Sample the queues, evaluate every alarm, and return the states by name.
+
+        Args:
+            now: end of the evaluated time, by default now. A period counts once it is over: for data of this minute,
+                give a minute from now.
+        """
+        from embedded_cloud.moto_patches import alarms
+
+        self._queues.sample()
+        return alarms.evaluate(now or datetime.now(UTC))
+
     def kill_tasks(self) -> None:
         """Kill every ECS task. Its service restarts it."""
         for service in list(self._host.services.values()):
@@ -190,12 +212,22 @@ class EmbeddedCloud:
         """End every process and server, and with them all that the cloud stores."""
         from embedded_cloud.moto_patches import host, stepfunctions
 
+        self._closed.set()
         stepfunctions.stop_every_execution()
         self._host.close()
         self._server.stop()
         self._server._server.server_close()  # moto keeps the port open
         host.stop()
         self._restore_environment()
+
+    def _watch_alarms(self) -> None:
+        """Evaluate alarms until the cloud is closed."""
+        while not self._closed.wait(self._alarm_interval_s):
+            try:
+                self.evaluate_alarms()
+            except Exception:  # the next evaluation may succeed
+                if not self._closed.is_set():
+                    logging.getLogger(__name__).exception("The alarms were not evaluated")
 
     def _deploy(self) -> None:
         template = translate(self._template, self._parameters, self.region)

@@ -8,6 +8,7 @@ import base64
 import json
 import re
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -79,6 +80,7 @@ class Gateway:
         invoke: calls the function with an event and returns its result. Raises FunctionError.
         routes: routes of the API.
         timeout_s: time limit of the function.
+        measure: gets status and duration in seconds of each request.
     """
 
     def __init__(
@@ -86,8 +88,9 @@ class Gateway:
         invoke: Callable[[dict[str, Any]], Any],
         routes: Sequence[Route] = ROUTES,
         timeout_s: float = TIMEOUT_S,
+        measure: Callable[[int, float], None] = lambda _status, _duration_s: None,
     ) -> None:
-        self._invoke, self._timeout_s = invoke, timeout_s
+        self._invoke, self._timeout_s, self._measure = invoke, timeout_s, measure
         self._routes = sorted(routes, key=lambda route: -len(route.key.split("{")[0]))  # the most specific route wins
         self._calls = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="gateway")
 
@@ -96,7 +99,9 @@ class Gateway:
         request = Request(environ)
         request.max_content_length = REQUEST_BYTES + 1  # a chunked body is silently truncated here
         request_id = base64.b64encode(uuid.uuid4().bytes[:11]).decode()
+        started = time.monotonic()
         response = self._answer(request, request_id)
+        self._measure(response.status_code, time.monotonic() - started)
         response.headers["Apigw-Requestid"] = request_id
         return response(environ, start_response)
 

@@ -63,6 +63,31 @@ def compile_pattern(pattern: str) -> Callable[[str], bool]:
     return matches
 
 
+def compile_value(text: str) -> Callable[[str], float | None]:
+    """Return a function that returns a metric filter's value for a log message: a number, or that of a JSON field.
+
+    Example: ``compile_value("$.latency")``. Messages without the field, or without a number in it, have no value.
+
+    Raises:
+        FilterPatternError: the text is neither a number nor a selector.
+    """
+    if _NUMBER.fullmatch(text):
+        number = float(text)
+        return lambda message: number
+    if not (found := _TOKEN.fullmatch(text)) or found.lastgroup != "selector":
+        raise FilterPatternError(f"Invalid metric value '{text}'. Use a number, or a field such as $.latency.")
+    select = _selector(text)
+
+    def value(message: str) -> float | None:
+        try:
+            document = json.loads(message)
+        except (ValueError, RecursionError):
+            return None
+        return next((float(found) for found in select(document) if _is_number(found)), None)
+
+    return value
+
+
 def _terms(pattern: str) -> Callable[[str], bool]:
     """All terms must appear, and none with ``-``. Terms with ``?`` are alternatives, ignored among others."""
     signs: dict[str, list[Callable[[str], bool]]] = {"": [], "-": [], "?": []}

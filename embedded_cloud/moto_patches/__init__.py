@@ -33,6 +33,7 @@ def _load() -> None:
     sys.setrecursionlimit(max(RECURSION_LIMIT, sys.getrecursionlimit()))
     # Importing a module applies its patches.
     from embedded_cloud.moto_patches import (  # noqa: F401
+        alarms,
         applicationautoscaling,
         awslambda,
         cloudformation,
@@ -46,6 +47,7 @@ def _load() -> None:
         s3,
         sagemaker,
         server,
+        service_metrics,
         state_machines,
         stepfunctions,
         tasks,

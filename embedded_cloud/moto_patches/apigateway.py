@@ -9,6 +9,7 @@ from moto.core import DEFAULT_ACCOUNT_ID
 
 from embedded_cloud.gateway import FunctionError, Gateway, Route
 from embedded_cloud.moto_patches.host import running
+from embedded_cloud.moto_patches.service_metrics import record
 
 _ANY = "x-amazon-apigateway-any-method"
 
@@ -41,8 +42,18 @@ def serve(definition: dict[str, Any]) -> tuple[str, str]:
             raise FunctionError(payload)
         return payload
 
-    url = running().serve(Gateway(invoke, routes))
-    return _register(definition, functions, routes, url), url
+    def measure(status: int, duration_s: float) -> None:
+        measurements = {
+            "Count": (1.0, "Count"),
+            "4xx": (float(400 <= status < 500), "Count"),
+            "5xx": (float(status >= 500), "Count"),
+            "Latency": (1000 * duration_s, "Milliseconds"),
+        }
+        record("AWS/ApiGateway", {"ApiId": api_id}, measurements)
+
+    url = running().serve(Gateway(invoke, routes, measure=measure))
+    api_id = _register(definition, functions, routes, url)
+    return api_id, url
 
 
 def _register(definition: dict[str, Any], functions: dict[str, str], routes: list[Route], url: str) -> str:

@@ -2,6 +2,10 @@
 
 import json
 import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from moto.awslambda.models import ImageConfig, LambdaFunction
@@ -9,15 +13,43 @@ from moto.awslambda.models import ImageConfig, LambdaFunction
 from embedded_cloud.moto_patches.around import around
 from embedded_cloud.moto_patches.events import call_function, deliver
 from embedded_cloud.moto_patches.host import running
+from embedded_cloud.moto_patches.service_metrics import record
 from embedded_cloud.sandbox import Function
+
+_concurrent: Counter[str] = Counter()  # running calls by function
+_lock = threading.Lock()
 
 
 @around(LambdaFunction, "_invoke_lambda")
 def run_the_function(_original: Any, self: Any, event: Any = None) -> tuple[str, bool, str]:
     """AWS runs the handler in a sandbox behind the Runtime API; moto needs Docker. This runs a process as sandbox."""
     payload = event if isinstance(event, str) else json.dumps(event)
-    invocation = running().functions.invoke(configuration(self), payload)
+    with _measured(self.function_name) as outcome:
+        invocation = running().functions.invoke(configuration(self), payload)
+        outcome["failed"] = invocation.failed
     return invocation.payload, invocation.failed, invocation.log
+
+
+@contextmanager
+def _measured(name: str) -> Iterator[dict[str, bool]]:
+    """Record a call in CloudWatch, as AWS does. No call is throttled."""
+    outcome = {"failed": True}
+    with _lock:
+        _concurrent[name] += 1
+        concurrent = _concurrent[name]
+    started = time.monotonic()
+    try:
+        yield outcome
+    finally:
+        with _lock:
+            _concurrent[name] -= 1
+        measurements = {
+            "Invocations": (1.0, "Count"),
+            "Errors": (float(outcome["failed"]), "Count"),
+            "Duration": (1000 * (time.monotonic() - started), "Milliseconds"),
+            "ConcurrentExecutions": (float(concurrent), "Count"),
+        }
+        record("AWS/Lambda", {"FunctionName": name}, measurements)
 
 
 def configuration(function: LambdaFunction) -> Function:

@@ -23,7 +23,7 @@ UNVERSIONED = "the configuration has one version, because a stack update publish
 IGNORED = {
     "AWS::ApiGatewayV2::Stage": {
         "AccessLogSettings": "requests are not logged",
-        "DefaultRouteSettings": "requests are not throttled or measured",
+        "DefaultRouteSettings": "requests are not throttled, and not measured by route",
     },
     "AWS::AppConfig::Application": {"": UNVERSIONED},
     "AWS::AppConfig::ConfigurationProfile": {"": UNVERSIONED},
@@ -32,8 +32,6 @@ IGNORED = {
     "AWS::ApplicationAutoScaling::ScalingPolicy": {"": "the number of processes does not change"},
     "AWS::AutoScaling::AutoScalingGroup": {"": "stored, but tasks run on this machine"},
     "AWS::Budgets::Budget": {"": "nothing costs money"},
-    "AWS::CloudWatch::Alarm": {"": "stored, but it never changes state"},
-    "AWS::CloudWatch::CompositeAlarm": {"": "alarms never change state"},
     "AWS::CodeDeploy::Application": {"": DEPLOYED_AT_ONCE},
     "AWS::CodeDeploy::DeploymentGroup": {"": DEPLOYED_AT_ONCE},
     "AWS::DynamoDB::Table": {
@@ -80,7 +78,6 @@ IGNORED = {
     },
     "AWS::Lambda::EventInvokeConfig": {"": "stored, but asynchronous calls are not retried"},
     "AWS::Logs::LogGroup": {"RetentionInDays": "stored, but log events are never deleted", "KmsKeyId": "not encrypted"},
-    "AWS::Logs::MetricFilter": {"": "stored, but it publishes no metric"},
     "AWS::Logs::QueryDefinition": {"": "saved queries are not stored"},
     "AWS::S3::Bucket": {
         "BucketEncryption": "stored, but objects are not encrypted",
@@ -159,12 +156,19 @@ def _secret(client: Any, name: str, properties: dict[str, Any]) -> _Resource:
 
 
 def _alarm(client: Any, name: str, properties: dict[str, Any]) -> _Resource:
-    alarm = {"AlarmName": name, **properties}
+    name = properties.get("AlarmName", name)
+    alarm = {**properties, "AlarmName": name}
     if "Threshold" in alarm:
         alarm["Threshold"] = float(alarm["Threshold"])  # a parameter's value is a text
     client.put_metric_alarm(**alarm)
-    name = alarm["AlarmName"]
     [made] = client.describe_alarms(AlarmNames=[name])["MetricAlarms"]
+    return _Resource(name, {"Arn": made["AlarmArn"]})
+
+
+def _composite_alarm(client: Any, name: str, properties: dict[str, Any]) -> _Resource:
+    name = properties.get("AlarmName", name)
+    client.put_composite_alarm(**{**properties, "AlarmName": name})
+    [made] = client.describe_alarms(AlarmNames=[name], AlarmTypes=["CompositeAlarm"])["CompositeAlarms"]
     return _Resource(name, {"Arn": made["AlarmArn"]})
 
 
@@ -175,9 +179,12 @@ def _queue_policy(client: Any, _name: str, properties: dict[str, Any]) -> None:
 
 def _metric_filter(client: Any, name: str, properties: dict[str, Any]) -> None:
     metrics = [{key[0].lower() + key[1:]: item[key] for key in item} for item in properties["MetricTransformations"]]
+    for metric in metrics:
+        if "dimensions" in metric:
+            metric["dimensions"] = {one["Key"]: one["Value"] for one in metric["dimensions"]}
     client.put_metric_filter(
         logGroupName=properties["LogGroupName"],
-        filterName=name,
+        filterName=properties.get("FilterName", name),
         filterPattern=properties["FilterPattern"],
         metricTransformations=metrics,
     )
@@ -219,6 +226,7 @@ ADDED_TYPES: dict[str, tuple[str, Make]] = {  # service of the client, if one is
     "AWS::ApiGatewayV2::Stage": ("apigatewayv2", _stage),
     "AWS::AppConfig::HostedConfigurationVersion": ("", _configuration_version),
     "AWS::CloudWatch::Alarm": ("cloudwatch", _alarm),
+    "AWS::CloudWatch::CompositeAlarm": ("cloudwatch", _composite_alarm),
     "AWS::Lambda::Alias": ("", _function_alias),
     "AWS::Lambda::EventInvokeConfig": ("lambda", _event_invoke_config),
     "AWS::Logs::MetricFilter": ("logs", _metric_filter),

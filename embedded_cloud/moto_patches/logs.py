@@ -1,4 +1,4 @@
-"""CloudWatch Logs: search of log events."""
+"""CloudWatch Logs: search of log events, and metric filters."""
 
 import functools
 import json
@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from moto.cloudwatch.models import MetricDatum, cloudwatch_backends
 from moto.logs import models
 from moto.logs.exceptions import InvalidParameterException, LogsClientError, ResourceNotFoundException
+from moto.logs.models import LogsBackend, LogStream
 from moto.logs.responses import LogsResponse
 
-from embedded_cloud.log_filter import FilterPatternError, compile_pattern
+from embedded_cloud.log_filter import FilterPatternError, compile_pattern, compile_value
 from embedded_cloud.moto_patches.around import around
 
 MAX_EVENTS = 10_000
@@ -45,6 +47,70 @@ class EventMessageFilter:
 
 
 models.EventMessageFilter = EventMessageFilter
+
+
+@around(LogsBackend, "put_metric_filter")
+def replace_the_filter(
+    original: Any, self: Any, filter_name: str, filter_pattern: str, log_group_name: str, transformations: Any
+) -> None:
+    """AWS replaces a filter of the same name and rejects invalid patterns; moto adds another, and stores any."""
+    _compile(filter_pattern)
+    for transformation in transformations:
+        _compile_value(transformation["metricValue"])
+    kept = [
+        one
+        for one in self.filters.metric_filters
+        if (one["filterName"], one["logGroupName"]) != (filter_name, log_group_name)
+    ]
+    self.filters.metric_filters[:] = kept
+    original(self, filter_name, filter_pattern, log_group_name, transformations)
+
+
+@functools.lru_cache
+def _compile_value(text: str) -> Callable[[str], float | None]:
+    try:
+        return compile_value(text)
+    except FilterPatternError as error:
+        raise InvalidParameterException(str(error)) from None
+
+
+@around(LogStream, "put_log_events")
+def publish_filtered_events(original: Any, self: Any, log_events: list[dict[str, Any]]) -> Any:
+    """AWS publishes the metrics of metric filters; moto only stores the filters."""
+    token = original(self, log_events)
+    name, messages = self.log_group.name, [event["message"] for event in log_events]
+    for metric_filter in models.logs_backends[self.account_id][self.region].filters.metric_filters:
+        if metric_filter["logGroupName"] == name:
+            matching = [message for message in messages if _compile(metric_filter["filterPattern"])(message)]
+            for transformation in metric_filter["metricTransformations"]:
+                _publish(cloudwatch_backends[self.account_id][self.region], transformation, matching)
+    return token
+
+
+def _publish(backend: Any, transformation: dict[str, Any], messages: list[str]) -> None:
+    """Publish a value for each matching message; without one, the default value if there is one."""
+    found = [(message, _compile_value(transformation["metricValue"])(message)) for message in messages]
+    data = [(message, value) for message, value in found if value is not None]
+    if not messages and "defaultValue" in transformation:
+        data = [("", float(transformation["defaultValue"]))]
+    names = (transformation["metricNamespace"], transformation["metricName"])
+    for message, value in data:
+        dimensions = [
+            {"Name": name, "Value": text}
+            for name, selector in (transformation.get("dimensions") or {}).items()
+            if (text := _text_at(selector, message)) is not None
+        ]
+        backend.metric_data.append(MetricDatum(*names, value, dimensions, None, transformation.get("unit", "None")))
+
+
+def _text_at(selector: str, message: str) -> str | None:
+    """Return the text of a JSON field such as ``$.stage``; None without one."""
+    try:
+        document = json.loads(message)
+    except (ValueError, RecursionError):
+        return None
+    value = document.get(selector.removeprefix("$.")) if isinstance(document, dict) else None
+    return None if value is None else str(value)
 
 
 @around(LogsResponse, "filter_log_events")

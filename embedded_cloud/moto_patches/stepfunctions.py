@@ -38,6 +38,8 @@ from moto.stepfunctions.responses import StepFunctionResponse
 from embedded_cloud.moto_patches.around import around
 from embedded_cloud.moto_patches.distributed_map import redrive_map_runs
 from embedded_cloud.moto_patches.host import running
+from embedded_cloud.moto_patches.service_metrics import count, record
+from embedded_cloud.moto_patches.versions import machine_arn_of
 
 # CloudFormation must create state machines in the backend of the interpreter.
 models.stepfunctions_backends = stepfunctions_parser_backends
@@ -87,9 +89,13 @@ def start_without_name(original: Any, self: Any, machine_arn: str, name: str | N
     machine_arn, _, test_case = machine_arn.partition("#")
     _starting.test_case = test_case and _load_test_case(machine_arn.split(":")[6], test_case)
     try:
-        return original(self, machine_arn, name or str(uuid.uuid4()), *args)
+        execution = original(self, machine_arn, name or str(uuid.uuid4()), *args)
     finally:
         _starting.test_case = None
+    if not hasattr(execution, "counted"):  # AWS returns a running execution with the same name and input again
+        execution.counted = True
+        count("AWS/States", "ExecutionsStarted", StateMachineArn=machine_arn_of(execution.state_machine.arn))
+    return execution
 
 
 def _load_test_case(machine: str, name: str) -> Any:
@@ -209,12 +215,21 @@ def send_status_event(original: Any, self: Any) -> None:
     _send_status_event(self.execution)
 
 
+def _measure(execution: Any) -> None:
+    """Record the outcome and the duration, as AWS does."""
+    outcome = "Executions" + "".join(part.capitalize() for part in execution.status.split("_"))
+    duration_ms = 1000 * (execution.stop_date - execution.start_date).total_seconds()
+    measurements = {outcome: (1.0, "Count"), "ExecutionTime": (duration_ms, "Milliseconds")}
+    record("AWS/States", {"StateMachineArn": machine_arn_of(execution.state_machine.arn)}, measurements)
+
+
 def _send_status_event(execution: Any) -> None:
     """Send the event once: the last task of a stopped execution ends later and would send it again."""
     ending = (execution.status, getattr(execution, "redrive_count", 0))
     if getattr(execution, "announced", None) in (ending, NEVER):
         return
     execution.announced = ending
+    _measure(execution)
     event = {
         "version": "0",
         "id": str(uuid.uuid4()),

@@ -323,12 +323,10 @@ def _cost(stack: Stack, cost: Cost) -> None:
 
 def _footnote(stack: Stack, past: Overview) -> None:
     notes = [f"{_between(past.window)}. Updated every {REFRESH_S} s."]
-    if stack.endpoint_url:
-        notes.append("An embedded cloud has no metrics of AWS's own services, so it does not record the queue depth.")
-    else:
+    if not stack.endpoint_url:
         notes.append("CloudWatch lists a new metric up to 15 minutes after its first value.")
-        if past.most_waiting is not None:
-            notes.append(f"At most {past.most_waiting:,} images waited for the worker.")
+    if past.most_waiting is not None:
+        notes.append(f"At most {past.most_waiting:,} images waited for the worker.")
     st.caption(" ".join(notes))
 
 

@@ -453,6 +453,52 @@ def _() -> None:
     assert "ExtendedStatistics" not in point
 
 
+def put_alarm(name: str = "a", **more: Any) -> None:
+    api = client("cloudwatch")
+    metric = {} if "Metrics" in more else {"Namespace": "n", "MetricName": "m", "Statistic": "Sum", "Period": 60}
+    asked = {"EvaluationPeriods": 1, "Threshold": 1, "ComparisonOperator": "LessThanThreshold", **metric, **more}
+    api.put_metric_alarm(AlarmName=name, **asked)
+
+
+@reproduces("alarms.start_without_data")
+def _() -> None:
+    put_alarm(Metrics=[{"Id": "a", "Expression": "m1 +"}])
+    assert client("cloudwatch").describe_alarms()["MetricAlarms"][0]["StateValue"] == "OK"
+
+
+@reproduces("alarms.put_composite_alarm")
+def _() -> None:
+    with raises(NotImplementedError):
+        client("cloudwatch").put_composite_alarm(AlarmName="a", AlarmRule="TRUE")
+
+
+@reproduces("alarms.list_requested_types")
+def _() -> None:
+    put_alarm()
+    listed = client("cloudwatch").describe_alarms(AlarmTypes=["CompositeAlarm"], AlarmNames=["a"], StateValue="ALARM")
+    assert len(listed["MetricAlarms"]) == 1
+
+
+@reproduces("alarms.notify_topics")
+def _() -> None:
+    sns, sqs = client("sns"), client("sqs")
+    topic, url = sns.create_topic(Name="t")["TopicArn"], sqs.create_queue(QueueName="q")["QueueUrl"]
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=f"arn:aws:sqs:{REGION}:123456789012:q")
+    put_alarm(AlarmActions=[topic])
+    client("cloudwatch").set_alarm_state(AlarmName="a", StateValue="ALARM", StateReason="r")
+    assert "Messages" not in sqs.receive_message(QueueUrl=url)
+
+
+@reproduces("service_metrics.count_sent", "service_metrics.count_received", "service_metrics.count_deleted")
+def _() -> None:
+    sqs = client("sqs")
+    url = sqs.create_queue(QueueName="q")["QueueUrl"]
+    sqs.send_message(QueueUrl=url, MessageBody="m")
+    [message] = sqs.receive_message(QueueUrl=url)["Messages"]
+    sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    assert client("cloudwatch").list_metrics(Namespace="AWS/SQS")["Metrics"] == []
+
+
 # ---- CloudWatch Logs
 
 
@@ -471,6 +517,27 @@ def _() -> None:
     write_log("s", '{"level": "INFO"}')
     found = client("logs").filter_log_events(logGroupName="g", filterPattern='{ $.level = "ERROR" }')
     assert len(found["events"]) == 1
+
+
+def put_metric_filter(pattern: str) -> None:
+    metric = {"metricName": "m", "metricNamespace": "n", "metricValue": "1"}
+    client("logs").put_metric_filter(
+        logGroupName="g", filterName="f", filterPattern=pattern, metricTransformations=[metric]
+    )
+
+
+@reproduces("logs.replace_the_filter")
+def _() -> None:
+    put_metric_filter("{ invalid")
+    put_metric_filter("ERROR")
+    assert len(client("logs").describe_metric_filters(logGroupName="g")["metricFilters"]) == 2
+
+
+@reproduces("logs.publish_filtered_events")
+def _() -> None:
+    put_metric_filter("ERROR")
+    write_log("s", "ERROR")
+    assert client("cloudwatch").list_metrics()["Metrics"] == []
 
 
 @reproduces("logs.search_the_streams")
@@ -510,6 +577,7 @@ for _type in (
     "AWS::Lambda::EventInvokeConfig",
     "AWS::Logs::MetricFilter",
     "AWS::SecretsManager::Secret",
+    "AWS::CloudWatch::CompositeAlarm",
     "AWS::SNS::Subscription",
     "AWS::SQS::QueuePolicy",
     "AWS::StepFunctions::StateMachineAlias",

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.slow  # changes only with the version of moto
 
 PATCHES = ROOT / "embedded_cloud" / "moto_patches"
 OTHER_PATCHES = {  # assigned instead of decorated
+    "alarms.put_composite_alarm",
     "applicationautoscaling.describe_scaling_activities",
     "cloudformation.existing_resources",
     "logs.EventMessageFilter",

@@ -28,7 +28,11 @@ def cloud() -> Iterator[EmbeddedCloud]:
     """The stack of ``stack/template.yaml``."""
     mock_config, parameters = STACK / "MockConfigFile.json", {"Greeting": "good day"}
     with EmbeddedCloud(
-        STACK / "template.yaml", parameters, mock_config=mock_config, faults=RequestedFaults()
+        STACK / "template.yaml",
+        parameters,
+        mock_config=mock_config,
+        faults=RequestedFaults(),
+        alarm_interval_s=None,
     ) as running:
         yield running
 

@@ -30,8 +30,11 @@ def test_tables_keep_their_configuration(cloud: EmbeddedCloud) -> None:
 
 
 def test_resource_types_unknown_to_moto_are_created(cloud: EmbeddedCloud) -> None:
-    alarm = client(cloud, "cloudwatch").describe_alarms()["MetricAlarms"][0]
-    assert alarm["MetricName"] == "ExecutionsFailed"
+    cloudwatch = client(cloud, "cloudwatch")
+    [alarm] = cloudwatch.describe_alarms(AlarmNames=["dead-letters"])["MetricAlarms"]
+    assert alarm["MetricName"] == "ApproximateNumberOfMessagesVisible"
+    [composite] = cloudwatch.describe_alarms(AlarmTypes=["CompositeAlarm"])["CompositeAlarms"]
+    assert composite["AlarmActions"] == [cloud.outputs["TopicArn"]]
     assert client(cloud, "logs").describe_metric_filters(logGroupName=cloud.outputs["Logs"])["metricFilters"]
     assert client(cloud, "sns").list_subscriptions()["Subscriptions"][0]["Endpoint"] == "nobody@example.com"
     attributes = client(cloud, "sqs").get_queue_attributes(
