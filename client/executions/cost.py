@@ -32,7 +32,7 @@ _S3: Final = {
     "FindRequest": (0, 1),
     "Refine": (1, 2),
     "Encode": (3, 3),
-    "ServeCached": (1, 0),
+    "ServeCached": (1, 1),  # the read is of PublishMetrics, which looks for an earlier failure report after a hit
     "SaveSidecar": (1, 0),
     "RecordFailure": (1, 1),
 }

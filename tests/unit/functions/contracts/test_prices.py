@@ -6,12 +6,14 @@ import yaml
 
 from functions.contracts.prices import (
     GPU,
+    REGIONS,
     STANDARD_TRANSITIONS,
     TRANSFORM_TRANSITIONS,
     bulk_image_usd,
     execution_usd,
     express_usage,
     mask_usage,
+    price_list,
     prices_of,
     standard_usage,
     upload_usage,
@@ -94,3 +96,31 @@ def test_images_of_a_batch_cost_what_their_child_costs_without_its_start() -> No
     child = replace(express_usage(10, 0, 10, 10 * 2, 3008), transitions=0, express_runs=0, lambda_requests=0)
     assert 10 * image == pytest.approx(usd(child))
     assert bulk_image_usd({"validate": 0.5}, 3008, "eu-west-1", cached=True) < image / 2
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_the_price_list_has_each_price_once_with_its_source(region: str) -> None:
+    prices = REGIONS[region]
+    listed = list(price_list(prices))
+    values = [value for name, value in vars(prices).items() if name != "unconfirmed"]
+    expected = [usd for value in values for usd in ([value] if isinstance(value, float) else value.values())]
+    assert sorted(one.usd for one in listed) == sorted(expected)
+    assert len({(one.service, one.unit) for one in listed}) == len(listed)
+    assert all(one.usd > 0 and one.page.startswith("https://aws.amazon.com/") for one in listed)
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_unconfirmed_prices_exist(region: str) -> None:
+    prices = REGIONS[region]
+    assert prices.unconfirmed <= vars(prices).keys() | prices.instance_h.keys()
+    assert {one.unit for one in price_list(prices) if not one.confirmed} >= {"recorded trace", "vCPU-hour, Spot"}
+    assert next(one for one in price_list(prices) if one.unit == "request").confirmed
+
+
+def test_a_bill_is_the_sum_of_its_lines() -> None:
+    usage = upload_usage(2, 1, 0, 10.0)
+    parts = usage.orchestration_usd(PRICES) + usage.compute_usd(PRICES) + usage.requests_usd(PRICES)
+    assert usage.usd(PRICES) == pytest.approx(parts)
+    by_hand = 36 * 0.025e-3 + 12 * 0.2e-6 + 10 * 0.0000166667
+    by_hand += 12 * 0.005e-3 + 16 * 0.0004e-3 + 8 * 0.705e-6 + 3 * 0.1415e-6
+    assert usage.usd(PRICES) == pytest.approx(by_hand)
