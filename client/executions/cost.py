@@ -1,8 +1,8 @@
 """What an execution cost at list prices, estimated from its history."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
 
 from client.executions.steps import Step
 from client.stack import Stack
@@ -17,6 +17,8 @@ MEMORY_MB: Final[Mapping[str, int | str]] = {
     "PublishMetrics": 512,
 }
 """Memory of the function that a state calls in MB, or the stack's parameter with it."""
+
+_FUNCTIONS: Final = ("validate", "segment", "refine", "encode", "failure", "metrics")
 
 _DEFAULT_MB: Final = 512
 
@@ -46,6 +48,22 @@ _HOSTS: Final = {
 }
 
 
+class BilledCall(Protocol):
+    """What Lambda reports about the call of a function; see :class:`client.logs.Report`."""
+
+    @property
+    def function(self) -> str:
+        """Service name of the function, e.g. ``segment``."""
+
+    @property
+    def billed_ms(self) -> float:
+        """Time that is billed."""
+
+    @property
+    def memory_mb(self) -> int:
+        """Configured memory."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """Estimated cost of an execution in US dollars.
@@ -58,6 +76,8 @@ class Cost:
         compute: Lambda.
         requests: S3 and DynamoDB.
         left_out: what the estimate does not contain.
+        is_billed: whether durations and memory are those that Lambda bills. Otherwise they are those of the history,
+            which include the time that Step Functions takes for a call, and of the stack's parameters.
     """
 
     usage: Usage
@@ -67,6 +87,7 @@ class Cost:
     compute: float
     requests: float
     left_out: tuple[str, ...]
+    is_billed: bool = False
 
     @property
     def total(self) -> float:
@@ -74,18 +95,25 @@ class Cost:
         return self.orchestration + self.compute + self.requests
 
 
-def cost_of(stack: Stack, steps: Sequence[Step]) -> Cost:
+def cost_of(stack: Stack, steps: Sequence[Step], reports: Iterable[BilledCall] = ()) -> Cost:
     """Return what an execution has cost so far.
 
-    Transitions and function calls are counted; the durations of functions include the time of Step Functions to call
-    them, and calls of S3 and DynamoDB are those of each state without retries inside functions.
+    Transitions and function calls are counted. Calls of S3 and DynamoDB are those of each state without retries inside
+    functions.
 
     Args:
         stack: the stack that ran it; its parameters have the memory of functions.
         steps: its steps.
+        reports: what Lambda reports about its calls. Unless all calls are reported, the durations of the history are
+            used: CloudWatch returns a line some seconds after the call.
     """
     region, prices = prices_of(stack.region)
     usage = sum((_usage(step, stack.parameters) for step in steps), Usage())
+    calls = [report for report in reports if report.function in _FUNCTIONS]
+    is_billed = bool(calls) and len(calls) >= usage.lambda_requests
+    if is_billed:
+        gb_s = sum(call.billed_ms / 1000 * call.memory_mb / 1024 for call in calls)
+        usage = replace(usage, lambda_requests=len(calls), lambda_gb_s=gb_s)
     hosts = dict.fromkeys(_HOSTS[step.name] for step in steps if step.name in _HOSTS)
     return Cost(
         usage=usage,
@@ -95,6 +123,7 @@ def cost_of(stack: Stack, steps: Sequence[Step]) -> Cost:
         compute=usage.compute_usd(prices),
         requests=usage.requests_usd(prices),
         left_out=(*hosts, "logs and metrics", "events and queues", "storage", "data transfer"),
+        is_billed=is_billed,
     )
 
 

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import yaml
@@ -46,6 +46,28 @@ def test_compute_is_duration_times_memory() -> None:
     assert cost.usage.lambda_gb_s == pytest.approx(2 + 4 + 2 + 1)
     assert cost.compute == pytest.approx(9 * 0.0000166667 + 4 * 0.2e-6)
     assert cost.total == cost.orchestration + cost.compute + cost.requests and cost.as_of == AS_OF
+
+
+@dataclass(frozen=True)
+class Call:
+    function: str
+    billed_ms: float
+    memory_mb: int
+
+
+CALLS = [Call(name, 500, 2048) for name in ("validate", "segment", "refine", "encode", "metrics")]
+
+
+def test_billed_durations_replace_those_of_the_history() -> None:
+    cost = cost_of(STACK, run(PATH), [*CALLS, Call("api", 900, 1024)])
+    assert cost.is_billed
+    assert (cost.usage.lambda_requests, cost.usage.lambda_gb_s) == (5, pytest.approx(5 * 0.5 * 2))
+    assert cost.compute == pytest.approx(5 * 0.2e-6 + 5 * 0.0000166667)
+
+
+def test_the_history_counts_while_a_call_is_not_in_the_logs() -> None:
+    by_history = cost_of(STACK, run(PATH))
+    assert cost_of(STACK, run(PATH), CALLS[:-1]) == by_history and not by_history.is_billed
 
 
 def test_retries_are_paid_too() -> None:
