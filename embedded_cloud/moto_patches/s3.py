@@ -9,10 +9,11 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
+from moto.core.utils import unix_time_millis
 from moto.events.models import events_backends
 from moto.s3 import notifications
 from moto.s3.exceptions import S3ClientError
-from moto.s3.models import FakeKey
+from moto.s3.models import FakeKey, S3Backend
 from moto.s3.responses import S3Response
 
 from embedded_cloud.contents import Content
@@ -128,6 +129,19 @@ def keep_the_checksum(original: Any, self: Any, response_headers: dict[str, Any]
     _compare(self.body or b"", checksum)
     response_headers["x-amz-checksum-sha256"] = checksum
     return "SHA256", checksum
+
+
+@around(S3Backend, "list_object_versions")
+def start_after_the_key_marker(original: Any, self: Any, bucket_name: str, **given: Any) -> Any:
+    """AWS starts after the last version of the key marker, which need not exist; moto leaves out one version more."""
+    marker = given.get("key_marker")
+    if marker is not None and not given.get("version_id_marker"):
+        listed = self.get_bucket(bucket_name).keys.iterlists()
+        before = [version for _, versions in listed for version in versions if version.name <= marker]
+        last = max(before, key=lambda version: (version.name, -unix_time_millis(version.last_modified)), default=None)
+        given["key_marker"] = last and last.name
+        given["version_id_marker"] = last and last.version_id
+    return original(self, bucket_name, **given)
 
 
 def _compare(content: bytes, checksum: str) -> None:

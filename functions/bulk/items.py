@@ -1,7 +1,7 @@
 """Items of a bulk run: what a child gets, and its outcome."""
 
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -9,11 +9,9 @@ from core.options import read_presets
 from core.presets import Preset
 from functions.contracts.bulk import Engine, ItemOutcome, ManifestRow
 from functions.contracts.job import Execution
+from functions.contracts.object_keys import FOLDERS
 from functions.runtime.handler import parse
 from functions.validate.upload import Upload
-
-FOLDERS: Final = ("/", "_$folder$")
-"""Ends of the keys of folders, of the S3 console and of Hadoop."""
 
 
 class BatchInput(BaseModel):

@@ -11,7 +11,6 @@ from urllib.parse import unquote_plus
 
 from core.errors import BackgroundRemoverError, InvalidRequestError, SourceNotFoundError
 from core.options import Options
-from functions.bulk.items import FOLDERS
 from functions.bulk.objects import BulkObjects
 from functions.contracts.bulk import (
     ALL_TOLERATED,
@@ -24,6 +23,7 @@ from functions.contracts.bulk import (
 )
 from functions.contracts.bulk import run_prefix as prefix_of
 from functions.contracts.job import Execution
+from functions.contracts.object_keys import FOLDERS
 from functions.runtime.config import Names, PresetConfig
 
 DEFAULT_BATCH: Final = 10

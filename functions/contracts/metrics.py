@@ -67,6 +67,7 @@ _METRICS: Final = (
         ((),),
         "Attempts of a worker or an endpoint to load a model onto its GPU that failed, because it cannot use one.",
     ),
+    Metric("LostUploads", "Count", ((),), "Uploads that a run of the sweep started because they had no outcome."),
     Metric("ApiError", "Count", (("Code",),), "Errors that the HTTP API returned, by problem code."),
 )
 

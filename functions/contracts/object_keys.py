@@ -18,6 +18,12 @@ PIPELINE_VERSION: Final = 4
 EXTENSIONS: Final = tuple(dict.fromkeys(one.extension for one in OutputFormat))
 """File name extensions of results."""
 
+PREFIXES_WITHOUT_EXECUTION: Final = ("backgrounds/", "api/", "bulk/")
+"""Uploads with these prefixes start no execution of their own."""
+
+FOLDERS: Final = ("/", "_$folder$")
+"""Ends of the keys of folders, of the S3 console and of Hadoop. They start no execution either."""
+
 _SIDECAR: Final = ".json"
 
 _WITHOUT_EFFECT_ON_PIXELS: Final = {"preset", "segmentation_host", "background_key"}
@@ -82,6 +88,11 @@ def result_keys(source_key: str, cache_key: str, options: Options) -> ResultKeys
         result=result,
         sidecar=sidecar_key(result),
     )
+
+
+def starts_execution(source_key: str) -> bool:
+    """Return whether the upload of an object starts an execution, as the rule ``Upload`` in template.yaml decides."""
+    return not source_key.startswith(PREFIXES_WITHOUT_EXECUTION) and not source_key.endswith(FOLDERS)
 
 
 def source_folder(bucket: str, uploads_bucket: str) -> str:

@@ -7,6 +7,8 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
+from os.path import commonprefix
 from typing import Final
 
 from pydantic import ValidationError
@@ -51,6 +53,24 @@ class Outcomes:
     def has_result(self, source: ObjectVersion) -> bool:
         """Return whether the upload has a result of any file extension."""
         return any(True for _ in self.results_of(source))
+
+    def has_outcome(self, source: ObjectVersion) -> bool:
+        """Return whether the upload has a result or a failure report."""
+        if self.has_result(source):
+            return True
+        found = self._read(failure_key(self._name(source), "")) if source.key else None
+        return found is not None and found[0].source.is_of(source)
+
+    def is_outcome_deleted(self, source: ObjectVersion, since: datetime) -> bool:
+        """Return whether a sidecar or a failure report of the upload's key was deleted at this time or later."""
+        name = self._name(source) or ""
+        *sidecars, _ = sidecar_keys(name)
+        report = failure_key(name, "")
+        return any(
+            key in (*sidecars, report) and deleted_at >= since
+            for prefix in (commonprefix(sidecars), report)  # noqa: RUF071  not of path components
+            for key, deleted_at in self.store.deletions(self.bucket, prefix)
+        )
 
     def write_report(self, report: FailureReport, *, is_own: bool = True) -> str | None:
         """Write a failure report and return its key, or return None if the upload has a result.

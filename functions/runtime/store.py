@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Set
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -63,6 +64,23 @@ class StoredVersion:
     etag: str
     metadata: Mapping[str, str]
     sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class ListedVersion:
+    """The newest version of an object in a listing."""
+
+    key: str
+    version_id: str
+    modified: datetime
+
+
+@dataclass(frozen=True)
+class ListedPage:
+    """A part of a listing: the newest versions of its objects, and the last key that it covers."""
+
+    newest: tuple[ListedVersion, ...]
+    last_key: str
 
 
 class Store:
@@ -197,6 +215,37 @@ class Store:
             for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
                 for found in page.get("Contents", []):
                     self._s3.delete_object(Bucket=bucket, Key=found["Key"])
+
+    def newest_versions(self, bucket: str, after: str = "") -> Iterator[ListedPage]:
+        """Yield the newest versions of the objects that exist, in the order of their keys.
+
+        Args:
+            bucket: bucket.
+            after: start after this key, which need not exist.
+        """
+        marker = {"KeyMarker": after} if after else {}
+        while True:
+            with errors_of(bucket, after):
+                page = self._s3.list_object_versions(Bucket=bucket, **marker)  # type: ignore[arg-type]
+            versions, deletions = page.get("Versions", []), page.get("DeleteMarkers", [])
+            newest = (
+                ListedVersion(one["Key"], one["VersionId"], one["LastModified"]) for one in versions if one["IsLatest"]
+            )
+            yield ListedPage(tuple(newest), max((one["Key"] for one in (*versions, *deletions)), default=after))
+            if not page["IsTruncated"]:
+                return
+            marker = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page["NextVersionIdMarker"]}
+
+    def deletions(self, bucket: str, prefix: str) -> Iterator[tuple[str, datetime]]:
+        """Yield key and time of the deletion of each object with this prefix that does not exist any more.
+
+        Objects whose versions have all been deleted permanently are left out.
+        """
+        with errors_of(bucket, prefix):
+            for page in self._s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix):
+                for one in page.get("DeleteMarkers", []):
+                    if one["IsLatest"]:
+                        yield one["Key"], one["LastModified"]
 
     def url(self, bucket: str, key: str, version_id: str | None, seconds: int) -> str:
         """Return a presigned URL for a version of an object. It also expires with the credentials of this process.

@@ -276,6 +276,16 @@ def _() -> None:
     assert "x-amz-meta-a" not in seen[0]
 
 
+@reproduces("s3.start_after_the_key_marker")
+def _() -> None:
+    s3 = client("s3")
+    s3.create_bucket(Bucket="listed", CreateBucketConfiguration={"LocationConstraint": REGION})
+    s3.put_bucket_versioning(Bucket="listed", VersioningConfiguration={"Status": "Enabled"})
+    for key in "acd":
+        s3.put_object(Bucket="listed", Key=key)
+    assert [one["Key"] for one in s3.list_object_versions(Bucket="listed", KeyMarker="b")["Versions"]] == ["d"]
+
+
 @reproduces("s3.check_the_form")
 def _() -> None:
     s3 = client("s3")

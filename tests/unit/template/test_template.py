@@ -21,12 +21,14 @@ from core.segmentation.registry import MODELS as MODELS_BY_NAME
 from embedded_cloud.deploy import translate
 from functions.api.config import ApiConfig
 from functions.bulk.config import BulkConfig
+from functions.contracts.object_keys import FOLDERS, PREFIXES_WITHOUT_EXECUTION
 from functions.contracts.prices import execution_usd
 from functions.metrics.config import MetricsConfig
 from functions.runtime.safe_http import Policy
 from functions.runtime.url_policy import UrlConfig
 from functions.segment.ecs.worker import WorkerConfig
 from functions.segment.sagemaker.handlers import InferenceConfig
+from functions.sweep.work import BUDGET_S
 from tests.conftest import ROOT
 from web.identity import LOAD_BALANCER
 
@@ -1036,6 +1038,30 @@ def test_the_page_may_make_every_call_in_its_code() -> None:
     granted = {action for statement in statements(Stack(OPEN), "WebRole") for action in leaves_of(statement["Action"])}
     missing = {call: module for call, module in calls.items() if not PERMISSIONS.get(call, {call}) <= granted}
     assert missing == {}
+
+
+# ---- Sweep
+def test_the_sweep_skips_the_uploads_that_the_rule_skips() -> None:
+    [pattern] = Stack({})["RemoveBackgroundUpload"]["EventPattern"]["detail"]["object"]["key"]
+    skipped = [*(f"{prefix}*" for prefix in PREFIXES_WITHOUT_EXECUTION), *(f"*{end}" for end in FOLDERS)]
+    assert pattern == {"anything-but": {"wildcard": skipped}}
+
+
+def test_a_run_of_the_sweep_ends_before_its_function_times_out() -> None:
+    function = Stack({})["SweepFunction"]
+    assert function["Timeout"] > BUDGET_S + 120, "a page that has been listed is looked at to its end"
+
+
+def test_the_sweep_has_minimal_permissions() -> None:
+    assert allowed(Stack({}), "SweepFunctionRole") == {
+        *(("s3:ListBucketVersions", f"<{name}Bucket>.Arn") for name in ("Uploads", "Results")),
+        *(("s3:ListBucket", f"<{name}Bucket>.Arn") for name in ("Results", "Work")),
+        *(("s3:GetObject", f"<ResultsBucket>.Arn/{name}/*") for name in ("results", "failed")),
+        *((f"s3:{name}Object", "<WorkBucket>.Arn/sweep/*") for name in ("Get", "Put")),
+        *((f"states:{name}", MACHINE) for name in ("StartExecution", "ListExecutions")),
+        ("states:DescribeExecution", EXECUTIONS),
+        ("lambda:InvokeFunction", "<ReconcileFunction>.Arn"),
+    }
 
 
 # ---- The HTTP API

@@ -1,0 +1,1 @@
+"""Sweep: a scheduled function that finds uploads without outcome, and starts them."""

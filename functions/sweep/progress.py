@@ -1,0 +1,74 @@
+"""How far the sweep has come, stored in the work bucket between runs."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict
+
+from core.errors import SourceNotFoundError
+from functions.runtime.store import Store
+
+KEY: Final = "sweep/progress.json"
+
+FIRST_WINDOW: Final = timedelta(days=1)
+"""The first pass looks at the uploads of the last day."""
+
+
+class Progress(BaseModel):
+    """A pass: one listing of all uploads, which looks at those of a window of time. It takes several runs if needed.
+
+    Attributes:
+        since: start of the window.
+        until: its end, exclusive.
+        after: key after which the next run continues; empty at the start of the pass.
+        first_open: time of the earliest upload that has no outcome yet; None if all have one.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    since: datetime
+    until: datetime
+    after: str = ""
+    first_open: datetime | None = None
+
+    def next(self, until: datetime) -> "Progress":
+        """Return the pass after this one. It looks again at the uploads that had no outcome."""
+        return Progress(since=self.first_open or self.until, until=max(until, self.until))
+
+    def advanced(self, after: str, open_since: datetime | None = None) -> "Progress":
+        """Return the progress once all uploads up to a key have been looked at.
+
+        Args:
+            after: the key.
+            open_since: time of the upload of the key, if it has no outcome yet.
+        """
+        times = [time for time in (self.first_open, open_since) if time]
+        return self.model_copy(update={"after": after, "first_open": min(times, default=None)})
+
+
+class _Stored(BaseModel):
+    """The stored object: the pass, and whether it is complete."""
+
+    progress: Progress
+    complete: bool
+
+
+def resume(store: Store, bucket: str, until: datetime) -> Progress:
+    """Return the pass to continue, or a new one if the last one is complete.
+
+    Args:
+        store: S3.
+        bucket: the work bucket.
+        until: end of the window of a new pass.
+    """
+    try:
+        stored = _Stored.model_validate_json(store.fetch(bucket, KEY).data)
+    except SourceNotFoundError:
+        return Progress(since=until - FIRST_WINDOW, until=until)
+    return stored.progress.next(until) if stored.complete else stored.progress
+
+
+def save(store: Store, bucket: str, progress: Progress, *, complete: bool) -> None:
+    """Store the progress of a pass."""
+    document = _Stored(progress=progress, complete=complete).model_dump_json()
+    store.put(bucket, KEY, document.encode(), "application/json")

@@ -1,0 +1,138 @@
+"""Look at the uploads of a window of time, and start those that have no outcome."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from functions.contracts.object_keys import PREFIXES_WITHOUT_EXECUTION, starts_execution
+from functions.contracts.outcome import ObjectVersion
+from functions.runtime.handler import logger
+from functions.runtime.outcomes import Outcomes
+from functions.runtime.store import ListedPage, ListedVersion, Store
+from functions.sweep.executions import Executions
+from functions.sweep.progress import Progress, save
+
+BUDGET_S: Final = 720.0
+"""Duration after which a run stops. The function has 900 s; a page that has been listed can take two minutes."""
+
+THREADS: Final = 16
+_SAVE_S: Final = 60.0
+_PAUSE_S: Final = 0.1  # at most ten starts per second: a small part of the quota, which uploads need, too
+
+_NOT_RUNNING_AFTER: Final = timedelta(hours=15)
+"""Age at which no execution that an upload's event started is running: EventBridge delivers for 6 h at most, and an
+execution takes 8 h at most."""
+
+_LAST_CHARACTER: Final = "\U0010ffff"
+
+Finding = Literal["done", "started", "open", "reconciled"]
+"""``done``: the upload has an outcome. ``started``: it had none, and was started. ``open``: an execution may run.
+``reconciled``: its execution ended without outcome, and its failure is being reported."""
+
+_LEFT_OPEN: Final = ("started", "open")
+
+
+@dataclass
+class Sweep:
+    """One run.
+
+    Attributes:
+        uploads_bucket: bucket of the uploads.
+        work_bucket: bucket of the progress.
+        store: S3.
+        outcomes: results and failure reports.
+        executions: executions of the main state machine.
+        now: time of the run.
+        clock: monotonic time in seconds.
+        sleep: waits for a number of seconds.
+    """
+
+    uploads_bucket: str
+    work_bucket: str
+    store: Store
+    outcomes: Outcomes
+    executions: Executions
+    now: datetime
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+    def __post_init__(self) -> None:
+        self.findings: Counter[Finding] = Counter()
+        self._ends = self.clock() + BUDGET_S
+
+    def run(self, progress: Progress) -> bool:
+        """Continue a pass, and return whether it is complete."""
+        saved_at = self.clock()
+        with ThreadPoolExecutor(THREADS) as pool:
+            for page in self._pages(progress.after):
+                window = [one for one in page.newest if progress.since <= one.modified < progress.until]
+                for upload, is_done in zip(window, pool.map(self._has_outcome, window), strict=True):
+                    if not is_done and self._is_over():
+                        save(self.store, self.work_bucket, progress, complete=False)
+                        return False
+                    finding: Finding = "done" if is_done else self._settle(upload, progress.until)
+                    self.findings[finding] += 1
+                    progress = progress.advanced(upload.key, upload.modified if finding in _LEFT_OPEN else None)
+                progress = progress.advanced(page.last_key)
+                if self._is_over() or self.clock() - saved_at > _SAVE_S:
+                    save(self.store, self.work_bucket, progress, complete=False)
+                    saved_at = self.clock()
+                if self._is_over():
+                    return False
+        save(self.store, self.work_bucket, progress, complete=True)
+        return True
+
+    def _is_over(self) -> bool:
+        return self.clock() >= self._ends
+
+    def _pages(self, after: str) -> Iterator[ListedPage]:
+        """Yield the uploads that start executions, after a key. The rest of a prefix that starts none is not listed."""
+        continues: str | None = after
+        while continues is not None:
+            start, continues = continues, None
+            for page in self.store.newest_versions(self.uploads_bucket, start):
+                newest = tuple(one for one in page.newest if starts_execution(one.key))
+                yield ListedPage(newest, page.last_key)
+                if skipped := next((one for one in PREFIXES_WITHOUT_EXECUTION if page.last_key.startswith(one)), None):
+                    continues = skipped + _LAST_CHARACTER
+                    break
+
+    def _source(self, upload: ListedVersion) -> ObjectVersion:
+        return ObjectVersion(bucket=self.uploads_bucket, key=upload.key, version_id=upload.version_id)
+
+    def _has_outcome(self, upload: ListedVersion) -> bool:
+        """Return whether an upload has a result or a failure report, or had one that was deleted."""
+        source = self._source(upload)
+        return self.outcomes.has_outcome(source) or self.outcomes.is_outcome_deleted(source, upload.modified)
+
+    def _settle(self, upload: ListedVersion, until: datetime) -> Finding:
+        """Start an upload without outcome, or have the failure of its execution reported.
+
+        Args:
+            upload: the upload.
+            until: executions that ended later are left alone: their outcome may be on its way.
+        """
+        self.sleep(_PAUSE_S)
+        own = self.executions.own(upload)
+        if own is None:
+            may_run = self.now - upload.modified < _NOT_RUNNING_AFTER and self.executions.may_be_running(upload)
+            return "open" if may_run else self._start(upload)
+        if own.ended_at is None or own.ended_at >= until:
+            return "open"
+        if own.status == "SUCCEEDED" or self._has_outcome(upload):
+            return "done"
+        self.executions.reconcile(own)
+        logger.warning("execution without outcome", extra={"key": upload.key, "execution": own.name})
+        return "reconciled"
+
+    def _start(self, upload: ListedVersion) -> Finding:
+        if self._has_outcome(upload):  # its execution has ended since the first look
+            return "done"
+        name = self.executions.start(upload)
+        facts = {"key": upload.key, "version_id": upload.version_id, "uploaded_at": upload.modified.isoformat()}
+        logger.warning("lost upload", extra={**facts, "execution": name})
+        return "started"
