@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -102,6 +103,16 @@ class ModuleProcess:
     def alive(self) -> bool:
         """Whether the process is running."""
         return self._process.poll() is None
+
+    def peak_memory_bytes(self) -> int:
+        """Return the highest resident memory so far, without subprocesses; 0 if the process has ended."""
+        with contextlib.suppress(OSError):  # no Linux, or no such process
+            status = Path(f"/proc/{self._process.pid}/status").read_text()
+            if peak := re.search(r"VmHWM:\s*(\d+) kB", status):
+                return 1024 * int(peak[1])
+        with contextlib.suppress(psutil.Error):
+            return int(psutil.Process(self._process.pid).memory_info().rss)
+        return 0
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM."""

@@ -1,6 +1,7 @@
 """A sandbox: one process of a Lambda function (awslambdaric), which talks to a Runtime API of its own."""
 
 import json
+import math
 import queue
 import shutil
 import signal
@@ -11,6 +12,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -63,6 +65,7 @@ class Sandbox:
         self._broken = False
         self.used_at = time.monotonic()
         self._log, self._lines = log, list[str]()
+        self._started_at, self._reported, self._peak_bytes = self.used_at, False, 0
         self._api = _RuntimeApi(function.arn)
         self._tmp = tempfile.mkdtemp(prefix=f"{function.name}-")
         environment = {
@@ -121,19 +124,38 @@ class Sandbox:
         left_s = max(0.0, timeout_s - max(0.0, init_s - INIT_S))
         try:
             answer, failed = self._killed(fault, left_s) if fault else self._api.outcomes.get(timeout=left_s)
+            status = ""
         except queue.Empty:
-            message = f"Error: Task timed out after {timeout_s}.00 seconds"
-            answer, failed, self._broken = error_json("Sandbox.Timedout", request_id, message), True, True
+            message = f"Task timed out after {timeout_s}.00 seconds"
+            self._record(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {request_id} {message}")
+            answer, failed = error_json("Sandbox.Timedout", request_id, f"Error: {message}"), True
+            self._broken, status = True, "timeout"
         if isinstance(answer, int):
             message = f"Error: Runtime exited with error: {exit_reason(answer)}"
-            answer, self._broken = error_json("Runtime.ExitError", request_id, message), True
+            self._record(f"RequestId: {request_id} {message}")
+            answer, self._broken, status = error_json("Runtime.ExitError", request_id, message), True, "error"
         self._record(f"END RequestId: {request_id}")
-        duration_ms = 1000 * (time.monotonic() - started)
-        self._record(
-            f"REPORT RequestId: {request_id} Duration: {duration_ms:.2f} ms Memory Size: {self.function.memory_mb} MB"
-        )
+        self._record(self._report(request_id, time.monotonic() - started, status))
         self.used_at = time.monotonic()
         return Invocation(answer, failed, "\n".join(self._lines))
+
+    def _report(self, request_id: str, duration_s: float, status: str) -> str:
+        """Return Lambda's line about an invocation. The first one has the init phase, which is billed, too.
+
+        The memory is that of the process without its children.
+        """
+        init_s = 0.0 if self._reported else max(0.0, self._api.ready_at - self._started_at)
+        self._reported, self._peak_bytes = True, max(self._peak_bytes, self._child.peak_memory_bytes())
+        facts = {
+            "REPORT RequestId": request_id,
+            "Duration": f"{1000 * duration_s:.2f} ms",
+            "Billed Duration": f"{math.ceil(1000 * (duration_s + init_s))} ms",
+            "Memory Size": f"{self.function.memory_mb} MB",
+            **({"Max Memory Used": f"{math.ceil(self._peak_bytes / 1024**2)} MB"} if self._peak_bytes else {}),
+            **({"Init Duration": f"{1000 * init_s:.2f} ms"} if init_s else {}),
+            **({"Status": status} if status else {}),
+        }
+        return "\t".join(f"{name}: {fact}" for name, fact in facts.items())
 
     def _killed(self, fault: InvocationFault, left_s: float) -> tuple[int, bool]:
         """Kill the process before or after its work, and return its exit status."""
@@ -167,6 +189,7 @@ class _RuntimeApi(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _RuntimeApiHandler)
         self.function_arn = function_arn
         self.ready = threading.Event()  # init has succeeded or failed
+        self.ready_at = 0.0  # monotonic seconds
         self.taken = threading.Event()  # the function has received its event, or has exited
         self.broken = False  # init failed; the process is about to exit
         self.events: queue.Queue[tuple[str, float, bytes] | None] = queue.Queue()
@@ -178,9 +201,15 @@ class _RuntimeApi(ThreadingHTTPServer):
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
+    def set_ready(self) -> None:
+        """Note that the init phase has ended; again has no effect."""
+        if not self.ready.is_set():
+            self.ready_at = time.monotonic()
+            self.ready.set()
+
     def exited(self, status: int) -> None:
         self.outcomes.put((status, True))
-        self.ready.set()
+        self.set_ready()
         self.taken.set()
 
     def close(self) -> None:
@@ -197,7 +226,7 @@ class _RuntimeApiHandler(BaseHTTPRequestHandler):
     server: _RuntimeApi
 
     def do_GET(self) -> None:
-        self.server.ready.set()
+        self.server.set_ready()
         event = self.server.events.get()
         if event is None:
             self.close_connection = True
@@ -220,7 +249,7 @@ class _RuntimeApiHandler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         self.server.broken = self.path.endswith("/init/error")
         self.server.outcomes.put((body, not self.path.endswith("/response")))
-        self.server.ready.set()
+        self.server.set_ready()
         self._answer(202, b"{}", {})
 
     def _answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:

@@ -87,6 +87,20 @@ def test_output_is_written_to_the_log_group(cloud: EmbeddedCloud) -> None:
     until(lambda: {"START", "echo", "END", "REPORT"} <= lines())
 
 
+def test_lambda_reports_duration_memory_and_why_an_invocation_ended(cloud: EmbeddedCloud) -> None:
+    logs, group = client(cloud, "logs"), f"/aws/lambda/{cloud.outputs['Sleep']}"
+    invoke_directly(cloud, "Sleep", {"seconds": 0.1})
+    invoke_directly(cloud, "Sleep", {"seconds": 60})
+    messages = [event["message"] for event in logs.filter_log_events(logGroupName=group)["events"]]
+    reports = [dict(fact.split(": ") for fact in one.split("\t")) for one in messages if one.startswith("REPORT ")]
+    done, stopped = reports[-2:]
+    assert 100 <= float(done["Duration"].split()[0]) <= float(done["Billed Duration"].split()[0])
+    assert "Status" not in done and stopped["Status"] == "timeout"
+    assert 10 < int(done["Max Memory Used"].split()[0]) < 500
+    [timed_out] = [one for one in messages if stopped["REPORT RequestId"] in one and "Task timed out" in one]
+    assert timed_out.endswith(" Task timed out after 2.00 seconds")
+
+
 def test_an_event_is_invoked_after_the_response_and_a_dry_run_not_at_all(cloud: EmbeddedCloud) -> None:
     functions, logs = client(cloud, "lambda"), client(cloud, "logs")
 
