@@ -39,6 +39,7 @@ _COMMANDS: Final = {
         "Print the environment variables that point AWS tools to the running embedded cloud.",
     ),
     "history": ("client.commands.history:show_history", "List the latest executions, or the events of one execution."),
+    "logs": ("client.commands.logs:show_logs", "Show the log lines of an execution in the order of time."),
     "redrive": ("client.commands.redrive:redrive_executions", "Retry failed executions."),
     "replay-dlq": (
         "client.commands.replay_dlq:replay_dead_letters",

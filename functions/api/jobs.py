@@ -23,6 +23,7 @@ from functions.api.schemas import UploadRequest
 from functions.contracts.history import Row, failure_of, newest_stage, rows
 from functions.contracts.object_keys import EXTENSIONS, failure_key, old_sidecar_key, result_key, sidecar_key
 from functions.contracts.webhook import RETRY
+from functions.runtime.handler import logger
 from functions.runtime.outcomes import DELETED
 from functions.runtime.safe_http import Fetched
 from functions.runtime.store import Store
@@ -122,7 +123,9 @@ class JobService:
                 raise
             self._settle_ended(caller)
             job, is_new = self._repository.create(caller, request, idempotency_key, price)
+        logger.append_keys(job_id=job.id)
         if not is_new and self._describe(job) is not None:
+            logger.info("job exists")
             return job
         try:
             execution_input = self._execution_input(job, request, caller)
@@ -137,6 +140,7 @@ class JobService:
             if is_new:
                 self._repository.cancel(job, max_starts=1)
             raise
+        logger.info("job started")
         return job
 
     def wait(self, job: JobRecord, deadline: float) -> JobState:

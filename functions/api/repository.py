@@ -164,6 +164,7 @@ class JobRepository:
                 value=job_id,
                 remedy=f"Jobs are kept for {self._config.job_days} days. Use the API key that created the job.",
             )
+        logger.append_keys(job_id=job_id)
         return _record(item)
 
     def record_start(self, job: JobRecord) -> None:

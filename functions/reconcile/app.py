@@ -18,7 +18,7 @@ from functions.contracts.job import Execution
 from functions.contracts.webhook import Notice, Webhook
 from functions.runtime.config import SDK
 from functions.runtime.failure_reports import FailureConfig, FailureReporter
-from functions.runtime.handler import count, logger, stage
+from functions.runtime.handler import count, stage
 from functions.runtime.outcomes import DELETED
 
 if TYPE_CHECKING:
@@ -82,7 +82,6 @@ def handler(request: ReconcileRequest) -> dict[str, Any]:
     One API call reads the history: failures come in bursts, and the quota is a few tens of calls per second.
     """
     ended = request.detail
-    logger.append_keys(job_id=ended.name)
     history = STEP_FUNCTIONS.get_execution_history(executionArn=ended.arn, reverseOrder=True, maxResults=_MAX_EVENTS)
     events = history["events"]
     if is_redriven(events):

@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar, cast
 
 from aws_lambda_powertools import Logger, Tracer
@@ -38,19 +39,58 @@ def stage(request: type[Request]) -> Callable[[Callable[[Request], dict[str, Any
         @logger.inject_lambda_context(clear_state=True)
         @traced
         def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
-            logger.append_keys(job_id=(event.get("execution") or {}).get("name"))
+            logger.append_keys(job_id=job_id(event))
             try:
-                part = work(parse(request, event))
+                with outcome_logged():
+                    return work(parse(request, event))
             except BackgroundRemoverError as error:
-                logger.warning("stage failed", extra={"failure": error.facts()})
                 error.args = (to_wire(error),)
                 raise
-            logger.info("stage done")
-            return part
 
         return handler
 
     return decorate
+
+
+@contextmanager
+def outcome_logged() -> Iterator[None]:
+    """Log the start and the outcome of a block. By its first line, a call that crashes is found with its job ID."""
+    logger.info("stage started")
+    try:
+        yield
+    except BackgroundRemoverError as error:
+        logger.warning("stage failed", extra={"failure": error.facts()})
+        raise
+    except Exception:
+        logger.exception("stage failed unexpectedly")
+        raise
+    logger.info("stage done")
+
+
+@contextmanager
+def job_in_thread(name: str | None) -> Iterator[None]:
+    """Add a job ID to the log lines of this thread."""
+    logger.thread_safe_append_keys(job_id=name)
+    try:
+        yield
+    finally:
+        logger.thread_safe_clear_keys()
+
+
+def job_id(event: Mapping[str, Any]) -> str | None:
+    """Return the name of the execution that an event is about; None if the event is invalid.
+
+    For the functions of a bulk run, that is the run.
+    """
+    match event:
+        case (
+            {"execution": {"name": str(name)}}
+            | {"BatchInput": {"run": {"name": str(name)}}}
+            | {"plan": {"run": {"name": str(name)}}}
+            | {"detail": {"executionArn": str(), "name": str(name)}}
+        ):
+            return name
+    return None
 
 
 def traced(handler: Handler) -> Handler:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import threading
 from collections.abc import Iterator, Mapping
@@ -85,7 +86,8 @@ class TaskTokens:
             while not done.wait(every_s) and self.heartbeat(token):
                 pass
 
-        thread = threading.Thread(target=beat, daemon=True)
+        context = contextvars.copy_context()  # has the job ID of log lines
+        thread = threading.Thread(target=context.run, args=(beat,), daemon=True)
         thread.start()
         try:
             yield

@@ -34,7 +34,7 @@ from core.segmentation.sessions import Networks
 from core.types import Precision
 from functions.contracts.job import Job
 from functions.contracts.masks import MASK_FACTS, MaskRequest, mask_key
-from functions.runtime.handler import logger, parse
+from functions.runtime.handler import job_id, job_in_thread, logger, outcome_logged, parse
 from functions.runtime.inspection import Inspector
 from functions.runtime.store import Store
 from functions.segment.config import SegmentationConfig
@@ -154,16 +154,17 @@ class Segmenter:
             ClientError, BotoCoreError: the outcome could not be reported.
         """
         context = self._require_job_context()
-        if not context.task_tokens.heartbeat(request.token):
-            return
-        with context.task_tokens.kept_alive(request.token, every_s=context.heartbeat_s):
-            try:
-                part = self.segment(parse(Job, request.job))
-            except Exception as error:  # the state machine must learn of any error
-                logger.exception("segmentation failed")
-                context.task_tokens.failure(request.token, error)
-            else:
-                context.task_tokens.success(request.token, part)
+        with job_in_thread(job_id(request.job)):
+            if not context.task_tokens.heartbeat(request.token):
+                return
+            with context.task_tokens.kept_alive(request.token, every_s=context.heartbeat_s):
+                try:
+                    with outcome_logged():
+                        part = self.segment(parse(Job, request.job))
+                except Exception as error:  # the state machine must learn of any error
+                    context.task_tokens.failure(request.token, error)
+                else:
+                    context.task_tokens.success(request.token, part)
 
     def answer_batch(self, request: MaskRequest) -> dict[str, Any]:
         """Make a mask for a bulk run, and return its facts, or those of the error.
@@ -305,7 +306,8 @@ def predict_fn(data: Request, model: Segmenter) -> dict[str, Any] | GrayImage:
     if isinstance(data, bytes):
         return model.mask(data)
     if isinstance(data, Job):
-        return model.segment(data)
+        with job_in_thread(data.execution.name), outcome_logged():
+            return model.segment(data)
     if isinstance(data, MaskRequest):
         return model.answer_batch(data)
     model.complete(data)

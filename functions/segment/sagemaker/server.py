@@ -6,6 +6,7 @@ finishes the current ones.
 """
 
 import asyncio
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Final
 
@@ -125,7 +126,8 @@ def main() -> None:
     """Load the model, and serve requests until SIGTERM or SIGINT."""
     port = EndpointConfig().sagemaker_bind_to_port
     app = create_app(model_fn(_MODEL_DIR))
-    uvicorn.run(app, host="0.0.0.0", port=port, access_log=False)  # noqa: S104  # SageMaker pings every few seconds
+    logging.getLogger("uvicorn").addHandler(logger.registered_handler)  # its lines are JSON, too
+    uvicorn.run(app, host="0.0.0.0", port=port, access_log=False, log_config=None)  # noqa: S104  # pings are frequent
 
 
 if __name__ == "__main__":
