@@ -105,8 +105,8 @@ class Assumptions:
     sidecar_bytes: int = 2_770
     work_bytes: int = 55_997
     item_bytes: int = 2_374
-    log_bytes: int = 6_203
-    hit_log_bytes: int = 2_240
+    log_bytes: int = 6_996
+    hit_log_bytes: int = 2_575
     days_kept: int = 30
     s3_request_s: float = 0.1
     function_idle_s: float = 300.0
@@ -154,7 +154,7 @@ class Fixed:
         alarm_metrics: metrics of alarms; an anomaly alarm has three.
         composite_alarms: their number.
         dashboards: their number.
-        custom_metrics: of one image size and one model, with ten combinations of stage and error.
+        custom_metrics: of two size classes and one model, see docs/reference/metrics.md#cost.
         keys: customer-managed keys.
         secrets: secrets.
         worker_alarm_metrics: of the worker's alarms, and of the six that target tracking creates.
@@ -167,7 +167,7 @@ class Fixed:
     alarm_metrics: int = 31
     composite_alarms: int = 2
     dashboards: int = 1
-    custom_metrics: int = 32
+    custom_metrics: int = 25
     keys: int = 1
     secrets: int = 1
     worker_alarm_metrics: int = 11

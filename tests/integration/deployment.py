@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from embedded_cloud.cloud import EmbeddedCloud
@@ -33,11 +33,14 @@ class Ended:
 
 @dataclass
 class Crashes:
-    """Crashes functions on events that contain a text: (part of the function's name, text)."""
+    """Crashes functions on events that contain a text: (part of the function's name, text). Records requests to S3."""
 
     of: set[tuple[str, str]] = field(default_factory=set)
+    requests: list[Request] = field(default_factory=list)
 
     def request(self, request: Request) -> ErrorResponse | None:
+        if request.service == "s3":
+            self.requests.append(replace(request, body=b""))
         return None
 
     def invocation(self, function: str, event: str) -> InvocationFault | None:

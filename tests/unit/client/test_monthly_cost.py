@@ -39,7 +39,7 @@ def test_a_million_uploads_on_lambda_cost_what_plain_arithmetic_gives() -> None:
     assert sums["Step Functions"] == pytest.approx(MILLION * 13 * 0.025 / 1000)
     assert sums["EventBridge"] == pytest.approx(3)
     assert sums["X-Ray"] == pytest.approx(5)
-    assert sums["CloudWatch"] == pytest.approx(MILLION * 6203 / 1e9 * (0.50 + 0.03))
+    assert sums["CloudWatch"] == pytest.approx(MILLION * 6996 / 1e9 * (0.50 + 0.03))
     assert sums["DynamoDB"] == pytest.approx(4 * 0.625 + 0.125 + MILLION * 2374 / 1e9 * 0.45)
     gigabytes = (400_907 + 2 * 1_356_069 + 2_770 + 55_997 / 15) * MILLION / 1e9
     assert sums["S3"] == pytest.approx(6 * 5 + 8 * 0.4 + gigabytes * 0.023)
@@ -112,6 +112,31 @@ def test_memory_is_that_of_the_stack() -> None:
 
 def resources(template: str) -> dict[str, Any]:
     return yaml_parse((ROOT / template).read_text())["Resources"]
+
+
+def alarm_metrics(resource: dict[str, Any]) -> int:
+    """Return the metrics that an alarm is billed for: its own, and two more for a band of expected values."""
+    metrics = resource["Properties"].get("Metrics", [])
+    band = any("ANOMALY_DETECTION_BAND" in str(one.get("Expression")) for one in metrics)
+    return max(1, sum("MetricStat" in one for one in metrics)) + 2 * band
+
+
+def test_alarms_keys_and_dashboards_of_the_template_are_those_that_are_billed() -> None:
+    found = resources("infrastructure/operations.yaml")
+    alarms = {name: one for name, one in found.items() if one["Type"] == "AWS::CloudWatch::Alarm"}
+    count = {
+        condition: sum(alarm_metrics(one) for one in alarms.values() if one.get("Condition") == condition)
+        for condition in (None, "HasWorker", "HasAsyncEndpoint")
+    }
+    wake_up = alarm_metrics(resources("infrastructure/worker.yaml")["WorkerWakeUpAlarm"])
+    assert count[None] == FIXED.alarm_metrics
+    assert count["HasWorker"] + wake_up + 6 == FIXED.worker_alarm_metrics
+    assert count["HasAsyncEndpoint"] + 1 + 2 == FIXED.endpoint_alarm_metrics
+    types = [one["Type"] for one in found.values()]
+    assert types.count("AWS::CloudWatch::CompositeAlarm") == FIXED.composite_alarms
+    assert types.count("AWS::KMS::Key") == FIXED.keys
+    secrets = [one for one in resources("template.yaml").values() if one["Type"] == "AWS::SecretsManager::Secret"]
+    assert len(secrets) == FIXED.secrets
 
 
 def test_the_private_network_has_the_interface_endpoints_that_are_billed() -> None:
