@@ -40,6 +40,10 @@ _COMMANDS: Final = {
     ),
     "history": ("client.commands.history:show_history", "List the latest executions, or the events of one execution."),
     "logs": ("client.commands.logs:show_logs", "Show the log lines of an execution in the order of time."),
+    "cost": (
+        "client.commands.cost:show_cost",
+        "Estimate what a stack costs a month, or what one execution cost, at list prices.",
+    ),
     "redrive": ("client.commands.redrive:redrive_executions", "Retry failed executions."),
     "replay-dlq": (
         "client.commands.replay_dlq:replay_dead_letters",
