@@ -1,6 +1,7 @@
 # One image for every Lambda function, the ECS worker and the SageMaker endpoint, in two flavours:
 # --target cpu, and --target gpu with CUDA; and one for the web page: --target web. docs/how-to/containers.md describes how
 # to build and run them.
+# make deploy passes version and commit as PBR_BUILD to all of them.
 # sam build uses Docker's classic builder: no syntax line, no RUN --mount, no COPY --chmod. It builds every stage above
 # the target, so the stages that only web and gpu need come after cpu, and those of gpu last: they take gigabytes.
 
@@ -75,6 +76,10 @@ COPY --from=packages /opt/venv /opt/venv
 COPY --from=compiled /opt/numba /opt/numba
 COPY --from=weights /opt/models /opt/models
 COPY --from=project /app /app
+# Last, so that another build reuses all layers.
+ARG PBR_BUILD=
+ENV PBR_BUILD=$PBR_BUILD
+LABEL org.opencontainers.image.version=$PBR_BUILD
 
 # ---- The web page: no networks, no weights
 FROM base AS packages-web
@@ -95,6 +100,9 @@ ENV HOME=/tmp \
     WEBSOCKETS_MAX_LINE_LENGTH=65536
 COPY --from=packages-web /opt/venv /opt/venv
 COPY --from=project-web /app /app
+ARG PBR_BUILD=
+ENV PBR_BUILD=$PBR_BUILD
+LABEL org.opencontainers.image.version=$PBR_BUILD
 CMD ["web"]
 
 # ---- For NVIDIA GPUs: CUDA and cuDNN are installed as packages, the driver comes from the host.
@@ -114,3 +122,6 @@ COPY --from=packages-gpu /opt/venv /opt/venv
 COPY --from=compiled /opt/numba /opt/numba
 COPY --from=weights /opt/models /opt/models
 COPY --from=project /app /app
+ARG PBR_BUILD=
+ENV PBR_BUILD=$PBR_BUILD
+LABEL org.opencontainers.image.version=$PBR_BUILD

@@ -9,7 +9,7 @@ NPM    := $(shell command -v npm 2>/dev/null)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help setup demo test test-slow test-all test-containers coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation bench-bulk load tune cost openapi reliability-tables reference screenshots lock clean
+.PHONY: FORCE help setup demo deploy test test-slow test-all test-containers coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation bench-bulk load tune cost openapi reliability-tables reference screenshots lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -45,6 +45,9 @@ $(VENV)/.compiled: $(VENV)/.ready  # a minute, which would else be spent by each
 
 demo: setup  ## one photograph through the whole pipeline: make demo [IMAGE=photo.jpg]
 	@$(BIN)/pbr demo $(IMAGE)
+
+deploy: setup  ## build all images of this commit, and deploy the stack with them: make deploy [ENV=prod] [PARAMETERS="SegmentationHost=ecs"] [ADD="worker web"] [BUILD=1.4.0] [YES=1] [DRY_RUN=1]
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m infrastructure.deploy $(if $(ENV),--config-env $(ENV)) $(if $(PARAMETERS),--parameters '$(PARAMETERS)') $(if $(ADD),--add '$(ADD)') $(if $(BUILD),--build $(BUILD)) $(if $(YES),--yes) $(if $(DRY_RUN),--dry-run)
 
 # Tests on embedded clouds wait a good deal: three processes keep two cores busy. Those that share a cloud share a process.
 # They run in the order of the command, which names the longest first; pytest-xdist would start with the largest group.

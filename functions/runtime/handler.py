@@ -16,7 +16,8 @@ from core.errors import BackgroundRemoverError, InvalidRequestError, reason
 from functions.contracts.errors import to_wire
 from functions.contracts.metrics import METRICS
 
-logger = Logger()
+logger = Logger(build=os.environ.get("PBR_BUILD") or None)  # omitted if None
+"""Each line has the build of the container image: the version and commit of the code that wrote it."""
 
 _NAMESPACE: Final = "PrecisionBackgroundRemover"
 """Namespace of the metrics of a container that no stack started."""

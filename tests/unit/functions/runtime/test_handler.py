@@ -41,6 +41,30 @@ def call(*arguments: str) -> str:
     ).stdout.decode()
 
 
+LOG = """
+from functions.runtime.handler import logger, stage
+from pydantic import BaseModel
+
+class Request(BaseModel): pass
+class Context:
+    function_name, memory_limit_in_mb, invoked_function_arn, aws_request_id = "validate", 128, "arn", "1"
+
+handler = stage(Request)(lambda request: {})
+handler({"execution": {"name": "first"}}, Context())
+handler({"execution": {"name": "second"}}, Context())
+"""
+
+
+@pytest.mark.parametrize("build", ["1.4.0-abc", ""])
+def test_every_line_names_the_build(build: str) -> None:
+    command = [sys.executable, "-c", LOG]
+    environment = os.environ | {"PBR_BUILD": build}
+    lines = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True).stdout.splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [record["job_id"] for record in records] == ["first", "second"]
+    assert [record.get("build", "") for record in records] == [build, build]
+
+
 @pytest.mark.slow
 def test_a_call_is_recorded_without_its_response() -> None:
     header, _, subsegment = call("with a daemon").partition("\n")

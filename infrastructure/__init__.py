@@ -1,0 +1,1 @@
+"""Nested stacks, and the deployment of the main one."""

@@ -1,0 +1,360 @@
+"""Build all images of one commit and deploy the stack with them: ``make deploy``.
+
+``sam build`` builds the image of the functions. The worker, the endpoint and the web page get images of the same
+Dockerfile and commit, by digest, in the same ``sam deploy``: no part of a stack runs other code than the rest.
+
+An image is pushed once per build and build arguments, so a second run without changes changes nothing.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from samtranslator.yaml_helper import yaml_parse
+
+IMAGE_PATHS: Final = (
+    "Dockerfile", ".dockerignore", "entrypoint.sh", "LICENSE", "NOTICE", "licenses", "requirements",
+    "core", "functions", "client", "web",
+)  # fmt: skip
+"""What the images are made of."""
+
+PARTS: Final = {"worker": "WorkerImageUri", "endpoint": "SageMakerImageUri", "web": "WebImageUri"}
+"""Parts of a stack with an image of their own, and the parameter with its URI."""
+
+_BUILD: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
+_MISSING: Final = ("RepositoryNotFoundException", "ImageNotFoundException", "does not exist")
+
+
+class DeployError(Exception):
+    """The deployment cannot start or has failed; the message has the remedy."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """An environment of samconfig.toml.
+
+    Attributes:
+        stack: name of the stack.
+        region: its Region.
+        parameters: template parameters that the file sets.
+    """
+
+    stack: str
+    region: str
+    parameters: Mapping[str, str]
+
+
+@dataclass
+class Shell:
+    """Runs commands, and prints those that change something.
+
+    Attributes:
+        folder: that they run in.
+        dry_run: print them only, and read nothing from AWS.
+    """
+
+    folder: Path
+    dry_run: bool
+
+    def run(self, *command: str, stdin: str | None = None) -> None:
+        """Run a command.
+
+        Raises:
+            DeployError: it failed. Its output is on the terminal.
+        """
+        print(f"$ {shlex.join(command)}", flush=True)
+        if not self.dry_run:
+            done = subprocess.run(command, cwd=self.folder, input=stdin, text=True, check=False)  # noqa: S603  trusted
+            if done.returncode:
+                raise DeployError(f"{command[0]} {command[1]} failed with exit status {done.returncode}, see above.")
+
+    def read(self, *command: str) -> str | None:
+        """Return the output of a command; None if what it describes does not exist, and in a dry run.
+
+        Raises:
+            DeployError: it failed for another reason.
+        """
+        if self.dry_run:
+            return None
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)  # noqa: S603  trusted
+        if done.returncode and any(text in done.stderr for text in _MISSING):
+            return None
+        if done.returncode:
+            raise DeployError(f"{shlex.join(command)} failed: {done.stderr.strip()}")
+        return done.stdout.strip()
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A stack, and the code to deploy.
+
+    Attributes:
+        project: folder of the template.
+        shell: runs the commands.
+        config_env: environment of samconfig.toml.
+        settings: what it says.
+        given: parameters of this call, which take precedence.
+        add: parts to add to the stack.
+        build: version and commit.
+        confirmed: whether to deploy without a question.
+    """
+
+    project: Path
+    shell: Shell
+    config_env: str
+    settings: Settings
+    given: Mapping[str, str]
+    add: Sequence[str]
+    build: str
+    confirmed: bool
+
+    @property
+    def explicit(self) -> dict[str, str]:
+        """Parameters that this deployment sets, besides image URIs."""
+        return {**self.settings.parameters, **self.given, "Build": self.build}
+
+    def run(self) -> None:
+        """Build, push and deploy."""
+        values = {**defaults(self.project), **self._current(), **self.explicit}
+        for part, parameter in PARTS.items():
+            if self.explicit.get(parameter):
+                print(f"{parameter} is given, so the {part} keeps that image: {self.explicit[parameter]}")
+        flavors = images(values, self.explicit, self.add)
+        self.shell.run(
+            "sam", "build", "--config-env", self.config_env, "--parameter-overrides", *overrides(build_values(values))
+        )
+        uris = self._pushed(flavors, values) if flavors else {}
+        parameters = {**self.explicit, **{PARTS[part]: uris[flavor] for part, flavor in flavors.items()}}
+        confirm = ["--no-confirm-changeset"] if self.confirmed else []
+        self.shell.run(
+            "sam", "deploy", "--config-env", self.config_env, "--no-fail-on-empty-changeset", *confirm,
+            "--parameter-overrides", *overrides(parameters),
+        )  # fmt: skip
+
+    def _current(self) -> dict[str, str]:
+        """Return the parameters of the deployed stack; none if there is no stack, and in a dry run."""
+        text = self._aws(
+            "cloudformation", "describe-stacks", "--stack-name", self.settings.stack,
+            "--query", "Stacks[0].Parameters", "--output", "json",
+        )  # fmt: skip
+        return {one["ParameterKey"]: one["ParameterValue"] for one in json.loads(text or "null") or ()}
+
+    def _pushed(self, flavors: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
+        """Return the URI, by digest, of the image of each flavor, and push those that the registry lacks."""
+        account = self._aws("sts", "get-caller-identity", "--query", "Account", "--output", "text") or "<account>"
+        registry = f"{account}.dkr.ecr.{self.settings.region}.amazonaws.com"
+        repository = self.settings.stack.lower()
+        if self._aws("ecr", "describe-repositories", "--repository-names", repository) is None:
+            self.shell.run(
+                *self._command("ecr", "create-repository", "--repository-name", repository),
+                "--image-tag-mutability", "IMMUTABLE", "--image-scanning-configuration", "scanOnPush=true",
+            )  # fmt: skip
+        uris: dict[str, str] = {}
+        for flavor in dict.fromkeys(flavors.values()):
+            tag = image_tag(flavor, self.build, values)
+            if (digest := self._digest(repository, tag)) is None:
+                self._push(flavor, f"{registry}/{repository}:{tag}", registry, values)
+                digest = self._digest(repository, tag) or "sha256:<digest>"
+            uris[flavor] = f"{registry}/{repository}@{digest}"
+        return uris
+
+    def _push(self, flavor: str, uri: str, registry: str, values: Mapping[str, str]) -> None:
+        if flavor == "cpu":  # that of the functions
+            self.shell.run("docker", "tag", functions_image(self.project, dry_run=self.shell.dry_run), uri)
+        else:
+            arguments = [word for pair in build_arguments(flavor, self.build, values) for word in ("--build-arg", pair)]
+            self.shell.run("docker", "build", "--target", flavor, *arguments, "--tag", uri, ".")
+        password = self._aws("ecr", "get-login-password")
+        self.shell.run("docker", "login", "--username", "AWS", "--password-stdin", registry, stdin=password)
+        self.shell.run("docker", "push", uri)
+
+    def _digest(self, repository: str, tag: str) -> str | None:
+        return self._aws(
+            "ecr", "describe-images", "--repository-name", repository, "--image-ids", f"imageTag={tag}",
+            "--query", "imageDetails[0].imageDigest", "--output", "text",
+        )  # fmt: skip
+
+    def _aws(self, *words: str) -> str | None:
+        return self.shell.read(*self._command(*words))
+
+    def _command(self, *words: str) -> list[str]:
+        return ["aws", *words, "--region", self.settings.region]
+
+
+def read_settings(config_env: str, project: Path) -> Settings:
+    """Return an environment of samconfig.toml.
+
+    Raises:
+        DeployError: the file has no such environment, or it lacks the stack's name or Region.
+    """
+    tables = tomllib.loads((project / "samconfig.toml").read_text())
+    if config_env not in tables:
+        known = ", ".join(name for name, table in tables.items() if isinstance(table, dict))
+        raise DeployError(f"samconfig.toml has no environment {config_env!r}. Use one of {known}, or add it.")
+    values: dict[str, Any] = {}
+    for command in ("global", "deploy"):
+        values |= tables[config_env].get(command, {}).get("parameters", {})
+    if missing := [name for name in ("stack_name", "region") if not values.get(name)]:
+        raise DeployError(f"Environment {config_env!r} of samconfig.toml lacks {' and '.join(missing)}. Add it.")
+    given = values.get("parameter_overrides", "")
+    pairs = shlex.split(given) if isinstance(given, str) else given
+    return Settings(values["stack_name"], values["region"], parse(pairs, defaults(project)))
+
+
+def parse(pairs: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
+    """Return parameters from texts ``NAME=VALUE``, or as sam writes them, ``ParameterKey=NAME,ParameterValue=VALUE``.
+
+    Raises:
+        DeployError: a text has another form, or the template has no such parameter.
+    """
+    values: dict[str, str] = {}
+    for text in pairs:
+        long = re.fullmatch(r"ParameterKey=(\w+),ParameterValue=(.*)", text, flags=re.DOTALL)
+        name, is_pair, value = (long[1], "=", long[2]) if long else text.partition("=")
+        if not is_pair or name not in known:
+            raise DeployError(f"{text!r} names no parameter of template.yaml. Use NAME=VALUE, see its Parameters.")
+        values[name] = value
+    return values
+
+
+def defaults(project: Path) -> dict[str, str]:
+    """Return the defaults of the template's parameters."""
+    return _defaults((project / "template.yaml").read_text())
+
+
+@cache
+def _defaults(template: str) -> dict[str, str]:
+    return {name: str(found.get("Default", "")) for name, found in yaml_parse(template)["Parameters"].items()}
+
+
+def images(values: Mapping[str, str], explicit: Mapping[str, str], add: Sequence[str]) -> dict[str, str]:
+    """Return the flavor of the image of each part that gets one from this deployment.
+
+    A part that the stack has gets a new image. An image URI in ``explicit`` is the caller's decision: it stays, and an
+    empty one removes the part.
+    """
+    on_sagemaker = values["SegmentationHost"] == "sagemaker" or values["SageMakerMode"] == "transform"
+    needed = {
+        "worker": values["SegmentationHost"] == "ecs",
+        "endpoint": on_sagemaker and not values["SageMakerEndpointName"],
+        "web": bool(values["WebDomain"]),
+    }
+    gpu_worker = values["SegmentationCapacity"].startswith("GPU")
+    types = [values["SageMakerInstanceType"], values["BulkTransformInstanceType"]]
+    gpu_endpoint = any(name.startswith("ml.g") for name in types)
+    flavors = {"worker": "gpu" if gpu_worker else "cpu", "endpoint": "gpu" if gpu_endpoint else "cpu", "web": "web"}
+    return {
+        part: flavors[part]
+        for part, parameter in PARTS.items()
+        if parameter not in explicit and (needed[part] or values[parameter] or part in add)
+    }
+
+
+def build_values(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the parameters that the build arguments of the functions' image depend on."""
+    names = ("Build", "DefaultModel", "EscalateOnReview", "EscalationModel", "CustomModels", "ModelMirror")
+    return {name: values[name] for name in names}
+
+
+def build_arguments(flavor: str, build: str, values: Mapping[str, str]) -> list[str]:
+    """Return the build arguments of a flavor, those of the template's functions for ``cpu`` and ``gpu``."""
+    if flavor == "web":
+        return [f"PBR_BUILD={build}"]
+    models = [values["DefaultModel"], *([values["EscalationModel"]] if values["EscalateOnReview"] == "true" else [])]
+    return [
+        f"MODELS={' '.join(models)}",
+        f"CUSTOM_MODELS={values['CustomModels']}",
+        f"MODEL_MIRROR={values['ModelMirror']}",
+        f"PBR_BUILD={build}",
+    ]
+
+
+def image_tag(flavor: str, build: str, values: Mapping[str, str]) -> str:
+    """Return the tag of an image: it names all that the image depends on."""
+    arguments = "\n".join(build_arguments(flavor, build, values))
+    return f"{flavor}-{build}-{hashlib.sha256(arguments.encode()).hexdigest()[:8]}"
+
+
+def functions_image(project: Path, *, dry_run: bool) -> str:
+    """Return the local name of the functions' image, as ``sam build`` has written it."""
+    if dry_run:
+        return "segmentfunction:cpu"
+    built = yaml_parse((project / ".aws-sam/build/template.yaml").read_text())
+    return str(built["Resources"]["SegmentFunction"]["Properties"]["ImageUri"])
+
+
+def overrides(values: Mapping[str, str]) -> list[str]:
+    """Return parameters as arguments of ``sam --parameter-overrides``."""
+    return [
+        f"{name}={value}" if re.fullmatch(r"[\w.:/@-]+", value) else f"{name}={_quoted(value)}"
+        for name, value in values.items()
+    ]
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def build_of_checkout(project: Path) -> str:
+    """Return version and commit, and a hash of the changes to what the images are made of, if there are any.
+
+    Raises:
+        DeployError: this is no git checkout.
+    """
+    version = tomllib.loads((project / "pyproject.toml").read_text())["project"]["version"]
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=project, capture_output=True, text=True, check=False)  # noqa: S603, S607
+        if done.returncode:
+            raise DeployError(f"The commit is unknown: {done.stderr.strip()}. Name the build, e.g. BUILD=1.4.0.")
+        return done.stdout
+
+    build = f"{version}-{git('rev-parse', '--short=12', 'HEAD').strip()}"
+    changes = git("diff", "--binary", "HEAD", "--", *IMAGE_PATHS)
+    for name in git("ls-files", "--others", "--exclude-standard", "--", *IMAGE_PATHS).splitlines():
+        changes += name + hashlib.sha256((project / name).read_bytes()).hexdigest()
+    return f"{build}-{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else build
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Deploy as the command line says."""
+    parser = argparse.ArgumentParser(
+        prog="python -m infrastructure.deploy", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--config-env", default="default", help="Environment of samconfig.toml, e.g. prod.")
+    parser.add_argument("--parameters", default="", help="Template parameters, e.g. 'SegmentationHost=ecs'.")
+    parser.add_argument("--add", default="", help=f"Parts to add to the stack: {', '.join(PARTS)}.")
+    parser.add_argument("--build", help="Version and commit. Default: those of this checkout.")
+    parser.add_argument("--yes", action="store_true", help="Deploy without asking for confirmation.")
+    parser.add_argument("--dry-run", action="store_true", help="Print the commands, and run none.")
+    parser.add_argument("--project", type=Path, default=Path(), help="Directory of template.yaml and samconfig.toml.")
+    arguments = parser.parse_args(words)
+    project = arguments.project
+    try:
+        build = arguments.build or build_of_checkout(project)
+        if not _BUILD.fullmatch(build):
+            raise DeployError(f"Invalid build {build!r}. Use letters, digits, '.', '_' and '-', at most 80.")
+        add = arguments.add.replace(",", " ").split()
+        if unknown := [part for part in add if part not in PARTS]:
+            raise DeployError(f"Unknown part {unknown[0]!r}. Use one of {', '.join(PARTS)}.")
+        settings = read_settings(arguments.config_env, project)
+        given = parse(shlex.split(arguments.parameters), defaults(project))
+        shell = Shell(project, arguments.dry_run)
+        Deployment(project, shell, arguments.config_env, settings, given, add, build, arguments.yes).run()
+    except (DeployError, OSError) as error:
+        sys.exit(f"deploy: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""``make deploy`` with fakes of aws, docker and sam on the PATH, which record their arguments."""
+
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from samcli.cli.types import CfnParameterOverridesType
+
+from infrastructure import deploy
+from tests.conftest import ROOT
+
+REGISTRY = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+REPOSITORY = f"{REGISTRY}/precision-background-remover"
+
+BUILD = "1.4.0-abc"
+
+DOCKER = """#!/bin/sh
+echo "docker $*" >>"$LOG"
+case "$1" in
+    login) cat >"$STATE/password" ;;
+    push) touch "$STATE/tag-${2##*:}" ;;
+esac
+"""
+SAM = """#!/bin/sh
+echo "sam $*" >>"$LOG"
+[ "$1" != "$FAILS" ] || exit 3
+if [ "$1" = build ]; then
+    mkdir -p .aws-sam/build
+    echo 'Resources: {SegmentFunction: {Properties: {ImageUri: "segmentfunction:built"}}}' >.aws-sam/build/template.yaml
+fi
+"""
+AWS = """#!/bin/sh
+case "$1 $2" in
+    "sts get-caller-identity") echo 123456789012 ;;
+    "cloudformation describe-stacks")
+        [ -f "$STATE/stack.json" ] || { echo "ValidationError: Stack with id x does not exist" >&2; exit 254; }
+        cat "$STATE/stack.json" ;;
+    "ecr describe-repositories")
+        [ -f "$STATE/repository" ] || { echo "RepositoryNotFoundException" >&2; exit 254; } ;;
+    "ecr create-repository") echo "aws $*" >>"$LOG"; touch "$STATE/repository" ;;
+    "ecr get-login-password") echo secret ;;
+    "ecr describe-images")
+        for word; do case "$word" in imageTag=*) tag=${word#imageTag=} ;; esac; done
+        [ -f "$STATE/tag-$tag" ] || { echo "ImageNotFoundException" >&2; exit 254; }
+        echo "sha256:${tag%%-*}" ;;
+    *) echo "AccessDenied: $*" >&2; exit 255 ;;
+esac
+"""
+
+
+class Tools:
+    """A PATH with the fakes, their state, and their log."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.monkeypatch = folder, monkeypatch
+        self.log = folder / "log"
+        for name in ("template.yaml", "samconfig.toml"):
+            (folder / name).write_text((ROOT / name).read_text())
+        for name, script in {"docker": DOCKER, "sam": SAM, "aws": AWS}.items():
+            (folder / name).write_text(script)
+            (folder / name).chmod(0o755)
+        variables = {"PATH": f"{folder}:{os.environ['PATH']}", "LOG": str(self.log), "STATE": str(folder)}
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    def deploy(self, *arguments: str, fails: str = "") -> tuple[list[list[str]], str]:
+        """Return the commands that were run, and the error; empty for none."""
+        self.log.write_text("")
+        self.monkeypatch.setenv("FAILS", fails)
+        try:
+            deploy.main(["--project", str(self.folder), "--build", BUILD, *arguments])
+        except SystemExit as error:
+            return self.commands(), str(error)
+        return self.commands(), ""
+
+    def commands(self) -> list[list[str]]:
+        return [line.split() for line in self.log.read_text().splitlines()]
+
+    def stack_has(self, parameters: Mapping[str, str]) -> None:
+        listed = [{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()]
+        (self.folder / "stack.json").write_text(json.dumps(listed))
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
+    return Tools(tmp_path, monkeypatch)
+
+
+def parameters(command: list[str]) -> dict[str, str]:
+    pairs = command[command.index("--parameter-overrides") + 1 :]
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def test_every_part_runs_the_image_of_this_build_after_one_deployment(
+    tools: Tools, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands, error = tools.deploy("--parameters", "SegmentationHost=ecs", "--add", "endpoint", "--yes")
+    assert not error
+    assert [command[:2] for command in commands] == [
+        ["sam", "build"],
+        ["aws", "ecr"],
+        ["docker", "tag"],
+        ["docker", "login"],
+        ["docker", "push"],
+        ["sam", "deploy"],
+    ]
+    assert commands[2][2] == "segmentfunction:built"
+    assert commands[2][3] == commands[4][2]
+    assert commands[2][3].startswith(f"{REPOSITORY}:cpu-{BUILD}-")
+    assert parameters(commands[0])["Build"] == BUILD
+    assert parameters(commands[5]) == {
+        "SegmentationHost": "ecs",
+        "Build": BUILD,
+        "WorkerImageUri": f"{REPOSITORY}@sha256:cpu",
+        "SageMakerImageUri": f"{REPOSITORY}@sha256:cpu",
+    }
+    assert "--no-confirm-changeset" in commands[5]
+    assert (tools.folder / "password").read_text() == "secret"
+    assert "secret" not in capsys.readouterr().out
+
+
+def test_a_second_deployment_pushes_nothing_and_has_the_same_parameters(tools: Tools) -> None:
+    first, _ = tools.deploy("--parameters", "SegmentationHost=ecs SegmentationCapacity=GPU")
+    assert ["docker", "build", "--target", "gpu"] in [command[:4] for command in first]
+    second, error = tools.deploy("--parameters", "SegmentationHost=ecs SegmentationCapacity=GPU")
+    assert not error
+    assert [command[:2] for command in second] == [["sam", "build"], ["sam", "deploy"]]
+    assert second[-1] == first[-1]
+
+
+def test_a_part_of_the_deployed_stack_gets_the_new_image(tools: Tools) -> None:
+    tools.stack_has(
+        {"WorkerImageUri": f"{REPOSITORY}@sha256:old", "SegmentationCapacity": "GPU", "DefaultModel": "u2net"}
+    )
+    commands, error = tools.deploy()
+    assert not error
+    assert parameters(commands[0])["DefaultModel"] == "u2net"
+    assert "--build-arg MODELS=u2net " in " ".join(next(one for one in commands if one[:2] == ["docker", "build"]))
+    assert parameters(commands[-1]) == {"Build": BUILD, "WorkerImageUri": f"{REPOSITORY}@sha256:gpu"}
+
+
+@pytest.mark.parametrize("uri", ["", f"{REPOSITORY}:mine"])
+def test_an_image_that_the_caller_names_stays(tools: Tools, uri: str) -> None:
+    tools.stack_has({"WorkerImageUri": f"{REPOSITORY}@sha256:old"})
+    commands, _ = tools.deploy("--parameters", f"WorkerImageUri={uri}")
+    assert [command[:2] for command in commands] == [["sam", "build"], ["sam", "deploy"]]
+    assert parameters(commands[1])["WorkerImageUri"].strip('"') == uri
+
+
+def test_nothing_is_deployed_after_a_failed_build(tools: Tools) -> None:
+    commands, error = tools.deploy("--parameters", "SegmentationHost=ecs", fails="build")
+    assert [command[:2] for command in commands] == [["sam", "build"]]
+    assert error.startswith("deploy: sam build failed with exit status 3")
+
+
+def test_a_dry_run_prints_the_commands_and_runs_none(tools: Tools, capsys: pytest.CaptureFixture[str]) -> None:
+    commands, error = tools.deploy("--parameters", "SegmentationHost=ecs", "--dry-run")
+    assert (commands, error) == ([], "")
+    printed = [shlex.split(line)[1:3] for line in capsys.readouterr().out.splitlines()]
+    assert printed[0] == ["sam", "build"]
+    assert printed[-1] == ["sam", "deploy"]
+    assert ["docker", "push"] in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config-env", "tests"], "samconfig.toml has no environment 'tests'. Use one of default, prod"),
+        (["--parameters", "SegmentatonHost=ecs"], "'SegmentatonHost=ecs' names no parameter of template.yaml"),
+        (["--add", "workers"], "Unknown part 'workers'. Use one of worker, endpoint, web."),
+        (["--build", "1.4+abc"], "Invalid build '1.4+abc'"),
+    ],
+)
+def test_bad_input_is_rejected_before_any_command(tools: Tools, arguments: list[str], message: str) -> None:
+    commands, error = tools.deploy(*arguments)
+    assert commands == []
+    assert message in error
+
+
+def chosen(add: tuple[str, ...] = (), **values: str) -> dict[str, str]:
+    return deploy.images({**deploy.defaults(ROOT), **values}, values, add)
+
+
+@pytest.mark.parametrize(
+    ("values", "parts"),
+    [
+        ({}, {}),
+        ({"SegmentationHost": "ecs", "SegmentationCapacity": "GPU_SPOT"}, {"worker": "gpu"}),
+        ({"SegmentationHost": "sagemaker"}, {"endpoint": "cpu"}),
+        ({"SegmentationHost": "sagemaker", "SageMakerInstanceType": "ml.g5.xlarge"}, {"endpoint": "gpu"}),
+        ({"SegmentationHost": "sagemaker", "SageMakerEndpointName": "theirs"}, {}),
+        ({"SageMakerMode": "transform", "BulkTransformInstanceType": "ml.g4dn.xlarge"}, {"endpoint": "gpu"}),
+        ({"WebDomain": "cutouts.example.com"}, {"web": "web"}),
+    ],
+)
+def test_the_parameters_decide_which_images_are_built(values: dict[str, str], parts: dict[str, str]) -> None:
+    assert chosen(**values) == parts
+
+
+def test_sam_reads_the_parameters_as_they_are() -> None:
+    values = {
+        "CustomModels": '[{"name": "a b", "url": "s3://x/y.onnx"}]',
+        "UrlSchemes": "http,https",
+        "ModelMirror": "",
+        "AlertEmail": "ops+pbr@example.com",
+    }
+    assert CfnParameterOverridesType().convert(tuple(deploy.overrides(values)), None, None) == values
+
+
+def test_the_build_names_the_commit_and_changes_to_the_images(tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        identity = ("-c", "user.name=x", "-c", "user.email=x@example.com")
+        subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1.4.0"\n')
+    (tmp_path / "core").mkdir()
+    (tmp_path / "core/code.py").write_text("1\n")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "x")
+    clean = deploy.build_of_checkout(tmp_path)
+    assert clean.startswith("1.4.0-")
+    (tmp_path / "samconfig.toml").write_text("not part of an image\n")
+    assert deploy.build_of_checkout(tmp_path) == clean
+    builds = {clean}
+    for file, text in {"core/code.py": "2\n", "core/new.py": "1\n"}.items():
+        (tmp_path / file).write_text(text)
+        builds.add(deploy.build_of_checkout(tmp_path))
+    assert len(builds) == 3
