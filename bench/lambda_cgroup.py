@@ -34,7 +34,7 @@ def cpu_share(memory_mb: int) -> float:
 
 
 def visible_cpus(memory_mb: int) -> int:
-    """Return the CPUs that a function sees: at least two, of which it may use its share."""
+    """Return the CPUs that a function sees, at least two. It may use its share of them."""
     return max(2, math.ceil(cpu_share(memory_mb)))
 
 

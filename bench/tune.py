@@ -4,7 +4,7 @@ Usage: ``make tune [IMAGE=photo.jpg] [SIZES="1024 4096"]``.
 
 Each function runs as the embedded cloud runs it, in a control group with Lambda's CPU share and memory for the size,
 on the events of real executions of a photograph of 2 megapixels. Writes functions/contracts/measured_durations.json,
-of which ``bench.tune_report`` makes docs/reference/sizes.md and its chart.
+and from it docs/reference/sizes.md and its chart.
 
 Not included is what AWS adds: calls to S3 take longer there, and a cold start also loads the container image.
 """
