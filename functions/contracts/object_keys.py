@@ -24,6 +24,9 @@ PREFIXES_WITHOUT_EXECUTION: Final = ("backgrounds/", "api/", "bulk/")
 FOLDERS: Final = ("/", "_$folder$")
 """Ends of the keys of folders, of the S3 console and of Hadoop. They start no execution either."""
 
+FAILURES: Final = "failed/"
+"""Prefix of failure reports."""
+
 _SIDECAR: Final = ".json"
 
 _WITHOUT_EFFECT_ON_PIXELS: Final = {"preset", "segmentation_host", "background_key"}
@@ -137,7 +140,7 @@ def failure_key(source_key: str | None, execution_name: str) -> str:
 
     If the source key is unknown, the key contains the name of the execution instead.
     """
-    return _derived("failed/", source_key or f"executions/{execution_name}", ".json")
+    return _derived(FAILURES, source_key or f"executions/{execution_name}", ".json")
 
 
 def _derived(prefix: str, source_key: str, suffix: str, reserved: int = 0) -> str:

@@ -216,17 +216,18 @@ class Store:
                 for found in page.get("Contents", []):
                     self._s3.delete_object(Bucket=bucket, Key=found["Key"])
 
-    def newest_versions(self, bucket: str, after: str = "") -> Iterator[ListedPage]:
+    def newest_versions(self, bucket: str, after: str = "", prefix: str = "") -> Iterator[ListedPage]:
         """Yield the newest versions of the objects that exist, in the order of their keys.
 
         Args:
             bucket: bucket.
             after: start after this key, which need not exist.
+            prefix: start of the keys.
         """
         marker = {"KeyMarker": after} if after else {}
         while True:
             with errors_of(bucket, after):
-                page = self._s3.list_object_versions(Bucket=bucket, **marker)  # type: ignore[arg-type]
+                page = self._s3.list_object_versions(Bucket=bucket, Prefix=prefix, **marker)  # type: ignore[arg-type]
             versions, deletions = page.get("Versions", []), page.get("DeleteMarkers", [])
             newest = (
                 ListedVersion(one["Key"], one["VersionId"], one["LastModified"]) for one in versions if one["IsLatest"]

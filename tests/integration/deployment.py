@@ -154,12 +154,11 @@ class Deployed:
             ecs.update_service(cluster=cluster, service=service, desiredCount=described["desiredCount"])
 
     @contextmanager
-    def listener(self) -> Iterator[Callable[[], list[dict[str, Any]]]]:
-        """Subscribe to the topic; yields a function that returns the messages since its last call."""
+    def listener(self, topic: str = "FailuresTopicArn") -> Iterator[Callable[[], list[dict[str, Any]]]]:
+        """Subscribe to the topic in this output; yields a function that returns the messages since its last call."""
         queue = self.sqs.create_queue(QueueName=f"listener-{uuid.uuid4().hex}")["QueueUrl"]
         arn = self.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-        topic = self.outputs["FailuresTopicArn"]
-        subscription = self.sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)["SubscriptionArn"]
+        subscription = self.sns.subscribe(TopicArn=self.outputs[topic], Protocol="sqs", Endpoint=arn)["SubscriptionArn"]
 
         def heard() -> list[dict[str, Any]]:
             found = self.sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=1, MaxNumberOfMessages=10)

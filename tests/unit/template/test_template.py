@@ -296,6 +296,7 @@ def test_only_the_load_balancer_of_the_web_page_is_reachable_from_the_internet(s
 
 WITHOUT_RESOURCES = {  # actions without resource-level permissions
     "cloudwatch:GetMetricData",
+    "cloudwatch:GetMetricStatistics",
     "cloudwatch:ListMetrics",
     "cloudwatch:PutMetricData",
     "ecr:GetAuthorizationToken",
@@ -1062,6 +1063,23 @@ def test_the_sweep_has_minimal_permissions() -> None:
         ("states:DescribeExecution", EXECUTIONS),
         ("lambda:InvokeFunction", "<ReconcileFunction>.Arn"),
     }
+
+
+# ---- Digest
+def test_the_digest_may_only_read_reports_and_publish() -> None:
+    assert allowed(Stack({}), "DigestFunctionRole") == {
+        ("s3:ListBucketVersions", "<ResultsBucket>.Arn"),
+        *(("s3:ListBucket", f"<{name}Bucket>.Arn") for name in ("Results", "Work")),
+        ("s3:GetObject", "<ResultsBucket>.Arn/failed/*"),
+        *((f"s3:{name}Object", "<WorkBucket>.Arn/digest/*") for name in ("Get", "Put")),
+        ("dynamodb:Query", "<ReviewsTable>.Arn/index/by_queue"),
+        ("sns:Publish", "<AlertsTopic>"),
+        *((f"kms:{name}", "<AlertsKey>.Arn") for name in ("GenerateDataKey", "Decrypt")),
+    }
+
+
+def test_a_stack_without_operations_has_no_digest() -> None:
+    assert "DigestFunction" not in Stack({"Operations": "false"}).resources
 
 
 # ---- The HTTP API
