@@ -19,7 +19,7 @@ from embedded_cloud.metric_search import Metric, compile_search
 from embedded_cloud.metric_store import Dimensions, RecentData
 from embedded_cloud.moto_patches.around import around
 
-KEPT_DATA = 50_000  # up to 40 MB, or 5,000 uploads; and as many of AWS's own metrics
+KEPT_DATA = 50_000  # up to 15 MB, or 5,000 uploads; and as many of the metrics of services
 STATISTICS = "SampleCount, Average, Sum, Minimum, Maximum and percentiles such as p90"
 _PERCENTILE = re.compile(r"p(\d{1,2}(\.\d+)?|100)")
 

@@ -24,7 +24,11 @@ Measurements = Mapping[str, tuple[float, str]]
 
 def record(namespace: str, dimensions: Mapping[str, str], measurements: Measurements) -> None:
     """Record a value of each metric, with these dimensions, now."""
-    backend = cloudwatch_backends[DEFAULT_ACCOUNT_ID][running().sdk["AWS_REGION"]]
+    try:
+        region = running().sdk["AWS_REGION"]
+    except RuntimeError:  # the cloud was closed during the call
+        return
+    backend = cloudwatch_backends[DEFAULT_ACCOUNT_ID][region]
     pairs = [{"Name": name, "Value": value} for name, value in dimensions.items()]
     for name, (value, unit) in measurements.items():
         backend.service_data.append(MetricDatum(namespace, name, value, pairs, None, unit))
