@@ -138,6 +138,7 @@ _GPU_INSTANCE: Final = "g4dn.xlarge"
 _DISK_GB: Final = 60
 _CPU_INSTANCE: Final = "ml.c6i.2xlarge"
 _CPU_INSTANCE_CORES: Final = 4
+_SWEEP_MB: Final = 1024
 _REALTIME_TARGET: Final = 6
 _REALTIME_MAX: Final = 4
 """Invocations per minute and instance that infrastructure/endpoint.yaml scales to, and its most instances."""
@@ -167,7 +168,7 @@ class Fixed:
     alarm_metrics: int = 31
     composite_alarms: int = 2
     dashboards: int = 1
-    custom_metrics: int = 25
+    custom_metrics: int = 26
     keys: int = 1
     secrets: int = 1
     worker_alarm_metrics: int = 11
@@ -429,7 +430,20 @@ class _Month:
             Line("CloudWatch", "GB-months of logs", log_bytes / 1e9, prices.log_gb_month, "the same, for a month"),
             self._events(express),
         ]
+        if isinstance(method, Host):  # it leaves out what bulk runs and the API upload
+            lines += self._sweep()
         return lines if express else [*lines, Line("X-Ray", "traces", self.images, prices.trace, images)]
+
+    def _sweep(self) -> list[Line]:
+        """Return the lines of the sweep, which lists the sources each hour and looks for the outcome of new ones."""
+        pages, text = self.images / 1000 * HOURS, f"{self.images:,} / 1,000 x {HOURS} runs"
+        gb = _SWEEP_MB / 1024
+        wait = f"{text} x {ASSUMED.s3_request_s:g} s x {gb:g} GB"
+        return [
+            Line("S3", "lists of the sweep", pages, self.prices.s3_write, text),
+            Line("S3", "reads of the sweep", self.images, self.prices.s3_read, f"{self.images:,}"),
+            Line("Lambda", "GB-seconds of the sweep", pages * ASSUMED.s3_request_s * gb, self.prices.lambda_gb_s, wait),
+        ]
 
     def _events(self, express: bool) -> Line:
         """Return the line of S3's events: of the source, of the result and of its sidecar."""

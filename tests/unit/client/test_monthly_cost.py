@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from typing import Any
 
 import pytest
@@ -42,7 +43,8 @@ def test_a_million_uploads_on_lambda_cost_what_plain_arithmetic_gives() -> None:
     assert sums["CloudWatch"] == pytest.approx(MILLION * 6996 / 1e9 * (0.50 + 0.03))
     assert sums["DynamoDB"] == pytest.approx(4 * 0.625 + 0.125 + MILLION * 2374 / 1e9 * 0.45)
     gigabytes = (400_907 + 2 * 1_356_069 + 2_770 + 55_997 / 15) * MILLION / 1e9
-    assert sums["S3"] == pytest.approx(6 * 5 + 8 * 0.4 + gigabytes * 0.023)
+    sweep = 1000 * 730 * 0.005e-3 + 0.4
+    assert sums["S3"] == pytest.approx(6 * 5 + 8 * 0.4 + gigabytes * 0.023 + sweep)
     large = gb_s("segment", 2) + gb_s("refine", 3) + gb_s("encode", 6)
     assert 5 * 0.2 + MILLION * large * LAMBDA < sums["Lambda"] < 1.1 * (5 * 0.2 + MILLION * large * LAMBDA)
 
@@ -134,9 +136,15 @@ def test_alarms_keys_and_dashboards_of_the_template_are_those_that_are_billed() 
     assert count["HasAsyncEndpoint"] + 1 + 2 == FIXED.endpoint_alarm_metrics
     types = [one["Type"] for one in found.values()]
     assert types.count("AWS::CloudWatch::CompositeAlarm") == FIXED.composite_alarms
+    assert types.count("AWS::CloudWatch::Dashboard") == FIXED.dashboards
     assert types.count("AWS::KMS::Key") == FIXED.keys
     secrets = [one for one in resources("template.yaml").values() if one["Type"] == "AWS::SecretsManager::Secret"]
     assert len(secrets) == FIXED.secrets
+
+
+def test_custom_metrics_are_those_of_the_page_about_metrics() -> None:
+    found = re.search(r"\*\*Sum: .*\*\* \| \*\*(\d+)\*\*", (ROOT / "docs/reference/metrics.md").read_text())
+    assert found and int(found[1]) == FIXED.custom_metrics
 
 
 def test_the_private_network_has_the_interface_endpoints_that_are_billed() -> None:
