@@ -45,6 +45,7 @@ CASES: dict[str, tuple[Values, Values]] = {  # bad values, good values
     "api-errors": ({"5xx": 5, "Count": 100}, {"5xx": 5, "Count": 101}),
     "bulk-failed": ({"ExecutionsTimedOut": 1}, {"ExecutionsFailed": 0}),
     "lost-uploads": ({"LostUploads": 1}, {"LostUploads": 0}),
+    "sweep-failed": ({"Errors": 1}, {"Errors": 0}),
     "cost-anomaly": ({"EstimatedCost": 0.0012}, {"EstimatedCost": 0.001}),
 }
 PAST: dict[str, Values] = {"cost-anomaly": {"EstimatedCost": 0.001}}
