@@ -97,20 +97,22 @@ CloudWatchResponse.put_composite_alarm = put_composite_alarm
 
 
 @around(CloudWatchResponse, "describe_alarms")
-def list_requested_types(original: Any, self: Any) -> ActionResult:
+def list_requested_types(_original: Any, self: Any) -> ActionResult:
     """AWS lists the requested types of alarms, by default metric alarms; moto lists all.
 
     AWS combines the other conditions, too; moto applies the first.
     """
     types, state = self._get_param("AlarmTypes") or ["MetricAlarm"], self._get_param("StateValue")
-    listed = original(self).result
-    kept = {"MetricAlarms": "MetricAlarm", "CompositeAlarms": "CompositeAlarm"}
-    return ActionResult(
-        {
-            key: [alarm for alarm in listed[key] if kind in types and state in (None, alarm.state_value)]
-            for key, kind in kept.items()
-        }
-    )
+    names, prefix = self._get_param("AlarmNames"), self._get_param("AlarmNamePrefix") or ""
+    action = self._get_param("ActionPrefix") or ""
+    found: dict[str, list[Any]] = {"MetricAlarms": [], "CompositeAlarms": []}
+    for alarm in list(self.cloudwatch_backend.alarms.values()):
+        kind = "MetricAlarm" if alarm.rule is None else "CompositeAlarm"
+        named = alarm.name in names if names else alarm.name.startswith(prefix)
+        acts = not action or any(one.startswith(action) for one in alarm.alarm_actions)
+        if kind in types and named and acts and state in (None, alarm.state_value):
+            found[f"{kind}s"].append(alarm)
+    return ActionResult(found)
 
 
 @around(Alarm, "update_state")

@@ -72,6 +72,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def test_alarms_are_evaluated_while_the_cloud_runs() -> None:
+    with EmbeddedCloud(TEMPLATE, {"WorkerCount": "0"}, alarm_interval_s=0.1) as cloud:
+        cloudwatch, deadline = client("cloudwatch", cloud.environment), time.monotonic() + 10
+        while not cloudwatch.describe_alarms(AlarmTypes=["CompositeAlarm"], StateValue="OK")["CompositeAlarms"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
 def test_a_second_cloud_on_the_same_port_starts_empty() -> None:
     port = free_port()
     for _ in range(2):

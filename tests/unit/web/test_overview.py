@@ -4,7 +4,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from client.overview import Range
-from tests.fakes.metrics_in_memory import Cloud
+from tests.fakes.metrics_in_memory import NOW, Cloud
 from web.views.overview import describe_outcomes, describe_stages, in_words, outcome_chart, usd
 
 
@@ -96,13 +96,18 @@ def test_cost_names_its_date_and_what_it_leaves_out() -> None:
     assert "Not included: the worker" in text
 
 
-def test_what_the_embedded_cloud_does_not_record_is_named() -> None:
-    assert "does not record the queue depth" in shown(busy()).caption[-1].value
+def test_the_queue_depth_and_the_delay_of_new_metrics_are_noted() -> None:
+    assert "15 minutes" not in shown(busy()).caption[-1].value
     cloud = Cloud()
     cloud.outputs = {"WorkerServiceName": "worker"}
     cloud.queues.messages = {"https://queue": (12, 3)}
     assert figures(shown(cloud))["Worker queue now"] == "12"
-    assert "embedded" not in shown(cloud).caption[-1].value
+    cloud.metrics.put(
+        "ApproximateNumberOfMessagesVisible", 15, NOW - timedelta(minutes=1), namespace="AWS/SQS", QueueName="queue"
+    )
+    caption = shown(cloud).caption[-1].value
+    assert "15 minutes" in caption
+    assert "At most 15 images waited for the worker." in caption
 
 
 def test_bars_are_stacked_to_the_number_of_images_in_their_period() -> None:

@@ -127,6 +127,26 @@ def test_an_alarm_is_created_without_data_and_keeps_its_state(cloud: EmbeddedClo
     cloudwatch.delete_alarms(AlarmNames=[name])
 
 
+@pytest.mark.parametrize(
+    ("conditions", "names"),
+    [
+        ({}, {"dead-letters"}),
+        ({"AlarmTypes": ["CompositeAlarm"]}, {"anything"}),
+        ({"AlarmTypes": ["CompositeAlarm", "MetricAlarm"], "StateValue": "OK"}, {"dead-letters", "anything"}),
+        ({"AlarmTypes": ["CompositeAlarm", "MetricAlarm"], "AlarmNamePrefix": "dead"}, {"dead-letters"}),
+        ({"AlarmNames": ["dead-letters"], "StateValue": "ALARM"}, set()),
+        ({"AlarmTypes": ["CompositeAlarm"], "ActionPrefix": "arn:aws:sns:"}, {"anything"}),
+    ],
+)
+def test_alarms_are_listed_that_meet_all_conditions(
+    cloud: EmbeddedCloud, conditions: dict[str, Any], names: set[str]
+) -> None:
+    cloud.evaluate_alarms(datetime.now(UTC) + 60 * SOON)
+    found = client(cloud, "cloudwatch").describe_alarms(**conditions)
+    listed = {alarm["AlarmName"] for alarm in found["MetricAlarms"] + found["CompositeAlarms"]}
+    assert listed - {cloud.outputs["FailuresAlarm"]} == names
+
+
 def test_an_anomaly_is_outside_of_the_band_of_earlier_values(cloud: EmbeddedCloud) -> None:
     cloudwatch, name, now = client(cloud, "cloudwatch"), uuid.uuid4().hex, datetime.now(UTC)
     stat = {"Metric": {"Namespace": name, "MetricName": "m"}, "Period": 60, "Stat": "Average"}
