@@ -130,7 +130,7 @@ def _savings() -> Iterator[tuple[str, float]]:
     express = (
         found["state transitions"].usd - _MOST * _PRICES.express_request - seconds * EXPRESS_GB * _PRICES.express_gb_s
     )
-    smaller = bill(Host.LAMBDA, _MOST, 0.0, _PRICES, {**memory, "refine": 2048, "encode": 2048})
+    smaller = bill(Host.LAMBDA, _MOST, 0.0, _PRICES, {**memory, "encode": 2048})
     yield "An Express workflow if the host is Lambda: no history, no redrive, at most five minutes", express
     yield (
         "One function for segmentation, refinement and encoding if the host is Lambda: two states, two calls and the "
@@ -142,7 +142,7 @@ def _savings() -> Iterator[tuple[str, float]]:
     yield "Without `NeedsEscalation?` in stacks that do not escalate", state
     yield "Without `ChooseSegmenter` in stacks with one host", state
     yield (
-        "`RefineMemory=2048 EncodeMemory=2048`: no images of 100 megapixels",
+        "`EncodeMemory=2048`: no AVIF or WebP results of large images",
         bill(Host.LAMBDA, _MOST, 0.0, _PRICES).usd - smaller.usd,
     )
     arm = sum(line.quantity for line in found.values() if line.item.startswith("GB-seconds"))

@@ -28,7 +28,7 @@ import numpy as np
 from bench import platform_info
 from bench.lambda_cgroup import CgroupError, LambdaCgroup, cpu_share, visible_cpus
 from bench.load import photograph
-from bench.tune_report import write
+from bench.tune_report import figures, write
 from client.commands.up import choose_model, stack_parameters
 from client.stack import Stack
 from core.options import Host
@@ -41,7 +41,7 @@ from functions.contracts.durations import FILE, Durations, Measurement, Sample
 ROOT: Final = Path(__file__).parent.parent
 MEGAPIXELS: Final = 2.0
 PRECISION: Final = "high"
-SIZES_MB: Final = (512, 768, 1024, 1536, 1769, 2048, 2560, 3008)
+SIZES_MB: Final = (512, 1024, 1536, 1769, 2048, 3008)
 LARGEST_DEFAULT_MB: Final = 3008
 """Largest memory that Lambda grants a new account."""
 
@@ -73,7 +73,7 @@ _LARGE_IMAGES: Final = "images of 100 megapixels"
 SUBJECTS: Final[Mapping[str, Subject]] = {
     "validate": Subject(2048, _LARGE_IMAGES),
     "segment": Subject(3008, "all models but birefnet and bria"),
-    "refine": Subject(3008, _LARGE_IMAGES),
+    "refine": Subject(2048, "JPEGs of 100 megapixels, other images of 92"),
     "encode": Subject(3008, _LARGE_IMAGES),
     "bulk": Subject(3008, "as segment, refine and encode"),
     "metrics": Subject(512, "waits for AWS rather than for its CPU"),
@@ -90,7 +90,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.tune", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--image", type=Path, help="Photograph; scaled to 2 megapixels. Default: that of the demo.")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES_MB, help="Memory sizes in MB, e.g. 1024 4096.")
-    parser.add_argument("--functions", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), help="Only these.")
+    parser.add_argument(
+        "--functions",
+        nargs="+",
+        choices=SUBJECTS,
+        default=list(SUBJECTS),
+        help="Measure only these, and write no file.",
+    )
     parser.add_argument("--calls", type=int, default=CALLS, help="Warm calls per size.")
     arguments = parser.parse_args()
     sizes = possible(sorted(set(arguments.sizes)), os.cpu_count() or 1)
@@ -121,8 +127,11 @@ def main() -> None:
         calls=arguments.calls,
         functions=functions,
     )
-    FILE.write_text(durations.model_dump_json(indent=1) + "\n")
-    write(durations)
+    if set(functions) == set(SUBJECTS):
+        FILE.write_text(durations.model_dump_json(indent=1) + "\n")
+        write(durations)
+    else:
+        print(figures(durations))
 
 
 def possible(sizes_mb: Sequence[int], cpus: int) -> list[int]:

@@ -108,7 +108,7 @@ def test_memory_is_that_of_the_stack() -> None:
     assert memory_of({"SegmentMemory": "4096", "BulkMemory": "0"})["bulk"] == 4096
     assert memory_of({"SegmentMemory": "4096", "BulkMemory": "6144"})["bulk"] == 6144
     assert memory_of({"EncodeMemory": "2048"})["encode"] == 2048
-    small = bill(Host.LAMBDA, MILLION, 0, PRICES, memory_of({"RefineMemory": "2048"})).usd
+    small = bill(Host.LAMBDA, MILLION, 0, PRICES, memory_of({"EncodeMemory": "2048"})).usd
     assert small < bill(Host.LAMBDA, MILLION, 0, PRICES).usd
 
 
