@@ -4,6 +4,7 @@ import base64
 import hashlib
 import itertools
 import json
+import re
 import threading
 import uuid
 from datetime import UTC, datetime
@@ -53,6 +54,18 @@ def share_the_content_with_copies(_original: Any, self: Any) -> dict[str, Any]:
 def take_the_content_of_the_original(_original: Any, self: Any, state: dict[str, Any]) -> None:
     """Keep the content in the state, see :func:`share_the_content_with_copies`; moto writes it again."""
     self.__dict__.update(state, lock=threading.Lock())
+
+
+@around(S3Response, "get_bucket_notification")
+def return_that_events_are_on(original: Any, self: Any) -> Any:
+    """AWS returns EventBridgeConfiguration of a bucket that sends events to EventBridge; moto does not."""
+    configured = self.backend.get_bucket_notification_configuration(self.bucket_name)
+    status, headers, body = original(self)
+    if configured and configured.event_bridge is not None:
+        body = re.sub(r"(?s)(<NotificationConfiguration[^>]*?)/?>", r"\1><EventBridgeConfiguration/>", body, count=1)
+        if "</NotificationConfiguration>" not in body:
+            body += "</NotificationConfiguration>"
+    return status, headers, body
 
 
 @around(notifications, "_send_event_bridge_message")

@@ -260,6 +260,16 @@ def _() -> None:
         FakeKey("other", b"2", "123456789012", REGION).__setstate__(state)
 
 
+@reproduces("s3.return_that_events_are_on")
+def _() -> None:
+    s3 = client("s3")
+    s3.create_bucket(Bucket="sending", CreateBucketConfiguration={"LocationConstraint": REGION})
+    s3.put_bucket_notification_configuration(
+        Bucket="sending", NotificationConfiguration={"EventBridgeConfiguration": {}}
+    )
+    assert "EventBridgeConfiguration" not in s3.get_bucket_notification_configuration(Bucket="sending")
+
+
 @reproduces("s3.send_events_after_the_response")
 def _() -> None:
     s3, seen = client("s3"), []

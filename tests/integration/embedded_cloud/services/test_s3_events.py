@@ -92,6 +92,16 @@ def test_targets_get_transformed_events(cloud: EmbeddedCloud, machines: Machines
     assert {"constant": True} in executions_with(cloud, machines, "constant")
 
 
+def test_the_configuration_of_a_bucket_says_whether_it_sends_events(cloud: EmbeddedCloud) -> None:
+    s3, bucket = client(cloud, "s3"), {"Bucket": "without-events"}
+    s3.create_bucket(**bucket, CreateBucketConfiguration={"LocationConstraint": cloud.region})
+    configurations: tuple[dict[str, Any], ...] = ({"EventBridgeConfiguration": {}}, {})
+    for events in configurations:
+        s3.put_bucket_notification_configuration(**bucket, NotificationConfiguration=events)
+        configured = s3.get_bucket_notification_configuration(**bucket)
+        assert ("EventBridgeConfiguration" in configured) == bool(events)
+
+
 def test_each_of_many_concurrent_uploads_starts_an_execution(cloud: EmbeddedCloud, machines: Machines) -> None:
     s3, bucket = client(cloud, "s3"), cloud.outputs["Bucket"]
     with ThreadPoolExecutor(8) as pool:
