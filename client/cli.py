@@ -53,6 +53,10 @@ _COMMANDS: Final = {
         "client.commands.status:status",
         "Show the stack in use: its resources, and the number of executions and messages.",
     ),
+    "doctor": (
+        "client.commands.doctor:check_stack",
+        "Check a stack, and say what to do about each problem.",
+    ),
     "models": (
         "client.commands.models:app",
         "List segmentation models: license, input size, memory, and where their weights are.",

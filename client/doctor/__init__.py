@@ -1,0 +1,1 @@
+"""Check a deployed stack, and say what to do about each problem."""

@@ -1,0 +1,212 @@
+"""Checks of the deployment: status and drift of the stack, its template and parameters, images and weights."""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from client.doctor.findings import Finding, Patient
+from client.errors import client_error
+from core.errors import BackgroundRemoverError
+from core.segmentation.registry import CLASSICAL, MODELS, Model, with_custom
+
+_STACK: Final = "AWS::CloudFormation::Stack"
+_LISTED: Final = 5
+_MEGABYTE: Final = 1024**2
+_DRIFT_POLL_S: Final = 5.0
+_MOST_POLLS: Final = 120
+
+_HINTS: Final = {  # parts of CloudFormation's reasons, with what helps
+    "MemorySize": "New accounts refuse more than 3,008 MB. Deploy with a memory of 3008, or ask AWS Support for more.",
+    "UnreservedConcurrentExecution": "New accounts can reserve no concurrency. Deploy with ApiConcurrency=0.",
+    "service-linked role": "Create the role, see the check service-linked roles.",
+    "already exists": "Another stack has this name. Set another SegmentationQueueName.",
+    "ResourceLimitExceeded": "Request a higher quota at Service Quotas.",
+}
+_PACKAGED: Final = {"ImageUri", "Location", "DefinitionUri", "Definition", "DefinitionString", "CodeUri"}
+"""Properties that sam package replaces."""
+
+
+def status(patient: Patient) -> Iterator[Finding]:
+    """Find failed and unfinished deployments."""
+    [found] = patient.stack.client("cloudformation").describe_stacks(StackName=patient.stack.name)["Stacks"]
+    state = found["StackStatus"]
+    failed = [one for one in patient.resources if one.status.endswith("_FAILED")]
+    for one in failed[:_LISTED]:
+        hint = next((text for part, text in _HINTS.items() if part in one.reason), "Deploy the stack again.")
+        yield Finding("stack", "problem", f"{one.logical_id} ({one.type}) is {one.status}: {one.reason}", hint)
+    if state.endswith("_IN_PROGRESS"):
+        yield Finding("stack", "warning", f"The stack is {state}", "Wait until the deployment has ended.")
+    elif state.endswith("_FAILED") or "ROLLBACK" in state:
+        reason = found.get("StackStatusReason") or "see its events"
+        remedy = (
+            f"aws cloudformation describe-stack-events --stack-name {patient.stack.name} has the reasons of the "
+            "failure. Remove the cause, and deploy again."
+        )
+        yield Finding("stack", "problem" if "FAILED" in state else "warning", f"The stack is {state}: {reason}", remedy)
+    elif not failed:
+        yield Finding("stack", "ok", f"The stack is {state}")
+
+
+def template(patient: Patient) -> Iterator[Finding]:
+    """Compare the deployed templates with those of this version."""
+    from samtranslator.yaml_helper import yaml_parse
+
+    if not patient.templates:
+        yield Finding("template", "not checked", "pbr is not installed from a clone, so it has no template to compare")
+        return
+    cloudformation = patient.stack.client("cloudformation")
+    places = {"": patient.stack.name, **{one.logical_id: one.id for one in patient.of_type(_STACK)}}
+    changed = []
+    for logical_id, local in patient.templates.items():
+        if logical_id in places:
+            body = cloudformation.get_template(StackName=places[logical_id], TemplateStage="Original")["TemplateBody"]
+            deployed = yaml_parse(body) if isinstance(body, str) else body
+            prefix = f"{logical_id}." if logical_id else ""
+            changed += [f"{prefix}{name}" for name in differences(deployed, local)]
+    if not changed:
+        yield Finding("template", "ok", "The stack has the templates of this version")
+        return
+    more = f" and {len(changed) - _LISTED} more" if len(changed) > _LISTED else ""
+    yield Finding(
+        "template",
+        "warning",
+        f"The stack was deployed from another version. These differ: {', '.join(changed[:_LISTED])}{more}",
+        "Deploy this version, or use pbr of the version that was deployed. See docs/how-to/upgrade.md.",
+    )
+
+
+def differences(deployed: Mapping[str, Any], local: Mapping[str, Any]) -> list[str]:
+    """Return the names of what differs in two templates, without what sam package replaces."""
+    changed = []
+    for section in ("Parameters", "Conditions", "Resources", "Outputs"):
+        one, other = deployed.get(section, {}), local.get(section, {})
+        changed += [name for name in sorted({*one, *other}) if _plain(one.get(name, {})) != _plain(other.get(name, {}))]
+    return changed
+
+
+def _plain(value: Any) -> Any:
+    """Return a part of a template in the form that does not depend on who wrote it."""
+    if isinstance(value, Mapping):
+        if value.keys() == {"Fn::GetAtt"} and isinstance(value["Fn::GetAtt"], list):
+            return {"Fn::GetAtt": ".".join(value["Fn::GetAtt"])}
+        return {name: _plain(item) for name, item in value.items() if name not in _PACKAGED | {"Metadata"}}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return str(value).casefold() if isinstance(value, bool | int | float) else value
+
+
+def drift(patient: Patient) -> Iterator[Finding]:
+    """Let CloudFormation compare the resources with the template, which takes minutes."""
+    cloudformation = patient.stack.client("cloudformation")
+    names = [patient.stack.name, *(one.id for one in patient.of_type(_STACK))]
+    detections = [(name, cloudformation.detect_stack_drift(StackName=name)["StackDriftDetectionId"]) for name in names]
+    drifted = []
+    for name, detection in detections:
+        if not _detected(cloudformation, detection):
+            yield Finding("drift", "not checked", f"CloudFormation could not detect drift of {name}")
+            continue
+        found = cloudformation.describe_stack_resource_drifts(
+            StackName=name, StackResourceDriftStatusFilters=["MODIFIED", "DELETED"]
+        )["StackResourceDrifts"]
+        drifted += [f"{one['LogicalResourceId']} ({one['StackResourceDriftStatus'].lower()})" for one in found]
+    if drifted:
+        remedy = "Undo these changes. CloudFormation does not create a deleted resource again under its logical ID."
+        yield Finding("drift", "problem", f"Changed outside of CloudFormation: {', '.join(drifted)}", remedy)
+    else:
+        yield Finding("drift", "ok", "No resource was changed outside of CloudFormation")
+
+
+def _detected(cloudformation: Any, detection: str) -> bool:
+    for _ in range(_MOST_POLLS):
+        state = cloudformation.describe_stack_drift_detection_status(StackDriftDetectionId=detection)["DetectionStatus"]
+        if state != "DETECTION_IN_PROGRESS":
+            return bool(state == "DETECTION_COMPLETE")
+        time.sleep(_DRIFT_POLL_S)
+    return False
+
+
+def parameters(patient: Patient) -> Iterator[Finding]:
+    """Check parameters whose values the template cannot check: models, presets, and memory for the models."""
+    problems = []
+    try:
+        patient.stack.presets  # noqa: B018  reads them
+    except BackgroundRemoverError as error:
+        problems.append((f"Presets: {error.message}", error.remedy))
+    try:
+        registry = _registry(patient)
+    except BackgroundRemoverError as error:
+        problems.append((f"CustomModels: {error.message}", error.remedy))
+        registry = MODELS
+    for parameter, name in _models(patient).items():
+        if name not in registry and name != CLASSICAL:
+            names = ", ".join((*registry, CLASSICAL))
+            problems.append((f"{parameter}={name} is not a model", f"Deploy with one of: {names}."))
+        elif name in registry and registry[name].memory_bytes > (memory := patient.number("SegmentMemory")) * _MEGABYTE:
+            least = -(-registry[name].memory_bytes // _MEGABYTE)
+            problems.append(
+                (
+                    f"{parameter}={name} needs {least} MB, but SegmentMemory is {memory}",
+                    f"Deploy with SegmentMemory of at least {least}.",
+                )
+            )
+    for found, remedy in problems:
+        yield Finding("parameters", "problem", found, remedy)
+    if not problems:
+        yield Finding("parameters", "ok", ", ".join(f"{name}={value}" for name, value in _models(patient).items()))
+
+
+def weights(patient: Patient) -> Iterator[Finding]:
+    """Check that the weights of the models are in ModelBucket."""
+    bucket, problems = patient.parameter("ModelBucket"), 0
+    if not bucket:
+        yield Finding("weights", "ok", "The container image includes the weights (no ModelBucket)")
+        return
+    registry = _registry(patient)
+    for name in dict.fromkeys(_models(patient).values()):
+        if name in registry and (found := _fault(patient.stack.s3, bucket, registry[name])):
+            problems += 1
+            yield Finding("weights", "problem", found, f"pbr models fetch {name} --to s3://{bucket}")
+    if not problems:
+        yield Finding("weights", "ok", f"s3://{bucket} has the weights of {', '.join(_models(patient).values())}")
+
+
+def _fault(s3: Any, bucket: str, model: Model) -> str | None:
+    """Return what is wrong with the weights of a model in a bucket; None if their size is right."""
+    place = f"s3://{bucket}/{model.file}"
+    try:
+        size = s3.head_object(Bucket=bucket, Key=model.file)["ContentLength"]
+    except client_error() as error:
+        code = error.response["Error"]["Code"]  # type: ignore[attr-defined]
+        if code not in ("404", "NoSuchKey", "NoSuchBucket"):
+            raise
+        return f"{place} does not exist"
+    return None if size == model.bytes else f"{place} has {size:,} bytes instead of {model.bytes:,}"
+
+
+def images(patient: Patient) -> Iterator[Finding]:
+    """Compare the container images of functions, worker and endpoint."""
+    stack, builds = patient.stack, dict[str, str]()
+    for one in patient.of_type("AWS::Lambda::Function"):
+        code = stack.functions.get_function(FunctionName=one.id).get("Code", {})
+        builds[one.logical_id] = code.get("ImageUri", "")
+    functions = {image.rpartition("/")[2] for image in builds.values() if image}
+    found = f"The functions run {', '.join(sorted(functions)) or 'no image'}"
+    for parameter, what in (("WorkerImageUri", "the worker"), ("SageMakerImageUri", "the endpoint")):
+        if uri := patient.parameter(parameter):
+            found += f"; {what} runs {uri.rpartition('/')[2]}"
+    if len({image.partition(":")[2].partition("@")[0] for image in functions if ":" in image}) > 1:
+        yield Finding("images", "warning", found, "Deploy all functions from one build.")
+    else:
+        yield Finding("images", "ok", found)
+
+
+def _registry(patient: Patient) -> Mapping[str, Model]:
+    return with_custom(patient.parameter("CustomModels"))
+
+
+def _models(patient: Patient) -> dict[str, str]:
+    """Return the models of the stack by parameter."""
+    found = {"DefaultModel": patient.parameter("DefaultModel")}
+    if patient.parameter("EscalateOnReview") == "true":
+        found["EscalationModel"] = patient.parameter("EscalationModel")
+    return {name: value for name, value in found.items() if value}
