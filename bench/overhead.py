@@ -63,7 +63,7 @@ def execute(stack: Stack, number: int, picture: bytes) -> tuple[float, float]:
     source = {"bucket": stack.outputs["UploadsBucket"], "key": f"backgrounds/{number}.png"}
     stack.s3.put_object(Bucket=source["bucket"], Key=source["key"], Body=picture)
     arn = stack.stepfunctions.start_execution(
-        stateMachineArn=stack.outputs["StateMachineArn"], input=json.dumps({"source": source})
+        stateMachineArn=stack.outputs["StateMachineAlias"], input=json.dumps({"source": source})
     )["executionArn"]
     while (described := stack.stepfunctions.describe_execution(executionArn=arn))["status"] == "RUNNING":
         time.sleep(0.02)

@@ -220,7 +220,7 @@ def _deliver(stack: Stack, letter: DeadLetter) -> DeadLetter:
     """Deliver an event to the target of its rule, or start the delivery of a webhook. Idempotent."""
     if letter.queue is Queue.WEBHOOKS:
         name = f"replay-{letter.message_id}"
-        start_once(stack, stack.output("WebhookMachineArn"), name, letter.event)
+        start_once(stack, stack.output("WebhookMachineAlias"), name, letter.event)
         return replace(letter, status="replayed", reason=f"{name} delivers it")
     if json.loads(letter.event)["source"] == _EXECUTIONS:
         answer = stack.functions.invoke(FunctionName=stack.output("ReconcileFunctionArn"), Payload=letter.event)
@@ -228,7 +228,7 @@ def _deliver(stack: Stack, letter: DeadLetter) -> DeadLetter:
             return replace(letter, status="rejected", reason=answer["Payload"].read().decode())
         return replace(letter, status="replayed", reason="ReconcileFunction has processed it")
     name = f"replay-{hashlib.sha256(letter.event.encode()).hexdigest()[:32]}"
-    start_once(stack, stack.outputs["StateMachineArn"], name, letter.event)
+    start_once(stack, stack.output("StateMachineAlias"), name, letter.event)
     return replace(letter, status="replayed", reason=f"{name} processes it")
 
 

@@ -171,14 +171,14 @@ def wait(stack: Stack, retries: Iterable[Retry]) -> Iterator[Retry]:
             time.sleep(stack.poll_s)
 
 
-def start_once(stack: Stack, machine_arn: str, name: str, execution_input: str) -> bool:
+def start_once(stack: Stack, alias_arn: str, name: str, execution_input: str) -> bool:
     """Start an execution unless one with this name exists.
 
     Returns:
         False if an execution with this name has already ended.
     """
     try:
-        stack.stepfunctions.start_execution(stateMachineArn=machine_arn, name=name, input=execution_input)
+        stack.stepfunctions.start_execution(stateMachineArn=alias_arn, name=name, input=execution_input)
     except stack.stepfunctions.exceptions.ExecutionAlreadyExists:
         return False
     return True
@@ -267,7 +267,7 @@ def _execute(stack: Stack, retry: Retry, retry_arn: str) -> Retry:
     try:
         if retry.action == "redriven":
             stack.stepfunctions.redrive_execution(executionArn=retry_arn)
-        elif not start_once(stack, stack.outputs["StateMachineArn"], retry_arn.rpartition(":")[2], retry.input):
+        elif not start_once(stack, stack.output("StateMachineAlias"), retry_arn.rpartition(":")[2], retry.input):
             return replace(retry, action="skipped", reason="another process has just retried it", retry_arn=None)
     except stack.stepfunctions.exceptions.ExecutionNotRedrivable:
         return replace(retry, action="skipped", reason="another process has just redriven it", retry_arn=None)

@@ -249,7 +249,7 @@ class Reviews:
         """
         options = self._retry_options(review, changes)
         name = f"review-{hashlib.sha256(review.id.encode()).hexdigest()[:_NAME_CHARS]}-{review.revision}"
-        machine = self._stack.outputs["StateMachineArn"]
+        machine, alias = self._stack.outputs["StateMachineArn"], self._stack.output("StateMachineAlias")
         names = [name if number == 0 else f"{name}-{number}" for number in range(len(review.sources))]
         arns = [f"{machine.replace(':stateMachine:', ':execution:')}:{one}" for one in names]
         # The shown upload first: the outcome is its cut-out, and the others wait for it and get it from the cache.
@@ -261,7 +261,7 @@ class Reviews:
 
         def start(name: str, source: tuple[str, str]) -> None:
             given = {"source": {"bucket": source[0], "key": source[1]}, "options": options}
-            start_once(self._stack, machine, name, json.dumps(given))
+            start_once(self._stack, alias, name, json.dumps(given))
 
         try:
             start(names[0], sources[0])

@@ -273,7 +273,7 @@ class BulkRun:
         stepfunctions = self._stack.stepfunctions
         with suppress(stepfunctions.exceptions.ExecutionAlreadyExists):  # it was started, and has ended since
             stepfunctions.start_execution(
-                stateMachineArn=self._stack.output("BulkMachineArn"),
+                stateMachineArn=self._stack.output("BulkMachineAlias"),
                 name=self.execution,
                 input=json.dumps(request, sort_keys=True),
             )

@@ -15,6 +15,7 @@ _OUTPUTS: Final = {
     "PBR_RESULTS": "ResultsBucket",
     "PBR_WORK": "WorkBucket",
     "PBR_STATE_MACHINE_ARN": "StateMachineArn",
+    "PBR_STATE_MACHINE_ALIAS": "StateMachineAlias",
     "PBR_QUEUE_URL": "QueueUrl",
     "PBR_API_URL": "ApiUrl",
 }

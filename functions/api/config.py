@@ -9,6 +9,7 @@ class ApiConfig(CatalogueConfig, UrlConfig):
 
     Attributes:
         segmentation_queue_url: the ECS worker's queue; ``GET /ready`` checks that it exists.
+        state_machine_alias: ARN of the alias that starts executions.
         answer_within_s: how long a request waits for its result. API Gateway's timeout is 30 s from the same moment;
             the rest is for reading and sending the result.
         job_days: how long the API keeps a job and its images.
@@ -22,7 +23,7 @@ class ApiConfig(CatalogueConfig, UrlConfig):
     results_bucket: str
     work_bucket: str
     cache_table: str
-    state_machine_arn: str
+    state_machine_alias: str
     segmentation_queue_url: str
     keys_table: str
     usage_table: str
@@ -33,3 +34,8 @@ class ApiConfig(CatalogueConfig, UrlConfig):
     rate_per_minute: int
     monthly_quota: int
     jobs_in_flight: int
+
+    @property
+    def state_machine_arn(self) -> str:
+        """ARN of the state machine."""
+        return self.state_machine_alias.rpartition(":")[0]

@@ -291,7 +291,7 @@ class JobService:
     def _start(self, job: JobRecord, execution_input: Mapping[str, Any]) -> None:
         try:
             self._stepfunctions.start_execution(
-                stateMachineArn=self._config.state_machine_arn, name=job.id, input=json.dumps(execution_input)
+                stateMachineArn=self._config.state_machine_alias, name=job.id, input=json.dumps(execution_input)
             )
         except self._stepfunctions.exceptions.ExecutionAlreadyExists:
             if self._repository.start_count(job) > 1:  # a concurrent request with the same key started it

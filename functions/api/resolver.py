@@ -114,7 +114,7 @@ def openapi_document() -> dict[str, Any]:
         results_bucket="",
         work_bucket="",
         cache_table="",
-        state_machine_arn="",
+        state_machine_alias="",
         segmentation_queue_url="",
         keys_table="",
         usage_table="",

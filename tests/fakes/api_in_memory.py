@@ -78,7 +78,7 @@ class StepFunctions:
         )
 
     def start_execution(self, *, stateMachineArn: str, name: str, input: str) -> None:  # noqa: N803
-        assert stateMachineArn == MACHINE_ARN
+        assert stateMachineArn == f"{MACHINE_ARN}:live"
         if name in self.inputs:
             raise AlreadyExistsError({"Error": {"Code": "ExecutionAlreadyExists"}}, "StartExecution")
         self.inputs[name] = json.loads(input)
@@ -248,7 +248,7 @@ class Api:
             "uploads_bucket": "uploads",
             "results_bucket": "results",
             "work_bucket": "work",
-            "state_machine_arn": MACHINE_ARN,
+            "state_machine_alias": f"{MACHINE_ARN}:live",
             "segmentation_queue_url": queue,
             **{f"{table}_table": table for table in TABLES},
             "job_days": 7,

@@ -71,7 +71,7 @@ class BulkCloud:
 
     def stack(self) -> Stack:
         made = stack(executions=self, buckets=self)
-        made.outputs["BulkMachineArn"] = BULK
+        made.outputs["BulkMachineArn"], made.outputs["BulkMachineAlias"] = BULK, f"{BULK}:live"
         made.parameters["DefaultModel"] = self.default_model
         return made
 
@@ -135,7 +135,7 @@ class BulkCloud:
 
     def start_execution(self, **request: Any) -> dict[str, Any]:
         self._called("start")
-        assert request["stateMachineArn"] == BULK
+        assert request["stateMachineArn"] == f"{BULK}:live"
         if request["name"] in self.runs:
             raise _error("ExecutionAlreadyExists", _ExistsError)
         given = json.loads(request["input"])

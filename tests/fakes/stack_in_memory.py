@@ -20,6 +20,7 @@ OUTPUTS = {
     "ResultsBucket": "results",
     "WorkBucket": "work",
     "StateMachineArn": MACHINE,
+    "StateMachineAlias": f"{MACHINE}:live",
     "QueueUrl": "https://queue",
 }
 RECOVERY_OUTPUTS = {
@@ -29,6 +30,7 @@ RECOVERY_OUTPUTS = {
     "ReconcileFunctionArn": "reconcile",
     "WebhooksDeadLetterQueueUrl": "https://webhooks-dlq",
     "WebhookMachineArn": "arn:aws:states:eu-west-1:123456789012:stateMachine:pbr-webhooks",
+    "WebhookMachineAlias": "arn:aws:states:eu-west-1:123456789012:stateMachine:pbr-webhooks:live",
 }
 
 
@@ -129,12 +131,14 @@ class Executions:
         return {"events": events[::-1][: request["maxResults"]]}
 
     def start_execution(self, **request: Any) -> dict[str, Any]:
-        arn = _arn(request["stateMachineArn"], request["name"])
+        machine, _, qualifier = request["stateMachineArn"].rpartition(":")
+        assert qualifier == "live", "executions start with the alias"
+        arn = _arn(machine, request["name"])
         if arn in self.known and self.known[arn]["status"] != "RUNNING":
             raise _ERRORS["ExecutionAlreadyExists"]
         if arn not in self.known:
             self.calls.append(("start", request["name"]))
-            self.add(request["name"], json.loads(request["input"]), machine=request["stateMachineArn"])
+            self.add(request["name"], json.loads(request["input"]), machine=machine)
         return {"executionArn": arn}
 
     def redrive_execution(self, **request: Any) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class Deployed:
     def start(self, source: dict[str, Any], **options: Any) -> str:
         """Start an execution by hand and return its ARN."""
         return self.sfn.start_execution(
-            stateMachineArn=self.outputs["StateMachineArn"], input=json.dumps({"source": source, "options": options})
+            stateMachineArn=self.outputs["StateMachineAlias"], input=json.dumps({"source": source, "options": options})
         )["executionArn"]
 
     def execution_of(self, key: str, version: str, *, timeout_s: float = 20) -> str:

@@ -95,6 +95,7 @@ PSEUDO = {
     "AWS::Region": REGION,
     "AWS::AccountId": "123456789012",
     "AWS::StackName": "pbr",
+    "AWS::StackId": f"arn:aws:cloudformation:{REGION}:123456789012:stack/pbr/3f0a",
 }
 
 
@@ -444,6 +445,9 @@ LONGEST = {name: "x" * one["MaxLength"] for name, one in translated()["Parameter
 def test_the_longest_parameters_fit_the_environment_of_every_function() -> None:
     for function in Stack(LONGEST).of_type("AWS::Lambda::Function"):
         variables = environment(function)
+        variables["CONFIGURATION"] = variables["CONFIGURATION"].replace(
+            "<ConfigurationVersion>.VersionNumber", "123456"
+        )
         generated = 50 * sum("<" in value for value in variables.values())  # names of AWS are longer than those here
         assert sum(len(name) + len(value) for name, value in variables.items()) + generated <= 4096
 
@@ -596,6 +600,7 @@ def test_webhook_delivery_has_minimal_permissions() -> None:
     }
     assert allowed(stack, "DeliverWebhookRole") == {
         ("lambda:InvokeFunction", "<WebhookFunction>.Arn"),
+        ("lambda:InvokeFunction", "<WebhookFunction>.Arn:*"),
         ("sqs:SendMessage", "<WebhooksDeadLetterQueue>.Arn"),
     }
 
@@ -605,8 +610,8 @@ def test_only_the_state_machine_and_reconcile_start_webhook_deliveries() -> None
     roles = [name for name, resource in stack.resources.items() if resource["Type"] == "AWS::IAM::Role"]
     starting = {role for role in roles if ("states:StartExecution", "<DeliverWebhook>") in allowed(stack, role)}
     assert starting == {"RemoveBackgroundRole", "ReconcileFunctionRole"}
-    assert environment(stack["ReconcileFunction"])["DELIVERY_MACHINE_ARN"] == "<DeliverWebhook>"
-    assert stack["RemoveBackground"]["DefinitionSubstitutions"]["DeliverWebhookArn"] == "<DeliverWebhook>"
+    assert environment(stack["ReconcileFunction"])["DELIVERY_MACHINE_ARN"] == "<DeliverWebhookAliaslive>"
+    assert stack["RemoveBackground"]["DefinitionSubstitutions"]["DeliverWebhookArn"] == "<DeliverWebhookAliaslive>"
 
 
 def test_webhooks_use_the_url_policy_of_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1061,7 +1066,7 @@ def test_the_sweep_has_minimal_permissions() -> None:
         *((f"s3:{name}Object", "<WorkBucket>.Arn/sweep/*") for name in ("Get", "Put")),
         *((f"states:{name}", MACHINE) for name in ("StartExecution", "ListExecutions")),
         ("states:DescribeExecution", EXECUTIONS),
-        ("lambda:InvokeFunction", "<ReconcileFunction>.Arn"),
+        ("lambda:InvokeFunction", "<ReconcileFunctionAliaslive>"),
     }
 
 
@@ -1132,7 +1137,7 @@ def test_all_routes_invoke_the_function_and_iam_routes_require_a_signature() -> 
     assert signed == {"/{proxy+}": [], "/iam/{proxy+}": [{"AWS_IAM": []}]}
     for operation in operations.values():
         integration = operation["x-amazon-apigateway-integration"]
-        assert "/functions/<ApiFunction>.Arn/" in integration["uri"]
+        assert "/functions/<ApiFunctionAliaslive>/" in integration["uri"]
         assert integration["timeoutInMillis"] == 1000 * stack["ApiFunction"]["Timeout"], "both have the same timeout"
 
 
