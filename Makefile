@@ -9,7 +9,7 @@ NPM    := $(shell command -v npm 2>/dev/null)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help setup demo deploy test test-slow test-all test-containers coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation bench-bulk load tune cost openapi reliability-tables reference screenshots lock clean
+.PHONY: FORCE help setup demo deploy test test-slow test-all test-containers coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation bench-bulk load tune cost dashboard openapi reliability-tables reference screenshots lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -113,6 +113,9 @@ tune: setup $(VENV)/.compiled  ## measure the functions by memory size, and prop
 
 cost: setup  ## what a stack costs a month, from prices and measured durations: docs/reference/cost.md and its chart
 	@$(BIN)/python -m bench.cost
+
+dashboard: setup $(VENV)/.compiled  ## draw the dashboard with the metrics of an embedded cloud in docs/images, 10 minutes
+	@$(BIN)/python -m bench.dashboard
 
 bench-matting: setup $(VENV)/.compiled  ## errors of alpha and the quality score on masks of networks, against rembg: make bench-matting [DATASET=folder] [MASKS=folder] [COUNT=200] [HALF=tune] [NETWORKS="u2netp"] [PICTURES="GT01 GT04"]
 	$(BIN)/python -m bench.matting $(if $(DATASET),--dataset $(DATASET)) $(if $(MASKS),--masks $(MASKS)) $(if $(COUNT),--count $(COUNT)) $(if $(HALF),--half $(HALF)) $(if $(NETWORKS),--networks $(NETWORKS)) $(if $(PICTURES),--pictures $(PICTURES))
