@@ -46,7 +46,7 @@ _DPI: Final = 100
 _TRAFFIC: Final = timedelta(minutes=8)
 _PAUSE_S: Final = 4.0
 _SIDES_PX: Final = (480, 1000, 1500, 2200)
-_COLORS: Final = 64  # text stays sharp, and the file small
+_COLORS: Final = 256  # text stays sharp, and the file small
 _LEGEND_ROWS: Final = 4
 _STATES: Final = {"ALARM": "#d13212", "OK": "#1d8102", "INSUFFICIENT_DATA": "#8d99a8"}
 _GRAY: Final = "#545b64"
