@@ -23,7 +23,6 @@ import boto3
 import cv2
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.dates import DateFormatter, MinuteLocator
 from matplotlib.figure import Figure
 from PIL import Image
 from skimage import data as photographs
@@ -54,11 +53,11 @@ _GRAY: Final = "#545b64"
 
 @dataclass(frozen=True)
 class Series:
-    """The values of a metric: label, color of its line or None, times and values."""
+    """The values of a metric: label, color of its line or None, times in seconds of the epoch, and values."""
 
     label: str
     color: str | None
-    times: Sequence[datetime]
+    times: Sequence[float]
     values: Sequence[float]
 
 
@@ -198,7 +197,7 @@ def values(cloudwatch: Any, properties: dict[str, Any], start: datetime, end: da
         if isinstance(metric[-1], dict)
     }
     return [
-        Series(one["Label"], colors.get(one["Id"]), one["Timestamps"], one["Values"])
+        Series(one["Label"], colors.get(one["Id"]), [at.timestamp() for at in one["Timestamps"]], one["Values"])
         for one in answer["MetricDataResults"]
         if one["Values"]
     ]
@@ -299,7 +298,7 @@ class Card:
             heights = [[dict(zip(one.times, one.values, strict=True)).get(time, 0) for time in times] for one in found]
             axis.stackplot(times, np.array(heights), labels=[one.label for one in found], alpha=0.75)
             if len(times) == 1:
-                axis.bar(times, sum(map(np.array, heights)), width=timedelta(seconds=PERIOD_S))
+                axis.bar(times, sum(map(np.array, heights)), width=PERIOD_S)
         else:
             for one in found:
                 axis.plot(
@@ -318,10 +317,10 @@ class Card:
                 fontsize=9,
                 color=_STATES["ALARM"],
             )
-        axis.set_xlim(start, end)
+        axis.set_xlim(start.timestamp(), end.timestamp())
         axis.set_ylim(0, axis.get_ylim()[1] * 1.05 if axis.dataLim.ymax > 0 else 1)
-        axis.xaxis.set_major_locator(MinuteLocator(interval=max(1, (end - start) // timedelta(minutes=3))))
-        axis.xaxis.set_major_formatter(DateFormatter("%H:%M"))
+        ticks = _ticks(start, end)
+        axis.set_xticks([tick.timestamp() for tick in ticks], [f"{tick:%H:%M}" for tick in ticks])
         axis.yaxis.set_major_formatter(lambda value, _: _number(value))
         axis.locator_params(axis="y", nbins=4)
         axis.tick_params(labelsize=10, colors=_GRAY, length=0)
@@ -362,6 +361,13 @@ class Card:
     def _write(self, x: float, y: float, text: str, **style: Any) -> None:
         width, height = self._figure.get_size_inches() * _DPI
         self._figure.text((self._left + x) / width, (self._bottom + y) / height, text, va="center", **style)
+
+
+def _ticks(start: datetime, end: datetime) -> list[datetime]:
+    """Return about four full minutes in a range of time."""
+    step_s = 60 * max(1, (end - start) // timedelta(minutes=3))
+    first = math.ceil(start.timestamp() / step_s) * step_s
+    return [datetime.fromtimestamp(at, UTC) for at in range(first, int(end.timestamp()), step_s)]
 
 
 def _number(value: float) -> str:

@@ -1,8 +1,32 @@
 """The dashboard's body becomes queries and positions as CloudWatch reads it."""
 
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
 import pytest
 
-from bench.dashboard import by_the_minute, placed, queries
+from bench.dashboard import by_the_minute, draw, placed, queries
+from tests.unit.template.test_operations import EVERYTHING
+from tests.unit.template.test_template import Stack
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+class OnePointEach:
+    """CloudWatch with one value of each metric, and no alarm."""
+
+    def get_metric_data(self, *, MetricDataQueries: list[dict[str, Any]], **_: Any) -> dict[str, Any]:  # noqa: N803
+        shown = [query for query in MetricDataQueries if query["ReturnData"]]
+        return {
+            "MetricDataResults": [
+                {"Id": one["Id"], "Label": one.get("Label", one["Id"]), "Timestamps": [NOW], "Values": [1.5]}
+                for one in shown
+            ]
+        }
+
+    def describe_alarms(self, **_: Any) -> dict[str, Any]:
+        return {"CompositeAlarms": [], "MetricAlarms": [{"AlarmName": "pbr-slow", "StateValue": "OK"}]}
 
 
 def test_widgets_without_a_position_follow_each_other() -> None:
@@ -49,3 +73,12 @@ def test_periods_and_texts_become_a_minute() -> None:
     assert widget["properties"]["period"] == 60
     assert widget["properties"]["title"] == "per minute"
     assert widget["properties"]["metrics"][0][0]["expression"].endswith("'Sum', 60))")
+
+
+def test_every_widget_of_the_template_is_drawn() -> None:
+    body = by_the_minute(json.loads(Stack(EVERYTHING)["OperationsDashboard"]["DashboardBody"]))
+    figure = draw(placed(body["widgets"]), OnePointEach(), NOW - timedelta(minutes=5), NOW + timedelta(minutes=5))
+
+    drawn = {text.get_text() for text in figure.texts}
+    assert "No data" not in drawn
+    assert {one["properties"]["title"] for one in body["widgets"] if one["type"] != "text"} <= drawn
