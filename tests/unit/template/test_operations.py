@@ -83,9 +83,31 @@ def test_alarms_say_how_severe_they_are_and_where_the_runbook_is(stack: Stack) -
         assert rest.endswith(f"Runbook: docs/how-to/runbook.md#{suffix}")
 
 
-def test_every_alarm_has_a_section_in_the_runbook(stack: Stack) -> None:
-    sections = re.findall(r"^## (\S+)$", (ROOT / "docs/how-to/runbook.md").read_text(), re.MULTILINE)
-    assert sorted(sections) == sorted({*names(stack), "critical", "warning"})
+def runbook() -> dict[str, str]:
+    """Return the sections of the runbook by heading."""
+    _, *parts = re.split(r"^## (.+)$", (ROOT / "docs/how-to/runbook.md").read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def test_every_alarm_and_the_budget_have_a_section_in_the_runbook(stack: Stack) -> None:
+    assert sorted(runbook()) == sorted({*names(stack), "budget", "critical", "warning"})
+
+
+def test_sections_of_the_runbook_are_complete(stack: Stack) -> None:
+    for name in {*names(stack), "budget"}:
+        parts = re.findall(r"^\*\*(.+?)\.\*\*", runbook()[name], re.MULTILINE)
+        assert parts == ["Meaning", "First look", "Action", "Verification"], name
+
+
+def test_the_table_of_the_runbook_has_each_alarm_with_its_severity(stack: Stack) -> None:
+    rows = re.findall(
+        r"^\| \[([\w-]+)\]\(#\1\) \| (\w+) \|", (ROOT / "docs/how-to/runbook.md").read_text(), re.MULTILINE
+    )
+    severities = {
+        alarm["AlarmName"].removeprefix("pbr-"): alarm["AlarmDescription"].partition(".")[0].lower()
+        for alarm in alarms(stack).values()
+    }
+    assert dict(rows) == {**severities, "budget": "message"}
 
 
 def test_alarms_keep_the_limits_of_cloudwatch() -> None:
