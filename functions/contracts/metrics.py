@@ -68,7 +68,7 @@ _METRICS: Final = (
         "Attempts of a worker or an endpoint to load a model onto its GPU that failed, because it cannot use one.",
     ),
     Metric("LostUploads", "Count", ((),), "Uploads that a run of the sweep started because they had no outcome."),
-    Metric("ApiError", "Count", (("Code",),), "Errors that the HTTP API returned, by problem code."),
+    Metric("ApiError", "Count", (("Code",),), "Responses of the HTTP API with status 500 or more, by problem code."),
 )
 
 METRICS: Final[Mapping[str, Metric]] = MappingProxyType({metric.name: metric for metric in _METRICS})
