@@ -141,7 +141,7 @@ def _request(url: str) -> None:
 
 
 def by_the_minute(body: dict[str, Any]) -> dict[str, Any]:
-    """Return the body of a dashboard with all periods set to a minute, and texts that say so."""
+    """Return the body of a dashboard with all periods set to a minute, also in its texts."""
     text = re.sub(r'("period": )\d+', rf"\g<1>{PERIOD_S}", json.dumps(body))
     text = re.sub(r"(SEARCH\('[^']*', '\w+', )\d+", rf"\g<1>{PERIOD_S}", text)
     text = re.sub(r"\b(per|of|in) (\d+ minutes|hour)", r"\1 a minute", text).replace("per a minute", "per minute")
