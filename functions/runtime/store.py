@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Set
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ _ABSENT: Final = {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "MethodNotAllowe
 _NO_VERSION: Final = _ABSENT | {"InvalidArgument"}  # S3's error for a malformed version ID
 _CHANGED: Final = {"PreconditionFailed", "412"}
 
+_MD5: Final = re.compile("[0-9a-f]{32}")
+
 
 @dataclass(frozen=True)
 class StoredFile:
@@ -68,11 +71,24 @@ class StoredVersion:
 
 @dataclass(frozen=True)
 class ListedVersion:
-    """The newest version of an object in a listing."""
+    """The newest version of an object in a listing.
+
+    Attributes:
+        key: object key.
+        version_id: version.
+        modified: time of the upload; that of a multipart upload is the time when it was created, not completed.
+        etag: ETag.
+    """
 
     key: str
     version_id: str
     modified: datetime
+    etag: str
+
+    @property
+    def may_be_multipart(self) -> bool:
+        """Whether it may be a multipart upload. The ETag of one is not an MD5 digest, so it has another form."""
+        return not _MD5.fullmatch(self.etag)
 
 
 @dataclass(frozen=True)
@@ -230,7 +246,9 @@ class Store:
                 page = self._s3.list_object_versions(Bucket=bucket, Prefix=prefix, **marker)  # type: ignore[arg-type]
             versions, deletions = page.get("Versions", []), page.get("DeleteMarkers", [])
             newest = (
-                ListedVersion(one["Key"], one["VersionId"], one["LastModified"]) for one in versions if one["IsLatest"]
+                ListedVersion(one["Key"], one["VersionId"], one["LastModified"], one["ETag"].strip('"'))
+                for one in versions
+                if one["IsLatest"]
             )
             yield ListedPage(tuple(newest), max((one["Key"] for one in (*versions, *deletions)), default=after))
             if not page["IsTruncated"]:

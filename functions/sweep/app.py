@@ -12,11 +12,11 @@ from botocore.config import Config as SdkConfig
 from pydantic import AwareDatetime, BaseModel, Field
 
 from functions.runtime.config import Config
-from functions.runtime.handler import measure, stage
+from functions.runtime.handler import stage
 from functions.runtime.outcomes import Outcomes
 from functions.runtime.store import S3_SDK, Store
 from functions.sweep.executions import Executions
-from functions.sweep.progress import Progress, resume
+from functions.sweep.progress import begin, resume
 from functions.sweep.work import THREADS, Sweep
 
 MIN_AGE_S: Final = 3600
@@ -46,7 +46,8 @@ class SweepRequest(BaseModel):
 
     Attributes:
         min_age_s: least age of the uploads to look at, seconds.
-        since: begin a new pass that looks at the uploads from this time on, with time zone; None continues.
+        since: begin a new pass that looks at the uploads from this time on, with time zone, and at those of the pass
+            that it replaces; None continues that pass.
     """
 
     min_age_s: int = Field(default=MIN_AGE_S, ge=0)
@@ -70,10 +71,9 @@ def handler(request: SweepRequest) -> dict[str, Any]:
         executions=Executions(CONFIG.state_machine_arn, CONFIG.uploads_bucket, CONFIG.reconcile_function),
         now=now,
     )
-    begun = Progress(since=request.since, until=until) if request.since else None
-    progress = begun or resume(STORE, CONFIG.work_bucket, until)
+    work = STORE, CONFIG.work_bucket
+    progress = begin(*work, request.since, until) if request.since else resume(*work, until)
     complete = sweep.run(progress)
-    measure("LostUploads", sweep.findings["started"])
     window = {"since": progress.since.isoformat(), "until": progress.until.isoformat()}
     found = {finding: sweep.findings[finding] for finding in ("done", "started", "open", "reconciled")}
     return {"complete": complete, **window, **found}

@@ -71,13 +71,19 @@ class Executions:
             arn, found["name"], found["startDate"], found.get("stopDate"), found["status"], found.get("input")
         )
 
-    def start(self, upload: ListedVersion) -> str:
-        """Start the execution of an upload, and return its name, which allows one in 90 days."""
+    def start(self, upload: ListedVersion) -> str | None:
+        """Start the execution of an upload, and return its name, which allows one in 90 days.
+
+        None: another run has started it since :meth:`own` was called, and it has ended.
+        """
         name = name_of(self._bucket, upload)
         source = {"bucket": self._bucket, "key": upload.key, "version_id": upload.version_id}
-        self._step_functions.start_execution(
-            stateMachineArn=self._start_arn, name=name, input=json.dumps({"source": source})
-        )
+        try:
+            self._step_functions.start_execution(
+                stateMachineArn=self._start_arn, name=name, input=json.dumps({"source": source})
+            )
+        except self._step_functions.exceptions.ExecutionAlreadyExists:
+            return None
         return name
 
     @cached_property

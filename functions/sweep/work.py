@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from functions.contracts.object_keys import PREFIXES_WITHOUT_EXECUTION, starts_execution
 from functions.contracts.outcome import ObjectVersion
-from functions.runtime.handler import logger
+from functions.runtime.handler import count, logger, measure
 from functions.runtime.outcomes import Outcomes
 from functions.runtime.store import ListedPage, ListedVersion, Store
 from functions.sweep.executions import Executions
@@ -26,6 +26,11 @@ _PAUSE_S: Final = 0.1  # at most ten starts per second: a small part of the quot
 _NOT_RUNNING_AFTER: Final = timedelta(hours=15)
 """Age at which no execution that an upload's event started is running: EventBridge delivers for 6 h at most, and an
 execution takes 8 h at most."""
+
+LONGEST_UPLOAD: Final = timedelta(days=2)
+"""Longest time between creation and completion of a multipart upload: the bucket aborts it at the midnight (UTC) after
+one day. S3 dates objects by the creation, so a multipart upload is looked at again when it has been completed at the
+latest."""
 
 _LAST_CHARACTER: Final = "\U0010ffff"
 
@@ -66,17 +71,23 @@ class Sweep:
 
     def run(self, progress: Progress) -> bool:
         """Continue a pass, and return whether it is complete."""
+        complete = self._continue(progress)
+        measure("LostUploads", 0)  # so that the metric has a value for each run that ended
+        return complete
+
+    def _continue(self, progress: Progress) -> bool:
         saved_at = self.clock()
         with ThreadPoolExecutor(THREADS) as pool:
             for page in self._pages(progress.after):
-                window = [one for one in page.newest if progress.since <= one.modified < progress.until]
-                for upload, is_done in zip(window, pool.map(self._has_outcome, window), strict=True):
+                window = [(one, due) for one in page.newest if (due := _due(one, progress))]
+                outcomes = pool.map(self._has_outcome, [upload for upload, _ in window])
+                for (upload, due), is_done in zip(window, outcomes, strict=True):
                     if not is_done and self._is_over():
                         save(self.store, self.work_bucket, progress, complete=False)
                         return False
                     finding: Finding = "done" if is_done else self._settle(upload, progress.until)
                     self.findings[finding] += 1
-                    progress = progress.advanced(upload.key, upload.modified if finding in _LEFT_OPEN else None)
+                    progress = progress.advanced(upload.key, due if finding in _LEFT_OPEN else None)
                 progress = progress.advanced(page.last_key)
                 if self._is_over() or self.clock() - saved_at > _SAVE_S:
                     save(self.store, self.work_bucket, progress, complete=False)
@@ -97,8 +108,9 @@ class Sweep:
             for page in self.store.newest_versions(self.uploads_bucket, start):
                 newest = tuple(one for one in page.newest if starts_execution(one.key))
                 yield ListedPage(newest, page.last_key)
-                if skipped := next((one for one in PREFIXES_WITHOUT_EXECUTION if page.last_key.startswith(one)), None):
-                    continues = skipped + _LAST_CHARACTER
+                prefix = next((one for one in PREFIXES_WITHOUT_EXECUTION if page.last_key.startswith(one)), None)
+                if prefix and page.last_key < prefix + _LAST_CHARACTER:
+                    continues = prefix + _LAST_CHARACTER
                     break
 
     def _source(self, upload: ListedVersion) -> ObjectVersion:
@@ -119,7 +131,8 @@ class Sweep:
         self.sleep(_PAUSE_S)
         own = self.executions.own(upload)
         if own is None:
-            may_run = self.now - upload.modified < _NOT_RUNNING_AFTER and self.executions.may_be_running(upload)
+            is_recent = self.now - _times(upload)[-1] < _NOT_RUNNING_AFTER
+            may_run = is_recent and self.executions.may_be_running(upload)
             return "open" if may_run else self._start(upload)
         if own.ended_at is None or own.ended_at >= until:
             return "open"
@@ -133,6 +146,19 @@ class Sweep:
         if self._has_outcome(upload):  # its execution has ended since the first look
             return "done"
         name = self.executions.start(upload)
+        if name is None:
+            return "open"
+        count("LostUploads")
         facts = {"key": upload.key, "version_id": upload.version_id, "uploaded_at": upload.modified.isoformat()}
         logger.warning("lost upload", extra={**facts, "execution": name})
         return "started"
+
+
+def _times(upload: ListedVersion) -> tuple[datetime, ...]:
+    """Return the times in whose windows an upload is looked at."""
+    return (upload.modified, *((upload.modified + LONGEST_UPLOAD,) if upload.may_be_multipart else ()))
+
+
+def _due(upload: ListedVersion, progress: Progress) -> datetime | None:
+    """Return the first of the upload's times in the window of a pass; None if there is none."""
+    return next((time for time in _times(upload) if progress.since <= time < progress.until), None)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
@@ -28,7 +29,7 @@ from functions.runtime.safe_http import Policy
 from functions.runtime.url_policy import UrlConfig
 from functions.segment.ecs.worker import WorkerConfig
 from functions.segment.sagemaker.handlers import InferenceConfig
-from functions.sweep.work import BUDGET_S
+from functions.sweep.work import BUDGET_S, LONGEST_UPLOAD
 from tests.conftest import ROOT
 from web.identity import LOAD_BALANCER
 
@@ -1056,6 +1057,13 @@ def test_the_sweep_skips_the_uploads_that_the_rule_skips() -> None:
 def test_a_run_of_the_sweep_ends_before_its_function_times_out() -> None:
     function = Stack({})["SweepFunction"]
     assert function["Timeout"] > BUDGET_S + 120, "a page that has been listed is looked at to its end"
+
+
+def test_the_sweep_looks_at_multipart_uploads_when_they_are_complete_or_aborted() -> None:
+    rules = Stack({})["UploadsBucket"]["LifecycleConfiguration"]["Rules"]
+    [rule] = [rule for rule in rules if rule["Id"] == "incomplete-uploads"]
+    days = rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] + 1  # S3 rounds up to the next midnight (UTC)
+    assert timedelta(days=days) == LONGEST_UPLOAD
 
 
 def test_the_sweep_has_minimal_permissions() -> None:

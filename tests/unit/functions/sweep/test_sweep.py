@@ -3,11 +3,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
+from core.errors import InvalidRequestError
+from functions.contracts.object_keys import starts_execution
 from functions.runtime.outcomes import Outcomes
 from functions.runtime.store import Store
 from functions.sweep.executions import MAX_RUNNING, Executions
-from functions.sweep.progress import Progress, resume
+from functions.sweep.progress import KEY, Progress, begin, resume, save
 from functions.sweep.work import BUDGET_S, Sweep
 from tests.fakes.uploads_in_memory import MACHINE, StateMachine, VersionedS3
 
@@ -210,3 +215,112 @@ def test_a_run_stops_in_time_and_the_next_one_continues() -> None:
     _, complete = stack.sweep()
     assert complete and stack.started == keys
     assert stack.progress.since == NOW - 2 * HOUR
+
+
+# Keys before, in and after the prefixes that are skipped
+KEYS = st.builds(
+    str.__add__,
+    st.sampled_from(["", "api", "api/", "api/\U0010ffff", "api0", "backgrounds/", "bulk/", "bulk/\U0010ffff", "zoo/"]),
+    st.text(st.sampled_from("a/~\U0010ffff"), max_size=2),
+).filter(bool)
+
+
+@example({"api/a"}, 1)
+@example({"a", "bulk/a"}, 1)
+@example({"a", "api/\U0010ffff", "api/\U0010ffffa", "backgrounds/a", "b"}, 2)
+@settings(max_examples=50)
+@given(st.sets(KEYS, max_size=12), st.integers(1, 4))
+def test_each_upload_that_starts_an_execution_is_looked_at_once(keys: set[str], page_size: int) -> None:
+    stack = Stack(page_size)
+    for key in keys:
+        stack.upload(key)
+    stack.s3.max_pages = 10 * len(keys) + 10
+    _, complete = stack.sweep()
+    assert complete and stack.started == sorted(key for key in keys if starts_execution(key))
+
+
+def test_a_pass_of_an_operator_includes_the_pass_in_progress() -> None:
+    stack = Stack(page_size=7)
+    stack.slowness = 100  # ten seconds for each upload
+    keys = [f"{number:02}.png" for number in range(80)]
+    for key in keys:
+        stack.upload(key, 20 * HOUR)
+    _, complete = stack.sweep(Progress(since=NOW - 21 * HOUR, until=NOW - HOUR))
+    assert not complete
+    stack.seconds = stack.slowness = 0
+    progress = begin(Store(stack.s3), "work", NOW - 2 * HOUR, NOW)
+    assert (progress.since, progress.until, progress.after) == (NOW - 21 * HOUR, NOW, "")
+    _, complete = stack.sweep(progress)
+    assert complete and stack.started == keys
+
+
+def test_a_pass_of_an_operator_begins_at_the_requested_time_and_leaves_no_gap(stack: Stack) -> None:
+    stack.upload("old.png", 50 * HOUR)
+    stack.sweep()
+    store = Store(stack.s3)
+    progress = begin(store, "work", NOW - 60 * HOUR, NOW - 2 * HOUR)
+    assert (progress.since, progress.until) == (NOW - 60 * HOUR, NOW - HOUR)  # the pass before ended an hour ago
+    stack.sweep(progress)
+    assert stack.started == ["old.png"]
+    with pytest.raises(InvalidRequestError) as refused:
+        begin(store, "work", NOW, NOW)
+    assert refused.value.field == "since" and NOW.isoformat() in refused.value.remedy
+
+
+def lost_uploads(printed: str) -> list[float]:
+    """Return the values of the metric in what was printed."""
+    return [json.loads(line)["LostUploads"][0] for line in printed.splitlines() if "LostUploads" in line]
+
+
+def test_a_run_that_crashes_has_counted_what_it_started(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    for key in ("a.png", "b.png"):
+        stack.upload(key)
+    stack.machine.most_starts = 1
+    with pytest.raises(ClientError):
+        stack.sweep()
+    assert lost_uploads(capsys.readouterr().out) == [1]
+    stack.machine.most_starts = 2
+    stack.sweep()
+    assert lost_uploads(capsys.readouterr().out) == [1, 0]
+    stack.sweep()
+    assert lost_uploads(capsys.readouterr().out) == [0]
+
+
+def test_multipart_uploads_are_looked_at_again_once_they_must_be_complete(stack: Stack) -> None:
+    stack.s3.multipart |= {"quick.png", "slow.png"}
+    stack.upload("quick.png")
+    stack.sweep()
+    assert stack.started == ["quick.png"]
+    stack.finish("quick.png", "v0000")
+    stack.now += 47 * HOUR
+    for key in ("slow.png", "in-one-part.png"):  # S3 dates them by their creation, before the last pass
+        stack.upload(key, 47.5 * HOUR)
+    save(Store(stack.s3), "work", Progress(since=NOW, until=stack.now - HOUR), complete=True)
+    for _ in range(4):
+        stack.sweep()
+        stack.now += HOUR
+    assert stack.started == ["quick.png", "slow.png"]
+
+
+def test_an_execution_that_another_run_started_is_left_open(stack: Stack) -> None:
+    stack.upload("a.png")
+    stack.sweep()
+    [execution] = stack.machine.started
+    execution |= {"status": "FAILED", "stopDate": NOW}
+    stack.machine.is_hidden = True  # it was started after this run had looked for it
+    save(Store(stack.s3), "work", Progress(since=NOW - 3 * HOUR, until=NOW - HOUR), complete=False)
+    sweep, complete = stack.sweep()
+    assert complete and dict(sweep.findings) == {"open": 1}
+    assert stack.progress.since == NOW - 2 * HOUR
+
+
+@pytest.mark.parametrize("stored", [b"", b"{}", b'{"complete": true, "progress": {"since": "2026-01-05T00:00:00"}}'])
+def test_after_a_corrupt_progress_the_last_day_is_looked_at(
+    stack: Stack, stored: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    stack.s3.put("work", KEY, NOW, stored)
+    stack.upload("a.png", 24 * HOUR)
+    _, complete = stack.sweep()
+    assert complete and stack.started == ["a.png"] and stack.progress.until == NOW - HOUR
+    [line] = [vars(record) for record in caplog.records if record.message == "invalid progress"]
+    assert line["object"] == f"s3://work/{KEY}"
