@@ -8,16 +8,14 @@ import boto3
 from botocore.config import Config as SdkConfig
 from pydantic import BaseModel, Field
 
-from core.errors import SourceNotFoundError
 from functions.contracts import review
+from functions.digest import alarms
 from functions.digest.message import Digest
 from functions.digest.reports import THREADS, read
+from functions.digest.window import last_end, save
 from functions.runtime.config import SDK, Config
 from functions.runtime.handler import stage
 from functions.runtime.store import S3_SDK, Store
-
-KEY: Final = "digest/last.json"
-"""Object in the work bucket: the end of the last digest's window of time."""
 
 FIRST_WINDOW: Final = timedelta(days=1)
 _MAX_REVIEWS: Final = 1000
@@ -58,12 +56,6 @@ class DigestRequest(BaseModel):
     min_age_s: int = Field(default=MIN_AGE_S, ge=0)
 
 
-class Window(BaseModel):
-    """A window of time whose digest has been published."""
-
-    until: datetime
-
-
 CONFIG = DigestConfig()
 STORE = Store(boto3.client("s3", config=S3_SDK.merge(SdkConfig(max_pool_connections=THREADS))))
 SNS = boto3.client("sns", config=SDK)
@@ -75,11 +67,12 @@ DYNAMODB = boto3.client("dynamodb", config=SDK)
 def handler(request: DigestRequest) -> dict[str, Any]:
     """Publish the digest, unless there is nothing to report, and return what was counted."""
     until = datetime.now(UTC) - timedelta(seconds=request.min_age_s)
-    since = last_end() or until - FIRST_WINDOW
+    since = last_end(STORE, CONFIG.work_bucket) or until - FIRST_WINDOW
     reviews = waiting_reviews()
     digest = Digest(
         stack=CONFIG.stack_name,
         place=place(),
+        region=os.environ["AWS_REGION"],
         results_bucket=CONFIG.results_bucket,
         since=since,
         until=until,
@@ -87,12 +80,13 @@ def handler(request: DigestRequest) -> dict[str, Any]:
         lost_uploads=lost_uploads(since, until),
         reviews=reviews,
         more_reviews=reviews >= _MAX_REVIEWS,
+        alarms=alarms.active(CLOUDWATCH, CONFIG.stack_name),
     )
     if digest.is_needed:
         SNS.publish(TopicArn=CONFIG.topic_arn, Subject=digest.subject, Message=digest.text)
-    STORE.put(CONFIG.work_bucket, KEY, Window(until=until).model_dump_json().encode(), "application/json")
+    save(STORE, CONFIG.work_bucket, until)
     counts = {"failed": digest.failures.count, "lost_uploads": digest.lost_uploads, "reviews": reviews}
-    return {"published": digest.is_needed, **counts}
+    return {"published": digest.is_needed, **counts, "alarms": len(digest.alarms)}
 
 
 def place() -> str:
@@ -100,14 +94,6 @@ def place() -> str:
     if "AWS_ENDPOINT_URL" in os.environ:
         return ""
     return f" --stack {CONFIG.stack_name} --region {os.environ['AWS_REGION']}"
-
-
-def last_end() -> datetime | None:
-    """Return the end of the last digest's window; None before the first digest."""
-    try:
-        return Window.model_validate_json(STORE.fetch(CONFIG.work_bucket, KEY).data).until
-    except SourceNotFoundError:
-        return None
 
 
 def lost_uploads(since: datetime, until: datetime) -> int:

@@ -1,12 +1,13 @@
-"""The message about failed images, in plain text for mail readers."""
+"""The message about failed images and active alarms, in plain text for mail readers."""
 
 import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from functions.digest.alarms import ActiveAlarm
 from functions.digest.reports import Failures, Group
 
 MAX_BYTES: Final = 250_000
@@ -14,6 +15,7 @@ MAX_BYTES: Final = 250_000
 
 MAX_SUBJECT_CHARS: Final = 100
 _MAX_GROUPS: Final = 50
+_MARGIN: Final = timedelta(days=1)  # pbr counts --since back from the time when it is called
 _MAX_NAME_CHARS: Final = 200
 _MAX_TEXT_CHARS: Final = 400
 _CUT: Final = "\n[This message was too long and ends here.]\n"
@@ -26,6 +28,7 @@ class Digest:
     Attributes:
         stack: name of the stack.
         place: options of ``pbr`` that name the stack; empty on an embedded cloud.
+        region: AWS Region of the stack.
         results_bucket: bucket of the failure reports.
         since: start of the window of time.
         until: its end.
@@ -33,10 +36,12 @@ class Digest:
         lost_uploads: uploads that the sweep found.
         reviews: results that wait for review.
         more_reviews: whether there may be more.
+        alarms: the stack's alarms that are in the state ALARM.
     """
 
     stack: str
     place: str
+    region: str
     results_bucket: str
     since: datetime
     until: datetime
@@ -44,11 +49,12 @@ class Digest:
     lost_uploads: int
     reviews: int
     more_reviews: bool
+    alarms: tuple[ActiveAlarm, ...]
 
     @property
     def is_needed(self) -> bool:
         """Whether there is anything to report."""
-        return self.failures.count > 0 or self.lost_uploads > 0
+        return self.failures.count > 0 or self.lost_uploads > 0 or len(self.alarms) > 0
 
     @property
     def subject(self) -> str:
@@ -56,6 +62,8 @@ class Digest:
         facts = [f"{_images(self.failures.count)} failed"] if self.failures.count else []
         if self.lost_uploads:
             facts.append(f"{_uploads(self.lost_uploads)} lost and started")
+        if self.alarms:
+            facts.append(f"{_count(len(self.alarms), 'alarm')} active")
         text = ", ".join(facts)
         return f"{self.stack[: MAX_SUBJECT_CHARS - len(text) - 2]}: {text}"
 
@@ -71,8 +79,12 @@ class Digest:
     def _lines(self) -> Iterator[str]:
         window = f"from {self.since:%Y-%m-%d %H:%M} to {self.until:%Y-%m-%d %H:%M} UTC"
         yield f"Stack {self.stack}, {window}"
-        yield ""
-        yield f"{_images(self.failures.count)} failed."
+        if self.alarms:
+            yield "\nAlarms in the state ALARM, and their sections of the runbook:"
+        for alarm in self.alarms:
+            yield f"  - {alarm.name}, since {alarm.since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+            yield f"    {_printable(alarm.runbook, _MAX_TEXT_CHARS)}"
+        yield f"\n{_images(self.failures.count)} failed."
         if not self.failures.complete:
             yield "There may be more: not all failure reports could be listed in time."
         for group in self.failures.groups[:_MAX_GROUPS]:
@@ -87,16 +99,18 @@ class Digest:
             yield f"\n{_uploads(self.lost_uploads)} had neither a result nor a failure report. The sweep started them."
             yield "List their keys:"
             yield (
-                f"  aws logs filter-log-events --log-group-name /aws/lambda/{self.stack}-sweep "
-                "--filter-pattern '\"lost upload\"'"
+                f"  aws logs filter-log-events --region {self.region} --log-group-name /aws/lambda/{self.stack}-sweep "
+                f"--start-time {math.floor(self.since.timestamp()) * 1000} --filter-pattern '\"lost upload\"'"
             )
         if self.reviews:
             more = "or more " if self.more_reviews else ""
             yield f"\nResults that wait for review: {self.reviews} {more}(web page: Review)"
 
     def _commands(self) -> Iterator[str]:
-        hours = math.ceil((self.until - self.since).total_seconds() / 3600)
-        yield "\nList them:"
+        hours = math.ceil((self.until - self.since + _MARGIN) / timedelta(hours=1))
+        last = f"{self.until + _MARGIN:%Y-%m-%d %H:%M} UTC"
+        yield f"\n--since {hours}h includes them until {last}. Later, add the time since then."
+        yield "List them:"
         yield f"  pbr history --status failed --since {hours}h{self.place}"
         yield "Retry those that can succeed now (first with --dry-run):"
         yield f"  pbr redrive --failed --since {hours}h{self.place}"
@@ -124,8 +138,12 @@ def _printable(text: str, limit: int) -> str:
 
 
 def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count:,} images"
+    return _count(count, "image")
 
 
 def _uploads(count: int) -> str:
-    return "1 upload" if count == 1 else f"{count:,} uploads"
+    return _count(count, "upload")
+
+
+def _count(count: int, thing: str) -> str:
+    return f"1 {thing}" if count == 1 else f"{count:,} {thing}s"

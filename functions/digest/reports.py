@@ -52,7 +52,7 @@ class Failures:
 
     Attributes:
         groups: by error, the most frequent first.
-        unread: number of reports that were not read.
+        unread: number of reports that were not read, or are not valid.
         complete: whether all reports have been listed.
     """
 
@@ -87,23 +87,28 @@ def read(
             break
     found.sort(key=attrgetter("modified"), reverse=True)
     groups: dict[str, Group] = {}
+    unread = max(0, len(found) - MAX_REPORTS)
     for report in _reports(store, bucket, [one.key for one in found[:MAX_REPORTS]]):
-        groups.setdefault(report.error, Group(report.error)).add(report)
+        if report is None:
+            unread += 1
+        else:
+            groups.setdefault(report.error, Group(report.error)).add(report)
     ordered = sorted(groups.values(), key=attrgetter("count"), reverse=True)
-    return Failures(tuple(ordered), max(0, len(found) - MAX_REPORTS), complete)
+    return Failures(tuple(ordered), unread, complete)
 
 
-def _reports(store: Store, bucket: str, keys: list[str]) -> Iterator[FailureReport]:
-    """Yield reports. Those that a later result has deleted are left out."""
+def _reports(store: Store, bucket: str, keys: list[str]) -> Iterator[FailureReport | None]:
+    """Yield reports, and None for each that is not valid. Those that a later result has deleted are left out."""
 
-    def report(key: str) -> FailureReport | None:
+    def report(key: str) -> tuple[FailureReport | None] | None:
         try:
-            return FailureReport.model_validate_json(store.fetch(bucket, key).data)
+            return (FailureReport.model_validate_json(store.fetch(bucket, key).data),)
         except SourceNotFoundError:
             return None
         except ValidationError as error:
             logger.warning("not a failure report", extra={"key": key, "problem": str(error)})
-            return None
+            return (None,)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        yield from filter(None, pool.map(report, keys))
+        for found in filter(None, pool.map(report, keys)):
+            yield from found

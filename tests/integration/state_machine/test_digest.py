@@ -1,4 +1,4 @@
-"""Failed images become one message on the topic for people, on the deployed template."""
+"""Failed images and active alarms become one message on the topic for people, on the deployed template."""
 
 import json
 from typing import Any
@@ -27,5 +27,23 @@ def test_three_failures_are_one_message(stack: Deployed) -> None:
         assert message["Subject"] == f"{stack.cloud.stack_name}: 3 images failed"
         lines = message["Message"].splitlines()
         assert "3 x UnsupportedFormatError" in lines and "  - digest/0.png" in lines
-        assert "  pbr redrive --failed --since 1h" in lines
+        assert "  pbr redrive --failed --since 25h" in lines
         assert not digest(stack)["published"] and not heard()
+
+
+def test_an_alarm_is_reported_while_it_is_active(stack: Deployed) -> None:
+    digest(stack)  # failures of other tests
+    cloudwatch = client("cloudwatch", stack.cloud.endpoint_url, stack.cloud.region)
+    alarm = f"{stack.cloud.stack_name}-dead-letters-uploads"
+    with stack.listener("AlertsTopicArn") as heard:
+        cloudwatch.set_alarm_state(AlarmName=alarm, StateValue="ALARM", StateReason="test")
+        try:
+            assert [digest(stack)["alarms"] for _ in range(2)] == [1, 1]
+        finally:
+            cloudwatch.set_alarm_state(AlarmName=alarm, StateValue="OK", StateReason="test")
+        assert not digest(stack)["published"]
+        messages = heard()
+        assert {message["Subject"] for message in messages} == {f"{stack.cloud.stack_name}: 1 alarm active"}
+        lines = messages[0]["Message"].splitlines()
+        [line] = [number for number, text in enumerate(lines) if text.startswith(f"  - {alarm}, since ")]
+        assert lines[line + 1].endswith("/runbook.md#dead-letters-uploads")

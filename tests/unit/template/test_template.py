@@ -297,6 +297,7 @@ def test_only_the_load_balancer_of_the_web_page_is_reachable_from_the_internet(s
 
 
 WITHOUT_RESOURCES = {  # actions without resource-level permissions
+    "cloudwatch:DescribeAlarms",  # of composite alarms
     "cloudwatch:GetMetricData",
     "cloudwatch:GetMetricStatistics",
     "cloudwatch:ListMetrics",
