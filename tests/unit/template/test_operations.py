@@ -2,11 +2,13 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from embedded_cloud.metric_math import MetricMath, Series, Window
 from tests.conftest import ROOT
 from tests.unit.template.test_template import ASYNC, FARGATE, OWN_GPU, REALTIME, Stack
 
@@ -134,7 +136,46 @@ def test_no_scale_out_measures_against_the_target_of_scaling(worker: dict[str, s
     stack = Stack(worker)
     target = stack["WorkerBacklog"]["TargetTrackingScalingPolicyConfiguration"]["TargetValue"]
     [expression] = [one["Expression"] for one in stack["NoScaleOutAlarm"]["Metrics"] if one["Id"] == "factor"]
-    assert f"waiting / ({target} *" in expression
+    assert f" {target} * workers)" in expression
+
+
+class Metrics:
+    """Metrics with one value each; those that are not listed have none."""
+
+    def __init__(self, **values: float) -> None:
+        self._values = values
+
+    def read(self, query: Mapping[str, Any], window: Window) -> Series:
+        """See :class:`embedded_cloud.metric_math.Source`."""
+        period_s = query["MetricStat"]["Period"]
+        value = self._values.get(query["Id"])
+        return Series("", period_s, {} if value is None else dict.fromkeys(window.starts(period_s), value))
+
+    def search(self, expression: str, stat: str, period_s: int, window: Window) -> list[Series]:
+        """See :class:`embedded_cloud.metric_math.Source`."""
+        raise AssertionError("alarms cannot search")
+
+
+def factor(stack: Stack, **values: float) -> float:
+    """Return what no-scale-out compares with its threshold."""
+    begin = datetime(2030, 1, 1, tzinfo=UTC)
+    window = Window(begin, begin + timedelta(seconds=300))
+    [series] = MetricMath(stack["NoScaleOutAlarm"]["Metrics"], Metrics(**values), window).result("factor")
+    [value] = series.points.values()
+    return value
+
+
+@pytest.mark.parametrize("threshold", [1, 3, 500])
+@pytest.mark.parametrize(("worker", "target"), [(FARGATE, 10), (OWN_GPU, 100)], ids=["cpu", "gpu"])
+def test_no_scale_out_counts_every_request_if_there_is_no_worker(
+    worker: dict[str, str], target: int, threshold: int
+) -> None:
+    stack = Stack({**worker, "AlarmBacklogFactor": str(threshold), "WorkerMaxCount": "4"})
+    for none in ({}, {"running": 0.0}):
+        assert factor(stack, waiting=1, **none) > threshold
+        assert factor(stack, waiting=0, **none) == 0
+    assert factor(stack, waiting=6 * target, running=3) == 2
+    assert factor(stack, waiting=10**6, running=4) == 0, "no further worker may start"
 
 
 def test_thresholds_are_parameters() -> None:
