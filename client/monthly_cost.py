@@ -165,7 +165,7 @@ class Fixed:
         gpu_endpoints: further ones with GPU instances.
     """
 
-    alarm_metrics: int = 31
+    alarm_metrics: int = 35
     composite_alarms: int = 2
     dashboards: int = 1
     custom_metrics: int = 26

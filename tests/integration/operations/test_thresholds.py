@@ -45,7 +45,8 @@ CASES: dict[str, tuple[Values, Values]] = {  # bad values, good values
     "api-errors": ({"5xx": 5, "Count": 100}, {"5xx": 5, "Count": 101}),
     "bulk-failed": ({"ExecutionsTimedOut": 1}, {"ExecutionsFailed": 0}),
     "lost-uploads": ({"LostUploads": 1}, {"LostUploads": 0}),
-    "sweep-failed": ({"Errors": 1}, {"Errors": 0}),
+    "sweep-failed": ({"Invocations": 1, "Errors": 1}, {"Invocations": 2, "Errors": 1}),
+    "digest-failed": ({"Invocations": 3, "Errors": 3}, {"Invocations": 3, "Errors": 2}),
     "cost-anomaly": ({"EstimatedCost": 0.0012}, {"EstimatedCost": 0.001}),
 }
 PAST: dict[str, Values] = {"cost-anomaly": {"EstimatedCost": 0.001}}
@@ -148,3 +149,35 @@ def test_an_alarm_goes_off_on_bad_data_and_not_on_good_data(cloud: EmbeddedCloud
         now = next(_times)
         publish(cloud, alarm, values, now)
         assert in_alarm(cloud, now) == expected
+
+
+def test_a_sweep_that_does_not_run_sets_off_its_alarm_until_it_runs_again(cloud: EmbeddedCloud) -> None:
+    begin, hour = next(_times), timedelta(hours=1)
+    cloudwatch = client("cloudwatch", cloud.endpoint_url, cloud.region)
+
+    def run(number: int) -> None:
+        """Publish what Lambda does about a call in an hour, counted from ``begin``."""
+        where = {"Dimensions": [{"Name": "FunctionName", "Value": "SweepFunction"}], "Timestamp": begin + number * hour}
+        metrics = [{"MetricName": name, "Value": value, **where} for name, value in (("Invocations", 1), ("Errors", 0))]
+        cloudwatch.put_metric_data(Namespace="AWS/Lambda", MetricData=metrics)
+
+    def alarms(number: int) -> bool:
+        """Return whether the alarm is active at the end of an hour."""
+        return "sweep-failed" in in_alarm(cloud, begin + (number + 1) * hour)
+
+    assert not alarms(-1)
+    run(0)
+    run(1)
+    assert [alarms(number) for number in (0, 1, 2, 3)] == [False] * 4
+    assert [alarms(number) for number in (4, 5, 24)] == [True] * 3
+    run(25)
+    run(26)
+    assert not alarms(26)
+
+
+def test_one_waiting_request_without_a_worker_sets_off_no_scale_out(cloud: EmbeddedCloud) -> None:
+    now = next(_times)
+    publish(cloud, "no-scale-out", {WAITING: 1}, now)
+    assert in_alarm(cloud, now) == {"no-scale-out", "warning"}
+    publish(cloud, "no-scale-out", {WAITING: 0}, now := next(_times))
+    assert in_alarm(cloud, now) == set()

@@ -35,6 +35,17 @@ def names(stack: Stack) -> set[str]:
     return {alarm["AlarmName"].removeprefix("pbr-") for alarm in alarms(stack).values()}
 
 
+def test_alarms_watch_functions_of_the_stack(stack: Stack) -> None:
+    functions = {
+        one["Properties"].get("FunctionName", f"<{name}>"): name
+        for name, one in stack.resources.items()
+        if one["Type"] == "AWS::Lambda::Function"
+    }
+    found = set(re.findall(r"'Name': 'FunctionName', 'Value': '([^']+)'", str(alarms(stack))))
+    assert found <= functions.keys()
+    assert {"SweepFunction", "DigestFunction"} <= {functions[name] for name in found}
+
+
 def watched_queues(stack: Stack) -> set[str]:
     found = {item["Value"] for alarm in alarms(stack).values() for item in alarm.get("Dimensions", ())}
     return {value.removesuffix(".QueueName") for value in found}
