@@ -10,9 +10,10 @@ import pytest
 
 from embedded_cloud.metric_math import MetricMath, Series, Window
 from tests.conftest import ROOT
-from tests.unit.template.test_template import ASYNC, FARGATE, OWN_GPU, REALTIME, Stack
+from tests.unit.template.test_template import ASYNC, FARGATE, OWN_GPU, REALTIME, TRANSFORM, Stack
 
 EVERYTHING = {**OWN_GPU, **ASYNC, "AlertEmail": "who@example.com", "MonthlyBudget": "500", "BudgetTag": "a$b"}
+GPU_ENDPOINT = {"SageMakerInstanceType": "ml.g4dn.xlarge"}
 SCALING = {"WorkerWakeUpAlarm", "EndpointWakeUpAlarm"}
 """Alarms that start workers and instances."""
 
@@ -140,6 +141,8 @@ def test_alarms_of_absent_hosts_do_not_exist() -> None:
     assert names(Stack(FARGATE)) - without == worker
     assert names(Stack(OWN_GPU)) - without == {*worker, "gpu-unavailable"}
     assert names(Stack(ASYNC)) - without == {"endpoint-no-scale-out"}
+    assert names(Stack({**REALTIME, **GPU_ENDPOINT})) - without == {"gpu-unavailable"}
+    assert names(Stack({**TRANSFORM, **GPU_ENDPOINT})) == without
 
 
 @pytest.mark.parametrize("worker", [FARGATE, OWN_GPU], ids=["cpu", "gpu"])
