@@ -230,6 +230,10 @@ def widgets(stack: Stack) -> list[dict[str, Any]]:
     return list(body["widgets"])
 
 
+def test_names_of_dashboards_are_unique_in_an_account(stack: Stack) -> None:
+    assert stack["OperationsDashboard"]["DashboardName"] == "pbr-eu-west-1"
+
+
 HOSTS = [{}, FARGATE, OWN_GPU, REALTIME, ASYNC, EVERYTHING]
 
 
