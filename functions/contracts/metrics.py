@@ -51,7 +51,7 @@ _METRICS: Final = (
         "stages; Step Functions; and requests to S3 and DynamoDB. Not included: workers, endpoints and transform jobs, "
         "starts of functions, storage, transfer and logs. An image of a bulk run has its own part, without the run.",
     ),
-    Metric("BatchSize", "Count", ((),), "Images in a prediction of a worker."),
+    Metric("BatchSize", "Count", ((),), "Images in a prediction of a worker whose PBR_BATCH is above 1, as on a GPU."),
     Metric(
         "GpuUtilization",
         "Percent",

@@ -2,6 +2,8 @@
 
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import Thread
 from typing import Final
 
@@ -26,19 +28,22 @@ class CountedNetworks(Networks):
 
     def load(self, name: str) -> None:
         """See :meth:`core.segmentation.sessions.Networks.load`."""
-        try:
+        with _counted():
             super().load(name)
-        except GpuUnavailableError:
-            count("GpuUnavailable")
-            raise
 
     def predict(self, name: str, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """See :meth:`core.segmentation.sessions.Networks.predict`."""
-        try:
+        with _counted():
             return super().predict(name, batch)
-        except GpuUnavailableError:
-            count("GpuUnavailable")
-            raise
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    try:
+        yield
+    except GpuUnavailableError:
+        count("GpuUnavailable")
+        raise
 
 
 def start_publishing() -> None:

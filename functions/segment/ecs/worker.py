@@ -197,7 +197,7 @@ class Worker:
         failures = 0
         while (batch := self._batches.take()) is not None:
             begun = [picture for picture in batch if self._queue.begin(picture.message)]
-            if begun:
+            if begun and self._config.pbr_batch > 1:  # else it is always 1
                 measure("BatchSize", len(begun))
             for picture, seen in self._look(begun):
                 self._delivering.submit(self._watched, self._deliver, picture, seen)

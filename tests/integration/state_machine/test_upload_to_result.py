@@ -312,7 +312,7 @@ def test_cloudwatch_has_the_metrics_of_uploads(stack: Deployed) -> None:
 
     known = {(one.name, frozenset(names)) for one in METRICS.values() for names in one.dimension_sets}
     expected = {"Processed", "CacheHit", "Failed", "Review", "QualityScore", "ProcessingTime", "Segmented"}
-    expected |= {"EstimatedCost", "BatchSize"}  # the latter is in the worker's log
+    expected |= {"EstimatedCost"}
     until(lambda: {one for one in known if one[0] in expected} <= listed() <= known, timeout_s=5)
     now = datetime.now(UTC)
     metric = {"Namespace": namespace, "MetricName": "ProcessingTime"}

@@ -89,6 +89,15 @@ def test_at_most_three_batches_are_in_progress(
     assert sum(sizes) == 40 and set(sizes) <= {1, 2}
 
 
+def test_a_worker_without_batches_does_not_publish_their_size(
+    disc_png: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queue, machine = Queue(message()), Machine()
+    work_off(queue, machine, FakeStore(disc_png), configured(pbr_batch=1))
+    assert machine.successes.keys() == {"token"}
+    assert published("BatchSize", capsys) == []
+
+
 def test_an_invalid_image_fails_with_its_own_error_field_and_remedy() -> None:
     queue, machine = Queue(message()), Machine()
     work_off(queue, machine, FakeStore(None))
