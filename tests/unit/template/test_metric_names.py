@@ -137,7 +137,7 @@ def charts(dashboard: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[list[
 
 
 SEARCH = re.compile(r"SEARCH\('([^']*)'")
-SCHEMA = re.compile(r'\{(?:"([^"]+)"|([^",]+)),([\w,]+)\} MetricName="(\w+)"((?: \w+="[^"]+")*)')
+SCHEMA = re.compile(r'\{(?:"([^"]+)"|(\w+)),([\w,]+)\} MetricName="(\w+)"((?: \w+="[^"]+")*)')
 
 
 def searched(where: str, expression: str) -> Iterator[Reference]:

@@ -220,6 +220,7 @@ def test_a_budget_is_that_of_the_tag_or_of_the_account(stack: Stack) -> None:
     assert stack["StackBudget"]["Budget"]["CostFilters"] == {"TagKeyValue": ["user:a$b"]}
     assert "CostFilters" not in Stack({"MonthlyBudget": "500"})["StackBudget"]["Budget"]
     assert "StackBudget" not in Stack({}).resources
+    assert stack.resources["StackBudget"]["DependsOn"] == "AlertsTopicPolicy", "the topic allows the budget to publish"
 
 
 # ---- Dashboard
