@@ -51,6 +51,13 @@ def start_machines_and_functions(original: Any, self: Any, event: Any, transform
         original(others, event, transform_input)
 
 
+@around(Rule, "send_to_targets")
+def match_no_event_without_a_pattern(original: Any, self: Any, event: Any, transform_input: bool = True) -> None:
+    """On AWS a rule with a schedule and without a pattern matches no event; in moto it matches every event."""
+    if self.event_pattern.get_pattern():
+        original(self, event, transform_input)
+
+
 def deliver(
     host: Host, send: Callable[[Host, str, str], None], rule_arn: str, target: dict[str, Any], payload: str
 ) -> None:

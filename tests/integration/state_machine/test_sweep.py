@@ -51,6 +51,22 @@ def lost_uploads(stack: Deployed) -> float:
     return sum(line["LostUploads"][0] for line in lines)
 
 
+def invocations(stack: Deployed, function: str) -> int:
+    logs = client("logs", stack.cloud.endpoint_url, stack.cloud.region)
+    pages = logs.get_paginator("filter_log_events").paginate(
+        logGroupName=f"/aws/lambda/{stack.cloud.stack_name}-{function}", filterPattern='"START RequestId"'
+    )
+    return sum(len(page["events"]) for page in pages)
+
+
+def test_events_of_uploads_and_executions_invoke_no_scheduled_function(stack: Deployed) -> None:
+    scheduled = {name: invocations(stack, name) for name in ("sweep", "digest")}
+    validated = invocations(stack, "validate")
+    assert stack.process("sweep/processed.png", disc(seed=84), DRAFT).status == "SUCCEEDED"
+    until(lambda: invocations(stack, "validate") == validated + 1)
+    assert {name: invocations(stack, name) for name in scheduled} == scheduled
+
+
 def test_a_lost_upload_is_processed_once(stack: Deployed, without_rules: None) -> None:
     sweep(stack, since="2026-01-01T00:00:00Z")  # those of other tests have their outcomes
     before, counted = started(stack), lost_uploads(stack)

@@ -229,6 +229,16 @@ def _() -> None:
         Rule.send_to_targets(rule, {"detail": {}}, transform_input=False)
 
 
+@reproduces("events.match_no_event_without_a_pattern")
+def _() -> None:
+    events, sqs = client("events"), client("sqs")
+    queue = sqs.create_queue(QueueName="hourly")["QueueUrl"]
+    events.put_rule(Name="hourly", ScheduleExpression="rate(1 hour)")
+    events.put_targets(Rule="hourly", Targets=[{"Id": "1", "Arn": f"arn:aws:sqs:{REGION}:123456789012:hourly"}])
+    events.put_events(Entries=[{"Source": "a", "DetailType": "a", "Detail": "{}"}])
+    assert len(sqs.receive_message(QueueUrl=queue)["Messages"]) == 1
+
+
 @reproduces("events.match_the_pattern")
 def _() -> None:
     event = dict.fromkeys(("id", "account", "source", "region", "detail-type"), "a")
