@@ -1,7 +1,9 @@
 """Checks of the deployment: status and drift of the stack, its template and parameters, images and weights."""
 
+import re
 import time
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from typing import Any, Final
 
 from client.doctor.findings import Finding, Patient
@@ -22,6 +24,23 @@ _HINTS: Final = {  # parts of CloudFormation's reasons, with what helps
     "already exists": "Another stack has this name. Set another SegmentationQueueName.",
     "ResourceLimitExceeded": "Request a higher quota at Service Quotas.",
 }
+_DEPLOY: Final = "Run make deploy, which deploys one build everywhere, see docs/how-to/containers.md."
+_PARTS: Final = {
+    "WorkerImageUri": "The worker",
+    "SageMakerImageUri": "The endpoint",
+    "WebImageUri": "The web page",
+}
+_SAM_TAG: Final = re.compile(r":[\w.]+-(?P<id>[0-9a-f]{12})-[\w.]+$")
+"""Tag of sam deploy: name of the local image, start of its ID, its tag."""
+_DEPLOYED_TAG: Final = re.compile(r"(?:cpu|gpu|web)-(?P<build>.+)-[0-9a-f]{8}")
+"""Tag of make deploy."""
+_VERSION: Final = re.compile(r"(?P<version>\d+\.\d+\.\d+\w*)-[0-9a-f]{12,40}(?:-[0-9a-f]{8})?")
+"""Build that make deploy derives from version and commit; others are the caller's."""
+_ECR_IMAGE: Final = re.compile(
+    r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[\w-]+)\.amazonaws\.com(?:\.cn)?/(?P<repository>[^:@]+)"
+    r"(?::(?P<tag>[\w.-]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+
 _PACKAGED: Final = {"ImageUri", "Location", "DefinitionUri", "Definition", "DefinitionString", "CodeUri"}
 """Properties that sam package replaces."""
 
@@ -51,13 +70,13 @@ def template(patient: Patient) -> Iterator[Finding]:
     """Compare the deployed templates with those of this version."""
     from samtranslator.yaml_helper import yaml_parse
 
-    if not patient.templates:
+    if not (templates := patient.templates()):
         yield Finding("template", "not checked", "pbr is not installed from a clone, so it has no template to compare")
         return
     cloudformation = patient.stack.client("cloudformation")
     places = {"": patient.stack.name, **{one.logical_id: one.id for one in patient.of_type(_STACK)}}
     changed = []
-    for logical_id, local in patient.templates.items():
+    for logical_id, local in templates.items():
         if logical_id in places:
             body = cloudformation.get_template(StackName=places[logical_id], TemplateStage="Original")["TemplateBody"]
             deployed = yaml_parse(body) if isinstance(body, str) else body
@@ -78,9 +97,14 @@ def template(patient: Patient) -> Iterator[Finding]:
 def differences(deployed: Mapping[str, Any], local: Mapping[str, Any]) -> list[str]:
     """Return the names of what differs in two templates, without what sam package replaces."""
     changed = []
-    for section in ("Parameters", "Conditions", "Resources", "Outputs"):
+    for section in ("Parameters", "Rules", "Conditions", "Globals", "Resources", "Outputs"):
         one, other = deployed.get(section, {}), local.get(section, {})
-        changed += [name for name in sorted({*one, *other}) if _plain(one.get(name, {})) != _plain(other.get(name, {}))]
+        prefix = f"{section}." if section in ("Rules", "Globals") else ""
+        changed += [
+            f"{prefix}{name}"
+            for name in sorted({*one, *other})
+            if _plain(one.get(name, {})) != _plain(other.get(name, {}))
+        ]
     return changed
 
 
@@ -184,20 +208,55 @@ def _fault(s3: Any, bucket: str, model: Model) -> str | None:
 
 
 def images(patient: Patient) -> Iterator[Finding]:
-    """Compare the container images of functions, worker and endpoint."""
-    stack, builds = patient.stack, dict[str, str]()
+    """Compare the builds of functions, worker, endpoint and web page with each other, and with this version of pbr."""
+    running: dict[str, list[str]] = {}
     for one in patient.of_type("AWS::Lambda::Function"):
-        code = stack.functions.get_function(FunctionName=one.id).get("Code", {})
-        builds[one.logical_id] = code.get("ImageUri", "")
-    functions = {image.rpartition("/")[2] for image in builds.values() if image}
-    found = f"The functions run {', '.join(sorted(functions)) or 'no image'}"
-    for parameter, what in (("WorkerImageUri", "the worker"), ("SageMakerImageUri", "the endpoint")):
-        if uri := patient.parameter(parameter):
-            found += f"; {what} runs {uri.rpartition('/')[2]}"
-    if len({image.partition(":")[2].partition("@")[0] for image in functions if ":" in image}) > 1:
-        yield Finding("images", "warning", found, "Deploy all functions from one build.")
+        code = patient.stack.functions.get_function(FunctionName=one.id).get("Code", {})
+        running.setdefault(_image(code), []).append(one.logical_id)
+    if len(running) > 1:
+        most = max(running, key=lambda image: len(running[image]))
+        others = "; ".join(f"{image} ({', '.join(names)})" for image, names in running.items() if image != most)
+        found = f"The functions run different images: most of them {most}, but {others}"
+        yield Finding("images", "warning", found, _DEPLOY)
     else:
-        yield Finding("images", "ok", found)
+        yield Finding("images", "ok", f"The functions run one image: {next(iter(running), 'none')}")
+    build = patient.parameter("Build")
+    own = version("precision-background-remover")
+    if (named := _VERSION.fullmatch(build)) and named["version"] != own:
+        found = f"The stack runs version {named['version']}, and this is pbr {own}"
+        yield Finding("images", "warning", found, f"{_DEPLOY} Or use pbr of version {named['version']}.")
+    for parameter, part in _PARTS.items():
+        if uri := patient.parameter(parameter):
+            yield _of_part(patient, part, uri, build)
+
+
+def _image(code: Mapping[str, Any]) -> str:
+    """Return what identifies the image of a function: its ID in the tag of sam, which has a repository per function."""
+    tagged = _SAM_TAG.search(code.get("ImageUri", ""))
+    return tagged["id"] if tagged else code.get("ResolvedImageUri", "").rpartition("@")[2]
+
+
+def _of_part(patient: Patient, part: str, uri: str, functions_build: str) -> Finding:
+    """Compare the build of a part with that of the functions."""
+    place = _ECR_IMAGE.fullmatch(uri)
+    if not functions_build:
+        found = f"{part} runs {uri}. Its build cannot be compared, because the parameter Build is empty"
+        return Finding("images", "not checked", found, "make deploy names the build.")
+    if not place or place["region"] != patient.stack.region:
+        found = f"{part} runs {uri}, which is not in ECR of this Region, so its build is unknown"
+        return Finding("images", "not checked", found)
+    image = {"imageDigest": place["digest"]} if place["digest"] else {"imageTag": place["tag"] or "latest"}
+    details = patient.stack.client("ecr").describe_images(
+        registryId=place["account"], repositoryName=place["repository"], imageIds=[image]
+    )["imageDetails"]
+    tags = [tag for detail in details for tag in detail.get("imageTags", ())]
+    builds = {match["build"] for tag in tags if (match := _DEPLOYED_TAG.fullmatch(tag))}
+    if not builds:
+        return Finding("images", "not checked", f"{part} runs {uri}, which has no tag of make deploy")
+    if functions_build in builds:
+        return Finding("images", "ok", f"{part} runs build {functions_build}")
+    found = f"{part} runs build {', '.join(sorted(builds))}, the functions run {functions_build}"
+    return Finding("images", "warning", found, _DEPLOY)
 
 
 def _registry(patient: Patient) -> Mapping[str, Model]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,7 +40,12 @@ CHECKS: Final = (
         ("cloudformation:GetTemplate",),
     ),
     Check("parameters", deployment.parameters),
-    Check("images", deployment.images, "The embedded cloud runs the code of this clone", ("lambda:GetFunction",)),
+    Check(
+        "images",
+        deployment.images,
+        "The embedded cloud runs the code of this clone",
+        ("ecr:DescribeImages", "lambda:GetFunction"),
+    ),
     Check("weights", deployment.weights, permissions=("s3:GetObject", "s3:ListBucket")),
     Check("functions", services.functions, permissions=("lambda:GetFunctionConfiguration",)),
     Check("state machines", services.machines, permissions=("states:DescribeStateMachine",)),
@@ -87,7 +93,8 @@ def examine(stack: Stack, *, drift: bool = False) -> list[Finding]:
     Raises:
         ClientError, BotoCoreError: the resources of the stack cannot be listed.
     """
-    return run(Patient(stack, resources.read(stack), _templates(ROOT)), [*CHECKS, *([DRIFT] if drift else [])])
+    patient = Patient(stack, resources.read(stack), partial(local_templates, ROOT))
+    return run(patient, [*CHECKS, *([DRIFT] if drift else [])])
 
 
 def run(patient: Patient, checks: Sequence[Check]) -> list[Finding]:
@@ -111,6 +118,9 @@ def _run_one(patient: Patient, check: Check) -> list[Finding]:
         found.append(_of_error(check, error))
     except BackgroundRemoverError as error:
         found.append(Finding(check.name, "problem", error.message, error.remedy))
+    except Exception as error:  # the other checks still help
+        what = f"This check of pbr has failed: {type(error).__name__}: {error}"
+        found.append(Finding(check.name, "not checked", what, "Report this line with the output of pbr --version."))
     return found
 
 
@@ -127,7 +137,7 @@ def _of_error(check: Check, error: Exception) -> Finding:
     return Finding(check.name, "not checked", str(error), "Try again later.")
 
 
-def _templates(directory: Path) -> dict[str, Any]:
+def local_templates(directory: Path) -> dict[str, Any]:
     """Return the templates of a clone: that of the main stack, and those of nested stacks by logical ID."""
     from samtranslator.yaml_helper import yaml_parse
 

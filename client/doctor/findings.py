@@ -1,7 +1,7 @@
 """What a check is, and what it finds."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -43,13 +43,14 @@ class Patient:
     Attributes:
         stack: the stack.
         resources: its resources, those of nested stacks included.
-        templates: local templates by logical ID of the nested stack, "" for the main one; empty outside of a clone.
+        templates: returns the local templates by logical ID of the nested stack, "" for the main one; empty outside of
+            a clone.
         now: returns the time of this machine, UTC.
     """
 
     stack: Stack
     resources: Sequence[Resource]
-    templates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    templates: Callable[[], Mapping[str, Mapping[str, Any]]] = dict
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def of_type(self, kind: str) -> list[Resource]:

@@ -10,6 +10,7 @@ from client.doctor.findings import Finding, Patient
 from client.errors import client_error
 
 _LISTED: Final = 3
+_ALARMS_PER_CALL: Final = 100  # AlarmNames of DescribeAlarms
 _LINK: Final = re.compile(r"Runbook: (\S+)")
 _RUNBOOK: Final = "docs/how-to/runbook.md"
 _FAILED_LAUNCHES_SINCE: Final = timedelta(hours=6)
@@ -199,10 +200,12 @@ def storage(patient: Patient) -> Iterator[Finding]:
 
 def alarms(patient: Patient) -> Iterator[Finding]:
     """List the alarms of the stack that are in ALARM, with the sections of the runbook."""
+    names = [one.id for one in patient.of_type("AWS::CloudWatch::Alarm")]
+    paginator = patient.stack.client("cloudwatch").get_paginator("describe_alarms")
     pages = (
-        patient.stack.client("cloudwatch")
-        .get_paginator("describe_alarms")
-        .paginate(AlarmNamePrefix=f"{patient.stack.name}-", AlarmTypes=["MetricAlarm"])
+        page
+        for first in range(0, len(names), _ALARMS_PER_CALL)
+        for page in paginator.paginate(AlarmNames=names[first : first + _ALARMS_PER_CALL], AlarmTypes=["MetricAlarm"])
     )
     # Alarms of scaling policies have no section in the runbook.
     own = [

@@ -2,12 +2,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from email.utils import format_datetime
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
+from samcli.lib.package.image_utils import tag_translation
+from samcli.yamlhelper import yaml_dump as sam_dump
+from samcli.yamlhelper import yaml_parse as sam_parse
+from samtranslator.yaml_helper import yaml_parse
 
 from client.doctor import account, deployment, services
-from client.doctor.examination import CHECKS, DRIFT, run, worst
+from client.doctor.examination import CHECKS, DRIFT, local_templates, run, worst
 from client.doctor.findings import Check, Finding, Patient
 from client.resources import Resource
 from core.segmentation.registry import MODELS
@@ -139,9 +145,18 @@ def test_templates_are_compared_without_what_sam_package_replaces() -> None:
     assert deployment.differences({"Parameters": {"P": {"Default": 1}}}, local) == ["P", "F"]
 
 
+def test_our_template_does_not_differ_from_what_sam_makes_of_it() -> None:
+    local = yaml_parse((ROOT / "template.yaml").read_text())
+    packaged = sam_parse(sam_dump(sam_parse((ROOT / "template.yaml").read_text())))
+    assert deployment.differences(packaged, local) == []
+    packaged["Globals"]["Function"]["Timeout"] = 1
+    del packaged["Rules"]["EcsNeedsWorker"]
+    assert deployment.differences(packaged, local) == ["Rules.EcsNeedsWorker", "Globals.Function"]
+
+
 def test_an_older_template_is_a_warning() -> None:
     cloudformation = Answers(get_template={"TemplateBody": "Resources: {Old: {Type: 'AWS::SNS::Topic'}}"})
-    old = replace(patient({"cloudformation": cloudformation}), templates={"": {"Resources": {}}})
+    old = replace(patient({"cloudformation": cloudformation}), templates=lambda: {"": {"Resources": {}}})
     [(result, found, remedy)] = seen(deployment.template, old)
     assert result == "warning" and "Old" in found and "upgrade.md" in remedy
 
@@ -189,6 +204,79 @@ def test_weights_are_looked_for_in_the_bucket(answer: Any, result: str, part: st
     [(found, text, remedy)] = seen(deployment.weights, patient({"s3": Answers(head_object=answer)}, ModelBucket="m"))
     assert found == result and part in text
     assert remedy == ("" if result == "ok" else "pbr models fetch u2netp --to s3://m")
+
+
+REGISTRY = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+BUILD = "1.4.0-abc"
+
+
+def function_with(repository: str, tag: str, digest: str = "1") -> dict[str, Any]:
+    """The answer of GetFunction. sam deploy pushes one image to a repository per function, with the tag it derives."""
+    uri = f"{REGISTRY}/{repository}"
+    return {"Code": {"ImageUri": f"{uri}:{tag}", "ResolvedImageUri": f"{uri}@sha256:{digest * 64}"}}
+
+
+def with_functions(*answers: dict[str, Any], ecr: Answers | None = None, **parameters: str) -> Patient:
+    numbered = {f"F{number}": answer for number, answer in enumerate(answers)}
+    client = {"lambda": Answers(get_function=lambda FunctionName: numbered[FunctionName]), "ecr": ecr}  # noqa: N803
+    return patient(client, [resource("AWS::Lambda::Function", name, id=name) for name in numbered], **parameters)
+
+
+def test_functions_of_one_image_under_the_tags_of_sam_are_one_build() -> None:
+    first = function_with("stack/validatefunction1a2b", tag_translation("validatefunction:cpu", f"sha256:{'ab' * 32}"))
+    second = function_with("stack/bulk3c4d", tag_translation("preparebulkfunction:cpu", f"sha256:{'ab' * 32}"), "2")
+    [(result, found, _)] = seen(deployment.images, with_functions(first, second))
+    assert result == "ok" and "abababababab" in found
+    other = function_with("stack/bulk3c4d", tag_translation("preparebulkfunction:cpu", f"sha256:{'cd' * 32}"))
+    [(result, found, remedy)] = seen(deployment.images, with_functions(first, first, other))
+    assert result == "warning" and "cdcdcdcdcdcd (F2)" in found and "make deploy" in remedy
+
+
+def test_functions_with_other_tags_are_compared_by_digest() -> None:
+    moved = with_functions(function_with("mine", "latest", "1"), function_with("mine", "latest", "2"))
+    assert [one[0] for one in seen(deployment.images, moved)] == ["warning"]
+    same = with_functions(function_with("mine", "a", "1"), function_with("theirs", "b", "1"))
+    assert [one[0] for one in seen(deployment.images, same)] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("tags", "result", "part"),
+    [
+        ([f"cpu-{BUILD}-0123abcd"], "ok", "The worker runs build 1.4.0-abc"),
+        (["cpu-1.3.0-abc-0123abcd"], "warning", "The worker runs build 1.3.0-abc, the functions run 1.4.0-abc"),
+        (["mine"], "not checked", "no tag of make deploy"),
+    ],
+)
+def test_the_build_of_the_worker_is_compared_with_that_of_the_functions(
+    tags: list[str], result: str, part: str
+) -> None:
+    ecr = Answers(describe_images={"imageDetails": [{"imageTags": tags}]})
+    uri = f"{REGISTRY}/stack@sha256:{'1' * 64}"
+    _, (found, text, _) = seen(
+        deployment.images, with_functions(function_with("a", "b"), ecr=ecr, WorkerImageUri=uri, Build=BUILD)
+    )
+    assert found == result and part in text
+    assert ecr.requests[0][1] == {
+        "registryId": "123456789012",
+        "repositoryName": "stack",
+        "imageIds": [{"imageDigest": f"sha256:{'1' * 64}"}],
+    }
+
+
+def test_the_build_of_an_image_in_another_registry_is_not_known() -> None:
+    of = with_functions(function_with("a", "b"), SageMakerImageUri="example.com/mine:1", Build=BUILD)
+    _, (result, found, _) = seen(deployment.images, of)
+    assert result == "not checked" and "The endpoint" in found
+
+
+def test_another_version_of_pbr_than_that_of_the_stack_is_a_warning() -> None:
+    own = version("precision-background-remover")
+    _, (result, found, remedy) = seen(
+        deployment.images, with_functions(function_with("a", "b"), Build="0.0.1-ab12cd34ef56")
+    )
+    assert result == "warning" and "0.0.1" in found and own in found and "make deploy" in remedy
+    same = with_functions(function_with("a", "b"), Build=f"{own}-ab12cd34ef56")
+    assert [one[0] for one in seen(deployment.images, same)] == ["ok"]
 
 
 @pytest.mark.parametrize(
@@ -295,8 +383,22 @@ def test_alarms_lead_to_their_section_of_the_runbook(severity: str, result: str)
     }
     scaling = {"AlarmName": "pbr-WorkerWakeUp", "AlarmDescription": "Requests are waiting", "StateValue": "ALARM"}
     cloudwatch = Answers(describe_alarms={"MetricAlarms": [loud, scaling, {**loud, "StateValue": "OK"}]})
-    [(found, text, remedy)] = seen(services.alarms, patient({"cloudwatch": cloudwatch}))
+    of = patient({"cloudwatch": cloudwatch}, [resource("AWS::CloudWatch::Alarm")])
+    [(found, text, remedy)] = seen(services.alarms, of)
     assert (found, remedy) == (result, RUNBOOK) and "5 > 1" in text
+
+
+def test_only_the_alarms_of_the_stack_are_read() -> None:
+    names = [f"pbr-{number}" for number in range(101)]
+    cloudwatch = Answers(describe_alarms={"MetricAlarms": []})
+    [(result, found, _)] = seen(
+        services.alarms,
+        patient({"cloudwatch": cloudwatch}, [resource("AWS::CloudWatch::Alarm", id=name) for name in names]),
+    )
+    assert (result, found) == ("warning", "The stack has no alarms")
+    assert [request["AlarmNames"] for _, request in cloudwatch.requests] == [names[:100], names[100:]]
+    silent = Answers()
+    assert [one[0] for one in seen(services.alarms, patient({"cloudwatch": silent}))] == ["warning"]
 
 
 def test_a_subscription_that_waits_for_its_confirmation_is_a_warning() -> None:
@@ -335,6 +437,23 @@ def test_a_resource_that_does_not_exist_is_a_problem_and_does_not_end_the_other_
     findings = run(patient(), checks)
     assert [finding.result for finding in findings] == ["ok", "problem", "ok"]
     assert worst(findings) == "problem"
+
+
+def test_a_fault_of_a_check_does_not_end_the_other_checks() -> None:
+    def faulty(_patient: Patient) -> Iterable[Finding]:
+        yield Finding("queue", "ok", "the first")
+        raise KeyError("serviceName")
+
+    findings = run(patient(), [Check("queue", faulty), Check("parameters", deployment.parameters)])
+    assert [finding.result for finding in findings] == ["ok", "not checked", "ok"]
+    assert "KeyError: 'serviceName'" in findings[1].found and "pbr --version" in findings[1].remedy
+
+
+def test_a_template_of_this_clone_that_cannot_be_read_does_not_end_the_other_checks(tmp_path: Path) -> None:
+    (tmp_path / "template.yaml").write_text("Resources: {")
+    sick = replace(patient(), templates=lambda: local_templates(tmp_path))
+    findings = run(sick, [Check("template", deployment.template), Check("parameters", deployment.parameters)])
+    assert [finding.result for finding in findings] == ["not checked", "ok"]
 
 
 def test_what_an_embedded_cloud_lacks_is_not_checked_with_the_reason() -> None:
