@@ -26,6 +26,7 @@ from client.monthly_cost import (
     bill,
     cheapest,
     memory_of,
+    number_text,
 )
 from functions.contracts.durations import durations
 from functions.contracts.prices import EXPRESS_GB, REGIONS, Line, price_list
@@ -75,8 +76,9 @@ def mix() -> str:
         factors = [f"{present / one.usd:.1f}" for one in (single, bulk)]
         found = [f"`{one.method}`: {_short(one.usd)}" for one in (single, bulk)]
         rows.append([f"{volume:,}", f"{present:,.0f}", found[0], factors[0], found[1], factors[1]])
-    heads = ["Images a month", "Present", "Single uploads", "times cheaper", "Bulk runs", "times cheaper"]
-    return table("The cheapest, US dollars a month without cache hits", heads, rows)
+    heads = ["Images a month", "Users' present cost", "Single uploads", "times cheaper", "Bulk runs", "times cheaper"]
+    texts = ("Single uploads", "Bulk runs")
+    return table("The cheapest, US dollars a month without cache hits", heads, rows, texts)
 
 
 def goals() -> str:
@@ -138,7 +140,7 @@ def _savings() -> Iterator[tuple[str, float]]:
         2 * state + 2 * _MOST * _PRICES.lambda_request + objects + sum(compute.values()) - one_process,
     )
     yield "Claim first, and look up the cache only if that fails: two states fewer, one more for a cache hit", 2 * state
-    yield "End in PublishMetrics, and send webhooks from an event of the end: without `Outcome?` and `Done`", 2 * state
+    yield "Send webhooks from the status-change event, so `PublishMetrics` is the last state", 2 * state
     yield "Without `NeedsEscalation?` in stacks that do not escalate", state
     yield "Without `ChooseSegmenter` in stacks with one host", state
     yield (
@@ -169,23 +171,19 @@ def bill_table(found: Bill) -> str:
     """Return a bill as a table."""
     rows = [_row(line) for line in (*found.lines, *found.fixed)]
     total = ["**Total**", "", "", "", f"{found.usd:,.4f}", ""]
-    lines = table("", ["Service", "Item", "Quantity", "Price", "US dollars", "Arithmetic"], [*rows, total])
-    return lines.removeprefix(":\n\n")
+    heads = ["Service", "Item", "Quantity", "Price", "US dollars", "Arithmetic"]
+    return table("", heads, [*rows, total], ("Item", "Arithmetic")).removeprefix(":\n\n")
 
 
 def _row(line: Line) -> list[str]:
     return [
         line.service,
         line.item,
-        f"{line.quantity:,.4f}",
-        _price(line.usd_each),
+        number_text(line.quantity),
+        number_text(line.usd_each),
         f"{line.usd:,.4f}",
         line.arithmetic,
     ]
-
-
-def _price(usd: float) -> str:
-    return f"{usd:.10f}".rstrip("0").rstrip(".")
 
 
 def assumptions() -> str:
@@ -197,7 +195,7 @@ def assumptions() -> str:
     )
     rows = [[f"`{name}`", f"{getattr(ASSUMED, name):,}", text] for name, text in _documented(Assumptions)]
     rows += [[f"`{name}`", f"{getattr(FIXED, name):,}", text] for name, text in _documented(Fixed)]
-    return f"{timed}\n\n" + table("Assumptions", ["Name", "Value", "Meaning"], rows)
+    return f"{timed}\n\n" + table("Assumptions", ["Name", "Value", "Meaning"], rows, ("Meaning",))
 
 
 def _documented(of: type) -> Iterable[tuple[str, str]]:
@@ -214,9 +212,9 @@ def prices() -> str:
     listed = {region: list(price_list(of)) for region, of in REGIONS.items()}
     rows = []
     for lines in zip(*listed.values(), strict=True):
-        usd = [_price(one.usd) + ("" if one.confirmed else " ?") for one in lines]
+        usd = [number_text(one.usd) + ("" if one.confirmed else " ?") for one in lines]
         rows.append([f"[{lines[0].service}]({lines[0].page})", lines[0].unit, *usd])
-    return table("List prices in US dollars", ["Service", "Unit", *listed], rows)
+    return table("List prices in US dollars", ["Service", "Unit", *listed], rows, ("Unit",))
 
 
 PARTS: Final[Mapping[str, Callable[[], str]]] = {

@@ -91,9 +91,9 @@ class Assumptions:
         gpu_s: time of a GPU for it. Not measured.
         busy_share: how busy workers and endpoints are at most, on average.
         worker_idle_s: time after which the last worker or instance is stopped: 15 minutes of target tracking, cooldown.
-        worker_start_s: billed time until a worker on Fargate works.
-        gpu_start_s: billed time until one on a GPU instance works.
-        endpoint_start_s: billed time until an instance of SageMaker works.
+        worker_start_s: billed start time of a Fargate worker.
+        gpu_start_s: billed start time of a worker on a GPU instance.
+        endpoint_start_s: billed start time of an instance of SageMaker.
         polls_h: requests of an idle worker to the queue per hour, of 20 s each.
         worker_requests: requests to the queue for an image: send, receive, delete.
         zones: zones of the private network.
@@ -105,7 +105,7 @@ class Assumptions:
     sidecar_bytes: int = 2_770
     work_bytes: int = 55_997
     item_bytes: int = 2_374
-    log_bytes: int = 6_996
+    log_bytes: int = 10_244
     hit_log_bytes: int = 2_575
     days_kept: int = 30
     s3_request_s: float = 0.1
@@ -153,14 +153,15 @@ class Fixed:
 
     Attributes:
         alarm_metrics: metrics of alarms; an anomaly alarm has three.
-        composite_alarms: their number.
-        dashboards: their number.
+        composite_alarms: number of composite alarms.
+        dashboards: number of dashboards.
         custom_metrics: of two size classes and one model, see docs/reference/metrics.md#cost.
         keys: customer-managed keys.
         secrets: secrets.
         worker_alarm_metrics: of the worker's alarms, and of the six that target tracking creates.
         endpoint_alarm_metrics: of the alarms of an endpoint.
-        insights_metrics: of Container Insights for a cluster with one service. Counted in AWS's list; not confirmed.
+        insights_metrics: of Container Insights for a cluster with one service. Counted from AWS's documentation,
+            not measured.
         endpoints: interface endpoints of the private network.
         gpu_endpoints: further ones with GPU instances.
     """
@@ -211,6 +212,12 @@ class Bill:
     def image_usd(self) -> float:
         """Cost of an image without the fixed part."""
         return (self.usd - self.fixed_usd) / self.images
+
+
+def number_text(value: float) -> str:
+    """Return a quantity or price without trailing zeros: four decimals, or for less than 1 six significant digits."""
+    decimals = 4 if value >= 1 or value == 0 else 5 - math.floor(math.log10(value))
+    return f"{value:,.{decimals}f}".rstrip("0").rstrip(".") if decimals else f"{value:,.0f}"
 
 
 def memory_of(parameters: Mapping[str, str]) -> dict[str, int]:
@@ -310,8 +317,8 @@ class _Month:
             hours, text = self._scaled_h(ASSUMED.core_s / _CPU_INSTANCE_CORES, ASSUMED.endpoint_start_s)
         else:
             per_minute = self.computed / (HOURS * 60)
-            instances = min(_REALTIME_MAX, max(1.0, per_minute / _REALTIME_TARGET))
-            hours, text = HOURS * instances, f"{HOURS} h x {instances:.2f}, for {per_minute:.1f} requests a minute"
+            more = min(_REALTIME_MAX, max(1.0, per_minute / _REALTIME_TARGET)) - 1
+            hours, text = HOURS * more, f"{HOURS} h x {more:.2f} further ones for {per_minute:.1f} requests a minute"
         return [Line("SageMaker", f"hours of {_CPU_INSTANCE}", hours, self.prices.instance_h[_CPU_INSTANCE], text)]
 
     def _fargate(self, *, spot: bool) -> list[Line]:
@@ -467,7 +474,7 @@ class _Month:
                 f"GB-months of {name}",
                 count * size / 1e9 * share,
                 prices.s3_gb_month,
-                f"{count:,} x {size:,} bytes x {share:.3g} months",
+                f"{count:,} x {size:,} bytes x {share:.3g} month{'' if share == 1 else 's'}",
             )
             for name, count, size, share in parts
         ]
@@ -494,7 +501,7 @@ def _cold_s(function: str, memory_mb: int) -> float:
 
 
 def _fixed(method: Method, prices: Prices) -> list[Line]:
-    """Return the lines of a stack that processes nothing."""
+    """Return the lines of an idle stack: a real-time endpoint has one instance at least, the other hosts none."""
     one = FIXED
     lines = [
         Line("CloudWatch", "metrics of alarms", one.alarm_metrics, prices.alarm_metric),
@@ -509,6 +516,9 @@ def _fixed(method: Method, prices: Prices) -> list[Line]:
         lines.append(
             Line("CloudWatch", "metrics of the endpoint's alarms", one.endpoint_alarm_metrics, prices.alarm_metric)
         )
+    if method is Host.SAGEMAKER:
+        first = f"{HOURS} h x 1, the first instance"
+        lines.append(Line("SageMaker", f"hours of {_CPU_INSTANCE}", HOURS, prices.instance_h[_CPU_INSTANCE], first))
     if method not in (Host.FARGATE, Host.FARGATE_SPOT, Host.GPU, Host.GPU_SPOT):
         return lines
     count = one.endpoints + (one.gpu_endpoints if method in (Host.GPU, Host.GPU_SPOT) else 0)

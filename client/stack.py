@@ -33,6 +33,9 @@ DEFAULT_NAME: Final = "precision-background-remover"
 DEFAULT_REGION: Final = "eu-west-1"
 """Region of an embedded cloud unless AWS_DEFAULT_REGION is set."""
 
+NOMINAL_MEMORY_MB: Final = 10_240
+"""Memory of the large functions of an embedded cloud, which does not limit it: they accept every model and image."""
+
 _EMBEDDED_KEY: Final = "local"
 """Access key and secret key of the users of an embedded cloud. Any would do, except that of its own processes."""
 

@@ -21,6 +21,7 @@ from client.commands.progress import DownloadProgress
 from client.errors import UsageError
 from client.fingerprint import Fingerprint
 from client.local_cloud import APP, CloudOptions, DefaultModel, RunningCloud
+from client.stack import NOMINAL_MEMORY_MB
 from core.options import Host, read_presets
 from core.segmentation.registry import BUNDLED, CLASSICAL
 from embedded_cloud.cloud import EmbeddedCloud
@@ -37,8 +38,7 @@ _SHOWN_OUTPUTS: Final = ("UploadsBucket", "ResultsBucket", "ApiUrl")
 # The best model has 224 MB. An unreachable mirror fails within three seconds.
 _MODEL_TIMEOUT_S: Final = 120.0
 
-# The embedded cloud does not limit memory, so it accepts every model and image that this machine can hold.
-_MEMORY_MB: Final = dict.fromkeys(("SegmentMemory", "RefineMemory", "EncodeMemory"), "10240")
+_MEMORY_MB: Final = dict.fromkeys(("SegmentMemory", "RefineMemory", "EncodeMemory"), str(NOMINAL_MEMORY_MB))
 
 
 def up(

@@ -1,12 +1,13 @@
 """What an execution cost at list prices, estimated from its history."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
-from client.executions.steps import Step
-from client.stack import Stack
-from functions.contracts.prices import AS_OF, Usage, prices_of
+from client.executions.steps import Attempt, Step
+from client.monthly_cost import memory_of
+from client.stack import NOMINAL_MEMORY_MB, Stack
+from functions.contracts.prices import AS_OF, Line, Usage, prices_of
 
 MEMORY_MB: Final[Mapping[str, int | str]] = {
     "Validate": 2048,
@@ -18,9 +19,14 @@ MEMORY_MB: Final[Mapping[str, int | str]] = {
 }
 """Memory of the function that a state calls in MB, or the stack's parameter with it."""
 
+_PARAMETERS: Final = {"segment": "SegmentMemory", "refine": "RefineMemory", "encode": "EncodeMemory"}
+
 _FUNCTIONS: Final = ("validate", "segment", "refine", "encode", "failure", "metrics")
 
 _DEFAULT_MB: Final = 512
+
+_NEVER_RAN: Final = ("Lambda.ResourceNotFoundException", "Lambda.TooManyRequestsException")
+"""Errors of calls that Lambda rejects. It neither bills nor reports them."""
 
 _SIDECAR_KB: Final = 3
 
@@ -63,6 +69,10 @@ class BilledCall(Protocol):
     def memory_mb(self) -> int:
         """Configured memory."""
 
+    @property
+    def init_ms(self) -> float | None:
+        """Part of the billed time in which the function started; None if it was running already."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -73,11 +83,16 @@ class Cost:
         region: Region of the prices.
         as_of: date of the prices.
         orchestration: Step Functions.
-        compute: Lambda.
+        compute: Lambda, starts included.
+        starts: part of it that starts of functions cost; 0 unless ``is_billed``.
         requests: S3 and DynamoDB.
         left_out: what the estimate does not contain.
-        is_billed: whether durations and memory are those that Lambda bills. Otherwise they are those of the history,
-            which include the time that Step Functions takes for a call, and of the stack's parameters.
+        reported: number of calls that Lambda has reported.
+        is_billed: whether all calls are reported, so that durations and memory are those that Lambda bills. Otherwise
+            they are those of the history, which include the time that Step Functions takes for a call, and of the
+            stack's parameters.
+        default_mb: on an embedded cloud, the template's default memory of the functions that have only a nominal one;
+            their calls are priced with it.
     """
 
     usage: Usage
@@ -87,12 +102,27 @@ class Cost:
     compute: float
     requests: float
     left_out: tuple[str, ...]
+    starts: float = 0.0
+    reported: int = 0
     is_billed: bool = False
+    default_mb: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> float:
         """The sum."""
         return self.orchestration + self.compute + self.requests
+
+    def lines(self) -> list[Line]:
+        """Return the bill; starts of functions have a line of their own."""
+        _, prices = prices_of(self.region)
+        starts = Line("Lambda", "GB-seconds of starts", self.starts / prices.lambda_gb_s, prices.lambda_gb_s)
+        lines = []
+        for line in self.usage.lines(prices):
+            if line.item == "GB-seconds":
+                lines += [replace(line, quantity=line.quantity - starts.quantity), starts]
+            else:
+                lines.append(line)
+        return [line for line in lines if line.quantity]
 
 
 def cost_of(stack: Stack, steps: Sequence[Step], reports: Iterable[BilledCall] = ()) -> Cost:
@@ -108,11 +138,15 @@ def cost_of(stack: Stack, steps: Sequence[Step], reports: Iterable[BilledCall] =
             used: CloudWatch returns a line some seconds after the call.
     """
     region, prices = prices_of(stack.region)
-    usage = sum((_usage(step, stack.parameters) for step in steps), Usage())
+    default_mb = _default_mb(stack)
+    sizes = {parameter: str(default_mb[name]) for name, parameter in _PARAMETERS.items() if name in default_mb}
+    usage = sum((_usage(step, {**stack.parameters, **sizes}) for step in steps), Usage())
     calls = [report for report in reports if report.function in _FUNCTIONS]
-    is_billed = bool(calls) and len(calls) >= usage.lambda_requests
+    is_billed, starts_gb_s = bool(calls) and len(calls) >= usage.lambda_requests, 0.0
     if is_billed:
-        gb_s = sum(call.billed_ms / 1000 * call.memory_mb / 1024 for call in calls)
+        gb = [default_mb.get(call.function, call.memory_mb) / 1024 for call in calls]
+        gb_s = sum(call.billed_ms / 1000 * one for call, one in zip(calls, gb, strict=True))
+        starts_gb_s = sum((call.init_ms or 0.0) / 1000 * one for call, one in zip(calls, gb, strict=True))
         usage = replace(usage, lambda_requests=len(calls), lambda_gb_s=gb_s)
     hosts = dict.fromkeys(_HOSTS[step.name] for step in steps if step.name in _HOSTS)
     return Cost(
@@ -123,24 +157,38 @@ def cost_of(stack: Stack, steps: Sequence[Step], reports: Iterable[BilledCall] =
         compute=usage.compute_usd(prices),
         requests=usage.requests_usd(prices),
         left_out=(*hosts, "logs and metrics", "events and queues", "storage", "data transfer"),
+        starts=starts_gb_s * prices.lambda_gb_s,
+        reported=len(calls),
         is_billed=is_billed,
+        default_mb=default_mb,
     )
+
+
+def _default_mb(stack: Stack) -> dict[str, int]:
+    """Return the template's default memory of the functions whose memory is only nominal; none on AWS."""
+    if stack.endpoint_url is None:
+        return {}
+    defaults, nominal = memory_of({}), str(NOMINAL_MEMORY_MB)
+    return {name: defaults[name] for name, one in _PARAMETERS.items() if stack.parameters.get(one) == nominal}
 
 
 def _usage(step: Step, parameters: Mapping[str, str]) -> Usage:
     attempts = max(1, len(step.attempts))
-    calls = len(step.attempts) if step.resource == "lambda:invoke" else 0
-    seconds = sum(attempt.seconds for attempt in step.attempts) if calls else 0.0
+    ran = [one for one in step.attempts if not _was_rejected(one)] if step.resource == "lambda:invoke" else []
     writes, reads = _S3.get(step.name, (0, 0))
     return Usage(
         transitions=attempts,
-        lambda_requests=calls,
-        lambda_gb_s=seconds * _memory_mb(step.name, parameters) / 1024,
+        lambda_requests=len(ran),
+        lambda_gb_s=sum(one.seconds for one in ran) * _memory_mb(step.name, parameters) / 1024,
         s3_writes=writes * attempts,
         s3_reads=reads * attempts,
         dynamodb_writes=_DYNAMODB_WRITES.get(step.name, 0) * attempts,
         dynamodb_reads=_DYNAMODB_READS.get(step.name, 0) * attempts,
     )
+
+
+def _was_rejected(attempt: Attempt) -> bool:
+    return attempt.error.startswith(_NEVER_RAN)
 
 
 def _memory_mb(state: str, parameters: Mapping[str, str]) -> int:

@@ -30,7 +30,7 @@ def gb_s(function: str, s3_calls: int) -> float:
 
 def by_service(found: Bill) -> dict[str, float]:
     sums: dict[str, float] = {}
-    for line in found.lines:
+    for line in (*found.lines, *(one for one in found.fixed if one.service == "SageMaker")):
         sums[line.service] = sums.get(line.service, 0) + line.usd
     return sums
 

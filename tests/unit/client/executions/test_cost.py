@@ -53,6 +53,7 @@ class Call:
     function: str
     billed_ms: float
     memory_mb: int
+    init_ms: float | None = None
 
 
 CALLS = [Call(name, 500, 2048) for name in ("validate", "segment", "refine", "encode", "metrics")]
@@ -67,7 +68,23 @@ def test_billed_durations_replace_those_of_the_history() -> None:
 
 def test_the_history_counts_while_a_call_is_not_in_the_logs() -> None:
     by_history = cost_of(STACK, run(PATH))
-    assert cost_of(STACK, run(PATH), CALLS[:-1]) == by_history and not by_history.is_billed
+    assert cost_of(STACK, run(PATH), CALLS[:-1]) == replace(by_history, reported=4) and not by_history.is_billed
+
+
+def test_calls_that_lambda_rejects_are_neither_reported_nor_billed() -> None:
+    history = History().enter("Refine").attempt().fail("Lambda.ResourceNotFoundException", "gone", ms=500)
+    steps = run("Validate SegmentOnLambda", history.exit("Refine"))
+    cost = cost_of(STACK, steps, CALLS[:2])
+    assert cost.is_billed and cost.usage.lambda_requests == 2
+    assert cost_of(STACK, steps).usage.lambda_gb_s == pytest.approx(2 + 4)
+
+
+def test_starts_are_part_of_the_billed_time() -> None:
+    calls = [replace(one, init_ms=100.0) for one in CALLS]
+    cost = cost_of(STACK, run(PATH), calls)
+    assert cost.starts == pytest.approx(5 * 0.1 * 2 * 0.0000166667)
+    assert cost.compute == cost_of(STACK, run(PATH), CALLS).compute
+    assert sum(line.usd for line in cost.lines()) == pytest.approx(cost.total)
 
 
 def test_retries_are_paid_too() -> None:
