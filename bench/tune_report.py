@@ -58,18 +58,38 @@ def conditions(measured: Durations) -> str:
 def proposal(measured: Durations) -> str:
     """Return the table of the cheapest, the fastest and the proposed size of each function."""
     heads = ["Function", "Cheapest", "Fastest", "Proposed", "Reason"]
-    return table("Memory in MB", heads, [_proposal_row(*item) for item in measured.functions.items()])
+    rows = [_proposal_row(*item) for item in measured.functions.items()]
+    return f"{table('Memory in MB', heads, rows, heads)}\n\n{_interpolated(measured)}"
 
 
 def _proposal_row(name: str, found: Measurement) -> list[str]:
     cheapest, fastest, proposed_s = found.cheapest, found.fastest, found.seconds(found.proposed_mb)
     return [
         name,
-        f"{cheapest.memory_mb:,} ({cheapest.seconds:.2f} s, ${cost_usd(cheapest):.2f})",
-        f"{fastest.memory_mb:,} ({fastest.seconds:.2f} s, ${cost_usd(fastest):.2f})",
-        f"{found.proposed_mb:,} ({proposed_s:.2f} s, ${_usd(found.proposed_mb, proposed_s):.2f})",
+        _priced(cheapest.memory_mb, cheapest.seconds),
+        _priced(fastest.memory_mb, fastest.seconds),
+        _priced(found.proposed_mb, proposed_s) + ("" if _is_measured(found) else " \\*"),
         found.reason,
     ]
+
+
+def _priced(memory_mb: int, seconds: float) -> str:
+    return f"{memory_mb:,} ({seconds:.{2 if seconds >= 0.1 else 3}f} s, ${_usd(memory_mb, seconds):.2f})"
+
+
+def _is_measured(found: Measurement) -> bool:
+    return any(sample.memory_mb == found.proposed_mb for sample in found.samples)
+
+
+def _interpolated(measured: Durations) -> str:
+    """Return the sentence about the asterisk: proposals whose figures are computed from those of other sizes."""
+    names = [f"`{name}`" for name, found in measured.functions.items() if not _is_measured(found)]
+    if not names:
+        return "All proposed sizes were measured."
+    return (
+        f"\\* Not measured at the proposed size ({', '.join(names)}): time and cost are computed from measured sizes, "
+        "between two of them by interpolation, below the smallest by its share of the CPU."
+    )
 
 
 def figures(measured: Durations) -> str:
@@ -99,7 +119,7 @@ def _rows(found: Measurement) -> Iterator[list[str]]:
             f"{cpu_share(sample.memory_mb):.2f}",
             f"{sample.seconds:.3f}",
             f"{sample.init_seconds:.2f}",
-            f"{sample.first_seconds:.2f}",
+            f"{sample.first_seconds:.3f}",
             f"{sample.peak_mb:,}",
             f"{cost_usd(sample):.2f}",
         ]
