@@ -49,14 +49,15 @@ _METRICS: Final = (
         ((),),
         "Cost of an execution that delivered a result, in US dollars at list prices: Lambda, by the times of its "
         "stages; Step Functions; and requests to S3 and DynamoDB. Not included: workers, endpoints and transform jobs, "
-        "starts of functions, storage, transfer and logs. An image of a bulk run has its own part, without the run.",
+        "starts of functions, storage, transfer and logs. For bulk runs: the cost of the image, "
+        "without that of the run.",
     ),
     Metric("BatchSize", "Count", ((),), "Images in a prediction of a worker whose PBR_BATCH is above 1, as on a GPU."),
     Metric(
         "GpuUtilization",
         "Percent",
         ((),),
-        "Share of a second in which a worker's GPU was busy, as nvidia-smi reports it; once a minute per worker.",
+        "GPU utilization over one second, sampled once a minute per worker.",
     ),
     Metric(
         "GpuMemoryUtilization", "Percent", ((),), "Share of a worker's GPU memory in use; once a minute per worker."
@@ -65,7 +66,7 @@ _METRICS: Final = (
         "GpuUnavailable",
         "Count",
         ((),),
-        "Attempts of a worker or an endpoint to load a model onto its GPU that failed, because it cannot use one.",
+        "Failed attempts to load a model onto a GPU because none is usable.",
     ),
     Metric("LostUploads", "Count", ((),), "Uploads that a run of the sweep started because they had no outcome."),
     Metric("ApiError", "Count", (("Code",),), "Responses of the HTTP API with status 500 or more, by problem code."),
