@@ -104,6 +104,13 @@ def sdk_errors() -> tuple[type[Exception], type[Exception]]:
     return BotoCoreError, ClientError
 
 
+def credentials_error() -> type[Exception]:
+    """Return the error of a call without credentials, for an ``except`` clause as :func:`sdk_errors`."""
+    from botocore.exceptions import NoCredentialsError
+
+    return NoCredentialsError
+
+
 def client_error() -> type[Exception]:
     """Return the error of a call that AWS rejects, for an ``except`` clause as :func:`sdk_errors`."""
     return sdk_errors()[1]

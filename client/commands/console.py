@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.style import StyleType
 from rich.text import Text
 
-from client.errors import JobFailedError, JobFailure
+from client.errors import JobFailedError, JobFailure, credentials_error
 from core.errors import BackgroundRemoverError
 
 if TYPE_CHECKING:
@@ -148,6 +148,8 @@ def error_text(error: Exception) -> str:
         return _sentences(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.strerror}: {os.fsencode(str(error.filename)).decode(errors='replace')}"
+    if isinstance(error, credentials_error()):
+        return "No AWS credentials were found. Set AWS_PROFILE, or run aws configure or aws sso login."
     return str(error)
 
 

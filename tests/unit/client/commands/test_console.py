@@ -3,11 +3,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from botocore.exceptions import NoCredentialsError
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from client.commands.console import console, print_table
+from client.commands.console import console, error_text, print_table
 from client.commands.history import events_table, executions_table
 from client.commands.redrive import retries_table
 from client.history import ExecutionSummary
@@ -116,3 +117,7 @@ def test_a_pipe_has_one_line_per_row() -> None:
 def test_a_wide_terminal_has_one_line_per_row() -> None:
     row = Row(id=1, ms=0, type="TaskSucceeded", state="Validate", detail="lambda:invoke", data=None)
     assert printed(events_table([row]), 80)[1].split() == ["1", "0", "TaskSucceeded", "Validate", "lambda:invoke"]
+
+
+def test_missing_credentials_have_a_remedy() -> None:
+    assert "Set AWS_PROFILE" in error_text(NoCredentialsError())
