@@ -20,6 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import click
+from samcli.cli.types import CfnParameterOverridesType
 from samtranslator.yaml_helper import yaml_parse
 
 IMAGE_PATHS: Final = (
@@ -32,6 +34,18 @@ PARTS: Final = {"worker": "WorkerImageUri", "endpoint": "SageMakerImageUri", "we
 """Parts of a stack with an image of their own, and the parameter with its URI."""
 
 _BUILD: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
+_CONTAINERD: Final = "io.containerd.snapshotter"  # https://docs.docker.com/engine/storage/containerd/
+_FOR_SAGEMAKER: Final = "application/vnd.docker.distribution.manifest.v2+json"
+"""CreateModel rejects manifests of OCI, see https://github.com/aws/amazon-sagemaker-feedback/issues/180."""
+_FORMAT: Final = (
+    "--platform",
+    "linux/amd64",
+    "--provenance=false",
+    "--sbom=false",
+    "--output",
+    "type=registry,oci-mediatypes=false",
+)
+"""Options of docker buildx build: push such a manifest, also from Apple silicon. An attestation would need OCI."""
 _MISSING: Final = ("RepositoryNotFoundException", "ImageNotFoundException", "does not exist")
 
 
@@ -47,11 +61,13 @@ class Settings:
         stack: name of the stack.
         region: its Region.
         parameters: template parameters that the file sets.
+        profile: profile of the AWS CLI; None for that of the environment.
     """
 
     stack: str
     region: str
     parameters: Mapping[str, str]
+    profile: str | None = None
 
 
 @dataclass
@@ -151,51 +167,83 @@ class Deployment:
 
     def _pushed(self, flavors: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
         """Return the URI, by digest, of the image of each flavor, and push those that the registry lacks."""
-        account = self._aws("sts", "get-caller-identity", "--query", "Account", "--output", "text") or "<account>"
-        registry = f"{account}.dkr.ecr.{self.settings.region}.amazonaws.com"
         repository = self.settings.stack.lower()
-        if self._aws("ecr", "describe-repositories", "--repository-names", repository) is None:
+        if (place := self._repository(repository)) is None:
             self.shell.run(
                 *self._command("ecr", "create-repository", "--repository-name", repository),
                 "--image-tag-mutability", "IMMUTABLE", "--image-scanning-configuration", "scanOnPush=true",
             )  # fmt: skip
+            place = self._repository(repository) or f"<registry>/{repository}"
         uris: dict[str, str] = {}
         for flavor in dict.fromkeys(flavors.values()):
             tag = image_tag(flavor, self.build, values)
-            if (digest := self._digest(repository, tag)) is None:
-                self._push(flavor, f"{registry}/{repository}:{tag}", registry, values)
-                digest = self._digest(repository, tag) or "sha256:<digest>"
-            uris[flavor] = f"{registry}/{repository}@{digest}"
+            if (image := self._image(repository, tag)) is None:
+                self._push(flavor, f"{place}:{tag}", values)
+                image = self._image(repository, tag) or ("sha256:<digest>", _FOR_SAGEMAKER)
+            digest, media_type = image
+            if flavor == flavors.get("endpoint") and media_type != _FOR_SAGEMAKER:
+                raise DeployError(
+                    f"SageMaker does not accept the manifest of {place}:{tag}, which is {media_type}. Push the image "
+                    f"again under another name of the build, e.g. BUILD={self.build}-2."
+                )
+            uris[flavor] = f"{place}@{digest}"
         return uris
 
-    def _push(self, flavor: str, uri: str, registry: str, values: Mapping[str, str]) -> None:
-        if flavor == "cpu":  # that of the functions
-            self.shell.run("docker", "tag", functions_image(self.project, dry_run=self.shell.dry_run), uri)
-        else:
-            arguments = [word for pair in build_arguments(flavor, self.build, values) for word in ("--build-arg", pair)]
-            self.shell.run("docker", "build", "--target", flavor, *arguments, "--tag", uri, ".")
+    def _push(self, flavor: str, uri: str, values: Mapping[str, str]) -> None:
+        registry = uri.partition("/")[0]
         password = self._aws("ecr", "get-login-password")
         self.shell.run("docker", "login", "--username", "AWS", "--password-stdin", registry, stdin=password)
-        self.shell.run("docker", "push", uri)
-
-    def _digest(self, repository: str, tag: str) -> str | None:
-        return self._aws(
-            "ecr", "describe-images", "--repository-name", repository, "--image-ids", f"imageTag={tag}",
-            "--query", "imageDetails[0].imageDigest", "--output", "text",
+        if flavor == "cpu" and not self._stores_oci():  # that of the functions
+            self.shell.run("docker", "tag", functions_image(self.project, dry_run=self.shell.dry_run), uri)
+            self.shell.run("docker", "push", uri)
+            return
+        try:
+            self.shell.read("docker", "buildx", "version")
+        except DeployError as error:
+            remedy = "Install Docker Buildx, see https://docs.docker.com/build/install-buildx/."
+            raise DeployError(f"The image {flavor} needs docker buildx: {error} {remedy}") from error
+        arguments = [word for pair in build_arguments(flavor, self.build, values) for word in ("--build-arg", pair)]
+        self.shell.run(
+            "docker", "buildx", "build", "--target", flavor, *arguments, *_FORMAT, "--tag", uri, "."
         )  # fmt: skip
+
+    def _stores_oci(self) -> bool:
+        """Return whether Docker keeps images in containerd's store, and so pushes manifests of OCI."""
+        status = self.shell.read("docker", "info", "--format", "{{json .DriverStatus}}")
+        return _CONTAINERD in (status or "")
+
+    def _repository(self, name: str) -> str | None:
+        """Return the URI of a repository; None if it does not exist."""
+        return self._aws(
+            "ecr", "describe-repositories", "--repository-names", name,
+            "--query", "repositories[0].repositoryUri", "--output", "text",
+        )  # fmt: skip
+
+    def _image(self, repository: str, tag: str) -> tuple[str, str] | None:
+        """Return digest and media type of an image; None if it does not exist."""
+        text = self._aws(
+            "ecr", "describe-images", "--repository-name", repository, "--image-ids", f"imageTag={tag}",
+            "--query", "imageDetails[0].[imageDigest,imageManifestMediaType]", "--output", "text",
+        )  # fmt: skip
+        if text is None:
+            return None
+        digest, media_type = text.split()
+        return digest, media_type
 
     def _aws(self, *words: str) -> str | None:
         return self.shell.read(*self._command(*words))
 
     def _command(self, *words: str) -> list[str]:
-        return ["aws", *words, "--region", self.settings.region]
+        profile = ["--profile", self.settings.profile] if self.settings.profile else []
+        return ["aws", *words, "--region", self.settings.region, *profile]
 
 
 def read_settings(config_env: str, project: Path) -> Settings:
     """Return an environment of samconfig.toml.
 
     Raises:
-        DeployError: the file has no such environment, or it lacks the stack's name or Region.
+        DeployError: the file has no such environment, or it lacks the stack's name or Region, or it has an unknown
+            parameter.
     """
     tables = tomllib.loads((project / "samconfig.toml").read_text())
     if config_env not in tables:
@@ -206,9 +254,13 @@ def read_settings(config_env: str, project: Path) -> Settings:
         values |= tables[config_env].get(command, {}).get("parameters", {})
     if missing := [name for name in ("stack_name", "region") if not values.get(name)]:
         raise DeployError(f"Environment {config_env!r} of samconfig.toml lacks {' and '.join(missing)}. Add it.")
-    given = values.get("parameter_overrides", "")
-    pairs = shlex.split(given) if isinstance(given, str) else given
-    return Settings(values["stack_name"], values["region"], parse(pairs, defaults(project)))
+    try:  # as sam reads them
+        given = CfnParameterOverridesType().convert(values.get("parameter_overrides") or ("",), None, None)
+    except click.ClickException as error:
+        raise DeployError(f"parameter_overrides of samconfig.toml: {error.format_message()}") from error
+    if unknown := given.keys() - defaults(project).keys():
+        raise DeployError(f"samconfig.toml sets {sorted(unknown)[0]}, which is no parameter of template.yaml.")
+    return Settings(values["stack_name"], values["region"], given, values.get("profile"))
 
 
 def parse(pairs: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
@@ -294,16 +346,31 @@ def functions_image(project: Path, *, dry_run: bool) -> str:
 
 
 def overrides(values: Mapping[str, str]) -> list[str]:
-    """Return parameters as arguments of ``sam --parameter-overrides``."""
-    return [
-        f"{name}={value}" if re.fullmatch(r"[\w.:/@-]+", value) else f"{name}={_quoted(value)}"
-        for name, value in values.items()
-    ]
+    """Return parameters as arguments of ``sam --parameter-overrides``.
+
+    Raises:
+        DeployError: sam cannot read the value of a parameter, however it is quoted.
+    """
+    return [_override(name, value) for name, value in values.items()]
 
 
-def _quoted(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+def _override(name: str, value: str) -> str:
+    if re.fullmatch(r"[\w.:/@-]+", value, flags=re.ASCII):
+        return f"{name}={value}"
+    # sam takes a backslash away only before a space or a quotation mark.
+    escaped = re.sub(r"""\\(?=[ "'])""", r"\\\\", value)
+    for quote in ('"', "'"):
+        text = f"{name}={quote}" + escaped.replace(quote, f"\\{quote}") + quote
+        try:
+            read = CfnParameterOverridesType().convert((text,), None, None)
+        except click.ClickException:
+            continue
+        if read == {name: value}:
+            return text
+    raise DeployError(
+        f"sam cannot read the value of {name}: {value!r}. Leave out backslashes at the end and before quotation marks "
+        "and line breaks. In JSON, write quotation marks as \\u0022 and \\u0027."
+    )
 
 
 def build_of_checkout(project: Path) -> str:

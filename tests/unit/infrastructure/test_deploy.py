@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from samcli.cli.types import CfnParameterOverridesType
 
 from infrastructure import deploy
@@ -19,10 +21,14 @@ REPOSITORY = f"{REGISTRY}/precision-background-remover"
 BUILD = "1.4.0-abc"
 
 DOCKER = """#!/bin/sh
-echo "docker $*" >>"$LOG"
-case "$1" in
-    login) cat >"$STATE/password" ;;
-    push) touch "$STATE/tag-${2##*:}" ;;
+[ "$1" = info ] || [ "$2" = version ] || echo "docker $*" >>"$LOG"
+case "$1 $2" in
+    "info "*) cat "$STATE/driver" ;;
+    "login "*) cat >"$STATE/password" ;;
+    "push "*) touch "$STATE/tag-${2##*:}" ;;
+    "buildx version") [ ! -f "$STATE/no-buildx" ] || { echo "docker: unknown command: docker buildx" >&2; exit 1; } ;;
+    "buildx build")
+        for word; do case "$before" in --tag) touch "$STATE/tag-${word##*:}" ;; esac; before=$word; done ;;
 esac
 """
 SAM = """#!/bin/sh
@@ -34,19 +40,20 @@ if [ "$1" = build ]; then
 fi
 """
 AWS = """#!/bin/sh
+echo "$*" >>"$STATE/calls"
 case "$1 $2" in
-    "sts get-caller-identity") echo 123456789012 ;;
     "cloudformation describe-stacks")
         [ -f "$STATE/stack.json" ] || { echo "ValidationError: Stack with id x does not exist" >&2; exit 254; }
         cat "$STATE/stack.json" ;;
     "ecr describe-repositories")
-        [ -f "$STATE/repository" ] || { echo "RepositoryNotFoundException" >&2; exit 254; } ;;
+        [ -f "$STATE/repository" ] || { echo "RepositoryNotFoundException" >&2; exit 254; }
+        echo "123456789012.dkr.ecr.eu-west-1.$SUFFIX/$4" ;;
     "ecr create-repository") echo "aws $*" >>"$LOG"; touch "$STATE/repository" ;;
     "ecr get-login-password") echo secret ;;
     "ecr describe-images")
         for word; do case "$word" in imageTag=*) tag=${word#imageTag=} ;; esac; done
         [ -f "$STATE/tag-$tag" ] || { echo "ImageNotFoundException" >&2; exit 254; }
-        echo "sha256:${tag%%-*}" ;;
+        echo "sha256:${tag%%-*}	$(cat "$STATE/media-type")" ;;
     *) echo "AccessDenied: $*" >&2; exit 255 ;;
 esac
 """
@@ -63,7 +70,14 @@ class Tools:
         for name, script in {"docker": DOCKER, "sam": SAM, "aws": AWS}.items():
             (folder / name).write_text(script)
             (folder / name).chmod(0o755)
-        variables = {"PATH": f"{folder}:{os.environ['PATH']}", "LOG": str(self.log), "STATE": str(folder)}
+        (folder / "driver").write_text('[["Backing Filesystem","extfs"]]')
+        (folder / "media-type").write_text("application/vnd.docker.distribution.manifest.v2+json")
+        variables = {
+            "SUFFIX": "amazonaws.com",
+            "PATH": f"{folder}:{os.environ['PATH']}",
+            "LOG": str(self.log),
+            "STATE": str(folder),
+        }
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
 
@@ -103,14 +117,15 @@ def test_every_part_runs_the_image_of_this_build_after_one_deployment(
     assert [command[:2] for command in commands] == [
         ["sam", "build"],
         ["aws", "ecr"],
-        ["docker", "tag"],
         ["docker", "login"],
+        ["docker", "tag"],
         ["docker", "push"],
         ["sam", "deploy"],
     ]
-    assert commands[2][2] == "segmentfunction:built"
-    assert commands[2][3] == commands[4][2]
-    assert commands[2][3].startswith(f"{REPOSITORY}:cpu-{BUILD}-")
+    assert commands[2][-1] == REGISTRY
+    assert commands[3][2] == "segmentfunction:built"
+    assert commands[3][3] == commands[4][2]
+    assert commands[3][3].startswith(f"{REPOSITORY}:cpu-{BUILD}-")
     assert parameters(commands[0])["Build"] == BUILD
     assert parameters(commands[5]) == {
         "SegmentationHost": "ecs",
@@ -125,7 +140,7 @@ def test_every_part_runs_the_image_of_this_build_after_one_deployment(
 
 def test_a_second_deployment_pushes_nothing_and_has_the_same_parameters(tools: Tools) -> None:
     first, _ = tools.deploy("--parameters", "SegmentationHost=ecs SegmentationCapacity=GPU")
-    assert ["docker", "build", "--target", "gpu"] in [command[:4] for command in first]
+    assert ["docker", "buildx", "build", "--target", "gpu"] in [command[:5] for command in first]
     second, error = tools.deploy("--parameters", "SegmentationHost=ecs SegmentationCapacity=GPU")
     assert not error
     assert [command[:2] for command in second] == [["sam", "build"], ["sam", "deploy"]]
@@ -139,7 +154,9 @@ def test_a_part_of_the_deployed_stack_gets_the_new_image(tools: Tools) -> None:
     commands, error = tools.deploy()
     assert not error
     assert parameters(commands[0])["DefaultModel"] == "u2net"
-    assert "--build-arg MODELS=u2net " in " ".join(next(one for one in commands if one[:2] == ["docker", "build"]))
+    assert "--build-arg MODELS=u2net " in " ".join(
+        next(one for one in commands if one[:3] == ["docker", "buildx", "build"])
+    )
     assert parameters(commands[-1]) == {"Build": BUILD, "WorkerImageUri": f"{REPOSITORY}@sha256:gpu"}
 
 
@@ -149,6 +166,53 @@ def test_an_image_that_the_caller_names_stays(tools: Tools, uri: str) -> None:
     commands, _ = tools.deploy("--parameters", f"WorkerImageUri={uri}")
     assert [command[:2] for command in commands] == [["sam", "build"], ["sam", "deploy"]]
     assert parameters(commands[1])["WorkerImageUri"].strip('"') == uri
+
+
+@pytest.mark.parametrize("parameters", ["SegmentationHost=ecs SegmentationCapacity=GPU", "SegmentationHost=ecs"])
+def test_pushed_images_have_the_architecture_and_the_manifest_that_sagemaker_needs(
+    tools: Tools, parameters: str
+) -> None:
+    (tools.folder / "driver").write_text('[["driver-type","io.containerd.snapshotter.v1"]]')
+    commands, error = tools.deploy("--parameters", parameters)
+    assert not error
+    assert not [command for command in commands if command[:2] in (["docker", "tag"], ["docker", "push"])]
+    [build] = [command for command in commands if command[1] == "buildx"]
+    assert build[build.index("--platform") :][:3] == ["--platform", "linux/amd64", "--provenance=false"]
+    assert "type=registry,oci-mediatypes=false" in build
+
+
+def test_an_endpoint_is_not_deployed_with_a_manifest_that_sagemaker_rejects(tools: Tools) -> None:
+    (tools.folder / "media-type").write_text("application/vnd.oci.image.manifest.v1+json")
+    commands, error = tools.deploy("--parameters", "SegmentationHost=sagemaker")
+    assert "application/vnd.oci.image.manifest.v1+json" in error and f"BUILD={BUILD}-2" in error
+    assert ["sam", "deploy"] not in [command[:2] for command in commands]
+    commands, error = tools.deploy("--parameters", "SegmentationHost=ecs")
+    assert not error
+
+
+def test_a_missing_buildx_has_a_remedy(tools: Tools) -> None:
+    (tools.folder / "no-buildx").touch()
+    commands, error = tools.deploy("--parameters", "SegmentationHost=ecs SegmentationCapacity=GPU")
+    assert "Install Docker Buildx" in error
+    assert ["sam", "deploy"] not in [command[:2] for command in commands]
+
+
+def test_the_profile_of_samconfig_is_that_of_every_call(tools: Tools) -> None:
+    config = (ROOT / "samconfig.toml").read_text()
+    table = "[default.global.parameters]\n"
+    (tools.folder / "samconfig.toml").write_text(config.replace(table, f'{table}profile = "work"\n'))
+    _, error = tools.deploy("--parameters", "SegmentationHost=ecs")
+    assert not error
+    calls = (tools.folder / "calls").read_text().splitlines()
+    assert len(calls) >= 6 and all("--region eu-west-1 --profile work" in call for call in calls)
+
+
+def test_images_go_to_the_registry_that_ecr_names(tools: Tools, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUFFIX", "amazonaws.com.cn")
+    commands, error = tools.deploy("--parameters", "SegmentationHost=ecs")
+    assert not error
+    assert parameters(commands[-1])["WorkerImageUri"].startswith(f"{REGISTRY}.cn/")
+    assert ["docker", "login", f"{REGISTRY}.cn"] in [[*command[:2], command[-1]] for command in commands]
 
 
 def test_nothing_is_deployed_after_a_failed_build(tools: Tools) -> None:
@@ -201,14 +265,42 @@ def test_the_parameters_decide_which_images_are_built(values: dict[str, str], pa
     assert chosen(**values) == parts
 
 
+def as_sam_reads(arguments: list[str]) -> dict[str, str]:
+    return dict(CfnParameterOverridesType().convert(tuple(arguments), None, None))
+
+
 def test_sam_reads_the_parameters_as_they_are() -> None:
     values = {
         "CustomModels": '[{"name": "a b", "url": "s3://x/y.onnx"}]',
+        "Presets": r'{"a": "\\d \"b\""}',
         "UrlSchemes": "http,https",
         "ModelMirror": "",
         "AlertEmail": "ops+pbr@example.com",
+        "WebOidcIssuer": "C:\\models\\ x\\'",
     }
-    assert CfnParameterOverridesType().convert(tuple(deploy.overrides(values)), None, None) == values
+    assert as_sam_reads(deploy.overrides(values)) == values
+
+
+@given(st.text(alphabet="\\\\\\\"' =,a1\n\u00e9", max_size=12))
+@example("ParameterKey=A,ParameterValue=b")
+@example("a\\")
+def test_a_parameter_reaches_sam_as_it_is_or_is_rejected(value: str) -> None:
+    try:
+        arguments = deploy.overrides({"Presets": value})
+    except deploy.DeployError as error:
+        assert "Presets" in str(error)
+        assert "\\" in value or "ParameterKey" in value  # nothing else is refused
+    else:
+        assert as_sam_reads(arguments) == {"Presets": value}
+
+
+def test_parameters_of_samconfig_are_read_as_sam_reads_them(tools: Tools) -> None:
+    config = (ROOT / "samconfig.toml").read_text()
+    table = "[default.global.parameters]\n"
+    line = r"""parameter_overrides = 'ModelMirror=\\host\x Presets="{\"a\": 1}"'"""
+    (tools.folder / "samconfig.toml").write_text(config.replace(table, f"{table}{line}\n"))
+    settings = deploy.read_settings("default", tools.folder)
+    assert settings.parameters == {"ModelMirror": r"\\host\x", "Presets": '{"a": 1}'}
 
 
 def test_the_build_names_the_commit_and_changes_to_the_images(tmp_path: Path) -> None:
