@@ -1,12 +1,13 @@
 """Log lines of an execution: of functions, workers and the endpoint, in the order of time.
 
 Lines of this project are JSON with the job ID, which is the name of the execution. Lines of Lambda about an invocation
-have its request ID, which the function's own lines have, too. So each log group is searched twice: for the job ID, then
-for the request IDs that were found.
+have its request ID, which the function's own lines have, too. So the log group of a function is searched twice: for the
+job ID, then for the request IDs that were found.
 """
 
 import json
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from functools import partial
 from typing import Any, Final
 
 from client import history, resources
+from client.errors import client_error
 from client.history import ExecutionSummary
 from client.stack import Stack
 
@@ -34,8 +36,14 @@ AFTER_WEBHOOK: Final = timedelta(hours=11)
 _ENDPOINT_LOGS: Final = "/aws/sagemaker/Endpoints/"
 _WEBHOOK_LOGS: Final = "webhook"  # in the names of the groups of the function and of the state machine
 
-_THREADS: Final = 8
-_IDS_PER_CALL: Final = 20  # a filter pattern may have 1,024 characters
+_THREADS: Final = 4
+_CALLS_PER_S: Final = 4  # FilterLogEvents allows 5 in an account and Region, which others use, too
+_TERMS_PER_CALL: Final = 20  # a filter pattern may have 1,024 characters
+_AWS_POLL_S: Final = 10.0
+_EMBEDDED_POLL_S: Final = 1.5
+_OVERLAP: Final = timedelta(minutes=1)  # a line can be found some seconds after its time
+_THROTTLED: Final = "ThrottlingException"
+_MOST_THROTTLED: Final = 5  # searches in a row; the SDK has retried each call
 _SETTLED_S: Final = 15.0  # CloudWatch returns a line some seconds after it was written
 
 _PLATFORM: Final = re.compile(r"^(?:START|END|REPORT|INIT_\w+) ")
@@ -147,7 +155,7 @@ def lines(stack: Stack, execution: ExecutionSummary, *, since: datetime | None =
         execution: the execution.
         since: leave out earlier lines; None for all.
     """
-    return _read(stack, groups(stack), execution, since)
+    return _Search(stack).lines(execution, since)
 
 
 def reports(stack: Stack, execution: ExecutionSummary) -> list[Report]:
@@ -156,7 +164,12 @@ def reports(stack: Stack, execution: ExecutionSummary) -> list[Report]:
 
 
 def follow(
-    stack: Stack, execution: ExecutionSummary, *, since: datetime | None = None, settled_s: float | None = None
+    stack: Stack,
+    execution: ExecutionSummary,
+    *,
+    since: datetime | None = None,
+    poll_s: float | None = None,
+    settled_s: float | None = None,
 ) -> Iterator[Line]:
     """Yield the log lines of an execution as they are found, until some time after its end.
 
@@ -164,14 +177,31 @@ def follow(
         stack: the stack that runs it.
         execution: the execution.
         since: leave out earlier lines; None for all.
+        poll_s: time between two searches; None for one that the quota of CloudWatch allows.
         settled_s: how long to look for more lines after the end; None for as long as CloudWatch may need.
+
+    Raises:
+        ClientError: AWS rejects the requests, also after several retries if there are too many.
     """
-    searched, seen = groups(stack), set[str]()
-    settled_s = _SETTLED_S if settled_s is None and stack.endpoint_url is None else settled_s or stack.poll_s
+    on_aws = stack.endpoint_url is None
+    poll_s = (_AWS_POLL_S if on_aws else _EMBEDDED_POLL_S) if poll_s is None else poll_s
+    settled_s = (_SETTLED_S if on_aws else _EMBEDDED_POLL_S) if settled_s is None else settled_s
+    search, seen, throttled = _Search(stack), set[str](), 0
     ended_at: float | None = None
+    found_until: datetime | None = None
     while True:
+        started = datetime.now(UTC)
         now = history.summarize(stack, execution.arn)
-        for line in _read(stack, searched, now, since):
+        try:
+            found = search.lines(now, since, found_until)
+        except client_error() as error:
+            throttled += 1
+            if error.response["Error"]["Code"] != _THROTTLED or throttled == _MOST_THROTTLED:  # type: ignore[attr-defined]
+                raise
+            time.sleep(poll_s * 2**throttled)
+            continue
+        throttled = 0
+        for line in found:
             if line.id not in seen:
                 seen.add(line.id)
                 yield line
@@ -179,7 +209,8 @@ def follow(
             ended_at = ended_at or time.monotonic()
             if time.monotonic() - ended_at >= settled_s:
                 return
-        time.sleep(stack.poll_s)
+        found_until = started - _OVERLAP
+        time.sleep(poll_s)
 
 
 def groups(stack: Stack) -> list[_Group]:
@@ -202,24 +233,75 @@ def _source(stack: Stack, group: str) -> str:
     return name
 
 
-def _read(stack: Stack, searched: Sequence[_Group], execution: ExecutionSummary, since: datetime | None) -> list[Line]:
-    search = partial(_of_group, stack.client("logs"), execution, since)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        found = [line for part in pool.map(search, searched) for line in part]
-    return sorted(found, key=lambda line: (line.at, line.id))
+class _Search:
+    """Searches the log groups of a stack, at the rate that CloudWatch allows.
 
+    It remembers the request IDs of an execution, so that later searches find their new lines.
+    """
 
-def _of_group(logs: Any, execution: ExecutionSummary, since: datetime | None, group: _Group) -> list[Line]:
-    search = partial(_events, logs, group.name, _window(execution, since, group))
-    named = [event for event in search(f'"{execution.name}"') if is_about(event["message"], execution.name)]
-    found = {event["eventId"]: event for event in named}
-    if group.is_function:
-        ids = sorted({request for event in named if (request := _request_id(event["message"]))})
-        for first in range(0, len(ids), _IDS_PER_CALL):
-            pattern = " ".join(f'?"{one}"' for one in ids[first : first + _IDS_PER_CALL])
-            found.update((event["eventId"], event) for event in search(pattern))
-    read = (_line(event, group) for event in found.values())
-    return [line for line in read if line]
+    def __init__(self, stack: Stack) -> None:
+        self._logs = stack.client("logs")
+        self._groups = groups(stack)
+        self._requests: dict[str, set[str]] = {group.name: set() for group in self._groups}
+        self._pause_s = 1 / _CALLS_PER_S if stack.endpoint_url is None else 0.0
+        self._lock, self._next_call = threading.Lock(), 0.0
+
+    def lines(
+        self, execution: ExecutionSummary, since: datetime | None, found_until: datetime | None = None
+    ) -> list[Line]:
+        """Return the lines of an execution, oldest first.
+
+        Args:
+            execution: the execution.
+            since: leave out earlier lines; None for all.
+            found_until: earlier lines of the requests that are known were found before; None for none.
+        """
+        with ThreadPoolExecutor(_THREADS) as pool:
+            parts = pool.map(lambda group: self._of_group(execution, since, found_until, group), self._groups)
+            found = [line for part in parts for line in part]
+        return sorted(found, key=lambda line: (line.at, line.id))
+
+    def _of_group(
+        self, execution: ExecutionSummary, since: datetime | None, found_until: datetime | None, group: _Group
+    ) -> list[Line]:
+        known = self._requests[group.name]
+        later = max(filter(None, (since, found_until)), default=None)
+        events = self._events(group.name, _window(execution, later, group), [execution.name, *sorted(known)])
+        named = [event for event in events if is_about(event["message"], execution.name)]
+        if group.is_function:
+            new = {request for event in named if (request := _request_id(event["message"]))} - known
+            events += self._events(group.name, _window(execution, since, group), sorted(new)) if new else []
+            known |= new
+        mine = (event for event in events if any(one in event["message"] for one in known))
+        read = (_line(event, group) for event in {event["eventId"]: event for event in (*named, *mine)}.values())
+        return [line for line in read if line]
+
+    def _events(self, group: str, window: Mapping[str, int], terms: Sequence[str]) -> list[Mapping[str, Any]]:
+        """Return the events with one of the terms; none if there is no such group: an endpoint makes it later."""
+        found: list[Mapping[str, Any]] = []
+        if window["startTime"] > window["endTime"]:
+            return found
+        for first in range(0, len(terms), _TERMS_PER_CALL):
+            some = terms[first : first + _TERMS_PER_CALL]
+            pattern = " ".join(f'?"{one}"' for one in some) if len(some) > 1 else f'"{some[0]}"'
+            request = {"logGroupName": group, "filterPattern": pattern, **window}
+            try:
+                while (page := self._page(request)).get("nextToken"):
+                    found += page["events"]
+                    request["nextToken"] = page["nextToken"]
+            except self._logs.exceptions.ResourceNotFoundException:
+                return []
+            found += page["events"]
+        return found
+
+    def _page(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Make a call as soon as the rate allows it."""
+        with self._lock:
+            at = max(self._next_call, time.monotonic())
+            self._next_call = at + self._pause_s
+        time.sleep(max(0.0, at - time.monotonic()))
+        page: Mapping[str, Any] = self._logs.filter_log_events(**request)
+        return page
 
 
 def is_about(message: str, job_id: str) -> bool:
@@ -240,17 +322,6 @@ def _window(execution: ExecutionSummary, since: datetime | None, group: _Group) 
 
 def _ms(at: datetime) -> int:
     return int(at.timestamp() * 1000)
-
-
-def _events(logs: Any, group: str, window: Mapping[str, int], pattern: str) -> list[Mapping[str, Any]]:
-    """Return the matching events of a group, none if it does not exist: an endpoint writes its first line later."""
-    if window["startTime"] > window["endTime"]:
-        return []
-    pages = logs.get_paginator("filter_log_events").paginate(logGroupName=group, filterPattern=pattern, **window)
-    try:
-        return [event for page in pages for event in page["events"]]
-    except logs.exceptions.ResourceNotFoundException:
-        return []
 
 
 def _document(message: str) -> dict[str, Any] | None:

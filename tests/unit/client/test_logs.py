@@ -1,4 +1,5 @@
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -6,10 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from client import history, logs
 from client.stack import Stack
 from tests.fakes import stack_in_memory
+from tests.fakes.aws_account import refusal
 from tests.fakes.stack_in_memory import NOW, Executions
 
 REQUEST = "8f5c1d5e-0000-4000-8000-000000000001"
@@ -21,13 +24,15 @@ REPORT = (
 
 
 class LogGroups:
-    """CloudWatch Logs. Terms of a filter pattern are alternatives."""
+    """CloudWatch Logs. Terms of a filter pattern are alternatives; a page has one event."""
 
     exceptions = SimpleNamespace(ResourceNotFoundException=KeyError)
 
     def __init__(self) -> None:
         self.events: dict[str, list[dict[str, Any]]] = {}
         self.searches: list[dict[str, Any]] = []
+        self.times: list[float] = []
+        self.refusals: list[Exception] = []
 
     def add(self, group: str, message: str | dict[str, Any], after_s: float = 1, stream: str = "s") -> None:
         text = message if isinstance(message, str) else json.dumps(message)
@@ -35,17 +40,21 @@ class LogGroups:
         event = {"eventId": f"{group}{len(self.events.get(group, []))}", "timestamp": int(at.timestamp() * 1000)}
         self.events.setdefault(group, []).append({**event, "message": text, "logStreamName": stream})
 
-    def get_paginator(self, operation: str) -> Any:
-        assert operation == "filter_log_events"
-        return SimpleNamespace(paginate=self._pages)
-
-    def _pages(self, **request: Any) -> Iterator[dict[str, Any]]:
+    def filter_log_events(self, **request: Any) -> dict[str, Any]:
         self.searches.append(request)
+        self.times.append(time.monotonic())
+        if self.refusals:
+            raise self.refusals.pop()
         terms = [term.strip('?"') for term in request["filterPattern"].split()]
-        for event in self.events[request["logGroupName"]]:
-            inside = request["startTime"] <= event["timestamp"] <= request["endTime"]
-            if inside and any(term in event["message"] for term in terms):
-                yield {"events": [event]}
+        found = [
+            event
+            for event in self.events[request["logGroupName"]]
+            if request["startTime"] <= event["timestamp"] <= request["endTime"]
+            and any(term in event["message"] for term in terms)
+        ]
+        first = int(request.get("nextToken", 0))
+        more = {"nextToken": str(first + 1)} if first + 1 < len(found) else {}
+        return {"events": found[first : first + 1], **more}
 
 
 class Resources:
@@ -83,7 +92,7 @@ def executions() -> Executions:
 @pytest.fixture
 def stack(groups: LogGroups, executions: Executions) -> Stack:
     clients = {"logs": groups, "cloudformation": Resources(), "stepfunctions": executions}
-    return replace(stack_in_memory.stack(), client=clients.__getitem__)
+    return replace(stack_in_memory.stack(), client=clients.__getitem__, endpoint_url="http://localhost:1")
 
 
 def read(stack: Stack) -> list[logs.Line]:
@@ -157,14 +166,56 @@ def test_a_group_that_does_not_exist_yet_has_no_lines(stack: Stack, groups: LogG
 
 
 def test_following_yields_each_line_once_until_the_end(stack: Stack, groups: LogGroups, executions: Executions) -> None:
-    executions.add("job-2", {})
-    groups.add("/aws/lambda/pbr-segment", own("stage started", job="job-2"))
+    started = datetime.now(UTC)
+    ago_s = (started - NOW).total_seconds()
+    executions.add("job-2", {}, startDate=started)
+    groups.add("/aws/lambda/pbr-segment", own("stage started", job="job-2"), ago_s)
     [execution] = history.named(stack, ["job-2"])
-    followed = logs.follow(stack, execution, settled_s=0)
+    followed = logs.follow(stack, execution, poll_s=0, settled_s=0)
     assert next(followed).message == "stage started"
-    groups.add("/aws/lambda/pbr-segment", own("stage done", job="job-2"), 2)
-    executions.end("job-2", "SUCCEEDED", stopDate=NOW + timedelta(seconds=3))
+    groups.add("/aws/lambda/pbr-segment", own("stage done", job="job-2"), ago_s)
+    executions.end("job-2", "SUCCEEDED", stopDate=started + timedelta(seconds=3))
     assert [line.message for line in followed] == ["stage done"]
+
+
+def test_following_searches_only_what_is_new(stack: Stack, groups: LogGroups, executions: Executions) -> None:
+    started = datetime.now(UTC)
+    executions.add("job-2", {}, startDate=started - timedelta(hours=1))
+    ago_s = (started - NOW).total_seconds()
+    groups.add("/aws/lambda/pbr-segment", own("stage started", job="job-2"), ago_s - 1800)
+    [execution] = history.named(stack, ["job-2"])
+    followed = logs.follow(stack, execution, poll_s=0, settled_s=0)
+    assert next(followed).message == "stage started"
+    first = len(groups.searches)
+    groups.add("/aws/lambda/pbr-segment", REPORT, ago_s)
+    bulk = "8f5c1d5e-0000-4000-8000-000000000002"
+    groups.add("/aws/lambda/pbr-bulk", own("no job yet", job="", function_request_id=bulk), ago_s - 900)
+    groups.add("/aws/lambda/pbr-bulk", own("job read", job="job-2", function_request_id=bulk), ago_s)
+    executions.end("job-2", "SUCCEEDED", stopDate=started)
+    assert {line.message for line in followed} == {"no job yet", "job read", logs.lines(stack, execution)[-1].message}
+    later = [one for one in groups.searches[first : first + 4] if one["filterPattern"] != f'"{bulk}"']
+    recent = int((started - timedelta(minutes=2)).timestamp() * 1000)
+    assert later and all(one["startTime"] > recent for one in later)
+
+
+def test_calls_keep_to_the_quota_of_aws(stack: Stack, groups: LogGroups) -> None:
+    groups.add("/aws/lambda/pbr-segment", own("stage done"))
+    assert len(read(replace(stack, endpoint_url=None))) == 1
+    assert len(groups.times) == 4
+    assert max(groups.times) - min(groups.times) >= 3 / 5
+
+
+def test_following_waits_when_there_are_too_many_requests(stack: Stack, groups: LogGroups) -> None:
+    groups.add("/aws/lambda/pbr-segment", own("stage done"))
+    groups.refusals = [refusal("ThrottlingException"), refusal("ThrottlingException")]
+    [execution] = history.named(stack, ["job-1"])
+    assert [line.message for line in logs.follow(stack, execution, poll_s=0, settled_s=0)] == ["stage done"]
+    groups.refusals = [refusal("ThrottlingException")] * 50
+    with pytest.raises(ClientError):
+        list(logs.follow(stack, execution, poll_s=0, settled_s=0))
+    groups.refusals = [refusal("AccessDeniedException")]
+    with pytest.raises(ClientError):
+        list(logs.follow(stack, execution, poll_s=0, settled_s=0))
 
 
 def test_a_traceback_and_a_failure_are_fields_of_their_own(stack: Stack, groups: LogGroups) -> None:
