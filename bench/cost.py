@@ -139,7 +139,6 @@ def _savings() -> Iterator[tuple[str, float]]:
         "objects between the stages fewer",
         2 * state + 2 * _MOST * _PRICES.lambda_request + objects + sum(compute.values()) - one_process,
     )
-    yield "Claim first, and look up the cache only if that fails: two states fewer, one more for a cache hit", 2 * state
     yield "Send webhooks from the status-change event, so `PublishMetrics` is the last state", 2 * state
     yield "Without `NeedsEscalation?` in stacks that do not escalate", state
     yield "Without `ChooseSegmenter` in stacks with one host", state

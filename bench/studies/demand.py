@@ -44,7 +44,6 @@ _ITEM_KB: Final = 4
 """Size of a finished item in kB, rounded up. It contains a sidecar of about 2.3 kB."""
 
 COMPUTED: Final[Mapping[str, Sequence[str]]] = {
-    "CacheHit?": ["ClaimWork"],
     "ChooseSegmenter": ["SegmentOnLambda"],
     "NeedsEscalation?": ["Encode"],
     "Outcome?": ["Done"],
@@ -64,8 +63,10 @@ PATHS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "ChooseSegmenter": ["SegmentOnLambda", "SegmentOnLambda"],
         "NeedsEscalation?": ["Escalate", "Encode"],
     },
-    "from the cache": {"CacheHit?": ["ServeCached"], "Outcome?": ["Done"]},
+    "from the cache": {"ClaimWork": ["LookUpCache"], "CacheHit?": ["ServeCached"], "Outcome?": ["Done"]},
     "from the cache, after one wait": {
+        "ClaimWork": ["LookUpCache"],
+        "ClaimAgain?": ["LookUpCache"],
         "CacheHit?": ["CheckOwner", "ServeCached"],
         "OwnerRunning?": ["WaitedBefore?"],
         "WaitedBefore?": ["SetInitialWait"],
@@ -151,6 +152,9 @@ def demand(steps: Sequence[Step]) -> Counter[str]:
             needed["table reads" if "getItem" in step.state["Resource"] else "table writes"] += _units(step)
         if step.calls("sfn"):
             needed["descriptions"] += 1
+    names = {step.name for step in steps}
+    if "ServeCached" in names and "WaitForOwner" not in names:
+        needed["table writes"] += _ITEM_KB - 1  # ClaimWork met a finished item: a refused write takes the item's size
     return needed
 
 

@@ -44,7 +44,13 @@ _S3: Final = {
     "SaveSidecar": (1, 0),
     "RecordFailure": (1, 1),
 }
-_DYNAMODB_WRITES: Final = {"ClaimWork": 1, "TakeOverClaim": 1, "SaveCache": _SIDECAR_KB, "ReleaseClaim": 1}
+_DYNAMODB_WRITES: Final = {
+    "ClaimWork": 1,
+    "ServeCached": _SIDECAR_KB - 1,  # ClaimWork met a finished item: a refused write is billed by the item's size
+    "TakeOverClaim": 1,
+    "SaveCache": _SIDECAR_KB,
+    "ReleaseClaim": 1,
+}
 _DYNAMODB_READS: Final = {"LookUpCache": 1}
 
 _HOSTS: Final = {

@@ -301,10 +301,10 @@ REQUEST_S: Final = 0.01
 REQUEST_GB: Final = 3008 / 1024
 """Memory of its function."""
 
-UPLOAD_TRANSITIONS: Final = 13
+UPLOAD_TRANSITIONS: Final = 11
 """State transitions of an execution of the main state machine that segments on Lambda."""
 
-HIT_TRANSITIONS: Final = 10
+HIT_TRANSITIONS: Final = 11
 """State transitions of an execution whose result comes from the cache."""
 
 FAILURE_TRANSITIONS: Final = 7
@@ -388,8 +388,8 @@ def upload_usage(computed: int, cached: int, failed: int, lambda_gb_s: float) ->
         lambda_gb_s=lambda_gb_s,
         s3_writes=5 * computed + 2 * cached + failed,  # mask, alpha, cached copy; result and sidecar; failure report
         s3_reads=7 * computed + 2 * cached + 2 * failed,
-        dynamodb_writes=(1 + _SIDECAR_KB) * computed,
-        dynamodb_reads=computed + cached,
+        dynamodb_writes=(1 + _SIDECAR_KB) * computed + _SIDECAR_KB * cached,  # a refused claim: the size of the item
+        dynamodb_reads=cached,
     )
 
 
@@ -417,6 +417,7 @@ def bulk_image_usd(timings_s: Mapping[str, float], memory_mb: int, region: str, 
     """
     seconds = sum(timings_s.values())
     gb_s = seconds * memory_mb / 1024
-    requests = upload_usage(0, 1, 0, 0.0) if cached else express_usage(1, 0, 1, 0.0, memory_mb)
+    hit = replace(upload_usage(0, 1, 0, 0.0), dynamodb_writes=0)  # no claim
+    requests = hit if cached else express_usage(1, 0, 1, 0.0, memory_mb)
     usage = replace(requests, transitions=0, express_runs=0, express_s=seconds, lambda_requests=0, lambda_gb_s=gb_s)
     return usage.usd(prices_of(region)[1])

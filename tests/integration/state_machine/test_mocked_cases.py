@@ -14,8 +14,8 @@ from tests.conftest import client
 from tests.integration.state_machine.mocks import MACHINES, MOCK_FILE, ORDER, WEBHOOK, create_machine, run_case
 from tests.state_machine import ANSWERABLE
 
-START = ["Validate", "LookUpCache", "CacheHit?"]
-CLAIMED = [*START, "ClaimWork", "ChooseSegmenter"]
+CLAIMED = ["Validate", "ClaimWork", "ChooseSegmenter"]
+FOUND = ["Validate", "ClaimWork", "LookUpCache", "CacheHit?"]
 REFINED = ["Refine", "NeedsEscalation?", "Encode", "SaveCache", "PublishMetrics", "Outcome?", "Done"]
 SERVED = ["ServeCached", "DescribeHit", "ComposeSidecar", "SaveSidecar", "PublishMetrics", "Outcome?", "Done"]
 REPORTED = ["RecordFailure", "HoldsClaim?", "PublishMetrics", "Outcome?", "Failed"]
@@ -23,10 +23,10 @@ TOLD = [*SERVED[:-1], "PrepareResultWebhook", "StartWebhook"]
 
 CASES = {
     "Processed": [*CLAIMED, "SegmentOnLambda", *REFINED],
-    "ServedFromCache": [*START, *SERVED],
-    "CachedResultExpired": [*START, "ServeCached", "TakeOverClaim", "ChooseSegmenter", "SegmentOnLambda", *REFINED],
+    "ServedFromCache": [*FOUND, *SERVED],
+    "CachedResultExpired": [*FOUND, "ServeCached", "TakeOverClaim", "ChooseSegmenter", "SegmentOnLambda", *REFINED],
     "OwnerFailed": [
-        *START,
+        *FOUND,
         *("CheckOwner", "OwnerRunning?", "TakeOverClaim", "ChooseSegmenter", "SegmentOnLambda"),
         *REFINED,
     ],
@@ -70,14 +70,14 @@ CASES = {
     "NoSubject": [*CLAIMED, "SegmentOnLambda", "SecondAttempt?", *REPORTED[:2], "ReleaseClaim", *REPORTED[2:]],
     "UnsupportedFormat": ["Validate", "KeepRawInput", *REPORTED],
     "ValidateTimeout": ["Validate", "KeepRawInput", *REPORTED],
-    "ValidateCrash": [*START, *SERVED],
+    "ValidateCrash": [*FOUND, *SERVED],
     "FailureNotRecorded": ["Validate", "KeepRawInput", "RecordFailure", "DescribeUnrecordedFailure", *REPORTED[1:]],
     "CacheNotSaved": [*CLAIMED, "SegmentOnLambda", *REFINED],
     "MetricsNotPublished": [*CLAIMED, "SegmentOnLambda", *REFINED],
 }
 WITH_WEBHOOK = {
-    "ResultWebhook": [*START, *TOLD, "WebhookDelivered?", "Done"],
-    "WebhookAlreadyStarted": [*START, *TOLD, "WebhookDelivered?", "Done"],
+    "ResultWebhook": [*FOUND, *TOLD, "WebhookDelivered?", "Done"],
+    "WebhookAlreadyStarted": [*FOUND, *TOLD, "WebhookDelivered?", "Done"],
     "FailureWebhook": [
         "Validate",
         "KeepRawInput",
@@ -94,8 +94,8 @@ WITH_WEBHOOK = {
         "DescribeUnrecordedFailure",
         *REPORTED[1:],
     ],
-    "WebhookDeadLettered": [*START, *TOLD, "DeadLetterNotice", "WebhookDelivered?", "Done"],
-    "WebhookLost": [*START, *TOLD, "DeadLetterNotice", "WebhookDelivered?", "Done"],
+    "WebhookDeadLettered": [*FOUND, *TOLD, "DeadLetterNotice", "WebhookDelivered?", "Done"],
+    "WebhookLost": [*FOUND, *TOLD, "DeadLetterNotice", "WebhookDelivered?", "Done"],
 }
 DELIVERIES = {
     "Delivered": ["Deliver", "Delivered"],

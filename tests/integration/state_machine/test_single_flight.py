@@ -93,7 +93,7 @@ def test_the_claim_of_an_execution_without_history_is_taken_over(stack: Deployed
     claim(stack, first.output["cache"]["key"], first.output["execution"]["id"] + "-of-old")
     after = stack.process("forgotten/2.png", data)
     assert after.status == "SUCCEEDED", after.cause
-    assert after.states[2:5] == ["CacheHit?", "CheckOwner", "TakeOverClaim"]
+    assert after.states[3:6] == ["CacheHit?", "CheckOwner", "TakeOverClaim"]
 
 
 def claim(stack: Deployed, cache_key: str, owner: str) -> None:

@@ -20,7 +20,7 @@ from functions.contracts.metrics import METRICS
 from tests.conftest import client, disc, file_of
 from tests.integration.deployment import Deployed, until
 
-STAGES = ["Validate", "LookUpCache", "CacheHit?", "ClaimWork", "ChooseSegmenter"]
+STAGES = ["Validate", "ClaimWork", "ChooseSegmenter"]
 REST = ["Refine", "NeedsEscalation?", "Encode", "SaveCache", "PublishMetrics", "Outcome?", "Done"]
 
 
@@ -240,7 +240,7 @@ def test_lambda_replaces_workers_that_crash_and_the_sidecar_records_it(stack: De
         stack.sfn.send_task_failure(taskToken=stack.receive_token(), error="WorkerCrashedError", cause="{}")
         ended = stack.wait(execution)
     assert ended.status == "SUCCEEDED", ended.cause
-    assert ended.states[5:7] == ["SegmentOnEcs", "SegmentOnLambda"]
+    assert ended.states[3:5] == ["SegmentOnEcs", "SegmentOnLambda"]
     assert ended.output["degraded"] is True and ended.output["model"]["host"] == "lambda"
     assert any("SegmentOnEcs" in warning and "WorkerCrashedError" in warning for warning in ended.output["warnings"])
     again = stack.process("crash/2.png", data)
@@ -272,7 +272,7 @@ def test_a_claim_whose_owner_was_stopped_is_taken_over(stack: Deployed) -> None:
 
     after = stack.process("owned/2.png", data)
     assert after.status == "SUCCEEDED"
-    assert after.states[2:6] == ["CacheHit?", "CheckOwner", "OwnerRunning?", "TakeOverClaim"]
+    assert after.states[3:7] == ["CacheHit?", "CheckOwner", "OwnerRunning?", "TakeOverClaim"]
 
 
 @pytest.mark.slow
@@ -285,7 +285,7 @@ def test_a_cached_item_without_its_sidecar_is_processed_again(stack: Deployed) -
 
     after = stack.process("half/2.png", data)
     assert after.status == "SUCCEEDED", after.cause
-    assert after.states[2:6] == ["CacheHit?", "CheckOwner", "OwnerRunning?", "TakeOverClaim"]
+    assert after.states[3:7] == ["CacheHit?", "CheckOwner", "OwnerRunning?", "TakeOverClaim"]
 
 
 @pytest.mark.slow
@@ -295,7 +295,7 @@ def test_a_cached_copy_that_expired_before_its_item_is_processed_again(stack: De
     stack.s3.delete_object(Bucket=stack.outputs["WorkBucket"], Key=f"cache/{key}.png")
     after = stack.process("expired/2.png", data)
     assert after.status == "SUCCEEDED", after.cause
-    assert after.states[3:5] == ["ServeCached", "TakeOverClaim"]
+    assert after.states[4:6] == ["ServeCached", "TakeOverClaim"]
     assert stack.process("expired/3.png", data).output["cache"]["hit"] is True
 
 

@@ -81,7 +81,10 @@ class Execution:
     saved: bool = False
     died: bool = False
     redriven: bool = False
+    namesake: bool = False
     expired: bool = False
+    races_lost: int = 0
+    """Since its last wait."""
 
     @property
     def key(self) -> str:
@@ -108,6 +111,11 @@ def fill_in(template: Any, data: Any, context: Any) -> Any:
         else fill_in(value, data, context)
         for name, value in template.items()
     }
+
+
+def data_of(picture: str) -> dict[str, Any]:
+    """Return the output of Validate."""
+    return {"cache_key": picture, "cache_expires_at": "1", "host": "lambda", "escalation": None}
 
 
 def holds(choice: dict[str, Any], data: Any) -> bool:
@@ -164,8 +172,8 @@ class Claims(RuleBasedStateMachine):
     @precondition(lambda self: len(self._running) < 5 and len(self.executions) < 8)
     @rule(picture=st.sampled_from("aab"), steps=STEPS)
     def start(self, picture: str, steps: int) -> None:
-        data = {"cache_key": picture, "cache_expires_at": "1", "host": "lambda", "escalation": None}
-        self.executions.append(Execution(f"execution-{len(self.executions)}", "LookUpCache", data))
+        arn = f"execution-{len(self.executions)}"
+        self.executions.append(Execution(arn, self.states["Validate"]["Next"], data_of(picture)))
         self._go_on(self.executions[-1], steps)
 
     @precondition(lambda self: self._running)
@@ -209,6 +217,17 @@ class Claims(RuleBasedStateMachine):
         execution = self._pick(self._redrivable, who)
         execution.status, execution.redriven = "RUNNING", True
         self._go_on(execution, steps)
+
+    @precondition(lambda self: self.forgotten)
+    @rule(who=WHO, steps=STEPS)
+    def start_again(self, who: int, steps: int) -> None:
+        """Start an execution with the name of one whose history has expired."""
+        before = self._pick([execution for execution in self.executions if execution.arn in self.forgotten], who)
+        self.forgotten.remove(before.arn)
+        self.executions.remove(before)
+        again = Execution(before.arn, self.states["Validate"]["Next"], data_of(before.key), namesake=True)
+        self.executions.append(again)
+        self._go_on(again, steps)
 
     @precondition(lambda self: any(execution.died for execution in self.executions))
     @rule(who=WHO)
@@ -293,6 +312,9 @@ class Claims(RuleBasedStateMachine):
         catcher = next(c for c in self.states[execution.at]["Catch"] if {error, "States.ALL"} & set(c["ErrorEquals"]))
         place, _, below = catcher["ResultPath"][2:].partition(".")
         execution.data = {**execution.data, place: {below: error}}
+        if execution.at == "ClaimWork" and catcher["Next"] != "RecordFailure":
+            execution.races_lost += 1
+            assert execution.races_lost < 2, "claims without a wait"
         self._enter(execution, catcher["Next"])
 
     def _enter(self, execution: Execution, name: str) -> None:
@@ -302,6 +324,7 @@ class Claims(RuleBasedStateMachine):
                 fitting = [choice["Next"] for choice in state["Choices"] if holds(choice, execution.data)]
                 name = [*fitting, state["Default"]][0]
             else:
+                execution.races_lost *= state["Type"] != "Wait"
                 execution.data = {**execution.data, state.get("ResultPath", "$.waited")[2:]: {}}
                 name = state["Next"]
         execution.at = name
@@ -361,9 +384,9 @@ class Claims(RuleBasedStateMachine):
         assert before is None or before == execution.data["cache"]["Item"], "taken over from another owner"
 
     def _check_who_works(self) -> None:
-        """A working execution has the claim, unless it was redriven or lost the claim to the TTL."""
+        """A working execution has the claim, except a redriven one, a namesake, and one whose claim the TTL deleted."""
         for execution in self._at_work:
-            if not (execution.saved or execution.redriven or execution.expired):
+            if not (execution.saved or execution.redriven or execution.namesake or execution.expired):
                 item = self.items.get(execution.key)
                 assert item, "the execution works without a claim"
                 assert (item["status"]["S"], item["owner"]["S"]) == ("IN_PROGRESS", execution.arn), "two work at once"
@@ -413,6 +436,11 @@ def drop(state: str, condition: str) -> Callable[[States], None]:
     return change
 
 
+def claim_at_once(states: States) -> None:
+    """Claim again without a wait when there is no item."""
+    states["CacheHit?"]["Choices"][0]["Next"] = "ClaimWork"
+
+
 def lead(state: str, to: str) -> Callable[[States], None]:
     """Return a change that makes a Choice state always lead to ``to``."""
 
@@ -423,8 +451,13 @@ def lead(state: str, to: str) -> Callable[[States], None]:
 
 
 BROKEN = {
-    "a claim is made over another's": drop("ClaimWork", "attribute_not_exists(cache_key) OR #owner = :me"),
-    "a claim whose answer was lost has no owner": drop("ClaimWork", " OR #owner = :me"),
+    "a claim is made over another's": drop(
+        "ClaimWork", "attribute_not_exists(cache_key) OR (#owner = :me AND #status = :in_progress)"
+    ),
+    "a claim whose answer was lost has no owner": drop("ClaimWork", " OR (#owner = :me AND #status = :in_progress)"),
+    "a finished item is claimed by its owner's successor": drop("ClaimWork", " AND #status = :in_progress"),
+    "a claim is repeated without a wait": claim_at_once,
+    "a released claim is waited for": lead("ClaimAgain?", "LookUpCache"),
     "all that noticed take over": drop("TakeOverClaim", "(#owner = :previous AND #status = :found) OR #owner = :me"),
     "a result saved meanwhile is taken over": drop("TakeOverClaim", " AND #status = :found"),
     "a take-over whose answer was lost has no owner": drop("TakeOverClaim", " OR #owner = :me"),
@@ -432,7 +465,7 @@ BROKEN = {
     "a former owner releases": drop("ReleaseClaim", "#owner = :me AND "),
     "an owner at work is not waited for": lead("OwnerRunning?", "TakeOverClaim"),
     "an owner that ended is waited for": lead("OwnerRunning?", "WaitForOwner"),
-    "claims are ignored": lead("CacheHit?", "ClaimWork"),
+    "items are ignored": lead("CacheHit?", "ClaimWork"),
     "a claim is served": lead("CacheHit?", "ServeCached"),
 }
 

@@ -75,8 +75,8 @@ class Fate:
 
 MALFORMED: dict[str, list[tuple[Any, Outcome, tuple[str, str]]]] = {
     "Validate": [
-        ({"Payload": {}}, "settled", ("LookUpCache", "States.Runtime")),
-        ({"Payload": "done"}, "settled", ("LookUpCache", "States.Runtime")),
+        ({"Payload": {}}, "settled", ("ClaimWork", "States.Runtime")),
+        ({"Payload": "done"}, "settled", ("ClaimWork", "States.Runtime")),
     ],
     "LookUpCache": [({"Item": {}}, "settled", ("CheckOwner", "States.Runtime"))],
     "ServeCached": [({"CopyObjectResult": {}}, "settled", ("DescribeHit", "States.Runtime"))],
@@ -109,6 +109,7 @@ A function fails with its own error. A path that selects nothing fails the execu
 _OUTCOMES: dict[str, Outcome] = {
     "KeepRawInput": "report",
     "RecordFailure": "report",
+    "LookUpCache": "result",
     "SecondAttempt?": "report",
     "SegmentOnLambda": "result",
     "TakeOverClaim": "result",
@@ -247,6 +248,7 @@ def _told(fate: Fate) -> str:
         return f"report of {' '.join(fate.failed)}"
     return {
         "KeepRawInput": "report",
+        "LookUpCache": "checks the cache",
         "RecordFailure": "report",
         "SecondAttempt?": "report, or the first attempt's result",
         "SegmentOnLambda": "Lambda takes over",

@@ -34,8 +34,8 @@ def test_each_path_exists_in_the_definition(name: str) -> None:
 
 
 def test_path_missing_from_the_definition_is_rejected() -> None:
-    with pytest.raises(ValueError, match=r"CacheHit\? does not lead to Refine"):
-        walk(MACHINE, {**COMPUTED, "CacheHit?": ["Refine"]})
+    with pytest.raises(ValueError, match="ClaimWork does not lead to Refine"):
+        walk(MACHINE, {**COMPUTED, "ClaimWork": ["Refine"]})
 
 
 def test_s3_requests_are_listed_for_every_function() -> None:

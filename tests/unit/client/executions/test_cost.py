@@ -13,11 +13,12 @@ from tests.state_machine import DEFINITION
 MEMORY = {"SegmentMemory": "4096", "RefineMemory": "2048", "EncodeMemory": "1024"}
 STACK = replace(stack(), parameters=MEMORY)
 PATH = (
-    "Validate LookUpCache CacheHit? ClaimWork ChooseSegmenter SegmentOnLambda Refine NeedsEscalation? Encode SaveCache "
-    "PublishMetrics Outcome? Done"
+    "Validate ClaimWork ChooseSegmenter SegmentOnLambda Refine NeedsEscalation? Encode SaveCache PublishMetrics "
+    "Outcome? Done"
 )
 HIT_PATH = (
-    "Validate LookUpCache CacheHit? ServeCached DescribeHit ComposeSidecar SaveSidecar PublishMetrics Outcome? Done"
+    "Validate ClaimWork LookUpCache CacheHit? ServeCached DescribeHit ComposeSidecar SaveSidecar PublishMetrics "
+    "Outcome? Done"
 )
 
 

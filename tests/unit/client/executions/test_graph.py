@@ -55,7 +55,7 @@ def test_states_that_were_not_entered_are_gray() -> None:
     assert "#e6e9e8" in nodes(drawn)["Refine"] and "#e6e9e8" not in nodes(drawn)["Validate"]
     caught = edges(drawn)["Validate", "KeepRawInput"]
     assert "dashed" in caught and "1.8" in caught
-    assert "0.8" in edges(drawn)["Validate", "LookUpCache"]
+    assert "0.8" in edges(drawn)["Validate", "ClaimWork"]
     assert ("SegmentOnSageMakerAsync", "AwaitMask") in edges(drawn)
 
 

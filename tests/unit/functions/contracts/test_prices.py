@@ -22,10 +22,10 @@ from tests.conftest import ROOT
 
 _, PRICES = prices_of("eu-west-1")
 STATES = yaml.safe_load((ROOT / "statemachine/remove_background.asl.yaml").read_text())["States"]
-PATH = ["Validate", "LookUpCache", "CacheHit?", "ClaimWork", "ChooseSegmenter", "SegmentOnLambda", "Refine"]
+PATH = ["Validate", "ClaimWork", "ChooseSegmenter", "SegmentOnLambda", "Refine"]
 PATH += ["NeedsEscalation?", "Encode", "SaveCache", "PublishMetrics", "Outcome?", "Done"]
-HIT_PATH = ["Validate", "LookUpCache", "CacheHit?", "ServeCached", "DescribeHit", "ComposeSidecar", "SaveSidecar"]
-HIT_PATH += ["PublishMetrics", "Outcome?", "Done"]
+HIT_PATH = ["Validate", "ClaimWork", "LookUpCache", "CacheHit?", "ServeCached", "DescribeHit", "ComposeSidecar"]
+HIT_PATH += ["SaveSidecar", "PublishMetrics", "Outcome?", "Done"]
 FAILURE_PATH = ["Validate", "KeepRawInput", "RecordFailure", "HoldsClaim?", "PublishMetrics", "Outcome?", "Failed"]
 
 
@@ -121,6 +121,6 @@ def test_a_bill_is_the_sum_of_its_lines() -> None:
     usage = upload_usage(2, 1, 0, 10.0)
     parts = usage.orchestration_usd(PRICES) + usage.compute_usd(PRICES) + usage.requests_usd(PRICES)
     assert usage.usd(PRICES) == pytest.approx(parts)
-    by_hand = 36 * 0.025e-3 + 12 * 0.2e-6 + 10 * 0.0000166667
-    by_hand += 12 * 0.005e-3 + 16 * 0.0004e-3 + 8 * 0.705e-6 + 3 * 0.1415e-6
+    by_hand = 33 * 0.025e-3 + 12 * 0.2e-6 + 10 * 0.0000166667
+    by_hand += 12 * 0.005e-3 + 16 * 0.0004e-3 + 11 * 0.705e-6 + 1 * 0.1415e-6
     assert usage.usd(PRICES) == pytest.approx(by_hand)
