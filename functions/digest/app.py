@@ -66,7 +66,8 @@ DYNAMODB = boto3.client("dynamodb", config=SDK)
 @stage(DigestRequest)
 def handler(request: DigestRequest) -> dict[str, Any]:
     """Publish the digest, unless there is nothing to report, and return what was counted."""
-    until = datetime.now(UTC) - timedelta(seconds=request.min_age_s)
+    now = datetime.now(UTC).replace(microsecond=0)  # S3 dates objects in whole seconds, rounded down
+    until = now - timedelta(seconds=request.min_age_s)
     since = last_end(STORE, CONFIG.work_bucket) or until - FIRST_WINDOW
     reviews = waiting_reviews()
     digest = Digest(

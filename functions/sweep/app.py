@@ -61,7 +61,7 @@ STORE = Store(boto3.client("s3", config=S3_SDK.merge(SdkConfig(max_pool_connecti
 @stage(SweepRequest)
 def handler(request: SweepRequest) -> dict[str, Any]:
     """Continue the pass, and return the window of time and the number of uploads by finding."""
-    now = datetime.now(UTC)
+    now = datetime.now(UTC).replace(microsecond=0)  # S3 dates objects in whole seconds, rounded down
     until = now - timedelta(seconds=request.min_age_s)
     sweep = Sweep(
         uploads_bucket=CONFIG.uploads_bucket,

@@ -175,6 +175,11 @@ class Deployed:
         return self.dynamodb.scan(TableName=self.outputs["CacheTable"], ConsistentRead=True)["Items"]
 
 
+def next_second() -> None:
+    """Wait until the current second is over: the sweep and the digest leave its objects for the next run."""
+    time.sleep(1 - time.time() % 1)
+
+
 def until(condition: Callable[[], Found], *, timeout_s: float = 60) -> Found:
     """Wait until a condition holds, and return what it found."""
     deadline = time.monotonic() + timeout_s

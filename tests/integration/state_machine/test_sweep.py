@@ -8,7 +8,7 @@ import pytest
 
 from functions.sweep.progress import KEY
 from tests.conftest import client, disc
-from tests.integration.deployment import Deployed, until
+from tests.integration.deployment import Deployed, next_second, until
 
 DRAFT = {"pbr-precision_level": "draft"}
 RULES = ("RemoveBackgroundUpload", "ReconcileFunctionEnded")
@@ -29,6 +29,7 @@ def without_rules(stack: Deployed) -> Iterator[None]:
 
 def sweep(stack: Deployed, **request: Any) -> dict[str, Any]:
     """Run the next pass, or one that looks at all uploads ``since`` a time. Uploads may be of any age."""
+    next_second()
     answer = client("lambda", stack.cloud.endpoint_url, stack.cloud.region).invoke(
         FunctionName=stack.outputs["SweepFunctionArn"], Payload=json.dumps({"min_age_s": 0, **request})
     )
