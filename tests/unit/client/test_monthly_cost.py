@@ -37,11 +37,11 @@ def by_service(found: Bill) -> dict[str, float]:
 
 def test_a_million_uploads_on_lambda_cost_what_plain_arithmetic_gives() -> None:
     sums = by_service(bill(Host.LAMBDA, MILLION, 0, PRICES))
-    assert sums["Step Functions"] == pytest.approx(MILLION * 13 * 0.025 / 1000)
+    assert sums["Step Functions"] == pytest.approx(MILLION * 11 * 0.025 / 1000)
     assert sums["EventBridge"] == pytest.approx(3)
     assert sums["X-Ray"] == pytest.approx(5)
     assert sums["CloudWatch"] == pytest.approx(MILLION * 6996 / 1e9 * (0.50 + 0.03))
-    assert sums["DynamoDB"] == pytest.approx(4 * 0.625 + 0.125 + MILLION * 2374 / 1e9 * 0.45)
+    assert sums["DynamoDB"] == pytest.approx(4 * 0.625 + MILLION * 2374 / 1e9 * 0.45)
     gigabytes = (400_907 + 2 * 1_356_069 + 2_770 + 55_997 / 15) * MILLION / 1e9
     sweep = 1000 * 730 * 0.005e-3 + 0.4
     assert sums["S3"] == pytest.approx(6 * 5 + 8 * 0.4 + gigabytes * 0.023 + sweep)
@@ -51,7 +51,7 @@ def test_a_million_uploads_on_lambda_cost_what_plain_arithmetic_gives() -> None:
 
 def test_half_the_uploads_from_the_cache_skip_the_large_functions() -> None:
     sums = by_service(bill(Host.LAMBDA, MILLION, 0.5, PRICES))
-    assert sums["Step Functions"] == pytest.approx(0.5 * MILLION * (13 + 10) * 0.025 / 1000)
+    assert sums["Step Functions"] == pytest.approx(0.5 * MILLION * (11 + 11) * 0.025 / 1000)
     none = by_service(bill(Host.LAMBDA, MILLION, 0, PRICES))
     assert 0.5 < sums["Lambda"] / none["Lambda"] < 0.55
 
