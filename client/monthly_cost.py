@@ -106,7 +106,7 @@ class Assumptions:
     work_bytes: int = 55_997
     item_bytes: int = 2_374
     log_bytes: int = 10_244
-    hit_log_bytes: int = 2_575
+    hit_log_bytes: int = 3_819
     days_kept: int = 30
     s3_request_s: float = 0.1
     function_idle_s: float = 300.0
