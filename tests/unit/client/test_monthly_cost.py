@@ -40,7 +40,7 @@ def test_a_million_uploads_on_lambda_cost_what_plain_arithmetic_gives() -> None:
     assert sums["Step Functions"] == pytest.approx(MILLION * 11 * 0.025 / 1000)
     assert sums["EventBridge"] == pytest.approx(3)
     assert sums["X-Ray"] == pytest.approx(5)
-    assert sums["CloudWatch"] == pytest.approx(MILLION * 6996 / 1e9 * (0.50 + 0.03))
+    assert sums["CloudWatch"] == pytest.approx(MILLION * 10_244 / 1e9 * (0.50 + 0.03))
     assert sums["DynamoDB"] == pytest.approx(4 * 0.625 + MILLION * 2374 / 1e9 * 0.45)
     gigabytes = (400_907 + 2 * 1_356_069 + 2_770 + 55_997 / 15) * MILLION / 1e9
     sweep = 1000 * 730 * 0.005e-3 + 0.4
