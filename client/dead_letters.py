@@ -142,8 +142,7 @@ def replay_command(stack: Stack, queue: Queue) -> str:
 
     Jobs of the worker cannot be delivered again: the command deletes those that need no action.
     """
-    place = "" if stack.endpoint_url else f" --stack {stack.name} --region {stack.region}"
-    return f"pbr replay-dlq {queue}{' --purge' if queue is Queue.SEGMENTATION else ''}{place}"
+    return f"pbr replay-dlq {queue}{' --purge' if queue is Queue.SEGMENTATION else ''}{stack.place}"
 
 
 def _read_event(queue: Queue, stack: Stack, message: "MessageTypeDef") -> DeadLetter:

@@ -9,7 +9,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -405,7 +405,6 @@ def _measured(report: Report) -> str:
     return f"{times}, {memory}{report.memory_mb} MB{ended}"
 
 
-def at_least(found: Iterable[Line], level: str) -> Iterator[Line]:
-    """Yield the lines of a level or a more severe one."""
-    least = LEVELS.index(level)
-    return (line for line in found if line.level not in LEVELS or LEVELS.index(line.level) >= least)
+def is_at_least(line: Line, level: str) -> bool:
+    """Return whether a line has this level or a more severe one; a line of an unknown level counts."""
+    return line.level not in LEVELS or LEVELS.index(line.level) >= LEVELS.index(level)

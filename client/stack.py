@@ -82,6 +82,11 @@ class Stack:
     poll_s: float = _AWS_POLL_S
 
     @property
+    def place(self) -> str:
+        """Options that select the stack in commands of pbr, after a space; empty for the embedded cloud."""
+        return "" if self.endpoint_url else f" --stack {self.name} --region {self.region}"
+
+    @property
     def presets(self) -> dict[str, Preset]:
         """Presets of options by name, built-in ones included.
 

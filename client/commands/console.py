@@ -161,3 +161,8 @@ def _sentences(error: BackgroundRemoverError | JobFailure) -> str:
 def local_time(time: datetime, format_: str = "%Y-%m-%d %H:%M") -> str:
     """Return a time in the local time zone."""
     return time.astimezone().strftime(format_)
+
+
+def plural(count: int, one: str, many: str) -> str:
+    """Return a number with its noun, e.g. ``1 line`` or ``2 lines``."""
+    return f"{count:,} {one if count == 1 else many}"

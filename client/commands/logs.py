@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
@@ -11,11 +11,16 @@ from rich.text import Text
 
 from client import history, logs
 from client.commands.connect import connect
-from client.commands.console import ERR, OUT, local_time
+from client.commands.console import ERR, OUT, STATUS_STYLES, local_time, plural
 from client.commands.options import Region, StackName, parse_duration
+from client.executions.search import FAILED
+from client.history import ExecutionSummary
 from client.logs import Line
+from client.stack import Stack
 
 _LEVEL_STYLES: Final = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
+_SETTLED: Final = timedelta(minutes=1)
+_TIME: Final = "%Y-%m-%d %H:%M:%S %z"
 _FACTS: Final = {"error", "message", "remedy"}
 
 
@@ -63,17 +68,59 @@ def show_logs(
     deployed = connect(stack, region)
     after = datetime.now(UTC) - parse_duration(since, "--since") if since else None
     [found] = history.named(deployed, [execution])
-    read: Iterable[Line] = (logs.follow if follow else logs.lines)(deployed, found, since=after)
-    printed = 0
-    for line in logs.at_least(read, level.upper()):
+    print_logs(deployed, found, follow=follow, level=level, since=after, as_json=as_json)
+
+
+def print_logs(
+    deployed: Stack,
+    execution: ExecutionSummary,
+    *,
+    follow: bool = False,
+    level: Level = Level.INFO,
+    since: datetime | None = None,
+    as_json: bool = False,
+) -> None:
+    """Print the lines of an execution; on standard error why there are none, and how the execution failed."""
+    read: Iterable[Line] = (logs.follow if follow else logs.lines)(deployed, execution, since=since)
+    printed, less_severe = 0, 0
+    for line in read:
+        if not logs.is_at_least(line, level.upper()):
+            less_severe += 1
+            continue
         printed += 1
         if as_json:
             OUT.print(json.dumps(line.to_json()))
         else:
             OUT.print(_text(line))
     if not printed:
-        days = deployed.parameters.get("LogRetentionDays", "30")
-        ERR.print(f"There are no such log lines. CloudWatch deletes lines after {days} days (LogRetentionDays).")
+        ERR.print(_nothing(deployed, execution, level, less_severe, since))
+    ended = history.describe(deployed, execution.arn) or {}
+    if ended.get("status") in FAILED:
+        ERR.print(_outcome(ended, deployed.place), style=STATUS_STYLES[ended["status"]])
+
+
+def _nothing(
+    deployed: Stack, execution: ExecutionSummary, level: Level, less_severe: int, since: datetime | None
+) -> str:
+    """Return why no line was printed."""
+    if less_severe:
+        lines = plural(less_severe, "line is", "lines are")
+        return f"No line has level {level} or above. {lines} less severe: use --level info or debug."
+    if since:
+        return f"There are no log lines since {local_time(since, _TIME)}. Use a longer --since."
+    days = int(deployed.parameters.get("LogRetentionDays", "30"))
+    if datetime.now(UTC) - execution.started_at > timedelta(days=days):
+        return f"There are no log lines any more. CloudWatch deletes them after {days} days (LogRetentionDays)."
+    if datetime.now(UTC) - execution.started_at > _SETTLED:
+        return "The log groups have no line of this execution."
+    return "There are no log lines yet. CloudWatch returns a line some seconds after it was written."
+
+
+def _outcome(ended: Mapping[str, Any], place: str) -> str:
+    """Return how an execution failed, from the answer of DescribeExecution, and which command has its states."""
+    error, cause = ended.get("error"), ended.get("cause")
+    reason = ": ".join(filter(None, (error, cause)))
+    return f"{ended['status']}{' ' if reason else ''}{reason}\nTo see its states: pbr history {ended['name']}{place}"
 
 
 def _text(line: Line) -> Text:

@@ -68,7 +68,7 @@ class Patient:
     @property
     def place(self) -> str:
         """Options that select the stack in commands of pbr; empty for the embedded cloud."""
-        return "" if self.stack.endpoint_url else f" --stack {self.stack.name} --region {self.stack.region}"
+        return self.stack.place
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def test_a_failure_and_a_stopped_execution_log_their_reports(
         "WARNING",
         "UnsupportedFormatError",
     )
-    assert list(logs.at_least(found, "WARNING")) == [failed]
+    assert [line for line in found if logs.is_at_least(line, "WARNING")] == [failed]
 
 
 def test_a_job_of_the_api_is_logged_from_the_request_to_the_webhook(

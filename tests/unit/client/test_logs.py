@@ -10,6 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from client import history, logs
+from client.commands.logs import Level, print_logs
 from client.stack import Stack
 from tests.fakes import stack_in_memory
 from tests.fakes.aws_account import refusal
@@ -225,4 +226,51 @@ def test_a_traceback_and_a_failure_are_fields_of_their_own(stack: Stack, groups:
     expected, unexpected = read(stack)
     assert (expected.fields, expected.exception) == ({"failure": failure}, "")
     assert (unexpected.fields, unexpected.exception) == ({}, "Traceback\nValueError")
-    assert list(logs.at_least([expected, unexpected], "ERROR")) == [unexpected]
+    assert [logs.is_at_least(line, "ERROR") for line in (expected, unexpected)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("level", "since", "days_ago", "said"),
+    [
+        (Level.ERROR, None, 0, "No line has level error or above. 2 lines are less severe"),
+        (Level.INFO, NOW + timedelta(minutes=5), 0, "There are no log lines since"),
+        (Level.INFO, None, 31, "CloudWatch deletes them after 30 days"),
+        (Level.INFO, None, 1, "The log groups have no line of this execution"),
+        (Level.INFO, None, 0, "There are no log lines yet"),
+    ],
+)
+def test_the_reason_is_said_if_no_line_is_printed(
+    stack: Stack,
+    groups: LogGroups,
+    executions: Executions,
+    capsys: pytest.CaptureFixture[str],
+    level: Level,
+    since: datetime | None,
+    days_ago: int,
+    said: str,
+) -> None:
+    if level is Level.ERROR:
+        groups.add("/aws/lambda/pbr-segment", own("Started"))
+        groups.add("/aws/lambda/pbr-segment", own("Ended"), after_s=2)
+    start = datetime.now(UTC) - timedelta(days=days_ago)
+    found = replace(
+        history.named(stack, ["job-1"])[0], **({} if level is Level.ERROR or since else {"started_at": start})
+    )
+    print_logs(stack, found, level=level, since=since)
+    printed = capsys.readouterr()
+    assert printed.out == "" and said in printed.err
+
+
+def test_the_failure_of_an_execution_follows_its_lines(
+    stack: Stack, groups: LogGroups, executions: Executions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = {"status": "FAILED", "error": "NoSubjectError", "cause": "Segment: No subject.", "stopDate": NOW}
+    executions.add("job-1", {}, **ended)
+    groups.add("/aws/lambda/pbr-segment", own("Started"))
+    print_logs(stack, history.named(stack, ["job-1"])[0], as_json=True)
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["message"] == "Started"
+    assert printed.err.splitlines() == [
+        "FAILED NoSubjectError: Segment: No subject.",
+        "To see its states: pbr history job-1",
+    ]
