@@ -15,7 +15,7 @@ from client.stack import Stack
 from core.errors import BackgroundRemoverError
 
 _THREADS: Final = 8
-_NO_ACCOUNT: Final = "The embedded cloud has no account with quotas or roles"
+_NO_ACCOUNT: Final = "Not available on the embedded cloud"
 
 _DENIED: Final = (
     "AccessDenied",

@@ -15,6 +15,7 @@ _LINK: Final = re.compile(r"Runbook: (\S+)")
 _RUNBOOK: Final = "docs/how-to/runbook.md"
 _FAILED_LAUNCHES_SINCE: Final = timedelta(hours=6)
 _WITHOUT_CONFIRMATION: Final = "PendingConfirmation"
+_ALERTS: Final = "AlertsTopic"
 _GROUPS: Final = ("/aws/lambda/", "/aws/vendedlogs/")
 
 
@@ -229,23 +230,31 @@ def alarms(patient: Patient) -> Iterator[Finding]:
 
 
 def subscriptions(patient: Patient) -> Iterator[Finding]:
-    """Find subscriptions that nobody has confirmed: their mails are not sent."""
-    sns, found, count = patient.stack.client("sns"), 0, 0
+    """Find subscriptions that are not confirmed, whose emails are not sent, and a topic of alarms without any."""
+    sns, pending, count = patient.stack.client("sns"), 0, 0
     for topic in patient.of_type("AWS::SNS::Topic"):
+        confirmed = waiting = 0
         for page in sns.get_paginator("list_subscriptions_by_topic").paginate(TopicArn=topic.id):
             for one in page["Subscriptions"]:
-                count += 1
-                if one["SubscriptionArn"] == _WITHOUT_CONFIRMATION:
-                    found += 1
-                    yield Finding(
-                        "subscriptions",
-                        "warning",
-                        f"{one['Endpoint']} gets no message of {topic.logical_id}: its subscription is not confirmed",
-                        "Open the link in the mail from AWS Notifications, which is valid for 2 days. Afterwards "
-                        "deploy without AlertEmail, then with it.",
-                    )
-    if not found:
-        yield Finding("subscriptions", "ok", f"{count} subscriptions are confirmed")
+                if one["SubscriptionArn"] != _WITHOUT_CONFIRMATION:
+                    confirmed += 1
+                    continue
+                waiting += 1
+                yield Finding(
+                    "subscriptions",
+                    "warning",
+                    f"{one['Endpoint']} gets no message of {topic.logical_id}: its subscription is not confirmed",
+                    "Open the link in the mail from AWS Notifications, which is valid for 2 days. Afterwards "
+                    "deploy without AlertEmail, then with it.",
+                )
+        if topic.logical_id == _ALERTS and not confirmed and not waiting and not patient.stack.endpoint_url:
+            waiting += 1
+            remedy = f"Deploy with AlertEmail=<address> and confirm the email, or subscribe to {topic.id}."
+            yield Finding("subscriptions", "warning", "No one receives alarms: AlertsTopic has no subscription", remedy)
+        pending, count = pending + waiting, count + confirmed
+    if not pending:
+        mail = ". The embedded cloud sends no email" if patient.stack.endpoint_url else ""
+        yield Finding("subscriptions", "ok", f"Confirmed subscriptions: {count}{mail}")
 
 
 def machines(patient: Patient) -> Iterator[Finding]:
@@ -265,7 +274,7 @@ def machines(patient: Patient) -> Iterator[Finding]:
 
 
 def log_groups(patient: Patient) -> Iterator[Finding]:
-    """Check that the log groups exist: without one, Lambda creates it anew and keeps lines for ever."""
+    """Check that the log groups exist: without one, Lambda creates it anew, and its lines never expire."""
     logs, existing = patient.stack.client("logs"), dict[str, int | None]()
     for prefix in _GROUPS:
         for page in logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=prefix):
@@ -280,7 +289,7 @@ def log_groups(patient: Patient) -> Iterator[Finding]:
         )
     for name in endless:
         remedy = f"aws logs put-retention-policy --log-group-name {name} --retention-in-days {days}"
-        yield Finding("log groups", "warning", f"{name} keeps lines for ever", remedy)
+        yield Finding("log groups", "warning", f"The lines of {name} never expire", remedy)
     if not missing and not endless:
         yield Finding("log groups", "ok", f"{len(wanted)} log groups keep lines for {days} days")
 

@@ -408,15 +408,36 @@ def test_a_subscription_that_waits_for_its_confirmation_is_a_warning() -> None:
     assert result == "warning" and "a@example.com" in found
 
 
+@pytest.mark.parametrize(
+    ("arn", "endpoint_url", "result", "part"),
+    [
+        (None, None, "warning", "AlertEmail="),
+        (None, "http://localhost:1", "ok", ""),
+        ("arn:aws:sns:eu-west-1:123456789012:alerts:1", None, "ok", ""),
+    ],
+)
+def test_alarms_without_a_receiver_are_a_warning_on_aws(
+    arn: str | None, endpoint_url: str | None, result: str, part: str
+) -> None:
+    listed = {"Subscriptions": [{"SubscriptionArn": arn, "Endpoint": "a@example.com"}] if arn else []}
+    topics = [resource("AWS::SNS::Topic", "AlertsTopic"), resource("AWS::SNS::Topic", "FailuresTopic", id="other")]
+    sns = Answers(list_subscriptions_by_topic=lambda TopicArn: listed if TopicArn == "thing" else {"Subscriptions": []})  # noqa: N803
+    one = patient({"sns": sns}, topics)
+    [(found, _, remedy)] = seen(
+        services.subscriptions, replace(one, stack=replace(one.stack, endpoint_url=endpoint_url))
+    )
+    assert found == result and part in remedy and bool(remedy) == (result != "ok")
+
+
 def test_log_groups_that_are_missing_or_kept_for_ever_are_found() -> None:
     groups = [resource("AWS::Logs::LogGroup", id=f"/aws/lambda/{name}") for name in ("a", "b", "c")]
     listed = {
         "logGroups": [{"logGroupName": "/aws/lambda/a", "retentionInDays": 30}, {"logGroupName": "/aws/lambda/b"}]
     }
     found = seen(services.log_groups, patient({"logs": Answers(describe_log_groups=listed)}, groups))
-    assert [(result, text.partition(" ")[0]) for result, text, _ in found] == [
-        ("warning", "/aws/lambda/c"),
-        ("warning", "/aws/lambda/b"),
+    assert [(result, text) for result, text, _ in found] == [
+        ("warning", "/aws/lambda/c does not exist"),
+        ("warning", "The lines of /aws/lambda/b never expire"),
     ]
 
 
