@@ -58,8 +58,8 @@ def status(patient: Patient) -> Iterator[Finding]:
     elif state.endswith("_FAILED") or "ROLLBACK" in state:
         reason = found.get("StackStatusReason") or "see its events"
         remedy = (
-            f"aws cloudformation describe-stack-events --stack-name {patient.stack.name} has the reasons of the "
-            "failure. Remove the cause, and deploy again."
+            f"aws cloudformation describe-stack-events --stack-name {patient.stack.name}{patient.region} has the "
+            "reasons of the failure. Remove the cause, and deploy again."
         )
         yield Finding("stack", "problem" if "FAILED" in state else "warning", f"The stack is {state}: {reason}", remedy)
     elif not failed:
@@ -134,7 +134,10 @@ def drift(patient: Patient) -> Iterator[Finding]:
         )["StackResourceDrifts"]
         drifted += [f"{one['LogicalResourceId']} ({one['StackResourceDriftStatus'].lower()})" for one in found]
     if drifted:
-        remedy = "Undo these changes. CloudFormation does not create a deleted resource again under its logical ID."
+        remedy = (
+            "Undo these changes by hand or with a drift-aware change set, see "
+            "docs/how-to/doctor.md#restore-deleted-resources."
+        )
         yield Finding("drift", "problem", f"Changed outside of CloudFormation: {', '.join(drifted)}", remedy)
     else:
         yield Finding("drift", "ok", "No resource was changed outside of CloudFormation")

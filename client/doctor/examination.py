@@ -115,7 +115,7 @@ def _run_one(patient: Patient, check: Check) -> list[Finding]:
     try:
         found.extend(check.look(patient))
     except sdk_errors() as error:
-        found.append(_of_error(check, error))
+        found.append(_of_error(patient, check, error))
     except BackgroundRemoverError as error:
         found.append(Finding(check.name, "problem", error.message, error.remedy))
     except Exception as error:  # the other checks still help
@@ -124,16 +124,17 @@ def _run_one(patient: Patient, check: Check) -> list[Finding]:
     return found
 
 
-def _of_error(check: Check, error: Exception) -> Finding:
+def _of_error(patient: Patient, check: Check, error: Exception) -> Finding:
     """Return the finding of a call that failed: without permission nothing is known, otherwise something is wrong."""
-    code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
+    facts = getattr(error, "response", {}).get("Error", {})
+    code, message = facts.get("Code", ""), facts.get("Message") or str(error)
     if code in _DENIED:
         allow = f"Allow {', '.join(check.permissions)}, see docs/how-to/doctor.md." if check.permissions else ""
         return Finding(check.name, "not checked", f"Access is denied: {error}", allow)
     missing = "NotFound" in code or "DoesNotExist" in code or "NonExistent" in code or code.startswith("NoSuch")
     if missing:
-        remedy = "A resource of the stack was deleted. Run pbr doctor --drift, and deploy the stack again."
-        return Finding(check.name, "problem", str(error), remedy)
+        found = f"A resource of the stack was deleted: {message}"
+        return Finding(check.name, "problem", found, patient.restore)
     return Finding(check.name, "not checked", str(error), "Try again later.")
 
 

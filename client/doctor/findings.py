@@ -70,6 +70,21 @@ class Patient:
         """Options that select the stack in commands of pbr; empty for the embedded cloud."""
         return self.stack.place
 
+    @property
+    def region(self) -> str:
+        """Option that selects the Region in commands of AWS; empty for the embedded cloud."""
+        return "" if self.stack.endpoint_url else f" --region {self.stack.region}"
+
+    @property
+    def restore(self) -> str:
+        """How to create deleted resources again."""
+        if self.stack.endpoint_url:
+            return "pbr restart creates all resources again, and deletes the content of the buckets."
+        return (
+            "Restore it with a drift-aware change set, see docs/how-to/doctor.md#restore-deleted-resources. Deploying "
+            "the same template does not create it again."
+        )
+
 
 @dataclass(frozen=True)
 class Check:

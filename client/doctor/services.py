@@ -16,15 +16,23 @@ _RUNBOOK: Final = "docs/how-to/runbook.md"
 _FAILED_LAUNCHES_SINCE: Final = timedelta(hours=6)
 _WITHOUT_CONFIRMATION: Final = "PendingConfirmation"
 _ALERTS: Final = "AlertsTopic"
+_DELETED_SERVICE: Final = ("DRAINING", "INACTIVE")
 _GROUPS: Final = ("/aws/lambda/", "/aws/vendedlogs/")
 
 
 def functions(patient: Patient) -> Iterator[Finding]:
     """Find functions that cannot be called, and those whose last update failed."""
     lambda_, healthy = patient.stack.functions, 0
-    found = patient.of_type("AWS::Lambda::Function")
-    for one in found:
-        facts = lambda_.get_function_configuration(FunctionName=one.id)
+    existing = patient.of_type("AWS::Lambda::Function")
+    for one in existing:
+        try:
+            facts = lambda_.get_function_configuration(FunctionName=one.id)
+        except client_error() as error:
+            if error.response["Error"]["Code"] != "ResourceNotFoundException":  # type: ignore[attr-defined]
+                raise
+            found = f"The function {one.logical_id} does not exist"
+            yield Finding("functions", "problem", found, patient.restore)
+            continue
         state, update = facts.get("State", "Active"), facts.get("LastUpdateStatus", "Successful")
         if state in ("Active", "Pending") and update != "Failed":
             healthy += 1
@@ -41,7 +49,7 @@ def functions(patient: Patient) -> Iterator[Finding]:
                 f"{one.logical_id} is {state}" if state == "Failed" else f"The last update of {one.logical_id} failed"
             )
             yield Finding("functions", "problem", f"{what}: {reason}", "Remove the cause, and deploy the stack again.")
-    if healthy == len(found):
+    if healthy == len(existing):
         yield Finding("functions", "ok", f"{healthy} functions can be called")
 
 
@@ -53,10 +61,11 @@ def worker(patient: Patient) -> Iterator[Finding]:
         return
     cluster, service = outputs["WorkerClusterName"], outputs["WorkerServiceName"]
     described = patient.stack.client("ecs").describe_services(cluster=cluster, services=[service])
-    if not described["services"]:
-        yield Finding("worker", "problem", f"The service {service} does not exist", "Deploy the stack again.")
+    existing = [one for one in described["services"] if one.get("status") not in _DELETED_SERVICE]
+    if not existing:
+        yield Finding("worker", "problem", f"The service {service} does not exist", patient.restore)
         return
-    [facts] = described["services"]
+    [facts] = existing
     desired, running, pending = (facts[name] for name in ("desiredCount", "runningCount", "pendingCount"))
     counts = f"{desired} desired, {running} running, {pending} pending"
     latest = [event["message"] for event in facts.get("events", [])[:_LISTED]]
@@ -67,7 +76,7 @@ def worker(patient: Patient) -> Iterator[Finding]:
             found = f"A deployment failed: {failed[0].get('rolloutStateReason', 'no reason given')}. {found}"
         name = service.rpartition("/")[2]
         remedy = (
-            f"aws ecs describe-services --cluster {cluster} --services {name} has all events; "
+            f"aws ecs describe-services --cluster {cluster} --services {name}{patient.region} has all events; "
             f"pbr logs shows those of an execution. See {_RUNBOOK}."
         )
         yield Finding("worker", "problem" if failed or not running else "warning", found, remedy)
@@ -107,7 +116,9 @@ def endpoint(patient: Patient) -> Iterator[Finding]:
     except client_error() as error:
         if "Could not find" not in str(error):
             raise
-        remedy = "Deploy the stack again, or with the name of another endpoint. Lambda segments the images meanwhile."
+        own = "SageMakerEndpoint" in patient.stack.outputs
+        remedy = patient.restore if own else "Deploy with another SageMakerEndpointName."
+        remedy += " Lambda segments the images meanwhile."
         yield Finding("endpoint", "problem", f"The endpoint {name} does not exist", remedy)
         return
     state = facts["EndpointStatus"]
@@ -168,7 +179,8 @@ def events(patient: Patient) -> Iterator[Finding]:
             "events",
             "problem",
             f"s3://{bucket} sends no events to EventBridge, so uploads start no execution",
-            f"aws s3api put-bucket-notification-configuration --bucket {bucket} --notification-configuration "
+            f"aws s3api put-bucket-notification-configuration --bucket {bucket}{patient.region} "
+            "--notification-configuration "
             "'{\"EventBridgeConfiguration\": {}}'",
         )
     rules, client = patient.of_type("AWS::Events::Rule"), patient.stack.client("events")
@@ -177,11 +189,14 @@ def events(patient: Patient) -> Iterator[Finding]:
         if client.describe_rule(Name=name)["State"] == "DISABLED":
             problems += 1
             yield Finding(
-                "events", "problem", f"The rule {rule.logical_id} is disabled", f"aws events enable-rule --name {name}"
+                "events",
+                "problem",
+                f"The rule {rule.logical_id} is disabled",
+                f"aws events enable-rule --name {name}{patient.region}",
             )
         elif not client.list_targets_by_rule(Rule=name)["Targets"]:
             problems += 1
-            yield Finding("events", "problem", f"The rule {rule.logical_id} has no target", "Deploy the stack again.")
+            yield Finding("events", "problem", f"The rule {rule.logical_id} has no target", patient.restore)
     if not problems:
         yield Finding("events", "ok", f"{len(rules)} rules are enabled, and s3://{bucket} sends events")
 
@@ -193,7 +208,10 @@ def storage(patient: Patient) -> Iterator[Finding]:
         bucket = patient.stack.outputs[output]
         if patient.stack.s3.get_bucket_versioning(Bucket=bucket).get("Status") != "Enabled":
             problems += 1
-            remedy = f"aws s3api put-bucket-versioning --bucket {bucket} --versioning-configuration Status=Enabled"
+            remedy = (
+                f"aws s3api put-bucket-versioning --bucket {bucket} --versioning-configuration Status=Enabled"
+                f"{patient.region}"
+            )
             yield Finding("storage", "problem", f"Versioning of s3://{bucket} is off", remedy)
     if not problems:
         yield Finding("storage", "ok", "The buckets of uploads and results keep versions")
@@ -268,7 +286,7 @@ def machines(patient: Patient) -> Iterator[Finding]:
     }
     broken = [f"{name} is {state}" for name, state in states.items() if state != "ACTIVE"]
     if broken:
-        yield Finding("state machines", "problem", ", ".join(broken), "Deploy the stack again.")
+        yield Finding("state machines", "problem", ", ".join(broken), patient.restore)
     else:
         yield Finding("state machines", "ok", f"{len(states)} state machines are active")
 
@@ -284,14 +302,17 @@ def log_groups(patient: Patient) -> Iterator[Finding]:
     endless = [name for name in wanted if name in existing and existing[name] is None]
     days = patient.parameter("LogRetentionDays", "30")
     for name in missing:
-        yield Finding(
-            "log groups", "warning", f"{name} does not exist", f"aws logs create-log-group --log-group-name {name}"
-        )
+        create = f"aws logs create-log-group --log-group-name {name}{patient.region}"
+        yield Finding("log groups", "warning", f"{name} does not exist", f"{create} && {_retention(patient, name)}")
     for name in endless:
-        remedy = f"aws logs put-retention-policy --log-group-name {name} --retention-in-days {days}"
-        yield Finding("log groups", "warning", f"The lines of {name} never expire", remedy)
+        yield Finding("log groups", "warning", f"The lines of {name} never expire", _retention(patient, name))
     if not missing and not endless:
         yield Finding("log groups", "ok", f"{len(wanted)} log groups keep lines for {days} days")
+
+
+def _retention(patient: Patient, group: str) -> str:
+    days = patient.parameter("LogRetentionDays", "30")
+    return f"aws logs put-retention-policy --log-group-name {group} --retention-in-days {days}{patient.region}"
 
 
 def executions(patient: Patient) -> Iterator[Finding]:

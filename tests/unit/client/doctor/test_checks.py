@@ -295,6 +295,44 @@ def test_functions_that_cannot_be_called_are_found(facts: dict[str, str], result
 
 
 @pytest.mark.parametrize(
+    ("endpoint_url", "part"), [(None, "doctor.md#restore-deleted-resources"), ("http://localhost:1", "pbr restart")]
+)
+def test_deleted_resources_are_named_with_what_creates_them_again(endpoint_url: str | None, part: str) -> None:
+    clients = {
+        "lambda": Answers(get_function_configuration=refusal("ResourceNotFoundException")),
+        "ecs": Answers(describe_services={"services": [{"status": "INACTIVE"}]}),
+        "sagemaker": Answers(describe_endpoint=refusal("ValidationException", 'Could not find endpoint "e".')),
+        "sqs": Answers(get_queue_attributes=refusal("QueueDoesNotExist", "The queue does not exist.")),
+    }
+    functions = [resource("AWS::Lambda::Function", name) for name in ("Encode", "Refine")]
+    one = patient(clients, functions, outputs={**WORKER, "SageMakerEndpoint": "e"})
+    one = replace(one, stack=replace(one.stack, endpoint_url=endpoint_url))
+    looks = (services.functions, services.worker, services.endpoint, services.dead_letters)
+    findings = run(one, [Check("check", look) for look in looks])
+    assert [finding.found for finding in findings] == [
+        "The function Encode does not exist",
+        "The function Refine does not exist",
+        "The service service/worker does not exist",
+        "The endpoint e does not exist",
+        "A resource of the stack was deleted: The queue does not exist.",
+    ]
+    assert all(finding.result == "problem" and part in finding.remedy for finding in findings)
+
+
+def test_commands_of_aws_select_the_region_of_the_stack() -> None:
+    rule = Answers(describe_rule={"State": "DISABLED"})
+    s3 = Answers(get_bucket_notification_configuration={}, get_bucket_versioning={})
+    logs = Answers(describe_log_groups={"logGroups": []})
+    things = [resource("AWS::Events::Rule"), resource("AWS::Logs::LogGroup", id="/aws/lambda/a")]
+    one = patient({"s3": s3, "events": rule, "logs": logs}, things)
+    remedies = [
+        remedy for look in (services.events, services.storage, services.log_groups) for _, _, remedy in seen(look, one)
+    ]
+    commands = [command for remedy in remedies for command in remedy.split("aws ")[1:]]
+    assert len(commands) == 6 and all("--region eu-west-1" in command for command in commands)
+
+
+@pytest.mark.parametrize(
     ("service", "result"),
     [
         ({"desiredCount": 0, "runningCount": 0}, "ok"),
@@ -354,7 +392,7 @@ def test_dead_letters_are_counted_with_age_and_command() -> None:
         ({"EventBridgeConfiguration": {}}, "ENABLED", [1], None),
         ({}, "ENABLED", [1], "put-bucket-notification-configuration"),
         ({"EventBridgeConfiguration": {}}, "DISABLED", [1], "aws events enable-rule --name thing"),
-        ({"EventBridgeConfiguration": {}}, "ENABLED", [], "Deploy the stack again."),
+        ({"EventBridgeConfiguration": {}}, "ENABLED", [], "drift-aware change set"),
     ],
 )
 def test_uploads_that_start_nothing_are_found(configured: Any, state: str, targets: list[int], part: str) -> None:
