@@ -57,7 +57,7 @@ CHECKS: Final = (
     Check("storage", services.storage, permissions=("s3:GetBucketVersioning",)),
     Check("worker", services.worker, permissions=("ecs:DescribeServices", "autoscaling:DescribeScalingActivities")),
     Check("endpoint", services.endpoint, permissions=("sagemaker:DescribeEndpoint",)),
-    Check("executions", services.executions, permissions=("states:ListExecutions",)),
+    Check("executions", services.executions, permissions=("states:ListExecutions", "states:DescribeExecution")),
     Check(
         "dead letters", services.dead_letters, permissions=("sqs:GetQueueAttributes", "cloudwatch:GetMetricStatistics")
     ),

@@ -1,6 +1,7 @@
 """Checks of what runs: functions, worker, endpoint, queues, events, alarms, subscriptions, logs."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -17,6 +18,7 @@ _FAILED_LAUNCHES_SINCE: Final = timedelta(hours=6)
 _WITHOUT_CONFIRMATION: Final = "PendingConfirmation"
 _ALERTS: Final = "AlertsTopic"
 _DELETED_SERVICE: Final = ("DRAINING", "INACTIVE")
+_DESCRIBED: Final = 10  # failed executions
 _GROUPS: Final = ("/aws/lambda/", "/aws/vendedlogs/")
 
 
@@ -145,7 +147,7 @@ def dead_letters(patient: Patient) -> Iterator[Finding]:
         if count := waiting + received:
             found += 1
             age = _oldest(patient, stack.outputs[queue.output].rpartition("/")[2])
-            oldest = f", the oldest for {age}" if age else ""
+            oldest = f", the oldest is {age} old" if age else ""
             what = f"{count} message{'' if count == 1 else 's'} in the queue {queue}{oldest}"
             yield Finding("dead letters", "problem", what, f"{replay_command(stack, queue)}")
     if not found:
@@ -166,7 +168,13 @@ def _oldest(patient: Patient, queue: str) -> str:
     if not points:
         return ""
     newest = max(points, key=lambda point: point["Timestamp"])["Maximum"]
-    return str(timedelta(seconds=round(newest)))
+    return age_text(newest)
+
+
+def age_text(seconds: float) -> str:
+    """Return an age in its largest unit, e.g. ``4 min``."""
+    units = (("d", 86_400), ("h", 3_600), ("min", 60))
+    return next((f"{seconds // size:.0f} {unit}" for unit, size in units if seconds >= size), f"{seconds:.0f} s")
 
 
 def events(patient: Patient) -> Iterator[Finding]:
@@ -317,20 +325,24 @@ def _retention(patient: Patient, group: str) -> str:
 
 def executions(patient: Patient) -> Iterator[Finding]:
     """Compare the executions of the last hour that failed with those that succeeded."""
-    client, since, counts = patient.stack.stepfunctions, patient.now() - timedelta(hours=1), dict[str, int]()
+    client, since, recent = patient.stack.stepfunctions, patient.now() - timedelta(hours=1), dict[str, list[Any]]()
     for state in ("SUCCEEDED", "FAILED", "TIMED_OUT"):
         page: Any = client.list_executions(
             stateMachineArn=patient.stack.outputs["StateMachineArn"],
             statusFilter=state,
             maxResults=100,
         )
-        counts[state] = sum(_utc(one["startDate"]) > since for one in page["executions"])
-    failed = counts["FAILED"] + counts["TIMED_OUT"]
-    found = f"{counts['SUCCEEDED']} succeeded and {failed} failed in the last hour (of the latest 100 each)"
-    if failed > counts["SUCCEEDED"]:
-        yield Finding("executions", "warning", found, f"pbr history --status failed --since 1h{patient.place}")
-    else:
+        recent[state] = [one for one in page["executions"] if _utc(one["startDate"]) > since]
+    failed, succeeded = recent["FAILED"] + recent["TIMED_OUT"], len(recent["SUCCEEDED"])
+    found = f"{succeeded} succeeded and {len(failed)} failed in the last hour (of the latest 100 each)"
+    if not failed or len(failed) < succeeded:
         yield Finding("executions", "ok", found)
+        return
+    latest = sorted(failed, key=lambda one: _utc(one["startDate"]), reverse=True)[:_DESCRIBED]
+    ended = [client.describe_execution(executionArn=one["executionArn"]) for one in latest]
+    [(error, count)] = Counter(one.get("error") or one["status"] for one in ended).most_common(1)
+    found += f". Most common error: {error}, {count} of the latest {len(latest)}"
+    yield Finding("executions", "warning", found, f"pbr history --status failed --since 1h{patient.place}")
 
 
 def _utc(time: datetime) -> datetime:

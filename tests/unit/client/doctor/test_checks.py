@@ -382,8 +382,34 @@ def test_dead_letters_are_counted_with_age_and_command() -> None:
     ages = {"Datapoints": [{"Timestamp": NOW, "Maximum": 7260.0}]}
     clients = {"sqs": Answers(get_queue_attributes=attributes), "cloudwatch": Answers(get_metric_statistics=ages)}
     [(result, found, remedy)] = seen(services.dead_letters, patient(clients))
-    assert (result, found) == ("problem", "2 messages in the queue webhooks, the oldest for 2:01:00")
+    assert (result, found) == ("problem", "2 messages in the queue webhooks, the oldest is 2 h old")
     assert remedy == "pbr replay-dlq webhooks --stack pbr --region eu-west-1"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(50, "50 s"), (299, "4 min"), (3600, "1 h"), (172_801, "2 d")])
+def test_an_age_has_its_largest_unit(seconds: float, text: str) -> None:
+    assert services.age_text(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("succeeded", "failed", "old", "result"),
+    [(3, 2, 0, "ok"), (0, 0, 2, "ok"), (2, 2, 0, "warning"), (0, 1, 0, "warning")],
+)
+def test_half_of_the_executions_failing_is_a_warning_with_the_most_common_error(
+    succeeded: int, failed: int, old: int, result: str
+) -> None:
+    found = {
+        "SUCCEEDED": [{"startDate": NOW}] * succeeded,
+        "FAILED": [{"startDate": NOW, "executionArn": "a"}] * failed,
+        "TIMED_OUT": [{"startDate": NOW - timedelta(hours=2)}] * old,
+    }
+    client = Answers(
+        list_executions=lambda statusFilter, **_: {"executions": found[statusFilter]},  # noqa: N803
+        describe_execution={"status": "FAILED", "error": "NoSubjectError"},
+    )
+    [(got, text, _)] = seen(services.executions, patient({"stepfunctions": client}))
+    assert got == result
+    assert (f"NoSubjectError, {failed} of the latest {failed}" in text) == (result == "warning")
 
 
 @pytest.mark.parametrize(
