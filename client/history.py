@@ -1,6 +1,7 @@
 """Executions of the state machine: list them, find one, and read its stages from its history."""
 
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -259,6 +260,9 @@ def find(stack: Stack, execution: str) -> str:
     Raises:
         ExecutionNotFoundError: if no name has this prefix, or several names have it.
     """
+    if not execution:
+        remedy = f"Pass an execution. To list them: pbr history{stack.place}"
+        raise ExecutionNotFoundError("The execution is empty", field="EXECUTION", value=None, remedy=remedy)
     if execution.startswith("arn:"):
         return execution
     arns = [arn for arn in _newest(stack, _SEARCHED_EXECUTIONS) if _name(arn).startswith(execution)]
@@ -268,7 +272,8 @@ def find(stack: Stack, execution: str) -> str:
     if arns:
         message, remedy = f"{len(arns)} executions match this prefix", "Pass a longer prefix."
     else:
-        message, remedy = "No execution matches this prefix", "List the executions with pbr history."
+        message = "No execution matches this prefix"
+        remedy = f"To find it by its image: pbr history --match {shlex.quote(execution)}{stack.place}"
     raise ExecutionNotFoundError(message, field="EXECUTION", value=execution, remedy=remedy)
 
 

@@ -325,7 +325,7 @@ def _describe(cloudformation: Any, name: str, where: str) -> tuple[dict[str, str
             f"The stack does not exist in {where}",
             field="--stack",
             value=name,
-            remedy="Check --stack and --region, or deploy the stack with sam deploy.",
+            remedy="Check --stack and --region, or deploy the stack with make deploy.",
         ) from None
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
     parameters = {p["ParameterKey"]: p["ParameterValue"] for p in stack.get("Parameters", [])}

@@ -136,8 +136,10 @@ def test_a_unique_prefix_finds_an_execution() -> None:
     assert find(deployed, "ab") == arns["ab"], "a whole name is meant as one"
     with pytest.raises(ExecutionNotFoundError, match=r"3 executions .* Pass a longer prefix\.$"):
         find(deployed, "a")
-    with pytest.raises(ExecutionNotFoundError, match=r"No execution .* List the executions with pbr history\.$"):
-        find(deployed, "x")
+    with pytest.raises(ExecutionNotFoundError, match=r"pbr history --match 'my horse\.jpg' --stack pbr --region"):
+        find(deployed, "my horse.jpg")
+    with pytest.raises(ExecutionNotFoundError, match="Pass an execution"):
+        find(deployed, "")
 
 
 def test_named_executions_are_summarized_once() -> None:
