@@ -166,7 +166,8 @@ def _read_event(queue: Queue, stack: Stack, message: "MessageTypeDef") -> DeadLe
 
 def _read_job(stack: Stack, message: "MessageTypeDef") -> DeadLetter:
     """Read a job that workers received several times and never completed. Its task token has expired."""
-    error = f"received {message['Attributes']['ApproximateReceiveCount']} times"
+    count = int(message["Attributes"]["ApproximateReceiveCount"])
+    error = f"received {count} time{'' if count == 1 else 's'}"
     letter = DeadLetter(Queue.SEGMENTATION, message["MessageId"], None, error, "kept", "not a job of this stack")
     try:
         job = _WorkerMessage.model_validate_json(message["Body"]).job

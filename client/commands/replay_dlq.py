@@ -9,10 +9,14 @@ from rich.text import Text
 
 from client import dead_letters
 from client.commands.connect import connect
-from client.commands.console import OUT, print_table
+from client.commands.console import ERR, OUT, print_table
 from client.commands.options import AsJson, DryRun, Region, StackName
 from client.dead_letters import DeadLetter, Queue
 
+_DELETE_KEPT: Final = (
+    "No command of pbr deletes messages that are not of this stack. To delete one, see "
+    "docs/how-to/redrive-failures.md#delete-a-kept-message"
+)
 _STYLES: Final = {"replayed": "green", "deleted": "green", "rejected": "red", "kept": "yellow"}
 
 
@@ -44,12 +48,20 @@ def replay_dead_letters(
     ]
     if as_json:
         OUT.print_json(data=[letter.to_json() for letter in letters])
-    elif letters:
-        print_table(_letters_table(letters))
     else:
-        OUT.print("There are no messages.")
+        print_letters(letters)
     if any(letter.status == "rejected" for letter in letters):
         raise typer.Exit(1)
+
+
+def print_letters(letters: Sequence[DeadLetter]) -> None:
+    """Print one message per row; then, if some are not of the stack, how to delete them."""
+    if not letters:
+        OUT.print("There are no messages.")
+        return
+    print_table(_letters_table(letters))
+    if any(letter.status == "kept" and letter.key is None for letter in letters):
+        ERR.print(_DELETE_KEPT)
 
 
 def _letters_table(letters: Sequence[DeadLetter]) -> Table:

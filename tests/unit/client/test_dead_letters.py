@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client.commands.replay_dlq import print_letters
 from client.dead_letters import DeadLetter, Queue, replay, replay_command
 from client.errors import StackUnavailableError
 from client.stack import Stack
@@ -181,6 +182,16 @@ def test_messages_of_other_stacks_are_kept(body: Any) -> None:
         assert {letter.status for letter in cloud.replay(queue, purge=True)} == {"kept"}
         cloud.queues.hidden.clear()
     assert not cloud.queues.deleted and not cloud.executions.known
+
+
+def test_the_output_says_how_a_message_of_no_stack_is_deleted(capsys: pytest.CaptureFixture[str]) -> None:
+    cloud = Cloud()
+    for body, said in (("not json", True), (event("a.jpg"), False)):
+        cloud.queues.bodies.clear()
+        cloud.queues.put("uploads", body)
+        print_letters(cloud.replay(dry_run=True))
+        assert ("#delete-a-kept-message" in capsys.readouterr().err) == said
+        cloud.queues.hidden.clear()
 
 
 @pytest.mark.parametrize("place", [("a.jpg", "v1", "elsewhere"), ("", "v1")], ids=["another bucket", "no key"])
