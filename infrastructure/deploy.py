@@ -9,6 +9,7 @@ An image is pushed once per build and build arguments, so a second run without c
 import argparse
 import hashlib
 import json
+import math
 import re
 import shlex
 import subprocess
@@ -267,12 +268,14 @@ def parse(pairs: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
     """Return parameters from texts ``NAME=VALUE``, or as sam writes them, ``ParameterKey=NAME,ParameterValue=VALUE``.
 
     Raises:
-        DeployError: a text has another form, or the template has no such parameter.
+        DeployError: a text has another form or no value, or the template has no such parameter.
     """
     values: dict[str, str] = {}
     for text in pairs:
         long = re.fullmatch(r"ParameterKey=(\w+),ParameterValue=(.*)", text, flags=re.DOTALL)
         name, is_pair, value = (long[1], "=", long[2]) if long else text.partition("=")
+        if not is_pair and name in known:
+            raise DeployError(f"{name} has no value. Use {name}=VALUE.")
         if not is_pair or name not in known:
             raise DeployError(f"{text!r} names no parameter of template.yaml. Use NAME=VALUE, see its Parameters.")
         values[name] = value
@@ -281,12 +284,52 @@ def parse(pairs: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
 
 def defaults(project: Path) -> dict[str, str]:
     """Return the defaults of the template's parameters."""
-    return _defaults((project / "template.yaml").read_text())
+    return {name: str(found.get("Default", "")) for name, found in _declared(project).items()}
+
+
+def check(values: Mapping[str, str], project: Path) -> None:
+    """Compare parameters with what the template allows, as CloudFormation does only after the images are built.
+
+    Raises:
+        DeployError: a value is not allowed.
+    """
+    declared = _declared(project)
+    for name, value in values.items():
+        if why := _refusal(value, declared[name]):
+            raise DeployError(f"{name}={value} is not allowed: {why}.")
+
+
+def _refusal(value: str, declared: Mapping[str, Any]) -> str:
+    """Return what a parameter's value must be; empty if it is that. Lists are left to CloudFormation."""
+    if declared["Type"] not in ("String", "Number"):
+        return ""
+    if allowed := [str(one) for one in declared.get("AllowedValues", [])]:
+        return "" if value in allowed else f"it must be one of {', '.join(allowed)}"
+    if declared["Type"] == "Number":
+        least, most = declared.get("MinValue", -math.inf), declared.get("MaxValue", math.inf)
+        try:
+            fits = least <= float(value) <= most
+        except ValueError:
+            return "it must be a number"
+        if fits:
+            return ""
+        return f"it must be at least {least}" if most == math.inf else f"it must be from {least} to {most}"
+    if len(value) > declared.get("MaxLength", math.inf):
+        return f"it must have at most {declared['MaxLength']} characters"
+    pattern = declared.get("AllowedPattern", ".*")
+    if re.fullmatch(pattern, value, flags=re.DOTALL):
+        return ""
+    return f"it {declared.get('ConstraintDescription', f'must match {pattern}').removesuffix('.')}"
+
+
+def _declared(project: Path) -> Mapping[str, Any]:
+    return _parameters((project / "template.yaml").read_text())
 
 
 @cache
-def _defaults(template: str) -> dict[str, str]:
-    return {name: str(found.get("Default", "")) for name, found in yaml_parse(template)["Parameters"].items()}
+def _parameters(template: str) -> Mapping[str, Any]:
+    declared: Mapping[str, Any] = yaml_parse(template)["Parameters"]
+    return declared
 
 
 def images(values: Mapping[str, str], explicit: Mapping[str, str], add: Sequence[str]) -> dict[str, str]:
@@ -417,6 +460,7 @@ def main(words: Sequence[str] | None = None) -> None:
             raise DeployError(f"Unknown part {unknown[0]!r}. Use one of {', '.join(PARTS)}.")
         settings = read_settings(arguments.config_env, project)
         given = parse(shlex.split(arguments.parameters), defaults(project))
+        check({**settings.parameters, **given}, project)
         shell = Shell(project, arguments.dry_run)
         Deployment(project, shell, arguments.config_env, settings, given, add, build, arguments.yes).run()
     except (DeployError, OSError) as error:

@@ -235,6 +235,13 @@ def test_a_dry_run_prints_the_commands_and_runs_none(tools: Tools, capsys: pytes
     [
         (["--config-env", "tests"], "samconfig.toml has no environment 'tests'. Use one of default, prod"),
         (["--parameters", "SegmentatonHost=ecs"], "'SegmentatonHost=ecs' names no parameter of template.yaml"),
+        (["--parameters", "SegmentationHost"], "SegmentationHost has no value. Use SegmentationHost=VALUE."),
+        (["--parameters", "SegmentationHost=foo"], "it must be one of lambda, ecs, sagemaker."),
+        (["--parameters", "SegmentMemory=1000"], "SegmentMemory=1000 is not allowed: it must be one of 3008, 4096"),
+        (["--parameters", "WorkerMaxCount=two"], "it must be a number"),
+        (["--parameters", "BulkConcurrency=0"], "BulkConcurrency=0 is not allowed: it must be"),
+        (["--parameters", "GpuInstanceType=g5g.xlarge"], "it must be an instance type of the family g4dn"),
+        (["--parameters", "ModelBucket=a_b"], "it must match ^$|"),
         (["--add", "workers"], "Unknown part 'workers'. Use one of worker, endpoint, web."),
         (["--build", "1.4+abc"], "Invalid build '1.4+abc'"),
     ],
@@ -243,6 +250,12 @@ def test_bad_input_is_rejected_before_any_command(tools: Tools, arguments: list[
     commands, error = tools.deploy(*arguments)
     assert commands == []
     assert message in error
+
+
+def test_the_defaults_of_the_template_are_allowed() -> None:
+    declared = deploy.defaults(ROOT)
+    assert len(declared) > 50
+    deploy.check({name: value for name, value in declared.items() if value}, ROOT)
 
 
 def chosen(add: tuple[str, ...] = (), **values: str) -> dict[str, str]:
