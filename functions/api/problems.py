@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as member
 from http import HTTPStatus
 from typing import Any, Final, get_args
@@ -42,6 +42,7 @@ _INPUT_ERRORS: Final[Mapping[type[BackgroundRemoverError], tuple[int, str]]] = {
 }
 """Errors that the caller can fix. All others are internal, and their details are not sent."""
 
+_FACTS: Final = ("error", "message", "remedy")
 _BY_NAME: Final = {error.__name__: response for error, response in _INPUT_ERRORS.items()}
 _TRANSIENT_NAMES: Final = {error.__name__ for error in TransientError.__subclasses__()}
 
@@ -61,6 +62,7 @@ class Problem(Exception):  # noqa: N818  the term of RFC 9457
         remedy: what the caller can do, one sentence.
         headers: response headers.
         extensions: more members of the response, such as ``job_id``.
+        failure: error, message and remedy of the job that failed, for the log; never sent.
     """
 
     status: int
@@ -71,6 +73,7 @@ class Problem(Exception):  # noqa: N818  the term of RFC 9457
     remedy: str | None = None
     headers: Mapping[str, str] = member(default_factory=dict)
     extensions: Mapping[str, Any] = member(default_factory=dict)
+    failure: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.field, self.value = None if self.field is None else str(shown(self.field)), shown(self.value)
@@ -187,6 +190,7 @@ def problem_from_report(report: Mapping[str, Any], **extensions: Any) -> Problem
             remedy=report["remedy"],
             extensions=extensions,
         )
-    if name in _TRANSIENT_NAMES:
-        return unavailable(**extensions)
-    return Problem(500, "internal_error", extensions=extensions)
+    internal = (
+        unavailable(**extensions) if name in _TRANSIENT_NAMES else Problem(500, "internal_error", extensions=extensions)
+    )
+    return replace(internal, failure={fact: report.get(fact) for fact in _FACTS})

@@ -58,7 +58,9 @@ def create_resolver(services: Services) -> APIGatewayHttpResolver:
     def handle_exception(error: Exception) -> Response[str]:
         problem = to_problem(error)
         if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            logger.exception("request failed")
+            facts = {"code": problem.code, "failure": problem.failure}
+            # Routes raise a problem on purpose, so that its traceback has only the frames of the router.
+            logger.error("request failed", exc_info=not isinstance(error, Problem), extra=facts)
             count("ApiError", Code=problem.code)
         else:
             logger.info("request rejected", extra={"code": problem.code, "field": problem.field})

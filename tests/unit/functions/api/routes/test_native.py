@@ -17,6 +17,7 @@ from functions.api.problems import problem_from_error, problem_from_report
 from functions.api.processing import MAX_INLINE_BYTES
 from functions.contracts.api_key import Scope
 from functions.contracts.errors import StorageDeniedError, StorageUnavailableError
+from functions.runtime.handler import logger
 from functions.runtime.safe_http import UrlAnswerError, UrlError, UrlRefusedError
 from tests.conftest import ROOT
 from tests.fakes.api_in_memory import RESULT, UNKNOWN_FOREGROUND, Api, api_in_memory
@@ -792,6 +793,17 @@ def test_documents_are_open_and_load_nothing_from_elsewhere(api: Api) -> None:
     assert (page.status_code, page.mimetype) == (200, "text/html")
     assert "SwaggerUIBundle" in page.text and "/v1.0/removebg" in page.text
     assert not re.search(r"<script[^>]*\ssrc=", page.text) and "<link" not in page.text
+
+
+def test_a_failed_stage_is_logged_with_its_error_and_not_sent(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    failure = {"error": "Lambda.ResourceNotFoundException", "message": "Encode is missing", "remedy": "Restore it."}
+    api.stepfunctions.on_start = api.stepfunctions.fail({**failure, "field": None, "value": None})
+    monkeypatch.setattr(logger.registered_handler, "stream", logged := io.StringIO())
+    response = api.call("POST", "/process", json={"image": IMAGE})
+    assert response.status_code == 500 and "Encode" not in response.get_data(as_text=True)
+    [line] = [one for one in map(json.loads, logged.getvalue().splitlines()) if one.get("message") == "request failed"]
+    assert (line["level"], line["code"], line["failure"]) == ("ERROR", "internal_error", failure)
+    assert "exception" not in line
 
 
 def test_internal_error_reveals_only_the_request_id(api: Api) -> None:
