@@ -42,7 +42,7 @@ _EMBEDDED_KEY: Final = "local"
 _DENIED: Final = "AccessDenied"  # S3 answers this for a missing object, too, unless the caller may list the bucket
 _ABSENT: Final = ("NoSuchKey", "404", "KeyTooLongError")  # no stage writes a key that is too long
 _LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
-_NEEDED: Final = ("UploadsBucket", "ResultsBucket", "WorkBucket", "StateMachineArn", "QueueUrl")
+_NEEDED: Final = ("UploadsBucket", "ResultsBucket", "WorkBucket", "StateMachineArn", "StateMachineAlias", "QueueUrl")
 
 # Packages that botocore imports if they are installed, for TLS and signatures of AWS: 0.15 s that a cloud on this
 # machine can save.

@@ -45,7 +45,7 @@ def test_figures_of_a_busy_stack() -> None:
         "Per hour": "9.2",
         "Success rate": "90.0 %",
         "Cache hits": "22.2 %",
-        "Cost per image": "\\$0.00044",
+        "Cost per image": "\\$0.00041",
         "Running now": "0",
         "Worker queue now": "—",
     }
