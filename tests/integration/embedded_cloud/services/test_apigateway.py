@@ -51,8 +51,10 @@ def test_the_api_is_listed_with_its_url_and_routes(cloud: EmbeddedCloud) -> None
     }
     assert routes["GET /signed/{id}"] == "AWS_IAM" and routes["GET /fail"] == "NONE"
     integrations = gateway.get_integrations(ApiId=api["ApiId"])["Items"]
-    functions = {item["IntegrationUri"].rsplit(":", 1)[1] for item in integrations}
-    assert functions == {cloud.outputs["Echo"], cloud.outputs["Raise"]}
+    called = {item["IntegrationUri"].partition(":function:")[2] for item in integrations}
+    assert called >= {cloud.outputs["Echo"], cloud.outputs["Raise"]}
+    [versioned] = called - {cloud.outputs["Echo"], cloud.outputs["Raise"]}
+    assert "VersionedFunction" in versioned and versioned.endswith(":live")
     [stage] = gateway.get_stages(ApiId=api["ApiId"])["Items"]
     assert stage["StageName"] == "$default"
     resources = client(cloud, "cloudformation").describe_stack_resources(StackName=cloud.stack_name)["StackResources"]
