@@ -12,7 +12,7 @@ from typing import Final
 
 from matplotlib.figure import Figure
 
-from bench.markdown import table
+from bench.markdown import fill, table
 from client.monthly_cost import (
     ASSUMED,
     FIXED,
@@ -229,12 +229,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
 
 def render(text: str) -> str:
     """Return the page with its parts up to date."""
-    return re.sub(
-        r"(<!-- cost: (\w+) -->\n).*?(<!-- end of \2 -->)",
-        lambda found: f"{found[1]}\n{PARTS[found[2]]()}\n\n{found[3]}",
-        text,
-        flags=re.DOTALL,
-    )
+    return fill(text, "cost", {name: part() for name, part in PARTS.items()})
 
 
 def chart() -> Figure:

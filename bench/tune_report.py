@@ -1,6 +1,5 @@
 """docs/reference/sizes.md and its chart, from the measurements of ``make tune``: ``python -m bench.tune_report``."""
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -8,7 +7,7 @@ from typing import Final
 from matplotlib.figure import Figure
 
 from bench.lambda_cgroup import cpu_share
-from bench.markdown import table
+from bench.markdown import fill, table
 from functions.contracts.durations import Durations, Measurement, Sample, durations
 from functions.contracts.prices import Prices
 
@@ -23,11 +22,7 @@ _PRICE_GB_S: Final = Prices().lambda_gb_s
 
 def write(measured: Durations, page: Path = PAGE, chart_path: Path = CHART) -> None:
     """Update the generated parts of the page, and the chart."""
-    text = page.read_text()
-    for name, part in parts(measured).items():
-        pattern = rf"(?<=<!-- measured: {name} -->\n).*?(?=<!-- end of {name} -->)"
-        text = re.sub(pattern, f"\n{part}\n\n", text, flags=re.DOTALL)
-    page.write_text(text)
+    page.write_text(fill(page.read_text(), "measured", parts(measured)))
     chart(measured).savefig(chart_path, dpi=100)
 
 

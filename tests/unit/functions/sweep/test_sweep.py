@@ -183,7 +183,7 @@ def test_with_too_many_running_executions_only_old_uploads_are_started(stack: St
         ("ABORTED", 2 * HOUR, "reconciled"),
         ("FAILED", 2 * HOUR, "reconciled"),
         ("FAILED", HOUR / 2, "open"),
-        ("SUCCEEDED", 2 * HOUR, "done"),  # somebody has deleted its result
+        ("SUCCEEDED", 2 * HOUR, "done"),  # its result was deleted
     ],
 )
 def test_an_execution_that_ended_without_outcome_is_reported(
