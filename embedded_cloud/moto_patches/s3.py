@@ -9,7 +9,9 @@ import threading
 import uuid
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
+from moto.core.responses import ActionResult
 from moto.core.utils import unix_time_millis
 from moto.events.models import events_backends
 from moto.s3 import notifications
@@ -155,6 +157,32 @@ def start_after_the_key_marker(original: Any, self: Any, bucket_name: str, **giv
         given["key_marker"] = last and last.name
         given["version_id_marker"] = last and last.version_id
     return original(self, bucket_name, **given)
+
+
+@around(S3Response, "list_object_versions")
+def encode_listed_keys(original: Any, self: Any) -> Any:
+    """AWS encodes the keys of versions if asked, as botocore does: XML has no control characters. Moto does not."""
+    if self.querystring.get("encoding-type", [None])[0] != "url":
+        return original(self)
+
+    def encoded(value: Any) -> Any:
+        return quote(value) if isinstance(value, str) else value
+
+    def answer(listed: ActionResult) -> Any:
+        result: Any = listed.result
+        tops = {name: encoded(result.get(name)) for name in ("Prefix", "Delimiter", "KeyMarker", "NextKeyMarker")}
+        versions, markers = (
+            [{**one, "Key": quote(one["Key"])} for one in result[name]] for name in ("Versions", "DeleteMarkers")
+        )
+        prefixes = [{"Prefix": quote(one["Prefix"])} for one in result.get("CommonPrefixes", ())]
+        lists = {"Versions": versions, "DeleteMarkers": markers, "CommonPrefixes": prefixes}
+        return S3Response.serialized(self, ActionResult({**result, **tops, **lists, "EncodingType": "url"}))
+
+    self.serialized = answer
+    try:
+        return original(self)
+    finally:
+        del self.serialized
 
 
 def _compare(content: bytes, checksum: str) -> None:

@@ -306,6 +306,15 @@ def _() -> None:
     assert [one["Key"] for one in s3.list_object_versions(Bucket="listed", KeyMarker="b")["Versions"]] == ["d"]
 
 
+@reproduces("s3.encode_listed_keys")
+def _() -> None:
+    s3 = client("s3")
+    s3.create_bucket(Bucket="encoded", CreateBucketConfiguration={"LocationConstraint": REGION})
+    s3.put_object(Bucket="encoded", Key="\x01")
+    with raises(ClientError):  # the answer is not XML
+        s3.list_object_versions(Bucket="encoded")
+
+
 @reproduces("s3.check_the_form")
 def _() -> None:
     s3 = client("s3")

@@ -117,3 +117,16 @@ def test_the_checksum_of_an_upload_is_compared_and_kept(cloud: EmbeddedCloud) ->
     s3.put_object(**where, Body=b"abc", ChecksumSHA256=checksum)
     assert s3.head_object(**where, ChecksumMode="ENABLED")["ChecksumSHA256"] == checksum
     assert "ChecksumSHA256" not in s3.head_object(**where)
+
+
+def test_versions_are_listed_under_any_key(cloud: EmbeddedCloud) -> None:
+    s3, bucket = client(cloud, "s3"), cloud.outputs["Bucket"]
+    keys = ["listed/\x01\x1b.png", "listed/a+b c%20&.png", "listed/ü.png"]
+    for key in keys:
+        s3.put_object(Bucket=bucket, Key=key)
+    s3.delete_object(Bucket=bucket, Key=keys[0])
+    pages = list(s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix="listed/", MaxKeys=1))
+    assert [one["Key"] for page in pages for one in page.get("Versions", [])] == keys
+    assert [one["Key"] for page in pages for one in page.get("DeleteMarkers", [])] == keys[:1]
+    [folder] = s3.list_object_versions(Bucket=bucket, Prefix="listed", Delimiter="/")["CommonPrefixes"]
+    assert folder == {"Prefix": "listed/"}
