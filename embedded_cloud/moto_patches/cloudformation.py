@@ -85,7 +85,8 @@ IGNORED = {
     "AWS::S3::Bucket": {
         "BucketEncryption": "stored, but objects are not encrypted",
         "CorsConfiguration": "all origins are allowed",
-        "LifecycleConfiguration": "stored, but objects never expire",
+        "LifecycleConfiguration": "stored, but objects never expire or change their storage class",
+        "LoggingConfiguration": "requests are not logged",
         "OwnershipControls": "objects have no owners",
     },
     "AWS::S3::BucketPolicy": {"": "moto ignores conditions, so a TLS-only Deny would reject every call"},
@@ -304,17 +305,20 @@ def compare_numbers_as_texts(original: Any, condition: Any, resources: Any, cond
 
 
 @around(parsing, "parse_and_create_resource")
-def record_ignored_properties(original: Any, logical_id: str, resource: Any, *args: Any, **kwargs: Any) -> Any:
-    """AWS applies every property; moto ignores some without a warning. This records them."""
-    made = original(logical_id, resource, *args, **kwargs)
+def record_ignored_properties(
+    original: Any, logical_id: str, resource: Any, resources: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """AWS applies every property; moto ignores some without a warning. This records those that have a value."""
+    made = original(logical_id, resource, resources, *args, **kwargs)
     if made is None:  # its condition is false
         return made
     resource_type = resource["Type"]
     effects = IGNORED.get(resource_type)
     if effects is None and isinstance(made, _Resource) and resource_type not in ADDED_TYPES:
         effects = {"": "moto has no such type"}
+    properties = parsing.clean_json(resource.get("Properties", {}), resources) if effects else {}
     for path, why in (effects or {}).items():
-        if not path or _has(resource.get("Properties", {}), path.split(".")):
+        if not path or _has(properties, path.split(".")):
             running().skipped.append((logical_id, path or resource_type, why))
     return made
 
@@ -361,6 +365,10 @@ def _lifecycle_rule(rule: dict[str, Any]) -> dict[str, Any]:
     for same in ("AbortIncompleteMultipartUpload", "NoncurrentVersionExpiration"):
         if same in rule:
             made[same] = {key: int(days) for key, days in rule[same].items()}
+    if "Transitions" in rule:
+        made["Transitions"] = [
+            {"StorageClass": one["StorageClass"], "Days": int(one["TransitionInDays"])} for one in rule["Transitions"]
+        ]
     return made
 
 

@@ -32,6 +32,7 @@ class SweepConfig(Config):
         work_bucket: bucket of the progress.
         state_machine_arn: the main state machine, or its alias.
         reconcile_function: function that reports executions which ended without outcome.
+        result_days: days after which results and failure reports expire; 0 means never.
     """
 
     uploads_bucket: str
@@ -39,6 +40,7 @@ class SweepConfig(Config):
     work_bucket: str
     state_machine_arn: str
     reconcile_function: str
+    result_days: int
 
 
 class SweepRequest(BaseModel):
@@ -70,6 +72,7 @@ def handler(request: SweepRequest) -> dict[str, Any]:
         outcomes=Outcomes(STORE, CONFIG.results_bucket),
         executions=Executions(CONFIG.state_machine_arn, CONFIG.uploads_bucket, CONFIG.reconcile_function),
         now=now,
+        result_days=CONFIG.result_days,
     )
     work = STORE, CONFIG.work_bucket
     progress = begin(*work, request.since, until) if request.since else resume(*work, until)

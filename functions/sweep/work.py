@@ -32,6 +32,10 @@ LONGEST_UPLOAD: Final = timedelta(days=2)
 one day. S3 dates objects by the creation, so a multipart upload is looked at again when it has been completed at the
 latest."""
 
+MARKERS_KEPT: Final = timedelta(days=30)
+"""Least time for which the delete marker of an expired outcome exists: the days of noncurrent versions of the results
+bucket. S3 then deletes it, too."""
+
 _LAST_CHARACTER: Final = "\U0010ffff"
 
 Finding = Literal["done", "started", "open", "reconciled"]
@@ -52,6 +56,7 @@ class Sweep:
         outcomes: results and failure reports.
         executions: executions of the main state machine.
         now: time of the run.
+        result_days: days after which outcomes expire; 0 means never.
         clock: monotonic time in seconds.
         sleep: waits for a number of seconds.
     """
@@ -62,6 +67,7 @@ class Sweep:
     outcomes: Outcomes
     executions: Executions
     now: datetime
+    result_days: int = 0
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
@@ -79,7 +85,11 @@ class Sweep:
         saved_at = self.clock()
         with ThreadPoolExecutor(THREADS) as pool:
             for page in self._pages(progress.after):
-                window = [(one, due) for one in page.newest if (due := _due(one, progress))]
+                window = [
+                    (one, due)
+                    for one in page.newest
+                    if (due := _due(one, progress)) and not self._may_have_lost_marker(one)
+                ]
                 outcomes = pool.map(self._has_outcome, [upload for upload, _ in window])
                 for (upload, due), is_done in zip(window, outcomes, strict=True):
                     if not is_done and self._is_over():
@@ -120,6 +130,10 @@ class Sweep:
         """Return whether an upload has a result or a failure report, or had one that was deleted."""
         source = self._source(upload)
         return self.outcomes.has_outcome(source) or self.outcomes.is_outcome_deleted(source, upload.modified)
+
+    def _may_have_lost_marker(self, upload: ListedVersion) -> bool:
+        """Return whether the outcome of an upload may have expired without a trace."""
+        return self.result_days > 0 and self.now - upload.modified >= timedelta(days=self.result_days) + MARKERS_KEPT
 
     def _settle(self, upload: ListedVersion, until: datetime) -> Finding:
         """Start an upload without outcome, or have the failure of its execution reported.

@@ -16,6 +16,7 @@ from tests.integration.state_machine.test_bulk import Run, json_lines, listed, m
 
 pytestmark = pytest.mark.slow  # a cloud of its own
 
+KEY = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 ENGINE = {"engine": "batch-transform", "options": {"precision_level": "draft"}}
 
 
@@ -24,6 +25,10 @@ def stack() -> Iterator[Deployed]:
     parameters = {
         "SageMakerImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/background-remover:1",
         "SageMakerMode": "transform",
+        "KmsKeyArn": KEY,
+        "SourceDays": "365",
+        "ResultDays": "90",
+        "ArchiveDays": "30",
     }
     with EmbeddedCloud(ROOT / "template.yaml", parameters) as cloud:
         yield Deployed(cloud)

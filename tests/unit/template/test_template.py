@@ -81,11 +81,17 @@ PRIVATE = {
     "WebScheme": "internal",
     "WebTaskSubnets": "subnet-c,subnet-d",
     "WebCidrs": "10.0.0.0/8,192.168.1.0/24",
-    "WebAccessLogsBucket": "access-logs",
     "UrlSchemes": "http,https",
+}
+PROTECTED = {
+    "KmsKeyArn": f"arn:aws:kms:{REGION}:123456789012:key/1",
+    "SourceDays": "90",
+    "ResultDays": "180",
+    "ArchiveDays": "30",
 }
 COMBINATIONS = [{**w, **e, **m} for w, e, m in itertools.product(WORKERS, ENDPOINTS, MODELS)]
 COMBINATIONS += [{"Operations": "false"}, CLOSED, OPEN, PRIVATE, {**PRIVATE, **WORKERS[1]}]
+COMBINATIONS += [{**PROTECTED, **OPEN, **WORKERS[1], **one} for one in ENDPOINTS[4:]]
 FARGATE, OWN_GPU, GPU_SPOT = WORKERS[1], WORKERS[3], WORKERS[-1]
 REALTIME, ASYNC, TRANSFORM = ENDPOINTS[3:]
 
@@ -974,14 +980,6 @@ def test_the_page_writes_only_to_its_volume() -> None:
     assert container["ReadonlyRootFilesystem"]
     assert container["User"].split(":")[0] not in {"", "0", "root"}
     assert [mount["ContainerPath"] for mount in container["MountPoints"]] == ["/tmp"]
-
-
-def test_access_logs_are_kept_if_a_bucket_is_given() -> None:
-    def attributes(parameters: dict[str, str]) -> dict[str, str]:
-        return {one["Key"]: one["Value"] for one in Stack(parameters)["WebLoadBalancer"]["LoadBalancerAttributes"]}
-
-    assert attributes(OPEN)["access_logs.s3.enabled"] == "false"
-    assert attributes(PRIVATE)["access_logs.s3.bucket"] == "access-logs"
 
 
 EXECUTIONS = f"arn:aws:states:{REGION}:123456789012:execution:pbr:*"

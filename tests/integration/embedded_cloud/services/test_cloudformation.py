@@ -16,10 +16,11 @@ def test_buckets_keep_their_configuration(cloud: EmbeddedCloud) -> None:
     s3, bucket = client(cloud, "s3"), cloud.outputs["Bucket"]
     assert s3.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
     assert s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]["BlockPublicAcls"]
-    expiry, deleted, unfinished = s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+    expiry, deleted, unfinished, archived = s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
     assert (expiry["Filter"], expiry["Expiration"]) == ({"Prefix": "old/"}, {"Days": 3})
     assert deleted["Expiration"] == {"ExpiredObjectDeleteMarker": True}
     assert unfinished["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
+    assert archived["Transitions"] == [{"Days": 30, "StorageClass": "STANDARD_IA"}]
 
 
 def test_tables_keep_their_configuration(cloud: EmbeddedCloud) -> None:

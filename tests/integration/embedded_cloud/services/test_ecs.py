@@ -57,7 +57,7 @@ WEB_PAGE = {
     "Subnets": "subnet-1,subnet-2",
     "TaskSubnets": "",
     "DesiredCount": "2",
-    "AccessLogsBucket": "",
+    "AccessLogsBucket": "access-logs",
     "OidcIssuer": "https://idp.example.com",
     "OidcAuthorizationEndpoint": "https://idp.example.com/authorize",
     "OidcTokenEndpoint": "https://idp.example.com/token",
@@ -72,6 +72,7 @@ WEB_PAGE = {
     "QueueArns": "arn:aws:sqs:eu-west-1:123456789012:jobs",
     "UrlSchemes": "https",
     "LogRetentionDays": "30",
+    "KmsKeyArn": "",
 }
 
 

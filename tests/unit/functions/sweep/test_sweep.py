@@ -49,7 +49,7 @@ class Stack:
     def sleep(self, seconds: float) -> None:
         self.seconds += self.slowness * seconds
 
-    def sweep(self, progress: Progress | None = None) -> tuple[Sweep, bool]:
+    def sweep(self, progress: Progress | None = None, result_days: int = 0) -> tuple[Sweep, bool]:
         store = Store(self.s3)
         executions = Executions(f"{MACHINE}:live", "uploads", "reconcile", self.machine, self.functions)
         sweep = Sweep(
@@ -59,6 +59,7 @@ class Stack:
             Outcomes(store, "results"),
             executions,
             self.now,
+            result_days,
             clock=lambda: self.seconds,
             sleep=self.sleep,
         )
@@ -155,6 +156,24 @@ def test_an_upload_whose_outcome_was_deleted_is_not_processed_again(stack: Stack
     stack.upload("b.png.png")
     sweep, _ = stack.sweep()
     assert stack.started == ["b.png", "b.png.png"] and sweep.findings["done"] == 1
+
+
+def test_uploads_whose_outcome_expired_are_not_processed_again(stack: Stack) -> None:
+    days = timedelta(days=1)
+    for key, age in (("marked.png", 30 * days), ("forgotten.png", 38 * days), ("lost.png", 30 * days)):
+        stack.upload(key, age)
+    stack.finish("marked.png", "v0000")
+    stack.s3.delete("results", "results/marked.png.png.json", NOW - 22 * days)
+    sweep, _ = stack.sweep(Progress(since=NOW - 90 * days, until=NOW), result_days=7)
+    assert stack.started == ["lost.png"]
+    assert dict(sweep.findings) == {"done": 1, "started": 1}
+
+
+def test_expired_uploads_are_not_processed_again(stack: Stack) -> None:
+    stack.upload("expired.png", timedelta(days=8))
+    stack.s3.delete("uploads", "expired.png", NOW - HOUR)
+    stack.sweep(Progress(since=NOW - timedelta(days=90), until=NOW))
+    assert stack.started == []
 
 
 def test_an_upload_with_a_running_execution_is_left_open(stack: Stack) -> None:
