@@ -480,8 +480,7 @@ class _Month:
         ]
         items = self.computed * ASSUMED.item_bytes / 1e9 * months
         text = f"{self.computed:,} x {ASSUMED.item_bytes:,} bytes"
-        each = prices.dynamodb_gb_month + prices.dynamodb_backup_gb_month
-        return [*lines, Line("DynamoDB", "GB-months of the cache, with backup", items, each, text)]
+        return [*lines, Line("DynamoDB", "GB-months of the cache", items, prices.dynamodb_gb_month, text)]
 
 
 def _explained(lines: list[Line], arithmetic: Mapping[str, str]) -> list[Line]:

@@ -71,7 +71,6 @@ class Prices:
     dynamodb_write: float = _price(0.625e-6, "DynamoDB", "write request unit, 1 KB")
     dynamodb_read: float = _price(0.125e-6, "DynamoDB", "read request unit, 4 KB")
     dynamodb_gb_month: float = _price(0.25, "DynamoDB", "GB-month")
-    dynamodb_backup_gb_month: float = _price(0.20, "DynamoDB", "GB-month of point-in-time recovery")
     sqs_request: float = _price(0.40e-6, "SQS", "request, standard queue")
     sns_publish: float = _price(0.50e-6, "SNS", "message")
     event: float = _price(1.0e-6, "EventBridge", "opt-in event, such as those of S3")
@@ -108,7 +107,7 @@ class Prices:
     spot_h: Mapping[str, float] = _instances("hour, Spot", {"g4dn.xlarge": 0.21, "g5.xlarge": 0.44, "g6.xlarge": 0.38})
     unconfirmed: frozenset[str] = frozenset(
         {
-            *("dynamodb_gb_month", "dynamodb_backup_gb_month", "log_gb_month", "trace", "disk_gb_month"),
+            *("dynamodb_gb_month", "log_gb_month", "trace", "disk_gb_month"),
             *("fargate_spot_vcpu_h", "fargate_spot_gb_h", "internet_gb", "spot_h"),
             *(GPU, "ml.g5.xlarge", "ml.c6i.2xlarge"),
         }
@@ -124,7 +123,6 @@ _IRELAND: Final[dict[str, float]] = {
     "dynamodb_write": 0.705e-6,
     "dynamodb_read": 0.1415e-6,
     "dynamodb_gb_month": 0.283,
-    "dynamodb_backup_gb_month": 0.226,
     "http_api_request": 1.11e-6,
     "log_gb": 0.57,
     "endpoint_h": 0.011,

@@ -41,7 +41,7 @@ def test_a_million_uploads_on_lambda_cost_what_plain_arithmetic_gives() -> None:
     assert sums["EventBridge"] == pytest.approx(3)
     assert sums["X-Ray"] == pytest.approx(5)
     assert sums["CloudWatch"] == pytest.approx(MILLION * 10_244 / 1e9 * (0.50 + 0.03))
-    assert sums["DynamoDB"] == pytest.approx(4 * 0.625 + MILLION * 2374 / 1e9 * 0.45)
+    assert sums["DynamoDB"] == pytest.approx(4 * 0.625 + MILLION * 2374 / 1e9 * 0.25)
     gigabytes = (400_907 + 2 * 1_356_069 + 2_770 + 55_997 / 15) * MILLION / 1e9
     sweep = 1000 * 730 * 0.005e-3 + 0.4
     assert sums["S3"] == pytest.approx(6 * 5 + 8 * 0.4 + gigabytes * 0.023 + sweep)

@@ -42,9 +42,9 @@ UNVERSIONED = {"WorkBucket", "AccessLogsBucket"}
 """Buckets whose objects are made again, or are never overwritten."""
 
 
-@pytest.fixture(params=STACKS.values(), ids=STACKS)
+@pytest.fixture(params=list(STACKS))
 def stack(request: pytest.FixtureRequest) -> Stack:
-    return request.param  # type: ignore[no-any-return]
+    return STACKS[request.param]
 
 
 def named(stack: Stack, resource_type: str) -> dict[str, dict[str, Any]]:
@@ -328,9 +328,10 @@ class Parameters(Stack):
 
 @pytest.mark.parametrize("parameter", ["SourceDays", "ResultDays"])
 def test_objects_of_the_api_never_expire_before_their_jobs(parameter: str) -> None:
+    jobs = (1, 2, 7, 8, 30, 31, 365)
     for days in values_of(parameter):
-        accepted = [n for n in range(1, 366) if not Parameters(**{parameter: days, "ApiJobDays": n}).refusals()]
-        assert accepted == list(range(1, 366 if days == 0 else min(days, 30) + 1)), days
+        accepted = [n for n in jobs if not Parameters(**{parameter: days, "ApiJobDays": n}).refusals()]
+        assert accepted == [n for n in jobs if days == 0 or n <= min(days, 30)], days
 
 
 @pytest.mark.parametrize("parameter", ["SourceDays", "ResultDays"])

@@ -60,6 +60,7 @@ def test_ignored_resources_and_properties_are_recorded(cloud: EmbeddedCloud) -> 
     assert ("MachineUpload", "Targets.RetryPolicy") in skipped
     assert ("ShapedRule", "Targets.RetryPolicy") not in skipped
     assert ("Bucket", "BucketEncryption") not in skipped
+    assert ("PlainBucket", "BucketEncryption") not in skipped, "it has no value"
     assert not any(logical_id == "NeverBucket" for logical_id, _ in skipped)
 
 
