@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -14,17 +14,16 @@ from core.options import Options
 from core.segmentation.registry import check_name
 from functions.api.auth import Caller
 from functions.api.billing import credits_for, credits_of_result, is_free
-from functions.api.cache import ResultCache
 from functions.api.config import ApiConfig
 from functions.api.problems import Problem
 from functions.api.repository import JobRecord, JobRepository, caller_prefix
 from functions.api.requests import ObjectRequest, ProcessRequest, file_name
 from functions.api.schemas import UploadRequest
 from functions.contracts.history import Row, failure_of, newest_stage, rows
-from functions.contracts.object_keys import EXTENSIONS, failure_key, old_sidecar_key, result_key, sidecar_key
+from functions.contracts.object_keys import background_key, failure_key
 from functions.contracts.webhook import RETRY
+from functions.runtime.erasure import Erasure
 from functions.runtime.handler import logger
-from functions.runtime.outcomes import DELETED
 from functions.runtime.safe_http import Fetched
 from functions.runtime.store import Store
 
@@ -84,7 +83,7 @@ class JobService:
         config: the stack's resources and limits.
         repository: the table of jobs.
         store: S3.
-        cache: the cache of results.
+        erasure: deletes images and results.
         stepfunctions: the Step Functions client.
         fetch: downloads image URLs.
     """
@@ -95,11 +94,11 @@ class JobService:
         *,
         repository: JobRepository,
         store: Store,
-        cache: ResultCache,
+        erasure: Erasure,
         stepfunctions: "SFNClient",
         fetch: Fetch,
     ) -> None:
-        self._config, self._repository, self._store, self._cache = config, repository, store, cache
+        self._config, self._repository, self._store, self._erasure = config, repository, store, erasure
         self._stepfunctions, self._fetch = stepfunctions, fetch
 
     def run(self, caller: Caller, request: ProcessRequest, *, idempotency_key: str | None, deadline: float) -> JobState:
@@ -205,28 +204,11 @@ class JobService:
         Objects that were not uploaded through the API are kept, with their results. A stage that runs when the job is
         stopped may still write its output; no other job uses it, and it expires.
         """
-        if self._brief_state(job).status == "running":
-            self._stepfunctions.stop_execution(executionArn=self._arn(job), error=DELETED, cause="DELETE /jobs/{id}")
-        validated = self._validated(job)
-        if validated is not None:
-            self._cache.delete(validated["cache_key"], self._arn(job))
-        if job.is_callers_upload:
-            for key in self._outcome_keys(job):
-                self._store.delete_all(self._config.results_bucket, key)
-            for key in (job.source_key, _background_key(job)):
-                self._store.delete_all(self._config.uploads_bucket, key)
+        arn = self._arn(job)
+        running = (arn,) if self._brief_state(job).status == "running" else ()
+        find = self._erasure.of_source if job.is_callers_upload else self._erasure.of_executions
+        self._erasure.erase(find(job.source_key, [arn], running))
         self._repository.delete(job)
-
-    def _validated(self, job: JobRecord) -> Mapping[str, Any] | None:
-        """Return the workflow state after Validate; None if Validate has not succeeded, or the history has expired."""
-        try:
-            history = self._stepfunctions.get_execution_history(executionArn=self._arn(job), maxResults=_MAX_EVENTS)
-        except self._stepfunctions.exceptions.ExecutionDoesNotExist:
-            return None
-        exits = (event.get("stateExitedEventDetails", {}) for event in history["events"])
-        output = next((details["output"] for details in exits if details.get("name") == "Validate"), None)
-        state: Mapping[str, Any] = json.loads(output or "{}")
-        return state if "cache_key" in state else None  # Validate's Catch has none
 
     def upload_form(self, caller: Caller, request: UploadRequest) -> dict[str, Any]:
         """Return a presigned form for uploading an image, and the image's key."""
@@ -278,8 +260,8 @@ class JobService:
             image = self._image(request.image, "image_url")
             if request.background is not None:
                 background = self._background(request.background)
-                options["background_key"] = _background_key(job)
-                self._put(_background_key(job), background)
+                options["background_key"] = background_key(job.source_key)
+                self._put(background_key(job.source_key), background)
             version_id = self._put(job.source_key, image)
         if version_id:
             source["version_id"] = version_id
@@ -334,17 +316,6 @@ class JobService:
             return self._failed(job, report)
         return None
 
-    def _outcome_keys(self, job: JobRecord) -> Iterator[str]:
-        """Yield the keys of all results, sidecars and reports of a job's image."""
-        old = self._read_json(old_sidecar_key(job.source_key))
-        if old is not None and old["source"]["key"] == job.source_key:
-            yield old["result"]["key"]
-            yield old_sidecar_key(job.source_key)
-        for extension in EXTENSIONS:
-            yield (result := result_key(job.source_key, extension))
-            yield sidecar_key(result)
-        yield failure_key(job.source_key, job.id)
-
     def _document(self, job: JobRecord, key: str) -> Mapping[str, Any] | None:
         document = self._read_json(key)
         return document if document and RETRY.sub("", document["execution"]["name"]) == job.id else None
@@ -381,7 +352,3 @@ class JobService:
 
     def _arn(self, job: JobRecord) -> str:
         return f"{self._config.state_machine_arn.replace(':stateMachine:', ':execution:')}:{job.id}"
-
-
-def _background_key(job: JobRecord) -> str:
-    return f"backgrounds/{job.source_key}"

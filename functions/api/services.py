@@ -10,13 +10,13 @@ from botocore.config import Config as SdkConfig
 
 from core.limits import MAX_BYTES
 from functions.api.auth import Authorizer
-from functions.api.cache import ResultCache
 from functions.api.config import ApiConfig
 from functions.api.jobs import Fetch, JobService
 from functions.api.readiness import Readiness
 from functions.api.repository import JobRepository
 from functions.runtime import safe_http
 from functions.runtime.config import SDK
+from functions.runtime.erasure import Erasure, Places
 from functions.runtime.store import S3_SDK, Store
 
 FETCH_TIMEOUT_S = 10.0
@@ -62,13 +62,20 @@ class Services:
             safe_http.get, policy=config.outbound, limit_bytes=MAX_BYTES, timeout_s=FETCH_TIMEOUT_S
         )
         repository, store = JobRepository(config, dynamodb=dynamodb), Store(s3)
-        cache = ResultCache(table=config.cache_table, work_bucket=config.work_bucket, store=store, dynamodb=dynamodb)
+        places = Places(
+            uploads_bucket=config.uploads_bucket,
+            results_bucket=config.results_bucket,
+            work_bucket=config.work_bucket,
+            cache_table=config.cache_table,
+            state_machine_arn=config.state_machine_arn,
+        )
+        erasure = Erasure(places, s3=s3, dynamodb=dynamodb, stepfunctions=stepfunctions)
         return cls(
             config=config,
             authorizer=authorizer,
             repository=repository,
             jobs=JobService(
-                config, repository=repository, store=store, cache=cache, stepfunctions=stepfunctions, fetch=fetch
+                config, repository=repository, store=store, erasure=erasure, stepfunctions=stepfunctions, fetch=fetch
             ),
             readiness=Readiness(config, s3=s3, dynamodb=dynamodb, stepfunctions=stepfunctions, sqs=client("sqs")),
         )

@@ -14,6 +14,10 @@ MASK_FACTS: Final = "pbr-mask"
 """Metadata of a mask: its :class:`functions.contracts.job.MaskPart` as JSON, so that mask and facts are one object."""
 
 
+MASKS: Final = "masks/"
+"""Prefix of masks in the work bucket."""
+
+
 class MaskSource(BaseModel):
     """The version of an image to segment."""
 
@@ -83,7 +87,7 @@ def mask_key(content_sha256: str, options: Options, model_identity: str | None) 
         model_identity: see :class:`MaskRequest`.
     """
     identity = cache_key(content_sha256, options, model_identity=model_identity, background_sha256=None)
-    return f"masks/{identity}.png"
+    return f"{MASKS}{identity}.png"
 
 
 def read_facts(text: str | None) -> MaskPart | None:

@@ -24,6 +24,9 @@ PREFIXES_WITHOUT_EXECUTION: Final = ("backgrounds/", "api/", "bulk/")
 FOLDERS: Final = ("/", "_$folder$")
 """Ends of the keys of folders, of the S3 console and of Hadoop. They start no execution either."""
 
+RESULTS: Final = "results/"
+"""Prefix of results and their sidecars."""
+
 FAILURES: Final = "failed/"
 """Prefix of failure reports."""
 
@@ -108,7 +111,12 @@ def source_folder(bucket: str, uploads_bucket: str) -> str:
 
 def result_key(source_key: str, extension: str) -> str:
     """Return the key of a result, e.g. ``results/photos/a.jpg.png`` for ``photos/a.jpg`` and ``png``."""
-    return _derived("results/", source_key, f".{extension}", reserved=len(_SIDECAR))
+    return _derived(RESULTS, source_key, f".{extension}", reserved=len(_SIDECAR))
+
+
+def background_key(source_key: str) -> str:
+    """Return the key of the background that an API caller uploaded with a source."""
+    return f"backgrounds/{source_key}"
 
 
 def sidecar_key(result: str) -> str:
@@ -127,7 +135,7 @@ def old_sidecar_key(source_key: str) -> str:
     Other sources share it, so the sidecar's ``source`` must be checked.
     """
     folder, slash, name = source_key.rpartition("/")
-    return f"results/{folder}{slash}{name.rpartition('.')[0] or name}{_SIDECAR}"
+    return f"{RESULTS}{folder}{slash}{name.rpartition('.')[0] or name}{_SIDECAR}"
 
 
 def second_attempt_keys(cache_key: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -42,6 +42,23 @@ _NO_VERSION: Final = _ABSENT | {"InvalidArgument"}  # S3's error for a malformed
 _CHANGED: Final = {"PreconditionFailed", "412"}
 
 _MD5: Final = re.compile("[0-9a-f]{32}")
+
+_MAX_DELETIONS: Final = 1000
+"""Most versions of a DeleteObjects request."""
+
+_NOT_IN_XML: Final = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
+"""Characters of keys that the XML of DeleteObjects cannot contain."""
+
+_ACTIONS: Final = {
+    "CopyObject": "s3:GetObject and s3:PutObject",
+    "DeleteObject": "s3:DeleteObject and s3:DeleteObjectVersion",
+    "DeleteObjects": "s3:DeleteObject and s3:DeleteObjectVersion",
+    "GetObject": "s3:GetObject and s3:GetObjectVersion",
+    "HeadObject": "s3:GetObject and s3:GetObjectVersion",
+    "ListObjectVersions": "s3:ListBucketVersions",
+    "ListObjectsV2": "s3:ListBucket",
+}
+"""Permissions of operations that do not have the operation's name."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +106,25 @@ class ListedVersion:
     def may_be_multipart(self) -> bool:
         """Whether it may be a multipart upload. The ETag of one is not an MD5 digest, so it has another form."""
         return not _MD5.fullmatch(self.etag)
+
+
+@dataclass(frozen=True)
+class Deletable:
+    """A version of an object, a delete marker, or an object of an unversioned bucket.
+
+    Attributes:
+        bucket: bucket.
+        key: object key.
+        version_id: version; None in an unversioned bucket.
+        bytes: size; 0 for a delete marker.
+        is_marker: whether it is a delete marker.
+    """
+
+    bucket: str
+    key: str
+    version_id: str | None
+    bytes: int
+    is_marker: bool = False
 
 
 @dataclass(frozen=True)
@@ -216,21 +252,54 @@ class Store:
         with errors_of(bucket, key):
             self._s3.delete_object(Bucket=bucket, Key=key, **version)  # type: ignore[arg-type]
 
-    def delete_all(self, bucket: str, key: str) -> None:
-        """Delete all versions of an object permanently."""
-        with errors_of(bucket, key):
-            pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=key)
-            for page in pages:
-                for version in (*page.get("Versions", []), *page.get("DeleteMarkers", [])):
-                    if version["Key"] == key:
-                        self._s3.delete_object(Bucket=bucket, Key=key, VersionId=version["VersionId"])
+    def versions(self, bucket: str, prefix: str) -> Iterator[Deletable]:
+        """Yield all versions and delete markers of the objects with a prefix, in the order of their keys.
 
-    def delete_prefix(self, bucket: str, prefix: str) -> None:
-        """Delete all objects of an unversioned bucket whose keys start with a prefix."""
+        Of a key, versions come before delete markers, the newest first.
+        """
+        with errors_of(bucket, prefix):
+            for page in self._s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix):
+                found = [
+                    *(Deletable(bucket, one["Key"], one["VersionId"], one["Size"]) for one in page.get("Versions", [])),
+                    *(
+                        Deletable(bucket, one["Key"], one["VersionId"], 0, is_marker=True)
+                        for one in page.get("DeleteMarkers", [])
+                    ),
+                ]
+                yield from sorted(found, key=lambda one: one.key.encode())
+
+    def objects(self, bucket: str, prefix: str) -> Iterator[Deletable]:
+        """Yield the objects of an unversioned bucket whose keys start with a prefix."""
         with errors_of(bucket, prefix):
             for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-                for found in page.get("Contents", []):
-                    self._s3.delete_object(Bucket=bucket, Key=found["Key"])
+                for one in page.get("Contents", []):
+                    yield Deletable(bucket, one["Key"], None, one["Size"])
+
+    def delete_permanently(self, objects: Sequence[Deletable]) -> None:
+        """Delete versions and objects, all of one bucket. Those that do not exist are ignored.
+
+        Raises:
+            StorageDeniedError, StorageUnavailableError: S3 did not delete at least one of them; the others are deleted.
+        """
+        errors: list[Any] = []
+        # Oldest versions first, delete markers last: otherwise a failure would bring back a version that was replaced.
+        objects = [
+            *(one for one in reversed(objects) if not one.is_marker),
+            *(one for one in objects if one.is_marker),
+        ]
+        in_batches = [one for one in objects if not _NOT_IN_XML.search(one.key)]
+        for start in range(0, len(in_batches), _MAX_DELETIONS):
+            batch = in_batches[start : start + _MAX_DELETIONS]
+            with errors_of(batch[0].bucket, batch[0].key):
+                request: Any = {"Objects": [_identifier(one) for one in batch], "Quiet": True}
+                errors += self._s3.delete_objects(Bucket=batch[0].bucket, Delete=request).get("Errors", [])
+        for one in objects:
+            if _NOT_IN_XML.search(one.key):
+                self.delete(one.bucket, one.key, one.version_id)
+        for error in errors:
+            with errors_of(objects[0].bucket, error["Key"]):
+                status: Any = {"HTTPStatusCode": 500 if error["Code"] == "InternalError" else 403}
+                raise ClientError({"Error": error, "ResponseMetadata": status}, "DeleteObjects")
 
     def newest_versions(self, bucket: str, after: str = "", prefix: str = "") -> Iterator[ListedPage]:
         """Yield the newest versions of the objects that exist, in the order of their keys.
@@ -301,6 +370,10 @@ class Store:
         )
 
 
+def _identifier(one: Deletable) -> dict[str, str]:
+    return {"Key": one.key, **({"VersionId": one.version_id} if one.version_id else {})}
+
+
 def _sha256(head: Mapping[str, Any]) -> str | None:
     """Return the SHA-256 of the content; that of a multipart upload is one of the parts' checksums."""
     checksum = head.get("ChecksumSHA256", "")
@@ -332,11 +405,12 @@ def errors_of(bucket: str, key: str, absent: Set[str] = _ABSENT) -> Iterator[Non
             ) from error
         if is_overload(error.response):
             raise _unavailable(where, code) from error
+        action = _ACTIONS.get(error.operation_name, f"s3:{error.operation_name}")
         raise StorageDeniedError(
             f"S3 denied access: {code}",
             field="source.key",
             value=where,
-            remedy="Grant the stage's role access to the bucket and its KMS key.",
+            remedy=f"Grant {action} on the bucket, and the use of its KMS key.",
         ) from error
     except (NoConnectionError, HTTPClientError, IncompleteReadError) as error:
         raise _unavailable(where, type(error).__name__) from error

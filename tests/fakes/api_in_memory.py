@@ -88,10 +88,10 @@ class StepFunctions:
 
     def describe_execution(self, *, executionArn: str) -> dict[str, Any]:  # noqa: N803
         name = executionArn.rpartition(":")[2]
-        assert executionArn == f"arn:aws:states:eu-west-1:123456789012:execution:pbr:{name}"
+        assert executionArn == execution_arn(name)
         if name not in self.statuses:
             raise DoesNotExistError({"Error": {"Code": "ExecutionDoesNotExist"}}, "DescribeExecution")
-        found = {"status": self.statuses[name], "name": name}
+        found = {"status": self.statuses[name], "name": name, "input": json.dumps(self.inputs.get(name, {}))}
         if name in self.outputs:
             found["output"] = self.outputs[name]
         if name in self.errors:
@@ -128,6 +128,15 @@ class StepFunctions:
 
     def stop_execution(self, *, executionArn: str, **_: Any) -> None:  # noqa: N803
         self.stopped.append(executionArn.rpartition(":")[2])
+
+    def get_paginator(self, operation: str) -> Any:
+        assert operation == "list_executions"
+        return SimpleNamespace(paginate=self._executions)
+
+    def _executions(self, *, stateMachineArn: str, statusFilter: str) -> Iterator[dict[str, Any]]:  # noqa: N803
+        assert stateMachineArn == MACHINE_ARN
+        for name in [name for name, status in self.statuses.items() if status == statusFilter]:
+            yield {"executions": [{"executionArn": execution_arn(name)}]}
 
     def describe_state_machine(self, *, stateMachineArn: str) -> dict[str, Any]:  # noqa: N803
         return {"stateMachineArn": stateMachineArn}
@@ -175,6 +184,11 @@ class StepFunctions:
             self.failures[name] = {"facts": {"stage": "Validate", **report}}
 
         return outcome
+
+
+def execution_arn(name: str) -> str:
+    """Return the ARN of an execution of the state machine."""
+    return f"arn:aws:states:eu-west-1:123456789012:execution:pbr:{name}"
 
 
 class AlreadyExistsError(ClientError):

@@ -11,7 +11,7 @@ from moto import mock_aws
 from core.errors import FileTooLargeError, SourceChangedError, SourceNotFoundError
 from core.limits import MAX_BYTES
 from functions.contracts.errors import StorageDeniedError, StorageUnavailableError
-from functions.runtime.store import S3_SDK, Store
+from functions.runtime.store import S3_SDK, Deletable, Store
 
 
 @pytest.fixture
@@ -130,3 +130,56 @@ def test_presigned_urls_contain_the_region_of_the_bucket(s3: Any, region: str) -
     place = f"https://results.s3.{region}.amazonaws.com/"
     assert store.url("results", "a.png", None, 60).startswith(f"{place}a.png?X-Amz-Algorithm=AWS4-HMAC-SHA256&")
     assert store.upload_form("results", "a.png", "image/png", 100, 60)["url"] == place
+
+
+class Deletions:
+    """Records deletions; ``errors`` is the answer for the objects of a batch that S3 does not delete."""
+
+    def __init__(self, *errors: dict[str, str]) -> None:
+        self.errors = list(errors)
+        self.batches: list[list[tuple[str, str | None]]] = []
+        self.single: list[str] = []
+
+    def delete_objects(self, **request: Any) -> dict[str, Any]:
+        self.batches.append([(one["Key"], one.get("VersionId")) for one in request["Delete"]["Objects"]])
+        return {"Errors": self.errors} if self.errors else {}
+
+    def delete_object(self, **request: Any) -> None:
+        self.single.append(request["Key"])
+
+
+def test_versions_are_deleted_in_batches_the_oldest_first_and_delete_markers_last() -> None:
+    s3: Any = Deletions()
+    versions = [Deletable("uploads", "a", f"v{number}", 1) for number in range(1500, 0, -1)]
+    Store(s3).delete_permanently([*versions, Deletable("uploads", "a", "marker", 0, is_marker=True)])
+    assert [len(batch) for batch in s3.batches] == [1000, 501]
+    assert (s3.batches[0][0], s3.batches[1][-1]) == (("a", "v1"), ("a", "marker"))
+
+
+def test_a_key_that_xml_cannot_contain_is_deleted_by_itself() -> None:
+    s3: Any = Deletions()
+    Store(s3).delete_permanently([Deletable("uploads", key, "v1", 1) for key in ("a\x01", "ä\n&<")])
+    assert (s3.single, s3.batches) == (["a\x01"], [[("ä\n&<", "v1")]])
+
+
+@pytest.mark.parametrize(
+    ("code", "expected", "says"),
+    [
+        ("AccessDenied", StorageDeniedError, "Grant s3:DeleteObject and s3:DeleteObjectVersion"),
+        ("InternalError", StorageUnavailableError, "S3 is unavailable"),
+        ("SlowDown", StorageUnavailableError, "S3 is unavailable"),
+    ],
+)
+def test_a_version_that_is_not_deleted_is_an_error(code: str, expected: type[Exception], says: str) -> None:
+    s3: Any = Deletions({"Key": "a", "Code": code, "Message": "no"})
+    with pytest.raises(expected, match=says):
+        Store(s3).delete_permanently([Deletable("uploads", "a", "v1", 1)])
+
+
+def test_versions_of_a_key_come_first_in_a_listing(s3: Any) -> None:
+    s3.put_bucket_versioning(Bucket="uploads", VersioningConfiguration={"Status": "Enabled"})
+    for key in ("a/b", "a", "a.png", "a"):
+        s3.put_object(Bucket="uploads", Key=key, Body=b"12")
+    s3.delete_object(Bucket="uploads", Key="a")
+    found = [(one.key, one.bytes, one.is_marker) for one in Store(s3).versions("uploads", "a")]
+    assert found == [("a", 2, False), ("a", 2, False), ("a", 0, True), ("a.png", 2, False), ("a/b", 2, False)]

@@ -1,0 +1,273 @@
+"""What is stored of a source, with S3 and DynamoDB of moto and a fake Step Functions."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from moto import mock_aws
+
+from core.options import Options
+from functions.contracts import review
+from functions.contracts.errors import StorageDeniedError
+from functions.contracts.masks import mask_key
+from functions.contracts.object_keys import failure_key, result_key, sidecar_key
+from functions.runtime.erasure import Erasure, Places, Traces
+from tests.conftest import ROOT
+from tests.fakes.api_in_memory import ENVIRONMENT, MACHINE_ARN, StepFunctions, client, execution_arn
+
+PLACES = Places(
+    uploads_bucket="uploads",
+    results_bucket="results",
+    work_bucket="work",
+    cache_table="cache",
+    state_machine_arn=MACHINE_ARN,
+    jobs_table="jobs",
+    reviews_table="reviews",
+)
+TABLES = {"cache": "cache_key", "reviews": "review_id", "jobs": "job_id"}
+DOCUMENT = json.loads((ROOT / "events/metrics.json").read_text())["state"]["done"]["document"]
+OPTIONS = json.loads((ROOT / "events/metrics.json").read_text())["state"]["options"]
+CUP = "photos/cup.jpg"
+
+
+class Stored:
+    """A stack with sources, and what the pipeline makes of them."""
+
+    def __init__(self) -> None:
+        self.s3, self.dynamodb = client("s3"), client("dynamodb")
+        self.stepfunctions = StepFunctions(self.s3)
+        for bucket in ("uploads", "results", "work"):
+            self.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+        for bucket in ("uploads", "results"):
+            self.s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+        for table, key in TABLES.items():
+            self.dynamodb.create_table(
+                TableName=table,
+                BillingMode="PAY_PER_REQUEST",
+                AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"}],
+                KeySchema=[{"AttributeName": key, "KeyType": "HASH"}],
+            )
+        self.erasure = self.erasure_with(self.s3)
+
+    def erasure_with(self, s3: Any) -> Erasure:
+        return Erasure(PLACES, s3=s3, dynamodb=self.dynamodb, stepfunctions=self.stepfunctions)
+
+    def put(self, bucket: str, key: str, body: Any = b"data") -> None:
+        body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.s3.put_object(Bucket=bucket, Key=key, Body=body)
+
+    def result(
+        self, key: str, cut_out: str = "c1", *, extension: str = "png", bucket: str = "uploads"
+    ) -> dict[str, Any]:
+        """Store a source and a doubtful result with everything that belongs to it, and return its sidecar."""
+        name = key if bucket == "uploads" else f"s3/{bucket}/{key}"
+        result = result_key(name, extension)
+        document: dict[str, Any] = json.loads(json.dumps({**DOCUMENT, "options": OPTIONS, "image": {}}))
+        document["execution"] = {"id": execution_arn(f"of-{cut_out}"), "name": f"of-{cut_out}", "started_at": ""}
+        document["source"] |= {"bucket": bucket, "key": key, "sha256": "0" * 64}
+        document["model"]["weights_sha256"] = "1" * 64
+        document["result"] = {"bucket": "results", "key": result, "version_id": None}
+        document["cache"], document["quality"]["review"] = {"key": cut_out, "hit": False}, True
+        if bucket == "uploads":
+            self.put("uploads", key)
+        self.put("results", result)
+        self.put("results", sidecar_key(result), document)
+        self.intermediates(cut_out)
+        self.put("work", f"cache/{cut_out}.{extension}")
+        entry = {"cache_key": cut_out, "status": "DONE", "owner": document["execution"]["id"]}
+        entry["document"] = json.dumps(document)
+        self.dynamodb.put_item(TableName="cache", Item={name: {"S": value} for name, value in entry.items()})
+        if review.is_doubtful(document):
+            self.dynamodb.update_item(TableName="reviews", **review.opening(document, datetime.now(UTC)))
+        return document
+
+    def intermediates(self, cut_out: str) -> None:
+        self.put("work", f"work/{cut_out}/mask.png")
+        self.put("work", f"work/{cut_out}/alpha.png")
+
+    def execution(self, name: str, key: str, status: str, cut_out: str | None) -> None:
+        self.stepfunctions.inputs[name] = {"source": {"bucket": "uploads", "key": key}}
+        self.stepfunctions.statuses[name] = status
+        self.stepfunctions.validated[name] = {"cache_key": cut_out} if cut_out else None
+
+    def job(self, name: str, key: str) -> None:
+        self.dynamodb.put_item(TableName="jobs", Item={"job_id": {"S": name}, "source_key": {"S": key}})
+
+    def forget(self, *keys: str, folder: str | None = None) -> list[Traces]:
+        found = self.erasure.find(keys, [folder] if folder else [])
+        for traces in found:
+            self.erasure.erase(traces)
+        return found
+
+    def everything(self) -> list[str]:
+        """Return the keys of all versions, delete markers and items."""
+        found = []
+        for bucket in ("uploads", "results", "work"):
+            page = self.s3.list_object_versions(Bucket=bucket)
+            entries = (*page.get("Versions", []), *page.get("DeleteMarkers", []))
+            found += [f"{bucket}/{one['Key']}" for one in entries]
+        for table, key in TABLES.items():
+            found += [f"{table}/{item[key]['S']}" for item in self.dynamodb.scan(TableName=table)["Items"]]
+        return sorted(found)
+
+
+@pytest.fixture
+def stored(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stored]:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    with mock_aws():
+        yield Stored()
+
+
+def test_everything_of_a_source_is_deleted_and_nothing_of_others(stored: Stored) -> None:
+    for other in (f"{CUP}.png", "photos/cup", "photos/cup.jpg2", "photos/CUP.jpg"):
+        stored.result(other, f"of-{other}")
+    others = stored.everything()
+
+    document = stored.result(CUP, "c1")
+    stored.result(CUP, "c2", extension="webp")
+    stored.s3.delete_object(Bucket="uploads", Key=CUP)
+    stored.result(CUP, "c3")
+    stored.s3.delete_object(Bucket="results", Key=result_key(CUP, "png"))
+    stored.put("results", failure_key(CUP, ""), {"execution": {"id": execution_arn("gone")}})
+    stored.put("work", mask_key(document["source"]["sha256"], Options(**OPTIONS), document["model"]["weights_sha256"]))
+    stored.job("job-1", CUP)
+    [traces] = stored.forget(CUP)
+    assert (len(traces.sources), len(traces.results), len(traces.derived), len(traces.reviews)) == (4, 8, 10, 3)
+    assert stored.everything() == others
+    assert stored.forget(CUP)[0].is_empty
+
+
+@pytest.mark.parametrize("key", ["tenants/acme/käse +&%<1>.jpg", "x" * 1024, "ü" * 512, "s p a c e/~'\".png"])
+def test_keys_can_have_any_character_and_length(stored: Stored, key: str) -> None:
+    stored.result(key)
+    stored.forget(key)
+    assert stored.everything() == []
+
+
+def test_a_folder_has_sources_that_no_longer_exist(stored: Stored) -> None:
+    stored.result("tenants/acme2/a.jpg", "kept")
+    others = stored.everything()
+    for key in ("tenants/acme/a.jpg", "tenants/acme/gone.jpg", f"tenants/acme/{'x' * 1000}"):
+        stored.result(key, key[:20])
+    for key in ("tenants/acme/gone.jpg", f"tenants/acme/{'x' * 1000}"):
+        version = stored.s3.head_object(Bucket="uploads", Key=key)["VersionId"]
+        stored.s3.delete_object(Bucket="uploads", Key=key, VersionId=version)
+    stored.put("results", failure_key("tenants/acme/failed.jpg", ""), {"execution": {"id": "arn"}})
+    stored.job("job-1", "tenants/acme/of-a-job.jpg")
+    stored.forget(folder="tenants/acme/")
+    assert stored.everything() == others
+
+
+def test_intermediate_objects_of_a_failed_execution_are_deleted(stored: Stored) -> None:
+    stored.execution("failed", CUP, "FAILED", "c1")
+    stored.put("results", failure_key(CUP, ""), {"execution": {"id": execution_arn("failed")}})
+    stored.intermediates("c1")
+    stored.forget(CUP)
+    assert stored.everything() == []
+
+
+@pytest.mark.parametrize("bucket", ["uploads", "results", "work"])
+def test_a_cached_result_is_found_without_its_result_and_its_entry_without_the_object(
+    stored: Stored, bucket: str
+) -> None:
+    stored.result(f"api/caller/{CUP}")
+    stored.s3.delete_objects(
+        Bucket=bucket,
+        Delete={
+            "Objects": [
+                {"Key": one["Key"], "VersionId": one["VersionId"]}
+                for one in stored.s3.list_object_versions(Bucket=bucket)["Versions"]
+            ]
+        },
+    )
+    [traces] = stored.forget(folder="api/caller/")
+    assert (traces.is_empty, stored.everything()) == (False, [])
+
+
+def test_running_executions_are_stopped_and_what_they_write_later_is_found(stored: Stored) -> None:
+    stored.put("uploads", CUP)
+    stored.execution("running", CUP, "RUNNING", "c1")
+    stored.execution("of-another", "photos/other.jpg", "RUNNING", "c2")
+    claim = {"cache_key": {"S": "c1"}, "status": {"S": "IN_PROGRESS"}, "owner": {"S": execution_arn("running")}}
+    stored.dynamodb.put_item(TableName="cache", Item=claim)
+    [traces] = stored.forget(CUP)
+    assert (stored.stepfunctions.stopped, stored.everything()) == (["running"], [])
+    assert traces.running == (execution_arn("running"),)
+
+    stored.stepfunctions.statuses["running"] = "ABORTED"
+    stored.intermediates("c1")
+    [traces] = stored.forget(CUP)
+    assert (traces.running, stored.everything()) == ((), [])
+
+
+def test_the_claim_of_another_source_with_the_same_content_is_kept(stored: Stored) -> None:
+    stored.result(CUP)
+    claim = {"cache_key": {"S": "c1"}, "status": {"S": "IN_PROGRESS"}, "owner": {"S": execution_arn("of-another")}}
+    stored.dynamodb.put_item(TableName="cache", Item=claim)
+    stored.forget(CUP)
+    assert stored.everything() == ["cache/c1", "work/cache/c1.png", "work/work/c1/alpha.png", "work/work/c1/mask.png"]
+
+
+@pytest.mark.parametrize(("forgotten", "names"), [("photos/b.jpg", ["photos/a.jpg"]), ("photos/a.jpg", None)])
+def test_a_review_is_deleted_if_it_shows_the_source(stored: Stored, forgotten: str, names: list[str] | None) -> None:
+    stored.result("photos/a.jpg")
+    stored.result("photos/b.jpg")
+    stored.forget(forgotten)
+    found = stored.dynamodb.scan(TableName="reviews")["Items"]
+    assert [[json.loads(name)[1] for name in item["names"]["SS"]] for item in found] == ([names] if names else [])
+
+
+def test_two_sources_of_one_review_are_forgotten_together(stored: Stored) -> None:
+    stored.result("photos/a.jpg")
+    stored.result("photos/b.jpg")
+    stored.forget("photos/a.jpg", "photos/b.jpg")
+    assert stored.everything() == []
+
+
+def test_a_source_in_another_bucket_has_the_name_of_its_results(stored: Stored) -> None:
+    stored.result("2024/cup.jpg", bucket="theirs")
+    stored.forget("s3/theirs/2024/cup.jpg")
+    assert stored.everything() == []
+
+
+def test_a_sidecar_of_version_0_2_belongs_to_the_source_that_it_names(stored: Stored) -> None:
+    for key in ("photos/a.jpg", "photos/a.png"):
+        stored.put("results", "results/photos/a.png")
+        version = stored.s3.head_object(Bucket="results", Key="results/photos/a.png")["VersionId"]
+        result = {"key": "results/photos/a.png", "version_id": version}
+        document = {"execution": {"id": "arn"}, "source": {"key": key}, "result": result, "cache": {"key": "c"}}
+        stored.put("results", "results/photos/a.json", document)
+    stored.forget("photos/a.jpg")
+    assert stored.everything() == ["results/results/photos/a.json", "results/results/photos/a.png"]
+    left = json.loads(stored.s3.get_object(Bucket="results", Key="results/photos/a.json")["Body"].read())
+    assert left["source"]["key"] == "photos/a.png"
+
+
+class DeniesDeletions:
+    """An S3 client that may not delete objects of a bucket."""
+
+    def __init__(self, s3: Any, bucket: str) -> None:
+        self._s3, self._bucket = s3, bucket
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._s3, name)
+
+    def delete_objects(self, **request: Any) -> Any:
+        if request["Bucket"] == self._bucket:
+            key = request["Delete"]["Objects"][0]["Key"]
+            return {"Errors": [{"Key": key, "Code": "AccessDenied", "Message": "Access Denied"}]}
+        return self._s3.delete_objects(**request)
+
+
+@pytest.mark.parametrize("bucket", ["uploads", "work", "results"])
+def test_an_interrupted_erasure_can_be_repeated(stored: Stored, bucket: str) -> None:
+    stored.result(CUP)
+    interrupted = stored.erasure_with(DeniesDeletions(stored.s3, bucket))
+    with pytest.raises(StorageDeniedError, match="s3:DeleteObjectVersion"):
+        interrupted.erase(interrupted.find([CUP])[0])
+    assert f"results/{sidecar_key(result_key(CUP, 'png'))}" in stored.everything()
+    stored.forget(CUP)
+    assert stored.everything() == []
