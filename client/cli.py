@@ -49,6 +49,10 @@ _COMMANDS: Final = {
         "client.commands.replay_dlq:replay_dead_letters",
         "Deliver the messages of the dead-letter queues again.",
     ),
+    "forget": (
+        "client.commands.forget:forget",
+        "Delete sources permanently, with their results and all that was derived from them.",
+    ),
     "status": (
         "client.commands.status:status",
         "Show the stack in use: its resources, and the number of executions and messages.",
