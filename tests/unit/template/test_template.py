@@ -302,40 +302,6 @@ def test_only_the_load_balancer_of_the_web_page_is_reachable_from_the_internet(s
             assert rule["ToPort"] == rule["FromPort"]
 
 
-WITHOUT_RESOURCES = {  # actions without resource-level permissions
-    "cloudwatch:DescribeAlarms",  # of composite alarms
-    "cloudwatch:GetMetricData",
-    "cloudwatch:GetMetricStatistics",
-    "cloudwatch:ListMetrics",
-    "cloudwatch:PutMetricData",
-    "ecr:GetAuthorizationToken",
-    "ecs:DiscoverPollEndpoint",
-    "logs:CreateLogDelivery",
-    "logs:DeleteLogDelivery",
-    "logs:DescribeLogGroups",
-    "logs:DescribeResourcePolicies",
-    "logs:GetLogDelivery",
-    "logs:ListLogDeliveries",
-    "logs:PutResourcePolicy",
-    "logs:UpdateLogDelivery",
-    "xray:GetSamplingRules",
-    "xray:GetSamplingTargets",
-    "xray:PutTelemetryRecords",
-    "xray:PutTraceSegments",
-}
-
-
-def test_no_role_has_wildcard_permissions(stack: Stack) -> None:
-    for role in stack.of_type("AWS::IAM::Role"):
-        for statement in [s for policy in role.get("Policies", []) for s in policy["PolicyDocument"]["Statement"]]:
-            actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
-            resources = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
-            assert not [action for action in actions if "*" in action]
-            assert "*" not in resources or set(actions) <= WITHOUT_RESOURCES
-        managed = {arn.rsplit("/", 1)[1] for arn in role.get("ManagedPolicyArns", [])}
-        assert managed <= {"AWSLambdaBasicExecutionRole", "AWSXrayWriteOnlyAccess"}, "policies that SAM attaches"
-
-
 # ---- Rules
 
 
@@ -567,13 +533,6 @@ def test_instances_are_encrypted_and_block_container_access_to_credentials() -> 
     assert "ECS_AWSVPC_BLOCK_IMDS=true" in data["UserData"]
 
 
-def test_an_execution_role_can_pull_only_its_own_image() -> None:
-    stack = Stack({**FARGATE, **REALTIME, **OPEN})
-    for role in ("WorkerExecutionRole", "EndpointRole", "WebExecutionRole"):
-        [pulled] = [s["Resource"] for s in statements(stack, role) if "ecr:BatchGetImage" in s["Action"]]
-        assert pulled == f"arn:aws:ecr:{REGION}:123456789012:repository/pictures/background-remover"
-
-
 # ---- Webhooks
 
 
@@ -588,7 +547,7 @@ def allowed(stack: Stack, role: str) -> set[tuple[str, str]]:
         for statement in statements(stack, role)
         for action in leaves_of(statement["Action"])
         for resource in leaves_of(statement["Resource"])
-        if action not in WITHOUT_RESOURCES
+        if resource != "*"
     }
 
 

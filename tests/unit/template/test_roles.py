@@ -1,0 +1,220 @@
+"""Roles and resource policies of all templates: who may assume or use them, what they allow, and their boundary."""
+
+import re
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.unit.template.test_template import (
+    ASYNC,
+    FARGATE,
+    GPU_SPOT,
+    MODELS,
+    OPEN,
+    PSEUDO,
+    REALTIME,
+    REGION,
+    Stack,
+    leaves_of,
+    named,
+    translated,
+)
+
+ACCOUNT = PSEUDO["AWS::AccountId"]
+BOUNDARY = f"arn:aws:iam::{ACCOUNT}:policy/team"
+KEY = {"KmsKeyArn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1"}
+SOURCES = {"BulkSourceBuckets": "photos,archive.2024"}
+EVERYTHING = [
+    {},
+    {**FARGATE, **REALTIME, **OPEN, **SOURCES, "BulkTransformInstanceType": "ml.g5.xlarge"},
+    {**GPU_SPOT, **ASYNC, **MODELS[1], **KEY},
+]
+"""Stacks that together have every role and every statement."""
+
+WITHOUT_RESOURCES = {  # actions without resource-level permissions
+    "cloudwatch:DescribeAlarms",  # of composite alarms
+    "cloudwatch:GetMetricData",
+    "cloudwatch:GetMetricStatistics",
+    "cloudwatch:ListMetrics",
+    "cloudwatch:PutMetricData",
+    "ecr:GetAuthorizationToken",
+    "ecs:DiscoverPollEndpoint",
+    "logs:CreateLogDelivery",
+    "logs:DeleteLogDelivery",
+    "logs:DescribeLogGroups",
+    "logs:DescribeResourcePolicies",
+    "logs:GetLogDelivery",
+    "logs:ListLogDeliveries",
+    "logs:PutResourcePolicy",
+    "logs:UpdateLogDelivery",
+    "xray:GetSamplingRules",
+    "xray:GetSamplingTargets",
+    "xray:PutTelemetryRecords",
+    "xray:PutTraceSegments",
+}
+WITHOUT_SOURCE_ACCOUNT = {"ec2.amazonaws.com"}
+"""Services that send no ``aws:SourceAccount`` when they assume a role: instances get the credentials of a profile."""
+
+SOURCES_OF_ROLES = {
+    "states.amazonaws.com": f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:pbr",
+    "ecs-tasks.amazonaws.com": f"arn:aws:ecs:{REGION}:{ACCOUNT}:",
+    "vpc-flow-logs.amazonaws.com": f"arn:aws:ec2:{REGION}:{ACCOUNT}:vpc-flow-log/",
+}
+"""How ``aws:SourceArn`` begins where the role is needed before its user, but the user's ARN is known in part."""
+
+PATH_WITH_ACCOUNT = "logdelivery.elasticloadbalancing.amazonaws.com"
+"""Service that writes only to a path with the account of the load balancer."""
+
+POLICIES_OF_SAM = {"AWSLambdaBasicExecutionRole", "AWSXrayWriteOnlyAccess"}
+"""Managed policies that SAM attaches to the role of every function."""
+
+
+@pytest.fixture(scope="module", params=EVERYTHING, ids=named)
+def stack(request: pytest.FixtureRequest) -> Stack:
+    return Stack(request.param)
+
+
+def roles(stack: Stack) -> dict[str, dict[str, Any]]:
+    return {name: one["Properties"] for name, one in stack.resources.items() if one["Type"] == "AWS::IAM::Role"}
+
+
+def statements_of_identities(stack: Stack) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each statement of a role or of a policy that is attached to roles, with the name of the resource."""
+    for name, role in roles(stack).items():
+        for policy in role.get("Policies", []):
+            yield from ((name, statement) for statement in policy["PolicyDocument"]["Statement"])
+    for name, one in stack.resources.items():
+        if one["Type"] in {"AWS::IAM::Policy", "AWS::IAM::ManagedPolicy"}:
+            yield from ((name, statement) for statement in one["Properties"]["PolicyDocument"]["Statement"])
+
+
+def statements_of_resources(stack: Stack) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each statement of a resource policy, except those of VPC endpoints, with the name of the resource."""
+    for name, one in stack.resources.items():
+        if one["Type"] in {"AWS::IAM::Policy", "AWS::IAM::ManagedPolicy", "AWS::EC2::VPCEndpoint"}:
+            continue
+        for key in ("PolicyDocument", "KeyPolicy", "ResourcePolicy"):
+            document = one.get("Properties", {}).get(key)
+            yield from ((name, statement) for statement in (document or {}).get("Statement", []))
+
+
+def test_the_stacks_of_these_tests_have_every_role_and_policy() -> None:
+    kinds = {"AWS::IAM::Role", "AWS::IAM::Policy", "AWS::IAM::ManagedPolicy"}
+    written = {
+        name
+        for path in (ROOT / "template.yaml", *(ROOT / "infrastructure").glob("*.yaml"))
+        for name, one in translated(path)["Resources"].items()
+        if one["Type"] in kinds
+    }
+    made = {name for given in EVERYTHING for name, one in Stack(given).resources.items() if one["Type"] in kinds}
+    assert made == written
+
+
+# ---- Who may assume a role
+
+
+def test_a_service_assumes_a_role_only_for_this_account(stack: Stack) -> None:
+    for name, role in roles(stack).items():
+        [statement] = role["AssumeRolePolicyDocument"]["Statement"]
+        service = statement["Principal"]["Service"]
+        assert (statement["Action"], statement["Principal"]) == ("sts:AssumeRole", {"Service": service}), name
+        condition = statement.get("Condition", {})
+        has_account = condition.get("StringEquals") == {"aws:SourceAccount": ACCOUNT}
+        assert has_account is (service not in WITHOUT_SOURCE_ACCOUNT), name
+        source = condition.get("ArnLike", {}).get("aws:SourceArn", "")
+        assert source.startswith(SOURCES_OF_ROLES.get(service, "")), name
+
+
+def test_a_state_machine_and_its_children_can_assume_its_role(stack: Stack) -> None:
+    machines = stack.of_type("AWS::StepFunctions::StateMachine")
+    assert len(machines) == 3
+    for machine in machines:
+        role = roles(stack)[machine["RoleArn"].removeprefix("<").removesuffix(">.Arn")]
+        [statement] = role["AssumeRolePolicyDocument"]["Statement"]
+        pattern = statement["Condition"]["ArnLike"]["aws:SourceArn"]
+        arn = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:{machine['StateMachineName']}"
+        assert fnmatch(arn, pattern) and fnmatch(f"{arn}/ForListing", pattern)
+
+
+@pytest.mark.parametrize("parameters", EVERYTHING, ids=named)
+def test_every_role_has_the_permissions_boundary(parameters: dict[str, str]) -> None:
+    with_boundary = Stack({**parameters, "PermissionsBoundaryArn": BOUNDARY})
+    assert {role.get("PermissionsBoundary") for role in roles(with_boundary).values()} == {BOUNDARY}
+    assert not [name for name, role in roles(Stack(parameters)).items() if "PermissionsBoundary" in role]
+
+
+# ---- What roles allow
+
+
+def test_no_role_has_wildcard_actions_or_managed_policies(stack: Stack) -> None:
+    for name, statement in statements_of_identities(stack):
+        assert not [action for action in leaves_of(statement["Action"]) if "*" in action], name
+        assert not statement.keys() & {"NotAction", "NotResource"}, name
+    for name, role in roles(stack).items():
+        managed = {arn.rsplit("/", 1)[1] for arn in role.get("ManagedPolicyArns", [])}
+        assert managed <= (POLICIES_OF_SAM if name.endswith("FunctionRole") else set()), name
+
+
+def test_wildcard_resources_are_those_of_actions_without_resource_level_permissions() -> None:
+    found = {
+        action
+        for parameters in EVERYTHING
+        for _, statement in statements_of_identities(Stack(parameters))
+        if "*" in leaves_of(statement["Resource"])
+        for action in leaves_of(statement["Action"])
+    }
+    assert found == WITHOUT_RESOURCES
+
+
+def test_wildcards_are_only_in_names_of_resources(stack: Stack) -> None:
+    of_this_stack, exact = r"<\w+>.*", r"arn:aws:[^*:]+:[^*:]*:[^*:]*:[^*].*"
+    for name, statement in statements_of_identities(stack):
+        for arn in leaves_of(statement["Resource"]):
+            assert re.fullmatch(rf"\*|{of_this_stack}|{exact}", arn), name
+
+
+def test_a_role_is_passed_to_one_service_only(stack: Stack) -> None:
+    for name, statement in statements_of_identities(stack):
+        if "iam:PassRole" in leaves_of(statement["Action"]):
+            assert statement["Resource"] != "*", name
+            assert isinstance(statement["Condition"]["StringEquals"]["iam:PassedToService"], str), name
+
+
+def test_an_execution_role_can_pull_only_its_own_image() -> None:
+    stack = Stack({**FARGATE, **REALTIME, **OPEN})
+    for role in ("WorkerExecutionRole", "EndpointRole", "WebExecutionRole"):
+        [pulled] = [
+            statement["Resource"]
+            for name, statement in statements_of_identities(stack)
+            if name == role and "ecr:BatchGetImage" in statement["Action"]
+        ]
+        assert pulled == f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/pictures/background-remover"
+
+
+# ---- Who may use queues, topics, keys, buckets and functions
+
+
+def test_a_resource_policy_allows_a_service_only_for_this_account(stack: Stack) -> None:
+    allowing = [(name, one) for name, one in statements_of_resources(stack) if one["Effect"] == "Allow"]
+    assert allowing
+    for name, statement in allowing:
+        if statement["Principal"] == {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}:
+            continue  # IAM decides
+        assert statement["Principal"].keys() == {"Service"}, name
+        if statement["Principal"]["Service"] == PATH_WITH_ACCOUNT:
+            assert f"/AWSLogs/{ACCOUNT}/" in statement["Resource"], name
+            continue
+        condition = statement["Condition"]
+        sources = leaves_of(condition.get("ArnEquals", {}).get("aws:SourceArn", []))
+        of_this_stack = bool(sources) and all(arn.startswith("<") for arn in sources)
+        # A resource of this stack is one of this account. EventBridge documents the ARN of the rule only.
+        assert of_this_stack or condition["StringEquals"]["aws:SourceAccount"] == ACCOUNT, name
+
+
+def test_a_function_is_invoked_only_by_rules_and_apis_of_this_stack(stack: Stack) -> None:
+    for permission in stack.of_type("AWS::Lambda::Permission"):
+        source = permission["SourceArn"].removeprefix(f"arn:aws:execute-api:{REGION}:{ACCOUNT}:")
+        assert source.startswith("<")
