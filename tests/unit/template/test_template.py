@@ -288,20 +288,6 @@ def test_the_sam_translation_does_not_depend_on_parameters(parameters: dict[str,
     assert translate(TEMPLATE, parameters, REGION)["Resources"].keys() == translated()["Resources"].keys()
 
 
-def test_only_the_load_balancer_of_the_web_page_is_reachable_from_the_internet(stack: Stack) -> None:
-    types = {resource["Type"] for resource in stack.resources.values()}
-    assert not types & {"AWS::EC2::InternetGateway", "AWS::EC2::NatGateway", "AWS::EC2::EIP", "AWS::EC2::Route"}
-    facts = list(leaves({name: one for name, one in stack.resources.items() if name != "WebService"}))
-    assert {value for key, value in facts if key == "AssignPublicIp"} <= {"DISABLED"}
-    assert {value for key, value in facts if key in {"AssociatePublicIpAddress", "MapPublicIpOnLaunch"}} <= {False}
-    groups = {name for name, one in stack.resources.items() if one["Type"] == "AWS::EC2::SecurityGroup"}
-    for name in groups - {"WebLoadBalancerSecurityGroup"}:
-        for rule in stack[name].get("SecurityGroupIngress", []):
-            sources = {443: "<WorkerSecurityGroup>", 8501: "<WebLoadBalancerSecurityGroup>"}
-            assert rule["SourceSecurityGroupId"] == sources[rule["FromPort"]]
-            assert rule["ToPort"] == rule["FromPort"]
-
-
 # ---- Rules
 
 
@@ -598,28 +584,6 @@ def test_every_queue_requires_tls(stack: Stack) -> None:
         if statement["Sid"] == "TlsOnly" and f"{queue}.Arn" in leaves_of(statement["Resource"])
     }
     assert guarded == queues
-
-
-# ---- The network
-
-
-def services(stack: Stack) -> set[str]:
-    return {endpoint["ServiceName"].split(".", 3)[-1] for endpoint in stack.of_type("AWS::EC2::VPCEndpoint")}
-
-
-def test_the_private_network_has_an_endpoint_for_each_service_of_the_worker() -> None:
-    used = {"s3", "sqs", "states", "ecr.api", "ecr.dkr", "logs"}
-    assert services(Stack(FARGATE)) == used
-    for gpu in (OWN_GPU, GPU_SPOT):
-        assert services(Stack(gpu)) == used | {"ecs", "ecs-agent", "ecs-telemetry"}
-    assert services(Stack(WORKERS[4])) == set()
-
-
-def test_the_s3_endpoint_allows_only_the_stack_s_buckets() -> None:
-    document = Stack({**FARGATE, **MODELS[1]})["S3Endpoint"]["PolicyDocument"]
-    resources = {arn for statement in document["Statement"] for arn in leaves_of(statement["Resource"])}
-    buckets = {arn.removesuffix("/*").removesuffix(".Arn").rsplit(":", 1)[-1] for arn in resources}
-    assert buckets == {"<UploadsBucket>", "<WorkBucket>", "weights", f"prod-{REGION}-starport-layer-bucket"}
 
 
 def leaves_of(value: str | list[str]) -> list[str]:
