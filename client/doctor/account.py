@@ -19,6 +19,7 @@ _VCPUS: Final = {  # quota codes of https://docs.aws.amazon.com/general/latest/g
 }
 _TASK_VCPUS: Final = 4  # WorkerTaskDefinition, and the smallest GPU instance
 _MOST_PAGES: Final = 40
+_MORE_CONCURRENCY: Final = "Request more at Service Quotas (Lambda, Concurrent executions, L-B99A9384), or deploy"
 
 _ROLES: Final = {
     "AWSServiceRoleForECS": "ecs.amazonaws.com",
@@ -52,7 +53,9 @@ def concurrency(patient: Patient) -> Iterator[Finding]:
     total, free = limits["ConcurrentExecutions"], limits["UnreservedConcurrentExecutions"]
     wanted = {name: patient.number(name) for name in ("BulkConcurrency", "ApiJobsInFlight")}
     found = f"The account has {total} concurrent executions of Lambda, {free} of them not reserved"
-    over = [f"{name}={value}" for name, value in wanted.items() if value > free]
+    if reserved := patient.number("FunctionConcurrency"):
+        found += f"; each function may use {reserved} (FunctionConcurrency)"
+    over = [f"{name}={value}" for name, value in wanted.items() if value > (reserved or free)]
     if not over:
         yield Finding("Lambda concurrency", "ok", found)
         return
@@ -60,8 +63,8 @@ def concurrency(patient: Patient) -> Iterator[Finding]:
         "Lambda concurrency",
         "warning",
         f"{found}, which is less than {' and '.join(over)}. Further calls are throttled and retried",
-        f"Request more at Service Quotas (Lambda, Concurrent executions, L-B99A9384), or deploy with lower values of "
-        f"{' and '.join(name for name in wanted if any(one.startswith(name) for one in over))}.",
+        f"{'Deploy with a higher FunctionConcurrency, or' if reserved else _MORE_CONCURRENCY} with lower values of "
+        f"{' and '.join(one.partition('=')[0] for one in over)}.",
     )
 
 

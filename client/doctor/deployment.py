@@ -19,7 +19,8 @@ _MOST_POLLS: Final = 120
 
 _HINTS: Final = {  # parts of CloudFormation's reasons, with what helps
     "MemorySize": "New accounts refuse more than 3,008 MB. Deploy with a memory of 3008, or ask AWS Support for more.",
-    "UnreservedConcurrentExecution": "New accounts can reserve no concurrency. Deploy with ApiConcurrency=0.",
+    "UnreservedConcurrentExecution": "Reservations must leave 100 to the account; new accounts can reserve none. "
+    "Deploy with lower values of ApiConcurrency and FunctionConcurrency, or with 0.",
     "service-linked role": "Create the role, see the check service-linked roles.",
     "already exists": "Another stack has this name. Set another SegmentationQueueName.",
     "ResourceLimitExceeded": "Request a higher quota at Service Quotas.",

@@ -1053,9 +1053,29 @@ def test_the_api_is_throttled_as_parameters_say() -> None:
     assert settings["DefaultRouteSettings"]["ThrottlingBurstLimit"] == "200"
 
 
-def test_the_api_reserves_concurrency_only_if_configured() -> None:
-    assert "ReservedConcurrentExecutions" not in Stack({})["ApiFunction"]
-    assert Stack({"ApiConcurrency": "50"})["ApiFunction"]["ReservedConcurrentExecutions"] == "50"
+def reserved(parameters: dict[str, str]) -> dict[str, str | None]:
+    """Return the concurrency that each function reserves."""
+    resources = Stack(parameters).resources.items()
+    functions = {name: one["Properties"] for name, one in resources if one["Type"] == "AWS::Lambda::Function"}
+    return {name: one.get("ReservedConcurrentExecutions") for name, one in functions.items()}
+
+
+def test_every_function_that_an_upload_or_a_caller_starts_can_reserve_concurrency() -> None:
+    rules = Stack({}).of_type("AWS::Events::Rule")
+    targets = {target["Arn"] for rule in rules if "ScheduleExpression" in rule for target in rule["Targets"]}
+    scheduled = {arn.strip("<>").removesuffix("Aliaslive") for arn in targets}
+    limited = reserved({"FunctionConcurrency": "20"})
+    assert {name for name, count in limited.items() if count is None} == scheduled
+    assert {count for count in limited.values() if count} == {"20"}
+    started = len(limited.keys() - scheduled)
+    assert f", {started} with the HTTP API" in translated()["Parameters"]["FunctionConcurrency"]["Description"]
+
+
+def test_functions_reserve_concurrency_only_if_configured() -> None:
+    assert set(reserved({}).values()) == {None}
+    api = reserved({"ApiConcurrency": "50"})
+    assert {name: count for name, count in api.items() if count} == {"ApiFunction": "50"}
+    assert reserved({"ApiConcurrency": "50", "FunctionConcurrency": "20"})["ApiFunction"] == "50"
 
 
 def test_all_routes_invoke_the_function_and_iam_routes_require_a_signature() -> None:

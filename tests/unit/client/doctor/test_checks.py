@@ -68,6 +68,17 @@ def test_less_concurrency_than_the_stack_may_use_is_a_warning() -> None:
     assert result == "ok"
 
 
+def test_a_reservation_that_is_less_than_the_stack_may_use_is_a_warning() -> None:
+    limits = {"AccountLimit": {"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 760}}
+    client = {"lambda": Answers(get_account_settings=limits)}
+    given = {"BulkConcurrency": "10", "ApiJobsInFlight": "30", "FunctionConcurrency": "20"}
+    [(result, found, remedy)] = seen(account.concurrency, patient(client, **given))
+    assert result == "warning" and "each function may use 20" in found and "less than ApiJobsInFlight=30" in found
+    assert remedy == "Deploy with a higher FunctionConcurrency, or with lower values of ApiJobsInFlight."
+    [(result, _, _)] = seen(account.concurrency, patient(client, **{**given, "FunctionConcurrency": "30"}))
+    assert result == "ok"
+
+
 @pytest.mark.parametrize(
     ("capacity", "quota", "result", "code"),
     [
