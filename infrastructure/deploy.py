@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from samcli.cli.types import CfnParameterOverridesType
+from samcli.cli.types import CfnParameterOverridesType, CfnTags
 from samtranslator.yaml_helper import yaml_parse
 
 IMAGE_PATHS: Final = (
@@ -35,6 +35,7 @@ PARTS: Final = {"worker": "WorkerImageUri", "endpoint": "SageMakerImageUri", "we
 """Parts of a stack with an image of their own, and the parameter with its URI."""
 
 _BUILD: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
+_TAG: Final = re.compile(r"(?!(?i:aws:))(?P<key>[\w .:/+@-]{1,128})=(?P<value>[\w .:/=+@-]{0,256})", re.ASCII)
 _CONTAINERD: Final = "io.containerd.snapshotter"  # https://docs.docker.com/engine/storage/containerd/
 _FOR_SAGEMAKER: Final = "application/vnd.docker.distribution.manifest.v2+json"
 """CreateModel rejects manifests of OCI, see https://github.com/aws/amazon-sagemaker-feedback/issues/180."""
@@ -62,12 +63,14 @@ class Settings:
         stack: name of the stack.
         region: its Region.
         parameters: template parameters that the file sets.
+        tags: tags of the stack that the file sets.
         profile: profile of the AWS CLI; None for that of the environment.
     """
 
     stack: str
     region: str
     parameters: Mapping[str, str]
+    tags: Mapping[str, str]
     profile: str | None = None
 
 
@@ -121,6 +124,7 @@ class Deployment:
         config_env: environment of samconfig.toml.
         settings: what it says.
         given: parameters of this call, which take precedence.
+        tags: tags of this call, which take precedence.
         add: parts to add to the stack.
         build: version and commit.
         confirmed: whether to deploy without a question.
@@ -131,6 +135,7 @@ class Deployment:
     config_env: str
     settings: Settings
     given: Mapping[str, str]
+    tags: Mapping[str, str]
     add: Sequence[str]
     build: str
     confirmed: bool
@@ -153,9 +158,11 @@ class Deployment:
         uris = self._pushed(flavors, values) if flavors else {}
         parameters = {**self.explicit, **{PARTS[part]: uris[flavor] for part, flavor in flavors.items()}}
         confirm = ["--no-confirm-changeset"] if self.confirmed else []
+        # sam reads the tags of samconfig.toml only without --tags.
+        tags = [f'"{key}"="{value}"' for key, value in {**self.settings.tags, **self.tags}.items()]
         self.shell.run(
             "sam", "deploy", "--config-env", self.config_env, "--no-fail-on-empty-changeset", *confirm,
-            "--parameter-overrides", *overrides(parameters),
+            *(["--tags", *tags] if self.tags else []), "--parameter-overrides", *overrides(parameters),
         )  # fmt: skip
 
     def _current(self) -> dict[str, str]:
@@ -257,11 +264,12 @@ def read_settings(config_env: str, project: Path) -> Settings:
         raise DeployError(f"Environment {config_env!r} of samconfig.toml lacks {' and '.join(missing)}. Add it.")
     try:  # as sam reads them
         given = CfnParameterOverridesType().convert(values.get("parameter_overrides") or ("",), None, None)
+        tags = CfnTags().convert(values.get("tags") or ("",), None, None)
     except click.ClickException as error:
-        raise DeployError(f"parameter_overrides of samconfig.toml: {error.format_message()}") from error
+        raise DeployError(f"parameter_overrides or tags of samconfig.toml: {error.format_message()}") from error
     if unknown := given.keys() - defaults(project).keys():
         raise DeployError(f"samconfig.toml sets {sorted(unknown)[0]}, which is no parameter of template.yaml.")
-    return Settings(values["stack_name"], values["region"], given, values.get("profile"))
+    return Settings(values["stack_name"], values["region"], given, tags, values.get("profile"))
 
 
 def parse(pairs: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
@@ -280,6 +288,23 @@ def parse(pairs: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
             raise DeployError(f"{text!r} names no parameter of template.yaml. Use NAME=VALUE, see its Parameters.")
         values[name] = value
     return values
+
+
+def parse_tags(pairs: Sequence[str]) -> dict[str, str]:
+    """Return tags from texts ``KEY=VALUE``.
+
+    Raises:
+        DeployError: a text is no tag that AWS accepts.
+    """
+    tags: dict[str, str] = {}
+    for text in pairs:
+        if not (found := _TAG.fullmatch(text)):
+            raise DeployError(
+                f"{text!r} is no tag. Use KEY=VALUE with letters, digits, spaces and _ . : / = + - @. A key has at "
+                "most 128 characters and does not begin with aws:, and a value has at most 256."
+            )
+        tags[found["key"]] = found["value"]
+    return tags
 
 
 def defaults(project: Path) -> dict[str, str]:
@@ -444,6 +469,9 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--config-env", default="default", help="Environment of samconfig.toml, e.g. prod.")
     parser.add_argument("--parameters", default="", help="Template parameters, e.g. 'SegmentationHost=ecs'.")
+    parser.add_argument(
+        "--tags", default="", help="Tags of the stack, e.g. 'team=photo', besides those of samconfig.toml."
+    )
     parser.add_argument("--add", default="", help=f"Parts to add to the stack: {', '.join(PARTS)}.")
     parser.add_argument("--build", help="Version and commit. Default: those of this checkout.")
     parser.add_argument("--yes", action="store_true", help="Deploy without asking for confirmation.")
@@ -461,8 +489,9 @@ def main(words: Sequence[str] | None = None) -> None:
         settings = read_settings(arguments.config_env, project)
         given = parse(shlex.split(arguments.parameters), defaults(project))
         check({**settings.parameters, **given}, project)
+        tags = parse_tags(shlex.split(arguments.tags))
         shell = Shell(project, arguments.dry_run)
-        Deployment(project, shell, arguments.config_env, settings, given, add, build, arguments.yes).run()
+        Deployment(project, shell, arguments.config_env, settings, given, tags, add, build, arguments.yes).run()
     except (DeployError, OSError) as error:
         sys.exit(f"deploy: {error}")
 

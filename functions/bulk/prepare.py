@@ -4,7 +4,7 @@ import csv
 import gzip
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import IO, Any, Final, Literal
 from urllib.parse import unquote_plus
@@ -12,6 +12,7 @@ from urllib.parse import unquote_plus
 from core.errors import BackgroundRemoverError, InvalidRequestError, SourceNotFoundError
 from core.options import Options
 from functions.bulk.objects import BulkObjects
+from functions.bulk.tags import tags_of
 from functions.contracts.bulk import (
     ALL_TOLERATED,
     BulkRequest,
@@ -49,6 +50,7 @@ class PrepareConfig(PresetConfig):
         segmentation_host: default host, which decides about the kind of children.
         sagemaker_mode: how the endpoint is invoked; ``transform`` if there is only a model.
         transform_model_name: SageMaker model for transform jobs; None for none.
+        transform_model_arn: its ARN. Jobs get its tags, which are those of the stack.
         transform_instance_type: of transform jobs.
         transform_instances: default of ``instances``.
     """
@@ -61,6 +63,7 @@ class PrepareConfig(PresetConfig):
     segmentation_host: str
     sagemaker_mode: Literal["realtime", "async", "transform"] = "realtime"
     transform_model_name: str | None = None
+    transform_model_arn: str | None = None
     transform_instance_type: str = ""
     transform_instances: int = 1
 
@@ -76,10 +79,13 @@ class Preparer:
     Args:
         config: defaults and capabilities of the stack.
         objects: S3.
+        tags_of: returns the tags of a SageMaker resource.
     """
 
-    def __init__(self, config: PrepareConfig, objects: BulkObjects) -> None:
-        self._config, self._objects = config, objects
+    def __init__(
+        self, config: PrepareConfig, objects: BulkObjects, tags_of: Callable[[str], list[dict[str, str]]] = tags_of
+    ) -> None:
+        self._config, self._objects, self._tags_of = config, objects, tags_of
 
     def prepare(self, request: BulkRequest, execution: Execution) -> dict[str, Any]:
         """Return the state of the run: its settings, and the location of its items.
@@ -172,6 +178,7 @@ class Preparer:
         return {
             "job_name": f"pbr-bulk-{sha256(execution.id.encode()).hexdigest()[:16]}",
             "model_name": self._config.transform_model_name,
+            "tags": self._tags_of(str(self._config.transform_model_arn)),
             "requests_prefix": prefix,
             "requests_uri": f"{folder}{prefix}",
             "responses_uri": f"{folder}{prefix_of(execution.name)}transform/responses/",

@@ -51,6 +51,11 @@ def states(stack: Deployed, ended: Run) -> list[str]:
 
 
 def test_a_transform_job_makes_the_masks_that_are_missing(stack: Deployed) -> None:
+    sagemaker = client("sagemaker", stack.cloud.endpoint_url, stack.cloud.region)
+    [model] = sagemaker.list_models()["Models"]
+    team = {"Key": "team", "Value": "photo"}
+    of_the_stack = [{"Key": "aws:cloudformation:stack-name", "Value": "pbr"}, team]
+    sagemaker.add_tags(ResourceArn=model["ModelArn"], Tags=of_the_stack)
     keys = upload(stack, "bulk/masks/", 1, 2)
     stack.upload("bulk/masks/broken.png", b"no image")
     ended = run(stack, listed(stack, "bulk/masks/"), **ENGINE)
@@ -59,6 +64,8 @@ def test_a_transform_job_makes_the_masks_that_are_missing(stack: Deployed) -> No
     assert (summary.done, summary.failed, summary.degraded) == (2, 1, 0)
     assert summary.transform is not None and summary.transform.status == "Completed", "one bad image fails no job"
     assert {sidecar(stack, key)["model"]["host"] for key in keys} == {"sagemaker"}
+    [job] = sagemaker.list_transform_jobs()["TransformJobSummaries"]
+    assert sagemaker.list_tags(ResourceArn=job["TransformJobArn"])["Tags"] == [team]
 
     again = run(stack, listed(stack, "bulk/masks/"), **ENGINE)
     assert again.statuses == {**dict.fromkeys(keys, "cached"), "bulk/masks/broken.png": "failed"}

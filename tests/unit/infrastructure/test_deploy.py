@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from samcli.cli.types import CfnParameterOverridesType
+from samcli.cli.types import CfnParameterOverridesType, CfnTags
 
 from infrastructure import deploy
 from tests.conftest import ROOT
@@ -336,3 +336,23 @@ def test_the_build_names_the_commit_and_changes_to_the_images(tmp_path: Path) ->
         (tmp_path / file).write_text(text)
         builds.add(deploy.build_of_checkout(tmp_path))
     assert len(builds) == 3
+
+
+def test_tags_of_samconfig_are_kept_and_those_of_a_call_take_precedence(tools: Tools) -> None:
+    def tags(*arguments: str) -> dict[str, str] | None:
+        tools.deploy("--yes", *arguments)
+        words = tools.log.read_text().partition(" --tags ")[2].partition(" --parameter-overrides ")[0]
+        return CfnTags().convert((words,), None, None) if words else None
+
+    assert tags() is None, "sam reads them itself"
+    of_samconfig = {"application": "precision-background-remover"}
+    assert tags("--tags", "team='photo lab'") == {**of_samconfig, "team": "photo lab"}
+    assert tags("--tags", "application=cut-outs") == {"application": "cut-outs"}
+
+
+@pytest.mark.parametrize(
+    "tag", ["team", "=photo", "AWS:team=photo", "team=ph(o)to", "k" * 129 + "=v", "k=" + "v" * 257]
+)
+def test_an_invalid_tag_is_rejected_before_the_images_are_built(tools: Tools, tag: str) -> None:
+    commands, error = tools.deploy("--tags", f"'{tag}'")
+    assert not commands and f"{tag!r} is no tag. Use KEY=VALUE" in error

@@ -468,6 +468,12 @@ def test_a_worker_writes_only_to_its_volume_and_has_two_minutes_to_drain(paramet
     assert container["StopTimeout"] == 120
 
 
+def test_tasks_have_the_tags_of_their_service() -> None:
+    """CloudFormation passes the tags of the stack to services, and not to tasks."""
+    services = Stack({**FARGATE, **OPEN}).of_type("AWS::ECS::Service")
+    assert [service["PropagateTags"] for service in services] == ["SERVICE", "SERVICE"]
+
+
 @pytest.mark.parametrize("parameters", WORKERS[1:], ids=named)
 def test_a_gpu_is_configured_and_reserved_only_on_instances(parameters: dict[str, str]) -> None:
     stack = Stack(parameters)
@@ -815,6 +821,8 @@ def test_bulk_runs_may_transform_with_the_model_of_the_stack_only(parameters: di
         fnmatch(f"arn:aws:sagemaker:{REGION}:123456789012:transform-job/pbr-bulk-1f-0", one) for one in jobs.values()
     }
     assert environment(stack["PrepareBulkFunction"])["TRANSFORM_INSTANCE_TYPE"] == "ml.g5.xlarge"
+    tagged = environment(stack["PrepareBulkFunction"])["TRANSFORM_MODEL_ARN"]
+    assert {("sagemaker:ListTags", tagged)} <= allowed(stack, "PrepareBulkFunctionRole")
     read = {resource for action, resource in allowed(stack, "EndpointRole") if action == "s3:GetObject"}
     assert any(resource.endswith("<WorkBucket>/masks/*") for resource in read)
     [policy] = [one for one in stack.of_type("AWS::IAM::Policy") if one["Roles"] == ["<EndpointRole>"]]

@@ -31,7 +31,8 @@ class Stack:
             "segmentation_host": "lambda",
         }
         self.objects = Objects()
-        self.preparer = Preparer(PrepareConfig(**{**given, **values}), BulkObjects(self.objects))
+        tags = {"arn:model": [{"Key": "team", "Value": "photo"}]}
+        self.preparer = Preparer(PrepareConfig(**{**given, **values}), BulkObjects(self.objects), tags.__getitem__)
 
     def prepare(self, source: dict[str, Any], **settings: Any) -> dict[str, Any]:
         return self.preparer.prepare(BulkRequest.model_validate({"source": source, **settings}), RUN)
@@ -202,7 +203,12 @@ def test_a_bad_line_is_named_and_nothing_is_written(text: bytes, line: int) -> N
     assert stack.objects.keys("work") == []
 
 
-TRANSFORM = {"transform_model_name": "model", "transform_instance_type": "ml.c6i.2xlarge", "transform_instances": 2}
+TRANSFORM = {
+    "transform_model_name": "model",
+    "transform_model_arn": "arn:model",
+    "transform_instance_type": "ml.c6i.2xlarge",
+    "transform_instances": 2,
+}
 ENGINE = {"engine": "batch-transform"}
 
 
@@ -219,6 +225,7 @@ def test_a_transform_job_gets_the_rows_of_a_prefix_and_its_settings() -> None:
     transform = plan["transform"]
     assert re.fullmatch(r"pbr-bulk-[0-9a-f]{16}", transform["job_name"])
     assert (transform["model_name"], transform["instances"]) == ("model", 2)
+    assert transform["tags"] == [{"Key": "team", "Value": "photo"}], "those of the model"
     assert transform["requests_uri"] == "s3://work/" + transform["requests_prefix"]
     assert transform["requests_prefix"] == "bulk/shoes-1/transform/requests/"
     assert transform["responses_uri"] == "s3://work/bulk/shoes-1/transform/responses/"
