@@ -38,6 +38,7 @@ IGNORED = {
         "TimeToLiveSpecification": "stored, but expired items are never deleted",
         "SSESpecification": "items are not encrypted",
     },
+    "AWS::EC2::FlowLog": {"": "stored, but no traffic is logged"},
     "AWS::EC2::LaunchTemplate": {"": "stored, but tasks run on this machine"},
     "AWS::EC2::RouteTable": {"": "stored, but tasks share this machine's network"},
     "AWS::EC2::SecurityGroup": {"": "stored, but tasks share this machine's network"},
@@ -53,6 +54,7 @@ IGNORED = {
         "LoadBalancers": NO_LOAD_BALANCER,
         "NetworkConfiguration": "tasks share this machine's network",
         "DeploymentConfiguration": "tasks are replaced at once",
+        "PropagateTags": "tasks have no tags",
     },
     "AWS::ECS::TaskDefinition": {
         "Cpu": "not limited",
