@@ -47,7 +47,7 @@ demo: setup  ## one photograph through the whole pipeline: make demo [IMAGE=phot
 	@$(BIN)/pbr demo $(IMAGE)
 
 deploy: setup  ## build all images of this commit, and deploy the stack with them: make deploy [ENV=prod] [PARAMETERS="SegmentationHost=ecs"] [TAGS="team=photo"] [ADD="worker web"] [BUILD=1.4.0] [YES=1] [DRY_RUN=1]
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m infrastructure.deploy $(if $(ENV),--config-env $(ENV)) $(if $(PARAMETERS),--parameters '$(PARAMETERS)') $(if $(TAGS),--tags '$(TAGS)') $(if $(ADD),--add '$(ADD)') $(if $(BUILD),--build $(BUILD)) $(if $(YES),--yes) $(if $(DRY_RUN),--dry-run)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m infrastructure.deploy $(if $(ENV),--config-env $(ENV)) $(if $(PARAMETERS),--parameters "$$PARAMETERS") $(if $(TAGS),--tags '$(TAGS)') $(if $(ADD),--add '$(ADD)') $(if $(BUILD),--build $(BUILD)) $(if $(YES),--yes) $(if $(DRY_RUN),--dry-run)
 
 # Tests on embedded clouds wait a good deal: three processes keep two cores busy. Those that share a cloud share a process.
 # They run in the order of the command, which names the longest first; pytest-xdist would start with the largest group.

@@ -1,9 +1,11 @@
 """Build all images of one commit and deploy the stack with them: ``make deploy``.
 
 ``sam build`` builds the image of the functions. The worker, the endpoint and the web page get images of the same
-Dockerfile and commit, by digest, in the same ``sam deploy``: no part of a stack runs other code than the rest.
+Dockerfile and commit in the same ``sam deploy``: no part of a stack runs other code than the rest. All images are in
+one repository, that of ``infrastructure/repository.yaml``.
 
-An image is pushed once per build and build arguments, so a second run without changes changes nothing.
+An image is pushed once per build and build arguments, so a second run without changes changes nothing. ``sam deploy``
+pushes none: it would push the image of the functions once for each of them, under a tag that may not change.
 """
 
 import argparse
@@ -23,6 +25,7 @@ from typing import Any, Final
 
 import click
 from samcli.cli.types import CfnParameterOverridesType, CfnTags
+from samcli.yamlhelper import yaml_dump
 from samtranslator.yaml_helper import yaml_parse
 
 IMAGE_PATHS: Final = (
@@ -48,7 +51,9 @@ _FORMAT: Final = (
     "type=registry,oci-mediatypes=false",
 )
 """Options of docker buildx build: push such a manifest, also from Apple silicon. An attestation would need OCI."""
-_MISSING: Final = ("RepositoryNotFoundException", "ImageNotFoundException", "does not exist")
+_MISSING: Final = ("ImageNotFoundException", "does not exist")
+_REPOSITORY: Final = "infrastructure/repository.yaml"
+_BUILT: Final = ".aws-sam/build"
 
 
 class DeployError(Exception):
@@ -145,6 +150,11 @@ class Deployment:
         """Parameters that this deployment sets, besides image URIs."""
         return {**self.settings.parameters, **self.given, "Build": self.build}
 
+    @property
+    def all_tags(self) -> dict[str, str]:
+        """Tags of this call and of samconfig.toml."""
+        return {**self.settings.tags, **self.tags}
+
     def run(self) -> None:
         """Build, push and deploy."""
         values = {**defaults(self.project), **self._current(), **self.explicit}
@@ -152,50 +162,60 @@ class Deployment:
             if self.explicit.get(parameter):
                 print(f"{parameter} is given, so the {part} keeps that image: {self.explicit[parameter]}")
         flavors = images(values, self.explicit, self.add)
+        repository = self._repository()
         self.shell.run(
             "sam", "build", "--config-env", self.config_env, "--parameter-overrides", *overrides(build_values(values))
         )
-        uris = self._pushed(flavors, values) if flavors else {}
-        parameters = {**self.explicit, **{PARTS[part]: uris[flavor] for part, flavor in flavors.items()}}
+        digests = self._pushed(repository, flavors, values)
+        if not self.shell.dry_run:
+            set_image(self.project / _BUILT, f"{repository}:{image_tag('cpu', self.build, values)}")
+        uris = {PARTS[part]: f"{repository}@{digests[flavor]}" for part, flavor in flavors.items()}
         confirm = ["--no-confirm-changeset"] if self.confirmed else []
-        # sam reads the tags of samconfig.toml only without --tags.
-        tags = [f'"{key}"="{value}"' for key, value in {**self.settings.tags, **self.tags}.items()]
+        tags = [f'"{key}"="{value}"' for key, value in self.all_tags.items()]
         self.shell.run(
             "sam", "deploy", "--config-env", self.config_env, "--no-fail-on-empty-changeset", *confirm,
-            *(["--tags", *tags] if self.tags else []), "--parameter-overrides", *overrides(parameters),
+            "--image-repository", repository, *(["--tags", *tags] if tags else []),
+            "--parameter-overrides", *overrides({**self.explicit, **uris}),
         )  # fmt: skip
 
     def _current(self) -> dict[str, str]:
         """Return the parameters of the deployed stack; none if there is no stack, and in a dry run."""
-        text = self._aws(
-            "cloudformation", "describe-stacks", "--stack-name", self.settings.stack,
-            "--query", "Stacks[0].Parameters", "--output", "json",
-        )  # fmt: skip
-        return {one["ParameterKey"]: one["ParameterValue"] for one in json.loads(text or "null") or ()}
+        return self._described(self.settings.stack, "Parameters")
 
-    def _pushed(self, flavors: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
-        """Return the URI, by digest, of the image of each flavor, and push those that the registry lacks."""
-        repository = self.settings.stack.lower()
-        if (place := self._repository(repository)) is None:
-            self.shell.run(
-                *self._command("ecr", "create-repository", "--repository-name", repository),
-                "--image-tag-mutability", "IMMUTABLE", "--image-scanning-configuration", "scanOnPush=true",
-            )  # fmt: skip
-            place = self._repository(repository) or f"<registry>/{repository}"
-        uris: dict[str, str] = {}
-        for flavor in dict.fromkeys(flavors.values()):
-            tag = image_tag(flavor, self.build, values)
-            if (image := self._image(repository, tag)) is None:
-                self._push(flavor, f"{place}:{tag}", values)
-                image = self._image(repository, tag) or ("sha256:<digest>", _FOR_SAGEMAKER)
-            digest, media_type = image
+    def _described(self, stack: str, section: str) -> dict[str, str]:
+        """Return the ``Parameters`` or ``Outputs`` of a stack; none if there is no stack, and in a dry run."""
+        text = self._aws(
+            "cloudformation", "describe-stacks", "--stack-name", stack,
+            "--query", f"Stacks[0].{section}", "--output", "json",
+        )  # fmt: skip
+        kind = section.removesuffix("s")
+        return {one[f"{kind}Key"]: one[f"{kind}Value"] for one in json.loads(text or "null") or ()}
+
+    def _repository(self) -> str:
+        """Deploy the stack of the repository, and return the repository's URI."""
+        stack = f"{self.settings.stack}-images"
+        tags = [f"{key}={value}" for key, value in self.all_tags.items()]
+        self.shell.run(
+            *self._command("cloudformation", "deploy", "--stack-name", stack, "--template-file", _REPOSITORY),
+            "--no-fail-on-empty-changeset", *(["--tags", *tags] if tags else []),
+        )  # fmt: skip
+        return "<registry>/<repository>" if self.shell.dry_run else self._described(stack, "Outputs")["RepositoryUri"]
+
+    def _pushed(self, repository: str, flavors: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
+        """Return the digest of the image of each flavor, and push those that the repository lacks."""
+        digests: dict[str, str] = {}
+        for flavor in dict.fromkeys(["cpu", *flavors.values()]):
+            uri = f"{repository}:{image_tag(flavor, self.build, values)}"
+            if (image := self._image(uri)) is None:
+                self._push(flavor, uri, values)
+                image = self._image(uri) or ("sha256:<digest>", _FOR_SAGEMAKER)
+            digests[flavor], media_type = image
             if flavor == flavors.get("endpoint") and media_type != _FOR_SAGEMAKER:
                 raise DeployError(
-                    f"SageMaker does not accept the manifest of {place}:{tag}, which is {media_type}. Push the image "
+                    f"SageMaker does not accept the manifest of {uri}, which is {media_type}. Push the image "
                     f"again under another name of the build, e.g. BUILD={self.build}-2."
                 )
-            uris[flavor] = f"{place}@{digest}"
-        return uris
+        return digests
 
     def _push(self, flavor: str, uri: str, values: Mapping[str, str]) -> None:
         registry = uri.partition("/")[0]
@@ -220,15 +240,9 @@ class Deployment:
         status = self.shell.read("docker", "info", "--format", "{{json .DriverStatus}}")
         return _CONTAINERD in (status or "")
 
-    def _repository(self, name: str) -> str | None:
-        """Return the URI of a repository; None if it does not exist."""
-        return self._aws(
-            "ecr", "describe-repositories", "--repository-names", name,
-            "--query", "repositories[0].repositoryUri", "--output", "text",
-        )  # fmt: skip
-
-    def _image(self, repository: str, tag: str) -> tuple[str, str] | None:
+    def _image(self, uri: str) -> tuple[str, str] | None:
         """Return digest and media type of an image; None if it does not exist."""
+        repository, _, tag = uri.partition("/")[2].partition(":")
         text = self._aws(
             "ecr", "describe-images", "--repository-name", repository, "--image-ids", f"imageTag={tag}",
             "--query", "imageDetails[0].[imageDigest,imageManifestMediaType]", "--output", "text",
@@ -409,8 +423,18 @@ def functions_image(project: Path, *, dry_run: bool) -> str:
     """Return the local name of the functions' image, as ``sam build`` has written it."""
     if dry_run:
         return "segmentfunction:cpu"
-    built = yaml_parse((project / ".aws-sam/build/template.yaml").read_text())
+    built = yaml_parse((project / _BUILT / "template.yaml").read_text())
     return str(built["Resources"]["SegmentFunction"]["Properties"]["ImageUri"])
+
+
+def set_image(built: Path, uri: str) -> None:
+    """Make all functions of the built templates, nested ones included, run an image of the registry."""
+    for path in built.rglob("template.yaml"):
+        template = yaml_parse(path.read_text())
+        for resource in template["Resources"].values():
+            if "ImageUri" in resource.get("Properties", {}):
+                resource["Properties"]["ImageUri"] = uri
+        path.write_text(yaml_dump(template))
 
 
 def overrides(values: Mapping[str, str]) -> list[str]:

@@ -235,7 +235,7 @@ def images(patient: Patient) -> Iterator[Finding]:
 
 
 def _image(code: Mapping[str, Any]) -> str:
-    """Return what identifies the image of a function: its ID in the tag of sam, which has a repository per function."""
+    """Return what identifies the image of a function: its ID in the tag of sam, which has one per function."""
     tagged = _SAM_TAG.search(code.get("ImageUri", ""))
     return tagged["id"] if tagged else code.get("ResolvedImageUri", "").rpartition("@")[2]
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Mapping
@@ -11,12 +12,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from samcli.cli.types import CfnParameterOverridesType, CfnTags
+from samtranslator.yaml_helper import yaml_parse
 
 from infrastructure import deploy
 from tests.conftest import ROOT
 
 REGISTRY = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
-REPOSITORY = f"{REGISTRY}/precision-background-remover"
+REPOSITORY = f"{REGISTRY}/precision-background-remover-images-repository-1a2b3c"
 
 BUILD = "1.4.0-abc"
 
@@ -35,20 +37,19 @@ SAM = """#!/bin/sh
 echo "sam $*" >>"$LOG"
 [ "$1" != "$FAILS" ] || exit 3
 if [ "$1" = build ]; then
-    mkdir -p .aws-sam/build
-    echo 'Resources: {SegmentFunction: {Properties: {ImageUri: "segmentfunction:built"}}}' >.aws-sam/build/template.yaml
+    mkdir -p .aws-sam/build/BulkStack
+    functions='{SegmentFunction: {Properties: {ImageUri: "segmentfunction:built"}}, Nothing: {Type: "x"}}'
+    for folder in .aws-sam/build .aws-sam/build/BulkStack; do echo "Resources: $functions" >$folder/template.yaml; done
 fi
 """
 AWS = """#!/bin/sh
 echo "$*" >>"$STATE/calls"
 case "$1 $2" in
     "cloudformation describe-stacks")
-        [ -f "$STATE/stack.json" ] || { echo "ValidationError: Stack with id x does not exist" >&2; exit 254; }
-        cat "$STATE/stack.json" ;;
-    "ecr describe-repositories")
-        [ -f "$STATE/repository" ] || { echo "RepositoryNotFoundException" >&2; exit 254; }
-        echo "123456789012.dkr.ecr.eu-west-1.$SUFFIX/$4" ;;
-    "ecr create-repository") echo "aws $*" >>"$LOG"; touch "$STATE/repository" ;;
+        [ -f "$STATE/$4.json" ] || { echo "ValidationError: Stack with id x does not exist" >&2; exit 254; }
+        cat "$STATE/$4.json" ;;
+    "cloudformation deploy") echo "aws $*" >>"$LOG"
+        echo '[{"OutputKey": "RepositoryUri", "OutputValue": "'"$REPOSITORY"'"}]' >"$STATE/$4.json" ;;
     "ecr get-login-password") echo secret ;;
     "ecr describe-images")
         for word; do case "$word" in imageTag=*) tag=${word#imageTag=} ;; esac; done
@@ -73,7 +74,7 @@ class Tools:
         (folder / "driver").write_text('[["Backing Filesystem","extfs"]]')
         (folder / "media-type").write_text("application/vnd.docker.distribution.manifest.v2+json")
         variables = {
-            "SUFFIX": "amazonaws.com",
+            "REPOSITORY": REPOSITORY,
             "PATH": f"{folder}:{os.environ['PATH']}",
             "LOG": str(self.log),
             "STATE": str(folder),
@@ -96,7 +97,14 @@ class Tools:
 
     def stack_has(self, parameters: Mapping[str, str]) -> None:
         listed = [{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()]
-        (self.folder / "stack.json").write_text(json.dumps(listed))
+        (self.folder / "precision-background-remover.json").write_text(json.dumps(listed))
+
+    @property
+    def functions_run(self) -> set[str]:
+        """The images of the functions in the built templates."""
+        built = [yaml_parse(path.read_text()) for path in (self.folder / ".aws-sam").rglob("template.yaml")]
+        assert len(built) == 2
+        return {template["Resources"]["SegmentFunction"]["Properties"]["ImageUri"] for template in built}
 
 
 @pytest.fixture
@@ -115,18 +123,21 @@ def test_every_part_runs_the_image_of_this_build_after_one_deployment(
     commands, error = tools.deploy("--parameters", "SegmentationHost=ecs", "--add", "endpoint", "--yes")
     assert not error
     assert [command[:2] for command in commands] == [
+        ["aws", "cloudformation"],
         ["sam", "build"],
-        ["aws", "ecr"],
         ["docker", "login"],
         ["docker", "tag"],
         ["docker", "push"],
         ["sam", "deploy"],
     ]
+    assert commands[0][2:5] == ["deploy", "--stack-name", "precision-background-remover-images"]
     assert commands[2][-1] == REGISTRY
     assert commands[3][2] == "segmentfunction:built"
     assert commands[3][3] == commands[4][2]
     assert commands[3][3].startswith(f"{REPOSITORY}:cpu-{BUILD}-")
-    assert parameters(commands[0])["Build"] == BUILD
+    assert tools.functions_run == {commands[3][3]}
+    assert parameters(commands[1])["Build"] == BUILD
+    assert commands[5][commands[5].index("--image-repository") + 1] == REPOSITORY
     assert parameters(commands[5]) == {
         "SegmentationHost": "ecs",
         "Build": BUILD,
@@ -141,10 +152,12 @@ def test_every_part_runs_the_image_of_this_build_after_one_deployment(
 def test_a_second_deployment_pushes_nothing_and_has_the_same_parameters(tools: Tools) -> None:
     first, _ = tools.deploy("--parameters", "SegmentationHost=ecs SegmentationCapacity=GPU")
     assert ["docker", "buildx", "build", "--target", "gpu"] in [command[:5] for command in first]
+    functions_run = tools.functions_run
     second, error = tools.deploy("--parameters", "SegmentationHost=ecs SegmentationCapacity=GPU")
     assert not error
-    assert [command[:2] for command in second] == [["sam", "build"], ["sam", "deploy"]]
+    assert [command[:2] for command in second] == [["aws", "cloudformation"], ["sam", "build"], ["sam", "deploy"]]
     assert second[-1] == first[-1]
+    assert tools.functions_run == functions_run
 
 
 def test_a_part_of_the_deployed_stack_gets_the_new_image(tools: Tools) -> None:
@@ -153,7 +166,7 @@ def test_a_part_of_the_deployed_stack_gets_the_new_image(tools: Tools) -> None:
     )
     commands, error = tools.deploy()
     assert not error
-    assert parameters(commands[0])["DefaultModel"] == "u2net"
+    assert parameters(commands[1])["DefaultModel"] == "u2net"
     assert "--build-arg MODELS=u2net " in " ".join(
         next(one for one in commands if one[:3] == ["docker", "buildx", "build"])
     )
@@ -164,8 +177,7 @@ def test_a_part_of_the_deployed_stack_gets_the_new_image(tools: Tools) -> None:
 def test_an_image_that_the_caller_names_stays(tools: Tools, uri: str) -> None:
     tools.stack_has({"WorkerImageUri": f"{REPOSITORY}@sha256:old"})
     commands, _ = tools.deploy("--parameters", f"WorkerImageUri={uri}")
-    assert [command[:2] for command in commands] == [["sam", "build"], ["sam", "deploy"]]
-    assert parameters(commands[1])["WorkerImageUri"].strip('"') == uri
+    assert parameters(commands[-1])["WorkerImageUri"].strip('"') == uri
 
 
 @pytest.mark.parametrize("parameters", ["SegmentationHost=ecs SegmentationCapacity=GPU", "SegmentationHost=ecs"])
@@ -176,9 +188,11 @@ def test_pushed_images_have_the_architecture_and_the_manifest_that_sagemaker_nee
     commands, error = tools.deploy("--parameters", parameters)
     assert not error
     assert not [command for command in commands if command[:2] in (["docker", "tag"], ["docker", "push"])]
-    [build] = [command for command in commands if command[1] == "buildx"]
-    assert build[build.index("--platform") :][:3] == ["--platform", "linux/amd64", "--provenance=false"]
-    assert "type=registry,oci-mediatypes=false" in build
+    builds = [command for command in commands if command[1] == "buildx"]
+    assert builds
+    for build in builds:
+        assert build[build.index("--platform") :][:3] == ["--platform", "linux/amd64", "--provenance=false"]
+        assert "type=registry,oci-mediatypes=false" in build
 
 
 def test_an_endpoint_is_not_deployed_with_a_manifest_that_sagemaker_rejects(tools: Tools) -> None:
@@ -208,7 +222,7 @@ def test_the_profile_of_samconfig_is_that_of_every_call(tools: Tools) -> None:
 
 
 def test_images_go_to_the_registry_that_ecr_names(tools: Tools, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SUFFIX", "amazonaws.com.cn")
+    monkeypatch.setenv("REPOSITORY", f"{REGISTRY}.cn/images")
     commands, error = tools.deploy("--parameters", "SegmentationHost=ecs")
     assert not error
     assert parameters(commands[-1])["WorkerImageUri"].startswith(f"{REGISTRY}.cn/")
@@ -217,7 +231,7 @@ def test_images_go_to_the_registry_that_ecr_names(tools: Tools, monkeypatch: pyt
 
 def test_nothing_is_deployed_after_a_failed_build(tools: Tools) -> None:
     commands, error = tools.deploy("--parameters", "SegmentationHost=ecs", fails="build")
-    assert [command[:2] for command in commands] == [["sam", "build"]]
+    assert [command[:2] for command in commands] == [["aws", "cloudformation"], ["sam", "build"]]
     assert error.startswith("deploy: sam build failed with exit status 3")
 
 
@@ -225,7 +239,7 @@ def test_a_dry_run_prints_the_commands_and_runs_none(tools: Tools, capsys: pytes
     commands, error = tools.deploy("--parameters", "SegmentationHost=ecs", "--dry-run")
     assert (commands, error) == ([], "")
     printed = [shlex.split(line)[1:3] for line in capsys.readouterr().out.splitlines()]
-    assert printed[0] == ["sam", "build"]
+    assert printed[:2] == [["aws", "cloudformation"], ["sam", "build"]]
     assert printed[-1] == ["sam", "deploy"]
     assert ["docker", "push"] in printed
 
@@ -339,13 +353,17 @@ def test_the_build_names_the_commit_and_changes_to_the_images(tmp_path: Path) ->
 
 
 def test_tags_of_samconfig_are_kept_and_those_of_a_call_take_precedence(tools: Tools) -> None:
-    def tags(*arguments: str) -> dict[str, str] | None:
+    def tags(*arguments: str) -> dict[str, str]:
         tools.deploy("--yes", *arguments)
-        words = tools.log.read_text().partition(" --tags ")[2].partition(" --parameter-overrides ")[0]
-        return CfnTags().convert((words,), None, None) if words else None
+        images, stack = (
+            line.partition(" --tags ")[2] for line in tools.log.read_text().splitlines() if "--tags" in line
+        )
+        given: dict[str, str] = CfnTags().convert((stack.partition(" --parameter-overrides ")[0],), None, None)
+        assert images == " ".join(f"{key}={value}" for key, value in given.items())
+        return given
 
-    assert tags() is None, "sam reads them itself"
     of_samconfig = {"application": "precision-background-remover"}
+    assert tags() == of_samconfig
     assert tags("--tags", "team='photo lab'") == {**of_samconfig, "team": "photo lab"}
     assert tags("--tags", "application=cut-outs") == {"application": "cut-outs"}
 
@@ -356,3 +374,16 @@ def test_tags_of_samconfig_are_kept_and_those_of_a_call_take_precedence(tools: T
 def test_an_invalid_tag_is_rejected_before_the_images_are_built(tools: Tools, tag: str) -> None:
     commands, error = tools.deploy("--tags", f"'{tag}'")
     assert not commands and f"{tag!r} is no tag. Use KEY=VALUE" in error
+
+
+def test_the_repository_keeps_images_in_use() -> None:
+    """Images never expire by age, and only those with tags of make deploy expire."""
+    repository = yaml_parse((ROOT / "infrastructure/repository.yaml").read_text())["Resources"]["Repository"]
+    assert repository["DeletionPolicy"] == repository["UpdateReplacePolicy"] == "Retain"
+    rules = json.loads(repository["Properties"]["LifecyclePolicy"]["LifecyclePolicyText"])["rules"]
+    chosen = [rule["selection"] for rule in rules]
+    assert {one["countType"] for one in chosen} == {"imageCountMoreThan"}
+    assert min(one["countNumber"] for one in chosen) >= 200
+    flavors = re.findall(r"^FROM base AS (cpu|gpu|web)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert [one["tagPrefixList"] for one in chosen] == [[f"{flavor}-"] for flavor in sorted(flavors)]
+    assert deploy.image_tag("cpu", BUILD, deploy.defaults(ROOT)).startswith("cpu-")

@@ -222,7 +222,7 @@ BUILD = "1.4.0-abc"
 
 
 def function_with(repository: str, tag: str, digest: str = "1") -> dict[str, Any]:
-    """The answer of GetFunction. sam deploy pushes one image to a repository per function, with the tag it derives."""
+    """The answer of GetFunction. sam deploy alone pushes to a repository per function, with the tag it derives."""
     uri = f"{REGISTRY}/{repository}"
     return {"Code": {"ImageUri": f"{uri}:{tag}", "ResolvedImageUri": f"{uri}@sha256:{digest * 64}"}}
 
