@@ -5,7 +5,8 @@
 # sam build uses Docker's classic builder: no syntax line, no RUN --mount, no COPY --chmod. It builds every stage above
 # the target, so the stages that only web and gpu need come after cpu, and those of gpu last: they take gigabytes.
 
-FROM public.ecr.aws/docker/library/python:3.12-slim-bookworm AS base
+# The index of all architectures. Dependabot keeps it current: SECURITY.md.
+FROM public.ecr.aws/docker/library/python:3.12-slim-bookworm@sha256:0f5b26b9518d002b6173fd61daad821fa340635ebfec5bba471013f9ca114579 AS base
 WORKDIR /app
 ENV ORT_DISABLE_TELEMETRY=1 \
     PATH=/opt/venv/bin:$PATH \

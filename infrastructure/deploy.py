@@ -1,8 +1,8 @@
 """Build all images of one commit and deploy the stack with them: ``make deploy``.
 
 ``sam build`` builds the image of the functions. The worker, the endpoint and the web page get images of the same
-Dockerfile and commit in the same ``sam deploy``: no part of a stack runs other code than the rest. All images are in
-one repository, that of ``infrastructure/repository.yaml``.
+Dockerfile and commit in the same ``sam deploy``: no part of a stack runs other code than the rest. The repository of
+``infrastructure/repository.yaml`` has them all.
 
 An image is pushed once per build and build arguments, so a second run without changes changes nothing. ``sam deploy``
 pushes none: it would push the image of the functions once for each of them, under a tag that may not change.

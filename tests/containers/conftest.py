@@ -190,6 +190,12 @@ def docker_client(
 
 
 @pytest.fixture(scope="session")
+def project(docker_client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project, with a Dockerfile whose base image the engine has."""
+    return engine.buildable_project(docker_client, tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="session")
 def cloud(docker_client: docker.DockerClient) -> Iterator[EmbeddedCloud]:  # skipped without an engine
     """The project's template with all hosts, a custom model in a bucket, and no running worker."""
     parameters = {
@@ -251,16 +257,14 @@ def sample_upload(cloud: EmbeddedCloud, photograph: bytes) -> None:
 
 
 @pytest.fixture(scope="session")
-def built(
-    docker_client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory, measure: Callable[[str, str], None]
-) -> Path:
+def built(project: Path, tmp_path_factory: pytest.TempPathFactory, measure: Callable[[str, str], None]) -> Path:
     """Path of the template built by ``sam build``, which also builds the image."""
     folder = tmp_path_factory.mktemp("sam")
     started = time.monotonic()
     done = subprocess.run(
-        [SAM, "build", "--template", str(ROOT / "template.yaml"),
+        [SAM, "build", "--template", str(project / "template.yaml"),
          "--build-dir", str(folder / "build"), "--cache-dir", str(folder / "cache")],
-        cwd=ROOT, env=sam_environment(), capture_output=True, text=True, check=False,
+        cwd=project, env=sam_environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     measure("sam build", f"{time.monotonic() - started:.0f} s")

@@ -66,6 +66,12 @@ def _client_of(process: subprocess.Popen[bytes], log: Path) -> docker.DockerClie
     raise UnavailableError(f"dockerd failed to start: {' | '.join(log.read_text().splitlines()[-2:])}")
 
 
+def _base_image() -> str:
+    """Return the name of the base image of the Dockerfile, with its digest."""
+    [name] = re.findall(r"^FROM (\S+/\S+@\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    return str(name)
+
+
 def have_base_image(client: docker.DockerClient, folder: Path) -> str:
     """Provide the base image of the Dockerfile and return its origin.
 
@@ -76,12 +82,14 @@ def have_base_image(client: docker.DockerClient, folder: Path) -> str:
     Raises:
         UnavailableError: the image can be neither pulled nor built.
     """
-    [name] = re.findall(r"^FROM (\S+/\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    try:
-        client.images.get(name)
-        return "present"
-    except ImageNotFound:
-        pass
+    name = _base_image()
+    tagged = name.partition("@")[0]
+    for present in (name, tagged):
+        try:
+            client.images.get(present)
+            return "present"
+        except ImageNotFound:
+            pass
     try:
         client.images.pull(name)
         return "pulled"
@@ -93,7 +101,7 @@ def have_base_image(client: docker.DockerClient, folder: Path) -> str:
     archive = folder / "debian.tar"
     try:
         subprocess.run([_BOOTSTRAP, archive], check=True, capture_output=True, text=True)
-        repository, tag = name.rsplit(":", 1)
+        repository, tag = tagged.rsplit(":", 1)
         changes = ["ENV PATH=/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8", 'CMD ["python3"]']
         client.api.import_image(str(archive), repository=repository, tag=tag, changes=changes)
     except subprocess.CalledProcessError as error:
@@ -101,3 +109,25 @@ def have_base_image(client: docker.DockerClient, folder: Path) -> str:
     finally:
         archive.unlink(missing_ok=True)
     return "built from Debian packages"
+
+
+def buildable_project(client: docker.DockerClient, folder: Path) -> Path:
+    """Return the project, or a copy of it in ``folder`` if the engine has no base image of the Dockerfile's digest.
+
+    An image that was built here has another digest, so the Dockerfile of the copy names the tag only.
+    """
+    name = _base_image()
+    try:
+        client.images.get(name)
+        return ROOT
+    except ImageNotFound:
+        pass
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for path in filter(Path.is_file, (ROOT / line for line in listed.split("\0"))):
+        copy = folder / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    dockerfile = folder / "Dockerfile"
+    dockerfile.write_text(dockerfile.read_text().replace(name, name.partition("@")[0]))
+    return folder

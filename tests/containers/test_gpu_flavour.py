@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
 from docker.models.images import Image
 
-from tests.conftest import ROOT
 from tests.containers import network
 from tests.containers.conftest import READ_ONLY, UNKNOWN_USER, Containers
 
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.skipif("PBR_TEST_GPU" not in os.environ, reason="Downlo
 
 
 @pytest.fixture(scope="module")
-def image(docker_client: docker.DockerClient, measure: Callable[[str, str], None]) -> Image:
-    built, _ = docker_client.images.build(path=str(ROOT), target="gpu", tag="precision-background-remover:gpu")
+def image(docker_client: docker.DockerClient, project: Path, measure: Callable[[str, str], None]) -> Image:
+    built, _ = docker_client.images.build(path=str(project), target="gpu", tag="precision-background-remover:gpu")
     measure("image, flavor gpu", f"{built.attrs['Size'] / 1e6:.0f} MB")
     return built
 

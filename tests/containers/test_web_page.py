@@ -29,9 +29,9 @@ UPGRADE: Final = {
 
 
 @pytest.fixture(scope="module")
-def containers(docker_client: docker.DockerClient, measure: Callable[[str, str], None]) -> Containers:
+def containers(docker_client: docker.DockerClient, project: Path, measure: Callable[[str, str], None]) -> Containers:
     """The page's image."""
-    image, _ = docker_client.images.build(path=str(ROOT), target="web", tag="precision-background-remover:web")
+    image, _ = docker_client.images.build(path=str(project), target="web", tag="precision-background-remover:web")
     measure("image, web page", f"{image.attrs['Size'] / 1e6:.0f} MB")
     return Containers(docker_client, image)
 
