@@ -9,7 +9,7 @@ NPM    := $(shell command -v npm 2>/dev/null)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help setup demo deploy test test-slow test-all test-containers coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation bench-bulk load tune cost dashboard openapi reliability-tables reference screenshots lock clean
+.PHONY: FORCE help setup demo deploy test test-slow test-all test-containers coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation bench-bulk load tune cost dashboard openapi reliability-tables reference screenshots lock sbom clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -76,11 +76,13 @@ api-fuzz: setup $(VENV)/.compiled  ## fuzz the API on an embedded cloud with req
 
 TEMPLATES := template.yaml $(wildcard infrastructure/*.yaml)
 
-lint: setup node_modules/.ready typecheck  ## style, types, imports, templates, state machine
+lint: setup node_modules/.ready typecheck  ## style, types, imports, licenses, templates, workflows, state machine
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/codespell $$(git ls-files)
+	$(BIN)/python -m infrastructure.licenses
+	$(BIN)/zizmor --quiet --offline .github
 	$(BIN)/cfn-lint $(TEMPLATES)
 	export SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=eu-west-1; for t in $(TEMPLATES); do $(BIN)/sam validate --lint --template $$t || exit 1; done
 	for m in statemachine/*.asl.yaml; do node_modules/.bin/asl-validator --yaml-definition "$$(sed 's/$${Partition}/aws/' $$m)" || exit 1; done
@@ -138,7 +140,7 @@ $(VENV)/peer/.ready: requirements/peer.lock $(VENV)/.ready  # rembg's command li
 	$(VENV)/peer/bin/python -c 'import rembg'
 	@touch $@
 
-COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+COMPILE = $(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 # rembg's command line takes other versions of small packages than ours; what the work is done by is the same.
 SHARED  = rembg|onnxruntime|numpy|scipy|pymatting|numba|opencv-python-headless
 
@@ -155,12 +157,15 @@ reference: setup openapi reliability-tables  ## regenerate every generated page 
 screenshots: setup $(VENV)/.compiled  ## make the pictures of the web page in docs/images; needs Debian's package chromium
 	@$(BIN)/python -m tests.browser.screenshots
 
-lock: setup  ## resolve the pinned dependencies anew from pyproject.toml
+lock: setup  ## resolve the pinned dependencies anew from pyproject.toml: make lock [UPGRADE=1]
 	$(COMPILE) --extra local --extra web --extra dev pyproject.toml --output-file requirements/dev.lock
 	$(COMPILE) --constraint requirements/dev.lock pyproject.toml --output-file requirements/runtime.lock
 	$(COMPILE) --constraint requirements/dev.lock --extra gpu --no-emit-package onnxruntime pyproject.toml --output-file requirements/gpu.lock
 	$(COMPILE) --constraint requirements/dev.lock --group web-image --output-file requirements/web.lock
 	{ echo 'rembg[cpu,cli]'; sed -nE 's/^(($(SHARED))==.*) \\$$/\1/p' requirements/dev.lock; } | $(COMPILE) - --output-file requirements/peer.lock
+
+sbom: setup  ## write the bill of materials of each image to out/sbom, in CycloneDX's format
+	@$(BIN)/python -m infrastructure.sbom
 
 clean:  ## remove all that was made here
 	rm -rf $(VENV) node_modules out .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis
