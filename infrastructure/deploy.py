@@ -162,6 +162,12 @@ class Deployment:
             if self.explicit.get(parameter):
                 print(f"{parameter} is given, so the {part} keeps that image: {self.explicit[parameter]}")
         flavors = images(values, self.explicit, self.add)
+        longest = longest_name(values, has_endpoint="endpoint" in flavors or bool(values["SageMakerImageUri"]))
+        if len(self.settings.stack) > longest:
+            raise DeployError(
+                f"stack_name={self.settings.stack} is not allowed: with these parameters, it must have at most {longest} "
+                "characters, see docs/how-to/choose-a-host.md."
+            )
         repository = self._repository()
         self.shell.run(
             "sam", "build", "--config-env", self.config_env, "--parameter-overrides", *overrides(build_values(values))
@@ -392,6 +398,17 @@ def images(values: Mapping[str, str], explicit: Mapping[str, str], add: Sequence
         for part, parameter in PARTS.items()
         if parameter not in explicit and (needed[part] or values[parameter] or part in add)
     }
+
+
+def longest_name(values: Mapping[str, str], *, has_endpoint: bool) -> int:
+    """Return how many characters the name of the stack may have: AWS limits the names that begin with it."""
+    longest = (
+        64 - len("-digest") if values["Operations"] == "true" else 80 - len("-webhooks")
+    )  # function, state machine
+    if has_endpoint and values["SageMakerMode"] != "transform":
+        _, family, size = values["SageMakerInstanceType"].split(".")
+        longest = min(longest, 63 - len(f"-{values['SageMakerMode']}-{family}-{size}"))
+    return longest
 
 
 def build_values(values: Mapping[str, str]) -> dict[str, str]:

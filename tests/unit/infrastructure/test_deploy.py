@@ -266,6 +266,21 @@ def test_bad_input_is_rejected_before_any_command(tools: Tools, arguments: list[
     assert message in error
 
 
+@pytest.mark.parametrize(("arguments", "longest"), [([], 57), (["--add", "endpoint"], 42)])
+def test_a_stack_name_that_is_too_long_is_rejected_before_the_build(
+    tools: Tools, arguments: list[str], longest: int
+) -> None:
+    config = (ROOT / "samconfig.toml").read_text()
+    errors = []
+    for length in (longest, longest + 1):
+        name = f'"{"n" * length}"'
+        (tools.folder / "samconfig.toml").write_text(config.replace('"precision-background-remover"', name))
+        errors.append(tools.deploy(*arguments)[1])
+    assert tools.commands() == []
+    assert errors[0] == ""
+    assert f"it must have at most {longest} characters" in errors[1]
+
+
 def test_the_defaults_of_the_template_are_allowed() -> None:
     declared = deploy.defaults(ROOT)
     assert len(declared) > 50

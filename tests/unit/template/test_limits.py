@@ -16,7 +16,7 @@ import regex  # type: ignore[import-untyped]
 from cfnlint.api import lint  # type: ignore[import-untyped]
 from cfnlint.config import ManualArgs  # type: ignore[import-untyped]
 
-from infrastructure.deploy import check
+from infrastructure.deploy import check, defaults, longest_name
 from tests.conftest import ROOT
 from tests.unit.template.physical import Physical
 from tests.unit.template.test_template import (
@@ -55,11 +55,15 @@ LONGEST: Final[Mapping[str, Callable[[int], str]]] = {
     "BulkSourceBuckets": lambda length: ",".join(str(number) * 63 for number in range(5))[:length],
     "CorsOrigins": lambda length: f"https://{'o' * (length - 12)}.com",
     "CustomModels": lambda length: filled(custom_model, ",", length, "[", "]"),
+    "DefaultModel": lambda length: "d" * length,
+    "EscalationModel": lambda length: "e" * length,
     "ModelDirectory": lambda length: "/".ljust(length, "d"),
     "ModelMirror": lambda length: "https://".ljust(length, "m"),
     "Presets": lambda length: filled(lambda number: f'"p{number}":{{"crop":"true"}}', ",", length, "{", "}"),
     "Republish": lambda length: "r" * length,
     "RunbookUrl": lambda length: "https://".ljust(length, "r"),
+    "SageMakerEndpointName": lambda _: "",  # the stack creates one
+    "SegmentationQueueName": lambda length: "q" * length,
     "UrlNetworks": lambda length: ",".join(["10.100.100.0/24"] * (length // 16)),
 }
 """The longest values of the parameters that have a maximum length."""
@@ -97,7 +101,6 @@ EVERYTHING: Final = {
     "ModelBucket": "m" * 63,
     "MonthlyBudget": "500",
     "SegmentMemory": "8192",
-    "SegmentationQueueName": "q" * 80,
 }
 """All parts of the stack, and all parameters at their limits."""
 
@@ -462,6 +465,8 @@ def test_the_documented_length_of_a_stack_name_is_the_longest_that_works(case: C
     longer = case.stack(longer=1)
     assert breaches_of(longer) + excesses_of(longer) != []
     assert f"{case.name_length}" in (ROOT / "docs/how-to/choose-a-host.md").read_text()
+    values = {**defaults(ROOT), **case.parameters}
+    assert longest_name(values, has_endpoint=bool(values["SageMakerImageUri"])) == case.name_length
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.name)
