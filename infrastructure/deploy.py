@@ -165,8 +165,8 @@ class Deployment:
         longest = longest_name(values, has_endpoint="endpoint" in flavors or bool(values["SageMakerImageUri"]))
         if len(self.settings.stack) > longest:
             raise DeployError(
-                f"stack_name={self.settings.stack} is not allowed: with these parameters, it must have at most {longest} "
-                "characters, see docs/how-to/choose-a-host.md."
+                f"stack_name={self.settings.stack} is not allowed: with these parameters, it must have at most "
+                f"{longest} characters, see docs/how-to/choose-a-host.md."
             )
         repository = self._repository()
         self.shell.run(

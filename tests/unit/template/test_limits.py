@@ -142,10 +142,10 @@ def stack(request: pytest.FixtureRequest) -> Physical:
     return case.stack()
 
 
-def test_the_parameters_are_legal() -> None:
+def test_the_parameters_are_legal(stack: Physical) -> None:
+    assert stack.refusals() == []
     for case in CASES.values():
         check(case.parameters, ROOT)
-        assert case.stack().refusals() == []
 
 
 def service_models() -> Any:
@@ -452,7 +452,7 @@ def test_resources_keep_quotas(stack: Physical) -> None:
 
 
 def test_every_quota_is_measured() -> None:
-    kinds = {resource["Type"] for case in CASES.values() for resource in case.stack().resources.values()}
+    kinds = {resource["Type"] for resource in CASES["asynchronous"].stack().resources.values()}
     assert {quota.kind for quota in QUOTAS} | OPERATIONS.keys() <= kinds
 
 

@@ -94,7 +94,7 @@ def replaced() -> dict[tuple[str, str], Replacement]:
     for base in BASES:
         before = Identified(base)
         for parameter, facts in translated()["Parameters"].items():
-            for value in others(parameter, facts, base.get(parameter, str(facts.get("Default")))):
+            for value in others(parameter, facts, base.get(parameter, str(facts.get("Default"))))[:1]:
                 after = Identified({**base, parameter: value})
                 for name in replacements(before, after):
                     old, new = before.resources[name], after.resources[name]
