@@ -9,14 +9,22 @@ from tests.unit.template.test_template import Stack
 
 NAME_PROPERTIES: Final = {
     **{f"AWS::CloudWatch::{kind}": "AlarmName" for kind in ("Alarm", "CompositeAlarm")},
+    **{f"AWS::ElasticLoadBalancingV2::{kind}": "Name" for kind in ("LoadBalancer", "TargetGroup")},
     "AWS::CloudWatch::Dashboard": "DashboardName",
+    "AWS::DynamoDB::Table": "TableName",
+    "AWS::ECS::CapacityProvider": "Name",
+    "AWS::ECS::Cluster": "ClusterName",
+    "AWS::IAM::Role": "RoleName",
     "AWS::Lambda::Function": "FunctionName",
     "AWS::Logs::LogGroup": "LogGroupName",
+    "AWS::S3::Bucket": "BucketName",
     "AWS::SageMaker::Endpoint": "EndpointName",
+    "AWS::SageMaker::EndpointConfig": "EndpointConfigName",
+    "AWS::SageMaker::Model": "ModelName",
     "AWS::SQS::Queue": "QueueName",
     "AWS::StepFunctions::StateMachine": "StateMachineName",
 }
-"""Types with resources that the templates name."""
+"""Properties with the name of a resource, which no other one of its type may have."""
 
 LONGEST_NAMES: Final = {
     **dict.fromkeys(("AWS::Events::Rule", "AWS::IAM::Role", "AWS::Lambda::Function"), 64),
