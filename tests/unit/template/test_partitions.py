@@ -93,9 +93,8 @@ def test_every_address_is_in_the_domain_of_the_partition(place: Place, stack: Ph
 
 def test_ec2_has_a_principal_of_its_own_in_china(place: Place, stack: Physical) -> None:
     principals = {text for key, text in texts(stack.resources) if key == "Service"}
-    named_after_the_domain = {name for name in principals if name.startswith("ec2.")}
-    assert named_after_the_domain == {f"ec2.{place.suffix}"}
-    assert {name.partition(".")[2] for name in principals - named_after_the_domain} == {"amazonaws.com"}
+    assert {name for name in principals if name.startswith("ec2.")} == {f"ec2.{place.suffix}"}
+    assert {name for name in principals if name.endswith(".cn")} <= {"ec2.amazonaws.com.cn"}
 
 
 def test_an_execution_role_can_pull_its_image(place: Place, stack: Physical) -> None:

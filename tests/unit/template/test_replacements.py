@@ -8,10 +8,20 @@ import pytest
 from cfnlint.schema import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
 
 from tests.unit.template.physical import NAME_PROPERTIES
-from tests.unit.template.test_template import ASYNC, FARGATE, MODELS, OPEN, OWN_GPU, REALTIME, REGION, translated
+from tests.unit.template.test_template import (
+    ASYNC,
+    FARGATE,
+    MODELS,
+    OPEN,
+    OWN_GPU,
+    PROTECTED,
+    REALTIME,
+    REGION,
+    translated,
+)
 from tests.unit.template.test_versions import Identified, others
 
-BASES: Final = ({**FARGATE, **REALTIME, **MODELS[1], **OPEN}, {**OWN_GPU, **ASYNC})
+BASES: Final = ({**FARGATE, **REALTIME, **MODELS[1], **OPEN, **PROTECTED}, {**OWN_GPU, **ASYNC})
 """Stacks with all parts, on hosts of each kind."""
 
 REVISIONS: Final = {
