@@ -117,8 +117,8 @@ def send_events_after_the_response(original: Any, self: Any, *args: Any, **kwarg
 
 @around(S3Response, "_bucket_response_post")
 def check_the_form(original: Any, self: Any, request: Any, bucket_name: str) -> Any:
-    """AWS checks a form's file against its policy and its checksum; moto does not."""
-    form = self.form_data
+    """AWS checks a form's file against its policy and its checksum, which it keeps; moto does not."""
+    form, checksum = self.form_data, None
     if "policy" in form:
         policy = json.loads(base64.b64decode(form["policy"]))
         if datetime.fromisoformat(policy["expiration"]) < datetime.now(UTC):
@@ -132,7 +132,11 @@ def check_the_form(original: Any, self: Any, request: Any, bucket_name: str) -> 
                 raise S3ClientError("EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")
         if checksum := form.get("x-amz-checksum-sha256"):
             _compare(self.body, checksum)
-    return original(self, request, bucket_name)
+    response = original(self, request, bucket_name)
+    if checksum:
+        key = self.backend.get_object(bucket_name, form["key"])
+        key.checksum_algorithm, key.checksum_value = "SHA256", checksum
+    return response
 
 
 @around(S3Response, "_get_checksum")

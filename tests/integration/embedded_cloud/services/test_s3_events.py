@@ -6,6 +6,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 from botocore.exceptions import ClientError
 
@@ -130,3 +131,11 @@ def test_versions_are_listed_under_any_key(cloud: EmbeddedCloud) -> None:
     assert [one["Key"] for page in pages for one in page.get("DeleteMarkers", [])] == keys[:1]
     [folder] = s3.list_object_versions(Bucket=bucket, Prefix="listed", Delimiter="/")["CommonPrefixes"]
     assert folder == {"Prefix": "listed/"}
+
+
+def test_the_checksum_of_a_form_is_kept(cloud: EmbeddedCloud) -> None:
+    s3, checksum = client(cloud, "s3"), base64.b64encode(hashlib.sha256(b"abc").digest()).decode()
+    where, fields = {"Bucket": cloud.outputs["PlainBucket"], "Key": "form"}, {"x-amz-checksum-sha256": checksum}
+    form = s3.generate_presigned_post(**where, Fields=dict(fields), Conditions=[fields])
+    httpx.post(form["url"], data=form["fields"], files={"file": b"abc"}).raise_for_status()
+    assert s3.head_object(**where, ChecksumMode="ENABLED")["ChecksumSHA256"] == checksum
