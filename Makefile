@@ -9,7 +9,7 @@ NPM    := $(shell command -v npm 2>/dev/null)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help setup demo deploy test test-slow test-all test-containers coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation bench-bulk load tune cost dashboard openapi reliability-tables reference screenshots lock sbom clean
+.PHONY: FORCE help setup demo deploy test test-slow test-all test-containers test-localstack coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation bench-bulk load tune cost dashboard openapi reliability-tables reference screenshots lock sbom clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -67,6 +67,14 @@ chaos: setup $(VENV)/.compiled  ## upload images while faults are injected, and 
 
 test-containers: setup $(VENV)/.compiled  ## test the image in Docker: functions, worker, endpoint: make test-containers [GPU=1]
 	$(if $(GPU),PBR_TEST_GPU=1) $(BIN)/python -m pytest --timeout 1200 tests/containers
+
+test-localstack: setup $(VENV)/localstack/.ready  ## run the mocked cases, and what the services hold, on LocalStack as a second engine
+	$(BIN)/python -m pytest tests/localstack
+
+$(VENV)/localstack/.ready: requirements/localstack.lock $(VENV)/.ready
+	$(PYTHON) -m venv $(VENV)/localstack
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(VENV)/localstack/bin/python --require-hashes requirements/localstack.lock
+	@touch $@
 
 fuzz: setup $(VENV)/.compiled  ## decode damaged files; keep those that break a bound in out/fuzz: make fuzz [N=20000] [SEED=0]
 	$(BIN)/python -m tests.resilience.hostile.fuzz $(if $(N),--files $(N)) $(if $(SEED),--seed $(SEED))
@@ -162,6 +170,7 @@ lock: setup  ## resolve the pinned dependencies anew from pyproject.toml: make l
 	$(COMPILE) --constraint requirements/dev.lock pyproject.toml --output-file requirements/runtime.lock
 	$(COMPILE) --constraint requirements/dev.lock --extra gpu --no-emit-package onnxruntime pyproject.toml --output-file requirements/gpu.lock
 	$(COMPILE) --constraint requirements/dev.lock --group web-image --output-file requirements/web.lock
+	$(COMPILE) --group localstack --output-file requirements/localstack.lock
 	{ echo 'rembg[cpu,cli]'; sed -nE 's/^(($(SHARED))==.*) \\$$/\1/p' requirements/dev.lock; } | $(COMPILE) - --output-file requirements/peer.lock
 
 sbom: setup  ## write the bill of materials of each image to out/sbom, in CycloneDX's format
