@@ -84,14 +84,14 @@ api-fuzz: setup $(VENV)/.compiled  ## fuzz the API on an embedded cloud with req
 
 TEMPLATES := template.yaml $(wildcard infrastructure/*.yaml)
 
-lint: setup node_modules/.ready typecheck  ## style, types, imports, licenses, templates, workflows, state machine
+lint: setup node_modules/.ready $(VENV)/checkov/.ready typecheck  ## style, types, imports, spelling, licenses, workflows, templates, state machines
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/codespell $$(git ls-files)
 	$(BIN)/python -m infrastructure.licenses
 	$(BIN)/zizmor --quiet --offline .github
-	$(BIN)/cfn-lint $(TEMPLATES)
+	$(BIN)/python -m tests.findings
 	export SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=eu-west-1; for t in $(TEMPLATES); do $(BIN)/sam validate --lint --template $$t || exit 1; done
 	for m in statemachine/*.asl.yaml; do node_modules/.bin/asl-validator --yaml-definition "$$(sed 's/$${Partition}/aws/' $$m)" || exit 1; done
 
@@ -148,6 +148,11 @@ $(VENV)/peer/.ready: requirements/peer.lock $(VENV)/.ready  # rembg's command li
 	$(VENV)/peer/bin/python -c 'import rembg'
 	@touch $@
 
+$(VENV)/checkov/.ready: requirements/checkov.lock $(VENV)/.ready  # apart: beside our packages only its version 2 could be installed
+	$(PYTHON) -m venv $(VENV)/checkov
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(VENV)/checkov/bin/python --require-hashes requirements/checkov.lock
+	@touch $@
+
 COMPILE = $(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 # rembg's command line takes other versions of small packages than ours; what the work is done by is the same.
 SHARED  = rembg|onnxruntime|numpy|scipy|pymatting|numba|opencv-python-headless
@@ -172,6 +177,7 @@ lock: setup  ## resolve the pinned dependencies anew from pyproject.toml: make l
 	$(COMPILE) --constraint requirements/dev.lock --group web-image --output-file requirements/web.lock
 	$(COMPILE) --group localstack --output-file requirements/localstack.lock
 	{ echo 'rembg[cpu,cli]'; sed -nE 's/^(($(SHARED))==.*) \\$$/\1/p' requirements/dev.lock; } | $(COMPILE) - --output-file requirements/peer.lock
+	echo checkov | $(COMPILE) - --output-file requirements/checkov.lock
 
 sbom: setup  ## write the bill of materials of each image to out/sbom, in CycloneDX's format
 	@$(BIN)/python -m infrastructure.sbom

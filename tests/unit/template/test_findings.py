@@ -1,0 +1,31 @@
+"""Findings of checkov and their exemptions. ``make lint`` runs checkov itself."""
+
+import pytest
+
+from tests.findings import Exemption, Finding, compare
+
+FINDINGS = {Finding("CKV_1", "Bucket"): "Ensure a lock", Finding("CKV_1", "Queue"): "Ensure a lock"}
+
+
+@pytest.mark.parametrize("resources", [(), ("Bucket", "Queue")])
+def test_exempt_findings_are_no_problem(resources):
+    assert not list(compare(FINDINGS, [Exemption("CKV_1", "why", resources)]))
+
+
+def test_a_finding_without_exemption_is_a_problem():
+    [problem] = compare(FINDINGS, [Exemption("CKV_1", "why", ["Bucket"])])
+    assert problem.startswith("CKV_1 Queue: Ensure a lock.")
+
+
+@pytest.mark.parametrize(
+    ("exemption", "named"),
+    [(Exemption("CKV_1", "why", ["Table"]), "Table"), (Exemption("CKV_2", "why"), "any resource")],
+)
+def test_an_exemption_without_finding_is_a_problem(exemption, named):
+    problems = compare(FINDINGS, [Exemption("CKV_1", "why"), exemption])
+    assert list(problems) == [f"{exemption.check} does not fail for {named}. Remove it from findings.toml."]
+
+
+def test_an_exemption_has_a_reason():
+    with pytest.raises(TypeError, match="reason"):
+        Exemption(check="CKV_1")
