@@ -93,7 +93,7 @@ def test_a_deleted_object_is_not_found_but_listed_as_deleted(
         store.fetch(bucket, prefix + KEY)
     assert store.fetch(bucket, prefix + KEY, version_id=version).data == b""
     assert [key for key, _ in store.deletions(bucket, prefix)] == [prefix + KEY]
-    store.delete_all(bucket, prefix + KEY)
+    store.delete_permanently(list(store.versions(bucket, prefix + KEY)))
     assert list(store.deletions(bucket, prefix)) == []
     assert store.newest(bucket, prefix + KEY, version) is None
 
