@@ -82,7 +82,10 @@ REFERENCES: Final[Mapping[str, Mapping[str, str]]] = {
     "AWS::S3::Bucket": {"Ref": "{name}", "Arn": "{arn}:s3:::{name}"},
     "AWS::SageMaker::Endpoint": {"EndpointName": "{name}"},
     "AWS::SageMaker::EndpointConfig": {"EndpointConfigName": "{name}"},
-    "AWS::SageMaker::Model": {"ModelName": "{name}"},
+    "AWS::SageMaker::Model": {
+        "Ref": "{arn}:sagemaker:{region}:{account}:model/{name}",
+        "ModelName": "{name}",
+    },
     "AWS::SecretsManager::Secret": {
         "Ref": "{arn}:secretsmanager:{region}:{account}:secret:{logical}-a1B2c3d4E5f6-a1B2c3"
     },

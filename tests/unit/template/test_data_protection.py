@@ -14,6 +14,7 @@ from tests.unit.template.test_template import (
     MODELS,
     OPEN,
     PROTECTED,
+    PSEUDO,
     TEMPLATE,
     Stack,
     leaves_of,
@@ -294,6 +295,14 @@ def test_logs_expire(stack: Stack) -> None:
     )
 
 
+def test_logs_of_state_machines_have_no_execution_data(stack: Stack) -> None:
+    """Task tokens are credentials, and URLs of webhooks may contain some."""
+    machines = named(stack, "AWS::StepFunctions::StateMachine")
+    assert len(machines) == 3
+    for name, machine in machines.items():
+        assert machine["LoggingConfiguration"]["IncludeExecutionData"] is False, name
+
+
 def rules_of(bucket: str, **parameters: str) -> dict[str, dict[str, Any]]:
     return {rule["Id"]: rule for rule in Stack(parameters)[bucket]["LifecycleConfiguration"]["Rules"]}
 
@@ -320,7 +329,7 @@ class Parameters(Stack):
     """The template's rules, without its resources."""
 
     def __init__(self, **given: int) -> None:
-        self._template = translated()
+        self._template, self._pseudo = translated(), PSEUDO
         parameters = self._template["Parameters"].items()
         self._values = {name: str(given.get(name, facts.get("Default"))) for name, facts in parameters}
         self._values |= {name: [] for name, facts in parameters if facts["Type"] == "CommaDelimitedList"}
