@@ -3,13 +3,12 @@
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from embedded_cloud.callers import is_own
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
-OWN_KEY: Final = "embedded-cloud"
-"""Access key of the cloud's own processes. Requests that are signed with it are not a user's."""
 
 
 class Activity:
@@ -31,7 +30,7 @@ class Activity:
         from werkzeug.wsgi import ClosingIterator
 
         def serve(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-            if f"Credential={OWN_KEY}/" in environ.get("HTTP_AUTHORIZATION", ""):
+            if is_own(environ.get("HTTP_AUTHORIZATION", "")):
                 return app(environ, start_response)
             self._count(1)
             try:

@@ -5,13 +5,15 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
 from typing import Self
 
-from embedded_cloud.activity import OWN_KEY, Activity
+from embedded_cloud.activity import Activity
+from embedded_cloud.callers import OWN_KEY, access_key
 from embedded_cloud.deploy import create_stack, translate
 from embedded_cloud.faults import FaultPlan, with_faults
 from embedded_cloud.lambda_runtime import LambdaRuntime
@@ -21,6 +23,8 @@ from embedded_cloud.sandbox import Function
 DEFAULT_REGION = "eu-west-1"
 LOOPBACK = "127.0.0.1"
 ALARM_INTERVAL_S = 10.0
+CALLS_VARIABLE = "PBR_CALLS_DIR"
+"""Names a folder, to which each cloud writes the permissions that the calls of its roles use."""
 
 
 class EmbeddedCloud:
@@ -128,6 +132,7 @@ class EmbeddedCloud:
             address=self._address,
             api_port=self._api_port,
             activity=self._activity,
+            calls_file=_calls_file(),
         )
         host.start(self._host)
         moto_api_backend.reset()
@@ -179,6 +184,25 @@ class EmbeddedCloud:
         from embedded_cloud.moto_patches.awslambda import configuration
 
         return [configuration(found) for found in lambda_backends[DEFAULT_ACCOUNT_ID][self.region].list_functions()]
+
+    def environment_of(self, role: str) -> dict[str, str]:
+        """Return ``environment`` for a process that acts with a role of the stack.
+
+        Args:
+            role: logical id, after those of its nested stacks, e.g. ``WebStack/WebRole``.
+
+        Raises:
+            KeyError: the stack has no such role.
+        """
+        from embedded_cloud.moto_patches import iam
+
+        return {**self.environment, "AWS_ACCESS_KEY_ID": access_key(iam.role_name(role))}
+
+    def grants(self) -> list[list[str]]:
+        """Return what the roles of the stack allow: role, action and resource, with logical ids for generated names."""
+        from embedded_cloud.moto_patches import iam
+
+        return iam.grants()
 
     def idle_s(self) -> float:
         """Return the seconds since the last request of a user; 0 while an execution is running.
@@ -269,6 +293,15 @@ def _without_user_settings() -> Callable[[], None]:
                 os.environ[name] = value
 
     return restore
+
+
+def _calls_file() -> Path | None:
+    """Return a new file for the permissions that calls use; None if none is wanted."""
+    folder = os.environ.get(CALLS_VARIABLE)
+    if not folder:
+        return None
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return Path(folder, f"{uuid.uuid4()}.jsonl")
 
 
 def _free_port(address: str, wanted: int) -> int:

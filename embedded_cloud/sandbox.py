@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from embedded_cloud.callers import access_key
 from embedded_cloud.faults import FaultEffect, InvocationFault
 from embedded_cloud.processes import Log, ModuleProcess, exit_reason
 
@@ -34,6 +35,7 @@ class Function:
     memory_mb: int
     environment: tuple[tuple[str, str], ...]
     version: str = "$LATEST"
+    role_arn: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Sandbox:
         self._tmp = tempfile.mkdtemp(prefix=f"{function.name}-")
         environment = {
             **base,
+            "AWS_ACCESS_KEY_ID": access_key(function.role_arn),
             "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._api.server_port}",
             "AWS_LAMBDA_FUNCTION_NAME": function.name,
             "AWS_LAMBDA_FUNCTION_VERSION": function.version,

@@ -42,6 +42,7 @@ def _load() -> None:
         dynamodb,
         ecs,
         events,
+        iam,
         logs,
         nested_stacks,
         s3,

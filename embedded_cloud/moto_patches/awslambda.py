@@ -63,6 +63,7 @@ def configuration(function: LambdaFunction) -> Function:
         timeout_s=int(function.timeout),
         memory_mb=int(function.memory_size),
         environment=tuple(sorted((name, str(value)) for name, value in function.environment_vars.items())),
+        role_arn=function.role,
     )
 
 

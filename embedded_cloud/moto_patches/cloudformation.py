@@ -71,7 +71,11 @@ IGNORED = {
         "ScheduleExpression": "schedules start nothing: invoke the function",
         "Targets.RetryPolicy": "events are retried for two minutes at most",
     },
-    "AWS::IAM::Role": {"": "stored, but no call is ever denied"},
+    "AWS::IAM::Role": {
+        "AssumeRolePolicyDocument": "stored, but not evaluated",
+        "ManagedPolicyArns": "not evaluated: AWS itself writes logs and traces",
+        "PermissionsBoundary": "stored, but not evaluated",
+    },
     "AWS::KMS::Key": {"": "stored, but nothing is encrypted with it"},
     "AWS::Lambda::Function": {
         "MemorySize": "not limited",
@@ -106,8 +110,8 @@ IGNORED = {
         "KmsMasterKeyId": "messages are not encrypted",
         "SqsManagedSseEnabled": "messages are not encrypted",
     },
-    "AWS::SNS::TopicPolicy": {"": "no call is ever denied"},
-    "AWS::SQS::QueuePolicy": {"": "stored, but no call is ever denied"},
+    "AWS::SNS::TopicPolicy": {"": "not evaluated"},
+    "AWS::SQS::QueuePolicy": {"": "stored, but not evaluated"},
     "AWS::StepFunctions::StateMachineAlias": {
         "DeploymentPreference.Percentage": DEPLOYED_AT_ONCE,
         "DeploymentPreference.Alarms": DEPLOYED_AT_ONCE,

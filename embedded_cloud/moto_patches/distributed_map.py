@@ -228,11 +228,14 @@ class MapRun:
         _template(json.dumps(template)).eval(self.env)
         return self.env.stack.pop()
 
+    def _s3(self) -> Any:
+        return running().client("s3", self.env.aws_execution_details.role_arn)
+
     def _items(self) -> Iterator[Any]:
         if "ItemReader" not in self.state:
             yield from self.env.states.get_input()
             return
-        reader, s3 = self.state["ItemReader"], running().client("s3")
+        reader, s3 = self.state["ItemReader"], self._s3()
         address = self._evaluated(reader["Parameters"])
         if reader["Resource"].endswith(":s3:listObjectsV2"):
             pages = s3.get_paginator("list_objects_v2").paginate(**address)
@@ -363,7 +366,7 @@ class MapRun:
 
     def _write_results(self, place: dict[str, Any]) -> dict[str, Any]:
         """Write the result files and their manifest, and return the state's ``ResultWriterDetails``."""
-        writer, s3 = self.state["ResultWriter"], running().client("s3")
+        writer, s3 = self.state["ResultWriter"], self._s3()
         prefix = "/".join(filter(None, [place.get("Prefix", "").strip("/"), self.record.map_run_arn.rsplit(":", 1)[1]]))
         json_lines = writer.get("WriterConfig", {}).get("OutputType") == "JSONL"
         files: dict[str, list[Any]] = {}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from moto.ecs.exceptions import InvalidParameterException
-from moto.ecs.models import EC2ContainerServiceBackend
+from moto.ecs.models import EC2ContainerServiceBackend, TaskDefinition
 from moto.ecs.models import Service as MotoService
 
 from embedded_cloud.moto_patches.around import around
@@ -12,6 +12,22 @@ from embedded_cloud.moto_patches.host import running
 from embedded_cloud.processes import Container, Log, Service, Task
 
 STOP_TIMEOUT_S = 30  # default of ECS
+
+
+@around(TaskDefinition, "create_from_cloudformation_json")
+def keep_the_task_role(original: Any, cls: Any, name: str, resource: Any, *args: Any, **kwargs: Any) -> Any:
+    """AWS runs the containers with the task role; moto drops it."""
+    definition = original(cls, name, resource, *args, **kwargs)
+    definition.task_role_arn = resource["Properties"].get("TaskRoleArn")
+    return definition
+
+
+@around(TaskDefinition, "update_from_cloudformation_json")
+def keep_the_task_role_in_updates(original: Any, cls: Any, **given: Any) -> Any:
+    """AWS runs the containers with the task role; moto drops it."""
+    definition = original(cls, **given)
+    definition.task_role_arn = given["cloudformation_json"]["Properties"].get("TaskRoleArn")
+    return definition
 
 
 @around(MotoService, "create_from_cloudformation_json")
@@ -135,7 +151,8 @@ def _scale(backend: Any, service: Any) -> Any:
     if service.arn not in host.services:
         definition = backend.describe_task_definition(service.task_definition)
         containers = [_container(facts) for facts in definition.container_definitions]
-        host.services[service.arn] = Service(containers, host.environment, host.code)
+        environment = host.environment_of(getattr(definition, "task_role_arn", None) or "")  # it is optional
+        host.services[service.arn] = Service(containers, environment, host.code)
     host.services[service.arn].scale(service.desired_count)
     service.running_count, service.pending_count = service.desired_count, 0
     return service

@@ -59,13 +59,13 @@ def match_no_event_without_a_pattern(original: Any, self: Any, event: Any, trans
 
 
 def deliver(
-    host: Host, send: Callable[[Host, str, str], None], rule_arn: str, target: dict[str, Any], payload: str
+    host: Host, send: Callable[[Host, dict[str, Any], str], None], rule_arn: str, target: dict[str, Any], payload: str
 ) -> None:
     """Send a payload to a target, with retries, and then to the target's dead-letter queue."""
     delays_s = _DELAYS_S[: target.get("RetryPolicy", {}).get("MaximumRetryAttempts", len(_DELAYS_S))]
     for attempt in itertools.count():
         try:
-            return send(host, target["Arn"], payload)
+            return send(host, target, payload)
         except ClientError as error:
             code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
         except BotoCoreError as error:
@@ -79,12 +79,14 @@ def deliver(
         _send_dead_letter(host, target["DeadLetterConfig"]["Arn"], payload, {**facts, "RETRY_ATTEMPTS": str(attempt)})
 
 
-def _start_machine(host: Host, arn: str, payload: str) -> None:
-    host.client("stepfunctions").start_execution(stateMachineArn=arn, name=str(uuid.uuid4()), input=payload)
+def _start_machine(host: Host, target: dict[str, Any], payload: str) -> None:
+    client = host.client("stepfunctions", target.get("RoleArn", ""))
+    client.start_execution(stateMachineArn=target["Arn"], name=str(uuid.uuid4()), input=payload)
 
 
-def call_function(host: Host, arn: str, payload: str) -> None:
+def call_function(host: Host, target: dict[str, Any], payload: str) -> None:
     """Invoke asynchronously as Lambda does: two retries, then the function's dead-letter queue."""
+    arn = target["Arn"]
     for delay_s in (*_ASYNCHRONOUS_DELAYS_S, None):
         answer = host.client("lambda").invoke(FunctionName=arn, Payload=payload)
         if "FunctionError" not in answer:
@@ -92,16 +94,17 @@ def call_function(host: Host, arn: str, payload: str) -> None:
         if delay_s is not None and not host.wait(delay_s):
             return
     _, _, _, region, account_id, *_ = arn.split(":")
-    if queue_arn := lambda_backend(account_id, region).get_function(arn).dead_letter_arn:
+    function = lambda_backend(account_id, region).get_function(arn)
+    if queue_arn := function.dead_letter_arn:
         message = json.loads(answer["Payload"].read()).get("errorMessage", "none")
-        _send_dead_letter(host, queue_arn, payload, {"ErrorCode": "200", "ErrorMessage": message[:1024]})
+        facts = {"ErrorCode": "200", "ErrorMessage": message[:1024]}
+        _send_dead_letter(host, queue_arn, payload, facts, function.role)
 
 
-def _send_dead_letter(host: Host, queue_arn: str, body: str, facts: dict[str, str]) -> None:
-    sqs = host.client("sqs")
-    queue_url = sqs.get_queue_url(QueueName=queue_arn.rpartition(":")[2])["QueueUrl"]
+def _send_dead_letter(host: Host, queue_arn: str, body: str, facts: dict[str, str], role_arn: str = "") -> None:
+    queue_url = host.client("sqs").get_queue_url(QueueName=queue_arn.rpartition(":")[2])["QueueUrl"]
     attributes = {name: {"DataType": "String", "StringValue": value} for name, value in facts.items()}
-    sqs.send_message(QueueUrl=queue_url, MessageBody=body, MessageAttributes=attributes)
+    host.client("sqs", role_arn).send_message(QueueUrl=queue_url, MessageBody=body, MessageAttributes=attributes)
 
 
 def _shape(target: dict[str, Any], event: Any) -> Any:

@@ -12,8 +12,10 @@ from botocore.config import Config
 from botocore.handlers import handle_copy_source_param
 
 from embedded_cloud.activity import Activity
+from embedded_cloud.callers import access_key
 from embedded_cloud.gateway import Gateway, Server
 from embedded_cloud.lambda_runtime import LambdaRuntime
+from embedded_cloud.policies import Grant, Permissions
 from embedded_cloud.processes import Endpoint, Log, Service
 from embedded_cloud.transform import Transform
 
@@ -35,22 +37,30 @@ class Host:
     address: str
     api_port: int
     activity: Activity
+    calls_file: Path | None
     apis: list[tuple[Gateway, Server]] = field(default_factory=list)
     services: dict[str, Service] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     transforms: dict[str, Transform] = field(default_factory=dict)
-    _clients: dict[str, Any] = field(default_factory=dict)
+    permissions: dict[str, tuple[list[Any], Permissions]] = field(default_factory=dict)  # by role, with its policies
+    used_grants: set[tuple[str, Grant]] = field(default_factory=set)  # with the role
+    logical_names: dict[str, str] = field(default_factory=dict)  # of generated names, as far as calls_file needs them
+    _clients: dict[tuple[str, str], Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closed: threading.Event = field(default_factory=threading.Event)
 
-    def client(self, service: str) -> Any:
-        """Return the boto3 client of a service, shared between threads."""
+    def client(self, service: str, role_arn: str = "") -> Any:
+        """Return the boto3 client of a service, shared between threads. It acts with the role, if one is given."""
         with self._lock:
-            if service not in self._clients:
-                self._clients[service] = self._make_client(service)
-            return self._clients[service]
+            if (service, role_arn) not in self._clients:
+                self._clients[service, role_arn] = self._make_client(service, role_arn)
+            return self._clients[service, role_arn]
 
-    def _make_client(self, service: str) -> Any:
+    def environment_of(self, role_arn: str) -> dict[str, str]:
+        """Return the base environment of processes that act with a role."""
+        return {**self.environment, "AWS_ACCESS_KEY_ID": access_key(role_arn)}
+
+    def _make_client(self, service: str, role_arn: str) -> Any:
         config = Config(
             parameter_validation=False,
             inject_host_prefix=False,
@@ -59,16 +69,20 @@ class Host:
             proxies={},  # of the environment: they cannot reach localhost
             retries={"total_max_attempts": 1},
         )
-        client = self._session.client(service, endpoint_url=self.sdk["AWS_ENDPOINT_URL"], config=config)
+        client = self._session.client(
+            service,
+            endpoint_url=self.sdk["AWS_ENDPOINT_URL"],
+            aws_access_key_id=access_key(role_arn),
+            aws_secret_access_key=self.sdk["AWS_SECRET_ACCESS_KEY"],
+            config=config,
+        )
         # A state machine passes CopySource URL-encoded, as the API expects; boto3 would encode it again.
         client.meta.events.unregister("before-parameter-build.s3.CopyObject", handle_copy_source_param)
         return client
 
     @cached_property
     def _session(self) -> Any:
-        return Session(
-            self.sdk["AWS_ACCESS_KEY_ID"], self.sdk["AWS_SECRET_ACCESS_KEY"], region_name=self.sdk["AWS_REGION"]
-        )
+        return Session(region_name=self.sdk["AWS_REGION"])
 
     def serve(self, api: Gateway) -> str:
         """Serve an HTTP API and return its URL. The first one gets ``api_port``, others any free port."""

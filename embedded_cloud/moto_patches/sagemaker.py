@@ -62,12 +62,13 @@ def start_the_container(
     made = original(self, endpoint_name, endpoint_config_name, *args, **kwargs)
     config, host = self.endpoint_configs[endpoint_config_name], running()
     variant = config.production_variants[0]
-    environment = self._models[variant["ModelName"]].primary_container.get("Environment", {})
+    model = self._models[variant["ModelName"]]
+    environment = model.primary_container.get("Environment", {})
     instance = f"{variant['VariantName']}/i-{uuid.uuid4().hex[:17]}"
     client = (config.async_inference_config or {}).get("ClientConfig", {})
     host.endpoints[endpoint_name] = Endpoint(
         [SERVE_MODULE],
-        {**host.environment, **{name: str(value) for name, value in environment.items()}},
+        {**host.environment_of(model.execution_role_arn), **{name: str(value) for name, value in environment.items()}},
         host.code,
         host.open_log(f"/aws/sagemaker/Endpoints/{endpoint_name}", instance),
         at_once=int(client.get("MaxConcurrentInvocationsPerInstance", 1)),
@@ -129,12 +130,14 @@ def queue_for_the_container(_original: Any, self: Any) -> Any:
     if failures := output.get("S3FailurePath"):
         places["FailureLocation"] = f"{failures.rstrip('/')}/{inference_id}-error.out"
 
+    s3 = running().client("s3", _role_arn(self))
+
     def infer() -> None:
-        answer = _infer(endpoint, source, body, headers, timeout_s)
+        answer = _infer(endpoint, s3, source, body, headers, timeout_s)
         if answer.ok:
-            _put(places["OutputLocation"], answer.body, answer.content_type)
+            _put(s3, places["OutputLocation"], answer.body, answer.content_type)
         elif "FailureLocation" in places:
-            _put(places["FailureLocation"], _error_message(answer).encode(), "text/plain")
+            _put(s3, places["FailureLocation"], _error_message(answer).encode(), "text/plain")
 
     endpoint.enqueue(infer)
     located = {f"X-Amzn-SageMaker-{place}": uri for place, uri in places.items()}
@@ -146,20 +149,20 @@ def queue_for_the_container(_original: Any, self: Any) -> Any:
 
 
 def _infer(
-    endpoint: Endpoint, source: str | None, body: bytes, headers: Mapping[str, str], timeout_s: float
+    endpoint: Endpoint, s3: Any, source: str | None, body: bytes, headers: Mapping[str, str], timeout_s: float
 ) -> ContainerResponse:
     if source:
         bucket, key = bucket_and_key(source)
         try:
-            body = running().client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+            body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
         except ClientError as error:
             return ContainerResponse(400, "text/plain", f"Cannot read {source}: {error}".encode())
     return endpoint.invoke(body, headers, timeout_s)
 
 
-def _put(uri: str, body: bytes, content_type: str) -> None:
+def _put(s3: Any, uri: str, body: bytes, content_type: str) -> None:
     bucket, key = bucket_and_key(uri)
-    running().client("s3").put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type)
+    s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type)
 
 
 def _name(response: Any) -> str:
@@ -175,6 +178,14 @@ def _output_config(response: Any) -> Mapping[str, Any]:
     config = backend.endpoint_configs[endpoint.endpoint_config_name]
     output: Mapping[str, Any] = (config.async_inference_config or {}).get("OutputConfig", {})
     return output
+
+
+def _role_arn(response: Any) -> str:
+    """Return the role of an endpoint's model."""
+    backend = sagemaker_backends[response.current_account][response.region]
+    config = backend.endpoint_configs[backend.endpoints[_name(response)].endpoint_config_name]
+    role_arn: str = backend._models[config.production_variants[0]["ModelName"]].execution_role_arn
+    return role_arn
 
 
 def _error_message(answer: ContainerResponse) -> str:

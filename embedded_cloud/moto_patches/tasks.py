@@ -64,8 +64,11 @@ TERMINAL = (
 
 
 def client_of_the_cloud(region: str, service: str, state_credentials: Any = None) -> Any:
-    """AWS knows every service; moto creates a client per task (50 ms) and lacks some service names."""
-    return running().client(SDK_SERVICES.get(service, service))
+    """AWS knows every service, and calls it with the state machine's role.
+
+    moto creates a client per task (50 ms), has no roles, and lacks some service names.
+    """
+    return running().client(SDK_SERVICES.get(service, service), state_credentials.role_arn if state_credentials else "")
 
 
 for _module in list(sys.modules.values()):

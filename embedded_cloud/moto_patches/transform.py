@@ -53,7 +53,7 @@ def run_the_transform_job(original: Any, self: Any, **given: Any) -> Any:
     log = host.open_log(LOG_GROUP, f"{name}/i-{uuid.uuid4().hex[:17]}")
     container = Endpoint(
         [SERVE_MODULE],
-        {**host.environment, **{key: str(value) for key, value in environment.items()}},
+        {**host.environment_of(model.execution_role_arn), **{key: str(value) for key, value in environment.items()}},
         host.code,
         log,
     )
@@ -65,7 +65,8 @@ def run_the_transform_job(original: Any, self: Any, **given: Any) -> Any:
         concurrency=int(given["max_concurrent_transforms"] or 0),
         payload_mb=given["max_payload_in_mb"],
     )
-    host.transforms[name] = transform = Transform(settings, container, host.client("s3"), log)
+    s3 = host.client("s3", model.execution_role_arn)
+    host.transforms[name] = transform = Transform(settings, container, s3, log)
     threading.Thread(target=_run, args=(job, transform), name=f"transform-{name}", daemon=True).start()
     return job
 
@@ -115,7 +116,8 @@ class StateTaskServiceSageMaker(StateTaskServiceCallback):  # type: ignore[misc]
     def _eval_service_task(
         self, env: Any, resource_runtime_part: Any, normalised_parameters: Any, state_credentials: Any
     ) -> None:
-        response = running().client("sagemaker").create_transform_job(**normalised_parameters)
+        client = running().client("sagemaker", state_credentials.role_arn)
+        response = client.create_transform_job(**normalised_parameters)
         response.pop("ResponseMetadata", None)
         env.stack.append(response)
 
@@ -123,11 +125,14 @@ class StateTaskServiceSageMaker(StateTaskServiceCallback):  # type: ignore[misc]
         self, env: Any, resource_runtime_part: Any, normalised_parameters: Any, state_credentials: Any
     ) -> Any:
         env.stack.pop()
-        name = normalised_parameters["TransformJobName"]
+        name, client = (
+            normalised_parameters["TransformJobName"],
+            running().client("sagemaker", state_credentials.role_arn),
+        )
 
         def described() -> Any:
             """Return the ended job; None while it runs."""
-            job = running().client("sagemaker").describe_transform_job(TransformJobName=name)
+            job = client.describe_transform_job(TransformJobName=name)
             job.pop("ResponseMetadata", None)
             if job["TransformJobStatus"] not in _ENDED:
                 return None
@@ -139,13 +144,13 @@ class StateTaskServiceSageMaker(StateTaskServiceCallback):  # type: ignore[misc]
             event = EventDetails(taskFailedEventDetails=details)
             raise FailureEventException(FailureEvent(env, error, HistoryEventType.TaskFailed, event))
 
-        described.job_name = name  # type: ignore[attr-defined]
+        described.stop = lambda: client.stop_transform_job(TransformJobName=name)  # type: ignore[attr-defined]
         return described
 
     def _eval_sync(self, env: Any, sync_resolver: Any, **kwargs: Any) -> Any:
         outcome = super()._eval_sync(env=env, sync_resolver=sync_resolver, **kwargs)
         if not env.is_running():  # AWS stops the job when its execution is stopped or the state times out
-            running().client("sagemaker").stop_transform_job(TransformJobName=sync_resolver.job_name)
+            sync_resolver.stop()
         return outcome
 
     def _names(self) -> dict[str, str]:

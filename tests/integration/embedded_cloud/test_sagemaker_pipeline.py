@@ -43,9 +43,9 @@ def test_an_image_in_s3_becomes_a_mask_in_s3(stack: Deployed) -> None:
     cloud, bucket = stack.cloud, stack.outputs["WorkBucket"]
     sagemaker, runtime = (client(name, cloud.endpoint_url, cloud.region) for name in ("sagemaker", "sagemaker-runtime"))
     [endpoint] = sagemaker.list_endpoints()["Endpoints"]
-    stack.s3.put_object(Bucket=bucket, Key="disc.png", Body=disc())
+    stack.s3.put_object(Bucket=bucket, Key="work/disc.png", Body=disc())
     answer = runtime.invoke_endpoint_async(
-        EndpointName=endpoint["EndpointName"], InputLocation=f"s3://{bucket}/disc.png", ContentType="image/png"
+        EndpointName=endpoint["EndpointName"], InputLocation=f"s3://{bucket}/work/disc.png", ContentType="image/png"
     )
     written = once_there(stack, answer["OutputLocation"])
     assert written["ContentType"] == "image/png"

@@ -102,7 +102,22 @@ def reconcile(stack: Deployed, execution_arn: str, **detail: str) -> Any:
 
 
 def fail_unseen(stack: Deployed, state: dict[str, Any]) -> str:
-    """Run a state machine that fails in Encode with an invalid path; return the execution's ARN."""
+    """Run a state machine that fails in Encode with an invalid path; return the execution's ARN.
+
+    It is not the stack's state machine, so ReconcileFunction gets the permission to read its executions.
+    """
+    endpoint, region = stack.cloud.endpoint_url, stack.cloud.region
+    function = client("lambda", endpoint, region).get_function(FunctionName=stack.outputs["ReconcileFunctionArn"])
+    statement = {
+        "Effect": "Allow",
+        "Action": "states:GetExecutionHistory",
+        "Resource": "arn:aws:states:*:execution:unseen-*",
+    }
+    client("iam", endpoint, region).put_role_policy(
+        RoleName=function["Configuration"]["Role"].rpartition("/")[2],
+        PolicyName="unseen",
+        PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [statement]}),
+    )
     states = {
         "Job": {"Type": "Pass", "Result": state, "Next": "Encode"},
         "Encode": {"Type": "Pass", "InputPath": "$.missing", "End": True},

@@ -39,6 +39,7 @@ from moto.dynamodb.models import DynamoDBBackend  # noqa: E402
 from moto.dynamodb.responses import DynamoHandler  # noqa: E402
 from moto.ecs import models as ecs_models  # noqa: E402
 from moto.events.models import Rule  # noqa: E402
+from moto.iam.models import iam_backends  # noqa: E402
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication  # noqa: E402
 from moto.s3 import notifications  # noqa: E402
 from moto.s3.models import FakeKey  # noqa: E402
@@ -1079,6 +1080,42 @@ def _() -> None:
 def _() -> None:
     made = LambdaVersion({"Version": "1"})
     assert "FunctionArn" not in inspect.getsource(LambdaVersion) and not hasattr(made, "physical_resource_id")
+
+
+@reproduces("iam.deny_what_the_role_does_not_allow", "iam.deny_what_the_role_does_not_allow_in_s3")
+def _() -> None:
+    trust = json.dumps({"Version": "2012-10-17", "Statement": []})
+    role = client("iam").create_role(RoleName="nothing", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+    given = client("sts").assume_role(RoleArn=role, RoleSessionName="tests")["Credentials"]
+    session = boto3.Session(given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"], REGION)
+    session.client("sqs").create_queue(QueueName="queue")
+    session.client("s3").list_buckets()
+
+
+@reproduces("ecs.keep_the_task_role", "ecs.keep_the_task_role_in_updates")
+def _() -> None:
+    container = {"Name": "worker", "Image": "worker", "Memory": 128}
+    properties = {"Family": "worker", "TaskRoleArn": ROLE, "ContainerDefinitions": [container]}
+    stack = create({"Definition": {"Type": "AWS::ECS::TaskDefinition", "Properties": properties}})
+    properties["ContainerDefinitions"] = [{**container, "Memory": 256}]
+    template = {"Resources": {"Definition": {"Type": "AWS::ECS::TaskDefinition", "Properties": properties}}}
+    for _ in range(2):
+        assert not hasattr(stack.resource_map["Definition"], "task_role_arn")
+        client("cloudformation").update_stack(StackName="stack", TemplateBody=json.dumps(template))
+
+
+@reproduces("iam.update_inline_policies")
+def _() -> None:
+    def template(action: str) -> str:
+        document = {"Statement": [{"Effect": "Allow", "Action": action, "Resource": "*"}]}
+        policies = [{"PolicyName": "inline", "PolicyDocument": document}]
+        properties = {"RoleName": "role", "AssumeRolePolicyDocument": {}, "Policies": policies}
+        return json.dumps({"Resources": {"Role": {"Type": "AWS::IAM::Role", "Properties": properties}}})
+
+    client("cloudformation").create_stack(StackName="stack", TemplateBody=template("s3:GetObject"))
+    client("cloudformation").update_stack(StackName="stack", TemplateBody=template("s3:PutObject"))
+    [role] = iam_backends["123456789012"]["aws"].roles.values()
+    assert "s3:GetObject" in str(role.policies)
 
 
 @reproduces(

@@ -4,7 +4,8 @@ import pytest
 from werkzeug.test import Client, EnvironBuilder
 from werkzeug.wrappers import Response
 
-from embedded_cloud.activity import OWN_KEY, Activity
+from embedded_cloud.activity import Activity
+from embedded_cloud.callers import OWN_KEY, access_key
 
 
 class Clock:
@@ -36,12 +37,13 @@ def signed(key: str) -> dict[str, str]:
     ("path", "headers", "idle_s"),
     [
         ("/", signed(OWN_KEY), 7),
+        ("/", signed(access_key("arn:aws:iam::123456789012:role/stack-Role-1")), 7),
         ("/", signed("local"), 0),
         ("/", signed("AKIAIOSFODNN7EXAMPLE"), 0),
         ("/process", {"X-API-Key": "pbr_1"}, 0),
         (f"/bucket/key?X-Amz-Credential={OWN_KEY}%2F20261130%2Feu-west-1%2Fs3%2Faws4_request", {}, 0),
     ],
-    ids=["own process", "pbr", "other key", "HTTP API", "URL that a function has presigned"],
+    ids=["the cloud", "own process", "pbr", "other key", "HTTP API", "URL that a function has presigned"],
 )
 def test_requests_of_users_are_activity(
     activity: Activity, clock: Clock, path: str, headers: dict[str, str], idle_s: float
