@@ -37,7 +37,10 @@ NOMINAL_MEMORY_MB: Final = 10_240
 """Memory of the large functions of an embedded cloud, which does not limit it: they accept every model and image."""
 
 _EMBEDDED_KEY: Final = "local"
-"""Access key and secret key of the users of an embedded cloud. Any would do, except that of its own processes."""
+"""Access key and secret key of the users of an embedded cloud. Any would do, except those of its own processes."""
+
+_ROLE_KEY: Final = "embedded-cloud:"
+"""Start of the access keys of an embedded cloud's roles: callers with such a key have the permissions of the role."""
 
 _DENIED: Final = "AccessDenied"  # S3 answers this for a missing object, too, unless the caller may list the bucket
 _ABSENT: Final = ("NoSuchKey", "404", "KeyTooLongError")  # no stage writes a key that is too long
@@ -121,7 +124,7 @@ class Stack:
             from botocore.config import Config
 
         # Never send the user's credentials to an embedded cloud, nor an embedded cloud's credentials to AWS.
-        key = _EMBEDDED_KEY if is_local(endpoint_url) else None
+        key = _embedded_key() if is_local(endpoint_url) else None
         session = boto3.session.Session(
             key, key, region_name=region, botocore_session=_without_user_settings() if key else None
         )
@@ -250,6 +253,12 @@ class Stack:
 def is_local(endpoint_url: str | None) -> bool:
     """Return whether an endpoint is on the loopback interface."""
     return endpoint_url is not None and urlsplit(endpoint_url).hostname in _LOOPBACK
+
+
+def _embedded_key() -> str:
+    """Return the access key for an embedded cloud: that of a role, if the environment has one."""
+    key = os.environ.get("AWS_ACCESS_KEY_ID", "")
+    return key if key.startswith(_ROLE_KEY) else _EMBEDDED_KEY
 
 
 def _without_user_settings() -> Any:

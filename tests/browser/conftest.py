@@ -16,8 +16,15 @@ AXE = ROOT / "node_modules/axe-core/axe.min.js"
 SEVERE = {"serious", "critical"}
 DESKTOP, PHONE = 1280, 390
 
-# Tests may fetch images from a server on this machine.
-PARAMETERS = {"UrlSchemes": "http,https", "UrlNetworks": "127.0.0.0/8"}
+PARAMETERS = {
+    "UrlSchemes": "http,https",  # tests fetch images from a server on this machine
+    "UrlNetworks": "127.0.0.0/8",
+    "WebImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/background-remover:1",  # for the role of the page
+    "WebDomain": "cutouts.example.com",
+    "WebCertificateArn": "arn:aws:acm:eu-west-1:123456789012:certificate/1",
+    "WebVpc": "vpc-1",
+    "WebSubnets": "subnet-1,subnet-2",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,8 +51,8 @@ def stack(cloud: EmbeddedCloud) -> Stack:
 
 @pytest.fixture(scope="package")
 def url(cloud: EmbeddedCloud) -> Iterator[str]:
-    """The address of the page."""
-    with served.served(cloud.environment) as address:
+    """The address of the page, which acts with the role that it has on AWS."""
+    with served.served(cloud.environment_of("WebStack/WebRole")) as address:
         yield address
 
 

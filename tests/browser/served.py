@@ -1,4 +1,4 @@
-"""Headless Chromium, and the web page served by ``pbr ui``: for tests, and for the pictures of the documentation."""
+"""Headless Chromium, and the served web page: for tests, and for the pictures of the documentation."""
 
 import os
 import shutil
@@ -54,13 +54,13 @@ def embedded_cloud(parameters: Mapping[str, str]) -> Iterator[EmbeddedCloud]:
 
 @contextmanager
 def served(environment: Mapping[str, str]) -> Iterator[str]:
-    """Serve the page with ``pbr ui``, and yield its address.
+    """Serve the page as its container and ``pbr ui`` do, and yield its address.
 
     Args:
         environment: variables that select the stack.
     """
     port = free_port()
-    command = [sys.executable, "-m", "client.cli", "ui", "--port", str(port), "--no-open"]
+    command = [sys.executable, "-m", "web", "--port", str(port)]
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment})
     try:
         address = f"http://localhost:{port}"
@@ -82,8 +82,8 @@ def free_port() -> int:
 def _wait_until_healthy(address: str, process: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        assert process.poll() is None, "pbr ui ended"
+        assert process.poll() is None, "the page ended"
         with suppress(OSError), urllib.request.urlopen(f"{address}/_stcore/health", timeout=1):
             return
         time.sleep(0.2)
-    raise AssertionError("pbr ui did not start")
+    raise AssertionError("the page did not start")
