@@ -9,7 +9,7 @@ NPM    := $(shell command -v npm 2>/dev/null)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help setup demo deploy test test-slow test-all test-containers test-localstack coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation bench-bulk load tune cost dashboard openapi reliability-tables reference screenshots lock sbom clean
+.PHONY: FORCE help setup demo deploy test test-slow test-all least-privilege test-containers test-localstack coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation bench-bulk load tune cost dashboard openapi reliability-tables reference screenshots lock sbom clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -52,7 +52,11 @@ deploy: setup  ## build all images of this commit, and deploy the stack with the
 # Tests on embedded clouds wait a good deal: three processes keep two cores busy. Those that share a cloud share a process.
 # They run in the order of the command, which names the longest first; pytest-xdist would start with the largest group.
 ON_CLOUDS = --numprocesses 3 --dist loadgroup --no-loadscope-reorder
+# Embedded clouds write there which permissions the calls of tests use.
+CALLS = out/calls
+test test-slow: export PBR_CALLS_DIR = $(CURDIR)/$(CALLS)
 test: setup $(VENV)/.compiled  ## the fast tests, under 5 minutes on 2 cores
+	rm -rf $(CALLS)
 	$(BIN)/python -m pytest --numprocesses auto -m 'not slow' tests/unit tests/resilience/hostile
 	$(BIN)/python -m pytest $(ON_CLOUDS) -m 'not slow' --ignore tests/resilience/hostile tests/resilience tests/integration tests/e2e
 
@@ -61,6 +65,9 @@ test-slow: setup $(VENV)/.compiled $(if $(NPM),node_modules/.ready)  ## the test
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests/browser  # apart: Chromium takes the time of other tests
 
 test-all: test test-slow  ## all tests; test-containers needs Docker and is separate
+
+least-privilege: setup  ## permissions of roles that no call of make test-all used
+	@$(BIN)/python -m tests.least_privilege $(CALLS)
 
 chaos: setup $(VENV)/.compiled  ## upload images while faults are injected, and check the account: make chaos [N=500] [FAULTS=0.15] [SEED=1]
 	@$(BIN)/python -m tests.resilience.chaos $(if $(N),--uploads $(N)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
