@@ -18,11 +18,10 @@ from core.image.decode import decode
 from functions.runtime.inspection import Inspector, Limits, function_limits
 from tests.conftest import ROOT, file_of
 from tests.resilience.hostile.corpus import picture
-from tests.resilience.hostile.handmade import scans_of_nothing
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limits and /proc")
-SLOW_FILE = scans_of_nothing(10_000, 90)
-"""A JPEG within all bounds that takes seconds."""
+SLOW_FILE = file_of(Image.new("RGB", (9_999, 9_999)), "WEBP", method=0, quality=0)
+"""A file within all bounds that takes two seconds. Limits of CPU time have steps of one."""
 
 
 @pytest.fixture(scope="module")
