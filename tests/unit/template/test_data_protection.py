@@ -36,7 +36,7 @@ STATEFUL = {
     "AWS::KMS::Key",
 }
 RETAINED = {  # what cannot be made again
-    *("UploadsBucket", "ResultsBucket", "WorkBucket", "AccessLogsBucket"),  # CloudFormation deletes empty buckets only
+    *("UploadsBucket", "ResultsBucket", "WorkBucket"),  # CloudFormation deletes empty buckets only
     *("ApiKeysTable", "ReviewsTable"),
 }
 UNVERSIONED = {"WorkBucket", "AccessLogsBucket"}
@@ -71,7 +71,7 @@ def test_resources_with_data_have_both_deletion_policies() -> None:
             if one["Type"] in STATEFUL:
                 found = one.get("DeletionPolicy"), one.get("UpdateReplacePolicy")
                 kept = ("RetainExceptOnCreate", "Retain") if name in RETAINED else ("Delete", "Delete")
-                assert found == (("Retain", "Retain") if name == "Key" else kept), name
+                assert found == (("Retain", "Retain") if name in {"Key", "AccessLogsBucket"} else kept), name
 
 
 # ---- Encryption
@@ -90,7 +90,8 @@ def test_buckets_are_encrypted(stack: Stack) -> None:
 def test_queues_are_encrypted(stack: Stack) -> None:
     for name, queue in named(stack, "AWS::SQS::Queue").items():
         found = {key: queue[key] for key in ("SqsManagedSseEnabled", "KmsMasterKeyId") if key in queue}
-        assert found == ({"KmsMasterKeyId": KEY} if stack is WITH_KEY else {"SqsManagedSseEnabled": True}), name
+        with_key = {"KmsMasterKeyId": KEY, "SqsManagedSseEnabled": False}
+        assert found == (with_key if stack is WITH_KEY else {"SqsManagedSseEnabled": True}), name
 
 
 def test_topics_are_encrypted() -> None:
@@ -117,7 +118,7 @@ def test_sagemaker_encrypts_what_it_writes_with_the_key() -> None:
         [endpoint] = stack.of_type("AWS::SageMaker::EndpointConfig")
         assert endpoint["AsyncInferenceConfig"]["OutputConfig"].get("KmsKeyId") == key
         assert stack["Bulk"]["DefinitionSubstitutions"]["KmsKeyArn"] == (key or "")
-    assert "        KmsKeyId: ${KmsKeyArn}" in (ROOT / "statemachine" / "bulk.asl.yaml").read_text()
+    assert "        KmsKeyId: '${KmsKeyArn}'" in (ROOT / "statemachine" / "bulk.asl.yaml").read_text()
 
 
 DECRYPT, BOTH = {"kms:Decrypt"}, {"kms:Decrypt", "kms:GenerateDataKey"}
@@ -150,6 +151,9 @@ def test_roles_may_use_the_key_exactly_as_their_calls_need() -> None:
     for name, statements in permissions(WITH_KEY).items():
         called = {action for statement in statements for action in actions(statement)}
         needed = {permission for action in called for permission in NEEDED.get(action, ())}
+        needed |= (
+            {"kms:Encrypt"} if name == "EndpointRole" else set()
+        )  # SageMaker: for a key in the output configuration
         with_kms = [one for one in statements if any(action.startswith("kms:") for action in actions(one))]
         assert {action for one in with_kms for action in actions(one)} == needed, name
         assert all(one["Resource"] == KEY for one in with_kms), name

@@ -103,6 +103,11 @@ def test_an_execution_role_can_pull_its_image(place: Place, stack: Physical) -> 
         [pulled] = [s["Resource"] for s in statements(stack, role) if "ecr:BatchGetImage" in s["Action"]]
         repository = "repository/pictures/background-remover"
         assert pulled == f"arn:{place.partition}:ecr:{place.region}:123456789012:{repository}"
+    for endpoint in {"EcrApiEndpoint", "EcrDkrEndpoint"} & stack.resources.keys():
+        allowed = [
+            s["Resource"] for s in stack[endpoint]["PolicyDocument"]["Statement"] if "ecr:BatchGetImage" in s["Action"]
+        ]
+        assert allowed == [pulled]
 
 
 IN_CHINA: Final = {"ecr.api", "ecr.dkr", "sqs", "states"}

@@ -55,8 +55,9 @@ WITHOUT_RESOURCES = {  # actions without resource-level permissions
     "xray:PutTelemetryRecords",
     "xray:PutTraceSegments",
 }
-WITHOUT_SOURCE_ACCOUNT = {"ec2.amazonaws.com"}
-"""Services that send no ``aws:SourceAccount`` when they assume a role: instances get the credentials of a profile."""
+WITHOUT_SOURCE_ACCOUNT = {"ec2.amazonaws.com", "sagemaker.amazonaws.com"}
+"""Services that send no ``aws:SourceAccount`` when they assume a role: instances get the credentials of a profile, and
+SageMaker documents ``aws:SourceArn``, which has the account."""
 
 SOURCES_OF_ROLES = {
     "states.amazonaws.com": f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:pbr",
@@ -124,6 +125,8 @@ def test_a_service_assumes_a_role_only_for_this_account(stack: Stack) -> None:
         condition = statement.get("Condition", {})
         has_account = condition.get("StringEquals") == {"aws:SourceAccount": ACCOUNT}
         assert has_account is (service not in WITHOUT_SOURCE_ACCOUNT), name
+        if service == "sagemaker.amazonaws.com":
+            assert condition == {"ArnLike": {"aws:SourceArn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:*"}}
         source = condition.get("ArnLike", {}).get("aws:SourceArn", "")
         assert source.startswith(SOURCES_OF_ROLES.get(service, "")), name
 

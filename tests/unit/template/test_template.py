@@ -665,6 +665,15 @@ def test_every_variable_of_a_definition_is_substituted(name: str, path: str) -> 
     assert Stack({})[name]["DefinitionSubstitutions"]["Partition"] == "aws"
 
 
+@pytest.mark.parametrize("name", ["RemoveBackground", "DeliverWebhook", "Bulk"])
+def test_an_empty_value_is_an_empty_text_in_a_definition(name: str) -> None:
+    """CloudFormation substitutes in the text of the file, and reads it as YAML afterwards."""
+    for variable, value in Stack({})[name]["DefinitionSubstitutions"].items():
+        for path in (ROOT / "statemachine").glob("*.asl.yaml"):
+            if not value:
+                assert re.findall(rf": *\$\{{{variable}\}}", path.read_text()) == [], path
+
+
 @pytest.mark.parametrize("path", ["template.yaml", "infrastructure/*.yaml", "statemachine/*.yaml"])
 def test_no_arn_names_a_partition(path: str) -> None:
     for file in ROOT.glob(path):
