@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-UV     := 0.13.9
 IMAGE  ?=
 NPM    := $(shell command -v npm 2>/dev/null)
 # Without bytecode files each test process and each Lambda process would compile all that it imports.
@@ -25,12 +24,12 @@ ifneq ($(origin PYTHON),file)
 OTHER := $(if $(findstring $(call VERSION,$(PYTHON)),$(call VERSION,$(BIN)/python)),,yes)
 endif
 
-$(VENV)/.ready: requirements/dev.lock pyproject.toml $(if $(OTHER),FORCE)
+$(VENV)/.ready: requirements/dev.lock requirements/uv.lock pyproject.toml $(if $(OTHER),FORCE)
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(if $(OTHER),--clear) $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/uv.lock
 	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m compileall -q core functions client embedded_cloud web
 	@touch $@
 
@@ -182,6 +181,7 @@ lock: setup  ## resolve the pinned dependencies anew from pyproject.toml: make l
 	$(COMPILE) --group localstack --output-file requirements/localstack.lock
 	{ echo 'rembg[cpu,cli]'; sed -nE 's/^(($(SHARED))==.*) \\$$/\1/p' requirements/dev.lock; } | $(COMPILE) - --output-file requirements/peer.lock
 	echo checkov | $(COMPILE) - --output-file requirements/checkov.lock
+	echo uv | $(COMPILE) - --output-file requirements/uv.lock
 
 sbom: setup  ## write the bill of materials of each image to out/sbom, in CycloneDX's format
 	@$(BIN)/python -m infrastructure.sbom

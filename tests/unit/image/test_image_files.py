@@ -1,4 +1,4 @@
-"""The container image's files name modules that exist, and each build stage copies what it imports."""
+"""Files of the container image: modules that exist, copies of what a build stage imports, and pinned downloads."""
 
 import importlib.util
 import re
@@ -13,6 +13,25 @@ from tests.conftest import ROOT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
 STAGES = dict(re.findall(r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM |\Z)", DOCKERFILE, flags=re.MULTILINE | re.DOTALL))
+
+
+def test_base_images_have_a_digest() -> None:
+    images = set(re.findall(r"^FROM (\S+)", DOCKERFILE, flags=re.MULTILINE)) - STAGES.keys()
+    assert images
+    assert all(re.search(r"@sha256:[0-9a-f]{64}$", image) for image in images)
+
+
+@pytest.mark.parametrize("file", ["Dockerfile", "Makefile"])
+def test_packages_are_installed_by_hash(file: str) -> None:
+    commands = re.split(r"&&|\n", (ROOT / file).read_text().replace("\\\n", " "))
+    installs = [command for command in commands if re.search(r"\bpip\b.* (install|download|sync)\b", command)]
+    assert installs
+    unpinned = [
+        one
+        for one in installs
+        if "--require-hashes" not in one and "--no-deps --no-build-isolation --editable ." not in one
+    ]
+    assert unpinned == []
 
 
 def test_the_entry_point_starts_modules_that_exist() -> None:
