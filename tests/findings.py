@@ -1,9 +1,9 @@
 """Lint the templates and the Dockerfile with checkov and cfn-lint, and their exemptions: part of ``make lint``.
 
 checkov does not evaluate conditions: ``Fn::If`` counts as a value. It therefore gets the resources as CloudFormation
-creates them, with the roles and permissions that SAM generates, and with the parameters set that harden a stack.
+creates them, with the roles and permissions that SAM generates, and with the parameters that harden a stack.
 A finding without an exemption is a problem, and so is an exemption without a finding. Exemptions for checkov are in
-tests/findings.toml, those for cfn-lint in the metadata of the templates.
+tests/findings.toml, those for cfn-lint in the metadata of the templates. Metadata of resources exempt nothing.
 """
 
 import json
@@ -68,7 +68,8 @@ def main() -> int:
     """Print each problem; return 1 if there is one."""
     findings = _checkov()
     accepted = [Exemption(**given) for given in tomllib.loads(ACCEPTED.read_text())["accepted"]]
-    problems = [*compare(findings, accepted), *_cfn_lint()]
+    templates = {str(path.relative_to(ROOT)): translated(path) for path in TEMPLATES}
+    problems = [*compare(findings, accepted), *exempt_resources(templates), *_cfn_lint(templates)]
     print(*problems, f"checkov: {len(findings)} findings, {len(accepted)} exemptions", sep="\n")
     return int(bool(problems))
 
@@ -86,6 +87,22 @@ def compare(findings: Mapping[Finding, str], accepted: Iterable[Exemption]) -> I
         yield f"{check} {resource}: {description}. Fix it, or accept it with a reason in {ACCEPTED.name}."
 
 
+def findings_of(results: Mapping[str, Any]) -> dict[Finding, str]:
+    """Return the description of each finding in results of checkov. Checks that a resource skips are findings, too."""
+    return {
+        Finding(check["check_id"], check["resource"].rstrip(".").rpartition(".")[2]): check["check_name"]
+        for check in (*results["failed_checks"], *results["skipped_checks"])
+    }
+
+
+def exempt_resources(templates: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the resources of templates, given by their path, that have exemptions for cfn-lint."""
+    for place, template in templates.items():
+        for name, resource in template["Resources"].items():
+            if "cfn-lint" in resource.get("Metadata", {}):
+                yield f"{place}: {name} has exemptions. Use ignore_checks of the template, with a reason."
+
+
 def _checkov() -> dict[Finding, str]:
     """Return the description of each finding."""
     with TemporaryDirectory() as folder:
@@ -98,11 +115,7 @@ def _checkov() -> dict[Finding, str]:
     unread = [file for results in reports.values() for file in results["parsing_errors"]]
     if unread or reports.keys() != set(FRAMEWORKS):
         raise SystemExit(f"checkov has results for {sorted(reports)}, and cannot read {unread}.")
-    return {
-        Finding(failed["check_id"], failed["resource"].rstrip(".").rpartition(".")[2]): failed["check_name"]
-        for results in reports.values()
-        for failed in results["failed_checks"]
-    }
+    return {finding: name for results in reports.values() for finding, name in findings_of(results).items()}
 
 
 def _created() -> dict[str, dict[str, Any]]:
@@ -115,22 +128,21 @@ def _created() -> dict[str, dict[str, Any]]:
     return {name: resources for name, resources in created.items() if resources}
 
 
-def _cfn_lint() -> Iterator[str]:
+def _cfn_lint(templates: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Yield the findings that no template ignores, and the checks that a template ignores without need."""
-    names = {str(path.relative_to(ROOT)): path for path in TEMPLATES}
     ignored = {
-        (name, check)
-        for name, path in names.items()
-        for check in translated(path).get("Metadata", {}).get("cfn-lint", {}).get("config", {}).get("ignore_checks", [])
+        (place, check)
+        for place, template in templates.items()
+        for check in template.get("Metadata", {}).get("cfn-lint", {}).get("config", {}).get("ignore_checks", [])
     }
     mandatory = ["--mandatory-checks", *{check for _, check in ignored}] if ignored else []
     command = ["bin/cfn-lint", "--include-checks", "I", *mandatory, "--regions", *REGIONS, "--format", "json", "--"]
     needed = set()
-    for found in _output(*command, *names):
-        place, check = found["Filename"], found["Rule"]["Id"]
+    for problem in _output(*command, *templates):
+        place, check = problem["Filename"], problem["Rule"]["Id"]
         needed.add((place, check))
         if (place, check) not in ignored:
-            yield f"{place}:{found['Location']['Start']['LineNumber']}: {check} {found['Message']}"
+            yield f"{place}:{problem['Location']['Start']['LineNumber']}: {check} {problem['Message']}"
     for place, check in sorted(ignored - needed):
         yield f"{place}: {check} does not fail. Remove it from ignore_checks."
 
