@@ -1,6 +1,7 @@
 """Encryption, access, retention and deletion of data: each rule for all resources of a type, in all templates."""
 
 import json
+import re
 from datetime import timedelta
 from typing import Any, Final
 
@@ -11,19 +12,24 @@ from tests.conftest import ROOT
 from tests.unit.template.test_template import (
     ASYNC,
     FARGATE,
+    GPU_SPOT,
+    INSECURE,
     MODELS,
     OPEN,
     PROTECTED,
     PSEUDO,
+    REGION,
     TEMPLATE,
     Stack,
+    environment,
+    leaves,
     leaves_of,
     translated,
 )
 
 KEY = PROTECTED["KmsKeyArn"]
 ALL_PARTS = {**FARGATE, **ASYNC, **MODELS[1], **OPEN}
-STACKS = {"without a key": Stack(ALL_PARTS), "with a key": Stack({**ALL_PARTS, **PROTECTED})}
+STACKS = {"without a key": Stack(ALL_PARTS), "with a key": Stack({**ALL_PARTS, **GPU_SPOT, **PROTECTED})}
 WITHOUT_KEY, WITH_KEY = STACKS.values()
 TEMPLATES = [TEMPLATE, *sorted((ROOT / "infrastructure").glob("*.yaml"))]
 
@@ -62,7 +68,7 @@ def test_the_stacks_of_these_tests_have_all_resources_with_data() -> None:
         for name, one in translated(path)["Resources"].items()
         if one["Type"] in {*STATEFUL, "AWS::SNS::Topic", "AWS::IAM::Role"}
     }
-    assert declared - made == {"Key", "GpuInstanceRole"}, "the key has a stack of its own"
+    assert declared - made == {"Key"}, "the key has a stack of its own"
 
 
 def test_resources_with_data_have_both_deletion_policies() -> None:
@@ -129,6 +135,14 @@ NEEDED: Final = {  # what a caller needs for calls to encrypted resources, from 
     **dict.fromkeys(("s3:PutObject", "sqs:SendMessage", "sns:Publish"), BOTH),
     **{f"dynamodb:{name}": DECRYPT for name in ("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query")},
 }
+WITHOUT_CONTENT: Final = {  # calls to encrypted resources that need no key
+    *("s3:AbortMultipartUpload", "s3:DeleteObject", "s3:DeleteObjectVersion"),
+    *("s3:ListBucket", "s3:ListBucketVersions", "s3:ListMultipartUploadParts"),
+    *("sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes"),
+    "dynamodb:DescribeTable",
+}
+ENCRYPTED: Final = {action.partition(":")[0] for action in NEEDED}
+"""Services of these resources."""
 
 
 def permissions(stack: Stack) -> dict[str, list[dict[str, Any]]]:
@@ -150,6 +164,8 @@ def actions(statement: dict[str, Any]) -> set[str]:
 def test_roles_may_use_the_key_exactly_as_their_calls_need() -> None:
     for name, statements in permissions(WITH_KEY).items():
         called = {action for statement in statements for action in actions(statement)}
+        known = NEEDED.keys() | WITHOUT_CONTENT
+        assert {action for action in called if action.partition(":")[0] in ENCRYPTED} <= known, name
         needed = {permission for action in called for permission in NEEDED.get(action, ())}
         needed |= (
             {"kms:Encrypt"} if name == "EndpointRole" else set()
@@ -170,7 +186,7 @@ def test_without_the_key_only_the_publisher_of_alerts_may_use_one() -> None:
 
 
 def key_statements() -> dict[str, dict[str, Any]]:
-    key = translated(ROOT / "infrastructure" / "key.yaml")["Resources"]["Key"]["Properties"]
+    key = Stack({}, ROOT / "infrastructure" / "key.yaml")["Key"]
     assert key["EnableKeyRotation"] is True
     return {statement["Sid"]: statement for statement in key["KeyPolicy"]["Statement"]}
 
@@ -191,9 +207,33 @@ def test_the_key_may_be_used_by_the_services_that_have_no_role() -> None:
 
 
 def test_services_use_the_key_for_this_account_only() -> None:
+    account = PSEUDO["AWS::AccountId"]
     statements = key_statements()
-    conditions = {name: json.dumps(one["Condition"]) for name, one in statements.items() if name != "Account"}
-    assert all("AWS::AccountId" in condition for condition in conditions.values())
+    assert statements.pop("Account")["Principal"] == {"AWS": f"arn:aws:iam::{account}:root"}
+    assert {name: one["Condition"] for name, one in statements.items()} == {
+        "Logs": {"ArnLike": {"kms:EncryptionContext:aws:logs:arn": f"arn:aws:logs:{REGION}:{account}:log-group:*"}},
+        "Alerts": {"StringEquals": {"aws:SourceAccount": account}},
+        "UndeliveredEvents": {"ArnLike": {"kms:EncryptionContext:aws:sqs:arn": f"arn:aws:sqs:{REGION}:{account}:*"}},
+    }
+
+
+def test_no_variable_of_a_function_or_container_has_a_secret() -> None:
+    """The configuration of a function or task shows them. The ARN of a secret is not secret."""
+    assert not [
+        key for path in TEMPLATES for key, _ in leaves(translated(path).get("Parameters", {})) if key == "NoEcho"
+    ]
+    variables = {
+        (name, str(value))
+        for stack in STACKS.values()
+        for key, given in leaves(stack.resources)
+        if key == "Environment" and given
+        for name, value in environment({key: given}).items()
+    }
+    names = {name for name, _ in variables}
+    assert {"WEBHOOK_SECRET_ARN", "QUEUE_URL", "PBR_STACK", "PBR_DEVICE"} <= names
+    suspects = {name for name in names if re.search("SECRET|PASSWORD|TOKEN|CREDENTIAL|KEY", name)}
+    assert suspects == {"KEYS_TABLE", "WEBHOOK_SECRET_ARN"}
+    assert not [name for name, value in variables if "{{resolve:" in value]
 
 
 # ---- Access
@@ -206,7 +246,6 @@ def test_no_bucket_is_public(stack: Stack) -> None:
         assert bucket["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}, name
 
 
-INSECURE = {"Bool": {"aws:SecureTransport": "false"}}
 OLD_TLS = {"NumericLessThan": {"s3:TlsVersion": "1.2"}}
 
 

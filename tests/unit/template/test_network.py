@@ -1,6 +1,6 @@
 """The worker's private network and the security groups of all templates: endpoints, routes, rules, and flow logs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from typing import Any
 
@@ -136,25 +136,45 @@ def test_every_vpc_logs_its_traffic(private: Stack) -> None:
 # ---- Security groups
 
 
+Rule = frozenset[tuple[str, Any]]
+NO_TRAFFIC: Rule = frozenset({("IpProtocol", "-1"), ("CidrIp", "127.0.0.1/32")})
+
+
+def traffic(stack: Stack, direction: str) -> Iterator[tuple[str, Rule]]:
+    """Yield what each rule allows, with its security group: rules in a group, and those that are resources."""
+    kind = f"SecurityGroup{direction}"
+    for name, one in stack.resources.items():
+        properties = one["Properties"]
+        if one["Type"] == "AWS::EC2::SecurityGroup":
+            rules = [(name, rule) for rule in properties.get(kind, [])]
+        else:
+            rules = [(properties["GroupId"].strip("<>"), properties)] if one["Type"] == f"AWS::EC2::{kind}" else []
+        for group, rule in rules:
+            yield group, frozenset((key, value) for key, value in rule.items() if key not in {"Description", "GroupId"})
+
+
+def tcp(port: int, key: str, value: str) -> Rule:
+    return frozenset({("IpProtocol", "tcp"), ("FromPort", port), ("ToPort", port), (key, value)})
+
+
 def test_only_the_load_balancer_of_the_page_accepts_connections_from_networks(stack: Stack) -> None:
-    types = {"AWS::EC2::SecurityGroup", "AWS::EC2::SecurityGroupIngress"}
-    groups = {name: one["Properties"] for name, one in stack.resources.items() if one["Type"] in types}
-    for name in groups.keys() - {"WebLoadBalancerSecurityGroup"}:
-        for rule in groups[name].get("SecurityGroupIngress", []):
-            sources = {443: "<WorkerSecurityGroup>", 8501: "<WebLoadBalancerSecurityGroup>"}
-            assert rule["SourceSecurityGroupId"] == sources[rule["FromPort"]], name
-            assert rule["ToPort"] == rule["FromPort"] and not rule.keys() & {"CidrIp", "CidrIpv6"}, name
+    accepted = {
+        ("EndpointsSecurityGroup", tcp(443, "SourceSecurityGroupId", "<WorkerSecurityGroup>")),
+        ("WebSecurityGroup", tcp(8501, "SourceSecurityGroupId", "<WebLoadBalancerSecurityGroup>")),
+        *(("WebLoadBalancerSecurityGroup", tcp(port, "CidrIp", "0.0.0.0/0")) for port in (80, 443)),
+    }
+    assert set(traffic(stack, "Ingress")) == {rule for rule in accepted if rule[0] in stack.resources}
 
 
 def test_security_groups_allow_outbound_traffic_only_to_ports_that_are_used(stack: Stack) -> None:
-    ports = {"WorkerSecurityGroup": {443}, "WebSecurityGroup": {443}, "WebLoadBalancerSecurityGroup": {443}}
-    for name, one in stack.resources.items():
-        if one["Type"] != "AWS::EC2::SecurityGroup":
-            continue
-        rules = one["Properties"]["SecurityGroupEgress"]  # without one, AWS allows all traffic
-        outbound = [rule for rule in rules if rule["CidrIp"] != "127.0.0.1/32"]
-        assert {rule["ToPort"] for rule in outbound} == ports.get(name, set()), name
-        assert all(rule["FromPort"] == rule["ToPort"] for rule in outbound), name
+    allowed = {
+        ("EndpointsSecurityGroup", NO_TRAFFIC),  # without a rule, AWS allows all traffic
+        ("WebLoadBalancerSecurityGroup", tcp(8501, "DestinationSecurityGroupId", "<WebSecurityGroup>")),
+        *((f"{name}SecurityGroup", tcp(443, "CidrIp", "0.0.0.0/0")) for name in ("Worker", "Web", "WebLoadBalancer")),
+    }
+    assert set(traffic(stack, "Egress")) == {rule for rule in allowed if rule[0] in stack.resources}
+    groups = {name for name, one in stack.resources.items() if one["Type"] == "AWS::EC2::SecurityGroup"}
+    assert {name for name, _ in traffic(stack, "Egress")} == groups
 
 
 def test_nothing_uses_the_default_security_group(stack: Stack) -> None:

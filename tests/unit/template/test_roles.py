@@ -69,6 +69,21 @@ SOURCES_OF_ROLES = {
 PATH_WITH_ACCOUNT = "logdelivery.elasticloadbalancing.amazonaws.com"
 """Service that writes only to a path with the account of the load balancer."""
 
+WILDCARDS = {
+    f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/pbr/*",  # its ID
+    f"arn:aws:ecs:{REGION}:{ACCOUNT}:container-instance/<WorkerCluster>/*",
+    f"arn:aws:ecs:{REGION}:{ACCOUNT}:task/<WorkerCluster>/*",
+    f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/sagemaker/TransformJobs:*",
+    f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:<SegmentLogs>:*",
+    f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:endpoint/pbr-async-*",
+    f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:endpoint/pbr-realtime-*",
+    f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:transform-job/*",  # Step Functions requires it
+    f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:transform-job/pbr-bulk-*",
+    f"arn:aws:states:{REGION}:{ACCOUNT}:execution:pbr-bulk/*",
+    f"arn:aws:states:{REGION}:{ACCOUNT}:execution:pbr:*",
+}
+"""Resources with wildcards besides objects of a bucket, and what belongs to a resource of this stack."""
+
 POLICIES_OF_SAM = {"AWSLambdaBasicExecutionRole", "AWSXrayWriteOnlyAccess"}
 """Managed policies that SAM attaches to the role of every function."""
 
@@ -88,30 +103,31 @@ def statements_of_identities(stack: Stack) -> Iterator[tuple[str, dict[str, Any]
         for policy in role.get("Policies", []):
             yield from ((name, statement) for statement in policy["PolicyDocument"]["Statement"])
     for name, one in stack.resources.items():
-        if one["Type"] in {"AWS::IAM::Policy", "AWS::IAM::ManagedPolicy"}:
+        if one["Type"] == "AWS::IAM::Policy":
             yield from ((name, statement) for statement in one["Properties"]["PolicyDocument"]["Statement"])
 
 
 def statements_of_resources(stack: Stack) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each statement of a resource policy, except those of VPC endpoints, with the name of the resource."""
     for name, one in stack.resources.items():
-        if one["Type"] in {"AWS::IAM::Policy", "AWS::IAM::ManagedPolicy", "AWS::EC2::VPCEndpoint"}:
+        if one["Type"] in {"AWS::IAM::Policy", "AWS::EC2::VPCEndpoint"}:
             continue
-        for key in ("PolicyDocument", "KeyPolicy", "ResourcePolicy"):
+        for key in ("PolicyDocument", "KeyPolicy", "RepositoryPolicyText", "ResourcePolicy"):
             document = one.get("Properties", {}).get(key)
             yield from ((name, statement) for statement in (document or {}).get("Statement", []))
 
 
 def test_the_stacks_of_these_tests_have_every_role_and_policy() -> None:
-    kinds = {"AWS::IAM::Role", "AWS::IAM::Policy", "AWS::IAM::ManagedPolicy"}
     written = {
-        name
+        name: one["Type"]
         for path in (ROOT / "template.yaml", *(ROOT / "infrastructure").glob("*.yaml"))
         for name, one in translated(path)["Resources"].items()
-        if one["Type"] in kinds
+        if one["Type"].startswith("AWS::IAM::")
     }
-    made = {name for given in EVERYTHING for name, one in Stack(given).resources.items() if one["Type"] in kinds}
-    assert made == written
+    assert set(written.values()) == {"AWS::IAM::Role", "AWS::IAM::Policy", "AWS::IAM::InstanceProfile"}, (
+        "these tests read no others"
+    )
+    assert written.keys() <= {name for given in EVERYTHING for name in Stack(given).resources}
 
 
 # ---- Who may assume a role
@@ -172,18 +188,35 @@ def test_wildcard_resources_are_those_of_actions_without_resource_level_permissi
     assert found == WITHOUT_RESOURCES
 
 
-def test_wildcards_are_only_in_names_of_resources(stack: Stack) -> None:
-    of_this_stack, exact = r"<\w+>.*", r"arn:aws:[^*:]+:[^*:]*:[^*:]*:[^*].*"
-    for name, statement in statements_of_identities(stack):
-        for arn in leaves_of(statement["Resource"]):
-            assert re.fullmatch(rf"\*|{of_this_stack}|{exact}", arn), name
+def test_wildcards_are_only_in_names_of_resources() -> None:
+    part_of_a_resource, objects = r"<\w+>\.Arn[:/].+", r"arn:aws:s3:::[^*?/]+/.+"
+    arns = {
+        arn
+        for parameters in EVERYTHING
+        for _, statement in statements_of_identities(Stack(parameters))
+        for arn in leaves_of(statement["Resource"])
+        if re.search(r"[*?]", arn)
+    }
+    assert {arn for arn in arns if not re.fullmatch(rf"{part_of_a_resource}|{objects}", arn)} == {"*", *WILDCARDS}
 
 
-def test_a_role_is_passed_to_one_service_only(stack: Stack) -> None:
+def test_no_role_may_pass_assume_or_change_roles(stack: Stack) -> None:
     for name, statement in statements_of_identities(stack):
-        if "iam:PassRole" in leaves_of(statement["Action"]):
-            assert statement["Resource"] != "*", name
-            assert isinstance(statement["Condition"]["StringEquals"]["iam:PassedToService"], str), name
+        assert not [action for action in leaves_of(statement["Action"]) if re.match("iam:|sts:", action)], name
+
+
+def test_only_the_worker_and_an_asynchronous_endpoint_may_send_task_results() -> None:
+    """A task token is a credential: with one and this permission, a caller can answer for a task."""
+    machine = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:pbr"
+    worker, endpoint = {("WorkerRole", "<RemoveBackground>")}, {("EndpointRole", machine)}
+    for parameters, expected in (({}, set()), (FARGATE, worker), (REALTIME, set()), (ASYNC, endpoint)):
+        found = {
+            (name, arn)
+            for name, statement in statements_of_identities(Stack({**OPEN, **SOURCES, **parameters}))
+            if any(action.startswith("states:SendTask") for action in leaves_of(statement["Action"]))
+            for arn in leaves_of(statement["Resource"])
+        }
+        assert found == expected, named(parameters)
 
 
 def test_an_execution_role_can_pull_only_its_own_image() -> None:
@@ -215,6 +248,14 @@ def test_a_resource_policy_allows_a_service_only_for_this_account(stack: Stack) 
         of_this_stack = bool(sources) and all(arn.startswith("<") for arn in sources)
         # A resource of this stack is one of this account. EventBridge documents the ARN of the rule only.
         assert of_this_stack or condition["StringEquals"]["aws:SourceAccount"] == ACCOUNT, name
+
+
+def test_only_functions_of_this_account_may_pull_images() -> None:
+    [(_, statement)] = statements_of_resources(Stack({}, ROOT / "infrastructure" / "repository.yaml"))
+    assert (statement["Effect"], statement["Principal"]) == ("Allow", {"Service": "lambda.amazonaws.com"})
+    assert set(statement["Action"]) == {"ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"}
+    functions = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:*"
+    assert statement["Condition"] == {"ArnLike": {"aws:SourceArn": functions}}
 
 
 def test_a_function_is_invoked_only_by_rules_and_apis_of_this_stack(stack: Stack) -> None:

@@ -120,7 +120,7 @@ class Stack:
         self._path = path
         self._pseudo = pseudo
         self._values: dict[str, Any] = {}
-        for name, facts in self._template["Parameters"].items():
+        for name, facts in self._template.get("Parameters", {}).items():
             value = parameters[name] if name in parameters else facts["Default"]
             self._values[name] = value.split(",") if facts["Type"] == "CommaDelimitedList" else str(value)
         if path != TEMPLATE:
@@ -508,6 +508,14 @@ def test_a_task_on_an_interrupted_instance_stops_before_its_replacement_runs(par
     assert any("ecs:UpdateContainerInstancesState" in s["Action"] for s in statements), "the agent starts the draining"
 
 
+@pytest.mark.parametrize("parameters", [{**FARGATE, **OPEN}, OWN_GPU], ids=named)
+def test_containers_have_no_capabilities(parameters: dict[str, str]) -> None:
+    for task in Stack(parameters).of_type("AWS::ECS::TaskDefinition"):
+        for container in task["ContainerDefinitions"]:
+            assert container["LinuxParameters"]["Capabilities"] == {"Drop": ["ALL"]}
+            assert "Privileged" not in container
+
+
 def test_instances_are_encrypted_and_block_container_access_to_credentials() -> None:
     data = Stack(OWN_GPU)["GpuLaunchTemplate"]["LaunchTemplateData"]
     assert data["MetadataOptions"] == {
@@ -574,14 +582,19 @@ def test_webhooks_use_the_url_policy_of_the_api(monkeypatch: pytest.MonkeyPatch)
     assert UrlConfig().outbound == Policy(("http", "https"), ("10.1.0.0/16",))
 
 
+INSECURE = {"Bool": {"aws:SecureTransport": "false"}}
+
+
 def test_every_queue_requires_tls(stack: Stack) -> None:
     queues = {f"<{name}>" for name, resource in stack.resources.items() if resource["Type"] == "AWS::SQS::Queue"}
+    denial = {"Sid": "TlsOnly", "Effect": "Deny", "Principal": "*", "Action": "sqs:*", "Condition": INSECURE}
     guarded = {
         queue
         for policy in stack.of_type("AWS::SQS::QueuePolicy")
         for queue in policy["Queues"]
         for statement in policy["PolicyDocument"]["Statement"]
-        if statement["Sid"] == "TlsOnly" and f"{queue}.Arn" in leaves_of(statement["Resource"])
+        if f"{queue}.Arn" in leaves_of(statement["Resource"])
+        if statement == {**denial, "Resource": statement["Resource"]}
     }
     assert guarded == queues
 
@@ -980,7 +993,22 @@ def test_the_page_may_make_every_call_in_its_code() -> None:
     assert missing == {}
 
 
+# ---- Uploads
+
+
+def test_only_objects_of_the_uploads_bucket_start_executions() -> None:
+    [pattern] = [
+        rule["EventPattern"]
+        for rule in Stack({}).of_type("AWS::Events::Rule")
+        for target in rule["Targets"]
+        if target["Arn"].startswith("<RemoveBackground")
+    ]
+    assert (pattern["source"], pattern["detail"]["bucket"]) == (["aws.s3"], {"name": ["<UploadsBucket>"]})
+
+
 # ---- Sweep
+
+
 def test_the_sweep_skips_the_uploads_that_the_rule_skips() -> None:
     [pattern] = Stack({})["RemoveBackgroundUpload"]["EventPattern"]["detail"]["object"]["key"]
     skipped = [*(f"{prefix}*" for prefix in PREFIXES_WITHOUT_EXECUTION), *(f"*{end}" for end in FOLDERS)]
