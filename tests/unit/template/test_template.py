@@ -748,12 +748,6 @@ def test_the_state_machine_is_updated_after_its_endpoint() -> None:
     assert answered == f"arn:aws:states:{REGION}:123456789012:stateMachine:{PSEUDO['AWS::StackName']}"
 
 
-def test_only_an_asynchronous_endpoint_may_send_task_results() -> None:
-    [answers, _] = [str(policy) for policy in Stack(ASYNC)["EndpointRole"]["Policies"]]
-    assert "states:SendTaskSuccess" in answers
-    assert "states:SendTaskSuccess" not in str(Stack(REALTIME)["EndpointRole"])
-
-
 # ---- Bulk runs
 
 
