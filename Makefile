@@ -60,7 +60,7 @@ test: setup $(VENV)/.compiled  ## the fast tests, under 5 minutes on 2 cores
 	$(BIN)/python -m pytest $(ON_CLOUDS) -m 'not slow' --ignore tests/resilience/hostile tests/resilience tests/integration tests/e2e
 
 test-slow: setup $(VENV)/.compiled $(if $(NPM),node_modules/.ready)  ## the tests that make test leaves out
-	$(BIN)/python -m pytest $(ON_CLOUDS) -m slow --ignore tests/browser
+	$(BIN)/python -m pytest $(ON_CLOUDS) -m slow tests/unit tests/resilience tests/integration tests/e2e
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests/browser  # apart: Chromium takes the time of other tests
 
 test-all: test test-slow  ## all tests; test-containers needs Docker and is separate

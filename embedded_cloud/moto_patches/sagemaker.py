@@ -7,6 +7,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 from moto.cloudformation import parsing
+from moto.sagemaker.exceptions import ResourceNotFound
 from moto.sagemaker.models import FakeEndpoint, FakeEndpointConfig, SageMakerModelBackend, sagemaker_backends
 from moto.sagemakerruntime.responses import SageMakerRuntimeResponse
 
@@ -29,6 +30,14 @@ def name_as_the_template_says(_original: Any) -> str:
 parsing.get_name_type_map.cache_clear()
 
 SageMakerRuntimeResponse.use_raw_body = True  # AWS accepts binary bodies; moto decodes them as text
+
+
+@around(SageMakerModelBackend, "_get_resource_from_arn")
+def reject_the_arn_of_a_missing_resource(original: Any, self: Any, arn: str) -> Any:
+    """AWS returns an error for the tags of a resource that does not exist; moto ends with a traceback."""
+    if (found := original(self, arn)) is None:
+        raise ResourceNotFound(f"{arn} does not exist.")
+    return found
 
 
 @around(FakeEndpointConfig, "validate_instance_type")

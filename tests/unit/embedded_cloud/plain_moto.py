@@ -344,6 +344,12 @@ def _() -> None:
     assert "original_resource.endpoint_name" in source and "new_resource_name," not in source.partition("->")[2]
 
 
+@reproduces("sagemaker.reject_the_arn_of_a_missing_resource")
+def _() -> None:
+    with raises(AttributeError):
+        client("sagemaker").list_tags(ResourceArn=f"arn:aws:sagemaker:{REGION}:123456789012:model/missing")
+
+
 @reproduces("sagemaker.take_every_instance_type")
 def _() -> None:
     with raises(Exception):

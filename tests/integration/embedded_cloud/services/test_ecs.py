@@ -73,6 +73,7 @@ WEB_PAGE = {
     "UrlSchemes": "https",
     "LogRetentionDays": "30",
     "KmsKeyArn": "",
+    "PermissionsBoundaryArn": "",
 }
 
 

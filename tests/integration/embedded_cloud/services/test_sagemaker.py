@@ -77,6 +77,7 @@ def endpoint_parameters(instance_type: str) -> dict[str, str]:
         "Mode": "realtime",
         "CustomModelParts": '"name"' * 15,
         "LogRetentionDays": "30",
+        "PermissionsBoundaryArn": "",
     }
 
 
