@@ -1,7 +1,7 @@
 """``pbr forget``: delete sources, and all that is stored of them."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
@@ -18,6 +18,8 @@ from client.errors import UsageError, sdk_errors
 from client.stack import Stack
 from core.errors import BackgroundRemoverError
 from core.limits import MAX_KEY_BYTES
+from functions.contracts.object_keys import background_key
+from functions.contracts.review import API_FOLDER, WEB_FOLDER
 from functions.runtime.erasure import Erasure, Places, Traces
 
 _THREADS: Final = 8
@@ -30,6 +32,21 @@ _KEPT: Final = (
     "keys, and no images. See docs/how-to/delete-data.md"
 )
 
+_LEFT: Final = "An upload or an execution stored data during the deletion. Run the command again."
+
+_IN_USE: Final = (
+    "An execution of another source with the same content computes the cut-out. Run the command again after its end."
+)
+
+_SHARED_FOLDERS: Final = {
+    API_FOLDER: "It has the uploads of all API callers. Pass the folder of one, api/<caller>/.",
+    WEB_FOLDER: "It has the uploads of all users of the web page. Pass the folder of one, web/<user>/.",
+    background_key(""): "It has the backgrounds of all tenants. Pass a folder in it, e.g. backgrounds/acme/.",
+    background_key(API_FOLDER): "It has the backgrounds of all API callers. Pass the folder of one, api/<caller>/.",
+    "s3/": "It has the results of all other buckets. Pass the folder of one, e.g. s3/photos-2024/.",
+}
+"""Folders that several tenants share, and what to pass instead."""
+
 
 @dataclass(frozen=True)
 class Forgotten:
@@ -38,17 +55,16 @@ class Forgotten:
     Attributes:
         traces: what was stored of it.
         is_deleted: whether all of it was deleted.
-        error: why it was not deleted completely.
+        error: why it is not deleted completely.
     """
 
     traces: Traces
-    is_deleted: bool = False
-    error: Exception | None = None
+    is_deleted: bool
+    error: str | None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as ``pbr forget --json`` prints it."""
-        error = error_text(self.error) if self.error else None
-        return {"source": self.traces.key, "deleted": self.is_deleted, **_counts(self.traces), "error": error}
+        return {"source": self.traces.key, "deleted": self.is_deleted, **_counts(self.traces), "error": self.error}
 
 
 def forget(
@@ -58,7 +74,8 @@ def forget(
     prefix: Annotated[
         list[str] | None,
         typer.Option(
-            help="Delete all sources of a folder, e.g. tenants/acme/. Repeat for several.", show_default=False
+            help="Delete all sources of a folder, e.g. tenants/acme/. The prefix must end with /. Repeat for several.",
+            show_default=False,
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without confirmation.")] = False,
@@ -84,20 +101,31 @@ def forget(
     keys, folders = keys or [], prefix or []
     _check(keys, folders)
     deployed = connect(stack, region)
-    erasure = _erasure(deployed)
+    erasure, place = _erasure(deployed), _place(deployed)
     found = erasure.find(keys, folders)
     stored = [one for one in found if not one.is_empty]
-    if not as_json:
-        _print_found(found, stored)
+    _warn_of_nothing([*keys, *folders], stored, place)
+    if stored and not as_json:
+        _print_found(stored, place)
     if stored and not dry_run and not yes:
-        _confirm(stored)
-    done = [Forgotten(one) for one in found]
-    if not dry_run:
-        with ThreadPoolExecutor(_THREADS) as pool:
-            done = list(pool.map(lambda one: _erase(erasure, one), found))
+        _confirm(stored, place)
+    if dry_run:
+        done = [Forgotten(one, is_deleted=False, error=_text(one.error)) for one in found]
+    else:
+        done = _erase(erasure, found, lambda: erasure.find(keys, folders))
+    problems = [
+        f"{one.traces.key} {'cannot be' if dry_run else 'is not'} deleted completely: {one.error}"
+        for one in done
+        if one.error
+    ]
     if as_json:
         OUT.print_json(data=[one.to_json() for one in done])
-    if not dry_run and not _report(deployed, done):
+    if not dry_run:
+        _print_deleted(done, place)
+        problems += _may_write_later(deployed, done)
+    for problem in problems:
+        print_warning(problem)
+    if problems:
         raise typer.Exit(1)
 
 
@@ -118,9 +146,13 @@ def _check(keys: Sequence[str], folders: Sequence[str]) -> None:
             remedy = f"Object keys have 1 to {MAX_KEY_BYTES:,} bytes."
             raise UsageError("The object key is invalid", field="KEYS", value=key, remedy=remedy)
     for folder in folders:
-        if not folder.endswith("/") or folder.startswith("/"):
-            remedy = "It ends with /, so that tenants/acme/ does not match tenants/acme2/."
-            raise UsageError("The prefix is not that of a folder", field="--prefix", value=folder, remedy=remedy)
+        wrong = _SHARED_FOLDERS.get(folder)
+        if not folder.endswith("/"):
+            wrong = "It must end with /, so that tenants/acme/ does not match tenants/acme2/."
+        elif folder.startswith("/"):
+            wrong = "It must not start with /. Example: tenants/acme/."
+        if wrong:
+            raise UsageError("The prefix is invalid", field="--prefix", value=folder, remedy=wrong)
 
 
 def _erasure(stack: Stack) -> Erasure:
@@ -136,12 +168,39 @@ def _erasure(stack: Stack) -> Erasure:
     return Erasure(places, s3=stack.s3, dynamodb=stack.dynamodb, stepfunctions=stack.stepfunctions)
 
 
-def _erase(erasure: Erasure, traces: Traces) -> Forgotten:
-    try:
-        erasure.erase(traces)
-    except (BackgroundRemoverError, *sdk_errors()) as error:
-        return Forgotten(traces, error=error)
-    return Forgotten(traces, is_deleted=True)
+def _place(stack: Stack) -> str:
+    """Return the stack whose data is deleted."""
+    if stack.endpoint_url:
+        return f"the embedded cloud at {stack.endpoint_url}"
+    account = stack.outputs["StateMachineArn"].split(":")[4]
+    return f"the stack {stack.name} (account {account}, {stack.region})"
+
+
+def _erase(erasure: Erasure, found: Sequence[Traces], find: Callable[[], Sequence[Traces]]) -> list[Forgotten]:
+    """Delete sources, search again, and return what happened to each.
+
+    Args:
+        erasure: deletes.
+        found: the sources.
+        find: searches again. What it finds was stored during the deletion.
+    """
+
+    def error_of(traces: Traces) -> str | None:
+        try:
+            return _IN_USE if erasure.erase(traces) else None
+        except (BackgroundRemoverError, *sdk_errors()) as error:
+            return _text(error)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        errors = dict(zip((one.key for one in found), pool.map(error_of, found), strict=True))
+    left = {one.key: one for one in find() if not one.is_empty}
+    all_traces = left | {one.key: one for one in found}
+    errors |= {key: errors.get(key) or _LEFT for key in left}
+    return [Forgotten(all_traces[key], is_deleted=not errors[key], error=errors[key]) for key in sorted(all_traces)]
+
+
+def _text(error: Exception | None) -> str | None:
+    return error_text(error) if error else None
 
 
 def _counts(traces: Traces) -> dict[str, int]:
@@ -157,12 +216,23 @@ def _counts(traces: Traces) -> dict[str, int]:
     }
 
 
-def _print_found(found: Sequence[Traces], stored: Sequence[Traces]) -> None:
+def _warn_of_nothing(keys: Sequence[str], stored: Sequence[Traces], place: str) -> None:
+    """Print a warning with the keys and folders of which nothing is stored."""
+    found = {one.key for one in stored}
+    missing = [
+        key
+        for key in keys
+        if key not in found and not (key.endswith("/") and any(one.startswith(key) for one in found))
+    ]
+    if missing:
+        more = f" and {len(missing) - _MOST_ROWS:,} more" if len(missing) > _MOST_ROWS else ""
+        names = ", ".join(missing[:_MOST_ROWS])
+        print_warning(f"Nothing is stored of {names}{more} in {place}. Check the spelling and the stack.")
+
+
+def _print_found(stored: Sequence[Traces], place: str) -> None:
     """Print a table with the first sources, one per row, and how many there are."""
-    if not stored:
-        what = found[0].key if len(found) == 1 else "these sources"
-        OUT.print(f"Nothing is stored of {what}.")
-        return
+    OUT.print(f"In {place}:")
     table = Table(box=None, pad_edge=False)
     table.add_column("source", no_wrap=True)
     for name in _counts(stored[0]):
@@ -175,7 +245,7 @@ def _print_found(found: Sequence[Traces], stored: Sequence[Traces]) -> None:
         OUT.print(f"and {plural(len(stored) - _MOST_ROWS, 'more source', 'more sources')}; --json lists all of them.")
 
 
-def _confirm(stored: Sequence[Traces]) -> None:
+def _confirm(stored: Sequence[Traces], place: str) -> None:
     """Ask for confirmation, and end the command without it."""
     if not sys.stdin.isatty():
         raise UsageError(
@@ -184,8 +254,7 @@ def _confirm(stored: Sequence[Traces]) -> None:
             value=None,
             remedy="Add --yes, or see what would be deleted with --dry-run.",
         )
-    question = f"Delete {_amount(stored)} permanently?"
-    typer.confirm(question, abort=True, err=True)
+    typer.confirm(f"Delete {_amount(stored)} in {place} permanently?", abort=True, err=True)
 
 
 def _amount(traces: Sequence[Traces]) -> str:
@@ -194,25 +263,25 @@ def _amount(traces: Sequence[Traces]) -> str:
     return f"{plural(len(objects), 'object', 'objects')} ({size}) of {plural(len(traces), 'source', 'sources')}"
 
 
-def _report(stack: Stack, done: Sequence[Forgotten]) -> bool:
-    """Print what was deleted, and what may be left; return whether the deletion is complete."""
-    problems = [f"{one.traces.key} is not deleted completely: {error_text(one.error)}" for one in done if one.error]
-    stopped = [one.traces.key for one in done if one.traces.running and not one.error]
-    if stopped:
+def _print_deleted(done: Sequence[Forgotten], place: str) -> None:
+    if deleted := [one.traces for one in done if one.is_deleted and not one.traces.is_empty]:
+        ERR.print(f"Deleted {_amount(deleted)} in {place}. {_KEPT}")
+
+
+def _may_write_later(stack: Stack, done: Sequence[Forgotten]) -> list[str]:
+    """Return what may store data of the sources after the deletion."""
+    problems = []
+    if stopped := [one.traces.key for one in done if one.traces.running and one.is_deleted]:
         problems.append(
             f"Executions of {', '.join(stopped[:_MOST_ROWS])} were stopped. Functions that they had called may write "
             "another object: run the command again after 15 minutes."
         )
-    if deleted := [one.traces for one in done if one.is_deleted and not one.traces.is_empty]:
-        ERR.print(f"Deleted {_amount(deleted)}. {_KEPT}")
     if runs := _bulk_runs(stack):
         problems.append(
             f"{plural(runs, 'bulk run is', 'bulk runs are')} running, and may write results of images that they have "
             "read: run the command again after their end."
         )
-    for problem in problems:
-        print_warning(problem)
-    return not problems
+    return problems
 
 
 def _bulk_runs(stack: Stack) -> int:

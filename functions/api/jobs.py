@@ -207,7 +207,9 @@ class JobService:
         arn = self._arn(job)
         running = (arn,) if self._brief_state(job).status == "running" else ()
         find = self._erasure.of_source if job.is_callers_upload else self._erasure.of_executions
-        self._erasure.erase(find(job.source_key, [arn], running))
+        traces = find(job.source_key, [arn], running)
+        if self._erasure.erase(traces):  # another job of the caller computes a cut-out, and deletes it
+            self._store.delete_permanently(traces.results)
         self._repository.delete(job)
 
     def upload_form(self, caller: Caller, request: UploadRequest) -> dict[str, Any]:

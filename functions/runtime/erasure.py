@@ -1,4 +1,4 @@
-"""Erase what is stored of a source: its versions, its results, all that was derived from it, and records about it.
+"""Delete a source's versions, results, derived objects and records.
 
 Keys of derived objects contain a cache key, which only sidecars and execution histories connect with the source. So
 these are read first, and sidecars are deleted last: an erasure that was interrupted can be repeated.
@@ -15,9 +15,10 @@ from itertools import takewhile
 from os.path import commonprefix
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 
-from core.errors import SourceNotFoundError
+from core.errors import BackgroundRemoverError, SourceNotFoundError
 from core.options import Options
 from functions.contracts.failure_report import json_object, source_of
 from functions.contracts.masks import MASKS, mask_key
@@ -79,10 +80,12 @@ class Traces:
         cut_outs: cache keys.
         entries: those of cache entries that have a sidecar of the source.
         derived: masks, alphas and cached results.
-        reviews: IDs of the reviews that show the source.
+        reviews: the reviews that show the source: their IDs, and what they show.
         names: IDs of reviews that show another source with the same content; each with the element of the set ``names``
             that is this source.
         jobs: IDs of its API jobs.
+        others: names of other sources to which sidecars with a name of this source's belong.
+        error: why its objects cannot be found. Nothing of it is deleted then.
     """
 
     key: str
@@ -93,9 +96,11 @@ class Traces:
     cut_outs: frozenset[str] = frozenset()
     entries: frozenset[str] = frozenset()
     derived: tuple[Deletable, ...] = ()
-    reviews: tuple[str, ...] = ()
+    reviews: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     jobs: tuple[str, ...] = ()
+    others: frozenset[str] = frozenset()
+    error: Exception | None = None
 
     @property
     def objects(self) -> tuple[Deletable, ...]:
@@ -105,7 +110,8 @@ class Traces:
     @property
     def is_empty(self) -> bool:
         """Whether nothing is stored of the source."""
-        return not (self.objects or self.entries or self.running or self.reviews or self.names or self.jobs)
+        found = (self.objects, self.entries, self.running, self.reviews, self.names, self.jobs, self.error)
+        return not any(found)
 
 
 class Erasure:
@@ -125,6 +131,8 @@ class Erasure:
     def find(self, keys: Iterable[str], folders: Iterable[str] = ()) -> list[Traces]:
         """Return what is stored of sources, in the order of their keys. Sources need not exist any more.
 
+        The result has all ``keys``, and of folders the sources of which something is stored.
+
         This describes all running executions and those stopped lately, and reads the tables of cache entries, jobs and
         reviews completely: none of them can be searched by object key.
 
@@ -133,8 +141,9 @@ class Erasure:
             folders: prefixes of the keys of further sources.
         """
         keys, folders = set(keys), tuple(folders)
-        running, aborted, jobs, reviews = (defaultdict[str, list[str]](list) for _ in range(4))
-        names, cached = defaultdict[str, dict[str, str]](dict), defaultdict[str, list[dict[str, Any]]](list)
+        running, aborted, jobs = (defaultdict[str, list[str]](list) for _ in range(3))
+        reviews, names = (defaultdict[str, dict[str, str]](dict) for _ in range(2))
+        cached = defaultdict[str, list[dict[str, Any]]](list)
 
         def is_wanted(key: str) -> bool:
             return key in keys or key.startswith(folders)
@@ -145,28 +154,35 @@ class Erasure:
             aborted[key].append(arn)
         for item in self._scan(self._places.cache_table, "document"):
             sidecar = json_object(item["document"]["S"]) if "document" in item else {}  # a claim has none
-            if sidecar and is_wanted(key := self._key_of(sidecar["source"])):
+            if is_wanted(key := self._key_of(sidecar)):
                 cached[key].append(sidecar)
         for item in self._scan(self._places.jobs_table, "job_id", "source_key"):
             if "source_key" in item and is_wanted(key := item["source_key"]["S"]):  # a note of unfinished jobs has none
                 jobs[key].append(item["job_id"]["S"])
         for item in self._scan(self._places.reviews_table, "review_id", "facts", "names"):
-            review, shown = item["review_id"]["S"], self._key_of(json_object(item["facts"]["S"])["source"])
-            reviews[shown].append(review)
-            for name in item["names"]["SS"]:
+            review, facts = item["review_id"]["S"], item["facts"]["S"]
+            reviews[shown := self._key_of(json_object(facts))][review] = facts
+            for name in item.get("names", {"SS": []})["SS"]:  # DynamoDB has no empty sets
                 bucket, key = json.loads(name)
-                if (other := self._key_of({"bucket": bucket, "key": key})) != shown:
+                if (other := self._key_of({"source": {"bucket": bucket, "key": key}})) != shown:
                     names[other][review] = name
-        found = keys | {key for key in (*running, *aborted, *cached, *jobs, *reviews, *names) if is_wanted(key)}
-        found |= {key for folder in folders for key in self._keys_in(folder)}
+        pending = keys | {key for key in (*running, *aborted, *cached, *jobs, *reviews, *names) if is_wanted(key)}
+        pending |= {key for folder in folders for key in self._keys_in(folder)}
 
         def traces(key: str) -> Traces:
             executions = (*map(self._execution_arn, jobs[key]), *aborted[key], *running[key])
-            of_source = self.of_source(key, executions, tuple(running[key]), cached[key])
-            return replace(of_source, jobs=tuple(jobs[key]), reviews=tuple(reviews[key]), names=names[key])
+            try:
+                of_source = self.of_source(key, executions, tuple(running[key]), cached[key])
+            except (BackgroundRemoverError, BotoCoreError, ClientError) as error:
+                return Traces(key, error=error)
+            return replace(of_source, jobs=tuple(jobs[key]), reviews=reviews[key], names=names[key])
 
+        found: dict[str, Traces] = {}
         with ThreadPoolExecutor(_THREADS) as pool:
-            return list(pool.map(traces, sorted(found)))
+            while pending:
+                found |= {one.key: one for one in pool.map(traces, pending)}
+                pending = {key for one in found.values() for key in one.others if is_wanted(key)} - found.keys()
+        return [found[key] for key in sorted(found) if key in keys or not found[key].is_empty]
 
     def of_source(
         self,
@@ -176,6 +192,9 @@ class Erasure:
         sidecars: Sequence[dict[str, Any]] = (),
     ) -> Traces:
         """Return what is stored of a source, apart from records in tables.
+
+        Names of results of version 0.2 have no extension of the source: ``photos/cup`` has today the names that
+        ``photos/cup.jpg`` had. Nothing that a sidecar assigns to another source is included.
 
         Args:
             key: its object key.
@@ -187,11 +206,11 @@ class Erasure:
         sources = [*self._versions(uploads, key)]
         if is_api_upload:
             sources += self._versions(uploads, background_key(key))
-        results = [*self._results(key)]
-        documents = [*sidecars, *self._documents(results)]
-        executions = {*executions, *(document["execution"]["id"] for document in documents)}
-        unfinished = executions - {document["execution"]["id"] for document in documents if "cache" in document}
-        cut_outs = {document["cache"]["key"] for document in documents if "cache" in document}
+        results, own, others = self._results(key)
+        documents = [*sidecars, *own]
+        executions = {*executions, *(_text(document, "execution", "id") for document in documents)} - {""}
+        cut_outs = {_text(document, "cache", "key") for document in documents} - {""}
+        unfinished = executions - {_text(one, "execution", "id") for one in documents if _text(one, "cache", "key")}
         cut_outs |= self._cut_outs_of(unfinished)
         masks = set() if is_api_upload else {mask for document in documents for mask in _masks(document)}
         return Traces(
@@ -201,8 +220,9 @@ class Erasure:
             sources=tuple(sources),
             results=tuple(results),
             cut_outs=frozenset(cut_outs),
-            entries=frozenset(sidecar["cache"]["key"] for sidecar in sidecars),
+            entries=frozenset(_text(sidecar, "cache", "key") for sidecar in sidecars),
             derived=(*self._derived(cut_outs), *(one for mask in masks for one in self._in_work_bucket(mask))),
+            others=frozenset(others),
         )
 
     def of_executions(self, key: str, executions: Iterable[str], running: tuple[str, ...] = ()) -> Traces:
@@ -218,26 +238,36 @@ class Erasure:
         derived = tuple(self._derived(cut_outs))
         return Traces(key, executions=executions, running=running, cut_outs=cut_outs, derived=derived)
 
-    def erase(self, traces: Traces) -> None:
-        """Stop running executions, and delete everything.
+    def erase(self, traces: Traces) -> list[str]:
+        """Stop running executions, delete everything, and return the cache keys of cut-outs that are kept.
 
-        A stage that runs when its execution is stopped may still write its output, and a cut-out that an execution of
-        another source computes at this time is kept.
+        A cut-out is kept while an execution of another source computes it. Sidecars and failure reports, which connect
+        it with the source, are kept then, too. A stage that runs when its execution is stopped may still write its
+        output.
 
         Raises:
+            Exception: the error in ``traces``.
             StorageDeniedError, StorageUnavailableError: S3 denies access, or is unavailable.
             ClientError, BotoCoreError: likewise for DynamoDB and Step Functions.
         """
+        if traces.error:
+            raise traces.error
         for arn in traces.running:
             self._stepfunctions.stop_execution(
                 executionArn=arn, error=DELETED, cause="The job or its source was deleted"
             )
         self._store.delete_permanently(traces.sources)  # first: the sweep starts a source without outcome
-        for cut_out in traces.cut_outs:
-            self._erase_cut_out(cut_out, traces.executions)
+        kept = [one for one in traces.cut_outs if not self._erase_cut_out(one, traces.executions)]
         self._store.delete_permanently([one for one in traces.derived if one.key.startswith(MASKS)])
-        for review in traces.reviews:
-            self._dynamodb.delete_item(TableName=self._places.reviews_table, Key={"review_id": {"S": review}})
+        for review, facts in traces.reviews.items():
+            with suppress(self._dynamodb.exceptions.ConditionalCheckFailedException):  # it shows another source now
+                self._dynamodb.delete_item(
+                    TableName=self._places.reviews_table,
+                    Key={"review_id": {"S": review}},
+                    ConditionExpression="#facts = :facts",
+                    ExpressionAttributeNames={"#facts": "facts"},
+                    ExpressionAttributeValues={":facts": {"S": facts}},
+                )
         for review, name in traces.names.items():
             with suppress(self._dynamodb.exceptions.ConditionalCheckFailedException):  # the review was deleted
                 self._dynamodb.update_item(
@@ -250,10 +280,13 @@ class Erasure:
                 )
         for job in traces.jobs:
             self._dynamodb.delete_item(TableName=self._places.jobs_table, Key={"job_id": {"S": job}})
-        self._store.delete_permanently(traces.results)
+        self._store.delete_permanently([one for one in traces.results if not (kept and one.key.endswith(".json"))])
+        return kept
 
-    def _erase_cut_out(self, cache_key: str, executions: frozenset[str]) -> None:
+    def _erase_cut_out(self, cache_key: str, executions: frozenset[str]) -> bool:
         """Delete a cache entry with its mask, its alpha and its result, unless another execution computes them anew.
+
+        Returns whether they are deleted.
 
         The entry is deleted last. Executions that find it without its result take over the claim, and only then write
         objects, which are no longer deleted here.
@@ -264,8 +297,9 @@ class Erasure:
         """
         table, key = self._places.cache_table, {"cache_key": {"S": cache_key}}
         item = self._dynamodb.get_item(TableName=table, Key=key, ConsistentRead=True).get("Item")
-        if item and item["status"]["S"] != "DONE" and item["owner"]["S"] not in executions:
-            return
+        owner = item["owner"]["S"] if item and item["status"]["S"] != "DONE" else None
+        if owner and owner not in executions and self._is_running(owner):
+            return False
         self._store.delete_permanently([*self._derived([cache_key])])
         if item:
             with suppress(self._dynamodb.exceptions.ConditionalCheckFailedException):  # there is a new claim
@@ -276,6 +310,12 @@ class Erasure:
                     ExpressionAttributeNames={"#status": "status", "#owner": "owner"},
                     ExpressionAttributeValues={":status": item["status"], ":owner": item["owner"]},
                 )
+        return True
+
+    def _is_running(self, execution_arn: str) -> bool:
+        with suppress(self._stepfunctions.exceptions.ExecutionDoesNotExist):
+            return self._stepfunctions.describe_execution(executionArn=execution_arn)["status"] == "RUNNING"
+        return False
 
     def _executions(self, status: Literal["RUNNING", "ABORTED"]) -> Iterator[tuple[str, str]]:
         """Yield the ARN of each execution with a status, and the key of its source.
@@ -289,9 +329,9 @@ class Erasure:
         oldest = datetime.now(UTC) - _INTERMEDIATES_KEPT
         for one in (one for page in pages for one in page["executions"] if one.get("stopDate", oldest) >= oldest):
             described = self._stepfunctions.describe_execution(executionArn=one["executionArn"])
-            source = source_of(json_object(described.get("input", "")))
-            if described["status"] == status and source["bucket"] and source["key"]:
-                yield one["executionArn"], self._key_of(source)
+            key = self._key_of(json_object(described.get("input", "")))
+            if described["status"] == status and key:
+                yield one["executionArn"], key
 
     def _scan(self, table: str, *attributes: str) -> Iterator[Mapping[str, Any]]:
         names = {f"#{name}": name for name in attributes}
@@ -304,30 +344,52 @@ class Erasure:
             yield from page["Items"]
 
     def _keys_in(self, folder: str) -> Iterator[str]:
-        """Yield the keys of all sources in a folder that are stored or have results or failure reports."""
-        for one in self._store.versions(self._places.uploads_bucket, folder):
-            yield one.key
-        for prefix, ends in ((RESULTS, EXTENSIONS), (FAILURES, ("json",))):
-            for one in self._store.versions(self._places.results_bucket, prefix + folder):
-                name, _, end = one.key.removeprefix(prefix).rpartition(".")
-                if prefix == RESULTS and end == "json":
-                    name, _, end = name.rpartition(".")
-                if end in ends:
-                    yield name
+        """Yield the keys of all sources in a folder that are stored or have results or failure reports.
 
-    def _results(self, key: str) -> Iterator[Deletable]:
-        """Yield the versions of all results, sidecars and failure reports of a source."""
-        bucket = self._places.results_bucket
-        results = [result_key(key, extension) for extension in EXTENSIONS]
-        names, prefix = {*results, *map(sidecar_key, results)}, commonprefix(results)  # noqa: RUF071  not of path components
-        yield from (one for one in self._store.versions(bucket, prefix) if one.key in names)
-        yield from self._versions(bucket, failure_key(key, ""))
-        for sidecar in self._versions(bucket, old_sidecar_key(key)):
-            for document in self._documents([sidecar]):
-                if document["source"]["key"] == key:
-                    yield sidecar
-                    result, version = document["result"]["key"], document["result"]["version_id"]
-                    yield from (one for one in self._versions(bucket, result) if version in (None, one.version_id))
+        Some may not exist: of a result of version 0.2, and of a key that is too long for the name of a result, this
+        yields another key. :meth:`_results` finds the right one in the sidecar.
+        """
+        places = self._places
+        for one in self._store.versions(places.uploads_bucket, folder):
+            yield one.key
+        if folder.startswith(API_FOLDER):
+            for one in self._store.versions(places.uploads_bucket, background_key(folder)):
+                yield one.key.removeprefix(background_key(""))
+        for one in self._store.versions(places.results_bucket, RESULTS + folder):
+            name = one.key.removeprefix(RESULTS).removesuffix(".json")
+            stem, _, extension = name.rpartition(".")
+            yield stem if extension in EXTENSIONS else name
+        for one in self._store.versions(places.results_bucket, FAILURES + folder):
+            yield one.key.removeprefix(FAILURES).removesuffix(".json")
+
+    def _results(self, key: str) -> tuple[list[Deletable], list[dict[str, Any]], set[str]]:
+        """Return results, sidecars and failure reports of a source, the content of its JSON files, and other sources.
+
+        In version 0.2, the name of a result had no extension of its source, and can be today's name for another source.
+        A sidecar says to which source it and its result belong. What no sidecar names belongs to the source with its
+        name.
+        """
+        bucket, results = self._places.results_bucket, [result_key(key, extension) for extension in EXTENSIONS]
+        names, prefix = {*results, *map(sidecar_key, results), failure_key(key, "")}, commonprefix(results)  # noqa: RUF071  not of path components
+        listed = [one for one in self._store.versions(bucket, prefix) if one.key in {*names, f"{prefix}json"}]
+        listed += [*self._versions(bucket, failure_key(key, "")), *self._versions(bucket, old_sidecar_key(key))]
+        documents, owners = list[dict[str, Any]](), dict[tuple[str, str | None], str]()
+        for one in dict.fromkeys(listed):
+            if one.key.endswith(".json") and not one.is_marker:
+                document = self._document(one)
+                owner = self._key_of(document) or (key if one.key in names else "")
+                result = _text(document, "result", "key"), _text(document, "result", "version_id") or None
+                owners[one.key, one.version_id] = owners[result] = owner
+                if owner == key:
+                    documents.append(document)
+        for name in {name for (name, _), owner in owners.items() if owner == key} - names - {""}:
+            listed += self._versions(bucket, name)
+
+        def is_own(one: Deletable) -> bool:
+            owner = owners.get((one.key, one.version_id)) or owners.get((one.key, None))
+            return owner == key if owner else one.key in names
+
+        return [*filter(is_own, dict.fromkeys(listed))], documents, {*owners.values()} - {key, ""}
 
     def _versions(self, bucket: str, key: str) -> Iterator[Deletable]:
         """Yield the versions of one object. In a listing, it comes before the others that start with its key."""
@@ -342,15 +404,12 @@ class Erasure:
     def _in_work_bucket(self, prefix: str) -> Iterator[Deletable]:
         return self._store.objects(self._places.work_bucket, prefix)
 
-    def _documents(self, results: Iterable[Deletable]) -> Iterator[dict[str, Any]]:
-        """Yield the sidecars and failure reports among results."""
-        for one in results:
-            if one.key.endswith(".json") and not one.is_marker:
-                with suppress(SourceNotFoundError):  # it was deleted meanwhile
-                    file = self._store.fetch(one.bucket, one.key, version_id=one.version_id)
-                    document = json_object(file.data.decode(errors="replace"))
-                    if "execution" in document:
-                        yield document
+    def _document(self, one: Deletable) -> dict[str, Any]:
+        """Return a sidecar or a failure report; an empty one if it is no JSON object, or was deleted meanwhile."""
+        with suppress(SourceNotFoundError):
+            data = self._store.fetch(one.bucket, one.key, version_id=one.version_id).data
+            return json_object(data.decode(errors="replace"))
+        return {}
 
     def _cut_outs_of(self, executions: Iterable[str]) -> frozenset[str]:
         """Return the cache keys of executions, unless Validate has not succeeded, or the history has expired."""
@@ -370,13 +429,24 @@ class Erasure:
     def _execution_arn(self, name: str) -> str:
         return f"{self._places.state_machine_arn.replace(':stateMachine:', ':execution:')}:{name}"
 
-    def _key_of(self, source: Mapping[str, Any]) -> str:
-        """Return the name from which the keys of a source's results derive."""
-        return f"{source_folder(source['bucket'], self._places.uploads_bucket)}{source['key']}"
+    def _key_of(self, document: Mapping[str, Any]) -> str:
+        """Return the name from which the keys of a source's results derive; an empty one if the document has no source.
+
+        Args:
+            document: a sidecar, a failure report, or the input of an execution.
+        """
+        source, uploads = source_of(document), self._places.uploads_bucket
+        return f"{source_folder(source['bucket'] or uploads, uploads)}{source['key']}" if source["key"] else ""
+
+
+def _text(document: Mapping[str, Any], part: str, name: str) -> str:
+    """Return a text in a part of a document; an empty one if there is none, e.g. in a file of another program."""
+    value = found.get(name) if isinstance(found := document.get(part), dict) else None
+    return value if isinstance(value, str) else ""
 
 
 def _masks(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield the key of the mask that a transform job may have made for a result, unless a custom model made it."""
-    with suppress(KeyError, ValidationError):  # a failure report, or options of another version
+    with suppress(KeyError, TypeError, ValidationError):  # a failure report, or options of another version
         options = Options.model_validate(document["options"])
         yield mask_key(document["source"]["sha256"], options, document["model"]["weights_sha256"])

@@ -2,18 +2,24 @@
 
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import pytest
+import typer
+from botocore.client import BaseClient
+from botocore.exceptions import ClientError
 from moto import mock_aws
 from typer.testing import CliRunner, Result
 
 from client.cli import app
+from client.commands.forget import forget
 from tests.fakes.api_in_memory import ENVIRONMENT
 
 TABLES = {"CacheTable": "cache_key", "ReviewsTable": "review_id", "ApiJobsTable": "job_id"}
 HELD = "photos/held.jpg"
+PLACE = "the stack pbr (account 123456789012, eu-west-1)"
 
 
 class Account:
@@ -73,12 +79,91 @@ def test_a_dry_run_deletes_nothing_and_a_second_run_finds_nothing(account: Accou
     account.upload("photos/a.jpg", "photos/a.jpg")
     shown = pbr("photos/a.jpg", "--dry-run")
     assert (shown.exit_code, shown.stderr, len(account.keys())) == (0, "", 2)
-    assert shown.stdout.splitlines()[1].split() == ["photos/a.jpg", "2", "0", "0", "0", "0", "0", "10", "bytes"]
+    assert shown.stdout.startswith(f"In {PLACE}:\n")
+    assert shown.stdout.splitlines()[2].split() == ["photos/a.jpg", "2", "0", "0", "0", "0", "0", "10", "bytes"]
     done = pbr("photos/a.jpg", "--yes")
     assert (done.exit_code, account.keys()) == (0, [])
-    assert "Deleted 2 objects (10 bytes) of 1 source. " in done.stderr
+    assert f"Deleted 2 objects (10 bytes) of 1 source in {PLACE}. " in done.stderr
     again = pbr("photos/a.jpg", "--yes")
-    assert (again.exit_code, again.stdout) == (0, "Nothing is stored of photos/a.jpg.\n")
+    assert (again.exit_code, again.stdout) == (0, "")
+
+
+def test_a_key_and_a_folder_without_data_are_named(account: Account) -> None:
+    account.upload("photos/a.jpg")
+    done = pbr("photos/a.jpg", "photos/typo.jpg", "--prefix", "photos/", "--prefix", "tenants/typo/", "--yes")
+    assert (done.exit_code, account.keys()) == (0, [])
+    assert f"warning: Nothing is stored of photos/typo.jpg, tenants/typo/ in {PLACE}. Check" in done.stderr
+
+
+def test_the_confirmation_names_the_stack(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    account.upload("photos/a.jpg")
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    asked: list[str] = []
+
+    def refuse(question: str, **_: Any) -> None:
+        asked.append(question)
+        raise typer.Abort
+
+    monkeypatch.setattr(typer, "confirm", refuse)
+    with pytest.raises(typer.Abort):
+        forget(["photos/a.jpg"], stack="pbr")
+    assert (asked, account.keys()) == (
+        [f"Delete 1 object (5 bytes) of 1 source in {PLACE} permanently?"],
+        ["photos/a.jpg"],
+    )
+
+
+def test_an_upload_during_the_deletion_is_reported(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    def call(client: BaseClient, operation: str, request: Any) -> Any:
+        response = call_aws(client, operation, request)
+        if operation == "DeleteObjects":
+            account.upload("photos/a.jpg", "photos/new.jpg")
+        return response
+
+    call_aws = BaseClient._make_api_call  # type: ignore[attr-defined]
+    monkeypatch.setattr(BaseClient, "_make_api_call", call)
+    account.upload("photos/a.jpg")
+    done = pbr("--prefix", "photos/", "--yes", "--json")
+    assert (done.exit_code, account.keys()) == (1, ["photos/a.jpg", "photos/new.jpg"])
+    assert [(one["source"], one["deleted"]) for one in json.loads(done.stdout)] == [
+        ("photos/a.jpg", False),
+        ("photos/new.jpg", False),
+    ]
+    assert "photos/new.jpg is not deleted completely: An upload or an execution stored data" in done.stderr
+
+
+def test_a_cut_out_that_another_source_computes_is_reported(account: Account) -> None:
+    arn = account.stepfunctions.start_execution(
+        stateMachineArn=account.main, input=json.dumps({"source": {"bucket": "uploads", "key": "photos/other.jpg"}})
+    )["executionArn"]
+    document = {"source": {"bucket": "uploads", "key": "photos/a.jpg"}, "cache": {"key": "c1"}}
+    entry = {"cache_key": "c1", "status": "IN_PROGRESS", "owner": arn, "document": json.dumps(document)}
+    item = {name: {"S": value} for name, value in entry.items()}
+    boto3.client("dynamodb").put_item(TableName="CacheTable", Item=item)
+    done = pbr("photos/a.jpg", "--yes")
+    assert (done.exit_code, "with the same content computes the cut-out" in done.stderr) == (1, True)
+
+
+def test_a_sidecar_that_cannot_be_read_does_not_stop_the_others(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(client: BaseClient, operation: str, request: Any) -> Any:
+        if operation == "GetObject":
+            raise ClientError(
+                {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}, operation
+            )
+        return call_aws(client, operation, request)
+
+    call_aws = BaseClient._make_api_call  # type: ignore[attr-defined]
+    account.s3.put_object(Bucket="results", Key="results/photos/b.jpg.png.json", Body=b"{}")
+    account.upload("photos/a.jpg", "photos/b.jpg")
+    monkeypatch.setattr(BaseClient, "_make_api_call", call)
+    shown = pbr("--prefix", "photos/", "--dry-run")
+    assert (shown.exit_code, len(account.keys())) == (1, 2)
+    assert "photos/b.jpg cannot be deleted completely: S3 denied access" in shown.stderr
+    done = pbr("--prefix", "photos/", "--yes")
+    assert (done.exit_code, account.keys()) == (1, ["photos/b.jpg"])
+    assert "photos/b.jpg is not deleted completely: S3 denied access" in done.stderr
 
 
 def test_without_a_terminal_the_deletion_needs_yes(account: Account) -> None:
@@ -104,7 +189,7 @@ def test_an_object_that_cannot_be_deleted_is_named_and_does_not_stop_the_others(
     done = pbr("photos/a.jpg", HELD, "--yes")
     assert (done.exit_code, account.keys()) == (1, [HELD])
     assert f"{HELD} is not deleted completely: S3 denied access: AccessDenied" in done.stderr
-    assert "s3:DeleteObjectVersion" in done.stderr and "of 1 source. " in done.stderr
+    assert "s3:DeleteObjectVersion" in done.stderr and "of 1 source in" in done.stderr
     [_, failed] = json.loads(pbr("photos/a.jpg", HELD, "--yes", "--json").stdout)
     assert (failed["deleted"], failed["error"][:16]) == (False, "S3 denied access")
 
@@ -130,8 +215,14 @@ def test_what_may_be_written_after_the_deletion_is_reported(account: Account, ki
         ([""], "1 to 1,024 bytes"),
         (["x" * 1025], "1 to 1,024 bytes"),
         (["--prefix", "tenants/acme"], "does not match tenants/acme2/"),
-        (["--prefix", ""], "It ends with /"),
-        (["--prefix", "/"], "It ends with /"),
+        (["--prefix", ""], "It must end with /"),
+        (["--prefix", "/"], "It must not start with /"),
+        (["--prefix", "/x/"], "It must not start with /"),
+        (["--prefix", "api/"], "Pass the folder of one, api/<caller>/"),
+        (["--prefix", "web/"], "Pass the folder of one, web/<user>/"),
+        (["--prefix", "backgrounds/"], "Pass a folder in it"),
+        (["--prefix", "backgrounds/api/"], "Pass the folder of one, api/<caller>/"),
+        (["--prefix", "s3/"], "Pass the folder of one, e.g. s3/photos-2024/"),
     ],
 )
 def test_what_would_delete_too_much_or_nothing_is_rejected(arguments: list[str], says: str) -> None:

@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from core.options import Options
 from functions.contracts import review
 from functions.contracts.errors import StorageDeniedError
 from functions.contracts.masks import mask_key
-from functions.contracts.object_keys import failure_key, result_key, sidecar_key
+from functions.contracts.object_keys import failure_key, old_sidecar_key, result_key, sidecar_key
 from functions.runtime.erasure import Erasure, Places, Traces
 from tests.conftest import ROOT
 from tests.fakes.api_in_memory import ENVIRONMENT, MACHINE_ARN, StepFunctions, client, execution_arn
@@ -203,12 +204,36 @@ def test_running_executions_are_stopped_and_what_they_write_later_is_found(store
     assert (traces.running, stored.everything()) == ((), [])
 
 
-def test_the_claim_of_another_source_with_the_same_content_is_kept(stored: Stored) -> None:
+def claim(stored: Stored, cut_out: str, owner: str) -> None:
+    """Let an execution take over the claim, which keeps the sidecar in the entry."""
+    stored.dynamodb.update_item(
+        TableName="cache",
+        Key={"cache_key": {"S": cut_out}},
+        UpdateExpression="SET #status = :status, #owner = :owner",
+        ExpressionAttributeNames={"#status": "status", "#owner": "owner"},
+        ExpressionAttributeValues={":status": {"S": "IN_PROGRESS"}, ":owner": {"S": execution_arn(owner)}},
+    )
+
+
+def test_a_cut_out_that_another_source_computes_is_kept_until_its_execution_ends(stored: Stored) -> None:
     stored.result(CUP)
-    claim = {"cache_key": {"S": "c1"}, "status": {"S": "IN_PROGRESS"}, "owner": {"S": execution_arn("of-another")}}
-    stored.dynamodb.put_item(TableName="cache", Item=claim)
+    stored.execution("of-another", "photos/other.jpg", "RUNNING", "c1")
+    claim(stored, "c1", "of-another")
+    sidecar = sidecar_key(result_key(CUP, "png"))
+    kept = stored.erasure.erase(stored.erasure.find([CUP])[0])
+    work = ["work/cache/c1.png", "work/work/c1/alpha.png", "work/work/c1/mask.png"]
+    assert (kept, stored.everything()) == (["c1"], ["cache/c1", f"results/{sidecar}", *work])
+
+    stored.stepfunctions.statuses["of-another"] = "FAILED"
     stored.forget(CUP)
-    assert stored.everything() == ["cache/c1", "work/cache/c1.png", "work/work/c1/alpha.png", "work/work/c1/mask.png"]
+    assert stored.everything() == []
+
+
+def test_the_claim_of_an_execution_that_no_longer_exists_is_deleted(stored: Stored) -> None:
+    stored.result(CUP)
+    claim(stored, "c1", "expired")
+    stored.forget(CUP)
+    assert stored.everything() == []
 
 
 @pytest.mark.parametrize(("forgotten", "names"), [("photos/b.jpg", ["photos/a.jpg"]), ("photos/a.jpg", None)])
@@ -233,17 +258,125 @@ def test_a_source_in_another_bucket_has_the_name_of_its_results(stored: Stored) 
     assert stored.everything() == []
 
 
-def test_a_sidecar_of_version_0_2_belongs_to_the_source_that_it_names(stored: Stored) -> None:
-    for key in ("photos/a.jpg", "photos/a.png"):
-        stored.put("results", "results/photos/a.png")
-        version = stored.s3.head_object(Bucket="results", Key="results/photos/a.png")["VersionId"]
-        result = {"key": "results/photos/a.png", "version_id": version}
-        document = {"execution": {"id": "arn"}, "source": {"key": key}, "result": result, "cache": {"key": "c"}}
-        stored.put("results", "results/photos/a.json", document)
+def result_of_version_0_2(stored: Stored, key: str, cut_out: str) -> None:
+    """Store a result and a sidecar whose names have no extension of the source, which does not exist any more."""
+    sidecar = old_sidecar_key(key)
+    result = sidecar.removesuffix("json") + "png"
+    version = stored.s3.put_object(Bucket="results", Key=result, Body=b"data")["VersionId"]
+    document = {"execution": {"id": execution_arn(f"of-{cut_out}")}, "source": {"bucket": "uploads", "key": key}}
+    document |= {"result": {"key": result, "version_id": version}, "cache": {"key": cut_out}}
+    stored.put("results", sidecar, document)
+    stored.intermediates(cut_out)
+    stored.put("work", f"cache/{cut_out}.png")
+
+
+def test_sources_of_version_0_2_with_one_result_key_are_told_apart(stored: Stored) -> None:
+    result_of_version_0_2(stored, "photos/a.png", "kept")
+    others = stored.everything()
+    result_of_version_0_2(stored, "photos/a.jpg", "c1")
     stored.forget("photos/a.jpg")
-    assert stored.everything() == ["results/results/photos/a.json", "results/results/photos/a.png"]
+    assert stored.everything() == others
     left = json.loads(stored.s3.get_object(Bucket="results", Key="results/photos/a.json")["Body"].read())
     assert left["source"]["key"] == "photos/a.png"
+
+
+@pytest.mark.parametrize("other", ["photos/cup.jpg", "photos/cup.png.jpg", "photos/cup.json.jpg"])
+def test_results_of_version_0_2_with_the_names_of_a_source_are_kept(stored: Stored, other: str) -> None:
+    result_of_version_0_2(stored, other, "of-other")
+    others = stored.everything()
+    stored.put("uploads", "photos/cup")
+    stored.put("results", result_key("photos/cup", "png"))
+    stored.forget("photos/cup")
+    assert stored.everything() == others
+
+
+@pytest.mark.parametrize("key", ["photos/cup.jpg", "photos/cup.png.jpg", "photos/cup.jpg.png", "photos/.png"])
+def test_a_folder_has_results_of_version_0_2_without_their_sources(stored: Stored, key: str) -> None:
+    result_of_version_0_2(stored, key, "c1")
+    [traces] = stored.forget(folder="photos/")
+    assert (traces.key, stored.everything()) == (key, [])
+
+
+def test_a_folder_has_a_result_whose_source_key_is_too_long_for_its_name(stored: Stored) -> None:
+    key = f"photos/{'x' * 1010}"
+    document = {"source": {"bucket": "uploads", "key": key}, "cache": {"key": "c1"}, "execution": {"id": "arn"}}
+    stored.put("results", sidecar_key(result_key(key, "png")), document)
+    stored.intermediates("c1")
+    [traces] = stored.forget(folder="photos/")
+    assert (traces.key, stored.everything()) == (key, [])
+
+
+@pytest.mark.parametrize("foreign", [b"\xff", {}, {"execution": "x"}, {"source": 3, "cache": {"key": 1}}])
+def test_a_json_file_that_is_no_sidecar_belongs_to_the_source_with_its_name(stored: Stored, foreign: Any) -> None:
+    stored.put("results", sidecar_key(result_key(CUP, "png")), foreign)
+    stored.put("results", failure_key(CUP, ""), foreign)
+    stored.forget(folder="photos/")
+    assert stored.everything() == []
+
+
+def test_a_failure_report_that_names_another_source_is_kept(stored: Stored) -> None:
+    stored.put("results", failure_key(None, "e1"), {"source": {"bucket": "uploads", "key": CUP}})
+    stored.forget("executions/e1")
+    assert stored.everything() == ["results/failed/executions/e1.json"]
+
+
+def test_the_folder_of_an_api_caller_has_backgrounds_whose_sources_are_gone(stored: Stored) -> None:
+    stored.put("uploads", "backgrounds/api/k1/u1/a.png")
+    stored.put("uploads", "backgrounds/api/k2/u1/a.png")
+    stored.forget(folder="api/k1/")
+    assert stored.everything() == ["uploads/backgrounds/api/k2/u1/a.png"]
+
+
+class DeniesReads:
+    """An S3 client that may not read some objects, e.g. because their KMS key is disabled."""
+
+    def __init__(self, s3: Any, word: str) -> None:
+        self._s3, self._word = s3, word
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._s3, name)
+
+    def get_object(self, **request: Any) -> Any:
+        if self._word in request["Key"]:
+            error: Any = {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+            raise ClientError(error, "GetObject")
+        return self._s3.get_object(**request)
+
+
+def test_a_sidecar_that_cannot_be_read_keeps_its_source_and_no_others(stored: Stored) -> None:
+    stored.result("photos/b.jpg", "kept")
+    kept = stored.everything()
+    stored.result("photos/a.jpg", "c1")
+    stored.result("photos/c.jpg", "c2")
+    erasure = stored.erasure_with(DeniesReads(stored.s3, "photos/b.jpg"))
+    first, unreadable, last = erasure.find([], ["photos/"])
+    erasure.erase(first)
+    erasure.erase(last)
+    with pytest.raises(StorageDeniedError, match="Grant s3:GetObject and s3:GetObjectVersion"):
+        erasure.erase(unreadable)
+    assert (unreadable.is_empty, stored.everything()) == (False, kept)
+
+
+def test_a_review_that_another_source_opened_after_the_search_is_kept(stored: Stored) -> None:
+    stored.result("photos/a.jpg")
+    [before] = stored.erasure.find(["photos/a.jpg"])
+    stored.dynamodb.delete_item(TableName="reviews", Key={"review_id": {"S": "c1"}})
+    stored.result("photos/b.jpg")
+    stored.erasure.erase(before)
+    [item] = stored.dynamodb.scan(TableName="reviews")["Items"]
+    assert item["source_key"]["S"] == "photos/b.jpg"
+
+
+def test_a_review_can_have_no_names(stored: Stored) -> None:
+    stored.result(CUP)
+    stored.dynamodb.update_item(
+        TableName="reviews",
+        Key={"review_id": {"S": "c1"}},
+        UpdateExpression="REMOVE #n",
+        ExpressionAttributeNames={"#n": "names"},
+    )
+    stored.forget(CUP)
+    assert stored.everything() == []
 
 
 class DeniesDeletions:

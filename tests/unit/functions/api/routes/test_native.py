@@ -20,7 +20,7 @@ from functions.contracts.errors import StorageDeniedError, StorageUnavailableErr
 from functions.runtime.handler import logger
 from functions.runtime.safe_http import UrlAnswerError, UrlError, UrlRefusedError
 from tests.conftest import ROOT
-from tests.fakes.api_in_memory import RESULT, UNKNOWN_FOREGROUND, Api, api_in_memory
+from tests.fakes.api_in_memory import RESULT, UNKNOWN_FOREGROUND, Api, api_in_memory, execution_arn
 
 PNG = b"\x89PNG\r\n\x1a\npicture"
 IMAGE = base64.b64encode(PNG).decode()
@@ -633,9 +633,11 @@ def test_delete_removes_cached_copies_and_intermediate_files(api: Api, cached: t
 
 def test_delete_keeps_what_another_job_of_the_caller_computes(api: Api, cached: tuple[str, str]) -> None:
     name, cache_key = cached
-    put_entry(api, cache_key, "IN_PROGRESS", "arn:of:another:execution")
+    put_entry(api, cache_key, "IN_PROGRESS", execution_arn("another"))
+    api.stepfunctions.statuses["another"] = "RUNNING"
     assert api.call("DELETE", f"/jobs/{name}").status_code == 204
     assert len(api.keys_in("work")) == 4 and len(api.dynamodb.scan(TableName="cache")["Items"]) == 1
+    assert api.keys_in("results") == []
 
 
 def test_delete_keeps_a_claim_that_is_taken_over_meanwhile(
