@@ -271,7 +271,7 @@ def _print_deleted(done: Sequence[Forgotten], place: str) -> None:
 def _may_write_later(stack: Stack, done: Sequence[Forgotten]) -> list[str]:
     """Return what may store data of the sources after the deletion."""
     problems = []
-    if stopped := [one.traces.key for one in done if one.traces.running and one.is_deleted]:
+    if stopped := [one.traces.key for one in done if one.traces.running and one.error in (None, _LEFT)]:
         problems.append(
             f"Executions of {', '.join(stopped[:_MOST_ROWS])} were stopped. Functions that they had called may write "
             "another object: run the command again after 15 minutes."

@@ -131,7 +131,7 @@ class Erasure:
     def find(self, keys: Iterable[str], folders: Iterable[str] = ()) -> list[Traces]:
         """Return what is stored of sources, in the order of their keys. Sources need not exist any more.
 
-        The result has all ``keys``, and of folders the sources of which something is stored.
+        The result has each of ``keys``, even if nothing is stored of it.
 
         This describes all running executions and those stopped lately, and reads the tables of cache entries, jobs and
         reviews completely: none of them can be searched by object key.
@@ -192,9 +192,6 @@ class Erasure:
         sidecars: Sequence[dict[str, Any]] = (),
     ) -> Traces:
         """Return what is stored of a source, apart from records in tables.
-
-        Names of results of version 0.2 have no extension of the source: ``photos/cup`` has today the names that
-        ``photos/cup.jpg`` had. Nothing that a sidecar assigns to another source is included.
 
         Args:
             key: its object key.
@@ -440,7 +437,7 @@ class Erasure:
 
 
 def _text(document: Mapping[str, Any], part: str, name: str) -> str:
-    """Return a text in a part of a document; an empty one if there is none, e.g. in a file of another program."""
+    """Return a text in a part of a document; an empty one if it is missing or is no text."""
     value = found.get(name) if isinstance(found := document.get(part), dict) else None
     return value if isinstance(value, str) else ""
 
