@@ -132,7 +132,6 @@ class EmbeddedCloud:
             address=self._address,
             api_port=self._api_port,
             activity=self._activity,
-            calls_file=_calls_file(),
         )
         host.start(self._host)
         moto_api_backend.reset()
@@ -234,11 +233,13 @@ class EmbeddedCloud:
 
     def close(self) -> None:
         """End every process and server, and with them all that the cloud stores."""
-        from embedded_cloud.moto_patches import host, stepfunctions
+        from embedded_cloud.moto_patches import host, iam, stepfunctions
 
         self._closed.set()
         stepfunctions.stop_every_execution()
         self._host.close()
+        if path := _calls_file():
+            iam.write_used_grants(path)
         self._server.stop()
         self._server._server.server_close()  # moto keeps the port open
         host.stop()

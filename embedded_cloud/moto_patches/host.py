@@ -37,14 +37,12 @@ class Host:
     address: str
     api_port: int
     activity: Activity
-    calls_file: Path | None
     apis: list[tuple[Gateway, Server]] = field(default_factory=list)
     services: dict[str, Service] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     transforms: dict[str, Transform] = field(default_factory=dict)
     permissions: dict[str, tuple[list[Any], Permissions]] = field(default_factory=dict)  # by role, with its policies
     used_grants: set[tuple[str, Grant]] = field(default_factory=set)  # with the role
-    logical_names: dict[str, str] = field(default_factory=dict)  # of generated names, as far as calls_file needs them
     _clients: dict[tuple[str, str], Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closed: threading.Event = field(default_factory=threading.Event)

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -125,7 +126,7 @@ def _message(role: Any, error: DeniedError, resource: str) -> str:
 
 
 def _authorize(role: Any, call: Call) -> None:
-    """Check a call, and record what allows it.
+    """Check a call, and remember what allows it.
 
     Raises:
         DeniedError: the role does not allow the call.
@@ -136,13 +137,14 @@ def _authorize(role: Any, call: Call) -> None:
     known = host.permissions.get(role.name)
     if known is None or known[0] != documents:
         host.permissions[role.name] = known = documents, _permissions(role)
-    grant = known[1].check(call)
-    if host.calls_file and (role.name, grant) not in host.used_grants:
-        host.used_grants.add((role.name, grant))
-        if role.name not in host.logical_names:
-            host.logical_names.update(_logical_names())
-        with host.calls_file.open("a") as file:
-            file.write(json.dumps(_described(role.name, grant, host.logical_names)) + "\n")
+    host.used_grants.add((role.name, known[1].check(call)))
+
+
+def write_used_grants(path: Path) -> None:
+    """Write what the calls until now used, one JSON array a line: see :func:`grants`."""
+    names = _logical_names()
+    lines = [json.dumps(_described(role, grant, names)) for role, grant in running().used_grants]
+    path.write_text("".join(f"{line}\n" for line in sorted(lines)))
 
 
 def grants() -> list[list[str]]:
@@ -181,17 +183,21 @@ def _described(role: str, grant: Grant, names: dict[str, str]) -> list[str]:
 def _logical_names() -> dict[str, str]:
     """Return the logical id of each generated name, after those of its nested stacks."""
     stacks = cloudformation_backends[DEFAULT_ACCOUNT_ID][running().sdk["AWS_REGION"]].stacks.values()
-    return dict(pair for stack in list(stacks) if stack.parent_id is None for pair in _names_in(stack, ""))
+    return dict(pair for stack in list(stacks) if stack.parent_id is None for pair in names_in(stack))
 
 
-def _names_in(stack: Any, prefix: str) -> Iterator[tuple[str, str]]:
-    for resource in stack.stack_resources:
+def names_in(stack: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the generated name and the logical id of each resource of a stack that has been created.
+
+    ``stack.stack_resources`` would create the others, a second time if the stack is being created.
+    """
+    for logical_id, resource in list(stack.resource_map._parsed_resources.items()):
         name = re.split("[:/]", str(getattr(resource, "physical_resource_id", "")))[-1]
-        logical = prefix + resource.logical_resource_id
+        logical = prefix + logical_id
         if _RANDOM.fullmatch(name):
             yield name, logical
         if isinstance(resource, Stack):
-            yield from _names_in(resource, f"{logical}/")
+            yield from names_in(resource, f"{logical}/")
 
 
 @around(Role, "update_from_cloudformation_json")

@@ -4,6 +4,7 @@ import json
 import urllib.error
 import urllib.request
 import uuid
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -11,9 +12,11 @@ import pytest
 from botocore import xform_name
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from moto.cloudformation.models import Stack
 
 from embedded_cloud.callers import access_key
 from embedded_cloud.cloud import EmbeddedCloud
+from embedded_cloud.moto_patches.iam import names_in, write_used_grants
 from tests.integration.embedded_cloud.services.testbed import Machines, client
 
 ACCOUNT = "123456789012"
@@ -38,14 +41,19 @@ class Role:
 
     def client(self, service: str) -> Any:
         """Return a client that acts with the role."""
-        return boto3.client(
-            service,
-            endpoint_url=self._cloud.endpoint_url,
-            region_name=self._cloud.region,
-            aws_access_key_id=access_key(self.arn),
-            aws_secret_access_key="local",
-            config=Config(signature_version="s3v4") if service == "s3" else None,
-        )
+        return acting_as(self._cloud, self.name, service)
+
+
+def acting_as(cloud: EmbeddedCloud, role: str, service: str) -> Any:
+    """Return a client that acts with a role."""
+    return boto3.client(
+        service,
+        endpoint_url=cloud.endpoint_url,
+        region_name=cloud.region,
+        aws_access_key_id=access_key(role),
+        aws_secret_access_key="local",
+        config=Config(signature_version="s3v4") if service == "s3" else None,
+    )
 
 
 @pytest.fixture
@@ -136,20 +144,39 @@ def test_a_changed_policy_applies_at_once(cloud: EmbeddedCloud, bucket: str) -> 
         role.client("s3").get_object(Bucket=bucket, Key="a/1")
 
 
-def test_a_stack_update_changes_the_policies_of_a_role(cloud: EmbeddedCloud) -> None:
-    def template(action: str) -> str:
-        document = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": action, "Resource": "*"}]}
-        policies = [{"PolicyName": action.partition(":")[2], "PolicyDocument": document}]
-        properties = {"AssumeRolePolicyDocument": json.loads(TRUST), "Policies": policies}
-        return json.dumps({"Resources": {"Role": {"Type": "AWS::IAM::Role", "Properties": properties}}})
+def template_of(action: str) -> str:
+    """Return a template with the role ``Role``, which may do this."""
+    document = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": action, "Resource": "*"}]}
+    policies = [{"PolicyName": action.partition(":")[2], "PolicyDocument": document}]
+    properties = {"AssumeRolePolicyDocument": json.loads(TRUST), "Policies": policies}
+    return json.dumps({"Resources": {"Role": {"Type": "AWS::IAM::Role", "Properties": properties}}})
 
+
+def test_a_stack_update_changes_the_policies_of_a_role(cloud: EmbeddedCloud) -> None:
     cloudformation, name = client(cloud, "cloudformation"), f"stack-{uuid.uuid4().hex[:8]}"
-    cloudformation.create_stack(StackName=name, TemplateBody=template("s3:GetObject"))
-    cloudformation.update_stack(StackName=name, TemplateBody=template("s3:PutObject"))
+    cloudformation.create_stack(StackName=name, TemplateBody=template_of("s3:GetObject"))
+    cloudformation.update_stack(StackName=name, TemplateBody=template_of("s3:PutObject"))
     [role] = cloudformation.describe_stack_resources(StackName=name)["StackResources"]
     listed = client(cloud, "iam").list_role_policies(RoleName=role["PhysicalResourceId"])
     assert listed["PolicyNames"] == ["PutObject"]
     cloudformation.delete_stack(StackName=name)
+
+
+def test_used_grants_have_the_logical_ids_of_roles(cloud: EmbeddedCloud, bucket: str, tmp_path: Path) -> None:
+    cloudformation, name, written = client(cloud, "cloudformation"), f"stack-{uuid.uuid4().hex[:8]}", tmp_path / "used"
+    cloudformation.create_stack(StackName=name, TemplateBody=template_of("s3:Get*"))
+    [made] = cloudformation.describe_stack_resources(StackName=name)["StackResources"]
+    acting_as(cloud, made["PhysicalResourceId"], "s3").get_object(Bucket=bucket, Key="a/1")
+    write_used_grants(written)
+    assert ["Role", "s3:Get*", "*"] in [json.loads(line) for line in written.read_text().splitlines()]
+    cloudformation.delete_stack(StackName=name)
+
+
+def test_resources_of_a_stack_that_is_being_created_are_not_created_twice(cloud: EmbeddedCloud) -> None:
+    stack = Stack("arn:stack", "half", template_of("s3:GetObject"), {}, ACCOUNT, cloud.region)
+    assert dict(names_in(stack)) == {}
+    [role] = stack.stack_resources
+    assert dict(names_in(stack)) == {role.name: "Role"}
 
 
 @pytest.mark.parametrize(
