@@ -556,7 +556,6 @@ def test_webhook_delivery_has_minimal_permissions() -> None:
     stack = Stack({})
     assert allowed(stack, "WebhookFunctionRole") == {
         ("secretsmanager:GetSecretValue", "<WebhookSecret>"),
-        ("s3:GetObject", "<ResultsBucket>.Arn/results/*"),
         ("s3:GetObjectVersion", "<ResultsBucket>.Arn/results/*"),
     }
     assert allowed(stack, "DeliverWebhookRole") == {
@@ -753,13 +752,16 @@ def test_the_state_machine_is_updated_after_its_endpoint() -> None:
 
 def test_bulk_functions_may_only_read_other_buckets() -> None:
     stack = Stack({"BulkSourceBuckets": "photos,archive.2024"})
-    for name in ("SourceObjectsPolicy", "SourceListingsPolicy"):
+    functions = {"<PrepareBulkFunctionRole>", "<BulkFunctionRole>", "<SummarizeBulkFunctionRole>"}
+    for name, action, roles in (
+        ("SourceObjectsPolicy", "s3:GetObject", functions),
+        ("SourceVersionsPolicy", "s3:GetObjectVersion", {"<BulkFunctionRole>"}),
+        ("SourceListingsPolicy", "s3:ListBucket", {"<BulkRole>", "<PrepareBulkFunctionRole>", "<BulkFunctionRole>"}),
+    ):
         [statement] = stack[name]["PolicyDocument"]["Statement"]
-        assert set(leaves_of(statement["Action"])) <= {"s3:GetObject", "s3:GetObjectVersion", "s3:ListBucket"}
+        assert (statement["Action"], set(stack[name]["Roles"])) == (action, roles)
         buckets = [arn.removeprefix("arn:aws:s3:::").removesuffix("/*") for arn in statement["Resource"]]
         assert buckets == ["photos", "archive.2024", "-", "-", "-"]
-        assert all(role.startswith("<") for role in stack[name]["Roles"])
-    assert "<BulkRole>" not in stack["SourceObjectsPolicy"]["Roles"]
     assert not [name for name in Stack({}).resources if name.startswith("Source")]
 
 
@@ -934,9 +936,9 @@ ROLE_OF_THE_PAGE = {
     *(
         (action, f"arn:aws:s3:::{objects}")
         for action in ("s3:GetObject", "s3:GetObjectVersion")
-        for objects in ("<UploadsBucket>/*", "<ResultsBucket>/results/*", "<ResultsBucket>/failed/*")
+        for objects in ("<UploadsBucket>/*", "<ResultsBucket>/results/*")
     ),
-    ("s3:GetObject", "arn:aws:s3:::<WorkBucket>/work/*"),
+    *(("s3:GetObject", f"arn:aws:s3:::{objects}") for objects in ("<ResultsBucket>/failed/*", "<WorkBucket>/work/*")),
     *(("s3:ListBucket", f"arn:aws:s3:::<{name}Bucket>") for name in ("Uploads", "Results", "Work")),
     *((f"states:{name}", MACHINE) for name in ("StartExecution", "ListExecutions")),
     *((f"states:{name}", EXECUTIONS) for name in OF_EXECUTIONS),
