@@ -33,14 +33,20 @@ class Ended:
 
 @dataclass
 class Crashes:
-    """Crashes functions on events that contain a text: (part of the function's name, text). Records requests to S3."""
+    """Crashes functions on events that contain a text: (part of the function's name, text). Records requests to S3.
+
+    ``before`` is called once before an object is read, by the path of the request.
+    """
 
     of: set[tuple[str, str]] = field(default_factory=set)
     requests: list[Request] = field(default_factory=list)
+    before: dict[str, Callable[[], object]] = field(default_factory=dict)
 
     def request(self, request: Request) -> ErrorResponse | None:
         if request.service == "s3":
             self.requests.append(replace(request, body=b""))
+            if request.method == "GET" and (call := self.before.pop(request.path, None)):
+                call()
         return None
 
     def invocation(self, function: str, event: str) -> InvocationFault | None:

@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterator
 from hashlib import sha256
 from io import BytesIO
+from pathlib import Path
+from uuid import uuid4
 
 import cv2
 import numpy as np
@@ -15,10 +17,15 @@ from PIL import Image
 from embedded_cloud.cloud import EmbeddedCloud
 from tests.conftest import ROOT, disc, file_of
 from tests.integration.deployment import Deployed
+from tests.integration.state_machine.test_bulk import json_lines, manifest, run
 
 pytestmark = pytest.mark.slow  # a cloud of its own; tests/integration/state_machine mocks an escalation, too
 
 HEAVIER = "reddest"
+MISSING = "missing"
+DOWNLOADED = {host: f"{host}-{uuid4().hex[:8]}" for host in ("lambda", "ecs", "sagemaker", "bulk")}
+"""Models by the host that downloads them."""
+
 SIDE = 320
 GREEN, RED = (60, 200, 80), (210, 60, 50)
 ATTEMPT = ["ChooseSegmenter", "SegmentOnLambda", "Refine", "NeedsEscalation?"]
@@ -51,12 +58,14 @@ def ten_discs(*, red_radius: int = 0, seed: int = 1) -> bytes:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    """A stack that tries a doubtful mask of the classical segmenter once more."""
+    """A stack that tries a doubtful mask of the classical segmenter once more.
+
+    Its functions, its worker and its endpoint download weights from the bucket ``weights`` into one directory of this
+    machine, so there is a model for each of them.
+    """
     weights, content = tmp_path_factory.mktemp("models") / f"{HEAVIER}.onnx", red_finder()
     weights.write_bytes(content)
-    custom = {
-        "name": HEAVIER,
-        "uri": weights.as_uri(),
+    facts = {
         "sha256": sha256(content).hexdigest(),
         "bytes": len(content),
         "input_px": SIDE,
@@ -64,17 +73,29 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
         "mean": [0, 0, 0],
         "std": [1, 1, 1],
     }
+    custom = [
+        {"name": HEAVIER, "uri": weights.as_uri(), **facts},
+        *({"name": name, "uri": f"s3://weights/{name}.onnx", **facts} for name in (*DOWNLOADED.values(), MISSING)),
+    ]
     parameters = {
         "DefaultModel": "classical",
         "EscalateOnReview": "true",
         "EscalationModel": HEAVIER,
         "ModelDirectory": str(weights.parent),
-        "CustomModels": json.dumps([custom]),
+        "ModelBucket": "weights",
+        "CustomModels": json.dumps(custom),
+        "WorkerImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/background-remover:1",
         "SageMakerImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/background-remover:1",
         "SageMakerMode": "async",
     }
-    with EmbeddedCloud(ROOT / "template.yaml", parameters) as cloud:
-        yield Deployed(cloud)
+    with EmbeddedCloud(ROOT / "template.yaml", parameters, retry_pace=0.01) as cloud:
+        deployed = Deployed(cloud)
+        deployed.s3.create_bucket(Bucket="weights", CreateBucketConfiguration={"LocationConstraint": cloud.region})
+        for name in DOWNLOADED.values():
+            deployed.s3.put_object(Bucket="weights", Key=f"{name}.onnx", Body=content)
+        yield deployed
+    for name in DOWNLOADED.values():
+        Path("/tmp/models", f"{name}.onnx").unlink(missing_ok=True)
 
 
 def objects(stack: Deployed, cache_key: str) -> set[str]:
@@ -170,3 +191,31 @@ def test_an_explicitly_requested_model_is_never_escalated(stack: Deployed) -> No
     assert ended.output["quality"]["review"] is True
     assert "Escalate" not in ended.states
     assert ended.output["escalation"] is None
+
+
+@pytest.mark.parametrize("host", ["lambda", "ecs", "sagemaker"])
+def test_each_host_downloads_weights_from_the_model_bucket(stack: Deployed, host: str) -> None:
+    options = {"pbr-model": DOWNLOADED[host], "pbr-segmentation-host": host}
+    ended = stack.process(f"downloaded/{host}.png", ten_discs(red_radius=20, seed=6), options)
+    assert ended.status == "SUCCEEDED", ended.cause
+    assert (ended.output["model"]["name"], ended.output["model"]["host"]) == (DOWNLOADED[host], host)
+
+
+@pytest.mark.parametrize("host", ["ecs", "sagemaker"])
+def test_weights_that_are_not_in_the_model_bucket_are_named(stack: Deployed, host: str) -> None:
+    options = {"pbr-model": MISSING, "pbr-segmentation-host": host}
+    ended = stack.process(f"missing/{host}.png", ten_discs(red_radius=20, seed=7), options)
+    assert (ended.error, ended.states.count("SegmentOnLambda")) == ("WeightsUnavailableError", 1)
+    causes = [event["taskFailedEventDetails"]["cause"] for event in ended.events if "taskFailedEventDetails" in event]
+    assert all(f"s3://weights/{MISSING}.onnx: NoSuchKey" in cause for cause in causes[:2]), "of the host, and of Lambda"
+    assert f"s3://weights/{MISSING}.onnx: NoSuchKey" in stack.report(f"missing/{host}.png")["message"]
+
+
+def test_a_bulk_run_downloads_weights_from_the_model_bucket(stack: Deployed) -> None:
+    for name in ("there", "missing"):
+        stack.upload(f"bulk/{name}.png", ten_discs(red_radius=20, seed=8))
+    models = {"bulk/there.png": DOWNLOADED["bulk"], "bulk/missing.png": MISSING}
+    rows = json_lines(*({"key": key, "options": {"model": model}} for key, model in models.items()))
+    ended = run(stack, manifest(stack, "list.jsonl", rows), child="express", options={"segmentation_host": "lambda"})
+    assert ended.statuses == {"bulk/there.png": "done", "bulk/missing.png": "failed"}
+    assert f"s3://weights/{MISSING}.onnx: NoSuchKey" in ended.rows["bulk/missing.png"]["message"]

@@ -149,13 +149,17 @@ def test_unfinished_job_is_accepted_with_its_location(stack: Stack, api: httpx.C
     assert ended(api, response.headers["Location"])["status"] == "succeeded"
 
 
-def test_corrupt_image_is_reported_to_the_caller(api: httpx.Client) -> None:
-    refused = process(api, files={"image": ("half.png", IMAGE[: len(IMAGE) // 2])})
+def test_corrupt_image_is_reported_to_the_caller_who_deletes_it(api: httpx.Client, stack: Stack) -> None:
+    half = IMAGE[: len(IMAGE) // 2]
+    refused = process(api, files={"image": ("half.png", half), "background": ("sea.png", IMAGE)})
     problem = refused.json()
     assert (refused.status_code, refused.headers["Content-Type"]) == (422, "application/problem+json")
     assert (problem["code"], problem["status"]) == ("corrupt_image", 422)
     job = api.get(f"/jobs/{problem['job_id']}").json()
     assert (job["status"], job["error"]["code"]) == ("failed", "corrupt_image")
+    assert len(objects(stack, problem["job_id"])) == 3, "image, background, report"
+    assert api.delete(f"/jobs/{problem['job_id']}").status_code == 204
+    assert objects(stack, problem["job_id"]) == set()
 
 
 def test_delete_removes_all_objects(api: httpx.Client, stack: Stack, response: dict[str, Any]) -> None:

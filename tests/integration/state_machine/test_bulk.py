@@ -11,12 +11,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from functions.contracts.bulk import BulkSummary
-from tests.conftest import disc
+from functions.contracts.job import Execution
+from functions.contracts.outcome import ObjectVersion
+from functions.runtime.outcomes import execution_metadata
+from tests.conftest import disc, file_of
 from tests.integration.deployment import ENDED, Deployed, until
+from tests.integration.state_machine.test_reconcile import execution, failed
 
 DRAFT = {"precision_level": "draft", "model": "classical"}
+ON_ENDPOINT = {"precision_level": "draft", "segmentation_host": "sagemaker"}
+THEIRS = ("shop/Zoë #1 100%.png", "shop/2.png")
+"""Keys of images in another bucket."""
 
 
 class Run:
@@ -211,15 +219,71 @@ def test_the_images_of_a_batch_that_crashes_the_function_get_reports(stack: Depl
 
 
 @pytest.mark.slow
-def test_images_in_another_bucket_get_results_of_their_own(stack: Deployed) -> None:
+def test_a_result_that_a_failed_image_left_is_deleted(stack: Deployed) -> None:
+    key, name, machine = "bulk/blank/1.png", uuid.uuid4().hex, stack.outputs["BulkMachineArn"]
+    stack.upload(key, file_of(Image.new("RGB", (80, 80), "white"), "PNG"))
+    maker = Execution(id=f"{machine.replace(':stateMachine:', ':execution:')}:{name}", name=name, started_at="any")
+    left = {"Bucket": stack.outputs["ResultsBucket"], "Key": f"results/{key}.png"}
+    stack.s3.put_object(**left, Body=b"half", Metadata=execution_metadata(maker))
+    given = json.dumps({"source": listed(stack, "bulk/blank/"), "options": DRAFT})
+    started = stack.sfn.start_execution(stateMachineArn=machine, name=name, input=given)
+    assert Run(stack, started["executionArn"]).rows[key]["error"] == "UnknownForegroundError"
+    assert "Versions" not in stack.s3.list_object_versions(Bucket=left["Bucket"], Prefix=left["Key"])
+
+
+@pytest.fixture(scope="module")
+def theirs(stack: Deployed) -> str:
+    """Another bucket, without versioning, with two images."""
     stack.s3.create_bucket(Bucket="theirs", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-    key = "shop/Zoë #1 100%.png"
-    stack.s3.put_object(Bucket="theirs", Key=key, Body=disc(width=64, height=48))
-    ended = run(stack, {"bucket": "theirs", "prefix": "shop/"})
-    assert ended.status == "SUCCEEDED" and ended.statuses == {key: "done"}
-    assert ended.rows[key]["result_key"] == f"results/s3/theirs/{key}.png"
-    again = run(stack, {"bucket": "theirs", "prefix": "shop/"}, overwrite=True)
-    assert again.statuses == {key: "done"}, "it is not cached"
+    for seed, key in enumerate(THEIRS):
+        stack.s3.put_object(Bucket="theirs", Key=key, Body=disc(width=64, height=48, seed=800 + seed))
+    return "theirs"
+
+
+@pytest.mark.slow
+def test_images_in_another_bucket_get_results_of_their_own(stack: Deployed, theirs: str) -> None:
+    ended = run(stack, {"bucket": theirs, "prefix": "shop/"}, options=ON_ENDPOINT)
+    assert ended.status == "SUCCEEDED" and ended.statuses == dict.fromkeys(THEIRS, "done")
+    for key in THEIRS:
+        assert ended.rows[key]["result_key"] == f"results/s3/theirs/{key}.png"
+        sidecar = json.loads(stack.result(f"results/s3/theirs/{key}.png.json"))
+        assert (sidecar["source"]["version_id"], sidecar["model"]["host"]) == (None, "sagemaker")
+
+
+@pytest.mark.slow
+def test_a_batch_from_another_bucket_that_crashes_the_function_keeps_results_and_no_reports(
+    stack: Deployed, theirs: str
+) -> None:
+    key, row = THEIRS[1], {"bucket": theirs, "key": THEIRS[1]}
+    assert run(stack, manifest(stack, "list.jsonl", json_lines(row))).status == "SUCCEEDED"
+    stale = failed(ObjectVersion(bucket=theirs, key=key, version_id=None), execution("earlier"))
+    report = {"Bucket": stack.outputs["ResultsBucket"], "Key": f"failed/s3/theirs/{key}.json"}
+    stack.s3.put_object(**report, Body=stale.model_dump_json().encode())
+    stack.crashes.of.add(("Bulk", key))
+    try:
+        ended = run(stack, manifest(stack, "list.jsonl", json_lines({**row, "options": {"output": "mask"}})))
+    finally:
+        stack.crashes.of.discard(("Bulk", key))
+    assert (ended.statuses, ended.rows[key]["error"]) == ({key: "failed"}, "Runtime.ExitError")
+    assert stack.result(f"results/s3/theirs/{key}.png")
+    assert "Versions" not in stack.s3.list_object_versions(Bucket=report["Bucket"], Prefix=report["Key"])
+
+
+@pytest.mark.slow
+def test_versions_and_missing_objects_of_another_bucket(stack: Deployed, theirs: str) -> None:
+    stack.s3.put_bucket_versioning(Bucket=theirs, VersioningConfiguration={"Status": "Enabled"})
+    key, missing = "versions/1.png", "versions/2.png"
+    image = disc(width=64, height=48, seed=810)
+    version = stack.s3.put_object(Bucket=theirs, Key=key, Body=image)["VersionId"]
+    rows = {"bucket": theirs, "key": key, "version_id": version}, {"bucket": theirs, "key": missing}
+    stack.s3.put_object(Bucket=theirs, Key="list.jsonl", Body=json_lines(*rows).encode())
+    ended = run(stack, {"manifest": {"bucket": theirs, "key": "list.jsonl"}}, options=ON_ENDPOINT)
+    assert (ended.statuses, ended.rows[missing]["error"]) == ({key: "done", missing: "failed"}, "SourceNotFoundError")
+    sidecar = json.loads(stack.result(f"results/s3/theirs/{key}.png.json"))
+    assert (sidecar["source"]["version_id"], sidecar["model"]["host"]) == (version, "sagemaker")
+    for bucket in (theirs, stack.outputs["ResultsBucket"]):
+        absent = run(stack, {"manifest": {"bucket": bucket, "key": "bulk/none.jsonl"}})
+        assert (absent.status, absent.error) == ("FAILED", "SourceNotFoundError")
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from tests.conftest import client
 from tests.integration.deployment import Deployed, next_second
 
@@ -48,3 +50,13 @@ def test_an_alarm_is_reported_while_it_is_active(stack: Deployed) -> None:
         lines = messages[0]["Message"].splitlines()
         [line] = [number for number, text in enumerate(lines) if text.startswith(f"  - {alarm}, since ")]
         assert lines[line + 1].endswith("/runbook.md#dead-letters-uploads")
+
+
+@pytest.mark.slow
+def test_a_report_that_is_deleted_while_reports_are_read_is_left_out(stack: Deployed) -> None:
+    digest(stack)  # failures of other tests
+    for name in ("there", "gone"):
+        assert stack.process(f"digest/{name}.png", b"no picture").error == "UnsupportedFormatError"
+    report = {"Bucket": stack.outputs["ResultsBucket"], "Key": "failed/digest/gone.png.json"}
+    stack.crashes.before["/{Bucket}/{Key}".format(**report)] = lambda: stack.s3.delete_object(**report)
+    assert digest(stack)["failed"] == 1

@@ -132,6 +132,32 @@ def test_every_function_run_again_writes_the_same_bytes_under_the_same_keys(stac
         assert written(stack) == before, function
 
 
+@pytest.mark.slow
+def test_stages_that_run_after_the_upload_was_deleted_report_it(stack: Deployed) -> None:
+    version = stack.upload("attempts/deleted.png", disc(seed=311))
+    ended = stack.wait(stack.execution_of("attempts/deleted.png", version))
+    stack.s3.delete_object(Bucket=stack.outputs["UploadsBucket"], Key="attempts/deleted.png", VersionId=version)
+    endpoint, region = stack.cloud.endpoint_url, stack.cloud.region
+    functions, runtime = client("lambda", endpoint, region), client("sagemaker-runtime", endpoint, region)
+    payloads = {
+        name: (call["FunctionName"], json.dumps(call["Payload"]))
+        for call in invocations(ended)
+        for name in ("SegmentFunction", "RefineFunction", "EncodeFunction")
+        if name in call["FunctionName"]
+    }
+    assert len(payloads) == 3
+    for function, payload in payloads.values():
+        answer = functions.invoke(FunctionName=function, Payload=payload)
+        assert json.loads(answer["Payload"].read())["errorType"] == "SourceNotFoundError", function
+    [deployed] = client("sagemaker", endpoint, region).list_endpoints()["Endpoints"]
+    with pytest.raises(ClientError, match="SourceNotFoundError"):
+        runtime.invoke_endpoint(
+            EndpointName=deployed["EndpointName"],
+            Body=payloads["SegmentFunction"][1],
+            ContentType="application/json",
+        )
+
+
 @pytest.mark.parametrize(
     ("key", "error"),
     [("known/text.png", "UnsupportedFormatError"), ("known/blank.png", "UnknownForegroundError")],

@@ -41,7 +41,9 @@ class Workers:
         [container] = former["containerDefinitions"]
         container["environment"] += [{"name": name, "value": value} for name, value in HURRY.items()]
         container.setdefault("memory", 1024)  # moto forgets that of the task
-        made = self._ecs.register_task_definition(family=former["family"], containerDefinitions=[container])
+        made = self._ecs.register_task_definition(
+            family=former["family"], taskRoleArn=former["taskRoleArn"], containerDefinitions=[container]
+        )
         self.use(made["taskDefinition"]["taskDefinitionArn"])
 
     def stop(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from core.errors import CorruptImageError
 from functions.contracts.failure_report import FailureReport
@@ -14,7 +15,7 @@ from functions.contracts.outcome import ObjectVersion
 from functions.runtime.failure_reports import FailureConfig, FailureReporter
 from functions.runtime.outcomes import Outcomes, execution_metadata
 from functions.runtime.store import Store
-from tests.conftest import client, disc
+from tests.conftest import client, disc, file_of
 from tests.integration.deployment import Deployed, until
 
 SLOW = pytest.mark.slow
@@ -163,6 +164,20 @@ def test_a_result_without_a_sidecar_is_deleted_after_an_unhandled_failure(stack:
 
 
 @pytest.mark.slow
+def test_a_result_without_a_sidecar_is_deleted_when_its_execution_fails(stack: Deployed, by_hand: Any) -> None:
+    source, key = (
+        by_hand("blank.png", file_of(Image.new("RGB", (80, 80), "white"), "PNG")),
+        "results/backgrounds/blank.png.png",
+    )
+    machine, name = stack.outputs["StateMachineArn"], uuid.uuid4().hex
+    maker = Execution(id=f"{machine.replace(':stateMachine:', ':execution:')}:{name}", name=name, started_at="any")
+    of(stack).store.put(stack.outputs["ResultsBucket"], key, b"half", "image/png", execution_metadata(maker))
+    started = stack.sfn.start_execution(stateMachineArn=machine, name=name, input=json.dumps({"source": source}))
+    assert stack.wait(started["executionArn"]).error == "UnknownForegroundError"
+    assert not versions(stack, key) and stack.report(source["key"])
+
+
+@pytest.mark.slow
 def test_an_end_that_is_not_yet_in_the_history_is_reconciled_later(stack: Deployed) -> None:
     with stack.no_workers():
         running = stack.execution_of(
@@ -224,6 +239,8 @@ def test_another_request_for_an_upload_with_a_result_fails_with_a_message_and_no
         assert stack.wait(stack.start(source, precision_level="draft", model="none")).error == "InvalidOptionsError"
         [message] = heard()
         assert json.loads(message["Message"])["source"] == source
+        stale = failed(ObjectVersion(**source), execution("earlier")).model_dump_json().encode()
+        of(stack).store.put(stack.outputs["ResultsBucket"], f"failed/{source['key']}.json", stale, "application/json")
         stack.s3.delete_object(Bucket=source["bucket"], Key=source["key"], VersionId=source["version_id"])
         assert stack.wait(stack.start(source, precision_level="draft")).error == "SourceNotFoundError"
         assert not heard()
@@ -309,11 +326,13 @@ def test_a_report_written_at_the_same_moment_as_the_result_is_deleted(stack: Dep
 
 @pytest.mark.slow
 def test_a_stale_report_is_deleted_when_the_next_execution_fails(stack: Deployed) -> None:
-    subject, outcomes = ObjectVersion(bucket="uploads", key="gone.png", version_id="7"), of(stack)
+    subject = ObjectVersion(bucket=stack.outputs["UploadsBucket"], key="gone.png", version_id="7")
+    outcomes = of(stack)
     assert outcomes.write_report(failed(subject, execution("first")))
     sidecar = {"source": vars(subject), "execution": vars(execution("second")), "options": {}}
     outcomes.store.put(outcomes.bucket, "results/gone.png.png.json", json.dumps(sidecar).encode(), "application/json")
-    assert outcomes.write_report(failed(subject, execution("third"))) is None
+    third = fail_unseen(stack, {"cache_key": "none", "source": vars(subject)})
+    assert reconcile(stack, third)["report_key"] is None
     assert not versions(stack, "failed/gone.png.json")
 
 

@@ -234,6 +234,17 @@ def test_the_other_hosts_segment_as_lambda_does(stack: Deployed, host: str, stat
 
 
 @pytest.mark.slow
+def test_a_worker_reports_that_the_upload_was_deleted(stack: Deployed) -> None:
+    with stack.no_workers():
+        version = stack.upload("vanished.png", disc(seed=14), {"pbr-segmentation-host": "ecs"})
+        execution = stack.execution_of("vanished.png", version)
+        until(lambda: "SegmentOnEcs" in stack.states_of(execution))
+        stack.s3.delete_object(Bucket=stack.outputs["UploadsBucket"], Key="vanished.png", VersionId=version)
+    assert stack.wait(execution).error == "SourceNotFoundError"
+    assert stack.report("vanished.png")["stage"] == "SegmentOnEcs"
+
+
+@pytest.mark.slow
 def test_lambda_replaces_workers_that_crash_and_the_sidecar_records_it(stack: Deployed) -> None:
     data = disc(seed=15)
     with stack.no_workers():
