@@ -19,6 +19,7 @@ DESKTOP, PHONE = 1280, 390
 PARAMETERS = {
     "UrlSchemes": "http,https",  # tests fetch images from a server on this machine
     "UrlNetworks": "127.0.0.0/8",
+    "WorkerImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/background-remover:1",  # the page shows its queue
     "WebImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/background-remover:1",  # for the role of the page
     "WebDomain": "cutouts.example.com",
     "WebCertificateArn": "arn:aws:acm:eu-west-1:123456789012:certificate/1",

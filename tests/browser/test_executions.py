@@ -188,6 +188,31 @@ def test_a_failed_execution_is_redriven(visit, names):
     expect(dialog).to_be_hidden()
 
 
+def test_a_stopped_execution_continues_where_it_was_stopped(visit, stack):
+    arn = JobClient(stack).execution_of(put(stack, "photos/stopped.png", photograph() + b"\0\0"))
+    stack.stepfunctions.stop_execution(executionArn=arn)
+    page = open_execution(visit, arn.rpartition(":")[2])
+    page.get_by_role("button", name="Redrive").click()
+    page.get_by_role("dialog").get_by_role("button", name="Redrive").click()
+    expect(page.get_by_text("redriven 1 x")).to_be_visible()
+    expect(page.get_by_text("Succeeded").first).to_be_visible()
+
+
+def test_pictures_that_no_longer_exist_are_named(visit, stack):
+    upload = put(stack, "photos/deleted.png", photograph() + b"\0\0\0")
+    jobs = JobClient(stack)
+    arn = jobs.execution_of(upload)
+    for _ in jobs.follow(arn):
+        pass
+    sidecar = stack.document("results/photos/deleted.png.png.json") or {}
+    stack.s3.delete_object(Bucket=stack.outputs["UploadsBucket"], Key=upload.key, VersionId=upload.version_id)
+    for name in ("mask.png", "alpha.png"):
+        key = f"work/{sidecar['cache']['key']}/{name}"
+        stack.s3.delete_object(Bucket=stack.outputs["WorkBucket"], Key=key)
+    page = open_execution(visit, arn.rpartition(":")[2])
+    expect(page.get_by_text("no longer there")).to_have_count(3)
+
+
 @pytest.mark.parametrize(("which", "width", "scheme"), [("good", PHONE, "dark"), ("truncated", DESKTOP, "light")])
 def test_an_execution_is_accessible_and_fits_the_window(visit, names, which, width, scheme):
     page = open_execution(visit, getattr(names, which), width=width, scheme=scheme)

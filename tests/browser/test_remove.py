@@ -171,6 +171,18 @@ def test_changed_settings_apply_to_an_uploaded_image(visit, stack):
     assert len(cropped) == 1 and cropped[0]["image"]["width"] < 320
 
 
+def test_a_background_image_fills_the_result(visit, stack):
+    page = visit()
+    page.get_by_test_id("stButtonGroup").get_by_role("radio", name="Image").click()
+    background = {"name": "sea.png", "mimeType": "image/png", "buffer": disc(seed=1805)}
+    page.locator('[data-testid="stFileUploader"] input[type="file"]').last.set_input_files(background)
+    expect(page.get_by_text("Choose an image. Until then")).to_be_hidden()
+    drop(page, ("seaside.png", disc(seed=1806)))
+    show_result(page)
+    [sidecar] = sidecars(stack, "seaside.png")
+    assert sidecar["options"]["background_key"].startswith("backgrounds/")
+
+
 def test_url_and_pasted_image_are_processed(visit, images_url):
     page = visit()
     page.get_by_label("Image URL").fill(f"{images_url}/linked.png")
