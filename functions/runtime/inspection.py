@@ -2,8 +2,8 @@
 
 Validate does it before any other stage decodes the same bytes with the same code, and a SageMaker endpoint before it
 decodes an image that was sent straight to it. They need the facts and not the pixels, which stay in the child. The
-child is kept for the next image. It has no AWS credentials in its environment, and answers in JSON, so that a file that
-takes it over gains neither.
+child is kept for the next image. It has no AWS credentials in its environment, cannot read its parent's, and answers in
+JSON, so that a file that takes it over gains neither credentials nor the parent.
 
 A pair of sockets connects the two, because Lambda has neither ``/dev/shm`` nor semaphores. The child ends with its
 parent: at the end of file of its socket, and on Linux by a signal even while it decodes.
@@ -40,6 +40,7 @@ _CV_NO_MEMORY: Final = -4
 _NO_MEMORY: Final = re.compile("Memory allocation error: Unspecified|Out of memory")
 """How libheif and libavif report a failed allocation."""
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
 _RESERVED_BYTES: Final = 400 << 20
 """Memory of the interpreters, the SDK and the parent's copy of the file."""
 
@@ -143,6 +144,7 @@ class _Child:
     """The parent's end of the process."""
 
     def __init__(self) -> None:
+        _hide()
         self._socket, theirs = socket.socketpair()
         with theirs:
             environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
@@ -203,6 +205,17 @@ _ALLOCATOR: Final = {"MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRES
 _CODE: Final = Path(__file__).parents[2]
 _GRACE_S: Final = 1.0
 """Time for a process to end by itself: one that has closed its socket is on the way out."""
+
+
+def _hide() -> None:
+    """Keep other processes of this user from the memory and the environment of this one, which have credentials.
+
+    On Linux only. From then on, debuggers and profilers such as py-spy need root, the process leaves no core dump, and
+    without root not even it can open its own ``environ``, ``auxv``, ``io`` and ``mem`` in ``/proc``. Processes that it
+    starts are not affected.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
 
 
 def _too_expensive(why: str) -> DecodingLimitError:

@@ -152,6 +152,28 @@ def test_the_process_has_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None
     assert b"PATH=" in environment and b"AWS_" not in environment
 
 
+READER = """
+import os, subprocess
+from functions.runtime.inspection import Inspector, Limits
+read = ["cat", f"/proc/{os.getpid()}/environ"]
+assert "SECRET=42" in subprocess.run(read, capture_output=True, text=True).stdout
+inspector = Inspector(Limits())
+inspector.start()
+print(subprocess.run(read, capture_output=True, text=True))
+inspector.close()
+"""
+
+
+@LINUX
+def test_no_process_of_the_same_user_can_read_the_environment_of_the_parent() -> None:
+    as_any_user = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    command = [*as_any_user, sys.executable, "-c", READER]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "SECRET": "42"}, capture_output=True, text=True, check=True
+    )
+    assert "Permission denied" in done.stdout and "SECRET" not in done.stdout
+
+
 PARENT = """
 import sys, threading
 from functions.runtime.inspection import Inspector, Limits
