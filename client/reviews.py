@@ -1,8 +1,6 @@
 """Reviews of doubtful cut-outs: list them, the worst first, decide, retry with other options, undo and export."""
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +18,7 @@ from core.options import Options
 from functions.contracts import review as contract
 from functions.contracts.dynamodb import from_item
 from functions.contracts.review import State, folder_of, queue, rank
+from functions.contracts.spreadsheet import csv_line
 
 Verdict: TypeAlias = Literal["accept", "reject"]
 
@@ -31,7 +30,6 @@ _SCAN_SIZE: Final = 500
 _THREADS: Final = 8
 _NAME_CHARS: Final = 24
 _STARTS_S: Final = 60  # a retry is recorded before its execution starts
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")  # a spreadsheet would execute these cells
 _STAYS: Final = {"preset", "segmentation_host", "model", "precision_level"}
 COLUMNS: Final = (
     *("bucket", "key", "decision", "by", "at", "score", "reasons", "model", "precision", "retried_with"),
@@ -462,14 +460,8 @@ class Reviews:
 
 def to_csv(reviews: Iterable[Review]) -> str:
     """Return decided reviews as CSV, with a row for each source. No cell starts as a formula of a spreadsheet does."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for review in reviews:
-        for bucket, key in review.sources:
-            cells = _cells(review)
-            writer.writerow(_harmless(cell) for cell in (bucket, key, *cells))
-    return text.getvalue()
+    rows = ((bucket, key, *_cells(review)) for review in reviews for bucket, key in review.sources)
+    return "".join(map(csv_line, [COLUMNS, *rows]))
 
 
 def to_manifest(reviews: Iterable[Review], changes: Mapping[str, Any], uploads_bucket: str) -> str:
@@ -507,12 +499,6 @@ def _cells(review: Review) -> tuple[Any, ...]:
     who = (decision.verdict, decision.by, decision.at) if decision else ("", "", "")
     what = (review.score, " ".join(review.reasons), review.model, review.precision, changes)
     return *who, *what, result["bucket"], result["key"], result["version_id"] or "", review.facts["cache"]["key"]
-
-
-def _harmless(cell: Any) -> str:
-    """Return a cell as text that a spreadsheet shows and does not execute: keys and names come from uploads."""
-    text = str(cell)
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _texts(values: Iterable[str]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from core.limits import check_bytes
 from core.options import Options
 from functions.contracts.failure_report import explain
 from functions.contracts.object_keys import sidecar_key
+from functions.contracts.spreadsheet import cell_text
 
 BATCH: Final = 10
 """Most images of a child execution."""
@@ -649,7 +650,8 @@ class BulkRun:
     def _csv(self, key: str) -> Iterator[dict[str, str]]:
         body = self._stack.s3.get_object(Bucket=self._stack.outputs["ResultsBucket"], Key=key)["Body"]
         lines = (line.decode() + "\n" for line in body.iter_lines())
-        yield from csv.DictReader(lines)
+        for row in csv.DictReader(lines):
+            yield {name: cell_text(cell) for name, cell in row.items()}
 
     def _fetch_ready(self) -> None:
         """Download the results of images in S3; without ``--out``, only record them."""

@@ -1,7 +1,5 @@
 """Sum up a bulk run, and find out what became of the images of children that crashed."""
 
-import csv
-import io
 import json
 import tempfile
 import time
@@ -40,6 +38,7 @@ from functions.contracts.job import Execution
 from functions.contracts.outcome import ObjectVersion
 from functions.contracts.prices import AS_OF, express_usage, mask_usage, prices_of, standard_usage
 from functions.contracts.result import Result
+from functions.contracts.spreadsheet import csv_line
 from functions.runtime.config import SDK, Config
 from functions.runtime.outcomes import Outcomes
 from functions.runtime.store import Store
@@ -156,11 +155,11 @@ class Summarizer:
         with ExitStack() as stack:
             rows: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
             missing: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
-            rows.write(_csv_line(_COLUMNS))
+            rows.write(csv_line(_COLUMNS).encode())
             for outcome in self.outcomes(plan):
                 tally.add(outcome)
                 facts = outcome.model_dump()
-                rows.write(_csv_line([facts[name] for name in _COLUMNS]))
+                rows.write(csv_line(facts[name] for name in _COLUMNS).encode())
                 if outcome.status in ("failed", "not_done"):
                     missing.write(_manifest_line(outcome))
             self._upload(rows, f"{prefix}items.csv", "text/csv")
@@ -370,12 +369,6 @@ def headline(summary: BulkSummary) -> str:
     """Return a subject line that SNS accepts: printable ASCII, at most 100 characters."""
     text = f"Bulk run {summary.status.lower()}: {summary.done + summary.cached} of {summary.items} done, {summary.run}"
     return "".join(one if " " <= one <= "~" else "?" for one in text)[:_MAX_SUBJECT_CHARS]
-
-
-def _csv_line(cells: Any) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(["" if cell is None else cell for cell in cells])
-    return text.getvalue().encode()
 
 
 def _manifest_line(outcome: ItemOutcome) -> bytes:

@@ -1,7 +1,6 @@
 """In-memory fake of a stack that runs bulk runs: S3, and the state machine ``Bulk``, which does a part at each look."""
 
 import base64
-import csv
 import hashlib
 import io
 import json
@@ -16,6 +15,7 @@ from botocore.exceptions import ClientError
 
 from client.stack import Stack
 from core.options import Options
+from functions.contracts.spreadsheet import csv_line
 from tests.fakes.stack_in_memory import stack
 
 BULK = "arn:aws:states:eu-west-1:123456789012:stateMachine:bulk"
@@ -227,11 +227,8 @@ class BulkCloud:
         return {name: sidecar["quality"][name] for name in ("score", "review")} if same else None
 
     def _summarize(self, name: str, run: dict[str, Any]) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(run["rows"].values())
-        self._put("results", f"bulk/{name}/items.csv", text.getvalue().encode())
+        rows = ([row.get(column) for column in COLUMNS] for row in run["rows"].values())
+        self._put("results", f"bulk/{name}/items.csv", "".join(map(csv_line, [COLUMNS, *rows])).encode())
         summary = {"run": name, "files": {"items": f"bulk/{name}/items.csv"}, "cost": {"total_usd": 0.01}}
         self._put("results", f"bulk/{name}/summary.json", json.dumps(summary).encode())
 

@@ -628,6 +628,15 @@ def test_images_in_a_bucket_stay_there_without_out(tmp_path: Path) -> None:
     assert (item.status, item.result) == ("done", "s3://results/results/s3/pictures/shop/a.jpg.png")
 
 
+@pytest.mark.parametrize("key", ["=1+1.jpg", "'=1+1.jpg"])
+def test_keys_that_look_like_formulas_are_read_unchanged(tmp_path: Path, key: str) -> None:
+    cloud = BulkCloud()
+    cloud._put("pictures", key, b"a")
+    _, state = stored(cloud, tmp_path, {"bucket": "pictures", "prefix": ""}, out=None)
+    [item] = state.items()
+    assert item.result == f"s3://results/results/s3/pictures/{key}.png"
+
+
 def test_the_counts_of_a_bucket_are_those_of_the_map_run_until_its_end(tmp_path: Path) -> None:
     cloud, seen = BulkCloud(step=1), list[Counter[str]]()
     for name in "abc":
@@ -709,6 +718,12 @@ def test_the_report_has_a_row_for_each_image(tmp_path: Path) -> None:
     assert rows[2].startswith(f"b.png,done,{laptop.out}/b.png.png,") and ",True,fragmented,0.75," in rows[2]
     assert rows[3] == "c.jpg,failed,,,,,,CorruptImageError,It is damaged,Save it again."
     assert len(rows) == 1 + len(DONE)
+
+
+def test_no_cell_of_the_report_is_a_formula(tmp_path: Path) -> None:
+    laptop = Laptop(tmp_path, {"=1+1.jpg": b"a"})
+    write_report(laptop.start(BulkCloud()), tmp_path / "report.csv")
+    assert (tmp_path / "report.csv").read_text().splitlines()[1].startswith("'=1+1.jpg,done,")
 
 
 def test_requests_for_masks_are_not_counted_as_images(tmp_path: Path) -> None:

@@ -115,6 +115,14 @@ def test_only_the_newest_map_run_of_a_run_counts(stack: Stack) -> None:
     assert stack.summarize().items == 1
 
 
+def test_no_cell_of_items_csv_is_a_formula(stack: Stack) -> None:
+    stack.done(item("=1+1.jpg", score=0.5), item("-a.jpg", status="failed", error="E", message="+1", remedy="Do."))
+    stack.summarize()
+    rows = stack.rows()
+    assert set(rows) == {"'=1+1.jpg", "'-a.jpg"} and rows["'-a.jpg"]["message"] == "'+1"
+    assert stack.failed() == ["-a.jpg"]
+
+
 def test_a_summary_counts_and_publishes(stack: Stack) -> None:
     stack.done(item("a", seconds=2, review=True), item("b", status="cached", review=False))
     stack.done(item('c "d", e', status="failed", error="CorruptImageError", message="No, not\nat all", remedy="Do."))
