@@ -1,16 +1,18 @@
 """Consoles of the commands, and how they print errors and warnings."""
 
 import os
+import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.style import StyleType
 from rich.text import Text
 
@@ -23,14 +25,33 @@ if TYPE_CHECKING:
 STATUS_STYLES: Final = {"SUCCEEDED": "green", "FAILED": "red", "TIMED_OUT": "red", "ABORTED": "yellow"}
 """Styles of the statuses of an execution."""
 
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _PIPE_COLUMNS: Final = 200
 _GAP: Final = 2  # between the columns of a table
 _MIN_COLUMN: Final = 16  # a narrower column is hard to read if its text is long
 
 
+class PlainConsole(Console):
+    r"""Prints text unchanged, except control characters: keys and names come from uploads.
+
+    They are printed as JSON escapes them, e.g. ``\u001b``, so that printed JSON keeps its meaning.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **settings)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield what is printed."""
+        for segment in super().render(renderable, options):
+            if segment.control:  # of rich itself
+                yield segment
+            else:
+                yield segment._replace(text=_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", segment.text))
+
+
 def console(*, stderr: bool = False) -> Console:
-    """Return a console that prints text unchanged."""
-    made = Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    """Return a console that prints text unchanged, with control characters escaped."""
+    made = PlainConsole(stderr=stderr, soft_wrap=True)
     if not made.is_terminal:
         made.width = _PIPE_COLUMNS
     return made
@@ -65,7 +86,7 @@ def print_table(table: "Table", out: Console | None = None) -> None:
         width if one.no_wrap else min(width, _MIN_COLUMN) for one, width in zip(table.columns, widths, strict=True)
     ]
     if not out.is_terminal:
-        unlimited = Console(file=out.file, width=sum(widths) + gaps, markup=False, emoji=False, highlight=False)
+        unlimited = PlainConsole(file=out.file, width=sum(widths) + gaps)
         unlimited.print(table)
     elif sum(least) + gaps <= out.width:
         out.print(table, soft_wrap=False)

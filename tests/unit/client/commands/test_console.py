@@ -1,4 +1,6 @@
 import io
+import json
+import unicodedata
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -7,8 +9,9 @@ from botocore.exceptions import NoCredentialsError
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from client.commands.console import console, error_text, print_table
+from client.commands.console import PlainConsole, console, error_text, print_table
 from client.commands.history import events_table, executions_table
 from client.commands.redrive import retries_table
 from client.history import ExecutionSummary
@@ -51,6 +54,36 @@ def retries(name: str) -> Table:
 def test_console_prints_text_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
     console().print("arn:aws:secretsmanager:eu-west-1:123456789012:secret:[webhooks]")
     assert capsys.readouterr().out == "arn:aws:secretsmanager:eu-west-1:123456789012:secret:[webhooks]\n"
+
+
+HOSTILE = "photos/\x1b]52;c;ZXZpbA==\x07\x9b2J\x7f.jpg"
+"""A key that writes the clipboard and clears the screen."""
+
+
+def is_harmless(text: str) -> bool:
+    return not any(unicodedata.category(one) == "Cc" for one in text if one != "\n") and "\\u001b]52;" in text
+
+
+@pytest.mark.parametrize("style", ["", "red"])
+def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str], style: str) -> None:
+    console().print(HOSTILE, style=style)
+    console().print(Text.assemble((HOSTILE, "dim")))
+    out = capsys.readouterr().out
+    assert is_harmless(out) and out.startswith("photos/\\u001b]52;")
+
+
+@pytest.mark.parametrize("width", [20, 60, 200, None])
+def test_control_characters_of_a_table_do_not_reach_the_terminal(width: int | None) -> None:
+    table, file = Table("key", "status", box=None, pad_edge=False), io.StringIO()
+    table.add_row(Text(HOSTILE), HOSTILE)
+    print_table(table, PlainConsole(file=file, width=width, force_terminal=width is not None, color_system=None))
+    assert is_harmless(file.getvalue())
+
+
+def test_json_keeps_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+    console().print_json(data={"key": HOSTILE})
+    out = capsys.readouterr().out
+    assert is_harmless(out) and json.loads(out) == {"key": HOSTILE}
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 130, 200, None])
