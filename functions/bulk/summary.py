@@ -54,7 +54,7 @@ _COLUMNS: Final = (
     *("bucket", "key", "version_id", "status", "result_key", "score", "review", "seconds", "error", "message"),
     *("remedy", "report_key"),
 )
-_MAX_SUBJECT_CHARS: Final = 100
+_MAX_SUBJECT_CHARS: Final = 99
 _MILLISECONDS: Final = 1e11  # later as milliseconds than any run, and as seconds earlier
 
 
@@ -366,7 +366,7 @@ def _seconds(value: Any) -> float:
 
 
 def headline(summary: BulkSummary) -> str:
-    """Return a subject line that SNS accepts: printable ASCII, at most 100 characters."""
+    """Return a subject line that SNS accepts: printable ASCII, less than 100 characters."""
     text = f"Bulk run {summary.status.lower()}: {summary.done + summary.cached} of {summary.items} done, {summary.run}"
     return "".join(one if " " <= one <= "~" else "?" for one in text)[:_MAX_SUBJECT_CHARS]
 

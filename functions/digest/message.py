@@ -13,7 +13,7 @@ from functions.digest.reports import Failures, Group
 MAX_BYTES: Final = 250_000
 """SNS accepts 256 KB."""
 
-MAX_SUBJECT_CHARS: Final = 100
+MAX_SUBJECT_CHARS: Final = 99
 _MAX_GROUPS: Final = 50
 _MARGIN: Final = timedelta(days=1)  # pbr counts --since back from the time when it is called
 _MAX_NAME_CHARS: Final = 200
@@ -58,7 +58,7 @@ class Digest:
 
     @property
     def subject(self) -> str:
-        """A subject that SNS accepts: printable ASCII, at most 100 characters."""
+        """A subject that SNS accepts: printable ASCII, less than 100 characters."""
         facts = [f"{_images(self.failures.count)} failed"] if self.failures.count else []
         if self.lost_uploads:
             facts.append(f"{_uploads(self.lost_uploads)} lost and started")

@@ -15,7 +15,7 @@ from functions.runtime.store import Store
 if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
 
-_MAX_SUBJECT_CHARS: Final = 100
+_MAX_SUBJECT_CHARS: Final = 99
 
 
 class FailureConfig(Config):
@@ -107,7 +107,7 @@ class FailureReporter:
 
 
 def headline(source: ObjectVersion, stage: str) -> str:
-    """Return a subject line that SNS accepts: printable ASCII, at most 100 characters."""
+    """Return a subject line that SNS accepts: printable ASCII, less than 100 characters."""
     text = f"Background removal failed in {stage}: {source.key or 'unknown source'}"
     printable = "".join(character if " " <= character <= "~" else "?" for character in text)
     return printable[:_MAX_SUBJECT_CHARS]
