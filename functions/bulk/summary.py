@@ -42,6 +42,7 @@ from functions.contracts.spreadsheet import csv_line
 from functions.runtime.config import SDK, Config
 from functions.runtime.outcomes import Outcomes
 from functions.runtime.store import Store
+from functions.runtime.subject import subject_line
 from functions.validate.upload import Upload
 
 if TYPE_CHECKING:
@@ -54,7 +55,6 @@ _COLUMNS: Final = (
     *("bucket", "key", "version_id", "status", "result_key", "score", "review", "seconds", "error", "message"),
     *("remedy", "report_key"),
 )
-_MAX_SUBJECT_CHARS: Final = 99
 _MILLISECONDS: Final = 1e11  # later as milliseconds than any run, and as seconds earlier
 
 
@@ -366,9 +366,9 @@ def _seconds(value: Any) -> float:
 
 
 def headline(summary: BulkSummary) -> str:
-    """Return a subject line that SNS accepts: printable ASCII, less than 100 characters."""
-    text = f"Bulk run {summary.status.lower()}: {summary.done + summary.cached} of {summary.items} done, {summary.run}"
-    return "".join(one if " " <= one <= "~" else "?" for one in text)[:_MAX_SUBJECT_CHARS]
+    """Return the subject of the message about a run."""
+    done = summary.done + summary.cached
+    return subject_line(f"Bulk run {summary.status.lower()}: {done} of {summary.items} done, {summary.run}")
 
 
 def _manifest_line(outcome: ItemOutcome) -> bytes:

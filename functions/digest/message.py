@@ -9,11 +9,11 @@ from typing import Final
 
 from functions.digest.alarms import ActiveAlarm
 from functions.digest.reports import Failures, Group
+from functions.runtime.subject import MAX_SUBJECT_CHARS
 
 MAX_BYTES: Final = 250_000
 """SNS accepts 256 KB."""
 
-MAX_SUBJECT_CHARS: Final = 99
 _MAX_GROUPS: Final = 50
 _MARGIN: Final = timedelta(days=1)  # pbr counts --since back from the time when it is called
 _MAX_NAME_CHARS: Final = 200

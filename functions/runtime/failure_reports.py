@@ -1,7 +1,7 @@
 """Failure reporting for RecordFailure and Reconcile: the report, the SNS message and the cause text."""
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import boto3
 
@@ -11,11 +11,10 @@ from functions.contracts.outcome import ObjectVersion
 from functions.runtime.config import SDK, Config
 from functions.runtime.outcomes import Outcomes
 from functions.runtime.store import Store
+from functions.runtime.subject import subject_line
 
 if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
-
-_MAX_SUBJECT_CHARS: Final = 99
 
 
 class FailureConfig(Config):
@@ -107,7 +106,5 @@ class FailureReporter:
 
 
 def headline(source: ObjectVersion, stage: str) -> str:
-    """Return a subject line that SNS accepts: printable ASCII, less than 100 characters."""
-    text = f"Background removal failed in {stage}: {source.key or 'unknown source'}"
-    printable = "".join(character if " " <= character <= "~" else "?" for character in text)
-    return printable[:_MAX_SUBJECT_CHARS]
+    """Return the subject of the message about a failure."""
+    return subject_line(f"Background removal failed in {stage}: {source.key or 'unknown source'}")
