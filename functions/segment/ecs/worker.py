@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
@@ -157,28 +157,31 @@ class Worker:
 
     def _receive_all(self) -> None:
         while (messages := self._queue.take()) is not None:
-            for message in messages:
-                self._accept(message)
+            # All are announced before the first is loaded: otherwise it could be predicted without the others.
+            for message, job in [*self._accepted(messages)]:
+                self._loading.submit(self._watched, self._load, message, job)
             if messages:
                 self._protection.on()
             elif self._queue.idle:  # no message during a long poll
                 self._protection.off()
 
-    def _accept(self, message: Message) -> None:
-        try:
-            job = parse(Job, message.job)
-            if message.received > _MOST_RECEIVES:
-                raise WorkerCrashedError(
-                    "All workers that received this job crashed or were lost",
-                    field="source.key",
-                    value=job.source.key,
-                    remedy="Check the last log lines of the workers. The image may need more memory.",
-                )
-        except BackgroundRemoverError as error:
-            self._delivering.submit(self._watched, self._complete, message, error)
-            return
-        self._batches.expect(job.model)
-        self._loading.submit(self._watched, self._load, message, job)
+    def _accepted(self, messages: Iterable[Message]) -> Iterator[tuple[Message, Job]]:
+        """Yield messages with their jobs, which are announced to the batches. Those that are not valid fail."""
+        for message in messages:
+            try:
+                job = parse(Job, message.job)
+                if message.received > _MOST_RECEIVES:
+                    raise WorkerCrashedError(
+                        "All workers that received this job crashed or were lost",
+                        field="source.key",
+                        value=job.source.key,
+                        remedy="Check the last log lines of the workers. The image may need more memory.",
+                    )
+            except BackgroundRemoverError as error:
+                self._delivering.submit(self._watched, self._complete, message, error)
+                continue
+            self._batches.expect(job.model)
+            yield message, job
 
     def _load(self, message: Message, job: Job) -> None:
         logger.thread_safe_append_keys(job_id=message.job_id)
