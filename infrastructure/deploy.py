@@ -314,7 +314,7 @@ def parse_tags(pairs: Sequence[str]) -> dict[str, str]:
     """Return tags from texts ``KEY=VALUE``.
 
     Raises:
-        DeployError: a text is no tag that AWS accepts.
+        DeployError: AWS does not accept a text as a tag.
     """
     tags: dict[str, str] = {}
     for text in pairs:

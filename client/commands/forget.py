@@ -217,7 +217,7 @@ def _counts(traces: Traces) -> dict[str, int]:
 
 
 def _warn_of_nothing(keys: Sequence[str], stored: Sequence[Traces], place: str) -> None:
-    """Print a warning with the keys and folders of which nothing is stored."""
+    """Print a warning that names the keys and folders without stored data."""
     found = {one.key for one in stored}
     missing = [
         key
