@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from client.errors import ExecutionNotFoundError
 from client.stack import Stack
 from functions.contracts.failure_report import json_object, source_of
-from functions.contracts.history import error_of
+from functions.contracts.history import error_of, execution_arn
 
 # Choice and Pass states take no time, so they are not stages. A Parallel state is one stage, its branches included.
 _STAGE_TYPES: Final = ("Task", "Wait", "Parallel")
@@ -219,7 +219,7 @@ def named(stack: Stack, executions: Iterable[str]) -> list[ExecutionSummary]:
         ExecutionNotFoundError: if one does not exist, or is not one of this stack's state machine.
     """
     arns = list(dict.fromkeys(find(stack, execution) for execution in executions))
-    prefix = f"{stack.outputs['StateMachineArn'].replace(':stateMachine:', ':execution:')}:"
+    prefix = execution_arn(stack.outputs["StateMachineArn"], "")
     for arn in arns:
         if not arn.startswith(prefix) or describe(stack, arn) is None:
             raise ExecutionNotFoundError(

@@ -17,6 +17,7 @@ from client.stack import Stack
 from core.options import Options
 from functions.contracts import review as contract
 from functions.contracts.dynamodb import from_item
+from functions.contracts.history import execution_arn
 from functions.contracts.review import State, folder_of, queue, rank
 from functions.contracts.spreadsheet import csv_line
 
@@ -249,7 +250,7 @@ class Reviews:
         name = f"review-{hashlib.sha256(review.id.encode()).hexdigest()[:_NAME_CHARS]}-{review.revision}"
         machine, alias = self._stack.outputs["StateMachineArn"], self._stack.output("StateMachineAlias")
         names = [name if number == 0 else f"{name}-{number}" for number in range(len(review.sources))]
-        arns = [f"{machine.replace(':stateMachine:', ':execution:')}:{one}" for one in names]
+        arns = [execution_arn(machine, one) for one in names]
         # The shown upload first: the outcome is its cut-out, and the others wait for it and get it from the cache.
         shown = (review.facts["source"]["bucket"], review.key)
         sources = [shown, *(source for source in review.sources if source != shown)]

@@ -30,6 +30,7 @@ from core.errors import BackgroundRemoverError
 from core.limits import check_bytes
 from core.options import Options
 from functions.contracts.failure_report import explain
+from functions.contracts.history import execution_arn
 from functions.contracts.object_keys import sidecar_key
 from functions.contracts.spreadsheet import cell_text
 
@@ -123,8 +124,7 @@ class BulkRun:
 
     @property
     def _execution_arn(self) -> str:
-        machine = self._stack.output("BulkMachineArn")
-        return f"{machine.replace(':stateMachine:', ':execution:')}:{self.execution}"
+        return execution_arn(self._stack.output("BulkMachineArn"), self.execution)
 
     @property
     def _is_local(self) -> bool:

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 from client import history
 from client.history import ExecutionSummary
 from client.stack import Stack
+from functions.contracts.history import execution_arn
 from functions.contracts.object_keys import failure_key, sidecar_keys
 
 STATUSES: Final = ("RUNNING", "SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")
@@ -256,7 +257,7 @@ def _exact(stack: Stack, text: str) -> list[str]:
 
 def arn_of(stack: Stack, name: str) -> str:
     """Return the ARN of the execution of this stack with this name."""
-    return f"{stack.outputs['StateMachineArn'].replace(':stateMachine:', ':execution:')}:{name}"
+    return execution_arn(stack.outputs["StateMachineArn"], name)
 
 
 def console_url(stack: Stack, execution_arn: str) -> str | None:

@@ -19,7 +19,7 @@ from functions.api.problems import Problem
 from functions.api.repository import JobRecord, JobRepository, caller_prefix
 from functions.api.requests import ObjectRequest, ProcessRequest, file_name
 from functions.api.schemas import UploadRequest
-from functions.contracts.history import Row, failure_of, newest_stage, rows
+from functions.contracts.history import Row, execution_arn, failure_of, newest_stage, rows
 from functions.contracts.object_keys import background_key, failure_key
 from functions.contracts.webhook import RETRY
 from functions.runtime.erasure import Erasure
@@ -353,4 +353,4 @@ class JobService:
             return None
 
     def _arn(self, job: JobRecord) -> str:
-        return f"{self._config.state_machine_arn.replace(':stateMachine:', ':execution:')}:{job.id}"
+        return execution_arn(self._config.state_machine_arn, job.id)

@@ -13,6 +13,11 @@ REDACTED: Final = "(redacted)"
 _SECRETS: Final = ("token", "tasktoken")
 
 
+def execution_arn(machine_arn: str, name: str) -> str:
+    """Return the ARN of an execution of a state machine."""
+    return f"{machine_arn.replace(':stateMachine:', ':execution:')}:{name}"
+
+
 def redact(value: Any) -> Any:
     """Return JSON data of an execution without task tokens.
 

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from core.errors import BackgroundRemoverError, SourceNotFoundError
 from core.options import Options
 from functions.contracts.failure_report import json_object, source_of
+from functions.contracts.history import execution_arn
 from functions.contracts.masks import MASKS, mask_key
 from functions.contracts.object_keys import (
     EXTENSIONS,
@@ -424,7 +425,7 @@ class Erasure:
         return cut_out
 
     def _execution_arn(self, name: str) -> str:
-        return f"{self._places.state_machine_arn.replace(':stateMachine:', ':execution:')}:{name}"
+        return execution_arn(self._places.state_machine_arn, name)
 
     def _key_of(self, document: Mapping[str, Any]) -> str:
         """Return the name from which the keys of a source's results derive; an empty one if the document has no source.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import boto3
 
 from functions.contracts.failure_report import json_object, source_of
+from functions.contracts.history import execution_arn
 from functions.runtime.config import SDK
 from functions.runtime.handler import logger
 from functions.runtime.store import ListedVersion
@@ -62,7 +63,7 @@ class Executions:
 
     def own(self, upload: ListedVersion) -> OwnExecution | None:
         """Return the execution that an earlier run started for an upload; None if there is none."""
-        arn = f"{self._machine_arn.replace(':stateMachine:', ':execution:')}:{name_of(self._bucket, upload)}"
+        arn = execution_arn(self._machine_arn, name_of(self._bucket, upload))
         try:
             found = self._step_functions.describe_execution(executionArn=arn)
         except self._step_functions.exceptions.ExecutionDoesNotExist:
