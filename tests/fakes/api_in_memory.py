@@ -236,6 +236,21 @@ class Serialized:
         return call
 
 
+def create_storage(s3: Any, dynamodb: Any, tables: Mapping[str, str]) -> None:
+    """Create the buckets of a stack, and tables, given with their keys."""
+    for bucket in ("work", "uploads", "results"):
+        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    for bucket in ("uploads", "results"):
+        s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    for table, key in tables.items():
+        dynamodb.create_table(
+            TableName=table,
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": key, "KeyType": "HASH"}],
+        )
+
+
 class Api:
     """The API, with its clients and a key.
 
@@ -246,17 +261,7 @@ class Api:
 
     def __init__(self, **settings: Any) -> None:
         self.s3, self.dynamodb = client("s3"), Serialized(client("dynamodb"))
-        for bucket in ("work", "uploads", "results"):
-            self.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-        for bucket in ("uploads", "results"):
-            self.s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-        for table, key in TABLES.items():
-            self.dynamodb.create_table(
-                TableName=table,
-                BillingMode="PAY_PER_REQUEST",
-                AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"}],
-                KeySchema=[{"AttributeName": key, "KeyType": "HASH"}],
-            )
+        create_storage(self.s3, self.dynamodb, TABLES)
         queue = client("sqs").create_queue(QueueName="queue")["QueueUrl"]
         config = {
             "uploads_bucket": "uploads",

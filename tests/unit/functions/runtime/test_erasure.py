@@ -16,7 +16,7 @@ from functions.contracts.masks import mask_key
 from functions.contracts.object_keys import failure_key, old_sidecar_key, result_key, sidecar_key
 from functions.runtime.erasure import Erasure, Places, Traces
 from tests.conftest import ROOT
-from tests.fakes.api_in_memory import ENVIRONMENT, MACHINE_ARN, StepFunctions, client, execution_arn
+from tests.fakes.api_in_memory import ENVIRONMENT, MACHINE_ARN, StepFunctions, client, create_storage, execution_arn
 
 PLACES = Places(
     uploads_bucket="uploads",
@@ -39,17 +39,7 @@ class Stored:
     def __init__(self) -> None:
         self.s3, self.dynamodb = client("s3"), client("dynamodb")
         self.stepfunctions = StepFunctions(self.s3)
-        for bucket in ("uploads", "results", "work"):
-            self.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-        for bucket in ("uploads", "results"):
-            self.s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-        for table, key in TABLES.items():
-            self.dynamodb.create_table(
-                TableName=table,
-                BillingMode="PAY_PER_REQUEST",
-                AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"}],
-                KeySchema=[{"AttributeName": key, "KeyType": "HASH"}],
-            )
+        create_storage(self.s3, self.dynamodb, TABLES)
         self.erasure = self.erasure_with(self.s3)
 
     def erasure_with(self, s3: Any) -> Erasure:
