@@ -175,7 +175,9 @@ def test_a_background_image_fills_the_result(visit, stack):
     page = visit()
     page.get_by_test_id("stButtonGroup").get_by_role("radio", name="Image").click()
     background = {"name": "sea.png", "mimeType": "image/png", "buffer": disc(seed=1805)}
-    page.locator('[data-testid="stFileUploader"] input[type="file"]').last.set_input_files(background)
+    # The drop zone takes files, too: wait for the uploader of the settings, which the choice above brings.
+    uploader = page.get_by_test_id("stFileUploader").filter(has_text="Background image")
+    uploader.locator('input[type="file"]').set_input_files(background)
     expect(page.get_by_text("Choose an image. Until then")).to_be_hidden()
     drop(page, ("seaside.png", disc(seed=1806)))
     show_result(page)
