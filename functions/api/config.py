@@ -1,10 +1,11 @@
 """Configuration of the API."""
 
 from functions.runtime.config import CatalogueConfig, Names
+from functions.runtime.edge import EdgeConfig
 from functions.runtime.url_policy import UrlConfig
 
 
-class ApiConfig(CatalogueConfig, UrlConfig):
+class ApiConfig(CatalogueConfig, UrlConfig, EdgeConfig):
     """Resources and limits of the API.
 
     Attributes:

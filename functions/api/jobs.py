@@ -22,6 +22,7 @@ from functions.api.schemas import UploadRequest
 from functions.contracts.history import Row, execution_arn, failure_of, newest_stage, rows
 from functions.contracts.object_keys import background_key, failure_key
 from functions.contracts.webhook import RETRY
+from functions.runtime.edge import Edge, result_url
 from functions.runtime.erasure import Erasure
 from functions.runtime.handler import logger
 from functions.runtime.safe_http import Fetched
@@ -83,6 +84,7 @@ class JobService:
         config: the stack's resources and limits.
         repository: the table of jobs.
         store: S3.
+        edge: signs URLs of results; None if S3 does.
         erasure: deletes images and results.
         stepfunctions: the Step Functions client.
         fetch: downloads image URLs.
@@ -94,12 +96,13 @@ class JobService:
         *,
         repository: JobRepository,
         store: Store,
+        edge: Edge | None,
         erasure: Erasure,
         stepfunctions: "SFNClient",
         fetch: Fetch,
     ) -> None:
         self._config, self._repository, self._store, self._erasure = config, repository, store, erasure
-        self._stepfunctions, self._fetch = stepfunctions, fetch
+        self._edge, self._stepfunctions, self._fetch = edge, stepfunctions, fetch
 
     def run(self, caller: Caller, request: ProcessRequest, *, idempotency_key: str | None, deadline: float) -> JobState:
         """Start a job, and wait for its end until ``deadline``, in seconds since 1970."""
@@ -231,9 +234,8 @@ class JobService:
         return self._store.fetch(location["bucket"], location["key"], version_id=location["version_id"]).data
 
     def result_url(self, state: JobState) -> str:
-        """Return a presigned URL of the result of a successful job, valid for one hour."""
-        location = self._location(state)
-        return self._store.url(location["bucket"], location["key"], location["version_id"], URL_LIFETIME_S)
+        """Return a signed URL of the result of a successful job, valid for one hour."""
+        return result_url(self._location(state), self._store, self._edge, URL_LIFETIME_S)
 
     @staticmethod
     def _location(state: JobState) -> Mapping[str, Any]:

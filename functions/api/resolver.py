@@ -10,6 +10,7 @@ from typing import Any
 import boto3
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, CORSConfig, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
+from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.exceptions import ClientError, HTTPClientError
@@ -22,6 +23,7 @@ from functions.api.problems import Problem, error_response, problem_from_error, 
 from functions.api.routes import native, rembg, removebg
 from functions.api.services import Services
 from functions.runtime.aws_errors import is_overload
+from functions.runtime.edge import HEADER, Edge
 from functions.runtime.handler import count, logger, traced
 
 _CORS_S = 3600
@@ -42,6 +44,7 @@ _ERROR_RESPONSES = {removebg.PATH: removebg.error_response, rembg.PATH: rembg.er
 _ON_EVERY_RESPONSE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
+Middleware = Callable[[APIGatewayHttpResolver, NextMiddleware], Response[Any]]
 
 
 def create_resolver(services: Services) -> APIGatewayHttpResolver:
@@ -49,6 +52,8 @@ def create_resolver(services: Services) -> APIGatewayHttpResolver:
     app = APIGatewayHttpResolver(
         cors=_cors(services.config.cors_origins), strip_prefixes=[native.IAM], enable_validation=True
     )
+    if services.edge:
+        app.use(middlewares=[_origin_check(services.edge)])
     for module in (native, removebg, rembg):
         app.include_router(module.routes(services))
 
@@ -87,6 +92,28 @@ def create_handler(services: Services) -> Handler:
         return response
 
     return handle
+
+
+def _origin_check(edge: Edge) -> Middleware:
+    """Return a middleware that rejects requests that did not come through the edge, where the firewall is.
+
+    Two kinds are sent to the address of the Region: health checks of Route 53, and requests that API Gateway has
+    authenticated, because an IAM signature includes the host name.
+    """
+
+    def check_origin(app: APIGatewayHttpResolver, proceed: NextMiddleware) -> Response[Any]:
+        event = app.current_event
+        is_direct = event.raw_path == native.HEALTH or event.request_context.authorizer.iam.user_arn
+        if not (is_direct or edge.sent(event.headers.get(HEADER, ""))):
+            raise Problem(
+                403,
+                "not_through_edge",
+                "The request did not come through the address of the API.",
+                remedy="Call the API at the address in the stack's output ApiUrl.",
+            )
+        return proceed(app)
+
+    return check_origin
 
 
 def _add_documentation(app: APIGatewayHttpResolver) -> None:

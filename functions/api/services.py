@@ -16,6 +16,7 @@ from functions.api.readiness import Readiness
 from functions.api.repository import JobRepository
 from functions.runtime import safe_http
 from functions.runtime.config import SDK
+from functions.runtime.edge import Edge
 from functions.runtime.erasure import Erasure, Places
 from functions.runtime.store import S3_SDK, Store
 
@@ -37,6 +38,7 @@ class Services:
     repository: JobRepository
     jobs: JobService
     readiness: Readiness
+    edge: Edge | None
 
     @classmethod
     def connect(
@@ -70,14 +72,26 @@ class Services:
             state_machine_arn=config.state_machine_arn,
         )
         erasure = Erasure(places, s3=s3, dynamodb=dynamodb, stepfunctions=stepfunctions)
+        edge = (
+            Edge(config.edge_secret_arn, config.aws_region, client("secretsmanager"))
+            if config.edge_secret_arn
+            else None
+        )
         return cls(
             config=config,
             authorizer=authorizer,
             repository=repository,
             jobs=JobService(
-                config, repository=repository, store=store, erasure=erasure, stepfunctions=stepfunctions, fetch=fetch
+                config,
+                repository=repository,
+                store=store,
+                edge=edge,
+                erasure=erasure,
+                stepfunctions=stepfunctions,
+                fetch=fetch,
             ),
             readiness=Readiness(config, s3=s3, dynamodb=dynamodb, stepfunctions=stepfunctions, sqs=client("sqs")),
+            edge=edge,
         )
 
 

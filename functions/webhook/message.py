@@ -11,10 +11,11 @@ from standardwebhooks import Webhook
 from functions.contracts.errors import WebhookRefusedError, WebhookUnansweredError
 from functions.contracts.webhook import Notice
 from functions.runtime import safe_http
+from functions.runtime.edge import Edge, result_url
 from functions.runtime.store import Store
 
 LINK_S: Final = 3600
-"""Lifetime of a presigned result URL."""
+"""Lifetime of the URL of the result, in seconds."""
 
 ANSWER_S: Final = 15.0
 """Timeout of a delivery, DNS lookup included."""
@@ -28,7 +29,7 @@ def message_id(notice: Notice) -> str:
     return f"evt_{hashlib.sha256(f'{notice.job_id} {notice.outcome}'.encode()).hexdigest()[:32]}"
 
 
-def payload(notice: Notice, store: Store) -> dict[str, Any]:
+def payload(notice: Notice, store: Store, edge: Edge | None) -> dict[str, Any]:
     """Return the webhook's body as a JSON object."""
     document = {
         "id": message_id(notice),
@@ -38,8 +39,7 @@ def payload(notice: Notice, store: Store) -> dict[str, Any]:
         "data": notice.data,
     }
     if notice.outcome == "succeeded":
-        result = notice.data["result"]
-        document["result_url"] = store.url(result["bucket"], result["key"], result["version_id"], LINK_S)
+        document["result_url"] = result_url(notice.data["result"], store, edge, LINK_S)
     return document
 
 

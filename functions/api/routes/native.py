@@ -42,6 +42,9 @@ from functions.contracts.api_key import Scope
 IAM: Final = "/iam"
 """Path prefix of routes for requests signed with AWS credentials."""
 
+HEALTH: Final = "/health"
+"""Route that needs no key and checks nothing, for health checks."""
+
 _POLL_AFTER_S: Final = 2
 
 IdempotencyKey = Annotated[
@@ -139,7 +142,7 @@ def _add_job_routes(router: APIGatewayHttpRouter, services: Services) -> None:
 
 
 def _add_status_routes(router: APIGatewayHttpRouter, services: Services) -> None:
-    @router.get("/health", **openapi.describe("Check that the API responds", {200: Health}, is_open=True))
+    @router.get(HEALTH, **openapi.describe("Check that the API responds", {200: Health}, is_open=True))
     def health() -> Response[Any]:
         """Respond without checking anything."""
         return _respond(HTTPStatus.OK, Health())

@@ -39,6 +39,11 @@ _UUID: Final = "01234567-89ab-cdef-0123-456789abcdef"
 
 REFERENCES: Final[Mapping[str, Mapping[str, str]]] = {
     "AWS::ApiGatewayV2::Api": {"Ref": "a1b2c3d4e5", "ApiEndpoint": "https://a1b2c3d4e5.execute-api.{region}.{suffix}"},
+    "AWS::ApiGatewayV2::DomainName": {
+        "Ref": "{DomainName}",
+        "RegionalDomainName": "d-a1b2c3d4e5.execute-api.{region}.{suffix}",
+        "RegionalHostedZoneId": "Z0123456789ABCDEFGHIJ",
+    },
     "AWS::AppConfig::Application": {"Ref": "a1b2c3d"},
     "AWS::AppConfig::ConfigurationProfile": {"Ref": "a1b2c3d"},
     "AWS::AppConfig::HostedConfigurationVersion": {"VersionNumber": "123456"},
@@ -47,6 +52,7 @@ REFERENCES: Final[Mapping[str, Mapping[str, str]]] = {
         "Ref": "{arn}:autoscaling:{region}:{account}:scalingPolicy:" + _UUID + ":resource/x:policyName/{PolicyName}"
     },
     "AWS::AutoScaling::AutoScalingGroup": {"Ref": "{name}"},
+    "AWS::CertificateManager::Certificate": {"Ref": "{arn}:acm:{region}:{account}:certificate/" + _UUID},
     "AWS::CloudFormation::Stack": {"Ref": "{arn}:cloudformation:{region}:{account}:stack/{name}/" + _UUID},
     "AWS::CloudWatch::Alarm": {"Ref": "{name}", "Arn": "{arn}:cloudwatch:{region}:{account}:alarm:{name}"},
     "AWS::CloudWatch::CompositeAlarm": {"Ref": "{name}", "Arn": "{arn}:cloudwatch:{region}:{account}:alarm:{name}"},
@@ -79,6 +85,7 @@ REFERENCES: Final[Mapping[str, Mapping[str, str]]] = {
         "Version": "1234",
     },
     "AWS::Logs::LogGroup": {"Ref": "{name}", "Arn": "{arn}:logs:{region}:{account}:log-group:{name}:*"},
+    "AWS::Route53::HealthCheck": {"Ref": _UUID},
     "AWS::S3::Bucket": {"Ref": "{name}", "Arn": "{arn}:s3:::{name}"},
     "AWS::SageMaker::Endpoint": {"EndpointName": "{name}"},
     "AWS::SageMaker::EndpointConfig": {"EndpointConfigName": "{name}"},

@@ -52,11 +52,16 @@ def custom_model(number: int) -> str:
 
 
 LONGEST: Final[Mapping[str, Callable[[int], str]]] = {
+    "ApiDomain": lambda length: f"{'a' * (length - 12)}.example.com",
     "Build": lambda length: "b" * length,
     "BulkSourceBuckets": lambda length: ",".join(str(number) * 63 for number in range(5))[:length],
     "CorsOrigins": lambda length: f"https://{'o' * (length - 12)}.com",
     "CustomModels": lambda length: filled(custom_model, ",", length, "[", "]"),
     "DefaultModel": lambda length: "d" * length,
+    "EdgeDomain": lambda length: f"{'e' * (length - 12)}.example.com",
+    "EdgeSecretArn": lambda length: (
+        f"{'arn:aws:secretsmanager:us-east-1:123456789012:secret:'.ljust(length - 7, 's')}-a1B2c3"
+    ),
     "EscalationModel": lambda length: "e" * length,
     "ModelDirectory": lambda length: "/".ljust(length, "d"),
     "ModelMirror": lambda length: "https://".ljust(length, "m"),
@@ -97,6 +102,8 @@ EVERYTHING: Final = {
     "KmsKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef",
     "AlertEmail": "who@example.com",
     "ApiConcurrency": "50",
+    "ApiHostedZoneId": "Z0123456789ABCDEFGHIJ",
+    "EdgeDistributionId": "E0123456789ABC",
     "ApiJobDays": "30",
     "BudgetTag": "project$cutouts",
     "DeploymentType": "CANARY",

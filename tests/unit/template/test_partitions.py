@@ -44,11 +44,12 @@ class Place(NamedTuple):
 
 
 NO_BUDGET: Final = {"MonthlyBudget": "0", "BudgetTag": ""}
+NO_EDGE: Final = {"EdgeDomain": "", "EdgeSecretArn": "", "EdgeDistributionId": ""}
 PLACES: Final = (
     Place("aws", "eu-west-1", "amazonaws.com", {}),
-    Place("aws-cn", "cn-north-1", "amazonaws.com.cn", {}),
-    Place("aws-us-gov", "us-gov-west-1", "amazonaws.com", NO_BUDGET),
-    Place("aws-us-gov", "us-gov-east-1", "amazonaws.com", {**NO_BUDGET, "SageMakerImageUri": ""}),
+    Place("aws-cn", "cn-north-1", "amazonaws.com.cn", NO_EDGE),
+    Place("aws-us-gov", "us-gov-west-1", "amazonaws.com", {**NO_BUDGET, **NO_EDGE}),
+    Place("aws-us-gov", "us-gov-east-1", "amazonaws.com", {**NO_BUDGET, **NO_EDGE, "SageMakerImageUri": ""}),
 )
 
 

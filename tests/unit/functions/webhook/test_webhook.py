@@ -123,7 +123,7 @@ def test_stack_secret_is_cached_and_a_failed_read_is_not() -> None:
 
 
 def test_payload_of_a_success_has_the_sidecar_and_a_result_url(store: Store) -> None:
-    document = payload(NOTICE, store)
+    document = payload(NOTICE, store, None)
     assert (document["type"], document["job_id"], document["created_at"]) == (
         "job.succeeded",
         "6f3a",
@@ -134,7 +134,7 @@ def test_payload_of_a_success_has_the_sidecar_and_a_result_url(store: Store) -> 
 
 
 def test_payload_of_a_failure_has_the_report(store: Store) -> None:
-    document = payload(FAILED, store)
+    document = payload(FAILED, store, None)
     assert (document["type"], document["data"]) == ("job.failed", {"error": "CorruptImageError"})
     assert "result_url" not in document
 
@@ -143,13 +143,15 @@ def test_message_id_is_stable_over_retries_and_differs_by_outcome(store: Store) 
     retried = NOTICE.model_copy(
         update={"execution": NOTICE.execution.model_copy(update={"name": "6f3a-retry-2"}), "created_at": "later"}
     )
-    assert payload(retried, store)["id"] == payload(NOTICE, store)["id"] != payload(FAILED, store)["id"]
-    assert payload(retried, store)["job_id"] == "6f3a"
+    assert (
+        payload(retried, store, None)["id"] == payload(NOTICE, store, None)["id"] != payload(FAILED, store, None)["id"]
+    )
+    assert payload(retried, store, None)["job_id"] == "6f3a"
 
 
 def test_posted_webhook_can_be_verified(receiver: Web, store: Store) -> None:
     receiver.pages["127.0.0.1/hook"] = page(status=204)
-    body = json.dumps(payload(NOTICE, store))
+    body = json.dumps(payload(NOTICE, store, None))
     url = f"http://127.0.0.1:{receiver.port}/hook"
     assert post(url, body, signed(body=body), POLICY) == 204
     [request] = receiver.requests

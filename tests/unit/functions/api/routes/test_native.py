@@ -5,6 +5,7 @@ import io
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +21,9 @@ from functions.contracts.errors import StorageDeniedError, StorageUnavailableErr
 from functions.runtime.handler import logger
 from functions.runtime.safe_http import UrlAnswerError, UrlError, UrlRefusedError
 from tests.conftest import ROOT
-from tests.fakes.api_in_memory import RESULT, UNKNOWN_FOREGROUND, Api, api_in_memory, execution_arn
+from tests.fakes.api_in_memory import RESULT, UNKNOWN_FOREGROUND, Api, api_in_memory, client, execution_arn
+from tests.fakes.edge_keys import secret as edge_secret
+from tests.fakes.edge_keys import signed_until
 
 PNG = b"\x89PNG\r\n\x1a\npicture"
 IMAGE = base64.b64encode(PNG).decode()
@@ -719,6 +722,38 @@ def test_iam_routes_accept_signed_requests_only(api: Api) -> None:
     assert api.call("POST", "/iam/process", key=None, json={"image": IMAGE}, headers=signed).status_code == 200
     assert api.call("POST", "/iam/process", key=None, json={"image": IMAGE}).status_code == 403
     assert api.call("POST", "/process", key=None, json={"image": IMAGE}, headers=signed).status_code == 401
+
+
+@pytest.fixture
+def behind_edge() -> Iterator[Api]:
+    with api_in_memory(edge_secret_arn="edge", aws_region="eu-west-1") as api:
+        client("secretsmanager").create_secret(Name="edge", SecretString=edge_secret())
+        yield api
+
+
+@pytest.mark.parametrize("path", ["/process", "/v1.0/removebg", "/api/remove", "/jobs", "/ready", "/docs", "/nothing"])
+def test_requests_that_bypass_the_edge_are_rejected(behind_edge: Api, path: str) -> None:
+    for headers in ({}, {"X-Origin-Verify": "wrong"}):
+        response = behind_edge.call("POST", path, json={"image": IMAGE}, headers=headers)
+        assert response.status_code == 403
+        assert "X-RateLimit-Remaining" not in response.headers, "no key was looked up"
+    response = behind_edge.call("GET", "/ready", key=None)
+    assert response.get_json()["code"] == "not_through_edge" and "ApiUrl" in response.get_json()["remedy"]
+
+
+def test_the_edge_reaches_all_routes_and_results_are_at_its_address(behind_edge: Api) -> None:
+    sent = {"X-Origin-Verify": "current"}
+    response = behind_edge.call("POST", "/process", json={"image": IMAGE, "delivery": "url"}, headers=sent)
+    assert signed_until(response.get_json()["result_url"]) > time.time()
+    assert behind_edge.call("GET", "/ready", key=None, headers=sent).status_code in (200, 503)
+    assert behind_edge.call("POST", "/process", key=None, json={"image": IMAGE}, headers=sent).status_code == 401
+
+
+def test_health_checks_and_signed_requests_may_bypass_the_edge(behind_edge: Api) -> None:
+    signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE/20260101/eu-west-1/execute-api/aws4_request"}
+    assert behind_edge.call("GET", "/health", key=None).status_code == 200
+    assert behind_edge.call("POST", "/iam/process", key=None, json={"image": IMAGE}, headers=signed).status_code == 200
+    assert behind_edge.call("POST", "/process", key=None, json={"image": IMAGE}, headers=signed).status_code == 403
 
 
 def test_location_keeps_the_iam_prefix() -> None:
