@@ -11,6 +11,10 @@ import yaml
 NESTED_STACK_TYPES = {"AWS::Serverless::Application": "Location", "AWS::CloudFormation::Stack": "TemplateURL"}
 
 
+class StackError(Exception):
+    """A stack cannot be created; the message has the reason."""
+
+
 def parameter_names(template: Path) -> list[str]:
     """Return the parameter names of a SAM template."""
     from samtranslator.yaml_helper import yaml_parse
@@ -65,8 +69,15 @@ def create_stack(client: Any, name: str, template: Mapping[str, Any], parameters
         name: stack name.
         template: CloudFormation template.
         parameters: template parameters by name.
+
+    Raises:
+        StackError: a resource cannot be created.
     """
     values = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
     client.create_stack(StackName=name, TemplateBody=json.dumps(template), Parameters=values)
     stack = client.describe_stacks(StackName=name)["Stacks"][0]
+    if stack["StackStatus"] != "CREATE_COMPLETE":
+        events = client.describe_stack_events(StackName=name)["StackEvents"]
+        reason = next(one["ResourceStatusReason"] for one in events if one["ResourceStatus"] == "ROLLBACK_IN_PROGRESS")
+        raise StackError(f"The stack {name} was rolled back: {reason}")
     return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}

@@ -49,6 +49,7 @@ def _load() -> None:
         sagemaker,
         server,
         service_metrics,
+        stack_updates,
         state_machines,
         stepfunctions,
         tasks,

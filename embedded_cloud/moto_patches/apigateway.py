@@ -56,6 +56,12 @@ def serve(definition: dict[str, Any]) -> tuple[str, str]:
     return api_id, url
 
 
+def close(api_id: str) -> None:
+    """Delete an HTTP API, and stop serving it."""
+    apis = apigatewayv2_backends[DEFAULT_ACCOUNT_ID][running().sdk["AWS_REGION"]].apis
+    running().stop_serving(apis.pop(api_id).api_endpoint)
+
+
 def _register(definition: dict[str, Any], functions: dict[str, str], routes: list[Route], url: str) -> str:
     """Create the API, its integrations and its routes in moto, and return the API's ID."""
     client, region = running().client("apigatewayv2"), running().sdk["AWS_REGION"]

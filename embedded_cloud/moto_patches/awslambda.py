@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from moto.awslambda.models import ImageConfig, LambdaFunction
+from moto.awslambda.responses import LambdaResponse
 
 from embedded_cloud.moto_patches.around import around
 from embedded_cloud.moto_patches.events import call_function, deliver
@@ -67,6 +68,14 @@ def configuration(function: LambdaFunction) -> Function:
     )
 
 
+@around(LambdaResponse, "invoke")
+def invoke_the_qualified_version(original: Any, self: Any) -> Any:
+    """AWS calls the version or alias in the parameter Qualifier; moto reads it by another name."""
+    if qualifier := self.querystring.get("Qualifier"):
+        self.querystring["qualifier"] = qualifier
+    return original(self)
+
+
 @around(LambdaFunction, "invoke")
 def invoke_as_requested(original: Any, self: Any, body: Any, request_headers: Any, response_headers: Any) -> Any:
     """AWS runs an Event after the response, and a DryRun not at all; moto runs both and returns their errors."""
@@ -80,7 +89,19 @@ def invoke_as_requested(original: Any, self: Any, body: Any, request_headers: An
 @around(LambdaFunction, "create_from_cloudformation_json")
 def keep_the_image(original: Any, cls: Any, name: str, resource: Any, *args: Any, **kwargs: Any) -> Any:
     """AWS keeps the command of an image, the log group and the dead-letter queue; moto drops them."""
-    function, properties = original(cls, name, resource, *args, **kwargs), resource["Properties"]
+    return _with_image(original(cls, name, resource, *args, **kwargs), resource["Properties"])
+
+
+@around(LambdaFunction, "update_from_cloudformation_json")
+def keep_the_image_in_updates(original: Any, cls: Any, **given: Any) -> Any:
+    """AWS keeps the command of an image, the log group and the dead-letter queue; moto drops them."""
+    properties = given["cloudformation_json"]["Properties"]
+    function = original(cls, **given)
+    function.environment_vars = properties.get("Environment", {}).get("Variables", {})
+    return _with_image(function, properties)
+
+
+def _with_image(function: Any, properties: dict[str, Any]) -> Any:
     function.package_type = properties.get("PackageType", "Zip")
     function.image_config = ImageConfig(properties.get("ImageConfig", {}))
     function.dead_letter_arn = properties.get("DeadLetterConfig", {}).get("TargetArn")

@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from moto.cloudformation import parsing
+from moto.cloudformation.exceptions import ValidationError
 from moto.cloudformation.models import Stack
 from moto.core.common_models import CloudFormationModel
 from moto.dynamodb.models.table import Table
+from moto.logs.models import LogGroup
 from moto.s3.models import FakeBucket
+from moto.sqs.models import Queue
 
 from embedded_cloud.moto_patches import apigateway, versions
 from embedded_cloud.moto_patches.around import around
@@ -17,7 +21,7 @@ from embedded_cloud.moto_patches.host import running
 NO_LOAD_BALANCER = "services behind a load balancer do not run; pbr ui serves the web page"
 
 DEPLOYED_AT_ONCE = "aliases point to the deployed version at once"
-UNVERSIONED = "the configuration has one version, because a stack update publishes none"
+NOT_STORED = "not stored; a changed configuration gets the next number"
 
 # Ignored resource types and properties ("" means the whole type), with the reason.
 IGNORED = {
@@ -25,9 +29,9 @@ IGNORED = {
         "AccessLogSettings": "requests are not logged",
         "DefaultRouteSettings": "requests are not throttled, and not measured by route",
     },
-    "AWS::AppConfig::Application": {"": UNVERSIONED},
-    "AWS::AppConfig::ConfigurationProfile": {"": UNVERSIONED},
-    "AWS::AppConfig::HostedConfigurationVersion": {"": UNVERSIONED},
+    "AWS::AppConfig::Application": {"": NOT_STORED},
+    "AWS::AppConfig::ConfigurationProfile": {"": NOT_STORED},
+    "AWS::AppConfig::HostedConfigurationVersion": {"": NOT_STORED},
     "AWS::ApplicationAutoScaling::ScalableTarget": {"": "the number of processes does not change"},
     "AWS::ApplicationAutoScaling::ScalingPolicy": {"": "the number of processes does not change"},
     "AWS::AutoScaling::AutoScalingGroup": {"": "stored, but tasks run on this machine"},
@@ -134,6 +138,7 @@ class _Resource:
     def __init__(self, name: str, attributes: Mapping[str, str] | None = None) -> None:
         self.physical_resource_id = name
         self._attributes = attributes or {}
+        self._delete: Callable[[], object] = lambda: None
 
     def get_cfn_attribute(self, attribute: str) -> str:
         return self._attributes.get(attribute, f"{self.physical_resource_id}.{attribute}")
@@ -141,11 +146,15 @@ class _Resource:
     def is_created(self) -> bool:
         return True
 
+    def delete_with(self, delete: Callable[[], object]) -> None:
+        """Set what deletes the resource."""
+        self._delete = delete
+
     def delete(self, *_args: Any) -> None:
-        pass
+        self._delete()
 
 
-def _api(_client: Any, name: str, properties: dict[str, Any]) -> _Resource:
+def _api(client: Any, name: str, properties: dict[str, Any]) -> _Resource:
     api_id, url = apigateway.serve(properties["Body"])
     return _Resource(api_id, {"ApiEndpoint": url, "ApiId": api_id})
 
@@ -165,6 +174,10 @@ def _secret(client: Any, name: str, properties: dict[str, Any]) -> _Resource:
     return _Resource(client.create_secret(Name=properties.get("Name", name), SecretString=text)["ARN"])
 
 
+def _delete_secret(client: Any, arn: str, _properties: dict[str, Any]) -> None:
+    client.delete_secret(SecretId=arn, ForceDeleteWithoutRecovery=True)
+
+
 def _alarm(client: Any, name: str, properties: dict[str, Any]) -> _Resource:
     name = properties.get("AlarmName", name)
     alarm = {**properties, "AlarmName": name}
@@ -180,6 +193,10 @@ def _composite_alarm(client: Any, name: str, properties: dict[str, Any]) -> _Res
     client.put_composite_alarm(**{**properties, "AlarmName": name})
     [made] = client.describe_alarms(AlarmNames=[name], AlarmTypes=["CompositeAlarm"])["CompositeAlarms"]
     return _Resource(name, {"Arn": made["AlarmArn"]})
+
+
+def _delete_alarm(client: Any, name: str, _properties: dict[str, Any]) -> None:
+    client.delete_alarms(AlarmNames=[name])
 
 
 def _queue_policy(client: Any, _name: str, properties: dict[str, Any]) -> None:
@@ -200,17 +217,22 @@ def _metric_filter(client: Any, name: str, properties: dict[str, Any]) -> None:
     )
 
 
+def _delete_metric_filter(client: Any, name: str, properties: dict[str, Any]) -> None:
+    client.delete_metric_filter(logGroupName=properties["LogGroupName"], filterName=properties.get("FilterName", name))
+
+
 def _event_invoke_config(client: Any, _name: str, properties: dict[str, Any]) -> None:
     kept = ("FunctionName", "MaximumRetryAttempts", "MaximumEventAgeInSeconds", "DestinationConfig")
     client.put_function_event_invoke_config(**{key: properties[key] for key in kept if key in properties})
 
 
-def _subscription(client: Any, _name: str, properties: dict[str, Any]) -> None:
-    client.subscribe(TopicArn=properties["TopicArn"], Protocol=properties["Protocol"], Endpoint=properties["Endpoint"])
+def _subscription(client: Any, _name: str, properties: dict[str, Any]) -> _Resource:
+    kept = {key: properties[key] for key in ("TopicArn", "Protocol", "Endpoint")}
+    return _Resource(client.subscribe(**kept)["SubscriptionArn"])
 
 
 def _function_alias(_client: Any, _name: str, properties: dict[str, Any]) -> _Resource:
-    arn = versions.create_function_alias(properties["FunctionName"], properties["Name"], properties["FunctionVersion"])
+    arn = versions.point_function_alias(properties["FunctionName"], properties["Name"], properties["FunctionVersion"])
     return _Resource(arn, {"AliasArn": arn})
 
 
@@ -220,31 +242,55 @@ def _machine_version(_client: Any, _name: str, properties: dict[str, Any]) -> _R
 
 
 def _machine_alias(_client: Any, _name: str, properties: dict[str, Any]) -> _Resource:
-    arn = versions.create_machine_alias(
-        properties["Name"], properties["DeploymentPreference"]["StateMachineVersionArn"]
-    )
+    arn = versions.point_machine_alias(properties["Name"], properties["DeploymentPreference"]["StateMachineVersionArn"])
     return _Resource(arn, {"Arn": arn})
 
 
-def _configuration_version(_client: Any, name: str, _properties: dict[str, Any]) -> _Resource:
-    return _Resource(name, {"VersionNumber": "1"})
+def _configuration_version(_client: Any, _name: str, properties: dict[str, Any]) -> _Resource:
+    published = running().published
+    profile = properties["ConfigurationProfileId"]
+    published[profile] += 1
+    return _Resource(f"{profile}-{published[profile]}", {"VersionNumber": str(published[profile])})
 
 
 Make = Callable[[Any, str, dict[str, Any]], _Resource | None]
-ADDED_TYPES: dict[str, tuple[str, Make]] = {  # service of the client, if one is needed
-    "AWS::ApiGatewayV2::Api": ("apigatewayv2", _api),
-    "AWS::ApiGatewayV2::Stage": ("apigatewayv2", _stage),
-    "AWS::AppConfig::HostedConfigurationVersion": ("", _configuration_version),
-    "AWS::CloudWatch::Alarm": ("cloudwatch", _alarm),
-    "AWS::CloudWatch::CompositeAlarm": ("cloudwatch", _composite_alarm),
-    "AWS::Lambda::Alias": ("", _function_alias),
-    "AWS::Lambda::EventInvokeConfig": ("lambda", _event_invoke_config),
-    "AWS::Logs::MetricFilter": ("logs", _metric_filter),
-    "AWS::SecretsManager::Secret": ("secretsmanager", _secret),
-    "AWS::SNS::Subscription": ("sns", _subscription),
-    "AWS::SQS::QueuePolicy": ("sqs", _queue_policy),
-    "AWS::StepFunctions::StateMachineAlias": ("", _machine_alias),
-    "AWS::StepFunctions::StateMachineVersion": ("", _machine_version),
+Delete = Callable[[Any, str, dict[str, Any]], object]
+
+
+class _Type(NamedTuple):
+    """How resources of a type are made.
+
+    Attributes:
+        service: service of the client; empty if none is needed.
+        make: makes a resource with a name; a second call with the name updates it.
+        delete: deletes the resource with a name and properties; None if nothing is to do.
+        can_update: whether ``make`` updates.
+    """
+
+    service: str
+    make: Make
+    delete: Delete | None = None
+    can_update: bool = True
+
+
+ADDED_TYPES: dict[str, _Type] = {
+    "AWS::ApiGatewayV2::Api": _Type("apigatewayv2", _api, lambda _client, name, _: apigateway.close(name), False),
+    "AWS::ApiGatewayV2::Stage": _Type("apigatewayv2", _stage),
+    "AWS::AppConfig::HostedConfigurationVersion": _Type("", _configuration_version, can_update=False),
+    "AWS::CloudWatch::Alarm": _Type("cloudwatch", _alarm, _delete_alarm),
+    "AWS::CloudWatch::CompositeAlarm": _Type("cloudwatch", _composite_alarm, _delete_alarm),
+    "AWS::Lambda::Alias": _Type("", _function_alias),  # deleted with its function
+    "AWS::Lambda::EventInvokeConfig": _Type("lambda", _event_invoke_config),  # deleted with its function
+    "AWS::Logs::MetricFilter": _Type("logs", _metric_filter, _delete_metric_filter),
+    "AWS::SecretsManager::Secret": _Type("secretsmanager", _secret, _delete_secret, can_update=False),
+    "AWS::SNS::Subscription": _Type(
+        "sns", _subscription, lambda client, arn, _: client.unsubscribe(SubscriptionArn=arn)
+    ),
+    "AWS::SQS::QueuePolicy": _Type("sqs", _queue_policy),  # deleted with its queue
+    "AWS::StepFunctions::StateMachineAlias": _Type(
+        "", _machine_alias, lambda _client, arn, _: versions.delete_machine_alias(arn)
+    ),
+    "AWS::StepFunctions::StateMachineVersion": _Type("", _machine_version, can_update=False),
 }
 
 # moto creates these only with the subnets, certificates and groups that they refer to, which exist on AWS alone.
@@ -256,23 +302,34 @@ PLACEHOLDERS = (
 
 
 def _add_model(resource_type: str) -> None:
-    service, make = ADDED_TYPES.get(resource_type, ("", None))
+    found = ADDED_TYPES.get(resource_type)
+
+    def make(name: str, properties: dict[str, Any]) -> _Resource:
+        if found is None:
+            return _Resource(name)
+        client = running().client(found.service) if found.service else None
+        made = found.make(client, name, properties) or _Resource(name)
+        if found.delete:
+            made.delete_with(partial(found.delete, client, made.physical_resource_id, properties))
+        return made
 
     def create(_cls: Any, name: str, resource: Any, *_args: Any, **_kwargs: Any) -> _Resource:
-        client = running().client(service) if service else None
-        made = make(client, name, resource["Properties"]) if make else None
-        return made or _Resource(name)
+        return make(name, resource["Properties"])
+
+    def update(
+        _cls: Any, /, original_resource: Any, new_resource_name: str, cloudformation_json: Any, **_kwargs: Any
+    ) -> _Resource:
+        return make(new_resource_name, cloudformation_json["Properties"])
 
     model = {
         "cloudformation_type": staticmethod(lambda: resource_type),
         "cloudformation_name_type": staticmethod(lambda: ""),
         "has_cfn_attr": staticmethod(lambda _attribute: True),
         "create_from_cloudformation_json": classmethod(create),
-        "update_from_cloudformation_json": classmethod(
-            lambda _cls, original_resource, *_args, **_kwargs: original_resource
-        ),
         "delete_from_cloudformation_json": classmethod(lambda *_args, **_kwargs: None),
     }
+    if found is None or found.can_update:
+        model["update_from_cloudformation_json"] = classmethod(update)
     _models.append(type(resource_type.replace("::", ""), (CloudFormationModel,), model))
     for cached in (parsing.get_model_list, parsing.get_model_map, parsing.get_name_type_map):
         cached.cache_clear()
@@ -346,7 +403,31 @@ Stack.stack_resources = property(existing_resources)
 @around(FakeBucket, "create_from_cloudformation_json")
 def configure_bucket(original: Any, cls: Any, name: str, resource: Any, *args: Any, **kwargs: Any) -> Any:
     """AWS applies notifications, versioning, public access block and lifecycle; moto only encryption and tags."""
-    bucket, properties = original(cls, name, resource, *args, **kwargs), resource["Properties"]
+    bucket = original(cls, name, resource, *args, **kwargs)
+    _configure_bucket(name, resource["Properties"])
+    return bucket
+
+
+@around(FakeBucket, "update_from_cloudformation_json")
+def configure_bucket_anew(_original: Any, _cls: Any, **given: Any) -> Any:
+    """AWS applies all properties; moto only encryption and tags."""
+    bucket, properties = given["original_resource"], given["cloudformation_json"]["Properties"]
+    _configure_bucket(bucket.name, properties)
+    if not properties.get("LifecycleConfiguration"):
+        running().client("s3").delete_bucket_lifecycle(Bucket=bucket.name)
+    return bucket
+
+
+@around(FakeBucket, "delete_from_cloudformation_json")
+def keep_a_full_bucket(original: Any, cls: Any, name: str, *args: Any, **kwargs: Any) -> None:
+    """AWS deletes no bucket that has objects or versions, and fails; moto says that it has deleted it."""
+    versions = running().client("s3").list_object_versions(Bucket=name, MaxKeys=1)
+    if versions.get("Versions") or versions.get("DeleteMarkers"):
+        raise ValidationError(message="The bucket you tried to delete is not empty")
+    original(cls, name, *args, **kwargs)
+
+
+def _configure_bucket(name: str, properties: dict[str, Any]) -> None:
     client = running().client("s3")
     if "EventBridgeConfiguration" in properties.get("NotificationConfiguration", {}):
         client.put_bucket_notification_configuration(
@@ -359,7 +440,6 @@ def configure_bucket(original: Any, cls: Any, name: str, resource: Any, *args: A
     if rules := properties.get("LifecycleConfiguration", {}).get("Rules"):
         lifecycle = {"Rules": [_lifecycle_rule(rule) for rule in rules]}
         client.put_bucket_lifecycle_configuration(Bucket=name, LifecycleConfiguration=lifecycle)
-    return bucket
 
 
 def _lifecycle_rule(rule: dict[str, Any]) -> dict[str, Any]:
@@ -381,10 +461,58 @@ def _lifecycle_rule(rule: dict[str, Any]) -> dict[str, Any]:
 @around(Table, "create_from_cloudformation_json")
 def configure_table(original: Any, cls: Any, name: str, resource: Any, *args: Any, **kwargs: Any) -> Any:
     """AWS applies time to live and point-in-time recovery; moto drops both."""
-    table, properties = original(cls, name, resource, *args, **kwargs), resource["Properties"]
+    table = original(cls, name, resource, *args, **kwargs)
+    _configure_table(name, resource["Properties"])
+    return table
+
+
+def configure_table_anew(
+    _cls: Any, /, original_resource: Any, new_resource_name: str, cloudformation_json: Any, **_kwargs: Any
+) -> Any:
+    """AWS updates a table in place; moto never."""
+    _configure_table(new_resource_name, cloudformation_json["Properties"])
+    return original_resource
+
+
+Table.update_from_cloudformation_json = classmethod(configure_table_anew)
+
+
+def _configure_table(name: str, properties: dict[str, Any]) -> None:
     client = running().client("dynamodb")
     if time_to_live := properties.get("TimeToLiveSpecification"):
         client.update_time_to_live(TableName=name, TimeToLiveSpecification=time_to_live)
     if recovery := properties.get("PointInTimeRecoverySpecification"):
         client.update_continuous_backups(TableName=name, PointInTimeRecoverySpecification=recovery)
-    return table
+
+
+def set_retention(
+    _cls: Any, /, original_resource: Any, new_resource_name: str, cloudformation_json: Any, **_kwargs: Any
+) -> Any:
+    """AWS updates a log group in place; moto never."""
+    logs, days = running().client("logs"), cloudformation_json["Properties"].get("RetentionInDays")
+    if days:
+        logs.put_retention_policy(logGroupName=new_resource_name, retentionInDays=int(days))
+    else:
+        logs.delete_retention_policy(logGroupName=new_resource_name)
+    return original_resource
+
+
+LogGroup.update_from_cloudformation_json = classmethod(set_retention)
+
+
+@around(Queue, "update_from_cloudformation_json")
+def set_all_attributes(original: Any, cls: Any, **given: Any) -> Any:
+    """AWS applies all properties of a queue; moto only two."""
+    queue, properties = original(cls, **given), given["cloudformation_json"]["Properties"]
+    client = running().client("sqs")
+    url = client.get_queue_url(QueueName=queue.name)["QueueUrl"]
+    texts = {name: json.dumps(value) if isinstance(value, dict) else str(value) for name, value in properties.items()}
+    attributes = {name: text for name, text in texts.items() if name in _QUEUE_ATTRIBUTES}
+    client.set_queue_attributes(QueueUrl=url, Attributes=attributes)
+    return queue
+
+
+_QUEUE_ATTRIBUTES = (
+    "DelaySeconds", "MaximumMessageSize", "MessageRetentionPeriod", "ReceiveMessageWaitTimeSeconds", "RedrivePolicy",
+    "VisibilityTimeout",
+)  # fmt: skip

@@ -1,6 +1,7 @@
 """State of the running cloud that the patches use."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,11 +38,12 @@ class Host:
     address: str
     api_port: int
     activity: Activity
-    apis: list[tuple[Gateway, Server]] = field(default_factory=list)
+    apis: dict[str, tuple[Gateway, Server]] = field(default_factory=dict)  # by URL
     services: dict[str, Service] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     transforms: dict[str, Transform] = field(default_factory=dict)
     permissions: dict[str, tuple[list[Any], Permissions]] = field(default_factory=dict)  # by role, with its policies
+    published: Counter[str] = field(default_factory=Counter)  # configuration versions, by profile
     used_grants: set[tuple[str, Grant]] = field(default_factory=set)  # with the role
     _clients: dict[tuple[str, str], Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -85,8 +87,15 @@ class Host:
     def serve(self, api: Gateway) -> str:
         """Serve an HTTP API and return its URL. The first one gets ``api_port``, others any free port."""
         server = Server(self.activity.watch(api), self.address, 0 if self.apis else self.api_port)
-        self.apis.append((api, server))
-        return f"http://localhost:{server.port}"
+        url = f"http://localhost:{server.port}"
+        self.apis[url] = api, server
+        return url
+
+    def stop_serving(self, url: str) -> None:
+        """Stop the HTTP API with this URL."""
+        api, server = self.apis.pop(url)
+        server.close()
+        api.close()
 
     def wait(self, seconds: float) -> bool:
         """Wait before a retry, scaled by ``retry_pace``. Return whether the cloud is still running."""
@@ -95,9 +104,8 @@ class Host:
     def close(self) -> None:
         """End every process: first workers, then the endpoints and functions that they may call."""
         self._closed.set()
-        for api, server in self.apis:
-            server.close()
-            api.close()
+        for url in list(self.apis):
+            self.stop_serving(url)
         for service in self.services.values():
             service.close()
         for transform in self.transforms.values():

@@ -10,6 +10,7 @@ from moto.cloudformation.models import Stack, cloudformation_backends
 
 from embedded_cloud.deploy import translate
 from embedded_cloud.moto_patches.around import around
+from embedded_cloud.moto_patches.stack_updates import UpdateError, begin, failure
 
 RESOURCE_NAME_CHARACTERS = 64  # the limit of Lambda functions, roles and rules
 
@@ -30,6 +31,8 @@ def create_nested_stack(
     except Exception as error:
         reason = getattr(error, "message", error)
         raise ValidationError(message=f"Nested stack {logical_id} failed: {reason}") from error
+    if stack.status == "ROLLBACK_COMPLETE":
+        raise ValidationError(message=f"Nested stack {logical_id} failed: {failure(stack)}")
     stack.parent_id = context["StackId"]
     return stack
 
@@ -49,7 +52,11 @@ def update_nested_stack(
     if _is_remote(properties["TemplateURL"]):
         return original(cls, original_resource, new_resource_name, cloudformation_json, account_id, region_name)
     parameters = _parameters(original_resource.logical_resource_id, properties)
-    original_resource.update(_template(properties, parameters, region_name), parameters=parameters)
+    logical_id = original_resource.logical_resource_id
+    try:
+        begin(original_resource, _template(properties, parameters, region_name), parameters)
+    except UpdateError as error:
+        raise ValidationError(message=f"Nested stack {logical_id} failed: {error}") from error
     return original_resource
 
 
@@ -98,22 +105,6 @@ def root_stack(self: Any) -> str | None:
     return root
 
 
-@around(Stack, "create_resources")
-def record_failure(original: Any, self: Any) -> None:
-    """AWS marks a stack that cannot be created as failed; moto leaves it in progress."""
-    try:
-        original(self)
-    except Exception as error:
-        self.status = "CREATE_FAILED"
-        self._add_stack_event("CREATE_FAILED", resource_status_reason=getattr(error, "message", str(error)))
-        raise
-
-
-def outputs(self: Any, original: Any = Stack.outputs.fget) -> Any:
-    """AWS returns no outputs of a failed stack; moto creates the missing resources to compute them, and fails."""
-    return None if self.status == "CREATE_FAILED" else original(self)
-
-
 def parameters_as_text(self: Any, original: Any = Stack.parameter_list.fget) -> list[dict[str, Any]]:
     """AWS describes a list as comma-separated text; moto as Python."""
     return [
@@ -126,7 +117,6 @@ def parameters_as_text(self: Any, original: Any = Stack.parameter_list.fget) -> 
 Stack.parent_id = None
 Stack.parameter_list = property(parameters_as_text)
 Stack.root_id = property(root_stack)
-Stack.outputs = property(outputs)
 Stack.get_cfn_attribute = stack_attribute
 Stack.physical_resource_id = property(stack_arn)
 

@@ -1,7 +1,4 @@
-"""Versions and aliases: those of state machines start executions, and CloudFormation creates those of functions.
-
-A stack update publishes no version, because moto updates resources in the order of the template.
-"""
+"""Versions and aliases: those of state machines start executions, and CloudFormation creates those of functions."""
 
 import hashlib
 import random
@@ -87,10 +84,20 @@ def publish_machine(arn: str) -> str:
     return str(_publish(_machine(_machines(), arn)).arn)
 
 
-def create_machine_alias(name: str, version_arn: str) -> str:
-    """Create an alias of a version for CloudFormation, and return its ARN."""
+def point_machine_alias(name: str, version_arn: str) -> str:
+    """Point an alias to a version for CloudFormation, and return its ARN."""
     routes = [{"stateMachineVersionArn": version_arn, "weight": 100}]
-    return str(_machines().create_state_machine_alias(name, routes, None).arn)
+    aliases = _machine(_machines(), version_arn).aliases
+    if name in aliases:
+        aliases[name].routing_configuration = routes
+    else:
+        _machines().create_state_machine_alias(name, routes, None)
+    return str(_machine(_machines(), version_arn).aliases[name].arn)
+
+
+def delete_machine_alias(arn: str) -> None:
+    """Delete an alias of a state machine."""
+    _machine(_machines(), arn).aliases.pop(arn.rpartition(":")[2], None)
 
 
 def _machines() -> Any:
@@ -235,9 +242,11 @@ def get_arn_or_revision(original: Any, self: Any, attribute: str) -> Any:
 # ---- Functions
 
 
-def create_function_alias(function: str, name: str, version: str) -> str:
-    """Create an alias of a function's version for CloudFormation, and return its ARN."""
-    return str(_functions().create_alias(name, function, version, "", "").arn)
+def point_function_alias(function: str, name: str, version: str) -> str:
+    """Point an alias to a function's version for CloudFormation, and return its ARN."""
+    existing = [one for one in _functions().list_aliases(function) if one.name == name]
+    point = _functions().update_alias if existing else _functions().create_alias
+    return str(point(name, function, version, "", "").arn)
 
 
 def served(name: str) -> Any:

@@ -31,15 +31,18 @@ from botocore.exceptions import ClientError  # noqa: E402
 from moto import backends, mock_aws  # noqa: E402
 from moto.applicationautoscaling.responses import ApplicationAutoScalingResponse  # noqa: E402
 from moto.awslambda.models import LambdaFunction, LambdaVersion  # noqa: E402
+from moto.awslambda.responses import LambdaResponse  # noqa: E402
 from moto.cloudformation import parsing  # noqa: E402
 from moto.cloudformation.models import Stack, cloudformation_backends  # noqa: E402
 from moto.cloudwatch.models import CloudWatchBackend, MetricDatum  # noqa: E402
 from moto.core import routing, utils  # noqa: E402
 from moto.dynamodb.models import DynamoDBBackend  # noqa: E402
+from moto.dynamodb.models.table import Table  # noqa: E402
 from moto.dynamodb.responses import DynamoHandler  # noqa: E402
 from moto.ecs import models as ecs_models  # noqa: E402
 from moto.events.models import Rule  # noqa: E402
 from moto.iam.models import iam_backends  # noqa: E402
+from moto.logs.models import LogGroup  # noqa: E402
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication  # noqa: E402
 from moto.s3 import notifications  # noqa: E402
 from moto.s3.models import FakeKey  # noqa: E402
@@ -713,12 +716,100 @@ def _() -> None:
     assert not hasattr(Stack, "root_id")
 
 
-@reproduces("nested_stacks.record_failure", "nested_stacks.outputs")
+@reproduces("stack_updates.roll_back_a_failed_creation")
 def _() -> None:
+    topic = {"Type": "AWS::SNS::Topic"}
     with raises(Exception):
-        create({"N": {"Type": "AWS::CloudFormation::Stack", "Properties": {"TemplateURL": __file__}}}, "failing")
+        create({"T": topic, "N": {"Type": "AWS::CloudFormation::Stack", "Properties": {"TemplateURL": __file__}}})
     [stack] = cloudformation_backends["123456789012"][REGION].stacks.values()
     assert stack.status == "CREATE_IN_PROGRESS"
+    assert client("sns").list_topics()["Topics"]
+
+
+def update(resources: dict[str, Any], name: str = "stack") -> None:
+    client("cloudformation").update_stack(StackName=name, TemplateBody=json.dumps({"Resources": resources}))
+
+
+def named_topic(name: str) -> dict[str, Any]:
+    return {"Type": "AWS::SNS::Topic", "Properties": {"TopicName": name}}
+
+
+@reproduces("stack_updates.take_over_the_former_resource")
+def _() -> None:
+    def resources(name: str) -> dict[str, Any]:
+        reader = {"Type": "AWS::SSM::Parameter", "Properties": {"Name": "p", "Type": "String", "Value": {"Ref": "T"}}}
+        return {"Reader": reader, "T": named_topic(name)}
+
+    create(resources("a"))
+    with contextlib.suppress(Exception):
+        update(resources("b"))
+    assert client("ssm").get_parameter(Name="p")["Parameter"]["Value"].endswith(":a")
+
+
+@reproduces("stack_updates.update")
+def _() -> None:
+    create({"T": named_topic("a")})
+    with raises(Exception):
+        update({"T": named_topic("a"), "U": named_topic("b"), "N": {"Type": "AWS::CloudFormation::Stack"}})
+    assert len(client("sns").list_topics()["Topics"]) == 2
+
+
+@reproduces("stack_updates.delete_in_reverse")
+def _() -> None:
+    create({"T": {**named_topic("kept"), "DeletionPolicy": "RetainExceptOnCreate"}})
+    client("cloudformation").delete_stack(StackName="stack")
+    assert client("sns").list_topics()["Topics"] == []
+
+
+@reproduces("cloudformation.keep_a_full_bucket")
+def _() -> None:
+    create({"B": {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": "full"}}})
+    client("s3").put_object(Bucket="full", Key="a", Body=b"")
+    client("cloudformation").delete_stack(StackName="stack")
+    assert cloudformation_backends["123456789012"][REGION].deleted_stacks
+
+
+@reproduces("cloudformation.configure_bucket_anew")
+def _() -> None:
+    def bucket(**properties: Any) -> dict[str, Any]:
+        return {"B": {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": "bucket", **properties}}}
+
+    create(bucket())
+    update(bucket(VersioningConfiguration={"Status": "Enabled"}))
+    assert "Status" not in client("s3").get_bucket_versioning(Bucket="bucket")
+
+
+@reproduces("cloudformation.configure_table_anew")
+def _() -> None:
+    assert Table.update_from_cloudformation_json.__isabstractmethod__
+
+
+@reproduces("cloudformation.set_retention")
+def _() -> None:
+    assert LogGroup.update_from_cloudformation_json.__isabstractmethod__
+
+
+@reproduces("cloudformation.set_all_attributes")
+def _() -> None:
+    def queue(seconds: int) -> dict[str, Any]:
+        return {"Q": {"Type": "AWS::SQS::Queue", "Properties": {"QueueName": "q", "MessageRetentionPeriod": seconds}}}
+
+    create(queue(60))
+    update(queue(120))
+    url = client("sqs").get_queue_url(QueueName="q")["QueueUrl"]
+    attributes = client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    assert attributes["MessageRetentionPeriod"] == "60"
+
+
+@reproduces("awslambda.keep_the_image_in_updates")
+def _() -> None:
+    source = inspect.getsource(LambdaFunction.update_from_cloudformation_json)
+    assert "ImageConfig" not in source + inspect.getsource(LambdaFunction.update_configuration)
+
+
+@reproduces("awslambda.invoke_the_qualified_version")
+def _() -> None:
+    assert '_get_param("qualifier")' in inspect.getsource(LambdaResponse.invoke)
 
 
 @reproduces("nested_stacks.parameters_as_text", "nested_stacks.split_list_defaults")

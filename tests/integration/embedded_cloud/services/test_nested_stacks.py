@@ -5,10 +5,9 @@ import time
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
 from embedded_cloud.cloud import EmbeddedCloud
-from embedded_cloud.deploy import create_stack, translate
+from embedded_cloud.deploy import StackError, create_stack, translate
 from tests.integration.embedded_cloud.services.testbed import STACK, client
 
 pytestmark = pytest.mark.slow  # the deployed template's own nested stacks run in the fast tests
@@ -135,6 +134,6 @@ def test_a_failed_nested_stack_fails_its_parent(
 ) -> None:
     template = {"Resources": {"Child": {"Type": "AWS::CloudFormation::Stack", "Properties": properties}}}
     name = f"failing-{abs(hash(request.node.name))}"
-    with pytest.raises(ClientError, match=message):
+    with pytest.raises(StackError, match=message):
         create_stack(client(cloud, "cloudformation"), name, template, {})
-    assert stacks(cloud)[name]["StackStatus"] != "CREATE_COMPLETE"
+    assert stacks(cloud)[name]["StackStatus"] == "ROLLBACK_COMPLETE"
