@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from moto.ecs.exceptions import InvalidParameterException
-from moto.ecs.models import EC2ContainerServiceBackend, TaskDefinition
+from moto.ecs.models import Cluster, EC2ContainerServiceBackend, TaskDefinition, ecs_backends
 from moto.ecs.models import Service as MotoService
 
 from embedded_cloud.moto_patches.around import around
@@ -56,6 +56,35 @@ def start_or_stop_tasks(original: Any, self: Any, properties: Any) -> Any:
     if new_definition and (former := running().services.pop(service.arn, None)):
         former.scale(0)
     return _scale(self, service)
+
+
+@around(EC2ContainerServiceBackend, "delete_service")
+def end_all_tasks(original: Any, self: Any, cluster_name: str, service_name: str, force: bool) -> Any:
+    """AWS stops the tasks of a deleted service; moto has none."""
+    service = original(self, cluster_name, service_name, force)
+    if deleted := running().services.pop(service.arn, None):
+        deleted.close()
+    return service
+
+
+def delete_service_of_a_stack(self: Any, account_id: str, region_name: str) -> None:
+    """AWS deletes a service with its stack; moto leaves it."""
+    ecs_backends[account_id][region_name].delete_service(self.cluster_name, self.name, force=True)
+
+
+def delete_cluster_of_a_stack(self: Any, account_id: str, region_name: str) -> None:
+    """AWS deletes a cluster with its stack; moto leaves it."""
+    ecs_backends[account_id][region_name].delete_cluster(self.name)
+
+
+def deregister_definition_of_a_stack(self: Any, account_id: str, region_name: str) -> None:
+    """AWS deregisters a task definition with its stack; moto leaves it."""
+    ecs_backends[account_id][region_name].deregister_task_definition(self.arn)
+
+
+MotoService.delete = delete_service_of_a_stack
+Cluster.delete = delete_cluster_of_a_stack
+TaskDefinition.delete = deregister_definition_of_a_stack
 
 
 @around(EC2ContainerServiceBackend, "list_tasks")

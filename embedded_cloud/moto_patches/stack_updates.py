@@ -21,7 +21,9 @@ _NESTED: Final = "AWS::CloudFormation::Stack"
 _KEPT: Final = ("Retain", "RetainExceptOnCreate")
 _REVISIONS: Final = ("AWS::ECS::TaskDefinition",)
 """Types whose name may be that of the resource that they replace."""
+_DELETED_WITH_ANOTHER: Final = ("AWS::Lambda::Permission", "AWS::Lambda::Version")
 NOT_UPDATED: Final = "updates of its properties change nothing"
+NOT_DELETED: Final = "exists after its stack is deleted"
 
 
 class Made(NamedTuple):
@@ -120,7 +122,7 @@ def _update(
     kind, resource = declared["Type"], before.resource
     model = parsing.resource_class_from_type(kind)
     if hasattr(model.update_from_cloudformation_json, "__isabstractmethod__"):
-        _skip(logical_id, kind)
+        _skip(logical_id, kind, NOT_UPDATED)
         return resource
     if kind == _NESTED:
         changes.nested[logical_id] = resource
@@ -134,8 +136,8 @@ def _update(
     )
 
 
-def _skip(logical_id: str, kind: str) -> None:
-    skipped = (logical_id, kind, NOT_UPDATED)
+def _skip(logical_id: str, kind: str, why: str) -> None:
+    skipped = (logical_id, kind, why)
     if skipped not in running().skipped:
         running().skipped.append(skipped)
 
@@ -257,8 +259,9 @@ def _delete_new(stack: Any, changes: Changes) -> None:
 def _delete(stack: Any, logical_id: str, made: Made) -> str:
     """Delete a resource, and return why that failed; empty if it did not."""
     try:
-        if not callable(getattr(made.resource, "delete", None)) and not _can_delete(made.declared["Type"]):
-            _skip(logical_id, made.declared["Type"])
+        kind = made.declared["Type"]
+        if not (hasattr(made.resource, "delete") or _can_delete(kind) or kind in _DELETED_WITH_ANOTHER):
+            _skip(logical_id, kind, NOT_DELETED)
         stack.resource_map._delete_resource(made.resource, made.declared)
     except Exception as error:
         reason = str(getattr(error, "message", error)) or type(error).__name__

@@ -1201,6 +1201,19 @@ def _() -> None:
         client("cloudformation").update_stack(StackName="stack", TemplateBody=json.dumps(template))
 
 
+@reproduces(
+    "ecs.end_all_tasks",
+    "ecs.delete_service_of_a_stack",
+    "ecs.delete_cluster_of_a_stack",
+    "ecs.deregister_definition_of_a_stack",
+)
+def _() -> None:
+    create({"C": {"Type": "AWS::ECS::Cluster", "Properties": {"ClusterName": "c"}}})
+    client("cloudformation").delete_stack(StackName="stack")
+    assert client("ecs").list_clusters()["clusterArns"]
+    assert not hasattr(ecs_models.Service, "delete") and not hasattr(ecs_models.TaskDefinition, "delete")
+
+
 @reproduces("iam.update_inline_policies")
 def _() -> None:
     def template(action: str) -> str:

@@ -43,7 +43,10 @@ def test_a_service_without_desired_count_runs_one_task(cloud: EmbeddedCloud) -> 
     (described,) = ecs.describe_services(cluster=cloud.outputs["Cluster"], services=[name])["services"]
     assert (described["desiredCount"], described["runningCount"]) == (1, 1)
     until(lambda: client(cloud, "s3").list_objects_v2(Bucket=bucket, Prefix="worker/").get("Contents"))
-    ecs.update_service(cluster=cloud.outputs["Cluster"], service=name, desiredCount=0)
+    client(cloud, "cloudformation").delete_stack(StackName="single")
+    assert ecs.list_tasks(cluster=cloud.outputs["Cluster"], serviceName=name)["taskArns"] == []
+    (described,) = ecs.describe_services(cluster=cloud.outputs["Cluster"], services=[name])["services"]
+    assert described["status"] == "INACTIVE"
 
 
 WEB_PAGE = {
