@@ -95,6 +95,7 @@ lint: setup node_modules/.ready $(VENV)/checkov/.ready typecheck  ## style, type
 	$(BIN)/codespell $$(git ls-files)
 	$(BIN)/python -m infrastructure.licenses
 	$(BIN)/zizmor --quiet --offline .github
+	$(BIN)/actionlint -shellcheck $(BIN)/shellcheck
 	$(BIN)/python -m tests.findings
 	for m in statemachine/*.asl.yaml; do node_modules/.bin/asl-validator --yaml-definition "$$(sed 's/$${Partition}/aws/' $$m)" || exit 1; done
 
