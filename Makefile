@@ -8,7 +8,7 @@ NPM    := $(shell command -v npm 2>/dev/null)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help setup demo deploy test test-slow test-all least-privilege test-containers test-localstack coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation bench-bulk load tune cost dashboard openapi reliability-tables reference screenshots lock sbom clean
+.PHONY: FORCE help setup demo deploy smoke test test-slow test-all least-privilege test-containers test-localstack coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation bench-bulk load tune cost dashboard openapi reliability-tables reference screenshots lock sbom clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -47,6 +47,9 @@ demo: setup  ## one photograph through the whole pipeline: make demo [IMAGE=phot
 
 deploy: setup  ## build all images of this commit, and deploy the stack with them: make deploy [ENV=prod] [PARAMETERS="SegmentationHost=ecs"] [TAGS="team=photo"] [ADD="worker web"] [BUILD=1.4.0] [YES=1] [DRY_RUN=1]
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m infrastructure.deploy $(if $(ENV),--config-env $(ENV)) $(if $(PARAMETERS),--parameters "$$PARAMETERS") $(if $(TAGS),--tags '$(TAGS)') $(if $(ADD),--add '$(ADD)') $(if $(BUILD),--build $(BUILD)) $(if $(YES),--yes) $(if $(DRY_RUN),--dry-run)
+
+smoke: setup  ## check a stack with two images, through S3 and the API: make smoke [ENV=prod] [STACK=name REGION=r]
+	@$(BIN)/python -m infrastructure.smoke $(if $(ENV),--config-env $(ENV)) $(if $(STACK),--stack $(STACK)) $(if $(REGION),--region $(REGION))
 
 # Tests on embedded clouds wait a good deal: three processes keep two cores busy. Those that share a cloud share a process.
 # They run in the order of the command, which names the longest first; pytest-xdist would start with the largest group.

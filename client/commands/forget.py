@@ -101,7 +101,7 @@ def forget(
     keys, folders = keys or [], prefix or []
     _check(keys, folders)
     deployed = connect(stack, region)
-    erasure, place = _erasure(deployed), _place(deployed)
+    erasure, place = erasure_of(deployed), _place(deployed)
     found = erasure.find(keys, folders)
     stored = [one for one in found if not one.is_empty]
     _warn_of_nothing([*keys, *folders], stored, place)
@@ -155,7 +155,8 @@ def _check(keys: Sequence[str], folders: Sequence[str]) -> None:
             raise UsageError("The prefix is invalid", field="--prefix", value=folder, remedy=wrong)
 
 
-def _erasure(stack: Stack) -> Erasure:
+def erasure_of(stack: Stack) -> Erasure:
+    """Return what deletes data of a stack."""
     places = Places(
         uploads_bucket=stack.outputs["UploadsBucket"],
         results_bucket=stack.outputs["ResultsBucket"],
