@@ -1,0 +1,311 @@
+"""The roles and the repository of infrastructure/delivery.yaml: who may use them, and for what."""
+
+import json
+import re
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from string import Formatter
+from typing import Any, Final
+
+import pytest
+
+from client.doctor.examination import CHECKS
+from infrastructure.deploy import defaults
+from tests.conftest import ROOT
+from tests.unit.template.physical import REFERENCES, Physical
+from tests.unit.template.test_limits import EVERYTHING
+from tests.unit.template.test_template import PSEUDO, REGION, TEMPLATE, Stack, leaves_of, translated
+
+PATH: Final = ROOT / "infrastructure/delivery.yaml"
+PARAMETERS: Final = translated(PATH)["Parameters"]
+ACCOUNT: Final = PSEUDO["AWS::AccountId"]
+BOUNDARY: Final = f"arn:aws:iam::{ACCOUNT}:policy/boundary"
+PREFIX: Final = "precision-background-remover-prod"
+DEFAULTS: Final = {name: facts["Default"] for name, facts in PARAMETERS.items() if "Default" in facts}
+GIVEN: Final = {
+    **DEFAULTS,
+    "GitHubRepository": "octo/remover",
+    "GitHubEnvironment": "production",
+    "StackPrefix": PREFIX,
+}
+FURTHER: Final = {
+    **GIVEN,
+    "OidcProviderArn": f"arn:aws:iam::{ACCOUNT}:oidc-provider/token.actions.githubusercontent.com",
+    "ImagesRepositoryArn": f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/images",
+    "PermissionsBoundaryArn": BOUNDARY,
+}
+"""A stack for another environment, with the provider and the repository of the first."""
+
+SERVICES: Final = {
+    "ApiGatewayV2": "apigateway",
+    "ApplicationAutoScaling": "application-autoscaling",
+    "CertificateManager": "acm",
+    "ElasticLoadBalancingV2": "elasticloadbalancing",
+    "StepFunctions": "states",
+}
+"""Prefix of a service's actions, if it is not the service's name in resource types in lower case."""
+
+LARGEST_ROLE: Final = 10_240  # characters of all inline policies of a role, without white space
+
+
+@pytest.fixture(params=[GIVEN, FURTHER], ids=["first environment", "further environment"])
+def stack(request: pytest.FixtureRequest) -> Stack:
+    return Stack(request.param, PATH)
+
+
+def statements(stack: Stack, role: str) -> list[dict[str, Any]]:
+    policies = stack.resources[role]["Properties"]["Policies"]
+    return [statement for policy in policies for statement in policy["PolicyDocument"]["Statement"]]
+
+
+def allowed(stack: Stack, role: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield each allowed action with each of its resources, and the condition."""
+    for statement in statements(stack, role):
+        if statement["Effect"] == "Allow":
+            for action in leaves_of(statement["Action"]):
+                for resource in leaves_of(statement["Resource"]):
+                    yield action, resource, statement.get("Condition", {})
+
+
+def trust(stack: Stack, role: str) -> dict[str, Any]:
+    [statement] = stack.resources[role]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    return dict(statement)
+
+
+# ---- Who may use the roles
+
+
+@pytest.mark.parametrize("repository", ["octo/remover", "octo@123/remover@456"])
+def test_only_jobs_of_the_environment_deploy_and_only_those_of_the_branch_push(repository: str) -> None:
+    stack = Stack({**GIVEN, "GitHubRepository": repository}, PATH)
+    subjects = {"BuildRole": "ref:refs/heads/main", "DeployRole": "environment:production"}
+    for role, subject in subjects.items():
+        statement = trust(stack, role)
+        assert statement["Action"] == "sts:AssumeRoleWithWebIdentity"
+        assert statement["Principal"] == {"Federated": "<GitHub>"}
+        assert statement["Condition"] == {
+            "StringEquals": {
+                "token.actions.githubusercontent.com:aud": "sts.amazonaws.com",
+                "token.actions.githubusercontent.com:sub": f"repo:{repository}:{subject}",
+            }
+        }
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["octo/*", "octo/remover:ref:refs/heads/x", "*/remover", "octo", "octo/remover:*"],
+)
+def test_the_name_of_the_repository_cannot_widen_the_trust(name: str) -> None:
+    pattern = PARAMETERS["GitHubRepository"]["AllowedPattern"]
+    assert not re.fullmatch(pattern, name)
+    assert re.fullmatch(pattern, "octo-org/remover.x") and re.fullmatch(pattern, "octo@1/remover@2")
+
+
+def test_only_cloudformation_of_this_account_uses_the_execution_role(stack: Stack) -> None:
+    statement = trust(stack, "ExecutionRole")
+    assert statement["Principal"] == {"Service": "cloudformation.amazonaws.com"}
+    assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": ACCOUNT}}
+
+
+# ---- Images
+
+
+def test_images_cannot_be_replaced_and_are_scanned_and_retained() -> None:
+    images = Stack(GIVEN, PATH).resources["Images"]
+    assert images["Properties"]["ImageTagMutability"] == "IMMUTABLE"
+    assert images["Properties"]["ImageScanningConfiguration"] == {"ScanOnPush": True}
+    assert images["DeletionPolicy"] == images["UpdateReplacePolicy"] == "Retain"
+
+
+def test_the_role_that_builds_can_only_push_to_the_repository() -> None:
+    stack = Stack(GIVEN, PATH)
+    granted = {(action, resource) for action, resource, _ in allowed(stack, "BuildRole")}
+    assert {action for action, resource in granted if resource == "*"} == {"ecr:GetAuthorizationToken"}
+    assert {resource for _, resource in granted} == {"*", "<Images>.Arn"}
+    assert {action.split(":")[0] for action, _ in granted} == {"ecr"}
+    assert not [action for action, _ in granted if re.search(r"Delete|Set|\*", action)]
+
+
+def test_other_accounts_can_only_pull() -> None:
+    assert "RepositoryPolicyText" not in Stack(GIVEN, PATH).resources["Images"]["Properties"]
+    given = {**GIVEN, "ReaderAccounts": "210987654321"}
+    [statement] = Stack(given, PATH).resources["Images"]["Properties"]["RepositoryPolicyText"]["Statement"]
+    assert statement["Principal"] == {"AWS": ["210987654321"]}
+    assert not [
+        action for action in statement["Action"] if not re.match(r"ecr:(Batch(Check|Get)|Describe|Get)", action)
+    ]
+
+
+def test_a_further_environment_creates_neither_provider_nor_repository_nor_build_role() -> None:
+    resources = Stack(FURTHER, PATH).resources
+    assert resources.keys() == {"DeployRole", "ExecutionRole"}
+    pulled = {resource for action, resource, _ in allowed(Stack(FURTHER, PATH), "DeployRole") if "ecr:" in action}
+    assert FURTHER["ImagesRepositoryArn"] in pulled
+
+
+# ---- Deploying
+
+
+def test_stacks_change_only_by_the_execution_role_and_under_their_prefix(stack: Stack) -> None:
+    names = f"arn:aws:cloudformation:*:{ACCOUNT}:stack/{PREFIX}*/*"
+    changing = [
+        (resource, condition)
+        for action, resource, condition in allowed(stack, "DeployRole")
+        if action == "cloudformation:CreateChangeSet"
+    ]
+    assert (names, {"StringEquals": {"cloudformation:RoleArn": "<ExecutionRole>.Arn"}}) in changing
+    assert {resource.split(":")[-1] for resource, _ in changing} == {
+        names.split(":")[-1],
+        "transform/Serverless-2016-10-31",
+        "stack/aws-sam-cli-managed-default/*",
+    }
+    others = {"cloudformation:CreateStack", "cloudformation:UpdateStack", "cloudformation:DeleteStack"}
+    assert not others & {action for action, _, _ in allowed(stack, "DeployRole")}
+
+
+def test_the_role_that_deploys_has_no_other_permissions_for_roles(stack: Stack) -> None:
+    granted = [one for one in allowed(stack, "DeployRole") if one[0].startswith(("iam:", "sts:"))]
+    passed, read = sorted(granted, key=lambda one: one[0] != "iam:PassRole")
+    condition = {"StringEquals": {"iam:PassedToService": "cloudformation.amazonaws.com"}}
+    assert passed == ("iam:PassRole", "<ExecutionRole>.Arn", condition)
+    assert read[:2] == ("iam:GetRole", f"arn:aws:iam::{ACCOUNT}:role/aws-service-role/*")
+
+
+def test_the_role_that_deploys_may_do_what_the_doctor_reads(stack: Stack) -> None:
+    granted = {action for action, _, _ in allowed(stack, "DeployRole")}
+    needed = {action for check in CHECKS for action in check.permissions}
+    assert {action for action in needed if not any(fnmatchcase(action, pattern) for pattern in granted)} == set()
+
+
+# ---- The execution role
+
+
+def deployed_templates(path: Path = TEMPLATE) -> Iterator[Path]:
+    """Yield what ``make deploy`` deploys: the template, nested ones, and that of the repository."""
+    yield path
+    for resource in translated(path)["Resources"].values():
+        if resource["Type"] == "AWS::CloudFormation::Stack":
+            yield from deployed_templates(path.parent / resource["Properties"]["TemplateURL"])
+
+
+def test_the_execution_role_has_the_services_of_all_resource_types(stack: Stack) -> None:
+    granted = {action.partition(":")[0] for action, _, _ in allowed(stack, "ExecutionRole")}
+    paths = [*deployed_templates(), ROOT / "infrastructure/repository.yaml"]
+    types = {resource["Type"] for path in paths for resource in translated(path)["Resources"].values()}
+    assert len(types) > 50
+    needed = {kind: SERVICES.get(service := kind.split("::")[1], service.lower()) for kind in types}
+    assert {kind: prefix for kind, prefix in needed.items() if prefix not in granted} == {}
+
+
+def test_the_execution_role_may_change_resources_by_the_names_that_they_get(stack: Stack) -> None:
+    given = {**EVERYTHING, "SegmentationQueueName": f"{PARAMETERS['QueuePrefix']['Default']}-prod"}
+    deployed = Physical(given, TEMPLATE, {**PSEUDO, "AWS::StackName": PREFIX})
+    values = {"arn": "arn:aws", "region": REGION, "account": ACCOUNT}
+    patterns = {resource for _, resource, _ in allowed(stack, "ExecutionRole")} - {"*"}
+    services = {pattern.split(":")[2] for pattern in patterns}
+    checked, refused = set(), []
+    for name, resource in deployed.resources.items():
+        for text in REFERENCES.get(resource["Type"], {}).values():
+            fields = {field for _, field, _, _ in Formatter().parse(text) if field}
+            if not text.startswith("{arn}") or not fields <= {*values, "name", "logical"}:
+                continue
+            arn = text.format(**values, name=deployed.names[name], logical=name)
+            if (service := arn.split(":")[2]) in services:
+                checked.add(service)
+                if not any(fnmatchcase(arn, pattern) for pattern in patterns):
+                    refused.append(arn)
+    assert {"dynamodb", "lambda", "states", "s3", "sqs", "iam", "logs", "cloudwatch"} <= checked
+    assert refused == []
+
+
+def test_the_execution_role_is_no_administrator(stack: Stack) -> None:
+    for action, resource, _ in allowed(stack, "ExecutionRole"):
+        assert action != "*" and not action.startswith("*")
+        if action.startswith("iam:"):
+            assert "*" not in action
+            names = (f"role/{PREFIX}*", f"instance-profile/{PREFIX}*", "role/aws-service-role/*")
+            assert resource.startswith("arn:aws:iam::") and resource.endswith(names), (action, resource)
+
+
+def test_the_execution_role_reads_no_data(stack: Stack) -> None:
+    patterns = {action for action, resource, _ in allowed(stack, "ExecutionRole") if "sam-cli" not in resource}
+    data = {
+        *("s3:GetObject", "s3:PutObject", "s3:DeleteObject"),
+        *("dynamodb:GetItem", "dynamodb:Scan", "dynamodb:Query", "dynamodb:PutItem"),
+        *("sqs:ReceiveMessage", "sqs:SendMessage", "secretsmanager:GetSecretValue"),
+    }
+    assert {action for action in data if any(fnmatchcase(action, pattern) for pattern in patterns)} == set()
+
+
+def test_the_execution_role_passes_roles_to_services_of_the_templates_only(stack: Stack) -> None:
+    [condition] = [one for action, _, one in allowed(stack, "ExecutionRole") if action == "iam:PassRole"]
+    passed = set(condition["StringEquals"]["iam:PassedToService"])
+    roles = [
+        resource["Properties"]
+        for path in deployed_templates()
+        for resource in translated(path)["Resources"].values()
+        if resource["Type"] == "AWS::IAM::Role"
+    ]
+    services = {
+        service
+        for role in roles
+        for statement in role["AssumeRolePolicyDocument"]["Statement"]
+        for service in leaves_of(statement["Principal"])
+        if isinstance(service, str)
+    }
+    assert {one for one in services if one.endswith(".amazonaws.com")} <= passed
+
+
+def test_the_execution_role_attaches_only_policies_that_the_templates_have(stack: Stack) -> None:
+    [condition] = [one for action, _, one in allowed(stack, "ExecutionRole") if action == "iam:AttachRolePolicy"]
+    attached = {
+        arn.rpartition("/")[2]
+        for name, resource in Stack({}).resources.items()
+        if resource["Type"] == "AWS::IAM::Role"
+        for arn in resource["Properties"].get("ManagedPolicyArns", [])
+    }
+    assert {arn.rpartition("/")[2] for arn in condition["ArnLike"]["iam:PolicyARN"]} == attached
+
+
+GRANTING: Final = {
+    "iam:CreateRole",
+    "iam:PutRolePolicy",
+    "iam:AttachRolePolicy",
+    "iam:DetachRolePolicy",
+    "iam:DeleteRolePolicy",
+    "iam:PutRolePermissionsBoundary",
+}
+
+
+def test_with_a_boundary_the_execution_role_grants_permissions_to_bounded_roles_only() -> None:
+    stack = Stack(FURTHER, PATH)
+    granting = [one for one in allowed(stack, "ExecutionRole") if one[0] in GRANTING]
+    assert {action for action, _, _ in granting} == GRANTING
+    for action, _, condition in granting:
+        assert condition["StringEquals"]["iam:PermissionsBoundary"] == BOUNDARY, action
+    assert "iam:DeleteRolePermissionsBoundary" not in {action for action, _, _ in allowed(stack, "ExecutionRole")}
+    assert {one["Properties"]["PermissionsBoundary"] for one in stack.resources.values()} == {BOUNDARY}
+
+
+def test_the_execution_role_cannot_change_the_roles_of_its_own_stack(stack: Stack) -> None:
+    [denied] = [one for one in statements(stack, "ExecutionRole") if one["Effect"] == "Deny"]
+    assert denied["Action"] == "iam:*" and "Condition" not in denied
+    assert denied["Resource"] == f"arn:aws:iam::{ACCOUNT}:role/{PSEUDO['AWS::StackName']}-*"
+
+
+# ---- Limits
+
+
+def test_policies_of_a_role_are_not_too_large_with_the_longest_values() -> None:
+    longest = {**FURTHER, "StackPrefix": "p" * 40, "QueuePrefix": "q" * 80}
+    stack = Stack(longest, PATH, {**PSEUDO, "AWS::StackName": "n" * 100, "AWS::Partition": "aws-us-gov"})
+    for role in ("DeployRole", "ExecutionRole"):
+        policies = stack.resources[role]["Properties"]["Policies"]
+        size = sum(len(json.dumps(policy["PolicyDocument"], separators=(",", ":"))) for policy in policies)
+        assert size <= LARGEST_ROLE, role
+
+
+def test_default_queue_names_are_covered() -> None:
+    name = defaults(ROOT)["SegmentationQueueName"]
+    assert name.startswith(PARAMETERS["QueuePrefix"]["Default"])
