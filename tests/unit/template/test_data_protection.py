@@ -65,6 +65,7 @@ def test_the_stacks_of_these_tests_have_all_resources_with_data() -> None:
     declared = {
         name
         for path in TEMPLATES
+        if path.name != "delivery.yaml"  # no data, and its roles are not those of a stack
         for name, one in translated(path)["Resources"].items()
         if one["Type"] in {*STATEFUL, "AWS::SNS::Topic", "AWS::IAM::Role"}
     }
