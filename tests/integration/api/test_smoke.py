@@ -1,13 +1,30 @@
 """``make smoke`` on a deployed stack."""
 
 from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any, Final
 
 import pytest
 
 from client import api_keys
 from client.stack import Stack
 from infrastructure import smoke
+from tests.conftest import client
 from tests.integration.api.test_forget import mentions
+from tests.unit.template.test_delivery import GIVEN, PATH, allowed
+from tests.unit.template.test_template import Stack as Template
+
+SERVICES: Final = {"monitoring": "cloudwatch"}
+"""Prefix of a service's actions, if it is not the name of its endpoint."""
+
+S3_ACTIONS: Final = {
+    "DeleteObjects": "DeleteObjectVersion",
+    "GetBucketNotificationConfiguration": "GetBucketNotification",
+    "HeadObject": "GetObject",
+    "ListObjectsV2": "ListBucket",
+    "ListObjectVersions": "ListBucketVersions",
+}
+"""Actions of S3, if they have not the name of the operation."""
 
 
 def test_both_ways_to_send_an_image_are_checked_and_nothing_is_left(
@@ -35,6 +52,28 @@ def test_a_failed_check_fails_the_run_and_the_rest_is_still_checked_and_deleted(
     assert "FAILED image through the API" in printed
     assert "ok     image through S3" in printed and "ok     deletion" in printed
     check_that_nothing_is_left(stack)
+
+
+def test_the_role_that_deploys_may_do_what_the_check_does(stack: Stack) -> None:
+    used: set[str] = set()
+
+    def record(params: dict[str, Any], model: Any, **_: Any) -> None:
+        service = model.service_model.signing_name
+        name = S3_ACTIONS.get(model.name, model.name) if service == "s3" else model.name
+        version = "Version" if name == "GetObject" and "VersionId" in params else ""
+        used.add(f"{SERVICES.get(service, service)}:{name}{version}")
+
+    def recorded(service: str) -> Any:
+        made = client(service, str(stack.endpoint_url), stack.region)
+        made.meta.events.register("provide-client-params", record)
+        return made
+
+    place = {"region": stack.region, "endpoint_url": stack.endpoint_url}
+    smoke.Smoke(Stack.connect(stack.name, **place, client=recorded)).run()
+    granted = {action for action, _, _ in allowed(Template(GIVEN, PATH), "DeployRole")}
+    assert len(used) > 20
+    used.remove("sts:GetCallerIdentity")  # needs no permission
+    assert {action for action in used if not any(fnmatchcase(action, pattern) for pattern in granted)} == set()
 
 
 def check_that_nothing_is_left(stack: Stack) -> None:
