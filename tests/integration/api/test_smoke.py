@@ -55,13 +55,18 @@ def test_a_failed_check_fails_the_run_and_the_rest_is_still_checked_and_deleted(
 
 
 def test_the_role_that_deploys_may_do_what_the_check_does(stack: Stack) -> None:
-    used: set[str] = set()
+    used: set[tuple[str, str]] = set()
 
     def record(params: dict[str, Any], model: Any, **_: Any) -> None:
         service = model.service_model.signing_name
         name = S3_ACTIONS.get(model.name, model.name) if service == "s3" else model.name
         version = "Version" if name == "GetObject" and "VersionId" in params else ""
-        used.add(f"{SERVICES.get(service, service)}:{name}{version}")
+        keys = [params["Key"]] if service == "s3" and "Key" in params else []
+        keys += [one["Key"] for one in params.get("Delete", {}).get("Objects", [])]
+        action = f"{SERVICES.get(service, service)}:{name}{version}"
+        used.update((action, f"arn:aws:s3:::{params['Bucket']}/{key}") for key in keys)
+        if not keys:
+            used.add((action, ""))
 
     def recorded(service: str) -> Any:
         made = client(service, str(stack.endpoint_url), stack.region)
@@ -70,10 +75,14 @@ def test_the_role_that_deploys_may_do_what_the_check_does(stack: Stack) -> None:
 
     place = {"region": stack.region, "endpoint_url": stack.endpoint_url}
     smoke.Smoke(Stack.connect(stack.name, **place, client=recorded)).run()
-    granted = {action for action, _, _ in allowed(Template(GIVEN, PATH), "DeployRole")}
+    granted = list(allowed(Template({**GIVEN, "StackPrefix": stack.name}, PATH), "DeployRole"))
     assert len(used) > 20
-    used.remove("sts:GetCallerIdentity")  # needs no permission
-    assert {action for action in used if not any(fnmatchcase(action, pattern) for pattern in granted)} == set()
+    used.remove(("sts:GetCallerIdentity", ""))  # needs no permission
+    assert [
+        (action, key)
+        for action, key in used
+        if not any(fnmatchcase(action, one) and (not key or fnmatchcase(key, arn)) for one, arn, _ in granted)
+    ] == []
 
 
 def check_that_nothing_is_left(stack: Stack) -> None:
