@@ -11,7 +11,6 @@ from typing import Any, Final
 import pytest
 
 from client.doctor.examination import CHECKS
-from infrastructure.deploy import defaults
 from tests.conftest import ROOT
 from tests.unit.template.physical import REFERENCES, Physical
 from tests.unit.template.test_limits import EVERYTHING
@@ -305,5 +304,5 @@ def test_policies_of_a_role_are_not_too_large_with_the_longest_values() -> None:
 
 
 def test_default_queue_names_are_covered() -> None:
-    name = defaults(ROOT)["SegmentationQueueName"]
+    name = translated()["Parameters"]["SegmentationQueueName"]["Default"]
     assert name.startswith(PARAMETERS["QueuePrefix"]["Default"])
