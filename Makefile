@@ -173,6 +173,7 @@ reliability-tables: setup  ## regenerate the fault matrix in docs/explanation/re
 reference: setup openapi reliability-tables  ## regenerate every generated page and table in docs/
 	@$(BIN)/python -m functions.contracts docs/reference
 	@$(BIN)/python -m docs.reference.generate
+	@$(BIN)/python -m infrastructure.terraform.generate
 
 screenshots: setup $(VENV)/.compiled  ## make the pictures of the web page in docs/images; needs Debian's package chromium
 	@$(BIN)/python -m tests.browser.screenshots
