@@ -90,6 +90,26 @@ output "api_url" {
   value       = aws_cloudformation_stack.this.outputs["ApiUrl"]
 }
 
+output "api_regional_url" {
+  description = "Base URL of the HTTP API in this Region, for requests with IAM signatures (null if the stack has none)"
+  value       = lookup(aws_cloudformation_stack.this.outputs, "ApiRegionalUrl", null)
+}
+
+output "api_domain_target" {
+  description = "Target of the record of ApiDomain, if Route 53 does not have it (null if the stack has none)"
+  value       = lookup(aws_cloudformation_stack.this.outputs, "ApiDomainTarget", null)
+}
+
+output "api_regional_target" {
+  description = "Target of the record of REGION.ApiDomain, if Route 53 does not have it (null if the stack has none)"
+  value       = lookup(aws_cloudformation_stack.this.outputs, "ApiRegionalTarget", null)
+}
+
+output "api_health_check_id" {
+  description = "Health check of the API in this Region, in Route 53 (null if the stack has none)"
+  value       = lookup(aws_cloudformation_stack.this.outputs, "ApiHealthCheckId", null)
+}
+
 output "api_keys_table" {
   description = "API keys, one item per key with a hash of its secret"
   value       = aws_cloudformation_stack.this.outputs["ApiKeysTable"]

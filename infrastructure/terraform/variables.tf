@@ -828,6 +828,108 @@ variable "url_networks" {
   }
 }
 
+variable "api_domain" {
+  type        = string
+  description = "Domain name of the HTTP API, the same in all Regions, e.g. origin.example.com. Its other addresses are then disabled. Empty means that of API Gateway."
+  default     = ""
+  nullable    = false
+
+  validation {
+    condition     = length(var.api_domain) <= 64
+    error_message = "api_domain must have at most 64 characters."
+  }
+
+
+  validation {
+    condition     = can(regex("^$|^[a-z0-9-]+(\\.[a-z0-9-]+)+$", var.api_domain))
+    error_message = "api_domain must be a domain name in lower case, such as origin.example.com."
+  }
+}
+
+variable "api_hosted_zone_id" {
+  type        = string
+  description = "ID of the hosted zone of ApiDomain in Route 53. It gets records for ApiDomain, and one for the name of the Region. Empty creates no records and requires ApiCertificateArn."
+  default     = ""
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^$|^Z[A-Z0-9]+$", var.api_hosted_zone_id))
+    error_message = "api_hosted_zone_id must match ^$|^Z[A-Z0-9]+$."
+  }
+}
+
+variable "api_certificate_arn" {
+  type        = string
+  description = "ARN of a certificate for ApiDomain and REGION.ApiDomain, in AWS Certificate Manager in this Region. Empty requests one."
+  default     = ""
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^$|^arn:[a-z-]+:acm:.+$", var.api_certificate_arn))
+    error_message = "api_certificate_arn must match ^$|^arn:[a-z-]+:acm:.+$."
+  }
+}
+
+variable "api_routing" {
+  type        = string
+  description = "How Route 53 chooses among the Regions that have ApiDomain. latency chooses the nearest one; primary answers until its health check fails, then secondary."
+  default     = "latency"
+  nullable    = false
+
+  validation {
+    condition     = contains(["latency", "primary", "secondary"], var.api_routing)
+    error_message = "api_routing must be one of latency, primary, secondary."
+  }
+}
+
+variable "edge_domain" {
+  type        = string
+  description = "Domain name of infrastructure/edge.yaml, by which clients reach the HTTP API and results, see docs/how-to/edge.md. Requires ApiDomain. Empty means no edge."
+  default     = ""
+  nullable    = false
+
+  validation {
+    condition     = length(var.edge_domain) <= 64
+    error_message = "edge_domain must have at most 64 characters."
+  }
+
+
+  validation {
+    condition     = can(regex("^$|^[a-z0-9-]+(\\.[a-z0-9-]+)+$", var.edge_domain))
+    error_message = "edge_domain must be a domain name in lower case, such as api.example.com."
+  }
+}
+
+variable "edge_secret_arn" {
+  type        = string
+  description = "ARN of the secret of the edge, which make deploy-edge creates, in any Region. The stack reads its replica in its own."
+  default     = ""
+  nullable    = false
+
+  validation {
+    condition     = length(var.edge_secret_arn) <= 110
+    error_message = "edge_secret_arn must have at most 110 characters."
+  }
+
+
+  validation {
+    condition     = can(regex("^$|^arn:[a-z-]+:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]+-[A-Za-z0-9]{6}$", var.edge_secret_arn))
+    error_message = "edge_secret_arn must be the whole ARN of a secret, with its last six characters."
+  }
+}
+
+variable "edge_distribution_id" {
+  type        = string
+  description = "ID of the CloudFront distribution that may read results."
+  default     = ""
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^$|^E[A-Z0-9]+$", var.edge_distribution_id))
+    error_message = "edge_distribution_id must match ^$|^E[A-Z0-9]+$."
+  }
+}
+
 variable "web_image_uri" {
   type        = string
   description = "Container image of the web page (target web of the Dockerfile), in ECR in this Region. Empty means no web page."
@@ -1233,6 +1335,13 @@ locals {
     CorsOrigins                  = var.cors_origins,
     UrlSchemes                   = var.url_schemes,
     UrlNetworks                  = var.url_networks,
+    ApiDomain                    = var.api_domain,
+    ApiHostedZoneId              = var.api_hosted_zone_id,
+    ApiCertificateArn            = var.api_certificate_arn,
+    ApiRouting                   = var.api_routing,
+    EdgeDomain                   = var.edge_domain,
+    EdgeSecretArn                = var.edge_secret_arn,
+    EdgeDistributionId           = var.edge_distribution_id,
     WebImageUri                  = var.web_image_uri,
     WebDomain                    = var.web_domain,
     WebCertificateArn            = var.web_certificate_arn,
