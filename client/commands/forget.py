@@ -87,8 +87,8 @@ def forget(
     """Delete sources permanently, with their results and all that was derived from them.
 
     Deletes all versions of each source, its results, sidecars and failure reports, its masks, alphas and cached
-    results, its reviews and its API jobs. Stops its running executions. The source need not exist any more. If nothing
-    is stored, the command succeeds.
+    results, its reviews and its API jobs; with ResultsReplicaBucketArn, also the replicas of its results. Stops its
+    running executions. The source need not exist any more. If nothing is stored, the command succeeds.
 
     Exit code 1 means that the deletion is not complete. The output says why; run the command again.
 
@@ -165,6 +165,7 @@ def erasure_of(stack: Stack) -> Erasure:
         state_machine_arn=stack.outputs["StateMachineArn"],
         jobs_table=stack.output("ApiJobsTable"),
         reviews_table=stack.output("ReviewsTable"),
+        replica_bucket=stack.outputs.get("ResultsReplicaBucket", ""),
     )
     return Erasure(places, s3=stack.s3, dynamodb=stack.dynamodb, stepfunctions=stack.stepfunctions)
 

@@ -13,6 +13,7 @@ class ApiConfig(CatalogueConfig, UrlConfig, EdgeConfig):
         state_machine_alias: ARN of the alias that starts executions.
         answer_within_s: how long a request waits for its result. API Gateway's timeout is 30 s from the same moment;
             the rest is for reading and sending the result.
+        results_replica_bucket: bucket to which results are replicated; empty if there is none.
         job_days: how long the API keeps a job and its images.
         cors_origins: web origins that may call the API; none if empty.
         rate_per_minute: requests per minute of callers without a limit of their own.
@@ -35,6 +36,7 @@ class ApiConfig(CatalogueConfig, UrlConfig, EdgeConfig):
     rate_per_minute: int
     monthly_quota: int
     jobs_in_flight: int
+    results_replica_bucket: str = ""
 
     @property
     def state_machine_arn(self) -> str:

@@ -70,6 +70,7 @@ class Services:
             work_bucket=config.work_bucket,
             cache_table=config.cache_table,
             state_machine_arn=config.state_machine_arn,
+            replica_bucket=config.results_replica_bucket,
         )
         erasure = Erasure(places, s3=s3, dynamodb=dynamodb, stepfunctions=stepfunctions)
         edge = (

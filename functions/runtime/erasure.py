@@ -54,6 +54,8 @@ class Places:
 
     Attributes:
         uploads_bucket, results_bucket, work_bucket: buckets.
+        replica_bucket: bucket to which S3 replicates results and sidecars; empty if there is none. S3 does not
+            replicate the deletion of versions, so they are found and deleted there, too.
         cache_table: table of cache entries and claims.
         state_machine_arn: the main state machine.
         jobs_table, reviews_table: tables that :meth:`Erasure.find` reads.
@@ -66,6 +68,12 @@ class Places:
     state_machine_arn: str
     jobs_table: str = ""
     reviews_table: str = ""
+    replica_bucket: str = ""
+
+    @property
+    def results_buckets(self) -> tuple[str, ...]:
+        """The bucket of results, and its replica if there is one."""
+        return (self.results_bucket, self.replica_bucket) if self.replica_bucket else (self.results_bucket,)
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class Traces:
         executions: ARNs of its executions, as far as they are known.
         running: ARNs of those that are running.
         sources: versions of the source, and of the background of an API upload.
-        results: versions of results, sidecars and failure reports.
+        results: versions of results, sidecars and failure reports, also those in the replica.
         cut_outs: cache keys.
         entries: those of cache entries that have a sidecar of the source.
         derived: masks, alphas and cached results.
@@ -204,8 +212,10 @@ class Erasure:
         sources = [*self._versions(uploads, key)]
         if is_api_upload:
             sources += self._versions(uploads, background_key(key))
-        results, own, others = self._results(key)
-        documents = [*sidecars, *own]
+        results, documents, others = list[Deletable](), [*sidecars], set[str]()
+        for bucket in self._places.results_buckets:
+            stored, own, other = self._results(bucket, key)
+            results, documents, others = [*results, *stored], [*documents, *own], others | other
         executions = {*executions, *(_text(document, "execution", "id") for document in documents)} - {""}
         cut_outs = {_text(document, "cache", "key") for document in documents} - {""}
         unfinished = executions - {_text(one, "execution", "id") for one in documents if _text(one, "cache", "key")}
@@ -353,21 +363,22 @@ class Erasure:
         if folder.startswith(API_FOLDER):
             for one in self._store.versions(places.uploads_bucket, background_key(folder)):
                 yield one.key.removeprefix(background_key(""))
-        for one in self._store.versions(places.results_bucket, RESULTS + folder):
-            name = one.key.removeprefix(RESULTS).removesuffix(".json")
-            stem, _, extension = name.rpartition(".")
-            yield stem if extension in EXTENSIONS else name
+        for bucket in places.results_buckets:
+            for one in self._store.versions(bucket, RESULTS + folder):
+                name = one.key.removeprefix(RESULTS).removesuffix(".json")
+                stem, _, extension = name.rpartition(".")
+                yield stem if extension in EXTENSIONS else name
         for one in self._store.versions(places.results_bucket, FAILURES + folder):
             yield one.key.removeprefix(FAILURES).removesuffix(".json")
 
-    def _results(self, key: str) -> tuple[list[Deletable], list[dict[str, Any]], set[str]]:
+    def _results(self, bucket: str, key: str) -> tuple[list[Deletable], list[dict[str, Any]], set[str]]:
         """Return results, sidecars and failure reports of a source, the content of its JSON files, and other sources.
 
         In version 0.2, the name of a result had no extension of its source, and can be today's name for another source.
         A sidecar says to which source it and its result belong. What no sidecar names belongs to the source with its
         name.
         """
-        bucket, results = self._places.results_bucket, [result_key(key, extension) for extension in EXTENSIONS]
+        results = [result_key(key, extension) for extension in EXTENSIONS]
         names, prefix = {*results, *map(sidecar_key, results), failure_key(key, "")}, commonprefix(results)  # noqa: RUF071  not of path components
         listed = [one for one in self._store.versions(bucket, prefix) if one.key in {*names, f"{prefix}json"}]
         listed += [*self._versions(bucket, failure_key(key, "")), *self._versions(bucket, old_sidecar_key(key))]

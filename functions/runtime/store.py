@@ -276,11 +276,16 @@ class Store:
                     yield Deletable(bucket, one["Key"], None, one["Size"])
 
     def delete_permanently(self, objects: Sequence[Deletable]) -> None:
-        """Delete versions and objects, all of one bucket. Those that do not exist are ignored.
+        """Delete versions and objects, bucket by bucket. Those that do not exist are ignored.
 
         Raises:
-            StorageDeniedError, StorageUnavailableError: S3 did not delete at least one of them; the others are deleted.
+            StorageDeniedError, StorageUnavailableError: S3 did not delete at least one of them. The others of its
+                bucket are deleted; buckets after it are not touched.
         """
+        for bucket in dict.fromkeys(one.bucket for one in objects):
+            self._delete_permanently(bucket, [one for one in objects if one.bucket == bucket])
+
+    def _delete_permanently(self, bucket: str, objects: Sequence[Deletable]) -> None:
         errors: list[Any] = []
         # Oldest versions first, delete markers last: otherwise a failure would bring back a version that was replaced.
         objects = [
@@ -290,14 +295,14 @@ class Store:
         in_batches = [one for one in objects if not _NOT_IN_XML.search(one.key)]
         for start in range(0, len(in_batches), _MAX_DELETIONS):
             batch = in_batches[start : start + _MAX_DELETIONS]
-            with errors_of(batch[0].bucket, batch[0].key):
+            with errors_of(bucket, batch[0].key):
                 request: Any = {"Objects": [_identifier(one) for one in batch], "Quiet": True}
-                errors += self._s3.delete_objects(Bucket=batch[0].bucket, Delete=request).get("Errors", [])
+                errors += self._s3.delete_objects(Bucket=bucket, Delete=request).get("Errors", [])
         for one in objects:
             if _NOT_IN_XML.search(one.key):
-                self.delete(one.bucket, one.key, one.version_id)
+                self.delete(bucket, one.key, one.version_id)
         for error in errors:
-            with errors_of(objects[0].bucket, error["Key"]):
+            with errors_of(bucket, error["Key"]):
                 status: Any = {"HTTPStatusCode": 500 if error["Code"] == "InternalError" else 403}
                 raise ClientError({"Error": error, "ResponseMetadata": status}, "DeleteObjects")
 

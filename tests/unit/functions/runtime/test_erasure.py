@@ -2,16 +2,19 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
+import boto3
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from moto import mock_aws
 
 from core.options import Options
 from functions.contracts import review
-from functions.contracts.errors import StorageDeniedError
+from functions.contracts.errors import StorageDeniedError, StorageUnavailableError
 from functions.contracts.masks import mask_key
 from functions.contracts.object_keys import failure_key, old_sidecar_key, result_key, sidecar_key
 from functions.runtime.erasure import Erasure, Places, Traces
@@ -42,8 +45,8 @@ class Stored:
         create_storage(self.s3, self.dynamodb, TABLES)
         self.erasure = self.erasure_with(self.s3)
 
-    def erasure_with(self, s3: Any) -> Erasure:
-        return Erasure(PLACES, s3=s3, dynamodb=self.dynamodb, stepfunctions=self.stepfunctions)
+    def erasure_with(self, s3: Any, places: Places = PLACES) -> Erasure:
+        return Erasure(places, s3=s3, dynamodb=self.dynamodb, stepfunctions=self.stepfunctions)
 
     def put(self, bucket: str, key: str, body: Any = b"data") -> None:
         body = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -394,3 +397,96 @@ def test_an_interrupted_erasure_can_be_repeated(stored: Stored, bucket: str) -> 
     assert f"results/{sidecar_key(result_key(CUP, 'png'))}" in stored.everything()
     stored.forget(CUP)
     assert stored.everything() == []
+
+
+REPLICATED = replace(PLACES, replica_bucket="replica")
+
+
+@pytest.fixture
+def replicated(stored: Stored) -> Stored:
+    """A stack whose results are replicated. Neither moto nor this fixture replicates: see :func:`replicate`."""
+    elsewhere = boto3.client("s3", region_name="us-west-2")
+    elsewhere.create_bucket(Bucket="replica", CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
+    stored.s3.put_bucket_versioning(Bucket="replica", VersioningConfiguration={"Status": "Enabled"})
+    stored.erasure = stored.erasure_with(stored.s3, REPLICATED)
+    return stored
+
+
+def replicate(stored: Stored) -> None:
+    """Copy results and sidecars to the replica, as S3 does. Unlike with S3, the copies have other version IDs."""
+    for one in stored.s3.list_object_versions(Bucket="results", Prefix="results/").get("Versions", []):
+        version = stored.s3.get_object(Bucket="results", Key=one["Key"], VersionId=one["VersionId"])
+        stored.s3.put_object(Bucket="replica", Key=one["Key"], Body=version["Body"].read())
+
+
+def replicas(stored: Stored) -> list[str]:
+    page = stored.s3.list_object_versions(Bucket="replica")
+    return sorted(one["Key"] for one in (*page.get("Versions", []), *page.get("DeleteMarkers", [])))
+
+
+@pytest.mark.parametrize("folder", [None, "photos/"])
+def test_replicas_of_results_are_deleted_and_those_of_others_are_not(replicated: Stored, folder: str | None) -> None:
+    replicated.result("other/cup.jpg", "kept")
+    replicate(replicated)
+    others = replicas(replicated)
+    replicated.result(CUP)
+    replicate(replicated)
+    replicated.s3.delete_object(Bucket="replica", Key=result_key(CUP, "png"))  # adds a delete marker
+    [found] = replicated.forget(*([] if folder else [CUP]), folder=folder)
+    assert {one.key for one in found.results if one.bucket == "replica"} == {
+        result_key(CUP, "png"),
+        sidecar_key(result_key(CUP, "png")),
+    }
+    assert sorted(set(replicas(replicated))) == others
+
+
+@pytest.mark.parametrize("folder", [None, "photos/"])
+def test_replicas_are_found_when_nothing_else_is_stored(replicated: Stored, folder: str | None) -> None:
+    replicated.result(CUP)
+    replicate(replicated)
+    replicated.erasure = replicated.erasure_with(replicated.s3)
+    replicated.forget(CUP)
+    assert (replicated.everything(), len(replicas(replicated))) == ([], 2)
+    replicated.erasure = replicated.erasure_with(replicated.s3, REPLICATED)
+    replicated.forget(*([] if folder else [CUP]), folder=folder)
+    assert replicas(replicated) == []
+
+
+def test_an_erasure_that_the_replica_denies_can_be_repeated(replicated: Stored) -> None:
+    replicated.result(CUP)
+    replicate(replicated)
+    denied = replicated.erasure_with(DeniesDeletions(replicated.s3, "replica"), REPLICATED)
+    with pytest.raises(StorageDeniedError, match="'s3://replica/results/photos/cup.jpg.png.json'"):
+        denied.erase(denied.find([CUP])[0])
+    replicated.forget(CUP)
+    assert (replicated.everything(), replicas(replicated)) == ([], [])
+
+
+def test_nothing_is_deleted_while_the_replica_cannot_be_listed(replicated: Stored) -> None:
+    replicated.result(CUP)
+    before = replicated.everything()
+    unreachable = replicated.erasure_with(Unreachable(replicated.s3, "replica"), REPLICATED)
+    [found] = unreachable.find([CUP])
+    with pytest.raises(StorageUnavailableError, match="s3://replica/"):
+        unreachable.erase(found)
+    assert replicated.everything() == before
+
+
+class Unreachable:
+    """An S3 client for which the Region of a bucket is unavailable."""
+
+    def __init__(self, s3: Any, bucket: str) -> None:
+        self._s3, self._bucket = s3, bucket
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._s3, name)
+
+    def get_paginator(self, operation: str) -> Any:
+        pages = self._s3.get_paginator(operation)
+
+        def paginate(**request: Any) -> Any:
+            if request["Bucket"] == self._bucket:
+                raise EndpointConnectionError(endpoint_url="https://s3.us-west-2.amazonaws.com")
+            return pages.paginate(**request)
+
+        return SimpleNamespace(paginate=paginate)
