@@ -26,6 +26,7 @@ from tests.unit.template.test_template import (
     PRIVATE,
     PROTECTED,
     REALTIME,
+    REPLICATED_WITH_KEY,
     TEMPLATE,
     Stack,
     translated,
@@ -36,6 +37,7 @@ TEMPLATES: Final = (TEMPLATE, *sorted((ROOT / "infrastructure").glob("*.yaml")))
 
 HARDENED: Final = {
     **PROTECTED,
+    **REPLICATED_WITH_KEY,
     "FunctionConcurrency": "20",
     "PermissionsBoundaryArn": "arn:aws:iam::123456789012:policy/boundary",
 }

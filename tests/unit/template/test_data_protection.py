@@ -19,6 +19,7 @@ from tests.unit.template.test_template import (
     PROTECTED,
     PSEUDO,
     REGION,
+    REPLICATED,
     TEMPLATE,
     Stack,
     environment,
@@ -29,13 +30,17 @@ from tests.unit.template.test_template import (
 
 KEY = PROTECTED["KmsKeyArn"]
 ALL_PARTS = {**FARGATE, **ASYNC, **MODELS[1], **OPEN}
-STACKS = {"without a key": Stack(ALL_PARTS), "with a key": Stack({**ALL_PARTS, **GPU_SPOT, **PROTECTED})}
+STACKS = {
+    "without a key": Stack({**ALL_PARTS, **REPLICATED}),
+    "with a key": Stack({**ALL_PARTS, **GPU_SPOT, **PROTECTED}),
+}
 WITHOUT_KEY, WITH_KEY = STACKS.values()
 TEMPLATES = [TEMPLATE, *sorted((ROOT / "infrastructure").glob("*.yaml"))]
 
 STATEFUL = {
     "AWS::S3::Bucket",
     "AWS::DynamoDB::Table",
+    "AWS::DynamoDB::GlobalTable",
     "AWS::SQS::Queue",
     "AWS::Logs::LogGroup",
     "AWS::SecretsManager::Secret",
@@ -43,8 +48,10 @@ STATEFUL = {
 }
 RETAINED = {  # what cannot be made again
     *("UploadsBucket", "ResultsBucket", "WorkBucket"),  # CloudFormation deletes empty buckets only
-    *("ApiKeysTable", "ReviewsTable"),
+    *("ApiKeysTable", "ReviewsTable", "Keys"),
+    "ReplicaBucket",
 }
+KEPT_ALWAYS = {"Key", "AccessLogsBucket", "ReplicaLogsBucket"}
 UNVERSIONED = {"WorkBucket", "AccessLogsBucket"}
 """Buckets whose objects are made again, or are never overwritten."""
 
@@ -69,7 +76,8 @@ def test_the_stacks_of_these_tests_have_all_resources_with_data() -> None:
         for name, one in translated(path)["Resources"].items()
         if one["Type"] in {*STATEFUL, "AWS::SNS::Topic", "AWS::IAM::Role"}
     }
-    assert declared - made == {"Key"}, "the key has a stack of its own"
+    alone = {"Key", "Keys", "ReplicaBucket", "ReplicaLogsBucket"}
+    assert declared - made == alone, "they have stacks of their own; for replicas see test_regions.py"
 
 
 def test_resources_with_data_have_both_deletion_policies() -> None:
@@ -78,7 +86,7 @@ def test_resources_with_data_have_both_deletion_policies() -> None:
             if one["Type"] in STATEFUL:
                 found = one.get("DeletionPolicy"), one.get("UpdateReplacePolicy")
                 kept = ("RetainExceptOnCreate", "Retain") if name in RETAINED else ("Delete", "Delete")
-                assert found == (("Retain", "Retain") if name in {"Key", "AccessLogsBucket"} else kept), name
+                assert found == (("Retain", "Retain") if name in KEPT_ALWAYS else kept), name
 
 
 # ---- Encryption

@@ -28,6 +28,7 @@ from tests.unit.template.test_template import (
     PROTECTED,
     PSEUDO,
     REALTIME,
+    REPLICATED_WITH_KEY,
     translated,
 )
 
@@ -98,6 +99,7 @@ EVERYTHING: Final = {
     **ASYNC,
     **PRIVATE,
     **PROTECTED,
+    **REPLICATED_WITH_KEY,
     **NETWORK,
     "KmsKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef",
     "AlertEmail": "who@example.com",

@@ -17,6 +17,7 @@ from tests.unit.template.test_template import (
     PSEUDO,
     REALTIME,
     REGION,
+    REPLICATED_WITH_KEY,
     Stack,
     leaves_of,
     named,
@@ -30,7 +31,7 @@ SOURCES = {"BulkSourceBuckets": "photos,archive.2024"}
 EVERYTHING = [
     {},
     {**FARGATE, **REALTIME, **OPEN, **SOURCES, "BulkTransformInstanceType": "ml.g5.xlarge"},
-    {**GPU_SPOT, **ASYNC, **MODELS[1], **KEY},
+    {**GPU_SPOT, **ASYNC, **MODELS[1], **KEY, **REPLICATED_WITH_KEY},
 ]
 """Stacks that together have every role and every statement."""
 
@@ -55,9 +56,9 @@ WITHOUT_RESOURCES = {  # actions without resource-level permissions
     "xray:PutTelemetryRecords",
     "xray:PutTraceSegments",
 }
-WITHOUT_SOURCE_ACCOUNT = {"ec2.amazonaws.com", "sagemaker.amazonaws.com"}
-"""Services that send no ``aws:SourceAccount`` when they assume a role: instances get the credentials of a profile, and
-SageMaker documents ``aws:SourceArn``, which has the account."""
+WITHOUT_SOURCE_ACCOUNT = {"ec2.amazonaws.com", "s3.amazonaws.com", "sagemaker.amazonaws.com"}
+"""Services that send no ``aws:SourceAccount`` when they assume a role: instances get the credentials of a profile, S3
+documents no condition for replication, and SageMaker documents ``aws:SourceArn``, which has the account."""
 
 SOURCES_OF_ROLES = {
     "states.amazonaws.com": f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:pbr",

@@ -89,8 +89,11 @@ PROTECTED = {
     "ResultDays": "180",
     "ArchiveDays": "30",
 }
+REPLICATED = {"ResultsReplicaBucketArn": "arn:aws:s3:::replica", "ApiKeysTableName": "global-keys"}
+REPLICATED_WITH_KEY = {**REPLICATED, "ResultsReplicaKmsKeyArn": "arn:aws:kms:us-west-2:123456789012:key/2"}
 COMBINATIONS = [{**w, **e, **m} for w, e, m in itertools.product(WORKERS, ENDPOINTS, MODELS)]
 COMBINATIONS += [{"Operations": "false"}, CLOSED, OPEN, PRIVATE, {**PRIVATE, **WORKERS[1]}]
+COMBINATIONS += [REPLICATED, {**PROTECTED, **REPLICATED_WITH_KEY}]
 COMBINATIONS += [{**PROTECTED, **OPEN, **WORKERS[1], **one} for one in ENDPOINTS[4:]]
 FARGATE, OWN_GPU, GPU_SPOT = WORKERS[1], WORKERS[3], WORKERS[-1]
 REALTIME, ASYNC, TRANSFORM = ENDPOINTS[3:]

@@ -32,6 +32,7 @@ VALUES = {  # of parameters without allowed values; the others take each allowed
     "SegmentationQueueName": "other-queue",
     "WebImageUri": "",
     "Republish": "2",
+    "ResultsReplicaBucketArn": "arn:aws:s3:::replica",
 }
 BASES = {
     "defaults": {},
