@@ -13,13 +13,14 @@ from client import api_keys
 from client.stack import Stack
 from embedded_cloud.cloud import EmbeddedCloud
 from functions.contracts.api_key import ApiKey, Scope
-from tests.conftest import ROOT
+from tests.conftest import ROOT, client
 
 PARAMETERS = {
     "DefaultModel": "classical",
     "CorsOrigins": "https://shop.example",
     "UrlSchemes": "http,https",  # the tests' servers have no certificates
     "UrlNetworks": "127.0.0.0/8",  # and run on localhost
+    "ResultsReplicaBucketArn": "arn:aws:s3:::replica",
 }
 
 
@@ -27,6 +28,9 @@ PARAMETERS = {
 def cloud() -> Iterator[EmbeddedCloud]:
     """The stack with the classical segmenter on Lambda."""
     with EmbeddedCloud(ROOT / "template.yaml", PARAMETERS, retry_pace=0.01) as cloud:
+        elsewhere = client("s3", cloud.endpoint_url, "us-west-2")
+        elsewhere.create_bucket(Bucket="replica", CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
+        elsewhere.put_bucket_versioning(Bucket="replica", VersioningConfiguration={"Status": "Enabled"})
         yield cloud
 
 
@@ -57,8 +61,22 @@ def key(stack: Stack) -> ApiKey:
 @pytest.fixture(scope="package")
 def api(cloud: EmbeddedCloud, key: ApiKey) -> Iterator[httpx.Client]:
     """An HTTP client with that key."""
-    with httpx.Client(base_url=cloud.outputs["ApiUrl"], headers={"X-API-Key": key.reveal()}, timeout=40) as client:
-        yield client
+    with httpx.Client(base_url=cloud.outputs["ApiUrl"], headers={"X-API-Key": key.reveal()}, timeout=40) as http:
+        yield http
+
+
+def replicate(stack: Stack, source_key: str) -> list[str]:
+    """Copy the results of a source to the replica, as S3 does and moto does not, and return their keys."""
+    results, prefix = stack.outputs["ResultsBucket"], f"results/{source_key}"
+    found = stack.s3.list_objects_v2(Bucket=results, Prefix=prefix)["Contents"]
+    for one in found:
+        stack.s3.copy_object(Bucket="replica", Key=one["Key"], CopySource={"Bucket": results, "Key": one["Key"]})
+    return [one["Key"] for one in found]
+
+
+def replicas(stack: Stack) -> list[str]:
+    """Return the keys of all versions in the replica."""
+    return [one["Key"] for one in stack.s3.list_object_versions(Bucket="replica").get("Versions", [])]
 
 
 def process(api: httpx.Client, **request: Any) -> httpx.Response:

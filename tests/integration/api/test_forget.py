@@ -10,7 +10,7 @@ from client.cli import app
 from client.stack import Stack
 from embedded_cloud.cloud import EmbeddedCloud
 from tests.conftest import file_of
-from tests.integration.api.conftest import ended
+from tests.integration.api.conftest import ended, replicas, replicate
 from tests.integration.deployment import Deployed
 
 KEY = "forgotten/käse +1.png"
@@ -53,6 +53,7 @@ def test_nothing_is_left_of_a_forgotten_source(api: httpx.Client, cloud: Embedde
     words = IN_ANY_JSON, result["cache"]["key"]
     places = mentions(stack, *words)
     assert {stack.outputs[name] for name in ("CacheTable", "ReviewsTable", "ApiJobsTable")} <= set(places)
+    assert len(replicate(stack, KEY)) == 4, "two results with sidecars"
     done = CliRunner().invoke(app, ["forget", KEY, "--yes"], env={"AWS_ENDPOINT_URL": cloud.endpoint_url})
     assert done.exit_code == 0, done.output
-    assert mentions(stack, *words) == []
+    assert (mentions(stack, *words), replicas(stack)) == ([], [])

@@ -19,7 +19,7 @@ from embedded_cloud.cloud import EmbeddedCloud
 from embedded_cloud.gateway import Gateway
 from functions.contracts.api_key import ApiKey, Scope
 from tests.conftest import client, disc
-from tests.integration.api.conftest import ended, make_key, process
+from tests.integration.api.conftest import ended, make_key, process, replicas, replicate
 from tests.integration.deployment import until
 
 IMAGE = disc(seed=61)
@@ -174,8 +174,9 @@ def test_delete_removes_all_objects(api: httpx.Client, stack: Stack, response: d
     document = stack.s3.get_object(Bucket=stack.outputs["ResultsBucket"], Key=sidecar)["Body"].read()
     cache_key = json.loads(document)["cache"]["key"]
     assert len(cached()) == 3, "mask, alpha, cached copy"
+    assert len(replicate(stack, sidecar.removeprefix("results/").rpartition("/")[0])) == 2
     assert api.delete(f"/jobs/{other}").status_code == 204
-    assert objects(stack, other) == cached() == set()
+    assert objects(stack, other) == cached() == set(replicas(stack)) == set()
     assert api.get(f"/jobs/{again}").json()["status"] == "succeeded"
     assert not process(api, files={"image": ("gone.png", image)}).json()["metrics"]["cache_hit"]
     assert api.get(f"/jobs/{other}").json()["code"] == "job_not_found"

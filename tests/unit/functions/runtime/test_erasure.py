@@ -456,7 +456,7 @@ def test_an_erasure_that_the_replica_denies_can_be_repeated(replicated: Stored) 
     replicated.result(CUP)
     replicate(replicated)
     denied = replicated.erasure_with(DeniesDeletions(replicated.s3, "replica"), REPLICATED)
-    with pytest.raises(StorageDeniedError, match="'s3://replica/results/photos/cup.jpg.png.json'"):
+    with pytest.raises(StorageDeniedError, match="s3://replica/results/photos/cup"):
         denied.erase(denied.find([CUP])[0])
     replicated.forget(CUP)
     assert (replicated.everything(), replicas(replicated)) == ([], [])

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import boto3
 import pytest
 import requests
 from botocore.exceptions import ClientError
@@ -603,6 +604,22 @@ def test_delete_removes_images_and_results(api: Api) -> None:
     assert (api.keys_in("uploads"), api.keys_in("results")) == (["photos/other.png"], [])
     assert api.call("GET", f"/jobs/{name}").status_code == 404
     assert api.stepfunctions.stopped == []
+
+
+def test_delete_removes_replicas_and_keeps_the_job_until_it_can() -> None:
+    with api_in_memory(results_replica_bucket="replica") as api:
+        name = api.call("POST", "/process", json={"image": IMAGE}).get_json()["job_id"]
+        assert api.call("DELETE", f"/jobs/{name}").status_code >= 400  # the replica does not exist
+        assert api.call("GET", f"/jobs/{name}").get_json()["status"] == "succeeded"
+
+        elsewhere = boto3.client("s3", region_name="us-west-2")
+        elsewhere.create_bucket(Bucket="replica", CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
+        elsewhere.put_bucket_versioning(Bucket="replica", VersioningConfiguration={"Status": "Enabled"})
+        for key in (stored := api.keys_in("results")):  # moto does not replicate
+            api.s3.put_object(Bucket="replica", Key=key, Body=b"")
+        assert len(stored) == 2
+        assert api.call("DELETE", f"/jobs/{name}").status_code == 204
+        assert api.keys_in("replica") == []
 
 
 @pytest.fixture
