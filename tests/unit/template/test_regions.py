@@ -166,7 +166,7 @@ def test_only_the_named_distribution_may_read_replicas() -> None:
     assert reader["Principal"] == {"Service": "cloudfront.amazonaws.com"}
     assert reader["Resource"] == "<ReplicaBucket>.Arn/results/*"
     arn = f"arn:aws:cloudfront::{PSEUDO['AWS::AccountId']}:distribution/E2EXAMPLE"
-    assert reader["Condition"] == {"ArnEquals": {"aws:SourceArn": arn}}
+    assert reader["Condition"] == {"StringEquals": {"aws:SourceArn": arn}}
 
 
 # ---- API keys
