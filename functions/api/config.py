@@ -13,7 +13,7 @@ class ApiConfig(CatalogueConfig, UrlConfig, EdgeConfig):
         state_machine_alias: ARN of the alias that starts executions.
         answer_within_s: how long a request waits for its result. API Gateway's timeout is 30 s from the same moment;
             the rest is for reading and sending the result.
-        results_replica_bucket: bucket to which results are replicated; empty if there is none.
+        results_replica_bucket: bucket to which S3 replicates results; empty without one.
         job_days: how long the API keeps a job and its images.
         cors_origins: web origins that may call the API; none if empty.
         rate_per_minute: requests per minute of callers without a limit of their own.

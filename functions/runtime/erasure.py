@@ -54,8 +54,8 @@ class Places:
 
     Attributes:
         uploads_bucket, results_bucket, work_bucket: buckets.
-        replica_bucket: bucket to which S3 replicates results and sidecars; empty if there is none. S3 does not
-            replicate the deletion of versions, so they are found and deleted there, too.
+        replica_bucket: bucket to which S3 replicates results and sidecars; empty without one. S3 does not replicate
+            the deletion of versions, so they are found and deleted there, too.
         cache_table: table of cache entries and claims.
         state_machine_arn: the main state machine.
         jobs_table, reviews_table: tables that :meth:`Erasure.find` reads.
