@@ -10,6 +10,11 @@ output "results_bucket" {
   value       = aws_cloudformation_stack.this.outputs["ResultsBucket"]
 }
 
+output "results_replica_bucket" {
+  description = "Bucket in another Region with replicas of results (null if the stack has none)"
+  value       = lookup(aws_cloudformation_stack.this.outputs, "ResultsReplicaBucket", null)
+}
+
 output "work_bucket" {
   description = "Bucket for masks, alpha mattes, and cached results"
   value       = aws_cloudformation_stack.this.outputs["WorkBucket"]

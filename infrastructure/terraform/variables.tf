@@ -1191,6 +1191,42 @@ variable "archive_storage_class" {
   }
 }
 
+variable "api_keys_table_name" {
+  type        = string
+  description = "Name of a DynamoDB table with the API keys, e.g. of infrastructure/global-keys.yaml, which all Regions share. It must be in this Region. Empty means a table of the stack."
+  default     = ""
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^$|^[A-Za-z0-9_.-]{3,255}$", var.api_keys_table_name))
+    error_message = "api_keys_table_name must match ^$|^[A-Za-z0-9_.-]{3,255}$."
+  }
+}
+
+variable "results_replica_bucket_arn" {
+  type        = string
+  description = "ARN of a bucket in another Region to which S3 replicates results, made by infrastructure/replica.yaml, see docs/how-to/regions.md. Empty means none."
+  default     = ""
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^$|^arn:[a-z-]+:s3:::[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", var.results_replica_bucket_arn))
+    error_message = "results_replica_bucket_arn must be the ARN of a bucket."
+  }
+}
+
+variable "results_replica_kms_key_arn" {
+  type        = string
+  description = "ARN of the KMS key of ResultsReplicaBucketArn, in the Region of that bucket. Required with KmsKeyArn, and only then."
+  default     = ""
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^$|^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+$", var.results_replica_kms_key_arn))
+    error_message = "results_replica_kms_key_arn must be the ARN of a key, not of an alias."
+  }
+}
+
 variable "permissions_boundary_arn" {
   type        = string
   description = "ARN of the IAM policy that is the permissions boundary of every role of the stack. Empty means none."
@@ -1364,6 +1400,9 @@ locals {
     ResultDays                   = var.result_days,
     ArchiveDays                  = var.archive_days,
     ArchiveStorageClass          = var.archive_storage_class,
+    ApiKeysTableName             = var.api_keys_table_name,
+    ResultsReplicaBucketArn      = var.results_replica_bucket_arn,
+    ResultsReplicaKmsKeyArn      = var.results_replica_kms_key_arn,
     PermissionsBoundaryArn       = var.permissions_boundary_arn,
     DeploymentType               = var.deployment_type,
     DeploymentPercentage         = var.deployment_percentage,
