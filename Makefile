@@ -8,7 +8,7 @@ NPM    := $(shell command -v npm 2>/dev/null)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help setup demo deploy smoke test test-slow test-all least-privilege test-containers test-localstack coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation bench-bulk load tune cost dashboard openapi reliability-tables reference screenshots lock sbom clean
+.PHONY: FORCE help setup demo deploy deploy-all images package smoke test test-slow test-all least-privilege test-containers test-localstack coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation bench-bulk load tune cost dashboard openapi reliability-tables reference screenshots lock sbom clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -45,8 +45,18 @@ $(VENV)/.compiled: $(VENV)/.ready  # a minute, which would else be spent by each
 demo: setup  ## one photograph through the whole pipeline: make demo [IMAGE=photo.jpg]
 	@$(BIN)/pbr demo $(IMAGE)
 
-deploy: setup  ## build all images of this commit, and deploy the stack with them: make deploy [ENV=prod] [PARAMETERS="SegmentationHost=ecs"] [TAGS="team=photo"] [ADD="worker web"] [BUILD=1.4.0] [YES=1] [DRY_RUN=1]
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m infrastructure.deploy $(if $(ENV),--config-env $(ENV)) $(if $(PARAMETERS),--parameters "$$PARAMETERS") $(if $(TAGS),--tags '$(TAGS)') $(if $(ADD),--add '$(ADD)') $(if $(BUILD),--build $(BUILD)) $(if $(YES),--yes) $(if $(DRY_RUN),--dry-run)
+DEPLOY = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m infrastructure.deploy $(if $(ENV),--config-env $(ENV)) $(if $(REGION),--region $(REGION)) $(if $(PARAMETERS),--parameters "$$PARAMETERS") $(if $(TAGS),--tags '$(TAGS)') $(if $(ADD),--add '$(ADD)') $(if $(BUILD),--build $(BUILD)) $(if $(IMAGES),--images $(IMAGES)) $(if $(ROLE),--role $(ROLE)) $(if $(YES),--yes) $(if $(DRY_RUN),--dry-run)
+deploy: setup  ## build all images of this commit, and deploy the stack with them: make deploy [ENV=prod] [REGION=us-west-2] [PARAMETERS="SegmentationHost=ecs"] [TAGS="team=photo"] [ADD="worker web"] [BUILD=1.4.0] [IMAGES=repository] [ROLE=arn] [YES=1] [DRY_RUN=1]
+	@$(DEPLOY)
+
+deploy-all: setup  ## deploy the stacks of all Regions, one after the other; skips those that are up to date: make deploy-all [ENVS="us-east-1 eu-west-1"] [variables of make deploy]
+	@$(DEPLOY) all $(if $(ENVS),--environments '$(ENVS)')
+
+images: setup  ## build the images of this commit and push them to a repository, for make deploy IMAGES=...: make images IMAGES=repository [ENV=prod] [FLAVORS="cpu web"] [BUILD=1.4.0]
+	@$(DEPLOY) images $(if $(FLAVORS),--flavors '$(FLAVORS)')
+
+package: setup  ## write the packaged template to a bucket, for Terraform or the console: make package BUCKET=templates [variables of make deploy]
+	@$(DEPLOY) package $(if $(BUCKET),--bucket $(BUCKET))
 
 smoke: setup  ## check a stack with two images, through S3 and the API: make smoke [ENV=prod] [STACK=name REGION=r]
 	@$(BIN)/python -m infrastructure.smoke $(if $(ENV),--config-env $(ENV)) $(if $(STACK),--stack $(STACK)) $(if $(REGION),--region $(REGION))

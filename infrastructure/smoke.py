@@ -30,7 +30,7 @@ from client.stack import Stack
 from core.errors import BackgroundRemoverError
 from functions.contracts.api_key import Scope
 from functions.contracts.review import API_FOLDER
-from infrastructure.deploy import DeployError, read_settings
+from infrastructure.deployment.settings import DeployError, read_settings
 
 WIDTH_PX: Final = 480
 HEIGHT_PX: Final = 360

@@ -16,7 +16,7 @@ import regex  # type: ignore[import-untyped]
 from cfnlint.api import lint  # type: ignore[import-untyped]
 from cfnlint.config import ManualArgs  # type: ignore[import-untyped]
 
-from infrastructure.deploy import check, defaults, longest_name
+from infrastructure.deployment.settings import check, defaults, longest_name
 from tests.conftest import ROOT
 from tests.unit.template.physical import Physical
 from tests.unit.template.test_template import (

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 from cfnlint.schema import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
 
-from infrastructure.deploy import check
+from infrastructure.deployment.settings import check
 from tests.conftest import ROOT
 from tests.unit.template.physical import Physical
 from tests.unit.template.test_limits import EVERYTHING
