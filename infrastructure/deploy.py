@@ -1,7 +1,7 @@
 """Build all images of one commit and deploy stacks with them: ``make deploy``, ``make deploy-all``.
 
-Functions, worker, endpoint and web page get images of the same Dockerfile and commit in the same ``sam deploy``: no part
-of a stack runs other code than the rest. Each stack has its images in the repository of
+Functions, worker, endpoint and web page get images of the same Dockerfile and commit in the same ``sam deploy``: no
+part of a stack runs other code than the rest. Each stack has its images in the repository of
 ``infrastructure/repository.yaml``; further stacks get copies.
 
 ``sam build`` is not used: ``sam deploy`` would push the image of the functions once for each of them, under a tag that
@@ -94,7 +94,9 @@ def package(environments: Sequence[str], arguments: argparse.Namespace) -> None:
         "--s3-prefix", prefix, "--image-repository", uri, "--output-template-file", _PACKAGED, *place,
     )  # fmt: skip
     one.aws.run("s3", "cp", _PACKAGED, f"s3://{arguments.bucket}/{prefix}/template.yaml")
-    print(f"Template: s3://{arguments.bucket}/{prefix}/template.yaml\nParameters: {' '.join(overrides(parameters))}")
+    host = f"s3.{one.settings.region}.amazonaws.com{'.cn' if one.settings.region.startswith('cn-') else ''}"
+    print(f"Template: https://{arguments.bucket}.{host}/{prefix}/template.yaml")
+    print(f"Parameters: {' '.join(overrides(parameters))}")
 
 
 _ACTIONS: Final = {"deploy": deploy, "all": deploy_all, "images": push_images, "package": package}
@@ -118,7 +120,7 @@ def _deployments(environments: Sequence[str], arguments: argparse.Namespace) -> 
         if arguments.role:
             settings = replace(settings, role_arn=arguments.role)
         check({**settings.parameters, **given}, project)
-        found.append(Deployment(project, shell, settings, given, tags, add, build, arguments.yes))
+        found.append(Deployment(project, shell, environment, settings, given, tags, add, build, arguments.yes))
     return found
 
 

@@ -120,21 +120,24 @@ class Images:
         if found := repository.find(tag):
             return found
         self._check_buildx()
+        would_be = ("sha256:<digest>", FOR_SAGEMAKER) if self.shell.dry_run else None
         for source in self.sources:
-            if image := source.find(tag):
+            if image := source.find(tag) or would_be:
                 self._copy(source, image[0], repository, tag)
                 return image
-        if not self.may_build and not self.shell.dry_run:
+        if not self.may_build:
             where = ", ".join(source.uri for source in self.sources)
             raise DeployError(
-                f"{where} has no image {tag}. It names flavor, build and a hash of the models: check BUILD, or push the "
-                f"image with make images IMAGES={where}."
+                f"{where} has no image {tag}. The tag names flavor, build and a hash of the models: check BUILD, or "
+                f"push the image with make images IMAGES={where}."
             )
         repository.log_in()
         uri = f"{repository.uri}:{tag}"
         arguments = [word for pair in build_arguments(flavor, self.build, values) for word in ("--build-arg", pair)]
         self.shell.run("docker", "buildx", "build", "--target", flavor, *arguments, *_FORMAT, "--tag", uri, ".")
-        return repository.find(tag) or ("sha256:<digest>", FOR_SAGEMAKER)
+        if not (image := repository.find(tag) or would_be):
+            raise DeployError(f"{uri} was pushed, but ECR does not have it. Run the same command again.")
+        return image
 
     def _copy(self, source: Repository, digest: str, repository: Repository, tag: str) -> None:
         source.log_in()
@@ -145,7 +148,7 @@ class Images:
             "--tag", f"{repository.uri}:{tag}", f"{source.uri}@{digest}",
         )  # fmt: skip
         copied = repository.find(tag)
-        if not copied or copied[0] != digest:
+        if not self.shell.dry_run and (not copied or copied[0] != digest):
             raise DeployError(
                 f"{repository.uri}:{tag} is not {digest} of {source.uri}, but {copied and copied[0]}. Update Docker "
                 "Buildx to a version whose imagetools create has the option --prefer-index."

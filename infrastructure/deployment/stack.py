@@ -14,7 +14,7 @@ from infrastructure.deployment.shell import Aws, Shell
 _REPOSITORY: Final = "infrastructure/repository.yaml"
 _CAPABILITIES: Final = ("CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND")
 _COMPLETE: Final = ("CREATE_COMPLETE", "UPDATE_COMPLETE")
-_FIRST_FAILED: Final = ("CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED")
+_FIRST_FAILED: Final = ("CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED")
 _MOST_EVENTS: Final = "500"
 
 
@@ -25,7 +25,8 @@ class Deployment:
     Attributes:
         project: folder of the template.
         shell: runs the commands.
-        settings: the environment of samconfig.toml.
+        config_env: environment of samconfig.toml, of which sam reads further options.
+        settings: what it says.
         given: parameters of this call, which take precedence.
         tags: tags of this call, which take precedence.
         add: parts to add to the stack.
@@ -35,6 +36,7 @@ class Deployment:
 
     project: Path
     shell: Shell
+    config_env: str
     settings: Settings
     given: Mapping[str, str]
     tags: Mapping[str, str]
@@ -66,8 +68,7 @@ class Deployment:
         """
         stack = self._described(self.settings.stack)
         self._check_state(stack)
-        deployed = {one["ParameterKey"]: one["ParameterValue"] for one in stack.get("Parameters", ())}
-        uri, parameters = self.prepare(images, deployed)
+        uri, parameters = self.prepare(images, _parameters(stack))
         if skip_current and self._is_current(stack, parameters):
             print(f"{self.settings.stack} in {self.settings.region} has build {self.build}: nothing to do.", flush=True)
             return uri
@@ -76,6 +77,7 @@ class Deployment:
         try:
             self.shell.run(
                 "sam", "deploy", "--template-file", f"{templates.WRITTEN}/template.yaml",
+                "--config-file", str(self.project.resolve() / "samconfig.toml"), "--config-env", self.config_env,
                 "--stack-name", settings.stack, "--region", settings.region,
                 *(["--profile", settings.profile] if settings.profile else []),
                 *(["--role-arn", settings.role_arn] if settings.role_arn else []),
@@ -110,11 +112,14 @@ class Deployment:
         return repository.uri, {**self.explicit, **uris}
 
     def examine(self) -> None:
-        """Check the deployed stack with pbr doctor.
+        """Check that the stack runs this build, and examine it with pbr doctor.
 
         Raises:
-            DeployError: it found a problem.
+            DeployError: it runs another one, because its change set was declined, or pbr doctor found a problem.
         """
+        runs = _parameters(self._described(self.settings.stack)).get("Build")
+        if runs != self.build and not self.shell.dry_run:
+            raise DeployError(f"{self.settings.stack} was not deployed: its change set was not executed.")
         profile = ["env", f"AWS_PROFILE={self.settings.profile}"] if self.settings.profile else []
         try:
             self.shell.run(*profile, "pbr", "doctor", "--stack", self.settings.stack, "--region", self.settings.region)
@@ -133,13 +138,14 @@ class Deployment:
 
     def _check_state(self, stack: Mapping[str, Any]) -> None:
         state = stack.get("StackStatus", "")
-        if state in _FIRST_FAILED or state.endswith(("_IN_PROGRESS", "_FAILED")) and state != "REVIEW_IN_PROGRESS":
+        blocked = state in _FIRST_FAILED or state.endswith(("_IN_PROGRESS", "_FAILED"))
+        if blocked and state != "REVIEW_IN_PROGRESS":  # a change set of a stack to create
             raise DeployError(f"{self.settings.stack} is {state}. {self._remedy(state)}")
 
     def _is_current(self, stack: Mapping[str, Any], parameters: Mapping[str, str]) -> bool:
         if stack.get("StackStatus") not in _COMPLETE:
             return False
-        deployed = {one["ParameterKey"]: one["ParameterValue"] for one in stack.get("Parameters", ())}
+        deployed = _parameters(stack)
         tags = {one["Key"]: one["Value"] for one in stack.get("Tags", ())}
         if tags != self.all_tags or any(deployed.get(name) != value for name, value in parameters.items()):
             return False
@@ -197,10 +203,9 @@ class Deployment:
                     return
             elif not state.endswith("_FAILED") or "cancelled" in reason:
                 continue
-            elif event["ResourceType"] == "AWS::CloudFormation::Stack" and event.get("PhysicalResourceId"):
-                yield from self._failed_resources(event["PhysicalResourceId"])
-            else:
-                yield f"{event['LogicalResourceId']} ({event['ResourceType']}) {state}: {reason}"
+            nested = event["ResourceType"] == "AWS::CloudFormation::Stack" and event.get("PhysicalResourceId")
+            own = f"{event['LogicalResourceId']} ({event['ResourceType']}) {state}: {reason}"
+            yield from (list(self._failed_resources(nested)) if nested else []) or [own]
 
     def _remedy(self, state: str) -> str:
         command = f"--stack-name {self.settings.stack} --region {self.settings.region}"
@@ -211,6 +216,13 @@ class Deployment:
                 f"It never worked and cannot be updated. Delete it with aws cloudformation delete-stack {command}, "
                 "delete the buckets and tables that remain, see docs/how-to/remove.md, and deploy again."
             )
-        if state == "UPDATE_ROLLBACK_FAILED":
-            return f"Remove the cause, run aws cloudformation continue-update-rollback {command}, and deploy again."
+        if state == "DELETE_FAILED":
+            return f"Remove the cause, and delete it with aws cloudformation delete-stack {command}."
+        if state.endswith("_FAILED"):
+            verb = "rollback-stack" if state == "UPDATE_FAILED" else "continue-update-rollback"
+            return f"Remove the cause, run aws cloudformation {verb} {command}, and deploy again."
         return "It runs as before the update. Remove the cause, and deploy again."
+
+
+def _parameters(stack: Mapping[str, Any]) -> dict[str, str]:
+    return {one["ParameterKey"]: one["ParameterValue"] for one in stack.get("Parameters", ())}
