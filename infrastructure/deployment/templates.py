@@ -1,8 +1,8 @@
 """Templates as they are deployed: with the image of the functions."""
 
 import hashlib
+import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +11,7 @@ from samtranslator.yaml_helper import yaml_parse
 
 WRITTEN: Final = ".aws-sam/deploy"
 _MACHINES: Final = "statemachine"
+_NESTED: Final = re.compile(r"^ +Location: (infrastructure/[\w-]+\.yaml)$", re.MULTILINE)
 
 
 def write(project: Path, image_uri: str) -> None:
@@ -37,8 +38,5 @@ def digest(project: Path) -> str:
     return found.hexdigest()
 
 
-def _templates(project: Path) -> Iterator[str]:
-    yield "template.yaml"
-    for resource in yaml_parse((project / "template.yaml").read_text())["Resources"].values():
-        if resource["Type"] == "AWS::Serverless::Application":
-            yield resource["Properties"]["Location"]
+def _templates(project: Path) -> list[str]:
+    return ["template.yaml", *_NESTED.findall((project / "template.yaml").read_text())]
