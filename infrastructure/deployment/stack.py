@@ -201,7 +201,8 @@ class Deployment:
             if event["PhysicalResourceId"] == event["StackId"]:
                 if state in ("CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS"):
                     return
-            elif not state.endswith("_FAILED") or "cancelled" in reason:
+                continue
+            if not state.endswith("_FAILED") or "cancelled" in reason:
                 continue
             nested = event["ResourceType"] == "AWS::CloudFormation::Stack" and event.get("PhysicalResourceId")
             own = f"{event['LogicalResourceId']} ({event['ResourceType']}) {state}: {reason}"
