@@ -52,8 +52,8 @@ deploy: setup  ## build all images of this commit, and deploy the stack with the
 deploy-all: setup  ## deploy the stacks of all Regions, one after the other; skips those that are up to date: make deploy-all [ENVS="us-east-1 eu-west-1"] [variables of make deploy]
 	@$(DEPLOY) all $(if $(ENVS),--environments '$(ENVS)')
 
-images: setup  ## build the images of this commit and push them to a repository, for make deploy IMAGES=...: make images IMAGES=repository [ENV=prod] [FLAVORS="cpu web"] [BUILD=1.4.0]
-	@$(DEPLOY) images $(if $(FLAVORS),--flavors '$(FLAVORS)')
+images: setup  ## build the images of this commit and push them to a repository, for make deploy IMAGES=...: make images IMAGES=repository [ENVS="staging prod"] [FLAVORS="cpu web"] [BUILD=1.4.0]
+	@$(DEPLOY) images $(if $(ENVS),--environments '$(ENVS)') $(if $(FLAVORS),--flavors '$(FLAVORS)')
 
 package: setup  ## write the packaged template to a bucket, for Terraform or the console: make package BUCKET=templates [variables of make deploy]
 	@$(DEPLOY) package $(if $(BUCKET),--bucket $(BUCKET))

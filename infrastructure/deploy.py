@@ -62,23 +62,26 @@ def deploy_all(environments: Sequence[str], arguments: argparse.Namespace) -> No
 
 
 def push_images(environments: Sequence[str], arguments: argparse.Namespace) -> None:
-    """Build images, push those that the repository lacks, and list them in a file."""
+    """Build images of environments, push those that the repository lacks, and list all in a file."""
     if not arguments.images:
         raise DeployError("Name the repository, e.g. IMAGES=123456789012.dkr.ecr.eu-west-1.amazonaws.com/images.")
-    [one] = _deployments(environments, arguments)
-    values = {**defaults(one.project), **one.explicit}
-    flavors = arguments.flavors.split() or dict.fromkeys(["cpu", *needed(values, one.explicit, one.add).values()])
+    flavors = arguments.flavors.split()
     if unknown := [flavor for flavor in flavors if flavor not in FLAVORS]:
         raise DeployError(f"Unknown flavor {unknown[0]!r}. Use {', '.join(FLAVORS)}.")
-    repository = Repository.at(arguments.images, one.shell, one.settings.profile)
-    provided = Images(one.shell, one.build).provide(repository, flavors, values)
-    uris = {flavor: f"{repository.uri}@{digest}" for flavor, (digest, _) in provided.items()}
-    if not one.shell.dry_run:
-        written = one.project / _IMAGES
+    listed: dict[str, dict[str, str]] = {}  # by tag: environments with the same models share images
+    for one in _deployments(environments, arguments):
+        values = {**defaults(one.project), **one.explicit}
+        wanted = flavors or dict.fromkeys(["cpu", *needed(values, one.explicit, one.add).values()])
+        repository = Repository.at(arguments.images, one.shell, one.settings.profile)
+        missing = [flavor for flavor in wanted if image_tag(flavor, one.build, values) not in listed]
+        for flavor, (digest, _) in Images(one.shell, one.build).provide(repository, missing, values).items():
+            image = f"{repository.uri}@{digest}"
+            listed[image_tag(flavor, one.build, values)] = {"flavor": flavor, "image": image}
+            print(f"{flavor} {image}", flush=True)
+    if not arguments.dry_run:
+        written = arguments.project / _IMAGES
         written.parent.mkdir(exist_ok=True)
-        written.write_text(json.dumps(uris, indent=2) + "\n")
-    for flavor, uri in uris.items():
-        print(f"{image_tag(flavor, one.build, values)} {uri}")
+        written.write_text(json.dumps(list(listed.values()), indent=2) + "\n")
 
 
 def package(environments: Sequence[str], arguments: argparse.Namespace) -> None:
@@ -140,8 +143,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--config-env", default="default", help="Environment of samconfig.toml, e.g. prod.")
     parser.add_argument(
         "--environments",
-        default=" ".join(REGIONS),
-        help="Environments for the action all, in order. Default: all Regions.",
+        help="Environments for the actions all and images, in order. Default: the Regions; for images, staging, too.",
     )
     parser.add_argument("--region", help="Region of the stack. Default: that of the environment.")
     parser.add_argument("--parameters", default="", help="Template parameters, e.g. 'SegmentationHost=ecs'.")
@@ -160,10 +162,14 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--dry-run", action="store_true", help="Print the commands, and run none.")
     parser.add_argument("--project", type=Path, default=Path(), help="Directory of template.yaml and samconfig.toml.")
     arguments = parser.parse_args(words)
-    many = arguments.action == "all"
     try:
-        environments = arguments.environments.split() if many else [arguments.config_env]
-        if many and arguments.region:
+        if arguments.action == "all":
+            environments = (arguments.environments or " ".join(REGIONS)).split()
+        elif arguments.action == "images":
+            environments = (arguments.environments or " ".join(["staging", *REGIONS])).split()
+        else:
+            environments = [arguments.config_env]
+        if arguments.action == "all" and arguments.region:
             raise DeployError("REGION is for one stack. Name the environments of several Regions, e.g. ENVS='a b'.")
         _ACTIONS[arguments.action](environments, arguments)
     except (DeployError, OSError) as error:

@@ -520,7 +520,7 @@ def test_images_are_pushed_once_and_listed(tools: Tools) -> None:
     assert not error
     assert [one[4] for one in commands if one[1] == "buildx"] == ["cpu", "web"]
     listed = json.loads((tools.folder / "out/images.json").read_text())
-    assert listed == {"cpu": f"{SOURCE}@sha256:cpu", "web": f"{SOURCE}@sha256:web"}
+    assert listed == [{"flavor": one, "image": f"{SOURCE}@sha256:{one}"} for one in ("cpu", "web")]
     assert tools.deploy("images", "--images", SOURCE, "--flavors", "cpu web") == ([], "")
 
 
