@@ -8,7 +8,7 @@ NPM    := $(shell command -v npm 2>/dev/null)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help setup demo deploy deploy-all images package smoke test test-slow test-all least-privilege test-containers test-localstack coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation bench-bulk load tune cost dashboard openapi reliability-tables reference screenshots lock sbom clean
+.PHONY: FORCE help setup demo deploy deploy-all deploy-edge images package smoke test test-slow test-all least-privilege test-containers test-localstack coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation bench-bulk load tune cost dashboard openapi reliability-tables reference screenshots lock sbom clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -60,6 +60,8 @@ package: setup  ## write the packaged template to a bucket, for Terraform or the
 
 smoke: setup  ## check a stack with two images, through S3 and the API: make smoke [ENV=prod] [STACK=name REGION=r]
 	@$(BIN)/python -m infrastructure.smoke $(if $(ENV),--config-env $(ENV)) $(if $(STACK),--stack $(STACK)) $(if $(REGION),--region $(REGION))
+deploy-edge: setup  ## deploy CloudFront and AWS WAF before stacks of Regions, to us-east-1: make deploy-edge ENVS="us-east-1 eu-west-1" [PARAMETERS="EdgeDomain=images.example.com"] [ROTATE=origin-secret|signing-key|retire] [YES=1] [DRY_RUN=1]
+	@$(BIN)/python -m infrastructure.edge --envs '$(ENVS)' $(if $(PARAMETERS),--parameters "$$PARAMETERS") $(if $(ROTATE),--rotate $(ROTATE)) $(if $(YES),--yes) $(if $(DRY_RUN),--dry-run)
 
 # Tests on embedded clouds wait a good deal: three processes keep two cores busy. Those that share a cloud share a process.
 # They run in the order of the command, which names the longest first; pytest-xdist would start with the largest group.
