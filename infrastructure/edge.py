@@ -298,10 +298,11 @@ class Edge:
                 f"The private key in {secret.arn} is not that of the deployed PublicKey{slot}. Restore the version of "
                 "the secret that has it. To change the key, use ROTATE=signing-key."
             )
-        values = {**self.settings.parameters, **self.given, **self._collected(), "SigningKey": slot}
+        kept = {name: value for name, value in self._current.items() if name in defaults(self.project, TEMPLATE)}
+        values = {**kept, **self.settings.parameters, **self.given, **self._collected(), "SigningKey": slot}
         values |= {"SecretArn": secret.arn, "SecretVersion": secret.version}
         values |= {f"PublicKey{slot}": secret.public_key, f"PublicKey{_OTHER[slot]}": other}
-        if not {**self._current, **values}.get("EdgeDomain"):
+        if not values.get("EdgeDomain"):
             raise DeployError(
                 'EdgeDomain has no value. Use e.g. PARAMETERS="EdgeDomain=images.example.com HostedZoneId=Z0123456789".'
             )
@@ -332,17 +333,12 @@ class Edge:
     def _deploy(self, values: Mapping[str, str]) -> bool:
         """Create or update the stack; return False if the changes are not confirmed."""
         stack, created = self.settings.stack, self._stack is None
-        kept = self._current.keys() & defaults(self.project, TEMPLATE).keys() - values.keys()
-        parameters: list[dict[str, Any]] = [
-            *({"ParameterKey": name, "ParameterValue": value} for name, value in values.items()),
-            *({"ParameterKey": name, "UsePreviousValue": True} for name in sorted(kept)),
-        ]
         change_set = {"StackName": stack, "ChangeSetName": f"edge-{time.time_ns()}"}
         self._cloudformation.create_change_set(
             **change_set,
             ChangeSetType="CREATE" if created else "UPDATE",
             TemplateBody=(self.project / TEMPLATE).read_text(),
-            Parameters=parameters,
+            Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()],
             Tags=[{"Key": key, "Value": value} for key, value in self.settings.tags.items()],
         )
         try:
