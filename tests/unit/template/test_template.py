@@ -150,7 +150,7 @@ class Stack:
         return [
             assertion["AssertDescription"]
             for rule in self._template["Rules"].values()
-            if self._resolve(rule["RuleCondition"])
+            if "RuleCondition" not in rule or self._resolve(rule["RuleCondition"])
             for assertion in rule["Assertions"]
             if not self._resolve(assertion["Assert"])
         ]
