@@ -60,6 +60,7 @@ package: setup  ## write the packaged template to a bucket, for Terraform or the
 
 smoke: setup  ## check a stack with two images, through S3 and the API: make smoke [ENV=prod] [STACK=name REGION=r]
 	@$(BIN)/python -m infrastructure.smoke $(if $(ENV),--config-env $(ENV)) $(if $(STACK),--stack $(STACK)) $(if $(REGION),--region $(REGION))
+
 deploy-edge: setup  ## deploy CloudFront and AWS WAF before stacks of Regions, to us-east-1: make deploy-edge ENVS="us-east-1 eu-west-1" [PARAMETERS="EdgeDomain=images.example.com"] [ROTATE=origin-secret|signing-key|retire] [YES=1] [DRY_RUN=1]
 	@$(BIN)/python -m infrastructure.edge --envs '$(ENVS)' $(if $(PARAMETERS),--parameters "$$PARAMETERS") $(if $(ROTATE),--rotate $(ROTATE)) $(if $(YES),--yes) $(if $(DRY_RUN),--dry-run)
 
