@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError, WaiterError
@@ -23,6 +23,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from infrastructure.deploy import DeployError, Settings, check, defaults, parse, read_settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_cloudformation.type_defs import WaiterConfigTypeDef
+    from mypy_boto3_secretsmanager import SecretsManagerClient
 
 TEMPLATE: Final = "infrastructure/edge.yaml"
 REGION: Final = "us-east-1"
@@ -39,7 +44,10 @@ COLLECTED: Final = {"ApiDomain", "SecretArn", "SecretVersion", "PublicKey1", "Pu
 
 _OTHER: Final = {"1": "2", "2": "1"}
 _REPLICATION_S: Final = 60
-_WAIT: Final = {"Delay": 15, "MaxAttempts": 240}  # an hour: a certificate is validated, and a distribution deployed
+_WAIT: Final["WaiterConfigTypeDef"] = {
+    "Delay": 15,
+    "MaxAttempts": 240,
+}  # an hour: a certificate is validated, and a distribution deployed
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,9 @@ class Edge:
 
     def deploy(self) -> None:
         """Create or update the edge."""
+        if not {**self._current, **self.settings.parameters, **self.given}.get("EdgeDomain"):
+            example = "EdgeDomain=images.example.com HostedZoneId=Z0123456789"
+            raise DeployError(f'EdgeDomain has no value. Use e.g. PARAMETERS="{example}".')
         slot = self._current.get("SigningKey", "1")
         self._finish(slot, self._secret(slot))
 
@@ -153,11 +164,11 @@ class Edge:
         return boto3.Session(profile_name=self.settings.profile, region_name=REGION)
 
     @cached_property
-    def _secrets(self) -> Any:
+    def _secrets(self) -> "SecretsManagerClient":
         return self._session.client("secretsmanager")
 
     @cached_property
-    def _cloudformation(self) -> Any:
+    def _cloudformation(self) -> "CloudFormationClient":
         return self._session.client("cloudformation")
 
     @property
@@ -217,15 +228,23 @@ class Edge:
         return self._current[f"PublicKey{_OTHER[self._current['SigningKey']]}"]
 
     def _deployed(self) -> tuple[str, Secret]:
-        """Return number and secret of the key in use."""
+        """Return number and secret of the key in use.
+
+        Raises:
+            DeployError: there is no edge, or it has other Regions than this call.
+        """
         if not self._current:
             raise DeployError("The edge is not deployed. Run make deploy-edge without ROTATE first.")
+        deployed = {self._current[f"Region{n}"] for n in range(1, MOST + 1)} - {""}
+        if deployed != {origin.region for origin in self._origins}:
+            regions = ", ".join(sorted(deployed))
+            raise DeployError(f"Name the environments of all Regions of the edge in ENVS, and no other: {regions}.")
         slot = self._current["SigningKey"]
         return slot, self._secret(slot)
 
     def _secret(self, slot: str, value: Mapping[str, str] | None = None) -> Secret:
         """Return the secret of a signing key, with a replica in each Region. It gets the value, if given."""
-        name = f"{self.settings.stack}-{slot}"
+        name, regions = f"{self.settings.stack}-{slot}", [origin.region for origin in self._origins]
         found = self._described_secret(name)
         if found is None:
             value = value or {"origin_secret": _origin_secret(), "private_key": _private_key()}
@@ -237,13 +256,15 @@ class Edge:
             else:
                 self._secrets.put_secret_value(SecretId=name, SecretString=text)
         has = {REGION, *(one["Region"] for one in (found or {}).get("ReplicationStatus", ()))}
-        lacks = [origin.region for origin in self._origins if origin.region not in has]
+        lacks = [region for region in regions if region not in has]
         if lacks and self._announced(f"replicate secret {name} to {', '.join(lacks)}"):
-            replicas = [{"Region": region} for region in lacks]
-            self._secrets.replicate_secret_to_regions(SecretId=name, AddReplicaRegions=replicas)
+            self._secrets.replicate_secret_to_regions(
+                SecretId=name, AddReplicaRegions=[{"Region": region} for region in lacks]
+            )
         if self.dry_run and value:
             return Secret(f"<ARN of {name}>", "<new version>", "<new key>")
-        self._wait_for_replicas(name)
+        if not self.dry_run:
+            self._wait_for_replicas(name)
         version = self._secrets.get_secret_value(SecretId=name)
         return Secret(
             version["ARN"], version["VersionId"], _public_key(json.loads(version["SecretString"])["private_key"])
@@ -265,7 +286,7 @@ class Edge:
         while True:
             replicas = self._secrets.describe_secret(SecretId=name).get("ReplicationStatus", [])
             late = [one for one in replicas if one["Status"] != "InSync"]
-            if not late or self.dry_run:
+            if not late:
                 return
             if late[0]["Status"] == "Failed" or time.monotonic() > end:
                 reason = late[0].get("StatusMessage", late[0]["Status"])
@@ -302,16 +323,11 @@ class Edge:
         values = {**kept, **self.settings.parameters, **self.given, **self._collected(), "SigningKey": slot}
         values |= {"SecretArn": secret.arn, "SecretVersion": secret.version}
         values |= {f"PublicKey{slot}": secret.public_key, f"PublicKey{_OTHER[slot]}": other}
-        if not values.get("EdgeDomain"):
-            raise DeployError(
-                'EdgeDomain has no value. Use e.g. PARAMETERS="EdgeDomain=images.example.com HostedZoneId=Z0123456789".'
-            )
         for name, value in values.items():
             if value and not name.startswith("PublicKey"):
                 print(f"  {name}={value}")
         if self.dry_run:
             return False
-        check(values, self.project, TEMPLATE)
         if not self._deploy(values):
             return False
         self._print_next_steps(secret)
@@ -333,37 +349,41 @@ class Edge:
     def _deploy(self, values: Mapping[str, str]) -> bool:
         """Create or update the stack; return False if the changes are not confirmed."""
         stack, created = self.settings.stack, self._stack is None
-        change_set = {"StackName": stack, "ChangeSetName": f"edge-{time.time_ns()}"}
-        self._cloudformation.create_change_set(
-            **change_set,
+        change_set = self._cloudformation.create_change_set(
+            StackName=stack,
+            ChangeSetName=f"edge-{time.time_ns()}",
             ChangeSetType="CREATE" if created else "UPDATE",
             TemplateBody=(self.project / TEMPLATE).read_text(),
             Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()],
             Tags=[{"Key": key, "Value": value} for key, value in self.settings.tags.items()],
-        )
+        )["Id"]
         try:
-            self._cloudformation.get_waiter("change_set_create_complete").wait(**change_set, WaiterConfig={"Delay": 2})
+            self._cloudformation.get_waiter("change_set_create_complete").wait(
+                ChangeSetName=change_set, WaiterConfig={"Delay": 2}
+            )
         except WaiterError as error:
-            reason = self._cloudformation.describe_change_set(**change_set).get("StatusReason", str(error))
-            self._cloudformation.delete_change_set(**change_set)
+            reason = self._cloudformation.describe_change_set(ChangeSetName=change_set).get("StatusReason", str(error))
+            self._cloudformation.delete_change_set(ChangeSetName=change_set)
             if "didn't contain changes" in reason or "No updates" in reason:
                 print(f"The stack {stack} is up to date.")
                 return True
             raise DeployError(f"CloudFormation rejects the change of {stack}: {reason}") from error
         if not self.confirm(self._shown(change_set)):
-            self._cloudformation.delete_change_set(**change_set)
+            self._cloudformation.delete_change_set(ChangeSetName=change_set)
             return False
-        self._cloudformation.execute_change_set(**change_set)
+        self._cloudformation.execute_change_set(ChangeSetName=change_set)
         try:
-            waiter = "stack_create_complete" if created else "stack_update_complete"
-            self._cloudformation.get_waiter(waiter).wait(StackName=stack, WaiterConfig=_WAIT)
+            if created:
+                self._cloudformation.get_waiter("stack_create_complete").wait(StackName=stack, WaiterConfig=_WAIT)
+            else:
+                self._cloudformation.get_waiter("stack_update_complete").wait(StackName=stack, WaiterConfig=_WAIT)
         except WaiterError as error:
             remedy = f" Delete the stack {stack} before the next attempt." if created else ""
             raise DeployError(f"{stack} could not be deployed: {self._failure()}{remedy}") from error
         return True
 
-    def _shown(self, change_set: Mapping[str, str]) -> str:
-        pages = self._cloudformation.get_paginator("describe_change_set").paginate(**change_set)
+    def _shown(self, change_set: str) -> str:
+        pages = self._cloudformation.get_paginator("describe_change_set").paginate(ChangeSetName=change_set)
         changes = [one["ResourceChange"] for page in pages for one in page["Changes"]]
         rows = (
             f"{one['Action']:8} {one['LogicalResourceId']} ({one['ResourceType']})"
@@ -492,6 +512,7 @@ def _edge(arguments: argparse.Namespace) -> Edge:
             f"Environment {arguments.config_env!r} is in {settings.region}. The edge must be in {REGION}."
         )
     given = parse(shlex.split(arguments.parameters), defaults(project, TEMPLATE))
+    check({**settings.parameters, **given}, project, TEMPLATE)
     if collected := sorted(COLLECTED & {*given, *settings.parameters}):
         raise DeployError(f"{collected[0]} is read from the Regions' stacks and the secret. Leave it out.")
     return Edge(project, settings, environments, given, _show if arguments.yes else _ask, arguments.dry_run)

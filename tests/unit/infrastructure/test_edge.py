@@ -21,6 +21,7 @@ version = 0.1
 [edge.global.parameters]
 stack_name = "edge"
 region = "us-east-1"
+template_file = "infrastructure/edge.yaml"
 [west.global.parameters]
 stack_name = "pbr"
 region = "eu-west-1"
@@ -251,6 +252,29 @@ def test_a_signing_key_is_replaced_in_three_steps(account: Account) -> None:
     assert account.parameters()["PublicKey1"] not in ("", before["PublicKey1"])
 
 
+def test_a_rotation_is_of_all_regions(account: Account) -> None:
+    account.region("west", ApiDomain="origin.example.com")
+    account.region("asia", ApiDomain="origin.example.com")
+    account.deploy("west asia")
+    with pytest.raises(SystemExit, match="all Regions of the edge in ENVS, and no other: ap-southeast-1, eu-west-1"):
+        account.deploy("west", "--rotate", "signing-key")
+
+
+def test_a_deployment_without_changes_succeeds(account: Account, capsys: pytest.CaptureFixture[str]) -> None:
+    account.region("west", ApiDomain="origin.example.com")
+    account.deploy()
+    account.deploy()
+    account.deploy()  # moto compares parameters as they are given, without defaults
+    assert "The stack edge is up to date." in capsys.readouterr().out
+
+
+def test_nothing_is_deployed_without_confirmation(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    account.region("west", ApiDomain="origin.example.com")
+    monkeypatch.setattr("builtins.input", lambda _: "n")
+    edge.main(["--project", str(account.folder), "--envs", "west", "--parameters", DOMAIN])
+    assert account.stack()["StackStatus"] == "REVIEW_IN_PROGRESS"
+
+
 def test_a_changed_private_key_is_not_deployed(account: Account) -> None:
     account.region("west", ApiDomain="origin.example.com")
     account.deploy()
@@ -268,10 +292,11 @@ def test_a_changed_private_key_is_not_deployed(account: Account) -> None:
         ("east", (), DOMAIN, "There is no stack pbr in us-east-1"),
         ("asia", (), DOMAIN, "has no ApiDomain"),
         ("west west", (), DOMAIN, "Two of the stacks are in eu-west-1"),
-        ("west", ("--config-env", "west"), DOMAIN, "is in eu-west-1. The edge must be in us-east-1"),
+        ("west", ("--config-env", "west"), DOMAIN, "is of template.yaml, not of infrastructure/edge.yaml"),
         ("west", (), "", "EdgeDomain has no value"),
         ("west", (), "EdgeDomain=http://x", "EdgeDomain=http://x is not allowed"),
         ("west", (), f"{DOMAIN} Region1=eu-west-1", "Region1 is read from the Regions' stacks"),
+        ("edge", (), DOMAIN, "is of infrastructure/edge.yaml, not of template.yaml"),
         ("west", ("--rotate", "origin-secret"), DOMAIN, "The edge is not deployed"),
     ],
 )
@@ -282,6 +307,7 @@ def test_errors_name_the_value_and_the_remedy(
     account.region("asia", WebDomain="x")
     with pytest.raises(SystemExit, match=f"deploy-edge: .*{problem}"):
         account.deploy(envs, *words, parameters=parameters)
+    assert account.secrets.list_secrets()["SecretList"] == []
 
 
 def test_stacks_of_different_domains_are_rejected(account: Account) -> None:
@@ -291,5 +317,8 @@ def test_stacks_of_different_domains_are_rejected(account: Account) -> None:
         account.deploy("west east")
 
 
-def test_the_environment_of_the_project_is_valid() -> None:
+def test_environment_and_template_of_the_project_are_valid() -> None:
     assert read_settings("edge", ROOT, edge.TEMPLATE).region == edge.REGION
+    assert len((ROOT / edge.TEMPLATE).read_bytes()) <= 51_200, (
+        "CloudFormation takes larger templates from a bucket only"
+    )
