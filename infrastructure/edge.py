@@ -44,6 +44,7 @@ COLLECTED: Final = {"ApiDomain", "SecretArn", "SecretVersion", "PublicKey1", "Pu
 
 _OTHER: Final = {"1": "2", "2": "1"}
 _REPLICATION_S: Final = 60
+_READ_AGAIN_S: Final = 60  # as the API does on a header that it does not know, see functions/runtime/edge.py
 _WAIT: Final["WaiterConfigTypeDef"] = {
     "Delay": 15,
     "MaxAttempts": 240,
@@ -71,17 +72,22 @@ class Origin:
 
 @dataclass(frozen=True)
 class Secret:
-    """The secret of a signing key.
+    """The current version of the secret, see ``functions/runtime/edge.py``.
 
     Attributes:
         arn: in us-east-1.
-        version: ID of its current version.
-        public_key: of its private key, in PEM without the last line break.
+        version: its ID.
+        value: its keys. ``next_private_key`` is one that CloudFront may not know yet.
     """
 
     arn: str
     version: str
-    public_key: str
+    value: Mapping[str, str]
+
+    @property
+    def private_key(self) -> str:
+        """The newest key, in PEM."""
+        return self.value.get("next_private_key") or self.value["private_key"]
 
 
 @dataclass(frozen=True)
@@ -109,53 +115,47 @@ class Edge:
         if not {**self._current, **self.settings.parameters, **self.given}.get("EdgeDomain"):
             example = "EdgeDomain=images.example.com HostedZoneId=Z0123456789"
             raise DeployError(f'EdgeDomain has no value. Use e.g. PARAMETERS="{example}".')
-        slot = self._current.get("SigningKey", "1")
-        self._finish(slot, self._secret(slot))
+        self._finish(self._secret())
 
     def rotate_origin_secret(self) -> None:
         """Give the header that CloudFront sends to the API a new value. The API accepts the previous one, too.
 
         Raises:
-            DeployError: CloudFront does not send the current value yet, or Regions may use another secret.
+            DeployError: CloudFront does not send the current value yet.
         """
-        slot, secret = self._deployed()
-        if self._previous_key:
-            raise DeployError("A rotation of the signing key is under way. Finish it with ROTATE=retire first.")
-        if secret.version != self._current["SecretVersion"]:
+        secret = self._deployed()
+        origin_secret = secret.value["origin_secret"]
+        if self._sent() != origin_secret:
             raise DeployError(
                 "CloudFront does not send the current value yet. Run make deploy-edge without ROTATE first."
             )
-        value = {**self._value(secret.arn), "origin_secret": _origin_secret()}
-        self._finish(slot, self._secret(slot, value))
+        new = {"origin_secret": _origin_secret(), "previous_origin_secret": origin_secret}
+        if self._write({**secret.value, **new}):
+            time.sleep(_READ_AGAIN_S)
+        self._finish(self._secret())
 
     def rotate_signing_key(self) -> None:
-        """Add a key, in a secret of its own. CloudFront accepts URLs signed with the previous one, too.
+        """Add a key, and sign with it once CloudFront knows it. CloudFront accepts URLs of the previous one, too.
 
         Raises:
             DeployError: there are two keys already.
         """
-        slot, secret = self._deployed()
-        if self._previous_key:
+        secret = self._deployed()
+        if all(self._current[f"PublicKey{slot}"] for slot in _OTHER):
             raise DeployError("The edge has two signing keys. Remove the previous one with ROTATE=retire first.")
-        value = {**self._value(secret.arn), "private_key": _private_key()}
-        self._finish(_OTHER[slot], self._secret(_OTHER[slot], value))
+        self._write({**secret.value, "next_private_key": _private_key()})
+        self._finish(self._secret())
 
     def retire_signing_key(self) -> None:
-        """Remove the previous key and its secret: URLs signed with it no longer work.
+        """Remove the previous key: URLs signed with it no longer work.
 
         Raises:
-            DeployError: a Region still signs with it.
+            DeployError: the previous key may still be in use.
         """
-        slot, secret = self._deployed()
-        key = self._outputs["KeyPairId"]
-        for origin in self._origins:
-            if origin.parameters.get("EdgeKeyPairId") != key:
-                raise DeployError(
-                    f"The stack of environment {origin.environment!r} does not sign with the current key. Deploy it "
-                    f"with EdgeKeyPairId={key} and EdgeSecretArn={secret.arn} first."
-                )
-        if self._finish(slot, secret, retired=True):
-            self._delete_secret(f"{self.settings.stack}-{_OTHER[slot]}")
+        secret = self._deployed()
+        if "next_private_key" in secret.value:
+            raise DeployError("The API does not sign with the new key yet. Run make deploy-edge without ROTATE first.")
+        self._finish(secret, retire=True)
 
     # ---- What is deployed
 
@@ -223,12 +223,8 @@ class Edge:
 
     # ---- Secrets
 
-    @property
-    def _previous_key(self) -> str:
-        return self._current[f"PublicKey{_OTHER[self._current['SigningKey']]}"]
-
-    def _deployed(self) -> tuple[str, Secret]:
-        """Return number and secret of the key in use.
+    def _deployed(self) -> Secret:
+        """Return the secret of the deployed edge.
 
         Raises:
             DeployError: there is no edge, or it has other Regions than this call.
@@ -239,36 +235,46 @@ class Edge:
         if deployed != {origin.region for origin in self._origins}:
             regions = ", ".join(sorted(deployed))
             raise DeployError(f"Name the environments of all Regions of the edge in ENVS, and no other: {regions}.")
-        slot = self._current["SigningKey"]
-        return slot, self._secret(slot)
+        return self._secret()
 
-    def _secret(self, slot: str, value: Mapping[str, str] | None = None) -> Secret:
-        """Return the secret of a signing key, with a replica in each Region. It gets the value, if given."""
-        name, regions = f"{self.settings.stack}-{slot}", [origin.region for origin in self._origins]
+    def _secret(self) -> Secret:
+        """Return the secret, with a replica in each Region. It is created if missing."""
+        name, regions = self.settings.stack, [origin.region for origin in self._origins]
         found = self._described_secret(name)
-        if found is None:
-            value = value or {"origin_secret": _origin_secret(), "private_key": _private_key()}
-        if value and self._announced(f"write secret {name}"):
-            text = json.dumps(value)
-            if found is None:
-                purpose = f"Origin secret, and signing key {slot}, of {self.settings.stack}"
-                self._secrets.create_secret(Name=name, Description=purpose, SecretString=text)
-            else:
-                self._secrets.put_secret_value(SecretId=name, SecretString=text)
+        value = {"origin_secret": _origin_secret(), "private_key": _private_key()}
+        if found is None and self._announced(f"create secret {name}"):
+            text = json.dumps({**value, "url": "", "key_pair_id": ""})
+            self._secrets.create_secret(Name=name, Description="Keys of the edge", SecretString=text)
         has = {REGION, *(one["Region"] for one in (found or {}).get("ReplicationStatus", ()))}
         lacks = [region for region in regions if region not in has]
         if lacks and self._announced(f"replicate secret {name} to {', '.join(lacks)}"):
             self._secrets.replicate_secret_to_regions(
                 SecretId=name, AddReplicaRegions=[{"Region": region} for region in lacks]
             )
-        if self.dry_run and value:
-            return Secret(f"<ARN of {name}>", "<new version>", "<new key>")
+        if self.dry_run and found is None:
+            return Secret(f"<ARN of {name}>", "<version>", value)
         if not self.dry_run:
             self._wait_for_replicas(name)
         version = self._secrets.get_secret_value(SecretId=name)
-        return Secret(
-            version["ARN"], version["VersionId"], _public_key(json.loads(version["SecretString"])["private_key"])
-        )
+        return Secret(version["ARN"], version["VersionId"], json.loads(version["SecretString"]))
+
+    def _write(self, value: Mapping[str, str]) -> bool:
+        """Write a new version of the secret; return False in a dry run."""
+        if not self._announced(f"write secret {self.settings.stack}"):
+            return False
+        self._secrets.put_secret_value(SecretId=self.settings.stack, SecretString=json.dumps(value))
+        self._wait_for_replicas(self.settings.stack)
+        return True
+
+    def _sent(self) -> str:
+        """Return the origin secret that CloudFront was deployed with; empty if its version is not kept any more."""
+        try:
+            version = self._secrets.get_secret_value(
+                SecretId=self.settings.stack, VersionId=self._current["SecretVersion"]
+            )
+        except self._secrets.exceptions.ResourceNotFoundException:
+            return ""
+        return str(json.loads(version["SecretString"])["origin_secret"])
 
     def _described_secret(self, name: str) -> Mapping[str, Any] | None:
         try:
@@ -276,10 +282,6 @@ class Edge:
         except self._secrets.exceptions.ResourceNotFoundException:
             return None
         return found
-
-    def _value(self, name: str) -> dict[str, str]:
-        value: dict[str, str] = json.loads(self._secrets.get_secret_value(SecretId=name)["SecretString"])
-        return value
 
     def _wait_for_replicas(self, name: str) -> None:
         end = time.monotonic() + _REPLICATION_S
@@ -296,14 +298,6 @@ class Edge:
                 )
             time.sleep(2)
 
-    def _delete_secret(self, name: str) -> None:
-        found = self._described_secret(name)
-        if found is None or not self._announced(f"delete secret {name}"):
-            return
-        if regions := [one["Region"] for one in found.get("ReplicationStatus", ())]:
-            self._secrets.remove_regions_from_replication(SecretId=name, RemoveReplicaRegions=regions)
-        self._secrets.delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)  # the next rotation needs the name
-
     def _announced(self, text: str) -> bool:
         """Print a change, and return whether to make it."""
         print(f"{'would ' if self.dry_run else ''}{text}", flush=True)
@@ -311,27 +305,31 @@ class Edge:
 
     # ---- Deployment
 
-    def _finish(self, slot: str, secret: Secret, *, retired: bool = False) -> bool:
-        """Deploy with the key of a slot, and print what the Regions need. Return whether the stack is up to date."""
-        other = "" if retired else self._current.get(f"PublicKey{_OTHER[slot]}", "")
-        if (deployed := self._current.get(f"PublicKey{slot}")) and deployed != secret.public_key:
-            raise DeployError(
-                f"The private key in {secret.arn} is not that of the deployed PublicKey{slot}. Restore the version of "
-                "the secret that has it. To change the key, use ROTATE=signing-key."
-            )
+    def _finish(self, secret: Secret, *, retire: bool = False) -> None:
+        """Deploy, let the API sign with the newest key, and print what the Regions need."""
+        key = _public_key(secret.private_key)
+        deployed = {slot: self._current.get(f"PublicKey{slot}", "") for slot in _OTHER}
+        slot = next((one for one in _OTHER if deployed[one] == key), None) or next(
+            (one for one in _OTHER if not deployed[one]), None
+        )
+        if slot is None:
+            raise DeployError("The edge has two signing keys, and the secret a third. Restore the secret's version.")
         kept = {name: value for name, value in self._current.items() if name in defaults(self.project, TEMPLATE)}
         values = {**kept, **self.settings.parameters, **self.given, **self._collected(), "SigningKey": slot}
-        values |= {"SecretArn": secret.arn, "SecretVersion": secret.version}
-        values |= {f"PublicKey{slot}": secret.public_key, f"PublicKey{_OTHER[slot]}": other}
+        values |= {f"PublicKey{slot}": key, f"PublicKey{_OTHER[slot]}": "" if retire else deployed[_OTHER[slot]]}
+        is_sent = bool(self._current) and self._sent() == secret.value["origin_secret"]
+        values |= {"SecretArn": secret.arn, "SecretVersion": kept["SecretVersion"] if is_sent else secret.version}
         for name, value in values.items():
             if value and not name.startswith("PublicKey"):
                 print(f"  {name}={value}")
-        if self.dry_run:
-            return False
-        if not self._deploy(values):
-            return False
+        if self.dry_run or not self._deploy(values):
+            return
+        url, key_pair_id = f"https://{values['EdgeDomain']}", self._outputs["KeyPairId"]
+        signs = {**secret.value, "url": url, "key_pair_id": key_pair_id, "private_key": secret.private_key}
+        signs.pop("next_private_key", None)
+        if signs != secret.value:
+            self._write(signs)
         self._print_next_steps(secret)
-        return True
 
     def _collected(self) -> dict[str, str]:
         values = dict.fromkeys(_PER_STACK, "")
@@ -405,7 +403,6 @@ class Edge:
         wanted = {
             "EdgeDomain": values["EdgeDomain"],
             "EdgeSecretArn": secret.arn,
-            "EdgeKeyPairId": outputs["KeyPairId"],
             "EdgeDistributionId": outputs["DistributionId"],
         }
         if not values.get("HostedZoneId"):
