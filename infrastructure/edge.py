@@ -22,7 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from infrastructure.deploy import DeployError, Settings, check, defaults, parse, read_settings
+from infrastructure.deployment.settings import DeployError, Settings, check, defaults, parse, read_settings
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
@@ -503,7 +503,7 @@ def _edge(arguments: argparse.Namespace) -> Edge:
     environments = arguments.envs.replace(",", " ").split()
     if not 1 <= len(environments) <= MOST:
         raise DeployError(f'Name 1 to {MOST} environments of samconfig.toml, e.g. ENVS="us-east-1 eu-west-1".')
-    settings = read_settings(arguments.config_env, project, TEMPLATE)
+    settings = read_settings(arguments.config_env, project, template=TEMPLATE)
     if settings.region != REGION:
         raise DeployError(
             f"Environment {arguments.config_env!r} is in {settings.region}. The edge must be in {REGION}."

@@ -13,6 +13,7 @@ import click
 from samcli.cli.types import CfnParameterOverridesType, CfnTags
 from samtranslator.yaml_helper import yaml_parse
 
+TEMPLATE: Final = "template.yaml"
 _TAG: Final = re.compile(r"(?!(?i:aws:))(?P<key>[\w .:/+@-]{1,128})=(?P<value>[\w .:/=+@-]{0,256})", re.ASCII)
 
 
@@ -43,12 +44,12 @@ class Settings:
     s3_bucket: str | None = None
 
 
-def read_settings(config_env: str, project: Path, region: str | None = None) -> Settings:
+def read_settings(config_env: str, project: Path, region: str | None = None, template: str = TEMPLATE) -> Settings:
     """Return an environment of samconfig.toml, in another Region if one is given.
 
     Raises:
-        DeployError: the file has no such environment, or it lacks the stack's name or Region, or it has an unknown
-            parameter.
+        DeployError: the file has no such environment, or it is of another template, lacks the stack's name or Region,
+            or has an unknown parameter.
     """
     tables = tomllib.loads((project / "samconfig.toml").read_text())
     if config_env not in tables:
@@ -57,6 +58,8 @@ def read_settings(config_env: str, project: Path, region: str | None = None) -> 
     values: dict[str, Any] = {}
     for command in ("global", "deploy"):
         values |= tables[config_env].get(command, {}).get("parameters", {})
+    if (other := values.get("template_file", TEMPLATE)) != template:
+        raise DeployError(f"Environment {config_env!r} of samconfig.toml is of {other}, not of {template}.")
     if region:
         values["region"] = region
     if missing := [name for name in ("stack_name", "region") if not values.get(name)]:
@@ -66,8 +69,8 @@ def read_settings(config_env: str, project: Path, region: str | None = None) -> 
         tags = CfnTags().convert(values.get("tags") or ("",), None, None)
     except click.ClickException as error:
         raise DeployError(f"parameter_overrides or tags of samconfig.toml: {error.format_message()}") from error
-    if unknown := given.keys() - defaults(project).keys():
-        raise DeployError(f"samconfig.toml sets {sorted(unknown)[0]}, which is no parameter of template.yaml.")
+    if unknown := given.keys() - defaults(project, template).keys():
+        raise DeployError(f"samconfig.toml sets {sorted(unknown)[0]}, which is no parameter of {template}.")
     others = (values.get(name) for name in ("profile", "role_arn", "s3_bucket"))
     return Settings(values["stack_name"], values["region"], given, tags, *others)
 
@@ -107,18 +110,18 @@ def parse_tags(pairs: Sequence[str]) -> dict[str, str]:
     return tags
 
 
-def defaults(project: Path) -> dict[str, str]:
-    """Return the defaults of the template's parameters."""
-    return {name: str(found.get("Default", "")) for name, found in _declared(project).items()}
+def defaults(project: Path, template: str = TEMPLATE) -> dict[str, str]:
+    """Return the defaults of a template's parameters."""
+    return {name: str(found.get("Default", "")) for name, found in _declared(project, template).items()}
 
 
-def check(values: Mapping[str, str], project: Path) -> None:
-    """Compare parameters with what the template allows, as CloudFormation does only after the images are built.
+def check(values: Mapping[str, str], project: Path, template: str = TEMPLATE) -> None:
+    """Compare parameters with what a template allows, as CloudFormation does only after the images are built.
 
     Raises:
         DeployError: a value is not allowed.
     """
-    declared = _declared(project)
+    declared = _declared(project, template)
     for name, value in values.items():
         if why := _refusal(value, declared[name]):
             raise DeployError(f"{name}={value} is not allowed: {why}.")
@@ -147,8 +150,8 @@ def _refusal(value: str, declared: Mapping[str, Any]) -> str:
     return f"it {declared.get('ConstraintDescription', f'must match {pattern}').removesuffix('.')}"
 
 
-def _declared(project: Path) -> Mapping[str, Any]:
-    return _parameters((project / "template.yaml").read_text())
+def _declared(project: Path, template: str) -> Mapping[str, Any]:
+    return _parameters((project / template).read_text())
 
 
 @cache

@@ -14,7 +14,7 @@ from samtranslator.yaml_helper import yaml_parse
 
 from functions.runtime.edge import Keys
 from infrastructure import edge
-from infrastructure.deploy import read_settings
+from infrastructure.deployment.settings import read_settings
 from tests.conftest import ROOT
 
 SAMCONFIG: Final = """
@@ -324,7 +324,7 @@ def test_stacks_of_different_domains_are_rejected(account: Account) -> None:
 
 
 def test_environment_and_template_of_the_project_are_valid() -> None:
-    assert read_settings("edge", ROOT, edge.TEMPLATE).region == edge.REGION
+    assert read_settings("edge", ROOT, template=edge.TEMPLATE).region == edge.REGION
     assert len((ROOT / edge.TEMPLATE).read_bytes()) <= 51_200, (
         "CloudFormation takes larger templates from a bucket only"
     )
