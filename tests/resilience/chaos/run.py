@@ -92,15 +92,19 @@ def _without_faults(chaos: Plan) -> dict[str, Picture]:
     wanted = {upload.content.cache_key: upload.content for upload in chaos.uploads if upload.report is None}
 
     def make(content: Content) -> Picture:
-        options = Options.parse({**content.options, "model": "classical"})
-        picture = decode.decode(content.data)
-        mask = _stored(segment.segment(picture.rgb, options.model, networks).mask)
-        edge = pipeline.refine_edge(picture, mask, options.precision_level)
-        made = pipeline.finish(picture, _stored(edge.alpha), options, None)
+        made = process(content.data, Options.parse({**content.options, "model": "classical"}), networks)
         return Picture(hashlib.sha256(made.data).hexdigest(), (made.width, made.height))
 
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(wanted, pool.map(make, wanted.values()), strict=True))
+
+
+def process(data: bytes, options: Options, networks: Networks) -> encode.Encoded:
+    """Process an image as the stages do, in this process."""
+    picture = decode.decode(data)
+    mask = _stored(segment.segment(picture.rgb, options.model, networks).mask)
+    edge = pipeline.refine_edge(picture, mask, options.precision_level)
+    return pipeline.finish(picture, _stored(edge.alpha), options, None)
 
 
 def _stored(plane: Any) -> Any:

@@ -36,7 +36,7 @@ class Region:
             RuntimeError: the cloud did not start.
         """
         parameters = [f"--parameter={name}={value}" for name, value in PARAMETERS.items()]
-        process = self._process = subprocess.Popen(  # noqa: S603  the command is trusted
+        process = self._process = subprocess.Popen(
             [sys.executable, "-m", "embedded_cloud", "--port=0", *parameters],
             cwd=ROOT,
             env={**os.environ, "AWS_DEFAULT_REGION": self.name},

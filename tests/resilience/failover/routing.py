@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -105,9 +105,3 @@ class Resolver(httpx.BaseTransport):
     def close(self) -> None:
         """Close the connections."""
         self._transport.close()
-
-
-def health_check(template: Mapping[str, object]) -> tuple[float, int]:
-    """Return interval in seconds and threshold of the health check in ``infrastructure/domain.yaml``."""
-    config = template["Resources"]["HealthCheck"]["Properties"]["HealthCheckConfig"]  # type: ignore[index]
-    return float(config["RequestInterval"]), int(config["FailureThreshold"])
