@@ -8,7 +8,7 @@ NPM    := $(shell command -v npm 2>/dev/null)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help setup demo deploy deploy-all deploy-edge images package smoke test test-slow test-all least-privilege test-containers test-localstack coverage pr chaos fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation bench-bulk load tune cost dashboard openapi reliability-tables reference screenshots lock sbom clean
+.PHONY: FORCE help setup demo deploy deploy-all deploy-edge images package smoke test test-slow test-all least-privilege test-containers test-localstack coverage pr chaos rehearse-failover fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation bench-bulk load tune cost dashboard openapi reliability-tables reference screenshots lock sbom clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -86,6 +86,9 @@ least-privilege: setup  ## permissions of roles that no call of make test-all us
 
 chaos: setup $(VENV)/.compiled  ## upload images while faults are injected, and check the account: make chaos [N=500] [FAULTS=0.15] [SEED=1]
 	@$(BIN)/python -m tests.resilience.chaos $(if $(N),--uploads $(N)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
+
+rehearse-failover: setup $(VENV)/.compiled  ## kill one of two Regions under load, and bring it back: make rehearse-failover [ROUTING=failover] [CLIENTS=6] [LOAD=6] [PACE=1]
+	@$(BIN)/python -m tests.resilience.failover $(if $(ROUTING),--routing $(ROUTING)) $(if $(CLIENTS),--clients $(CLIENTS)) $(if $(LOAD),--load $(LOAD)) $(if $(PACE),--pace $(PACE))
 
 test-containers: setup $(VENV)/.compiled  ## test the image in Docker: functions, worker, endpoint: make test-containers [GPU=1]
 	$(if $(GPU),PBR_TEST_GPU=1) $(BIN)/python -m pytest --timeout 1200 tests/containers

@@ -162,7 +162,8 @@ class JobRepository:
                 "The job does not exist, or belongs to another caller.",
                 field="job_id",
                 value=job_id,
-                remedy=f"Jobs are kept for {self._config.job_days} days. Use the API key that created the job.",
+                remedy=f"Use the API key that created the job. Jobs are kept for {self._config.job_days} days, in the"
+                " Region that accepted them: after a failover, send the request again, with the same Idempotency-Key.",
             )
         logger.append_keys(job_id=job_id)
         return _record(item)

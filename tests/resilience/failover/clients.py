@@ -138,10 +138,11 @@ class _Client:
     def __init__(self, http: httpx.Client, load: Load, job: Job) -> None:
         self._http, self._load, self._job = http, load, job
         self._key = str(uuid.uuid4())
+        self._source_key: str | None = None
         self._deadline = job.started_at + JOB_TIMEOUT_S
 
     def finish(self) -> None:
-        """Repeat the job, with the same Idempotency-Key, until there is a result."""
+        """Do as the remedies of errors say until there is a result."""
         job = self._job
         run = {"process": self._process, "removebg": self._removebg, "upload": self._upload}[job.kind]
         while job.result is None and job.error is None:
@@ -172,14 +173,15 @@ class _Client:
         return response.content
 
     def _upload(self) -> bytes:
-        form = self._send("POST", "/uploads", json={"name": "disc.png", "content_type": "image/png"})
-        assert form.status_code == 201, form.text
-        where = form.json()
-        stored = self._send("POST", where["url"], data=where["fields"], files={"file": self._job.image})
-        assert stored.is_success, stored.text
-        # The key of the upload is part of the request, which an Idempotency-Key belongs to.
-        key = str(uuid.uuid5(uuid.NAMESPACE_URL, where["key"]))
-        response = self._send("POST", "/jobs", json={"source": {"key": where["key"]}}, idempotency_key=key)
+        if self._source_key is None:
+            form = self._send("POST", "/uploads", json={"name": "disc.png", "content_type": "image/png"})
+            assert form.status_code == 201, form.text
+            where = form.json()
+            stored = self._send("POST", where["url"], data=where["fields"], files={"file": self._job.image})
+            assert stored.is_success, stored.text
+            self._source_key = where["key"]
+            self._key = str(uuid.uuid4())  # an Idempotency-Key belongs to one request, and this one has a new key
+        response = self._send("POST", "/jobs", json={"source": {"key": self._source_key}})
         assert response.status_code == 202, response.text
         return self._poll(response)
 
@@ -195,6 +197,7 @@ class _Client:
                 if document["status"] == "failed":
                     error = document["error"]
                     if error["code"] == "source_not_found":  # uploaded to another Region
+                        self._source_key = None
                         raise self._lost(error)
                     raise ValueError(error)
                 if document["status"] == "succeeded":
@@ -213,11 +216,11 @@ class _Client:
         self._job.lost.append((time.monotonic(), problem))
         return JobLostError(problem["code"])
 
-    def _send(self, method: str, url: str, idempotency_key: str | None = None, **body: Any) -> httpx.Response:
+    def _send(self, method: str, url: str, **body: Any) -> httpx.Response:
         """Send a request; retry it if the connection fails or the status is temporary, as AWS SDKs do."""
         headers = {}
         if method == "POST" and url in ("/process", "/v1.0/removebg", "/jobs"):
-            headers = {"Idempotency-Key": idempotency_key or self._key}
+            headers = {"Idempotency-Key": self._key}
             self._job.keys.update(headers.values())
         for attempt in range(1, ATTEMPTS + 1):
             try:

@@ -134,7 +134,7 @@ def rehearse(routing: Routing, clients: int, pace: float, load_s: float) -> Rehe
         killed_at = time.monotonic()
         time.sleep(_SETTLED_S)  # clients may still read what has arrived
         in_flight = load.in_flight(first.name)
-        unhealthy_at = _wait("a failed health check", lambda: next((change[0] for change in records.changes), None))
+        [(unhealthy_at, *_)] = _wait("a failed health check", lambda: records.changes)
         _wait("the failover", lambda: former <= set(_first_responses(load, second.name, killed_at)))
         interruptions_s = [
             when - killed_at
@@ -150,8 +150,8 @@ def rehearse(routing: Routing, clients: int, pace: float, load_s: float) -> Rehe
         time.sleep(load_s)
         load.stop()
         discrepancies = [
-            *_wrong_results(load.jobs),
-            *_unreported(in_flight),
+            *wrong_results(load.jobs),
+            *unreported(in_flight),
             *(line for region in regions for line in _duplicates(region, load.jobs, key)),
         ]
     return Rehearsal(
@@ -199,7 +199,7 @@ def _first_responses(load: Load, region: str, since: float) -> dict[int, float]:
     return found
 
 
-def _wrong_results(jobs: list[Job]) -> Iterator[str]:
+def wrong_results(jobs: list[Job]) -> Iterator[str]:
     """Compare each result with what this process makes of the image."""
     networks, options = Networks(ModelSource(()), threads=1), Options.parse({"model": "classical"})
     for job in jobs:
@@ -209,7 +209,7 @@ def _wrong_results(jobs: list[Job]) -> Iterator[str]:
             yield f"Job {job.number} ({job.kind}) has a wrong result, of {len(job.result)} bytes"
 
 
-def _unreported(in_flight: list[Job]) -> Iterator[str]:
+def unreported(in_flight: list[Job]) -> Iterator[str]:
     """Check that the clients of jobs in flight learned that these are lost, and what to do."""
     for job in in_flight:
         if not job.lost:
@@ -222,14 +222,16 @@ def _unreported(in_flight: list[Job]) -> Iterator[str]:
 def _duplicates(region: Region, jobs: list[Job], key: ApiKey) -> Iterator[str]:
     """Check that a Region ran and charged one job for each Idempotency-Key."""
     wanted = {str(uuid.uuid5(uuid.NAMESPACE_URL, f"{key.key_id}/{sent}")) for job in jobs for sent in job.keys}
-    stored = [item["job_id"]["S"] for item in region.items("ApiJobsTable")]
+    rows = region.items("ApiJobsTable")
+    stored = [row["job_id"]["S"] for row in rows]
+    prices = sum(int(row.get("settled", row["credits"])["N"]) for row in rows)
     charged = sum(int(item["used"]["N"]) for item in region.items("ApiUsageTable") if "used" in item)
     if unknown := set(stored) - wanted:
         yield f"{region.name} has jobs of no request: {sorted(unknown)}"
     if Counter(region.executions()) != Counter(stored):
         yield f"{region.name} has {len(stored)} jobs, but {len(region.executions())} executions"
-    if charged != len(stored):
-        yield f"{region.name} has {len(stored)} jobs of 1 credit, but charged {charged}"
+    if charged != prices:
+        yield f"{region.name} charged {charged} credits for jobs of {prices} credits"
 
 
 def _digest(data: bytes) -> str:

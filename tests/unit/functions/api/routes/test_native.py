@@ -586,6 +586,14 @@ def test_jobs_of_other_callers_are_not_found(api: Api, method: str, path: str) -
     assert api.call("GET", f"/jobs/{name}").status_code == 200
 
 
+def test_clients_of_a_lost_region_learn_to_send_the_request_again(api: Api) -> None:
+    problem = api.call("GET", "/jobs/00000000-0000-0000-0000-000000000000").get_json()
+    assert problem["remedy"] == (
+        "Use the API key that created the job. Jobs are kept for 7 days, in the Region that accepted them: after a "
+        "failover, send the request again, with the same Idempotency-Key."
+    )
+
+
 def test_job_ids_too_long_for_dynamodb_are_not_found(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     def get_item(**request: Any) -> Any:
         assert all(len(value["S"]) <= 2048 for value in request["Key"].values())  # moto accepts any length
