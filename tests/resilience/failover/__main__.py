@@ -8,7 +8,7 @@ from typing import get_args
 from rich.console import Console
 from rich.table import Table
 
-from tests.resilience.failover.rehearsal import REGIONS, Rehearsal, rehearse
+from tests.resilience.failover.rehearsal import REGIONS, TTL_S, Rehearsal, rehearse
 from tests.resilience.failover.routing import Routing
 
 
@@ -45,7 +45,7 @@ def report(done: Rehearsal) -> Table:
         f"{REGIONS[0]} killed, unhealthy after": f"{done.unhealthy_s:.1f} s",
         "first response of the other Region": f"after {min(done.interruptions_s):.1f} s",
         "and to the last client": f"after {max(done.interruptions_s):.1f} s",
-        "on AWS": f"up to {check.longest_s:.0f} s: {check.threshold} checks every {check.interval_s} s, DNS 60 s",
+        "on AWS": f"up to {check.longest_s:.0f} s: {check.threshold} checks every {check.interval_s} s, DNS {TTL_S:.0f} s",
         "attempts that failed": ", ".join(f"{n} {name}" for name, n in load.attempts_failed.most_common()) or 0,
         "requests that failed in all 3 attempts": failed,
         "jobs in flight in the lost Region": len(done.in_flight),

@@ -134,7 +134,7 @@ def rehearse(routing: Routing, clients: int, pace: float, load_s: float) -> Rehe
         killed_at = time.monotonic()
         time.sleep(_SETTLED_S)  # clients may still read what has arrived
         in_flight = load.in_flight(first.name)
-        [(unhealthy_at, *_)] = _wait("a failed health check", lambda: records.changes)
+        unhealthy_at = _wait("a failed health check", lambda: records.left_at(first))
         _wait("the failover", lambda: former <= set(_first_responses(load, second.name, killed_at)))
         interruptions_s = [
             when - killed_at

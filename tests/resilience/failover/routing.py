@@ -44,6 +44,10 @@ class Records:
         )
         return next((region for region in ranked if self._healthy[region.name]), ranked[0])
 
+    def left_at(self, region: Region) -> float | None:
+        """Return when a Region last became unhealthy; None if it never did."""
+        return next((when for when, name, is_ok in reversed(self.changes) if name == region.name and not is_ok), None)
+
     def note(self, name: str, is_ok: bool, now: float) -> None:
         """Count a check of a Region."""
         self._against[name] = 0 if is_ok == self._healthy[name] else self._against[name] + 1

@@ -33,6 +33,7 @@ def test_unhealthy_regions_are_left_out_until_they_recover(routing: Routing) -> 
     for _ in range(3):
         found.note(EU.name, True, 1)
     assert found.answer(EU.name) is EU
+    assert (found.left_at(EU), found.left_at(US)) == (0, None)
     assert found.changes == [(0, EU.name, False), (1, EU.name, True)]
 
 
