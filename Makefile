@@ -87,8 +87,8 @@ least-privilege: setup  ## permissions of roles that no call of make test-all us
 chaos: setup $(VENV)/.compiled  ## upload images while faults are injected, and check the account: make chaos [N=500] [FAULTS=0.15] [SEED=1]
 	@$(BIN)/python -m tests.resilience.chaos $(if $(N),--uploads $(N)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
 
-rehearse-failover: setup $(VENV)/.compiled  ## kill one of two Regions under load, and bring it back: make rehearse-failover [ROUTING=failover] [CLIENTS=6] [LOAD=6] [PACE=1]
-	@$(BIN)/python -m tests.resilience.failover $(if $(ROUTING),--routing $(ROUTING)) $(if $(CLIENTS),--clients $(CLIENTS)) $(if $(LOAD),--load $(LOAD)) $(if $(PACE),--pace $(PACE))
+rehearse-failover: setup $(VENV)/.compiled  ## kill one of two Regions under load, and bring it back: make rehearse-failover [ROUTING=failover] [CLIENTS=6] [LOAD=6]
+	@$(BIN)/python -m tests.resilience.failover $(if $(ROUTING),--routing $(ROUTING)) $(if $(CLIENTS),--clients $(CLIENTS)) $(if $(LOAD),--load $(LOAD))
 
 test-containers: setup $(VENV)/.compiled  ## test the image in Docker: functions, worker, endpoint: make test-containers [GPU=1]
 	$(if $(GPU),PBR_TEST_GPU=1) $(BIN)/python -m pytest --timeout 1200 tests/containers

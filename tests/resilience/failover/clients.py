@@ -163,7 +163,7 @@ class _Client:
         assert response.status_code in (200, 202), response.text
         if response.status_code == 202:
             return self._poll(response)
-        self._accept(response)
+        self._job.served_by = response.extensions["region"]
         return base64.b64decode(response.json()["image"])
 
     def _removebg(self) -> bytes:

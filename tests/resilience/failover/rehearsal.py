@@ -31,6 +31,9 @@ REGIONS: Final = ("eu-west-1", "us-east-1")
 TTL_S: Final = 60.0
 """How long resolvers cache an alias record of API Gateway."""
 
+PACE: Final = 1 / 30
+"""Factor for the interval of health checks and the lifetime of cached addresses."""
+
 _SETTLED_S: Final = 0.2
 _WAIT_S: Final = 60.0
 _REMEDIES: Final = {"job_not_found": "Idempotency-Key", "source_not_found": "Upload the image again"}
@@ -67,7 +70,6 @@ class Rehearsal:
 
     Attributes:
         check: the health check of the template.
-        pace: factor by which it was faster.
         load: the clients and their jobs.
         in_flight: jobs that the lost Region had accepted and whose results had not arrived.
         killed_at: when the first Region was killed.
@@ -79,7 +81,6 @@ class Rehearsal:
     """
 
     check: HealthCheck
-    pace: float
     load: Load
     in_flight: list[Job]
     killed_at: float
@@ -99,13 +100,12 @@ class Rehearsal:
         ]
 
 
-def rehearse(routing: Routing, clients: int, pace: float, load_s: float) -> Rehearsal:
+def rehearse(routing: Routing, clients: int, load_s: float) -> Rehearsal:
     """Kill the first of two Regions under load, and bring it back.
 
     Args:
         routing: kind of the records.
         clients: number of clients; every second one is near the second Region.
-        pace: factor for the interval of the health check and for the lifetime of cached addresses.
         load_s: seconds of load before the loss, after the failover, and after the return.
 
     Raises:
@@ -123,8 +123,8 @@ def rehearse(routing: Routing, clients: int, pace: float, load_s: float) -> Rehe
         second.copy_keys(first)
         stop = threading.Event()
         stack.callback(stop.set)
-        records.watch(check.interval_s * pace, stop)
-        load = Load(records, [REGIONS[number % 2] for number in range(clients)], key, TTL_S * pace)
+        records.watch(check.interval_s * PACE, stop)
+        load = Load(records, [REGIONS[number % 2] for number in range(clients)], key, TTL_S * PACE)
         load.start()
 
         time.sleep(load_s)
@@ -156,7 +156,6 @@ def rehearse(routing: Routing, clients: int, pace: float, load_s: float) -> Rehe
         ]
     return Rehearsal(
         check,
-        pace,
         load,
         in_flight,
         killed_at,
@@ -180,7 +179,7 @@ def _create_key(region: Region) -> ApiKey:
     ).key
 
 
-def _wait(what: str, read: Callable[[], T]) -> T:
+def _wait(what: str, read: Callable[[], T | None]) -> T:
     """Return the first true value that ``read`` returns."""
     deadline = time.monotonic() + _WAIT_S
     while not (value := read()):
