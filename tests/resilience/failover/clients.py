@@ -47,7 +47,6 @@ class Job:
         started_at: time in seconds.
         ended_at: time in seconds; None if the job did not end.
         accepted_by: Region that accepted the job last, with the job's ID, if a poll or a result is outstanding.
-        served_by: Region that sent the result.
         keys: Idempotency-Keys that were sent; an upload to another Region needs a new one.
         lost: times at which a Region reported that it does not know the job or its upload, with its error.
         failed_requests: number of requests that failed in all their attempts.
@@ -61,7 +60,6 @@ class Job:
     started_at: float
     ended_at: float | None = None
     accepted_by: str | None = None
-    served_by: str | None = None
     keys: set[str] = field(default_factory=set)
     lost: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
     failed_requests: int = 0
@@ -163,13 +161,11 @@ class _Client:
         assert response.status_code in (200, 202), response.text
         if response.status_code == 202:
             return self._poll(response)
-        self._job.served_by = response.extensions["region"]
         return base64.b64decode(response.json()["image"])
 
     def _removebg(self) -> bytes:
         response = self._send("POST", "/v1.0/removebg", files={"image_file": self._job.image}, data={"size": "auto"})
         assert response.status_code == 200, response.text
-        self._job.served_by = response.extensions["region"]
         return response.content
 
     def _upload(self) -> bytes:
@@ -210,7 +206,7 @@ class _Client:
         raise ValueError("the job did not end")
 
     def _accept(self, response: httpx.Response) -> None:
-        self._job.accepted_by = self._job.served_by = response.extensions["region"]
+        self._job.accepted_by = response.extensions["region"]
 
     def _lost(self, problem: dict[str, Any]) -> JobLostError:
         self._job.lost.append((time.monotonic(), problem))
