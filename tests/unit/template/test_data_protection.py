@@ -216,6 +216,14 @@ def test_the_key_may_be_used_by_the_services_that_have_no_role() -> None:
     assert services == {statements["UndeliveredEvents"]["Principal"]["Service"]}
 
 
+def test_only_the_distribution_of_the_edge_may_decrypt_results() -> None:
+    key = Stack({"EdgeDistributionId": "E1"}, ROOT / "infrastructure" / "key.yaml")["Key"]
+    [edge] = [one for one in key["KeyPolicy"]["Statement"] if one["Sid"] == "Edge"]
+    assert (edge["Principal"], edge["Action"]) == ({"Service": "cloudfront.amazonaws.com"}, "kms:Decrypt")
+    arn = f"arn:aws:cloudfront::{PSEUDO['AWS::AccountId']}:distribution/E1"
+    assert edge["Condition"] == {"StringEquals": {"aws:SourceArn": arn}}
+
+
 def test_services_use_the_key_for_this_account_only() -> None:
     account = PSEUDO["AWS::AccountId"]
     statements = key_statements()
