@@ -196,7 +196,7 @@ def test_without_the_key_only_the_publisher_of_alerts_may_use_one() -> None:
 
 
 def key_statements() -> dict[str, dict[str, Any]]:
-    key = Stack({}, ROOT / "infrastructure" / "key.yaml")["Key"]
+    key = Stack({"EdgeDistributionId": ""}, ROOT / "infrastructure" / "key.yaml")["Key"]
     assert key["EnableKeyRotation"] is True
     return {statement["Sid"]: statement for statement in key["KeyPolicy"]["Statement"]}
 
