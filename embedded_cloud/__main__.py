@@ -18,6 +18,7 @@ def main() -> None:
         "--parameter", action="append", default=[], metavar="NAME=VALUE", help="Template parameter; repeatable."
     )
     parser.add_argument("--mock-config", type=Path, help="MockConfigFile.json of AWS Step Functions Local")
+    parser.add_argument("--empty", action="store_true", help="Start without a stack, e.g. to run sam deploy.")
     arguments = parser.parse_args()
     parameters = dict(parameter.split("=", 1) for parameter in arguments.parameter)
 
@@ -25,7 +26,12 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
     cloud = EmbeddedCloud(
-        arguments.template, parameters, arguments.port, arguments.mock_config, api_port=arguments.api_port
+        arguments.template,
+        parameters,
+        arguments.port,
+        arguments.mock_config,
+        api_port=arguments.api_port,
+        is_empty=arguments.empty,
     )
     with cloud:
         for (what, why), logical_ids in cloud.skipped_by_reason().items():

@@ -43,6 +43,7 @@ class EmbeddedCloud:
         faults: faults to inject; None injects none.
         api_port: port of the HTTP API on localhost; 0 for any free port.
         alarm_interval_s: time between evaluations of alarms, in seconds; None to evaluate only on request.
+        is_empty: whether to start without a stack. The template then only says where the code is.
 
     Attributes:
         region: AWS_DEFAULT_REGION, or eu-west-1.
@@ -65,6 +66,7 @@ class EmbeddedCloud:
         faults: FaultPlan | None = None,
         api_port: int = 0,
         alarm_interval_s: float | None = ALARM_INTERVAL_S,
+        is_empty: bool = False,
     ) -> None:
         self.region = os.environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
         self.endpoint_url = ""
@@ -72,7 +74,7 @@ class EmbeddedCloud:
         self.outputs: dict[str, str] = {}
         self.skipped: list[tuple[str, str, str]] = []
         self._template, self._parameters = template.resolve(), dict(parameters or {})
-        self._api_port = api_port
+        self._api_port, self._is_empty = api_port, is_empty
         self._port, self._mock_config, self._address = port, mock_config, address
         self._retry_pace, self._faults = retry_pace, faults
         self._alarm_interval_s = alarm_interval_s
@@ -81,7 +83,7 @@ class EmbeddedCloud:
         self._restore_environment: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Self:
-        """Start the servers and deploy the template.
+        """Start the servers, and deploy the template unless the cloud starts empty.
 
         Raises:
             OSError: a port is in use.
@@ -143,7 +145,8 @@ class EmbeddedCloud:
         if self._faults:
             self._server._server.app = with_faults(self._server._server.app, self._faults)
         try:
-            self._deploy()
+            if not self._is_empty:
+                self._deploy()
         except BaseException:
             self.close()
             raise

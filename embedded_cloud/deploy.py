@@ -33,9 +33,6 @@ def translate(template: Path, parameters: Mapping[str, str], region: str) -> dic
     Returns:
         CloudFormation template with inlined state machine definitions and absolute paths of nested templates.
     """
-    import boto3
-    from samtranslator.parser.parser import Parser
-    from samtranslator.translator.translator import Translator
     from samtranslator.yaml_helper import yaml_parse
 
     source: dict[str, Any] = yaml_parse(template.read_text())
@@ -47,8 +44,26 @@ def translate(template: Path, parameters: Mapping[str, str], region: str) -> dic
         if resource["Type"] == "AWS::Serverless::Function" and properties.get("PackageType") == "Image":
             properties.setdefault("ImageUri", f"{logical_id.lower()}:working-tree")  # never pulled
         _resolve_nested_template(resource["Type"], properties, template.parent)
+    return transform(source, parameters, region)
+
+
+def transform(template: dict[str, Any], parameters: Mapping[str, str], region: str) -> dict[str, Any]:
+    """Return what the transform AWS::Serverless-2016-10-31 makes of a packaged template, which it modifies.
+
+    Args:
+        template: SAM template. Files that it names are in S3.
+        parameters: parameters that differ from their defaults.
+        region: AWS region of the stack.
+
+    Raises:
+        InvalidDocumentException: of samtranslator; the template is invalid.
+    """
+    import boto3
+    from samtranslator.parser.parser import Parser
+    from samtranslator.translator.translator import Translator
+
     translator = Translator(None, Parser(), boto_session=boto3.session.Session(region_name=region))
-    translated: dict[str, Any] = translator.translate(source, dict(parameters), get_managed_policy_map=dict)
+    translated: dict[str, Any] = translator.translate(template, dict(parameters), get_managed_policy_map=dict)
     translator.metrics.publish()  # to nowhere; otherwise it prints a warning when it is deleted
     return translated
 
@@ -74,7 +89,9 @@ def create_stack(client: Any, name: str, template: Mapping[str, Any], parameters
         StackError: a resource cannot be created.
     """
     values = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
-    client.create_stack(StackName=name, TemplateBody=json.dumps(template), Parameters=values)
+    client.create_stack(
+        StackName=name, TemplateBody=json.dumps(template), Parameters=values, Capabilities=["CAPABILITY_NAMED_IAM"]
+    )
     stack = client.describe_stacks(StackName=name)["Stacks"][0]
     if stack["StackStatus"] != "CREATE_COMPLETE":
         events = client.describe_stack_events(StackName=name)["StackEvents"]

@@ -1,4 +1,4 @@
-"""CloudFormation: nested stacks whose template is a file on this machine."""
+"""CloudFormation: nested stacks, whose template is in S3 or a file on this machine."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,9 @@ from typing import Any
 from moto.cloudformation import parsing
 from moto.cloudformation.exceptions import ValidationError
 from moto.cloudformation.models import Stack, cloudformation_backends
+from moto.cloudformation.utils import get_stack_from_s3_url
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.utilities.utils import get_partition
 
 from embedded_cloud.deploy import translate
 from embedded_cloud.moto_patches.around import around
@@ -17,12 +20,10 @@ RESOURCE_NAME_CHARACTERS = 64  # the limit of Lambda functions, roles and rules
 
 @around(Stack, "create_from_cloudformation_json")
 def create_nested_stack(
-    original: Any, cls: Any, name: str, resource: Any, account_id: str, region: str, **context: Any
+    _original: Any, _cls: Any, name: str, resource: Any, account_id: str, region: str, **context: Any
 ) -> Any:
-    """AWS deploys a template that was packaged to S3; this deploys the file that the parent template names."""
+    """AWS deploys a template in S3, and knows its parent; moto forgets that. This also deploys a file."""
     properties, logical_id = resource["Properties"], context["LogicalId"]
-    if _is_remote(properties["TemplateURL"]):
-        return original(cls, name, resource, account_id, region, **context)
     backend = cloudformation_backends[account_id][region]
     parameters = _parameters(logical_id, properties)
     try:
@@ -39,8 +40,8 @@ def create_nested_stack(
 
 @around(Stack, "update_from_cloudformation_json")
 def update_nested_stack(
-    original: Any,
-    cls: Any,
+    _original: Any,
+    _cls: Any,
     original_resource: Any,
     new_resource_name: str,
     cloudformation_json: Any,
@@ -49,8 +50,6 @@ def update_nested_stack(
 ) -> Any:
     """AWS updates a nested stack in place; moto deletes it and creates another."""
     properties = cloudformation_json["Properties"]
-    if _is_remote(properties["TemplateURL"]):
-        return original(cls, original_resource, new_resource_name, cloudformation_json, account_id, region_name)
     parameters = _parameters(original_resource.logical_resource_id, properties)
     logical_id = original_resource.logical_resource_id
     try:
@@ -60,11 +59,10 @@ def update_nested_stack(
     return original_resource
 
 
-def _is_remote(url: str) -> bool:
-    return url.startswith(("http://", "https://", "s3://"))
-
-
 def _template(properties: dict[str, Any], parameters: dict[str, str], region: str) -> str:
+    if properties["TemplateURL"].startswith(("http://", "https://")):
+        body: str = get_stack_from_s3_url(properties["TemplateURL"], DEFAULT_ACCOUNT_ID, get_partition(region))
+        return body
     template = Path(properties["TemplateURL"])
     if not template.is_file():
         raise ValidationError(message=f"Template not found: {template}")
@@ -141,8 +139,13 @@ def split_list_defaults(original: Any, self: Any) -> None:
 
 @around(parsing, "generate_resource_name")
 def shorten_resource_name(original: Any, resource_type: str, stack_name: str, logical_id: str) -> str:
-    """AWS shortens generated names to the service's limit; those of nested stacks reach it in moto, too."""
+    """AWS shortens generated names to the service's limit, and writes those of repositories in lower case.
+
+    moto does neither: names of nested stacks reach the limit, and ECR rejects the name.
+    """
     name: str = original(resource_type, stack_name, logical_id)
+    if resource_type == "AWS::ECR::Repository":
+        name = name.lower()
     excess = len(name) - RESOURCE_NAME_CHARACTERS
     if excess <= 0 or resource_type == "AWS::CloudFormation::Stack":
         return name

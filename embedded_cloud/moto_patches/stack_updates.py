@@ -50,6 +50,7 @@ class Changes:
         new: logical IDs of created resources, also of those that replace another.
         updated: logical IDs of resources that were updated in place.
         nested: updated nested stacks.
+        failed: logical ID, physical ID and type of the resource that ended the operation, and the status of that.
     """
 
     before: Mapping[str, Made] = field(default_factory=dict)
@@ -57,6 +58,7 @@ class Changes:
     new: list[str] = field(default_factory=list)
     updated: list[str] = field(default_factory=list)
     nested: dict[str, Any] = field(default_factory=dict)
+    failed: tuple[str, str, str, str] | None = None
 
     def replaced(self) -> list[tuple[str, Made]]:
         """Return the former resources that others have replaced."""
@@ -82,15 +84,21 @@ def take_over_the_former_resource(
         return None
     properties = parsing.clean_json(declared.get("Properties", {}), resources)
     before = changes.before.get(logical_id)
-    if before and before.declared["Type"] == declared["Type"] and not _replaces(before, declared, properties):
-        resource = before.resource
-        if before.properties != properties:
-            changes.updated.append(logical_id)
-            changes.made[logical_id] = Made(resource, declared, None)
-            resource = _update(before, logical_id, declared, properties, (account_id, region_name), changes)
-    else:
-        resource = original(logical_id, declared, resources, account_id, region_name)
-        changes.new.append(logical_id)
+    try:
+        if before and before.declared["Type"] == declared["Type"] and not _replaces(before, declared, properties):
+            resource = before.resource
+            if before.properties != properties:
+                changes.updated.append(logical_id)
+                changes.made[logical_id] = Made(resource, declared, None)
+                resource = _update(before, logical_id, declared, properties, (account_id, region_name), changes)
+        else:
+            resource = original(logical_id, declared, resources, account_id, region_name)
+            changes.new.append(logical_id)
+    except Exception:
+        if changes.failed is None:
+            status = "UPDATE_FAILED" if before else "CREATE_FAILED"
+            changes.failed = (logical_id, _name(before.resource) if before else "", declared["Type"], status)
+        raise
     resource.cf_resource_type, resource.logical_resource_id = declared["Type"], logical_id
     changes.made.pop(logical_id, None)
     changes.made[logical_id] = Made(resource, declared, properties)
@@ -182,11 +190,12 @@ def begin(stack: Any, template: str, parameters: Any, role_arn: Any = None, tags
     """
     former = _Former(*(getattr(stack, name) for name in _Former._fields))
     stack.template = template
-    stack._parse_template()
     stack.parameters = stack.parameters if parameters is None else parameters
     stack.tags = stack.tags if tags is None else tags
-    stack.role_arn, stack.description = role_arn, stack.template_dict.get("Description")
+    stack.role_arn = role_arn
     try:
+        stack._parse_template()  # with the parameters: SAM transforms it
+        stack.description = stack.template_dict.get("Description")
         resources = stack._create_resource_map()
     except Exception:
         _restore(stack, former)
@@ -200,6 +209,7 @@ def begin(stack: Any, template: str, parameters: Any, role_arn: Any = None, tags
         list(stack.output_map.values())
     except Exception as error:
         reason = str(getattr(error, "message", error))
+        _report_failure(stack, changes, reason)
         roll_back(stack, changes, reason)
         raise UpdateError(reason) from error
     _report(stack, changes)
@@ -283,6 +293,13 @@ def _report(stack: Any, changes: Changes) -> None:
             _add_event(stack, logical_id, changes.made[logical_id], f"{word}_COMPLETE")
 
 
+def _report_failure(stack: Any, changes: Changes, reason: str) -> None:
+    """Add the event of the resource that could not be created or updated, if it was one that failed."""
+    if changes.failed:
+        logical_id, name, kind, status = changes.failed
+        stack.events.append(Event(stack.stack_id, stack.name, logical_id, name, kind, status, reason, None))
+
+
 def _add_event(stack: Any, logical_id: str, made: Made, status: str, reason: str | None = None) -> None:
     name, kind = _name(made.resource), made.declared["Type"]
     stack.events.append(Event(stack.stack_id, stack.name, logical_id, name, kind, status, reason, None))
@@ -314,7 +331,9 @@ def roll_back_a_failed_creation(original: Any, self: Any) -> None:
         original(self)
         list(self.output_map.values())
     except Exception as error:
-        _set_status(self, "ROLLBACK_IN_PROGRESS", str(getattr(error, "message", error)))
+        reason = str(getattr(error, "message", error))
+        _report_failure(self, _changes(self.resource_map), reason)
+        _set_status(self, "ROLLBACK_IN_PROGRESS", reason)
         _delete_new(self, _changes(self.resource_map))
         self.resource_map._resource_json_map, self.resource_map.changes = {}, Changes()
         self.output_map = OutputMap(self.resource_map, {"Resources": {}}, self.stack_id)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from moto.core.exceptions import AWSError
 from moto.core.responses import ActionResult, EmptyResult
 from moto.events.models import events_backends
@@ -51,12 +52,36 @@ _NOT_REDRIVABLE = {"RUNNING", "SUCCEEDED"}
 
 
 @around(StateMachine, "create_from_cloudformation_json")
-def substitute_in_definition(original: Any, cls: Any, name: str, resource: Any, *args: Any, **kwargs: Any) -> Any:
-    """AWS applies DefinitionSubstitutions and keeps type, logging and tracing; moto keeps only the definition."""
+def complete_the_definition(original: Any, cls: Any, name: str, resource: Any, *args: Any, **kwargs: Any) -> Any:
+    """AWS reads definitions in S3, substitutes in them, and keeps type, logging and tracing; moto does not."""
     properties = resource["Properties"]
+    return _configured(
+        original(cls, name, {**resource, "Properties": _with_definition(properties)}, *args, **kwargs), properties
+    )
+
+
+@around(StateMachine, "update_from_cloudformation_json")
+def complete_the_definition_in_updates(original: Any, cls: Any, **given: Any) -> Any:
+    """AWS reads definitions in S3, substitutes in them, and keeps type, logging and tracing; moto does not."""
+    resource = given.pop("cloudformation_json")
+    properties = resource["Properties"]
+    changed = {**resource, "Properties": _with_definition(properties)}
+    return _configured(original(cls, cloudformation_json=changed, **given), properties)
+
+
+def _with_definition(properties: dict[str, Any]) -> dict[str, Any]:
+    """Return the properties of a state machine with the text of its definition."""
+    if location := properties.get("DefinitionS3Location"):
+        body = running().client("s3").get_object(Bucket=location["Bucket"], Key=location["Key"])["Body"].read()
+        text = json.dumps(yaml.load(body, Loader=yaml.CSafeLoader))
+    else:
+        text = properties["DefinitionString"]
     for key, value in properties.get("DefinitionSubstitutions", {}).items():
-        properties["DefinitionString"] = properties["DefinitionString"].replace(f"${{{key}}}", str(value))
-    machine = original(cls, name, resource, *args, **kwargs)
+        text = text.replace(f"${{{key}}}", str(value))
+    return {**properties, "DefinitionString": text}
+
+
+def _configured(machine: Any, properties: dict[str, Any]) -> Any:
     machine.type = machine.sm_type = properties.get("StateMachineType", "STANDARD")
     machine.loggingConfiguration = _lower_camel(properties.get("LoggingConfiguration"))
     machine.tracingConfiguration = _lower_camel(properties.get("TracingConfiguration"))

@@ -39,11 +39,15 @@ from moto.core import routing, utils  # noqa: E402
 from moto.dynamodb.models import DynamoDBBackend  # noqa: E402
 from moto.dynamodb.models.table import Table  # noqa: E402
 from moto.dynamodb.responses import DynamoHandler  # noqa: E402
+from moto.ec2.models.flow_logs import FlowLogs  # noqa: E402
+from moto.ec2.models.route_tables import RouteTable  # noqa: E402
+from moto.ec2.models.vpcs import VPCEndPoint  # noqa: E402
 from moto.ecs import models as ecs_models  # noqa: E402
 from moto.events.models import Rule  # noqa: E402
 from moto.iam.models import iam_backends  # noqa: E402
 from moto.logs.models import LogGroup  # noqa: E402
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication  # noqa: E402
+from moto.route53.models import HealthCheck  # noqa: E402
 from moto.s3 import notifications  # noqa: E402
 from moto.s3.models import FakeKey  # noqa: E402
 from moto.sagemaker.models import FakeEndpoint, FakeEndpointConfig  # noqa: E402
@@ -681,6 +685,152 @@ def _() -> None:
     )
 
 
+# ---- Templates of SAM, and change sets
+
+SERVERLESS = {
+    "Transform": "AWS::Serverless-2016-10-31",
+    "Parameters": {"Name": {"Type": "String", "Default": "a"}},
+    "Resources": {
+        "T": {"Type": "AWS::SNS::Topic", "Properties": {"TopicName": {"Ref": "Name"}}},
+        "Table": {"Type": "AWS::Serverless::SimpleTable"},
+    },
+}
+
+
+def change_set(template: dict[str, Any], name: str = "one", stack: str = "stack", **given: Any) -> dict[str, Any]:
+    """Create a change set, and return its description."""
+    api = client("cloudformation")
+    names = {"StackName": stack, "ChangeSetName": name}
+    api.create_change_set(**names, TemplateBody=json.dumps(template), **given)
+    return dict(api.describe_change_set(**names))
+
+
+@reproduces("serverless.read_short_forms")
+def _() -> None:
+    assert Stack.parse_template("Value: !Condition Some") == {"Value": {"Fn::Condition": "Some"}}
+
+
+@reproduces("serverless.know_the_parameters_first")
+def _() -> None:
+    source = inspect.getsource(Stack.__init__)
+    assert source.index("self._parse_template()") < source.index("self.parameters = parameters")
+
+
+@reproduces("serverless.transform_template", "serverless.get_processed_template")
+def _() -> None:
+    body = json.dumps(SERVERLESS)
+    client("cloudformation").create_stack(StackName="stack", TemplateBody=body)
+    assert client("dynamodb").list_tables()["TableNames"] == []
+    found = client("cloudformation").get_template(StackName="stack", TemplateStage="Processed")["TemplateBody"]
+    assert found["Resources"]["Table"]["Type"] == "AWS::Serverless::SimpleTable"
+
+
+@reproduces("change_sets.require_capabilities")
+def _() -> None:
+    role = {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": {}}}
+    assert create({"R": role}).status == "CREATE_COMPLETE"
+
+
+@reproduces("change_sets.create_change_set")
+def _() -> None:
+    api = client("cloudformation")
+    change_set(SERVERLESS, ChangeSetType="CREATE")
+    api.execute_change_set(StackName="stack", ChangeSetName="one")
+    given = {"ParameterKey": "Name", "ParameterValue": "a"}
+    with raises(ClientError):  # instead of a failed change set
+        change_set(SERVERLESS, "two", ChangeSetType="UPDATE", Parameters=[given])
+
+
+@reproduces("change_sets.plan_changes", "change_sets.describe_changes", "change_sets.transform_template_of_change_set")
+def _() -> None:
+    api = client("cloudformation")
+    assert {
+        one["ResourceChange"]["ResourceType"] for one in change_set(SERVERLESS, ChangeSetType="CREATE")["Changes"]
+    } == {
+        "AWS::SNS::Topic",
+        "AWS::Serverless::SimpleTable",
+    }
+    api.execute_change_set(StackName="stack", ChangeSetName="one")
+    given = {"ParameterKey": "Name", "ParameterValue": "b"}
+    assert change_set(SERVERLESS, "two", ChangeSetType="UPDATE", Parameters=[given])["Changes"] == []
+
+
+@reproduces("change_sets.describe_change_set", "change_sets.delete_change_set", "change_sets.list_change_sets")
+def _() -> None:
+    api = client("cloudformation")
+    for stack in ("first", "second"):
+        change_set(SERVERLESS, stack=stack, ChangeSetType="CREATE")
+    assert api.describe_change_set(StackName="first", ChangeSetName="one")["StackName"] == "second"
+    assert len(api.list_change_sets(StackName="first")["Summaries"]) == 2
+    api.delete_change_set(StackName="second", ChangeSetName="one")
+    [left] = api.list_change_sets(StackName="first")["Summaries"]
+    assert left["StackName"] == "second"
+
+
+@reproduces("change_sets.execute_change_set")
+def _() -> None:
+    change_set(SERVERLESS, ChangeSetType="CREATE")
+    for _again in range(2):
+        client("cloudformation").execute_change_set(StackName="stack", ChangeSetName="one")
+
+
+@reproduces("stepfunctions.complete_the_definition_in_updates")
+def _() -> None:
+    source = inspect.getsource(StateMachine.update_from_cloudformation_json)
+    assert "DefinitionSubstitutions" not in source and "DefinitionS3Location" not in source
+
+
+# ---- Resources that a deployment needs
+
+
+@reproduces("ec2.associate_the_route_table", "ec2.association_id", "ec2.disassociate")
+def _() -> None:
+    vpc = {"Ref": "V"}
+    made = create(
+        {
+            "V": {"Type": "AWS::EC2::VPC", "Properties": {"CidrBlock": "10.0.0.0/16"}},
+            "S": {"Type": "AWS::EC2::Subnet", "Properties": {"VpcId": vpc, "CidrBlock": "10.0.0.0/24"}},
+            "R": {"Type": "AWS::EC2::RouteTable", "Properties": {"VpcId": vpc}},
+            "A": {
+                "Type": "AWS::EC2::SubnetRouteTableAssociation",
+                "Properties": {"RouteTableId": {"Ref": "R"}, "SubnetId": {"Ref": "S"}},
+            },
+        }
+    )
+    tables = client("ec2").describe_route_tables(RouteTableIds=[made.resource_map["R"].id])["RouteTables"]
+    assert tables[0]["Associations"] == []
+    assert made.resource_map["A"].physical_resource_id == made.resource_map["R"].id
+    assert not hasattr(made.resource_map["A"], "delete")
+
+
+@reproduces("ec2.delete_with")
+def _() -> None:
+    for model in (FlowLogs, RouteTable, VPCEndPoint):
+        assert not hasattr(model, "delete")
+        assert hasattr(model.delete_from_cloudformation_json, "__isabstractmethod__")
+
+
+@reproduces("kms.store_the_policy_as_text")
+def _() -> None:
+    made = create({"K": {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": {"Statement": []}}}})
+    assert made.resource_map["K"].policy == {"Statement": []}
+
+
+@reproduces("route53.begin_with_z")
+def _() -> None:
+    zones = [
+        client("route53").create_hosted_zone(Name="example.com", CallerReference=str(count))["HostedZone"]["Id"]
+        for count in range(3)
+    ]
+    assert not all(zone.startswith("/hostedzone/Z") for zone in zones)
+
+
+@reproduces("route53.delete_health_check")
+def _() -> None:
+    assert not hasattr(HealthCheck, "delete")
+    assert hasattr(HealthCheck.delete_from_cloudformation_json, "__isabstractmethod__")
+
+
 CHILD = {"Resources": {"T": {"Type": "AWS::SNS::Topic"}}, "Outputs": {"Topic": {"Value": {"Ref": "T"}}}}
 
 
@@ -857,7 +1007,7 @@ def _() -> None:
     assert client("stepfunctions").list_state_machines()["stateMachines"] == []
 
 
-@reproduces("stepfunctions.substitute_in_definition")
+@reproduces("stepfunctions.complete_the_definition")
 def _() -> None:
     create_machine_by_template()
     [machine] = stepfunctions_models.stepfunctions_backends["123456789012"][REGION].state_machines

@@ -108,7 +108,12 @@ def test_conditions_create_and_omit_nested_resources(cloud: EmbeddedCloud) -> No
     updated = {**translate(PARENT, parameters, cloud.region)}
     updated["Resources"]["Worker"]["Properties"]["Parameters"]["Subnets"] = "subnet-9,subnet-8"
     values = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
-    api.update_stack(StackName="conditions", TemplateBody=json.dumps(updated), Parameters=values)
+    api.update_stack(
+        StackName="conditions",
+        TemplateBody=json.dumps(updated),
+        Parameters=values,
+        Capabilities=["CAPABILITY_IAM"],
+    )
     described = {
         output["OutputKey"]: output["OutputValue"]
         for output in api.describe_stacks(StackName=worker)["Stacks"][0]["Outputs"]

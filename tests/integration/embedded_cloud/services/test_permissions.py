@@ -154,8 +154,12 @@ def template_of(action: str) -> str:
 
 def test_a_stack_update_changes_the_policies_of_a_role(cloud: EmbeddedCloud) -> None:
     cloudformation, name = client(cloud, "cloudformation"), f"stack-{uuid.uuid4().hex[:8]}"
-    cloudformation.create_stack(StackName=name, TemplateBody=template_of("s3:GetObject"))
-    cloudformation.update_stack(StackName=name, TemplateBody=template_of("s3:PutObject"))
+    cloudformation.create_stack(
+        StackName=name, TemplateBody=template_of("s3:GetObject"), Capabilities=["CAPABILITY_IAM"]
+    )
+    cloudformation.update_stack(
+        StackName=name, TemplateBody=template_of("s3:PutObject"), Capabilities=["CAPABILITY_IAM"]
+    )
     [role] = cloudformation.describe_stack_resources(StackName=name)["StackResources"]
     listed = client(cloud, "iam").list_role_policies(RoleName=role["PhysicalResourceId"])
     assert listed["PolicyNames"] == ["PutObject"]
@@ -164,7 +168,7 @@ def test_a_stack_update_changes_the_policies_of_a_role(cloud: EmbeddedCloud) -> 
 
 def test_used_grants_have_the_logical_ids_of_roles(cloud: EmbeddedCloud, bucket: str, tmp_path: Path) -> None:
     cloudformation, name, written = client(cloud, "cloudformation"), f"stack-{uuid.uuid4().hex[:8]}", tmp_path / "used"
-    cloudformation.create_stack(StackName=name, TemplateBody=template_of("s3:Get*"))
+    cloudformation.create_stack(StackName=name, TemplateBody=template_of("s3:Get*"), Capabilities=["CAPABILITY_IAM"])
     [made] = cloudformation.describe_stack_resources(StackName=name)["StackResources"]
     acting_as(cloud, made["PhysicalResourceId"], "s3").get_object(Bucket=bucket, Key="a/1")
     write_used_grants(written)

@@ -88,7 +88,12 @@ def test_another_instance_type_replaces_the_endpoint(cloud: EmbeddedCloud) -> No
     template = translate(ROOT / "infrastructure/endpoint.yaml", before, cloud.region)
     assert create_stack(api, "shop", template, before)["EndpointName"] == "shop-realtime-c6i-2xlarge"
     values = [{"ParameterKey": key, "ParameterValue": value} for key, value in after.items()]
-    api.update_stack(StackName="shop", TemplateBody=json.dumps(template), Parameters=values)
+    api.update_stack(
+        StackName="shop",
+        TemplateBody=json.dumps(template),
+        Parameters=values,
+        Capabilities=["CAPABILITY_IAM"],
+    )
     outputs = api.describe_stacks(StackName="shop")["Stacks"][0]["Outputs"]
     assert {one["OutputKey"]: one["OutputValue"] for one in outputs}["EndpointName"] == "shop-realtime-g5-xlarge"
     names = [endpoint["EndpointName"] for endpoint in sagemaker.list_endpoints(NameContains="shop")["Endpoints"]]

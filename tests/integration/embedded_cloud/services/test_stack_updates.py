@@ -76,7 +76,8 @@ class Stack:
     def _request(self, resources: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
         values = more.pop("values", {})
         parameters = [{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()]
-        return {"TemplateBody": json.dumps({"Resources": resources, **more}), "Parameters": parameters}
+        body = json.dumps({"Resources": resources, **more})
+        return {"TemplateBody": body, "Parameters": parameters, "Capabilities": ["CAPABILITY_NAMED_IAM"]}
 
 
 @pytest.fixture
