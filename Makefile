@@ -8,7 +8,7 @@ NPM    := $(shell command -v npm 2>/dev/null)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help setup demo deploy deploy-all deploy-edge images package smoke test test-slow test-all least-privilege test-containers test-localstack coverage pr chaos rehearse-failover fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation bench-bulk load tune cost dashboard openapi reliability-tables reference screenshots lock sbom clean
+.PHONY: FORCE help setup demo deploy deploy-all deploy-edge images package smoke test test-slow test-all least-privilege test-containers test-localstack coverage pr chaos rehearse-deploy rehearse-failover fuzz api-fuzz lint format typecheck bench bench-matting bench-speed bench-encode bench-segmentation bench-bulk load tune cost dashboard openapi reliability-tables reference screenshots lock sbom clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -89,6 +89,9 @@ chaos: setup $(VENV)/.compiled  ## upload images while faults are injected, and 
 
 rehearse-failover: setup $(VENV)/.compiled  ## kill one of two Regions under load, and bring it back: make rehearse-failover [ROUTING=failover] [CLIENTS=6] [LOAD=6]
 	@$(BIN)/python -m tests.resilience.failover $(if $(ROUTING),--routing $(ROUTING)) $(if $(CLIENTS),--clients $(CLIENTS)) $(if $(LOAD),--load $(LOAD))
+
+rehearse-deploy: setup $(VENV)/.compiled  ## deploy everything to an embedded cloud, update it, make an update fail, delete it; needs the AWS CLI
+	@$(BIN)/python -m tests.rehearsal
 
 test-containers: setup $(VENV)/.compiled  ## test the image in Docker: functions, worker, endpoint: make test-containers [GPU=1]
 	$(if $(GPU),PBR_TEST_GPU=1) $(BIN)/python -m pytest --timeout 1200 tests/containers

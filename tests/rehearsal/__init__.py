@@ -1,0 +1,1 @@
+"""Rehearsal of a deployment on the embedded cloud."""
