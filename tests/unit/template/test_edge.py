@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -354,6 +354,26 @@ def test_requests_are_limited_per_address_and_per_key() -> None:
     }
 
 
+TRANSFORMATIONS: Final[Mapping[str, Callable[[str], str]]] = {
+    "NONE": lambda text: text,
+    "LOWERCASE": str.lower,
+    "COMPRESS_WHITE_SPACE": lambda text: re.sub(r"\s+", " ", text),
+}
+
+
+@pytest.mark.parametrize("value", ["bearer key", "BEARER key", "Bearer   key", "Bearer \tkey"])
+def test_all_spellings_of_a_bearer_token_are_counted_together(value: str) -> None:
+    """The API accepts all of them."""
+    [one] = dict(rules(edge(), "RateBasedStatement"))["rate-per-bearer-token"]["CustomKeys"]
+
+    def counted_as(text: str) -> str:
+        for each in sorted(one["Header"]["TextTransformations"], key=lambda each: int(each["Priority"])):
+            text = TRANSFORMATIONS[each["Type"]](text)
+        return text
+
+    assert counted_as(value) == counted_as("Bearer key") != counted_as("Bearer other")
+
+
 def test_managed_rules_apply_except_to_images() -> None:
     groups = {one["Name"]: one for _, one in rules(edge(), "ManagedRuleGroupStatement")}
     common = groups.pop("AWSManagedRulesCommonRuleSet")
@@ -379,8 +399,24 @@ def test_logs_have_no_credentials() -> None:
     assert {"QueryString": {}} in redacted
     headers = {one["SingleHeader"]["Name"] for one in redacted if "SingleHeader" in one}
     assert headers == {"authorization", "x-api-key", "cookie", "referer"}
+    counted_by = {
+        key["Header"]["Name"] for _, one in rules(stack, "RateBasedStatement") for key in one.get("CustomKeys", [])
+    }
+    [protection] = stack["WebAcl"]["DataProtectionConfig"]["DataProtections"]
+    assert protection == {
+        "Field": {"FieldType": "SINGLE_HEADER", "FieldKeys": sorted(counted_by)},
+        "Action": "SUBSTITUTION",
+    }, "a rule that counts by a header logs its value, which RedactedFields does not redact"
     samples = {value for key, value in leaves(stack["WebAcl"]) if key == "SampledRequestsEnabled"}
     assert samples == {False}, "samples show headers"
+
+
+def test_only_requests_that_a_rule_blocks_are_logged_by_aws_waf() -> None:
+    """Rules that count match the bodies of nearly all images."""
+    logged = edge()["WafLogging"]["LoggingFilter"]
+    assert logged["DefaultBehavior"] == "DROP"
+    [kept] = logged["Filters"]
+    assert (kept["Behavior"], kept["Conditions"]) == ("KEEP", [{"ActionCondition": {"Action": "BLOCK"}}])
 
 
 def test_only_the_delivery_of_this_stack_writes_to_the_log_bucket() -> None:
