@@ -33,8 +33,9 @@ FURTHER: Final = {
     "OidcProviderArn": f"arn:aws:iam::{ACCOUNT}:oidc-provider/token.actions.githubusercontent.com",
     "ImagesRepositoryArn": f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/images",
     "PermissionsBoundaryArn": BOUNDARY,
+    "ArtifactBucketPrefix": f"{PREFIX}-artifacts-",
 }
-"""A stack for another environment, with the provider and the repository of the first."""
+"""A stack for another environment, with the provider and the repository of the first, and buckets of its own."""
 
 SERVICES: Final = {
     "ApiGatewayV2": "apigateway",
@@ -78,8 +79,12 @@ def trust(stack: Stack, role: str) -> dict[str, Any]:
 @pytest.mark.parametrize("repository", ["octo/remover", "octo@123/remover@456"])
 def test_only_jobs_of_the_environment_deploy_and_only_those_of_the_branch_push(repository: str) -> None:
     stack = Stack({**GIVEN, "GitHubRepository": repository}, PATH)
-    subjects = {"BuildRole": "ref:refs/heads/main", "DeployRole": "environment:production"}
-    for role, subject in subjects.items():
+    further = {"token.actions.githubusercontent.com:ref": "refs/heads/main"}
+    trusted: dict[str, tuple[str, dict[str, str]]] = {
+        "BuildRole": ("ref:refs/heads/main", {}),
+        "DeployRole": ("environment:production", further),  # any branch can name the environment in a workflow
+    }
+    for role, (subject, others) in trusted.items():
         statement = trust(stack, role)
         assert statement["Action"] == "sts:AssumeRoleWithWebIdentity"
         assert statement["Principal"] == {"Federated": "<GitHub>"}
@@ -87,6 +92,7 @@ def test_only_jobs_of_the_environment_deploy_and_only_those_of_the_branch_push(r
             "StringEquals": {
                 "token.actions.githubusercontent.com:aud": "sts.amazonaws.com",
                 "token.actions.githubusercontent.com:sub": f"repo:{repository}:{subject}",
+                **others,
             }
         }
 
@@ -154,7 +160,7 @@ def test_stacks_change_only_by_the_execution_role_and_under_their_prefix(stack: 
         if action == "cloudformation:CreateChangeSet"
     ]
     assert (names, {"StringEquals": {"cloudformation:RoleArn": "<ExecutionRole>.Arn"}}) in changing
-    assert {resource.split(":")[-1] for resource, _ in changing} == {
+    assert {resource.split(":")[-1] for resource, _ in changing} <= {
         names.split(":")[-1],
         "transform/Serverless-2016-10-31",
         "stack/aws-sam-cli-managed-default/*",
@@ -175,6 +181,35 @@ def test_the_role_that_deploys_may_do_what_the_doctor_reads(stack: Stack) -> Non
     granted = {action for action, _, _ in allowed(stack, "DeployRole")}
     needed = {action for check in CHECKS for action in check.permissions}
     assert {action for action in needed if not any(fnmatchcase(action, pattern) for pattern in granted)} == set()
+
+
+def test_an_environment_with_buckets_of_its_own_reaches_the_templates_of_no_other() -> None:
+    stack = Stack(FURTHER, PATH)
+    every = [resource for role in ("DeployRole", "ExecutionRole") for _, resource, _ in allowed(stack, role)]
+    assert not [resource for resource in every if "aws-sam-cli" in resource]
+    bucket = f"arn:aws:s3:::{FURTHER['ArtifactBucketPrefix']}*"
+    assert {action for action, resource, _ in allowed(stack, "DeployRole") if resource.startswith(bucket)} == {
+        *("s3:GetBucketLocation", "s3:ListBucket"),
+        *("s3:GetObject", "s3:PutObject"),
+    }
+
+
+def test_the_check_reaches_the_shared_table_and_the_replica_that_the_documentation_creates() -> None:
+    _, prefix = re.findall(r"StackPrefix=(\S+)", (ROOT / "docs/how-to/deliver.md").read_text())
+    granted = list(allowed(Stack({**GIVEN, "StackPrefix": prefix}, PATH), "DeployRole"))
+    pages = (ROOT / "docs/how-to/regions.md").read_text()
+    created = re.findall(r"--stack-name (\S+) \\\n +--template-file infrastructure/([\w-]+)\.yaml", pages)
+    names = {template: name for name, template in created}
+    path = ROOT / "infrastructure/replica.yaml"
+    defaults = {name: facts["Default"] for name, facts in translated(path)["Parameters"].items()}
+    replica = Physical(defaults, path, {**PSEUDO, "AWS::StackName": names["replica"]})
+    needed = [
+        ("dynamodb:PutItem", f"arn:aws:dynamodb:eu-west-1:{ACCOUNT}:table/{names['global-keys']}-Keys-1A2B3C4D5E6F7"),
+        ("s3:ListBucketVersions", f"arn:aws:s3:::{replica.names['ReplicaBucket']}"),
+        ("s3:DeleteObjectVersion", f"arn:aws:s3:::{replica.names['ReplicaBucket']}/results/smoke/x/disc.png.png"),
+    ]
+    for action, arn in needed:
+        assert any(action == one and fnmatchcase(arn, pattern) for one, pattern, _ in granted), (action, arn)
 
 
 # ---- The execution role
@@ -230,13 +265,22 @@ def test_the_execution_role_is_no_administrator(stack: Stack) -> None:
 
 
 def test_the_execution_role_reads_no_data(stack: Stack) -> None:
-    patterns = {action for action, resource, _ in allowed(stack, "ExecutionRole") if "sam-cli" not in resource}
+    templates = {f"arn:aws:s3:::{given['ArtifactBucketPrefix']}*/*" for given in (GIVEN, FURTHER)}
+    patterns = {action for action, resource, _ in allowed(stack, "ExecutionRole") if resource not in templates}
     data = {
         *("s3:GetObject", "s3:PutObject", "s3:DeleteObject"),
         *("dynamodb:GetItem", "dynamodb:Scan", "dynamodb:Query", "dynamodb:PutItem"),
         *("sqs:ReceiveMessage", "sqs:SendMessage", "secretsmanager:GetSecretValue"),
     }
     assert {action for action in data if any(fnmatchcase(action, pattern) for pattern in patterns)} == set()
+
+
+def test_the_execution_role_changes_secrets_of_its_stacks_only(stack: Stack) -> None:
+    secrets = [one for one in allowed(stack, "ExecutionRole") if one[0].startswith("secretsmanager:") and one[1] != "*"]
+    own = {"StringLike": {"aws:ResourceTag/aws:cloudformation:stack-name": f"{PREFIX}*"}}
+    assert {action.partition(":")[2] for action, _, condition in secrets if condition != own} == {
+        *("CreateSecret", "DescribeSecret", "TagResource"),  # a new secret has no tags, and nobody can set those of AWS
+    }
 
 
 def test_the_execution_role_passes_roles_to_services_of_the_templates_only(stack: Stack) -> None:
@@ -282,7 +326,10 @@ def test_with_a_boundary_the_execution_role_grants_permissions_to_bounded_roles_
     for action, _, condition in granting:
         assert condition["StringEquals"]["iam:PermissionsBoundary"] == BOUNDARY, action
     assert "iam:DeleteRolePermissionsBoundary" not in {action for action, _, _ in allowed(stack, "ExecutionRole")}
-    assert {one["Properties"]["PermissionsBoundary"] for one in stack.resources.values()} == {BOUNDARY}
+
+
+def test_the_roles_of_delivery_have_no_boundary_which_would_have_to_allow_iam(stack: Stack) -> None:
+    assert not [name for name, one in stack.resources.items() if "PermissionsBoundary" in one["Properties"]]
 
 
 def test_the_execution_role_cannot_change_the_roles_of_its_own_stack(stack: Stack) -> None:
