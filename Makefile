@@ -45,8 +45,8 @@ $(VENV)/.compiled: $(VENV)/.ready  # a minute, which would else be spent by each
 demo: setup  ## one photograph through the whole pipeline: make demo [IMAGE=photo.jpg]
 	@$(BIN)/pbr demo $(IMAGE)
 
-DEPLOY = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m infrastructure.deploy $(if $(ENV),--config-env $(ENV)) $(if $(REGION),--region $(REGION)) $(if $(PARAMETERS),--parameters "$$PARAMETERS") $(if $(TAGS),--tags '$(TAGS)') $(if $(ADD),--add '$(ADD)') $(if $(BUILD),--build $(BUILD)) $(if $(IMAGES),--images $(IMAGES)) $(if $(ROLE),--role $(ROLE)) $(if $(YES),--yes) $(if $(DRY_RUN),--dry-run)
-deploy: setup  ## build all images of this commit, and deploy the stack with them: make deploy [ENV=prod] [REGION=us-west-2] [PARAMETERS="SegmentationHost=ecs"] [TAGS="team=photo"] [ADD="worker web"] [BUILD=1.4.0] [IMAGES=repository] [ROLE=arn] [YES=1] [DRY_RUN=1]
+DEPLOY = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m infrastructure.deploy $(if $(ENV),--config-env $(ENV)) $(if $(REGION),--region $(REGION)) $(if $(PARAMETERS),--parameters "$$PARAMETERS") $(if $(TAGS),--tags '$(TAGS)') $(if $(ADD),--add '$(ADD)') $(if $(BUILD),--build $(BUILD)) $(if $(IMAGES),--images $(IMAGES)) $(if $(LISTED),--listed $(LISTED)) $(if $(ROLE),--role $(ROLE)) $(if $(YES),--yes) $(if $(DRY_RUN),--dry-run)
+deploy: setup  ## build all images of this commit, and deploy the stack with them: make deploy [ENV=prod] [REGION=us-west-2] [PARAMETERS="SegmentationHost=ecs"] [TAGS="team=photo"] [ADD="worker web"] [BUILD=1.4.0] [IMAGES=repository] [LISTED=out/images.json] [ROLE=arn] [YES=1] [DRY_RUN=1]
 	@$(DEPLOY)
 
 deploy-all: setup  ## deploy the stacks of all Regions, one after the other; skips those that are up to date: make deploy-all [ENVS="us-east-1 eu-west-1"] [variables of make deploy]

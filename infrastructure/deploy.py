@@ -129,9 +129,14 @@ def _deployments(environments: Sequence[str], arguments: argparse.Namespace) -> 
 
 def _images(one: Deployment, arguments: argparse.Namespace) -> Images:
     if not arguments.images:
+        if arguments.listed:
+            raise DeployError("LISTED requires IMAGES: an image that is built is not listed.")
         return Images(one.shell, one.build)
     source = Repository.at(arguments.images, one.shell, one.settings.profile)
-    return Images(one.shell, one.build, [source], may_build=False)
+    listed = None
+    if arguments.listed:
+        listed = frozenset(image["image"].rpartition("@")[2] for image in json.loads(arguments.listed.read_text()))
+    return Images(one.shell, one.build, [source], may_build=False, listed=listed)
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -154,6 +159,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--build", help="Version and commit. Default: those of this checkout.")
     parser.add_argument(
         "--images", help="URI of a repository in ECR that has the images of the build. None is built then."
+    )
+    parser.add_argument(
+        "--listed", type=Path, help=f"File as {_IMAGES}, which the action images writes. Other images are not deployed."
     )
     parser.add_argument("--flavors", default="", help=f"Flavors for the action images: {', '.join(FLAVORS)}.")
     parser.add_argument("--bucket", help="Bucket for the action package.")

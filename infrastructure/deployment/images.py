@@ -98,12 +98,14 @@ class Images:
         build: version and commit.
         sources: repositories to copy from.
         may_build: whether to build an image that no source has.
+        listed: digests of the only images to provide; None for any.
     """
 
     shell: Shell
     build: str
     sources: Sequence[Repository] = ()
     may_build: bool = True
+    listed: frozenset[str] | None = None
 
     def provide(
         self, repository: Repository, flavors: Iterable[str], values: Mapping[str, str]
@@ -111,9 +113,17 @@ class Images:
         """Return digest and media type of the image of each flavor, and copy or build those that are missing.
 
         Raises:
-            DeployError: an image is missing and may not be built, or the copy is another image.
+            DeployError: an image is missing and may not be built, the copy is another image, or it is not listed.
         """
-        return {flavor: self._provided(repository, flavor, values) for flavor in flavors}
+        provided = {flavor: self._provided(repository, flavor, values) for flavor in flavors}
+        for flavor, (digest, _) in provided.items():
+            if self.listed is not None and digest not in self.listed and not self.shell.dry_run:
+                raise DeployError(
+                    f"{repository.uri}:{image_tag(flavor, self.build, values)} is {digest}, which LISTED lacks. "
+                    "If make images has read other parameters, set these in samconfig.toml. Otherwise, this is another "
+                    "image with the same tag: delete it from the repository."
+                )
+        return provided
 
     def _provided(self, repository: Repository, flavor: str, values: Mapping[str, str]) -> tuple[str, str]:
         tag = image_tag(flavor, self.build, values)

@@ -510,6 +510,18 @@ def test_images_of_a_repository_are_copied_and_not_built(tools: Tools) -> None:
     assert tools.functions_run == {f"{REPOSITORY}:{tag}"}
 
 
+def test_only_listed_images_are_deployed(tools: Tools) -> None:
+    tag = images.image_tag("cpu", BUILD, settings.defaults(ROOT))
+    (tools.folder / f"tag-{REPOSITORY.replace('/', '+')}-{tag}").touch()  # pushed without a delivery
+    listed = tools.folder / "images.json"
+    for digest in ("other", "cpu"):
+        listed.write_text(json.dumps([{"flavor": "cpu", "image": f"{SOURCE}@sha256:{digest}"}]))
+        commands, error = tools.deploy("--images", SOURCE, "--listed", str(listed))
+        assert bool([one for one in commands if one[0] == "sam"]) == (digest == "cpu")
+        assert (f"{tag} is sha256:cpu, which LISTED lacks" in error) == (digest == "other")
+    assert "LISTED requires IMAGES" in tools.deploy("--listed", str(listed))[1]
+
+
 def test_a_repository_outside_ecr_is_rejected(tools: Tools) -> None:
     commands, error = tools.deploy("--images", "ghcr.io/team/images")
     assert not commands and "'ghcr.io/team/images' is no repository in ECR. Use e.g." in error
@@ -643,8 +655,21 @@ def test_a_stack_that_cannot_be_updated_is_reported_before_the_build(tools: Tool
     assert f"{STACK} is {status}." in error and remedy in error
 
 
-def test_the_stacks_of_production_differ_in_their_region_only() -> None:
-    prod = settings.read_settings("prod", ROOT)
+REGIONAL = {
+    *("ApiCertificateArn", "ApiRouting", "KmsKeyArn", "ResultsReplicaBucketArn", "ResultsReplicaKmsKeyArn"),
+    *("WebCertificateArn", "WebSubnets", "WebTaskSubnets", "WebVpc", "WorkerSecurityGroups", "WorkerSubnets"),
+}
+"""Parameters that differ between Regions, most of which name resources there."""
+
+
+def test_the_stacks_of_production_differ_in_what_is_regional_only() -> None:
+    def common(environment: str) -> settings.Settings:
+        read = settings.read_settings(environment, ROOT)
+        parameters = {name: value for name, value in read.parameters.items() if name not in REGIONAL}
+        return dataclasses.replace(read, region="", s3_bucket=None, parameters=parameters)
+
     for region in deploy.REGIONS:
-        assert settings.read_settings(region, ROOT) == dataclasses.replace(prod, region=region)
-    assert prod.region in deploy.REGIONS
+        assert settings.read_settings(region, ROOT).region == region
+        assert common(region) == common("prod")
+    assert settings.read_settings("prod", ROOT).region in deploy.REGIONS
+    assert settings.defaults(ROOT).keys() >= REGIONAL

@@ -65,6 +65,16 @@ def test_no_code_of_a_commit_runs_before_it_is_known_to_be_of_main(steps: list[d
     assert check < position("make setup", steps) < position("role-to-assume", steps)
 
 
+def test_images_are_built_for_the_stacks_that_are_deployed_and_no_others_are_deployed() -> None:
+    jobs = DELIVER["jobs"]
+    build = jobs["build"]["steps"][position("make images", jobs["build"]["steps"])]
+    assert build["env"]["ENVS"] == " ".join(jobs[name]["with"]["stacks"] for name in ("staging", "production"))
+    verified = STEPS[position("cosign verify-attestation")]["env"]["IMAGES"]
+    deployed = STEPS[position("make deploy-all")]
+    assert deployed["env"]["VERIFIED"] == verified == "${{ inputs.images }}"
+    assert deployed["run"].startswith('echo "$VERIFIED" > "$LISTED"')
+
+
 def test_images_are_attested_only_after_the_scan_and_verified_before_the_deployment() -> None:
     attesting = DELIVER["jobs"]["attest"]["steps"]
     scans = [number for number, step in enumerate(attesting) if "actions/scan" in step.get("uses", "")]
