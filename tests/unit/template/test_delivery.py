@@ -11,6 +11,7 @@ from typing import Any, Final
 import pytest
 
 from client.doctor.examination import CHECKS
+from infrastructure.deployment.settings import read_settings
 from tests.conftest import ROOT
 from tests.unit.template.physical import REFERENCES, Physical
 from tests.unit.template.test_limits import EVERYTHING
@@ -194,6 +195,17 @@ def test_an_environment_with_buckets_of_its_own_reaches_the_templates_of_no_othe
     }
 
 
+def test_the_environments_of_the_documentation_cover_their_own_stacks_only() -> None:
+    page = (ROOT / "docs/how-to/deliver.md").read_text()
+    covered = dict(zip(("staging", "prod"), re.findall(r"StackPrefix=(\S+) QueuePrefix=(\S+)", page), strict=True))
+    for environment in covered:
+        settings = read_settings(environment, ROOT)
+        names = settings.stack, settings.parameters["SegmentationQueueName"]
+        for other, prefixes in covered.items():
+            begins = [name.startswith(prefix) for name, prefix in zip(names, prefixes, strict=True)]
+            assert begins == [other == environment] * 2, (environment, other)
+
+
 def test_the_check_reaches_the_shared_table_and_the_replica_that_the_documentation_creates() -> None:
     _, prefix = re.findall(r"StackPrefix=(\S+)", (ROOT / "docs/how-to/deliver.md").read_text())
     granted = list(allowed(Stack({**GIVEN, "StackPrefix": prefix}, PATH), "DeployRole"))
@@ -279,7 +291,11 @@ def test_the_execution_role_changes_secrets_of_its_stacks_only(stack: Stack) -> 
     secrets = [one for one in allowed(stack, "ExecutionRole") if one[0].startswith("secretsmanager:") and one[1] != "*"]
     own = {"StringLike": {"aws:ResourceTag/aws:cloudformation:stack-name": f"{PREFIX}*"}}
     assert {action.partition(":")[2] for action, _, condition in secrets if condition != own} == {
-        *("CreateSecret", "DescribeSecret", "TagResource"),  # a new secret has no tags, and nobody can set those of AWS
+        *(
+            "CreateSecret",
+            "DescribeSecret",
+            "TagResource",
+        ),  # a new secret has no tags, and only AWS sets those that begin with aws:
     }
 
 
