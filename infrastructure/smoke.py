@@ -1,8 +1,9 @@
 """Check a deployed stack with two images, as its users would send them: ``make smoke``.
 
-One image is uploaded to S3, one goes through the HTTP API with a key that expires within the hour. Both are drawn with
-random noise, so no cached result answers. Then ``pbr doctor`` examines the stack, alarms included. The key is revoked,
-and everything that was stored is deleted, as with ``pbr forget``; also if a check has failed.
+One image is uploaded to S3, one goes through the HTTP API with a key that expires within the hour. Behind an edge, the
+API of a Region accepts no such request, so it is only called. Both images are drawn with random noise, so no cached
+result answers. Then ``pbr doctor`` examines the stack, alarms included. The key is revoked, and everything that was
+stored is deleted, as with ``pbr forget``; also if a check has failed.
 """
 
 import argparse
@@ -86,6 +87,8 @@ class Smoke:
         return f"execution {execution.rpartition(':')[2]}, model {result.sidecar['model']['name']}"
 
     def _request(self) -> str:
+        if self._stack.parameters.get("EdgeDomain"):
+            return self._probe()
         issued = api_keys.create(
             self._stack,
             KEY_NAME,
@@ -101,10 +104,27 @@ class Smoke:
         finally:
             api_keys.revoke(self._stack, issued.key.key_id, now())
 
+    def _probe(self) -> str:
+        """Call the API of this Region. It rejects other requests: CloudFront sends those to the nearest Region."""
+        for path, expected in (("/health", httpx.codes.OK), ("/ready", httpx.codes.FORBIDDEN)):
+            response = httpx.get(f"{self._url}{path}", timeout=40)
+            if response.status_code != expected:
+                raise SmokeError(
+                    f"GET {response.url} returned {response.status_code} instead of {expected}: {response.text[:500]}"
+                )
+        if response.json().get("code") != "not_through_edge":
+            raise SmokeError(f"GET {response.url} is not rejected for bypassing the edge: {response.text[:500]}")
+        return "responds, and rejects requests that bypass the edge. No image was sent: the edge chooses the Region"
+
+    @property
+    def _url(self) -> str:
+        """The API of this Region, not of the nearest one."""
+        return self._stack.outputs.get("ApiRegionalUrl") or self._stack.output("ApiUrl")
+
     def _process(self, key: str) -> str:
         # The same job answers until it has ended: the gateway waits for 30 s at most.
         headers = {"X-API-Key": key, "Idempotency-Key": secrets.token_hex(16)}
-        url, files = f"{self._stack.output('ApiUrl')}/process", {"image": (_NAME, picture(), "image/png")}
+        url, files = f"{self._url}/process", {"image": (_NAME, picture(), "image/png")}
         deadline = time.monotonic() + _TIMEOUT_S
         while (
             response := httpx.post(url, headers=headers, files=files, timeout=40)

@@ -872,7 +872,7 @@ variable "api_certificate_arn" {
 
 variable "api_routing" {
   type        = string
-  description = "How Route 53 chooses among the Regions that have ApiDomain. latency chooses the nearest one; primary answers until its health check fails, then secondary."
+  description = "How Route 53 chooses among the Regions that have ApiDomain. latency chooses the nearest one; primary answers until its health check fails, then secondary; both are for two Regions. Choose before the first deployment, see docs/how-to/regions.md."
   default     = "latency"
   nullable    = false
 

@@ -37,12 +37,23 @@ REGIONS: Final = {"west": "eu-west-1", "east": "us-east-1", "asia": "ap-southeas
 DOMAIN: Final = "EdgeDomain=images.example.com HostedZoneId=Z0123456789"
 
 
-def stand_in() -> dict[str, Any]:
-    """Return a template with the parameters and outputs of the edge. moto has no distributions."""
+HTTPS: Final = {"HTTPPort": 80, "HTTPSPort": 443, "OriginProtocolPolicy": "https-only"}
+ORIGIN: Final = {"Id": "api", "DomainName": "origin.example.com", "CustomOriginConfig": HTTPS}
+DISTRIBUTION: Final[Any] = {
+    "CallerReference": "edge",
+    "Comment": "",
+    "Enabled": True,
+    "Origins": {"Quantity": 1, "Items": [ORIGIN]},
+    "DefaultCacheBehavior": {"TargetOriginId": "api", "ViewerProtocolPolicy": "https-only"},
+}
+
+
+def stand_in(distribution_id: str) -> dict[str, Any]:
+    """Return a template with the parameters and outputs of the edge. moto's CloudFormation has no distributions."""
     real = yaml_parse((ROOT / edge.TEMPLATE).read_text())
     values = {
         "KeyPairId": {"Fn::Sub": "K${SigningKey}"},
-        "DistributionId": "E1",
+        "DistributionId": distribution_id,
         "DistributionDomain": "d1.example.net",
     }
     assert values.keys() <= real["Outputs"].keys()
@@ -69,7 +80,9 @@ class Account:
         self.folder = folder
         (folder / "samconfig.toml").write_text(SAMCONFIG)
         (folder / "infrastructure").mkdir()
-        (folder / edge.TEMPLATE).write_text(json.dumps(stand_in()))
+        made = boto3.client("cloudfront").create_distribution(DistributionConfig=DISTRIBUTION)
+        self.distribution_id = made["Distribution"]["Id"]
+        (folder / edge.TEMPLATE).write_text(json.dumps(stand_in(self.distribution_id)))
         (folder / "template.yaml").write_text((ROOT / "template.yaml").read_text())
         self.secrets = boto3.client("secretsmanager", "us-east-1")
 
@@ -157,7 +170,7 @@ def test_the_first_deployment_creates_the_secret_and_collects_the_stacks(
     assert value["key_pair_id"] == "K1"
     assert [one["Region"] for one in secret["ReplicationStatus"]] == ["eu-west-1"]
     printed = capsys.readouterr().out
-    wanted = f"EdgeDomain=images.example.com EdgeSecretArn={secret['ARN']} EdgeDistributionId=E1"
+    wanted = f"EdgeDomain=images.example.com EdgeSecretArn={secret['ARN']} EdgeDistributionId={account.distribution_id}"
     for environment in ("west", "east"):
         assert f'make deploy ENV={environment} PARAMETERS="{wanted}"' in printed
     assert value["origin_secret"] not in printed

@@ -1082,7 +1082,21 @@ def test_waiting_requests_leave_concurrency_to_the_stages() -> None:
     limits = stack["ApiApiGatewayDefaultStage"]["DefaultRouteSettings"]
     rate, burst = int(limits["ThrottlingRateLimit"]), int(limits["ThrottlingBurstLimit"])
     most_of_a_route = rate * stack["ApiFunction"]["Timeout"] + burst
-    assert len(stack["Api"]["Body"]["paths"]) * most_of_a_route <= 0.7 * ACCOUNT_CONCURRENCY
+    waiting = stack["Api"]["Body"]["paths"].keys() - {"/health"}
+    assert len(waiting) * most_of_a_route <= 0.7 * ACCOUNT_CONCURRENCY
+
+
+def test_callers_cannot_use_up_the_limit_of_health_checks() -> None:
+    stack = Stack({"ApiRequestsPerSecond": "1"})
+    assert list(stack["Api"]["Body"]["paths"]["/health"]) == ["get"]
+    limits = stack["ApiApiGatewayDefaultStage"]["RouteSettings"]["GET /health"]
+    assert int(limits["ThrottlingRateLimit"]) >= 10, "about 16 checkers every 30 s, from each Region that checks"
+
+
+def test_domain_names_are_deleted_before_the_stage_and_made_after_the_permissions() -> None:
+    depends_on = translated()["Resources"]["DomainStack"]["DependsOn"]
+    needed = {name for name in translated()["Resources"] if name.startswith("ApiFunction") and "Permission" in name}
+    assert set(depends_on) == needed | {"ApiApiGatewayDefaultStage"}
 
 
 def test_the_api_is_throttled_as_parameters_say() -> None:
@@ -1118,11 +1132,9 @@ def test_functions_reserve_concurrency_only_if_configured() -> None:
 
 def test_all_routes_invoke_the_function_and_iam_routes_require_a_signature() -> None:
     stack = Stack({})
-    operations = {
-        path: methods["x-amazon-apigateway-any-method"] for path, methods in stack["Api"]["Body"]["paths"].items()
-    }
+    operations = {path: methods[next(iter(methods))] for path, methods in stack["Api"]["Body"]["paths"].items()}
     signed = {path: operation.get("security", []) for path, operation in operations.items()}
-    assert signed == {"/{proxy+}": [], "/iam/{proxy+}": [{"AWS_IAM": []}]}
+    assert signed == {"/health": [], "/{proxy+}": [], "/iam/{proxy+}": [{"AWS_IAM": []}]}
     for operation in operations.values():
         integration = operation["x-amazon-apigateway-integration"]
         assert "/functions/<ApiFunctionAliaslive>/" in integration["uri"]
