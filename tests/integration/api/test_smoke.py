@@ -14,6 +14,8 @@ from tests.integration.api.test_forget import mentions
 from tests.unit.template.test_delivery import GIVEN, PATH, allowed
 from tests.unit.template.test_template import Stack as Template
 
+pytestmark = pytest.mark.slow  # the API's tests send the same requests
+
 SERVICES: Final = {"monitoring": "cloudwatch"}
 """Prefix of a service's actions, if it is not the name of its endpoint."""
 

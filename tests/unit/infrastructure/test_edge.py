@@ -17,6 +17,8 @@ from infrastructure import edge
 from infrastructure.deployment.settings import read_settings
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow  # each test makes keys, and deploys stacks on moto
+
 SAMCONFIG: Final = """
 version = 0.1
 [edge.global.parameters]
