@@ -328,9 +328,9 @@ class Edge:
         signs = {**secret.value, "url": url, "key_pair_id": key_pair_id, "private_key": secret.private_key}
         signs.pop("next_private_key", None)
         if signs != secret.value:
-            # CloudFormation does not wait until CloudFront knows a new key everywhere.
-            cloudfront = self._session.client("cloudfront")
-            cloudfront.get_waiter("distribution_deployed").wait(Id=self._outputs["DistributionId"])
+            if kept:  # in an update, CloudFormation does not wait until CloudFront knows a new key everywhere
+                deployed_everywhere = self._session.client("cloudfront").get_waiter("distribution_deployed")
+                deployed_everywhere.wait(Id=self._outputs["DistributionId"])
             self._write(signs)
         self._print_next_steps(secret)
 

@@ -10,6 +10,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from moto import mock_aws
 from moto.cloudformation.models import ChangeSet
+from moto.cloudfront.models import cloudfront_backends
+from moto.core import DEFAULT_ACCOUNT_ID
 from samtranslator.yaml_helper import yaml_parse
 
 from functions.runtime.edge import Keys
@@ -267,6 +269,15 @@ def test_a_signing_key_is_replaced_in_two_steps(account: Account) -> None:
     account.deploy("west", "--rotate", "signing-key", parameters="")
     assert account.parameters()["PublicKey1"] not in ("", before["PublicKey1"])
     assert account.value()["key_pair_id"] == "K1"
+
+
+def test_the_api_signs_with_a_new_key_only_when_cloudfront_has_it_everywhere(account: Account) -> None:
+    account.region("west", ApiDomain="origin.example.com")
+    account.deploy()
+    cloudfront_backends[DEFAULT_ACCOUNT_ID]["aws"].distributions.clear()  # the wait for its deployment fails
+    with pytest.raises(SystemExit, match="DistributionDeployed"):
+        account.deploy("west", "--rotate", "signing-key", parameters="")
+    assert account.parameters()["PublicKey2"] and account.value()["key_pair_id"] == "K1"
 
 
 def test_the_api_does_not_sign_with_a_key_that_cloudfront_does_not_know(account: Account) -> None:
