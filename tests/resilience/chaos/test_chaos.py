@@ -5,9 +5,10 @@ import pytest
 from tests.resilience.chaos.run import run
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_upload_has_a_result_or_a_report_in_spite_of_faults() -> None:
-    uploads = 30  # make chaos uploads any number
+    uploads = 40  # make chaos uploads any number
     done = run(uploads, 0.15, 7)
     assert done.discrepancies == []
     assert len(done.found.results) + len(done.found.reports) == uploads
