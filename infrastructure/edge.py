@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from infrastructure.deployment.settings import DeployError, Settings, check, defaults, parse, read_settings
+from infrastructure.deployment.stack import outputs_of, parameters_of
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
@@ -180,11 +181,11 @@ class Edge:
     @cached_property
     def _current(self) -> Mapping[str, str]:
         """Parameters of the deployed stack."""
-        return _parameters(self._stack)
+        return parameters_of(self._stack or {})
 
     @property
     def _outputs(self) -> Mapping[str, str]:
-        return _outputs(self._stack)
+        return outputs_of(self._stack or {})
 
     @cached_property
     def _origins(self) -> list[Origin]:
@@ -209,7 +210,7 @@ class Edge:
                 f"There is no stack {settings.stack} in {settings.region}. Deploy it first: "
                 f"make deploy ENV={environment}."
             )
-        parameters, outputs = _parameters(stack), _outputs(stack)
+        parameters, outputs = parameters_of(stack), outputs_of(stack)
         if not parameters.get("ApiDomain"):
             raise DeployError(
                 f"The stack {settings.stack} in {settings.region} has no ApiDomain. Deploy it with one first: "
@@ -402,7 +403,7 @@ class Edge:
         return f"{first['LogicalResourceId']}: {first.get('ResourceStatusReason', first['ResourceStatus'])}."
 
     def _print_next_steps(self, secret: Secret) -> None:
-        values, outputs = _parameters(self._stack), self._outputs
+        values, outputs = parameters_of(self._stack or {}), self._outputs
         wanted = {
             "EdgeDomain": values["EdgeDomain"],
             "EdgeSecretArn": secret.arn,
@@ -435,14 +436,6 @@ def _described(cloudformation: Any, stack: str) -> Mapping[str, Any] | None:
             return None
         raise
     return found
-
-
-def _parameters(stack: Mapping[str, Any] | None) -> dict[str, str]:
-    return {one["ParameterKey"]: one["ParameterValue"] for one in (stack or {}).get("Parameters", ())}
-
-
-def _outputs(stack: Mapping[str, Any] | None) -> dict[str, str]:
-    return {one["OutputKey"]: one["OutputValue"] for one in (stack or {}).get("Outputs", ())}
 
 
 def _origin_secret() -> str:

@@ -1,4 +1,4 @@
-"""CloudFormation: updates in the order of dependencies, rollbacks and deletion policies, of which moto has none.
+"""CloudFormation: updates in the order of dependencies, rollbacks and deletion policies, which moto lacks.
 
 moto creates the resources of a stack lazily: reading one creates those that it refers to. An update does the same with
 a second map of resources. There, each resource takes over that of the first map as it is, updated or replaced. What it
@@ -154,6 +154,7 @@ class _Former(NamedTuple):
     """What a stack was before an update."""
 
     template: Any
+    template_dict: Any
     parameters: Any
     tags: Any
     role_arn: Any
@@ -255,7 +256,6 @@ def roll_back(stack: Any, changes: Changes, reason: str) -> None:
 def _restore(stack: Any, former: _Former) -> None:
     for name, value in former._asdict().items():
         setattr(stack, name, value)
-    stack._parse_template()
 
 
 def _delete_new(stack: Any, changes: Changes) -> None:

@@ -17,8 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from aws_lambda_powertools.utilities.parameters import SecretsProvider
-from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.signers import CloudFrontSigner
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
@@ -94,8 +93,7 @@ class Edge:
         client: "SecretsManagerClient",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._arn, self._region, self._clock = secret_arn, region, clock
-        self._secrets = SecretsProvider(boto3_client=client)
+        self._arn, self._region, self._client, self._clock = secret_arn, region, client, clock
         self._keys: Keys | None = None
         self._read_at = 0.0
 
@@ -140,9 +138,9 @@ class Edge:
 
     def _read(self) -> Keys:
         try:
-            text = str(self._secrets.get(self._arn, force_fetch=True))
+            text = self._client.get_secret_value(SecretId=self._arn).get("SecretString", "")
             return Keys.model_validate(json.loads(text))
-        except (GetParameterError, ValueError) as error:
+        except (BotoCoreError, ClientError, ValueError) as error:
             raise SecretUnavailableError(
                 "The secret of the edge cannot be read, or is incomplete",
                 field="EDGE_SECRET_ARN",

@@ -25,7 +25,7 @@ class Deployment:
     Attributes:
         project: folder of the template.
         shell: runs the commands.
-        config_env: environment of samconfig.toml, of which sam reads further options.
+        config_env: environment of samconfig.toml, from which sam reads further options.
         settings: what it says.
         given: parameters of this call, which take precedence.
         tags: tags of this call, which take precedence.
@@ -68,7 +68,7 @@ class Deployment:
         """
         stack = self._described(self.settings.stack)
         self._check_state(stack)
-        uri, parameters = self.prepare(images, _parameters(stack))
+        uri, parameters = self.prepare(images, parameters_of(stack))
         if skip_current and self._is_current(stack, parameters):
             print(f"{self.settings.stack} in {self.settings.region} has build {self.build}: nothing to do.", flush=True)
             return uri
@@ -117,7 +117,7 @@ class Deployment:
         Raises:
             DeployError: it runs another one, because its change set was declined, or pbr doctor found a problem.
         """
-        runs = _parameters(self._described(self.settings.stack)).get("Build")
+        runs = parameters_of(self._described(self.settings.stack)).get("Build")
         if runs != self.build and not self.shell.dry_run:
             raise DeployError(f"{self.settings.stack} was not deployed: its change set was not executed.")
         profile = ["env", f"AWS_PROFILE={self.settings.profile}"] if self.settings.profile else []
@@ -145,7 +145,7 @@ class Deployment:
     def _is_current(self, stack: Mapping[str, Any], parameters: Mapping[str, str]) -> bool:
         if stack.get("StackStatus") not in _COMPLETE:
             return False
-        deployed = _parameters(stack)
+        deployed = parameters_of(stack)
         tags = {one["Key"]: one["Value"] for one in stack.get("Tags", ())}
         if tags != self.all_tags or any(deployed.get(name) != value for name, value in parameters.items()):
             return False
@@ -174,8 +174,7 @@ class Deployment:
         )  # fmt: skip
         if self.shell.dry_run:
             return "<registry>/<repository>"
-        outputs = {one["OutputKey"]: one["OutputValue"] for one in self._described(stack)["Outputs"]}
-        return str(outputs["RepositoryUri"])
+        return outputs_of(self._described(stack))["RepositoryUri"]
 
     def _failure(self, before: Mapping[str, Any]) -> str:
         """Return what failed in the update of a stack, its state, and the remedy; empty if nothing was updated."""
@@ -225,5 +224,11 @@ class Deployment:
         return "It runs as before the update. Remove the cause, and deploy again."
 
 
-def _parameters(stack: Mapping[str, Any]) -> dict[str, str]:
+def parameters_of(stack: Mapping[str, Any]) -> dict[str, str]:
+    """Return the parameters of a stack that CloudFormation describes, by name."""
     return {one["ParameterKey"]: one["ParameterValue"] for one in stack.get("Parameters", ())}
+
+
+def outputs_of(stack: Mapping[str, Any]) -> dict[str, str]:
+    """Return the outputs of a stack that CloudFormation describes, by name."""
+    return {one["OutputKey"]: one["OutputValue"] for one in stack.get("Outputs", ())}
